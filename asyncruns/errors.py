@@ -1,0 +1,227 @@
+"""Every exception that asyncruns raises on purpose.
+
+::
+
+    AsyncRunsError
+    ├── ConfigurationError            the client was set up wrongly; nothing was sent
+    ├── InvalidRequestError           an argument can't be sent (also a ValueError); nothing was sent
+    ├── APIError                      the server was asked
+    │   ├── APIConnectionError        no answer came; `sent` tells whether the server may have acted
+    │   │   └── APITimeoutError       no answer came in time
+    │   ├── APIResponseValidationError   an answer came that is not one of this API (HTML, truncated, empty)
+    │   └── APIStatusError            the server answered with an error status
+    │       ├── BadRequestError            400
+    │       ├── AuthenticationError        401
+    │       ├── PermissionDeniedError      403
+    │       ├── NotFoundError              404
+    │       ├── ConflictError              409
+    │       ├── UnprocessableEntityError   422
+    │       ├── RateLimitError             429
+    │       └── InternalServerError        500 and above
+    ├── RunError                      raised by `outcome.unwrap()`; carries the outcome
+    │   ├── RunFailedError
+    │   ├── RunCancelledError
+    │   ├── RunExpiredError
+    │   ├── RunIncompleteError
+    │   ├── RunNeedsCallerError       calls are open that nobody answered
+    │   └── WatchGaveUpError          the watch ended before the run did
+    └── ToolError                     raise it in a tool: its text is what the model reads
+
+Names under `APIError` are those that users of the official client catch. No message, repr or attribute holds a
+credential: the transport takes them out of what a server echoes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+SHOWN_BODY_CHARACTERS: Final = 300
+
+
+class AsyncRunsError(Exception):
+    """The base of every error of asyncruns."""
+
+
+class ConfigurationError(AsyncRunsError):
+    """The client was set up in a way that cannot work; nothing was sent."""
+
+
+class InvalidRequestError(AsyncRunsError, ValueError):
+    """An argument cannot be sent; nothing was sent."""
+
+
+class ToolError(AsyncRunsError):
+    """Raise it in a tool to tell the model what went wrong: its text becomes the call's output."""
+
+
+class APIError(AsyncRunsError):
+    """The server was asked, and no good answer came.
+
+    Attributes:
+        message: What happened, in one sentence.
+        method: The HTTP method, or "".
+        path: The path that was asked, without the query, or "".
+    """
+
+    def __init__(self, message: str, *, method: str = "", path: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.method = method
+        self.path = path
+
+
+class APIConnectionError(APIError):
+    """No answer came.
+
+    Attributes:
+        sent: Whether bytes may have reached the server. When False (the connection was refused, the host is unknown), it is
+            safe to send again; when True, a POST may have had its effect.
+    """
+
+    def __init__(self, message: str, *, sent: bool, method: str = "", path: str = "") -> None:
+        super().__init__(message, method=method, path=path)
+        self.sent = sent
+
+
+class APITimeoutError(APIConnectionError):
+    """No answer came within the request's timeout. The server may still act on it."""
+
+
+class APIResponseValidationError(APIError):
+    """An answer came with a good status, and its body is not one of this API.
+
+    Proxies answer 200 with HTML, an empty body or half a JSON text. `status`, `request_id` and `body` are kept; the message
+    holds the first bytes.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, body: bytes, request_id: str = "", method: str = "", path: str = ""
+    ) -> None:
+        super().__init__(message, method=method, path=path)
+        self.status = status
+        self.body = body
+        self.request_id = request_id
+
+
+class APIStatusError(APIError):
+    """The server answered with an error status.
+
+    Attributes:
+        status: The HTTP status (also as `status_code`).
+        code, type, param: As in the server's error object; None where it has none.
+        detail: The server's own message, or the first characters of a body that has none.
+        request_id: What to tell the server's operators, or "".
+        body: The raw body.
+        headers: The answer's headers.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        detail: str = "",
+        code: str | None = None,
+        type: str | None = None,
+        param: str | None = None,
+        request_id: str = "",
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        method: str = "",
+        path: str = "",
+    ) -> None:
+        super().__init__(message, method=method, path=path)
+        self.status = status
+        self.detail = detail
+        self.code = code
+        self.type = type
+        self.param = param
+        self.request_id = request_id
+        self.body = body
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status, by the name that users of the official client know."""
+        return self.status
+
+
+class BadRequestError(APIStatusError):
+    """400."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the credential was refused."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403."""
+
+
+class NotFoundError(APIStatusError):
+    """404."""
+
+
+class ConflictError(APIStatusError):
+    """409."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422."""
+
+
+class RateLimitError(APIStatusError):
+    """429."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above."""
+
+
+_BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def status_error_class(status: int) -> type[APIStatusError]:
+    """Give the class that stands for an HTTP status."""
+    return _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)
+
+
+class RunError(AsyncRunsError):
+    """A watch did not end with a completed run. `outcome` holds everything that is known."""
+
+    def __init__(self, message: str, outcome: Any) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class RunFailedError(RunError):
+    """The run failed; the server's reason is in the message and in `outcome.error`."""
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled."""
+
+
+class RunExpiredError(RunError):
+    """The run expired at the server, most often since tool outputs came too late."""
+
+
+class RunIncompleteError(RunError):
+    """The run ended before its answer was whole, for instance at a token limit."""
+
+
+class RunNeedsCallerError(RunError):
+    """The run waits for the caller; `outcome.calls` are open, `outcome.outputs` are there."""
+
+
+class WatchGaveUpError(RunError):
+    """The watch ended before the run did; `outcome.reason` says why. The run may go on at the server."""
