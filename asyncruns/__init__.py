@@ -1,0 +1,199 @@
+"""Wait for remote agent runs: an asyncio-native, typed client and watcher.
+
+The names here are loaded when they are first used, so that the lifecycle alone does not bring HTTP along.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from asyncruns.cadence import Cadence as Cadence
+    from asyncruns.client import Client as Client
+    from asyncruns.errors import APIConnectionError as APIConnectionError
+    from asyncruns.errors import APIError as APIError
+    from asyncruns.errors import APIResponseValidationError as APIResponseValidationError
+    from asyncruns.errors import APIStatusError as APIStatusError
+    from asyncruns.errors import APITimeoutError as APITimeoutError
+    from asyncruns.errors import AsyncRunsError as AsyncRunsError
+    from asyncruns.errors import AuthenticationError as AuthenticationError
+    from asyncruns.errors import BadRequestError as BadRequestError
+    from asyncruns.errors import ConfigurationError as ConfigurationError
+    from asyncruns.errors import ConflictError as ConflictError
+    from asyncruns.errors import InternalServerError as InternalServerError
+    from asyncruns.errors import InvalidRequestError as InvalidRequestError
+    from asyncruns.errors import NotFoundError as NotFoundError
+    from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
+    from asyncruns.errors import RateLimitError as RateLimitError
+    from asyncruns.errors import RunCancelledError as RunCancelledError
+    from asyncruns.errors import RunError as RunError
+    from asyncruns.errors import RunExpiredError as RunExpiredError
+    from asyncruns.errors import RunFailedError as RunFailedError
+    from asyncruns.errors import RunIncompleteError as RunIncompleteError
+    from asyncruns.errors import RunNeedsCallerError as RunNeedsCallerError
+    from asyncruns.errors import ToolError as ToolError
+    from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
+    from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
+    from asyncruns.lifecycle import ActionRequired as ActionRequired
+    from asyncruns.lifecycle import Call as Call
+    from asyncruns.lifecycle import CallAnswered as CallAnswered
+    from asyncruns.lifecycle import CancelRefused as CancelRefused
+    from asyncruns.lifecycle import Connectivity as Connectivity
+    from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
+    from asyncruns.lifecycle import Phase as Phase
+    from asyncruns.lifecycle import Reason as Reason
+    from asyncruns.lifecycle import RunLifecycle as RunLifecycle
+    from asyncruns.lifecycle import RunRef as RunRef
+    from asyncruns.lifecycle import Snapshot as Snapshot
+    from asyncruns.lifecycle import StatusChanged as StatusChanged
+    from asyncruns.observers import Ended as Ended
+    from asyncruns.outcome import AnyOutcome as AnyOutcome
+    from asyncruns.outcome import Cancelled as Cancelled
+    from asyncruns.outcome import Completed as Completed
+    from asyncruns.outcome import Expired as Expired
+    from asyncruns.outcome import Failed as Failed
+    from asyncruns.outcome import GaveUp as GaveUp
+    from asyncruns.outcome import Incomplete as Incomplete
+    from asyncruns.outcome import NeedsCaller as NeedsCaller
+    from asyncruns.outcome import Outcome as Outcome
+    from asyncruns.tools import Toolset as Toolset
+    from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
+    from asyncruns.transport.auth import Auth as Auth
+    from asyncruns.transport.auth import BearerAuth as BearerAuth
+    from asyncruns.transport.auth import NoAuth as NoAuth
+    from asyncruns.transport.auth import PortkeyAuth as PortkeyAuth
+    from asyncruns.watcher import RunWatcher as RunWatcher
+
+_HOMES: Final = {
+    "APIConnectionError": "asyncruns.errors",
+    "APIError": "asyncruns.errors",
+    "APIResponseValidationError": "asyncruns.errors",
+    "APIStatusError": "asyncruns.errors",
+    "APITimeoutError": "asyncruns.errors",
+    "ActionRequired": "asyncruns.lifecycle",
+    "AnyOutcome": "asyncruns.outcome",
+    "ApiKeyAuth": "asyncruns.transport.auth",
+    "AsyncRunsError": "asyncruns.errors",
+    "Auth": "asyncruns.transport.auth",
+    "AuthenticationError": "asyncruns.errors",
+    "BadRequestError": "asyncruns.errors",
+    "BearerAuth": "asyncruns.transport.auth",
+    "Cadence": "asyncruns.cadence",
+    "Call": "asyncruns.lifecycle",
+    "CallAnswered": "asyncruns.lifecycle",
+    "CancelRefused": "asyncruns.lifecycle",
+    "Cancelled": "asyncruns.outcome",
+    "Client": "asyncruns.client",
+    "Completed": "asyncruns.outcome",
+    "ConfigurationError": "asyncruns.errors",
+    "ConflictError": "asyncruns.errors",
+    "Connectivity": "asyncruns.lifecycle",
+    "ConnectivityChanged": "asyncruns.lifecycle",
+    "Ended": "asyncruns.observers",
+    "Expired": "asyncruns.outcome",
+    "Failed": "asyncruns.outcome",
+    "GaveUp": "asyncruns.outcome",
+    "Incomplete": "asyncruns.outcome",
+    "InternalServerError": "asyncruns.errors",
+    "InvalidRequestError": "asyncruns.errors",
+    "NeedsCaller": "asyncruns.outcome",
+    "NoAuth": "asyncruns.transport.auth",
+    "NotFoundError": "asyncruns.errors",
+    "Outcome": "asyncruns.outcome",
+    "OutputsSubmitted": "asyncruns.lifecycle",
+    "PermissionDeniedError": "asyncruns.errors",
+    "Phase": "asyncruns.lifecycle",
+    "PortkeyAuth": "asyncruns.transport.auth",
+    "RateLimitError": "asyncruns.errors",
+    "Reason": "asyncruns.lifecycle",
+    "RunCancelledError": "asyncruns.errors",
+    "RunError": "asyncruns.errors",
+    "RunExpiredError": "asyncruns.errors",
+    "RunFailedError": "asyncruns.errors",
+    "RunIncompleteError": "asyncruns.errors",
+    "RunLifecycle": "asyncruns.lifecycle",
+    "RunNeedsCallerError": "asyncruns.errors",
+    "RunRef": "asyncruns.lifecycle",
+    "RunWatcher": "asyncruns.watcher",
+    "Snapshot": "asyncruns.lifecycle",
+    "StatusChanged": "asyncruns.lifecycle",
+    "ToolError": "asyncruns.errors",
+    "Toolset": "asyncruns.tools",
+    "UnprocessableEntityError": "asyncruns.errors",
+    "WatchGaveUpError": "asyncruns.errors",
+}
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIResponseValidationError",
+    "APIStatusError",
+    "APITimeoutError",
+    "ActionRequired",
+    "AnyOutcome",
+    "ApiKeyAuth",
+    "AsyncRunsError",
+    "Auth",
+    "AuthenticationError",
+    "BadRequestError",
+    "BearerAuth",
+    "Cadence",
+    "Call",
+    "CallAnswered",
+    "CancelRefused",
+    "Cancelled",
+    "Client",
+    "Completed",
+    "ConfigurationError",
+    "ConflictError",
+    "Connectivity",
+    "ConnectivityChanged",
+    "Ended",
+    "Expired",
+    "Failed",
+    "GaveUp",
+    "Incomplete",
+    "InternalServerError",
+    "InvalidRequestError",
+    "NeedsCaller",
+    "NoAuth",
+    "NotFoundError",
+    "Outcome",
+    "OutputsSubmitted",
+    "PermissionDeniedError",
+    "Phase",
+    "PortkeyAuth",
+    "RateLimitError",
+    "Reason",
+    "RunCancelledError",
+    "RunError",
+    "RunExpiredError",
+    "RunFailedError",
+    "RunIncompleteError",
+    "RunLifecycle",
+    "RunNeedsCallerError",
+    "RunRef",
+    "RunWatcher",
+    "Snapshot",
+    "StatusChanged",
+    "ToolError",
+    "Toolset",
+    "UnprocessableEntityError",
+    "WatchGaveUpError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

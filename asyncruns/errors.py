@@ -75,8 +75,8 @@ class APIConnectionError(APIError):
     """No answer came.
 
     Attributes:
-        sent: Whether bytes may have reached the server. When False (the connection was refused, the host is unknown), it is
-            safe to send again; when True, a POST may have had its effect.
+        sent: Whether bytes may have reached the server. When False (the connection was refused, the host is unknown),
+            it is safe to send again; when True, a POST may have had its effect.
     """
 
     def __init__(self, message: str, *, sent: bool, method: str = "", path: str = "") -> None:
@@ -91,12 +91,19 @@ class APITimeoutError(APIConnectionError):
 class APIResponseValidationError(APIError):
     """An answer came with a good status, and its body is not one of this API.
 
-    Proxies answer 200 with HTML, an empty body or half a JSON text. `status`, `request_id` and `body` are kept; the message
-    holds the first bytes.
+    Proxies answer 200 with HTML, an empty body or half a JSON text. `status`, `request_id` and `body` are kept; the
+    message holds the first bytes.
     """
 
     def __init__(
-        self, message: str, *, status: int, body: bytes, request_id: str = "", method: str = "", path: str = ""
+        self,
+        message: str,
+        *,
+        status: int,
+        body: bytes,
+        request_id: str = "",
+        method: str = "",
+        path: str = "",
     ) -> None:
         super().__init__(message, method=method, path=path)
         self.status = status

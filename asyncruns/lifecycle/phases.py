@@ -1,7 +1,7 @@
 """What a run can be: the two tables of the lifecycle.
 
-*Theirs*: the phase of the run at the server, as a dialect reads it from an answer. *Ours*: what the watch is doing. Nothing
-here knows a server's words, a path or a clock.
+*Theirs*: the phase of the run at the server, as a dialect reads it from an answer. *Ours*: what the watch is doing.
+Nothing here knows a server's words, a path or a clock.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Phase(enum.Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INCOMPLETE = "incomplete"
-    # The server said something that this version has no name for. It may be anything, an end included, so it is watched
-    # with a bound of its own.
+    # The server said something that this version has no name for. It may be anything, an end included, so it is
+    # watched with a bound of its own.
     UNKNOWN = "unknown"
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run will never change again. A pause for the caller and a cancellation under way are not ends."""
+        """Whether the run will never change again. Neither a pause for the caller nor `CANCELLING` is an end."""
         return self in TERMINAL
 
 

@@ -53,7 +53,7 @@ class RunRef(Struct, frozen=True):
 
 
 class RunFault(Struct, frozen=True):
-    """Why a run ended badly, in the server's words. It is no HTTP error: the code of a rate limit means a failed run."""
+    """Why a run ended badly, in the server's words. It is no HTTP error, whatever its code speaks of."""
 
     code: str
     message: str

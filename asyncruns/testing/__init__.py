@@ -1,0 +1,34 @@
+"""What a test needs: a server in this process, and an event loop whose time is virtual.
+
+Everything is imported on first use, so that the loop can be had without aiohttp.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asyncruns.testing.clock import VirtualTimeLoop
+    from asyncruns.testing.emulator import Emulator, FunctionCall, Scenario
+
+__all__ = ["Emulator", "FunctionCall", "Scenario", "VirtualTimeLoop"]
+
+_HOME: Final = {
+    "Emulator": "asyncruns.testing.emulator",
+    "FunctionCall": "asyncruns.testing.emulator",
+    "Scenario": "asyncruns.testing.emulator",
+    "VirtualTimeLoop": "asyncruns.testing.clock",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,95 @@
+"""What the outside may replace, as abstract classes. The real things are in `transport/` and `dialects/`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
+
+from asyncruns.http import Request, Response
+from asyncruns.lifecycle.values import Outputs, Refusal, RunRef, Snapshot
+from asyncruns.wire import Message
+
+R = TypeVar("R")
+
+
+class Transport(ABC):
+    """Sends requests. One instance serves many tasks of one event loop at once."""
+
+    @abstractmethod
+    async def send(self, request: Request) -> Response:
+        """Send a request; give the answer, whatever its status.
+
+        Safe to cancel; the server may then have acted on the request or not.
+
+        Raises:
+            APIConnectionError: No answer came; `sent` tells whether the server may have acted.
+            APITimeoutError: None came in time.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close what this transport has opened. Never raises; may be called twice."""
+
+
+class Dialect(ABC, Generic[R]):
+    """What differs between servers: pure functions and constants, no I/O.
+
+    Nothing above may know a path, a status or a phrase of a server.
+
+    Attributes:
+        name: What a `RunRef` of this dialect carries.
+    """
+
+    name: str
+
+    @abstractmethod
+    def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
+        """Name the run that an object (or a `RunRef`, or None) and ids stand for.
+
+        Raises:
+            InvalidRequestError: They do not name a run of this dialect.
+        """
+
+    @abstractmethod
+    def snapshot(self, resource: R) -> Snapshot[R]:
+        """Read an object that the caller holds."""
+
+    @abstractmethod
+    def poll(self, ref: RunRef) -> Request:
+        """Make the request for one look."""
+
+    @abstractmethod
+    def read(self, request: Request, response: Response) -> Snapshot[R]:
+        """Read the good answer to a look, a submit or a cancel.
+
+        Raises:
+            APIResponseValidationError: The body is not a run.
+        """
+
+    @abstractmethod
+    def submit(self, ref: RunRef, outputs: Outputs) -> Request:
+        """Make the request that submits all outputs of a round."""
+
+    @abstractmethod
+    def cancel(self, ref: RunRef) -> Request:
+        """Make the request that cancels the run."""
+
+    @abstractmethod
+    def refusal(self, request: Request, response: Response) -> Refusal:
+        """Say what an error answer means: the only place where a server's prose is matched. Never raises."""
+
+
+class Connection(Protocol[R]):
+    """What a watcher needs of a client."""
+
+    @property
+    def transport(self) -> Transport:
+        """Sends each request once: the watch has its own patience."""
+
+    @property
+    def dialect(self) -> Dialect[R]:
+        """Speaks the server's language."""
+
+    async def answer(self, ref: RunRef) -> list[Message]:
+        """Fetch what a run said, oldest first."""

@@ -1,0 +1,217 @@
+"""The client: owns the transport, offers the resources, and starts watches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl as ssl_module
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Unpack
+from urllib.parse import urlsplit
+
+from asyncruns.abc import Dialect, Transport
+from asyncruns.dialects.errors import RETIRED
+from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.errors import ConfigurationError
+from asyncruns.lifecycle import RunRef
+from asyncruns.outcome import AnyOutcome
+from asyncruns.resources.assistants import Assistants
+from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.threads import Threads
+from asyncruns.tools import Toolset
+from asyncruns.transport.aiohttp import AiohttpTransport
+from asyncruns.transport.auth import Auth, BearerAuth
+from asyncruns.transport.retry import RetryTransport
+from asyncruns.watcher import RunWatcher, WatchOptions
+from asyncruns.wire import FunctionTool, Message, Run
+
+if TYPE_CHECKING:
+    import aiohttp
+
+log = logging.getLogger("asyncruns.client")
+
+PAGE_SIZE: Final = 100
+_ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
+
+
+class Client:
+    """A client of one server; use it with `async with`, or call `close` at the end.
+
+    One client serves many tasks of one event loop at once.
+
+    Args:
+        base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
+        auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
+        version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header.
+        default_headers: Sent with every request.
+        default_query: Sent with every request, for instance `{"api-version": "v1"}`.
+        request_timeout: Seconds for one request as a whole; None is for ever. A wait has its own `timeout=`.
+        max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
+            has its own patience.
+        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings count.
+        proxy: The URL of an HTTP proxy.
+        trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
+        ssl: An `ssl.SSLContext`, or False for no checks.
+
+    Raises:
+        ConfigurationError: No request could ever be sent like that.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        auth: Auth | None = None,
+        version: str | None = "v2",
+        default_headers: Mapping[str, str] | None = None,
+        default_query: Mapping[str, str] | None = None,
+        request_timeout: float | None = 30.0,
+        max_retries: int = 2,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+    ) -> None:
+        if not base_url:
+            raise ConfigurationError(
+                "There is no default base URL: give base_url=, such as https://host.example/v1, or set "
+                f"ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY and use Client.from_env(). {RETIRED}"
+            )
+        if auth is not None and not isinstance(auth, Auth):
+            raise ConfigurationError("auth must be an Auth: BearerAuth(key), ApiKeyAuth(key) or PortkeyAuth(...)")
+        version_header = {} if version is None else {"OpenAI-Beta": f"assistants={version}"}
+        transport = AiohttpTransport(
+            base_url,
+            auth=auth,
+            headers={**version_header, **(default_headers or {})},
+            query=default_query,
+            request_timeout=request_timeout,
+            session=session,
+            proxy=proxy,
+            trust_env=trust_env,
+            ssl=ssl,
+        )
+        host = urlsplit(transport.base_url).hostname or ""
+        self.base_url = transport.base_url
+        self.transport: Transport = transport
+        self.dialect: Dialect[Run] = ThreadRun(host=host)
+        retrying = RetryTransport(transport, max_retries=max_retries)
+        self.assistants = Assistants(retrying, host)
+        self.threads = Threads(self, retrying, host)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Client:
+        """Make a client from the environment.
+
+        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or else `OPENAI_BASE_URL` with `OPENAI_API_KEY`. The pairs
+        are never mixed: a key only goes to the host that it was set for.
+
+        Args:
+            **options: As `Client` takes them, but for `base_url` and `auth`.
+
+        Raises:
+            ConfigurationError: Neither pair is complete; the message says what is missing.
+        """
+        for url_name, key_name in _ENVIRONMENT:
+            base_url, key = os.environ.get(url_name), os.environ.get(key_name)
+            if base_url and key:
+                return cls(base_url, auth=BearerAuth(key), **options)
+        state = ", ".join(f"{name} is {'set' if os.environ.get(name) else 'not set'}" for name in sum(_ENVIRONMENT, ()))
+        raise ConfigurationError(
+            f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
+            f"only sent to the host that it was set for, so both of a pair are needed. {RETIRED}"
+        )
+
+    async def run(
+        self,
+        *,
+        assistant_id: str,
+        message: str | Iterable[Mapping[str, Any]],
+        thread_id: str | None = None,
+        parameters: RunParameters | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[Run]:
+        """Put a message on a thread, run the assistant on it, and watch the run to its end.
+
+        Safe to cancel: a submit on its way is waited for; what was created stays at the server, and the run goes on
+        there.
+
+        Args:
+            assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or give
+                them as `parameters={"tools": ...}`.
+            message: The user's text, or a list of content parts.
+            thread_id: The thread; a new one by default.
+            parameters: What else the run shall be created with.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`.
+
+        Raises:
+            APIError: The thread, the message or the run could not be created. What happens later is in the outcome.
+        """
+        if thread_id is None:
+            thread = await self.threads.create(messages=[{"role": "user", "content": message}])
+            thread_id = thread.id
+        else:
+            await self.threads.messages.create(thread_id, role="user", content=message)
+        run = await self.threads.runs.create(thread_id, assistant_id=assistant_id, **(parameters or {}))
+        _warn_of_unknown_tools(run, options.get("tools"))
+        return await self.watch(run, **options)
+
+    async def watch(
+        self,
+        run: Run | RunRef | None = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[Run]:
+        """Watch a run to its end; `RunWatcher` describes the options, and shows what happens on the way.
+
+        Safe to cancel: a submit on its way is waited for; the run goes on at the server.
+
+        Args:
+            run: The run, or a `RunRef`; or else give `thread_id` and `run_id`.
+        """
+        async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
+            return await watcher.wait()
+
+    async def answer(self, ref: RunRef) -> list[Message]:
+        """Fetch the messages that a run wrote, oldest first. Safe to cancel.
+
+        Raises:
+            APIError: They could not be fetched.
+        """
+        thread_id, run_id = ref.ids
+        listed = self.threads.messages.list(thread_id, run_id=run_id, order="asc", limit=PAGE_SIZE)
+        # Some servers take no notice of run_id.
+        return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
+
+    async def close(self) -> None:
+        """Close the connections, but for those of a borrowed session. May be called twice."""
+        await self.transport.aclose()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.base_url}>"
+
+
+def _warn_of_unknown_tools(run: Run, tools: Toolset | None) -> None:
+    """Say so when a toolset will never be asked: the model only calls what the run was created with."""
+    if tools is None or not isinstance(run.tools, list):
+        return
+    known = {tool.function.name for tool in run.tools if isinstance(tool, FunctionTool)}
+    unknown = [name for name in tools.names if name not in known]
+    if unknown:
+        log.warning(
+            "The run %s does not know the tools %s, so they will not be called; create the assistant with "
+            "tools=toolset.definitions()",
+            run.id,
+            ", ".join(unknown),
+        )

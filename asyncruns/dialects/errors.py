@@ -1,0 +1,101 @@
+"""Error answers of any server to exceptions: https://platform.openai.com/docs/guides/error-codes"""
+
+from __future__ import annotations
+
+import msgspec
+
+from asyncruns.errors import (
+    SHOWN_BODY_CHARACTERS,
+    APIResponseValidationError,
+    APIStatusError,
+    status_error_class,
+)
+from asyncruns.http import Request, Response, request_id
+from asyncruns.wire import ErrorBody, decode
+from asyncruns.wire.common import ErrorObject
+
+_NEXT_STEP = {
+    401: "Check the key, and that it belongs to this base URL.",
+    403: "Check what the key may do.",
+    404: "Check the id, and that the base URL serves this path.",
+    429: "Ask less often, or check the quota.",
+}
+_RETIRED_HOST = "api.openai.com"
+RETIRED = (
+    f"{_RETIRED_HOST} no longer serves threads and runs (shut down on 2026-08-26); set base_url to a server that does."
+)
+
+
+def error_object(response: Response) -> ErrorObject:
+    """Give what the server says of its error, in whichever of the known shapes; empty where it says nothing."""
+    try:
+        body = decode(response.body, ErrorBody)
+    except msgspec.DecodeError:
+        return ErrorObject()
+    if isinstance(body.error, ErrorObject):
+        return body.error
+    if isinstance(body.error, str):
+        return ErrorObject(message=body.error, code=body.code)
+    if body.detail:
+        text = body.detail if isinstance(body.detail, str) else msgspec.json.encode(body.detail).decode()
+        return ErrorObject(message=text, code=body.code)
+    return ErrorObject(message=body.message, code=body.code)
+
+
+def shown(body: bytes) -> str:
+    """Give the first characters of a body, on one line, for a message."""
+    text = " ".join(body[: SHOWN_BODY_CHARACTERS * 4].decode("utf-8", "replace").split())
+    return text if len(text) <= SHOWN_BODY_CHARACTERS else text[:SHOWN_BODY_CHARACTERS] + "..."
+
+
+def status_error(request: Request, response: Response, *, host: str = "") -> APIStatusError:
+    """Give the exception that an error answer stands for, with the next step in its message."""
+    error = error_object(response)
+    detail = error.message or shown(response.body) or "no details in the answer"
+    said_id = request_id(response.headers)
+    parts = [f"{request.method} {request.path} answered {response.status}: {detail}"]
+    if said_id:
+        parts.append(f"(request id {said_id})")
+    if response.attempts:
+        parts.append(f"(try {len(response.attempts) + 1}, after {', '.join(response.attempts)}).")
+    if step := _next_step(response, host):
+        parts.append(step)
+    return status_error_class(response.status)(
+        " ".join(parts),
+        status=response.status,
+        detail=detail,
+        code=None if not error.code else str(error.code),
+        type=error.type or None,
+        param=error.param or None,
+        request_id=said_id,
+        body=response.body,
+        headers=response.headers,
+        method=request.method,
+        path=request.path,
+    )
+
+
+def _next_step(response: Response, host: str) -> str:
+    if 300 <= response.status < 400:
+        where = response.headers.get("location", "elsewhere").split("?")[0]
+        return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
+    if response.status in (404, 410) and host == _RETIRED_HOST:
+        return RETIRED
+    return _NEXT_STEP.get(response.status, "")
+
+
+def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:
+    """Give the exception for a good status over a body that is not one of this API."""
+    said_id = request_id(response.headers)
+    kind = response.headers.get("content-type", "no content type")
+    suffix = f" (request id {said_id})" if said_id else ""
+    return APIResponseValidationError(
+        f"{request.method} {request.path} answered {response.status} with a body that is not of this API "
+        f"({cause}; {kind}): {shown(response.body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
+        "base URL end where the API begins?",
+        status=response.status,
+        body=response.body,
+        request_id=said_id,
+        method=request.method,
+        path=request.path,
+    )

@@ -1,0 +1,185 @@
+"""Runs of threads: the OpenAI Assistants wire, as Azure AI Foundry, Portkey and self-hosted servers speak it.
+
+https://platform.openai.com/docs/api-reference/runs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from asyncruns.abc import Dialect
+from asyncruns.dialects.errors import bad_answer, error_object, status_error
+from asyncruns.errors import InvalidRequestError
+from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import (
+    Call,
+    CallKind,
+    Outputs,
+    Refusal,
+    RefusalKind,
+    RunFault,
+    RunRef,
+    Snapshot,
+)
+from asyncruns.wire import Run, decode, encode, runs
+from asyncruns.wire.runs import RequiredActionFunctionToolCall, ToolCall
+
+# https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
+PHASES: Final[Mapping[str, Phase]] = {
+    runs.QUEUED: Phase.PENDING,
+    runs.IN_PROGRESS: Phase.RUNNING,
+    runs.REQUIRES_ACTION: Phase.NEEDS_CALLER,
+    runs.CANCELLING: Phase.CANCELLING,
+    runs.CANCELLED: Phase.CANCELLED,
+    runs.FAILED: Phase.FAILED,
+    runs.COMPLETED: Phase.SUCCEEDED,
+    runs.INCOMPLETE: Phase.INCOMPLETE,
+    runs.EXPIRED: Phase.EXPIRED,
+}
+
+_MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
+
+# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
+_PROSE: Final = (
+    (re.compile(r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", re.I), RefusalKind.NOT_ACCEPTING),
+    (re.compile(r"""cannot cancel run with status ["'](\w+)["']""", re.I), RefusalKind.ALREADY_OVER),
+    (re.compile(r"already has an active run ([^\s.]+)", re.I), RefusalKind.BUSY),
+    (re.compile(r"while a run ([^\s.]+) is active", re.I), RefusalKind.BUSY),
+)
+_STATUSES: Final[Mapping[int, RefusalKind]] = {
+    401: RefusalKind.UNAUTHORIZED,
+    403: RefusalKind.UNAUTHORIZED,
+    404: RefusalKind.NOT_FOUND,
+    408: RefusalKind.UNAVAILABLE,
+    409: RefusalKind.UNAVAILABLE,
+    410: RefusalKind.NOT_FOUND,
+    425: RefusalKind.UNAVAILABLE,
+    429: RefusalKind.THROTTLED,
+}
+
+
+class ThreadRun(Dialect[Run]):
+    """The dialect of `GET /threads/{thread_id}/runs/{run_id}`."""
+
+    name = "thread.run"
+
+    def __init__(self, *, host: str = "") -> None:
+        """Make the dialect; the host is only for messages about it."""
+        self._host = host
+
+    def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
+        if isinstance(run, RunRef):
+            if run.dialect != self.name or len(run.ids) != 2:
+                raise InvalidRequestError(f"{run!r} does not name a run of a thread")
+            return run
+        if isinstance(run, Run):
+            return self.ref(run.thread_id or ids.get("thread_id"), run.id)
+        if run is None:
+            return self.ref(ids.get("thread_id"), ids.get("run_id"))
+        raise InvalidRequestError(f"A run or a RunRef is wanted, or thread_id and run_id; got {type(run).__name__}")
+
+    def ref(self, thread_id: str | None, run_id: str | None) -> RunRef:
+        """Name a run by its ids.
+
+        Raises:
+            InvalidRequestError: One of them is missing or can't be an id.
+        """
+        require_id("thread_id", thread_id)
+        require_id("run_id", run_id)
+        ref = RunRef(self.name, (str(thread_id), str(run_id)))
+        _run_path(ref)
+        return ref
+
+    def snapshot(self, resource: Run) -> Snapshot[Run]:
+        return _snapshot(resource, {})
+
+    def poll(self, ref: RunRef) -> Request:
+        return Request("GET", _run_path(ref))
+
+    def read(self, request: Request, response: Response) -> Snapshot[Run]:
+        try:
+            run = decode(response.body, Run)
+        except msgspec.DecodeError as error:
+            raise bad_answer(request, response, error) from error
+        return _snapshot(run, response.headers)
+
+    def submit(self, ref: RunRef, outputs: Outputs) -> Request:
+        body = {"tool_outputs": [{"tool_call_id": call_id, "output": output} for call_id, output in outputs]}
+        return Request("POST", _run_path(ref) + "/submit_tool_outputs", body=encode(body))
+
+    def cancel(self, ref: RunRef) -> Request:
+        return Request("POST", _run_path(ref) + "/cancel")
+
+    def refusal(self, request: Request, response: Response) -> Refusal:
+        error = error_object(response)
+        cause = status_error(request, response, host=self._host)
+        kind = _STATUSES.get(response.status)
+        if kind is None:
+            kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
+        if kind is RefusalKind.THROTTLED and "insufficient_quota" in (error.code, error.type):
+            kind = RefusalKind.QUOTA_SPENT
+        phase = active_run = None
+        for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
+            if found := pattern.search(error.message or ""):
+                kind = meaning
+                phase = PHASES.get(found[1])
+                active_run = found[1] if meaning is RefusalKind.BUSY else None
+        return Refusal(
+            kind=kind, cause=cause, retry_after=wait_hint(response.headers), phase=phase, active_run=active_run
+        )
+
+
+def _run_path(ref: RunRef) -> str:
+    thread_id, run_id = ref.ids
+    return join_path("threads", thread_id, "runs", run_id)
+
+
+def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
+    phase = PHASES.get(run.status, Phase.UNKNOWN)
+    fault = None
+    if run.last_error:
+        fault = RunFault(run.last_error.code or "", run.last_error.message or "")
+    elif run.incomplete_details:
+        fault = RunFault(run.incomplete_details.reason or "", "")
+    return Snapshot(
+        phase=phase,
+        status=run.status,
+        resource=run,
+        calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),
+        fault=fault,
+        expires_at=_epoch_seconds(run.expires_at),
+        server_time=server_time(headers),
+        hint=wait_hint(headers),
+    )
+
+
+def _calls(run: Run) -> tuple[Call, ...]:
+    action = run.required_action
+    if not action:
+        return ()
+    asked = action.submit_tool_outputs or action.submit_tool_approval
+    return tuple(map(_call, (asked.tool_calls or []) if asked else []))
+
+
+def _call(call: ToolCall) -> Call:
+    if isinstance(call, RequiredActionFunctionToolCall):
+        return Call(id=call.id, name=call.function.name, arguments=call.function.arguments)
+    name, arguments = call.raw.get("name"), call.raw.get("arguments")
+    return Call(
+        id=call.id,
+        name=name if isinstance(name, str) else "",
+        arguments=arguments if isinstance(arguments, str) else "",
+        kind=CallKind.OTHER,
+        type=call.type,
+    )
+
+
+def _epoch_seconds(value: object) -> float | None:
+    if not isinstance(value, int | float):
+        return None
+    return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)

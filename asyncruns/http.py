@@ -1,0 +1,161 @@
+"""What goes to a transport and comes back, as values, and the readers of the headers that matter here.
+
+Milliseconds of the wire end here: all durations are seconds.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from asyncruns.errors import InvalidRequestError
+
+Query = tuple[tuple[str, str], ...]
+
+
+class Request(Struct, frozen=True):
+    """One request, relative to the base URL.
+
+    Attributes:
+        method: The HTTP method.
+        path: Begins with a slash; each segment is quoted already (see `join_path`).
+        query: Pairs in order; a name may come twice.
+        body: JSON bytes, or None.
+        headers: Beside those that every request of the client carries.
+        timeout: Seconds for this request; None is the client's own.
+    """
+
+    method: str
+    path: str
+    query: Query = ()
+    body: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
+
+
+class Response(Struct, frozen=True):
+    """One answer.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Finds names in lower case.
+        body: Complete and decompressed.
+        attempts: What came of earlier tries of the same request, for messages.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    attempts: tuple[str, ...] = ()
+
+
+# Paths
+
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def join_path(*segments: str) -> str:
+    """Join segments to a path, ids among them, each quoted so that it stays in its place.
+
+    Raises:
+        InvalidRequestError: A segment is empty, no text, or would be taken for a step in the path (`.`, `..`, also
+            encoded or inside): URL libraries and proxies resolve those, quoted or not.
+    """
+    return "/" + "/".join(segment if _PLAIN_ID.fullmatch(segment) else _quoted(segment) for segment in segments)
+
+
+def _quoted(segment: str) -> str:
+    decoded = segment
+    while (once_more := unquote(decoded)) != decoded:
+        decoded = once_more
+    if not decoded.strip() or not {".", ".."}.isdisjoint(re.split(r"[/\\]", decoded)):
+        raise InvalidRequestError(f"{segment!r} is no id: an id may not be empty, nor a step in a path")
+    try:
+        return quote(segment, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{segment!r} is no id: it can't be encoded as UTF-8") from error
+
+
+def require_id(name: str, value: object) -> None:
+    """Check that an id is text with something in it.
+
+    Raises:
+        InvalidRequestError: It is not; the message names the parameter.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequestError(f"{name} must be a non-empty string, got {value!r}")
+
+
+# Headers
+
+_MILLISECONDS: Final = ("openai-poll-after-ms", "retry-after-ms", "x-ms-retry-after-ms")
+_REQUEST_IDS: Final = ("x-request-id", "x-portkey-request-id", "apim-request-id", "x-ms-request-id", "request-id")
+
+
+def wait_hint(headers: Mapping[str, str]) -> float | None:
+    """Give the seconds that the server asks to wait, or None; zero and negative ones as they came.
+
+    Reads `openai-poll-after-ms`, `retry-after-ms`, `x-ms-retry-after-ms` and `Retry-After` (seconds or a date,
+    https://www.rfc-editor.org/rfc/rfc9110#name-retry-after).
+    """
+    for name in _MILLISECONDS:
+        value = _number(headers.get(name))
+        if value is not None:
+            return value / 1000.0
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    seconds = _number(text)
+    if seconds is not None:
+        return seconds
+    until, now = _http_date(text), server_time(headers)
+    return None if until is None or now is None else until - now
+
+
+def server_time(headers: Mapping[str, str]) -> float | None:
+    """Give the server's clock, from `Date`, in seconds of the epoch; None where it sends none that can be read."""
+    text = headers.get("date")
+    return None if text is None else _http_date(text)
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """Give what names this exchange to the server's operators, or ""."""
+    return next((found for name in _REQUEST_IDS if (found := headers.get(name))), "")
+
+
+def _number(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+@lru_cache(maxsize=64)  # a date changes once a second, and thousands of answers carry the same
+def _http_date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def query_of(pairs: Iterable[tuple[str, object]]) -> Query:
+    """Give the query of some parameters: None is left out, a list repeats its name with `[]`, true is "true"."""
+    query: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if isinstance(value, list | tuple):
+            query.extend((f"{name}[]", str(item)) for item in value)
+        elif isinstance(value, bool):
+            query.append((name, "true" if value else "false"))
+        elif value is not None:
+            query.append((name, str(value)))
+    return tuple(query)

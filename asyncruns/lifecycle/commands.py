@@ -1,0 +1,103 @@
+"""What the lifecycle asks its shell to do, in order."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from msgspec import Struct
+
+from asyncruns.lifecycle.notices import Notice
+from asyncruns.lifecycle.values import Call, Outputs, Snapshot
+
+
+class PollAt(Struct, frozen=True):
+    """Look at the run within this window, which replaces an earlier one. The shell picks the moment: looks spread."""
+
+    not_before: float
+    not_after: float
+
+
+class RunTools(Struct, frozen=True):
+    """Have these calls answered, all at once. None of them was ever handed out before."""
+
+    calls: tuple[Call, ...]
+
+
+class StopTools(Struct, frozen=True):
+    """Stop the calls that still run; their outputs are not wanted any more."""
+
+
+class Submit(Struct, frozen=True):
+    """Send these outputs, in one request."""
+
+    outputs: Outputs
+
+
+class Cancel(Struct, frozen=True):
+    """Ask the server to cancel the run."""
+
+
+class Report(Struct, frozen=True):
+    """Tell the observers."""
+
+    notice: Notice
+
+
+class EndKind(enum.Enum):
+    """How a watch ends."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    INCOMPLETE = "incomplete"
+    NEEDS_CALLER = "needs_caller"  # not for good: outputs from the caller take it up again
+    GAVE_UP = "gave_up"
+
+
+class Reason(enum.Enum):
+    """Why a watch ended before its run did."""
+
+    TIMEOUT = "timeout"  # the wait's own time is over
+    UNREACHABLE = "unreachable"  # no look succeeded for as long as `max_outage`
+    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for a minute
+    NOT_FOUND = "not_found"  # there is no such run
+    GONE = "gone"  # the run was there, and was deleted
+    UNAUTHORIZED = "unauthorized"
+    QUOTA_SPENT = "quota_spent"
+    REJECTED = "rejected"  # the server refuses the request itself
+    UNANSWERED = "unanswered"  # calls that neither a handler nor a toolset answers
+    HANDLER_FAILED = "handler_failed"
+    NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
+    OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
+    SUBMIT_REFUSED = "submit_refused"
+
+
+class End(Struct, frozen=True, kw_only=True):
+    """How the watch ended, and what is left.
+
+    Attributes:
+        kind: One of the closed set.
+        snapshot: The last look, or None when there was none.
+        reason: Why, where the run itself has not ended.
+        cause: The last error, where one is why.
+        calls: The calls that are open.
+        outputs: The outputs that there are for the open round.
+    """
+
+    kind: EndKind
+    snapshot: Snapshot[Any] | None
+    reason: Reason | None = None
+    cause: Exception | None = None
+    calls: tuple[Call, ...] = ()
+    outputs: Outputs = ()
+
+
+class Finish(Struct, frozen=True):
+    """The watch is over; stop all that still runs."""
+
+    end: End
+
+
+Command = PollAt | RunTools | StopTools | Submit | Cancel | Report | Finish

@@ -1,0 +1,62 @@
+"""What the lifecycle is told. `now` is a number on each event: seconds of any clock that only goes forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from asyncruns.lifecycle.values import Asked, Outputs, Refusal, Snapshot
+
+
+class Begun(Struct, frozen=True):
+    """The watch begins; `snapshot` is what the caller's object says, which may be old."""
+
+    now: float
+    snapshot: Snapshot[Any] | None = None
+
+
+class Observed(Struct, frozen=True):
+    """A request was answered with the run."""
+
+    now: float
+    snapshot: Snapshot[Any]
+    asked: Asked = Asked.POLL
+
+
+class Refused(Struct, frozen=True):
+    """A request was not answered as asked, or not at all."""
+
+    now: float
+    refusal: Refusal
+    asked: Asked = Asked.POLL
+
+
+class Answered(Struct, frozen=True):
+    """Calls were answered, by a tool, a handler or the caller."""
+
+    now: float
+    outputs: Outputs
+
+
+class Unanswered(Struct, frozen=True):
+    """Nobody here answers these calls. `cause` is what a handler raised, if that is why."""
+
+    now: float
+    call_ids: tuple[str, ...]
+    cause: Exception | None = None
+
+
+class CancelAsked(Struct, frozen=True):
+    """The caller wants the run cancelled."""
+
+    now: float
+
+
+class Tick(Struct, frozen=True):
+    """The time that `wake_at` gave has come."""
+
+    now: float
+
+
+Event = Begun | Observed | Refused | Answered | Unanswered | CancelAsked | Tick

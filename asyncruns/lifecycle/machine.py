@@ -1,0 +1,475 @@
+"""The life of a watched run, as a machine that is told what was seen and says what to do next.
+
+Theory of operation. The run lives at the server, and all we get are samples, late, repeated and out of order. The
+machine keeps the last sample, the ledger of the calls, and the times; each event gives a list of commands for its
+shell. It does no I/O, reads no clock and holds no task, so that one shell can run it for a single watch, another ten
+thousand of them, and a third inside a workflow engine.
+
+Our states, and what leads from one to the next (theirs are in `phases.py`)::
+
+    POLLING      a new round of calls                                   -> DISPATCHING
+    DISPATCHING  all answered, or the expiry is near                    -> SUBMITTING
+    SUBMITTING   accepted, or the run went on                           -> POLLING
+                 refused before it had an effect                        -> SUBMITTING, later
+                 no answer: look, and send the same again only when the
+                 run still asks for the same after the lag              -> SUBMITTING
+    any          the caller cancels                                     -> CANCELLING, after a submit in flight
+    CANCELLING   the server refuses                                     -> POLLING
+    any          the run ended, or patience did                         -> DONE
+    DONE         outputs from the caller, if it was they that we lacked -> SUBMITTING
+
+Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, assert_never
+
+from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import events as ev
+from asyncruns.lifecycle.commands import (
+    Cancel,
+    Command,
+    End,
+    EndKind,
+    Finish,
+    PollAt,
+    Reason,
+    Report,
+    RunTools,
+    StopTools,
+    Submit,
+)
+from asyncruns.lifecycle.ledger import Ledger, Round, Stage
+from asyncruns.lifecycle.notices import (
+    ActionRequired,
+    CallAnswered,
+    CancelRefused,
+    ConnectivityChanged,
+    OutputsSubmitted,
+    StatusChanged,
+)
+from asyncruns.lifecycle.patience import Patience, Policy
+from asyncruns.lifecycle.phases import Phase, State
+from asyncruns.lifecycle.values import AnySnapshot, Asked, Refusal, RefusalKind
+
+LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
+NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
+UNKNOWN_STATUS_S: Final = 60.0
+LOOKS_WITHOUT_CALLS: Final = 4
+CANCEL_TRIES: Final = 5
+TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
+
+_ENDS: Final = {
+    Phase.SUCCEEDED: EndKind.COMPLETED,
+    Phase.FAILED: EndKind.FAILED,
+    Phase.CANCELLED: EndKind.CANCELLED,
+    Phase.EXPIRED: EndKind.EXPIRED,
+    Phase.INCOMPLETE: EndKind.INCOMPLETE,
+}
+
+# What a look that was refused for good says of the watch. The rest passes, and is waited out.
+_FATAL_LOOKS: Final = {
+    RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
+    RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
+    RefusalKind.REJECTED: Reason.REJECTED,
+    RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
+    RefusalKind.ALREADY_OVER: Reason.REJECTED,
+    RefusalKind.BUSY: Reason.REJECTED,
+}
+
+
+class RunLifecycle:
+    """One watched run. Feed it with `receive`; wake it with a `Tick` at `wake_at`."""
+
+    __slots__ = (
+        "_cancel_at",
+        "_cancel_tries",
+        "_empty_looks",
+        "_ledger",
+        "_patience",
+        "_policy",
+        "_resend_at",
+        "_seen",
+        "_unknown_since",
+        "cancel_requested",
+        "end",
+        "snapshot",
+        "state",
+    )
+
+    def __init__(self, policy: Policy | None = None) -> None:
+        self._policy = Policy() if policy is None else policy
+        self._ledger = Ledger()
+        self._patience: Patience | None = None
+        self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
+        self._empty_looks = 0
+        self._unknown_since: float | None = None
+        self._resend_at = math.inf
+        self._cancel_at = math.inf
+        self._cancel_tries = 0
+        self.state = State.POLLING
+        self.snapshot: AnySnapshot | None = None
+        self.cancel_requested = False
+        self.end: End | None = None
+
+    def receive(self, event: ev.Event) -> list[Command]:
+        """Take an event; give what to do, in order.
+
+        Raises:
+            InvalidRequestError: The event cannot be: a watch that began twice or never, an output for a call that does
+                not exist. The machine is as before.
+        """
+        if isinstance(event, ev.Begun):
+            return self._begin(event)
+        if self._patience is None:
+            raise InvalidRequestError("The watch has not begun")
+        if self.state is State.DONE:
+            return self._take_up_again(event)
+        return self._advance(event, self._patience)
+
+    def _advance(self, event: ev.Event, patience: Patience) -> list[Command]:
+        match event:
+            case ev.Observed():
+                return self._observed(event, patience)
+            case ev.Refused():
+                return self._refused(event, patience)
+            case ev.Answered():
+                news = self._ledger.record(event.outputs)
+                reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
+                return [*reports, *self._settle_round(event.now)]
+            case ev.Unanswered():
+                return self._unanswered(event)
+            case ev.CancelAsked():
+                return self._cancel_asked(event.now)
+            case ev.Tick():
+                return self._tick(event.now, patience)
+            case ev.Begun():
+                raise InvalidRequestError("The watch has begun already")
+            case _:
+                assert_never(event)
+
+    @property
+    def wake_at(self) -> float:
+        """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
+        patience = self._patience
+        if patience is None or self.state is State.DONE:
+            return math.inf
+        tools = patience.tools_deadline if self.state is State.DISPATCHING else math.inf
+        return min(patience.over_at, self._resend_at, self._cancel_at, tools)
+
+    # Beginning and ending
+
+    def _begin(self, event: ev.Begun) -> list[Command]:
+        if self._patience is not None:
+            raise InvalidRequestError("The watch has begun already")
+        self._patience = Patience(self._policy, event.now)
+        snapshot = event.snapshot
+        if snapshot is None:
+            return [PollAt(event.now, event.now)]
+        reports = self._status(snapshot, event.now)
+        if snapshot.phase.is_terminal:
+            return [*reports, self._finish(_ENDS[snapshot.phase])]
+        # What the object says else may be old: look before anything is done about it.
+        return [*reports, PollAt(event.now, event.now)]
+
+    def _finish(
+        self,
+        kind: EndKind,
+        reason: Reason | None = None,
+        cause: Exception | None = None,
+        snapshot: AnySnapshot | None = None,
+    ) -> Finish:
+        self.state = State.DONE
+        self._resend_at = self._cancel_at = math.inf
+        self.snapshot = snapshot or self.snapshot
+        over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        self.end = End(
+            kind=kind,
+            snapshot=self.snapshot,
+            reason=reason,
+            cause=cause,
+            calls=() if over else self._ledger.missing(),
+            outputs=() if over else self._ledger.outputs(self._ledger.current),
+        )
+        return Finish(self.end)
+
+    def _take_up_again(self, event: ev.Event) -> list[Command]:
+        """Take outputs from the caller after the watch ended for want of them; anything else comes too late."""
+        if not isinstance(event, ev.Answered) or self.end is None or self.end.kind is not EndKind.NEEDS_CALLER:
+            return []
+        news = self._ledger.record(event.outputs)
+        round_ = self._ledger.current
+        if not news or round_ is None or self._patience is None:
+            return []
+        self.end = None
+        self.state = State.DISPATCHING
+        self._patience.started = event.now  # the caller's own time is not the run's
+        round_.unanswered.update(call.id for call in self._ledger.missing())
+        reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
+        return [*reports, *self._settle_round(event.now)]
+
+    # Looks
+
+    def _observed(self, event: ev.Observed, patience: Patience) -> list[Command]:
+        now, snapshot = event.now, event.snapshot
+        commands: list[Command] = []
+        if patience.heard():
+            commands.append(Report(ConnectivityChanged(connectivity=patience.connectivity)))
+        self._seen = True
+        patience.learn(snapshot, now)
+        if event.asked is Asked.SUBMIT:
+            commands += self._accepted(now, patience)
+        commands += self._status(snapshot, now)
+        if snapshot.phase.is_terminal:
+            return [*commands, self._finish(_ENDS[snapshot.phase])]
+        if event.asked is Asked.SUBMIT and self.cancel_requested:
+            return [*commands, *self._cancel()]
+        return commands + self._go_on(snapshot, now, patience)
+
+    def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+        previous = self.snapshot.status if self.snapshot else None
+        self.snapshot = snapshot
+        if snapshot.status == previous:
+            return []
+        self._unknown_since = now if snapshot.phase is Phase.UNKNOWN else None
+        change = StatusChanged(status=snapshot.status, phase=snapshot.phase, previous=previous, run=snapshot.resource)
+        return [Report(change)]
+
+    def _go_on(self, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+        """Decide about a run that has not ended."""
+        round_ = self._ledger.current
+        if snapshot.phase is Phase.NEEDS_CALLER:
+            if self.state is not State.CANCELLING:
+                return self._needs_caller(snapshot, now, patience)
+        else:
+            self._empty_looks = 0
+            if round_ is not None and round_.stage is Stage.UNSURE:
+                # The run went on, so the submit whose answer was lost had been accepted.
+                round_.move(Stage.SENT, now)
+                self._resume_polling()
+        if patience.final_until is not None:
+            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
+        if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
+            return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
+        pause = patience.slow_pause(snapshot.hint) if self.state is State.DISPATCHING else None
+        return [self._look(now, patience, pause, snapshot.hint)]
+
+    def _look(self, now: float, patience: Patience, pause: float | None = None, hint: float | None = None) -> PollAt:
+        return PollAt(*patience.next_look(now, pause, hint=hint))
+
+    def _resume_polling(self) -> None:
+        if self.state is not State.CANCELLING:
+            self.state = State.POLLING
+
+    # Rounds of calls
+
+    def _needs_caller(self, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+        if not snapshot.calls:
+            self._empty_looks += 1
+            if self._empty_looks >= LOOKS_WITHOUT_CALLS:
+                return [self._finish(EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
+            return [self._look(now, patience)]
+        round_ = self._ledger.round_of(snapshot.calls)
+        current = self._ledger.current
+        if round_.stage is not Stage.OPEN and current is not None and current.stage is Stage.OPEN:
+            # The run has asked for newer calls since, so this read is old.
+            return [self._look(now, patience, patience.slow_pause(snapshot.hint))]
+        match round_.stage:
+            case Stage.OPEN:
+                return self._open_round(round_, snapshot, now, patience)
+            case Stage.SENT | Stage.UNSURE:
+                return self._still_asked(round_, now, patience)
+            case Stage.READY | Stage.IN_FLIGHT:
+                return [self._look(now, patience, patience.slow_pause(snapshot.hint))]
+            case _:
+                assert_never(round_.stage)
+
+    def _open_round(self, round_: Round, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+        commands: list[Command] = []
+        self._ledger.current = round_
+        fresh = self._ledger.hand_out(round_)
+        if self.state is not State.DISPATCHING or fresh:
+            self.state = State.DISPATCHING
+            commands.append(Report(ActionRequired(calls=round_.calls)))
+        if fresh:
+            commands.append(RunTools(fresh))
+        commands += self._settle_round(now)
+        if self.state is State.DISPATCHING:
+            commands.append(self._look(now, patience, patience.slow_pause(snapshot.hint)))
+        return commands
+
+    def _still_asked(self, round_: Round, now: float, patience: Patience) -> list[Command]:
+        """Decide about a run that asks for outputs which were sent: the read is old, or they did not arrive."""
+        latest = self._ledger.current or round_
+        if now - latest.at < LAG_S:
+            return [self._look(now, patience)]
+        if round_.stage is Stage.SENT and round_.resends:
+            return [self._finish(EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
+        round_.resends += 1
+        return self._submit(round_, now)
+
+    def _settle_round(self, now: float) -> list[Command]:
+        """Submit when every call is answered; end when what is missing will come from nobody here."""
+        round_ = self._ledger.current
+        if round_ is None or round_.stage is not Stage.OPEN or self.state is not State.DISPATCHING:
+            return []
+        missing = {call.id for call in self._ledger.missing()}
+        if not missing:
+            return self._submit(round_, now)
+        if missing <= round_.unanswered:
+            return [self._finish(EndKind.NEEDS_CALLER, Reason.UNANSWERED)]
+        return []
+
+    def _unanswered(self, event: ev.Unanswered) -> list[Command]:
+        round_ = self._ledger.current
+        if round_ is None or not {call.id for call in round_.calls}.issuperset(event.call_ids):
+            raise InvalidRequestError(f"There are no such calls: {event.call_ids}")
+        if event.cause is not None:
+            return [self._finish(EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
+        round_.unanswered.update(event.call_ids)
+        return self._settle_round(event.now)
+
+    def _submit(self, round_: Round, now: float) -> list[Command]:
+        self.state = State.SUBMITTING
+        self._resend_at = math.inf
+        self._ledger.current = round_
+        round_.move(Stage.IN_FLIGHT, now)
+        return [Submit(self._ledger.outputs(round_))]
+
+    def _accepted(self, now: float, patience: Patience) -> list[Command]:
+        self._resume_polling()
+        patience.restart()
+        if self._ledger.current is None:
+            return []
+        self._ledger.current.move(Stage.SENT, now)
+        return [Report(OutputsSubmitted(outputs=self._ledger.outputs(self._ledger.current)))]
+
+    # Refusals
+
+    def _refused(self, event: ev.Refused, patience: Patience) -> list[Command]:
+        match event.asked:
+            case Asked.POLL:
+                return self._look_refused(event.refusal, event.now, patience)
+            case Asked.SUBMIT:
+                return self._submit_refused(event.refusal, event.now, patience)
+            case Asked.CANCEL:
+                return self._cancel_refused(event.refusal, event.now, patience)
+            case _:
+                assert_never(event.asked)
+
+    def _look_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
+        if refusal.kind in _FATAL_LOOKS:
+            return [self._finish(EndKind.GAVE_UP, _FATAL_LOOKS[refusal.kind], refusal.cause)]
+        if refusal.kind is RefusalKind.NOT_FOUND:
+            if self._seen:
+                return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
+            if now - patience.started >= NOT_FOUND_GRACE_S:
+                return [self._finish(EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
+            return [self._look(now, patience)]
+        pause, reports = self._trouble(refusal, now, patience)
+        if patience.final_until is not None and self.state is not State.DONE:
+            reports.append(self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
+        if self.state is State.DONE:
+            return reports
+        return [*reports, self._look(now, patience, pause)]
+
+    def _trouble(self, refusal: Refusal, now: float, patience: Patience) -> tuple[float, list[Command]]:
+        """Note that the server is not well; give the pause, and what to report, an end of patience included."""
+        pause, changed = patience.failed(refusal, now)
+        commands: list[Command] = []
+        if changed:
+            notice = ConnectivityChanged(connectivity=patience.connectivity, cause=refusal.cause)
+            commands.append(Report(notice))
+        if patience.outage_is_over_budget(now):
+            commands.append(self._finish(EndKind.GAVE_UP, Reason.UNREACHABLE, refusal.cause))
+        return pause, commands
+
+    def _submit_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
+        round_ = self._ledger.current
+        if round_ is None:
+            return []
+        # First what came of the submit; then, if a cancel waits for it, the cancel.
+        kind = refusal.kind
+        commands: list[Command] = []
+        if kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED):
+            pause, commands = self._trouble(refusal, now, patience)
+            round_.move(Stage.READY, now)
+            self._resend_at = now + pause if self.state is not State.DONE else math.inf
+        elif kind in (RefusalKind.LOST, RefusalKind.UNAVAILABLE):
+            _, commands = self._trouble(refusal, now, patience)
+            round_.move(Stage.UNSURE, now)
+        elif kind is RefusalKind.NOT_ACCEPTING:
+            # Outputs were taken before, ours or another's, or the run has ended: the next look tells.
+            round_.move(Stage.SENT, now)
+            self._resume_polling()
+        elif kind is RefusalKind.NOT_FOUND:
+            return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
+        else:
+            round_.move(Stage.READY, now)
+            return [self._finish(EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
+        if self.state is State.DONE:
+            return commands
+        if self.cancel_requested:
+            return [*commands, *self._cancel()]
+        patience.restart()
+        return [*commands, PollAt(*patience.next_look(now, 0.0))] if round_.stage is not Stage.READY else commands
+
+    # Cancelling
+
+    def _cancel_asked(self, now: float) -> list[Command]:
+        self.cancel_requested = True
+        round_ = self._ledger.current
+        if self.state is State.CANCELLING or (round_ and round_.stage is Stage.IN_FLIGHT):
+            return []  # a submit on its way is not overtaken: its result is wanted, and the cancel follows it
+        return self._cancel()
+
+    def _cancel(self) -> list[Command]:
+        self.state = State.CANCELLING
+        self._resend_at = self._cancel_at = math.inf
+        self._cancel_tries += 1
+        return [*self._abandon_calls(), Cancel()]
+
+    def _abandon_calls(self) -> list[Command]:
+        """Stop what runs. A call that was begun is not begun again, so from here on nobody answers it."""
+        round_ = self._ledger.current
+        if round_ is None or round_.stage is not Stage.OPEN:
+            return []
+        round_.unanswered.update(call.id for call in self._ledger.missing())
+        return [StopTools()]
+
+    def _cancel_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
+        if refusal.kind is RefusalKind.ALREADY_OVER:
+            return [PollAt(*patience.next_look(now, 0.0))]
+        passing = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
+        if refusal.kind in passing and self._cancel_tries < CANCEL_TRIES:
+            pause, commands = self._trouble(refusal, now, patience)
+            self._cancel_at = now + pause if self.state is not State.DONE else math.inf
+            return commands
+        self.state = State.POLLING
+        self.cancel_requested = False
+        return [Report(CancelRefused(cause=refusal.cause)), PollAt(*patience.next_look(now, 0.0))]
+
+    # Time
+
+    def _tick(self, now: float, patience: Patience) -> list[Command]:
+        if now >= patience.over_at:
+            if patience.may_look_once_more(now):
+                return [PollAt(now, now)]
+            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
+        round_ = self._ledger.current
+        if now >= self._resend_at and round_ is not None:
+            return self._submit(round_, now)
+        if now >= self._cancel_at:
+            return self._cancel()
+        if self.state is State.DISPATCHING and now >= patience.tools_deadline:
+            return self._answer_late_calls(now)
+        return []
+
+    def _answer_late_calls(self, now: float) -> list[Command]:
+        """Answer the calls that are not done, so that the others' work is not lost with the run."""
+        late = tuple((call.id, TIMED_OUT_OUTPUT) for call in self._ledger.missing())
+        news = self._ledger.record(late)
+        reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
+        return [StopTools(), *reports, *self._settle_round(now)]

@@ -1,0 +1,71 @@
+"""What a watch reports while it goes on; the events of `async for event in watcher`, but for the last one."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import Call, Outputs
+
+R = TypeVar("R")
+
+
+class Connectivity(enum.Enum):
+    """How it stands between us and the server; not the state of the run."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"  # the last look failed
+    LOST = "lost"  # looks have failed for 15 s and more
+
+
+class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
+    """The run has another status than at the last look.
+
+    Attributes:
+        status: The server's own word; it may be one that nobody knows, and `phase` is UNKNOWN then.
+        previous: The status before, or None at first.
+        run: The typed run.
+    """
+
+    status: str
+    phase: Phase
+    previous: str | None
+    run: R
+
+
+class ActionRequired(Struct, frozen=True, kw_only=True):
+    """The run waits for these calls, a new round of them."""
+
+    calls: tuple[Call, ...]
+
+
+class CallAnswered(Struct, frozen=True, kw_only=True):
+    """A call has its output."""
+
+    call_id: str
+    output: str
+
+
+class OutputsSubmitted(Struct, frozen=True, kw_only=True):
+    """The server took the outputs of a round."""
+
+    outputs: Outputs
+
+
+class ConnectivityChanged(Struct, frozen=True, kw_only=True):
+    """Looks began to fail, or to succeed again. `cause` is the last error, None when healthy."""
+
+    connectivity: Connectivity
+    cause: Exception | None = None
+
+
+class CancelRefused(Struct, frozen=True, kw_only=True):
+    """The server does not cancel the run; the watch goes on."""
+
+    cause: Exception
+
+
+Notice = StatusChanged[Any] | ActionRequired | CallAnswered | OutputsSubmitted | ConnectivityChanged | CancelRefused

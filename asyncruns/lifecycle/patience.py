@@ -1,0 +1,152 @@
+"""How long to go on: the wait's deadline, the run's expiry, and how it stands with the server.
+
+Four times are kept apart here: the caller's timeout, the run's own expiry, the outage budget, and the pause to the next
+look. (One request's timeout and one tool's are the shell's.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from msgspec import UNSET, Struct, UnsetType
+
+from asyncruns.cadence import Cadence
+from asyncruns.lifecycle.notices import Connectivity
+from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
+
+AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
+WITHOUT_EXPIRY_S: Final = 900.0
+EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
+LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
+FINAL_LOOK_S: Final = 5.0  # and gets so long when we slept past the deadline
+LOST_AFTER_S: Final = 15.0
+BACKOFF_START_S: Final = 0.5
+BACKOFF_CEILING_S: Final = 10.0
+RETRY_AFTER_CEILING_S: Final = 60.0
+SLOW_PAUSE_S: Final = 2.0  # between looks while tools run
+JITTER: Final = 0.1  # of the pause
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """What the caller decides of a watch.
+
+    Attributes:
+        timeout: The whole wait in seconds; None is for ever; UNSET is until the run's expiry and 60 s more by the
+            server's clock, and 15 minutes where it has none.
+        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        cadence: The pauses between looks.
+    """
+
+    timeout: float | UnsetType | None = UNSET
+    max_outage: float | None = 120.0
+    cadence: Cadence = Cadence.hinted()
+
+
+class Patience:
+    """The times of one watch. Times are of the shell's clock, but for what the server sends."""
+
+    __slots__ = (
+        "_policy",
+        "connectivity",
+        "expiry",
+        "failures",
+        "final_until",
+        "looks",
+        "outage_since",
+        "started",
+        "tools_deadline",
+    )
+
+    def __init__(self, policy: Policy, now: float) -> None:
+        self._policy = policy
+        self.started = now
+        self.expiry: float | None = None
+        self.tools_deadline = math.inf  # when calls must be answered for the run to live
+        self.looks = 0
+        self.failures = 0
+        self.outage_since: float | None = None
+        self.connectivity = Connectivity.HEALTHY
+        self.final_until: float | None = None
+
+    def learn(self, snapshot: AnySnapshot, now: float) -> None:
+        """Anchor the expiry to our clock, by the server's own: our wall clock may be wrong."""
+        if snapshot.expires_at is not None and snapshot.server_time is not None:
+            left = snapshot.expires_at - snapshot.server_time
+            self.expiry = now + max(left, 0.0)
+            # A run that lives on past its expiry has an expiry that means nothing: no call is cut short for it.
+            self.tools_deadline = math.inf if left <= 0 else self.expiry - EXPIRY_MARGIN_S
+
+    @property
+    def deadline(self) -> float:
+        """When the wait is over, or infinity."""
+        timeout = self._policy.timeout
+        if timeout is None:
+            return math.inf
+        if not isinstance(timeout, UnsetType):
+            return self.started + timeout
+        if self.expiry is not None:
+            return self.expiry + AFTER_EXPIRY_S
+        return self.started + WITHOUT_EXPIRY_S
+
+    def restart(self) -> None:
+        """Begin the cadence anew: something has happened at the server."""
+        self.looks = 0
+
+    def heard(self) -> bool:
+        """Note a good answer; tell whether connectivity changed."""
+        changed = self.connectivity is not Connectivity.HEALTHY
+        self.connectivity = Connectivity.HEALTHY
+        self.failures = 0
+        self.outage_since = None
+        return changed
+
+    def failed(self, refusal: Refusal, now: float) -> tuple[float, bool]:
+        """Note a failed request; give the seconds to wait, and whether connectivity changed."""
+        if refusal.kind is RefusalKind.THROTTLED:
+            self.outage_since = None  # it answers, so it is there
+        elif self.outage_since is None:
+            self.outage_since = now
+        lost = self.outage_since is not None and now - self.outage_since >= LOST_AFTER_S
+        before, self.connectivity = self.connectivity, Connectivity.LOST if lost else Connectivity.DEGRADED
+        pause = min(BACKOFF_START_S * 2.0 ** min(self.failures, 16), BACKOFF_CEILING_S)
+        self.failures += 1
+        if refusal.retry_after is not None:
+            pause = max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
+        return pause, before is not self.connectivity
+
+    def outage_is_over_budget(self, now: float) -> bool:
+        """Tell whether looks have failed for too long."""
+        budget = self._policy.max_outage
+        return budget is not None and self.outage_since is not None and now - self.outage_since >= budget
+
+    def next_look(self, now: float, pause: float | None = None, *, hint: float | None = None) -> tuple[float, float]:
+        """Give the window of the next look; it begins in time to be answered before the deadline."""
+        if pause is None:
+            self.looks += 1
+            pause = self._policy.cadence.pause(self.looks, hint)
+        latest = self.deadline - LAST_LOOK_S
+        if now >= latest:  # that look is behind us
+            latest = math.inf
+        return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)
+
+    def slow_pause(self, hint: float | None) -> float:
+        """Give the pause between looks while tools run."""
+        return max(SLOW_PAUSE_S, self._policy.cadence.pause(self.looks, hint))
+
+    def may_look_once_more(self, now: float) -> bool:
+        """Tell, once, whether one look is due although the deadline has passed.
+
+        It is when we come late, as after a laptop's sleep: the run may have ended long since. And a wait of no seconds
+        asks for one look.
+        """
+        late = now - self.deadline > LAST_LOOK_S or self.deadline <= self.started
+        if self.final_until is not None or not late:
+            return False
+        self.final_until = now + FINAL_LOOK_S
+        return True
+
+    @property
+    def over_at(self) -> float:
+        """When the watch ends, the one last look included."""
+        return self.deadline if self.final_until is None else self.final_until

@@ -1,0 +1,90 @@
+"""Tells those who look on: callbacks, and whoever iterates. They can neither delay nor break the watch."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+
+from asyncruns.lifecycle import Notice, StatusChanged
+from asyncruns.outcome import AnyOutcome, NeedsCaller
+
+R = TypeVar("R")
+
+log = logging.getLogger("asyncruns.watcher")
+
+COALESCE_ABOVE: Final = 256  # so many unread events, then a new status takes the place of the last
+
+Observer = Callable[[Any], Awaitable[None] | None]
+
+
+class Ended(Generic[R]):
+    """The watch ended; the last event."""
+
+    __slots__ = ("outcome",)
+    __match_args__ = ("outcome",)
+
+    def __init__(self, outcome: AnyOutcome[R]) -> None:
+        self.outcome = outcome
+
+    @property
+    def status(self) -> str:
+        """The server's own word at the last look."""
+        return self.outcome.status
+
+    def __repr__(self) -> str:
+        return f"Ended({self.outcome!r})"
+
+
+class Feed(Generic[R]):
+    """A queue of events for one reader."""
+
+    def __init__(self) -> None:
+        self._events: deque[Notice | Ended[R]] = deque()
+        self._news = anyio.Event()
+        self._idle = anyio.Event()
+
+    def put(self, event: Notice | Ended[R]) -> None:
+        """Add an event; a status replaces an unread one when the reader is far behind."""
+        full = len(self._events) >= COALESCE_ABOVE
+        if full and isinstance(event, StatusChanged) and isinstance(self._events[-1], StatusChanged):
+            self._events.pop()
+        self._events.append(event)
+        self._idle = anyio.Event()
+        self._news.set()
+
+    async def get(self) -> Notice | Ended[R]:
+        """Wait for the next event. Safe to cancel: none is lost."""
+        while not self._events:
+            self._idle.set()
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._events.popleft()
+
+    async def drained(self) -> None:
+        """Wait until the reader has taken, and dealt with, all that there is."""
+        while self._events or not self._idle.is_set():
+            await self._idle.wait()
+
+
+async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None) -> None:
+    """Call the observers, one event after the other, until cancelled."""
+    while True:
+        event = await feed.get()
+        if isinstance(event, StatusChanged) and on_status is not None:
+            await _call(on_status, event)
+        elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
+            await _call(on_terminal, event.outcome)
+
+
+async def _call(observer: Observer, value: object) -> None:
+    try:
+        result = observer(value)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        log.exception("An observer raised; the watch goes on")

@@ -1,0 +1,227 @@
+"""How a watch ended: one type for each end, so that a `match` over them can be exhaustive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+import anyio
+
+from asyncruns.abc import Connection
+from asyncruns.errors import (
+    RunCancelledError,
+    RunError,
+    RunExpiredError,
+    RunFailedError,
+    RunIncompleteError,
+    RunNeedsCallerError,
+    WatchGaveUpError,
+)
+from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
+from asyncruns.lifecycle.values import describe
+from asyncruns.wire import Message
+
+R = TypeVar("R")
+
+# The answer's messages may come later than the status `completed`: read again after so many seconds.
+ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
+
+_WHY: Final = {
+    Reason.TIMEOUT: "the wait's time was over",
+    Reason.UNREACHABLE: "the server could not be reached for too long",
+    Reason.UNKNOWN_STATUS: "the status is one that nobody knows, and it did not change",
+    Reason.NOT_FOUND: "there is no such run",
+    Reason.GONE: "the run was there and is gone: deleted or purged",
+    Reason.UNAUTHORIZED: "the credential was refused",
+    Reason.QUOTA_SPENT: "the quota is spent",
+    Reason.REJECTED: "the server refuses to show the run",
+    Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
+    Reason.HANDLER_FAILED: "on_requires_action raised",
+    Reason.NO_CALLS: "the run waits for the caller and does not say for what",
+    Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
+    Reason.SUBMIT_REFUSED: "the server refused the outputs",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[R]):
+    """How a watch ended.
+
+    Attributes:
+        ref: Which run.
+        status: The server's own word at the last look, or "" when no look succeeded.
+        run: The typed run at the last look; None when no look succeeded.
+        polls: How many looks were made.
+        elapsed: Seconds from the beginning of the watch.
+        error: Why the run ended badly, as the server says; None where it does not.
+        reason: Why the watch ended before the run did; None where it did not.
+        cause: The exception that is why, if one is.
+        calls: Calls that are open.
+        outputs: Outputs that there are for the open round, as (call id, text).
+        cancel_requested: Whether the watch asked for a cancellation; the run may have ended in another way first.
+    """
+
+    ref: RunRef
+    status: str
+    run: R | None
+    polls: int
+    elapsed: float
+    error: RunFault | None = None
+    reason: Reason | None = None
+    cause: Exception | None = None
+    calls: tuple[Call, ...] = ()
+    outputs: Outputs = ()
+    cancel_requested: bool = False
+    connection: Connection[R] = field(repr=False, compare=False)
+
+    raises: ClassVar[type[RunError]] = RunError
+
+    def unwrap(self) -> R:
+        """Give the run when it is completed.
+
+        Raises:
+            RunError: It is not; the subclass says how it ended (`RunFailedError`, `RunExpiredError`, ...), the message
+                why and what to do, and `outcome` is this.
+        """
+        raise self.raises(self._message(), self) from self.cause
+
+    async def messages(self) -> list[Message]:
+        """Fetch the messages that this run wrote, oldest first.
+
+        Safe to cancel.
+
+        Raises:
+            APIError: They could not be fetched.
+        """
+        return await self.connection.answer(self.ref)
+
+    async def text(self) -> str:
+        """Fetch the run's answer: the text of its messages, joined by empty lines.
+
+        Safe to cancel.
+
+        Raises:
+            RunError: The run is not completed (see `unwrap`).
+            APIError: The answer could not be fetched.
+        """
+        self.unwrap()
+        return "\n\n".join(text for message in await self.messages() if (text := message.text))
+
+    def _message(self) -> str:
+        what = f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}"
+        if self.reason is not None:
+            what += f"; the watch ended after {self.elapsed:.1f} s and {self.polls} looks: {_WHY[self.reason]}"
+        if self.calls:
+            what += f" (open calls: {', '.join(call.name or call.id for call in self.calls)})"
+        return what if self.cause is None else f"{what}. Cause: {self.cause}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed(Outcome[R]):
+    """The run is completed."""
+
+    run: R
+
+    def unwrap(self) -> R:
+        """Give the run."""
+        return self.run
+
+    async def messages(self) -> list[Message]:
+        """Fetch the messages that this run wrote, oldest first; reads again for some seconds while there are none.
+
+        Safe to cancel.
+
+        Raises:
+            APIError: They could not be fetched.
+        """
+        for pause in ANSWER_LAG_PAUSES_S:
+            if found := await self.connection.answer(self.ref):
+                return found
+            await anyio.sleep(pause)
+        return await self.connection.answer(self.ref)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Outcome[R]):
+    """The run failed; `error` says why."""
+
+    run: R
+    raises = RunFailedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled(Outcome[R]):
+    """The run was cancelled, by us (`cancel_requested`) or by another."""
+
+    run: R
+    raises = RunCancelledError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expired(Outcome[R]):
+    """The run expired at the server."""
+
+    run: R
+    raises = RunExpiredError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incomplete(Outcome[R]):
+    """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
+
+    run: R
+    raises = RunIncompleteError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsCaller(Outcome[R]):
+    """The run waits for outputs that nobody here gives: `calls` are open, `outputs` are there.
+
+    Inside of `async with RunWatcher(...)`, `watcher.submit(outputs)` goes on.
+    """
+
+    run: R
+    raises = RunNeedsCallerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaveUp(Outcome[R]):
+    """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server."""
+
+    raises = WatchGaveUpError
+
+
+AnyOutcome = Completed[R] | Failed[R] | Cancelled[R] | Expired[R] | Incomplete[R] | NeedsCaller[R] | GaveUp[R]
+
+_TYPES: Final[Mapping[EndKind, type[Any]]] = {
+    EndKind.COMPLETED: Completed,
+    EndKind.FAILED: Failed,
+    EndKind.CANCELLED: Cancelled,
+    EndKind.EXPIRED: Expired,
+    EndKind.INCOMPLETE: Incomplete,
+    EndKind.NEEDS_CALLER: NeedsCaller,
+    EndKind.GAVE_UP: GaveUp,
+}
+
+
+def outcome_of(
+    end: End, ref: RunRef, connection: Connection[R], *, polls: int, elapsed: float, cancel_requested: bool
+) -> AnyOutcome[R]:
+    """Give the typed value for an end."""
+    snapshot = end.snapshot
+    outcome: AnyOutcome[R] = _TYPES[end.kind](
+        ref=ref,
+        status=snapshot.status if snapshot else "",
+        run=snapshot.resource if snapshot else None,
+        polls=polls,
+        elapsed=elapsed,
+        error=snapshot.fault if snapshot else None,
+        reason=end.reason,
+        cause=end.cause,
+        calls=end.calls,
+        outputs=end.outputs,
+        cancel_requested=cancel_requested,
+        connection=connection,
+    )
+    return outcome

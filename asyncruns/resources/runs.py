@@ -1,0 +1,175 @@
+"""Runs of a thread: https://platform.openai.com/docs/api-reference/runs"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+from msgspec import UNSET
+
+from asyncruns.abc import Connection
+from asyncruns.http import Request, join_path, query_of
+from asyncruns.outcome import AnyOutcome
+from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.steps import Steps
+from asyncruns.watcher import RunWatcher, WatchOptions
+from asyncruns.wire import Maybe, Run, encode
+from asyncruns.wire.codec import present
+
+
+class ToolOutput(TypedDict):
+    """The output of one call."""
+
+    tool_call_id: str
+    output: str
+
+
+class RunParameters(TypedDict, total=False):
+    """What a run can be created with, beside its assistant. What is not given is not sent; None is sent as null.
+
+    Attributes:
+        model: Instead of the assistant's.
+        instructions: Instead of the assistant's.
+        additional_instructions: Beside the assistant's.
+        additional_messages: Added to the thread before the run.
+        tools: Instead of the assistant's; up to 20.
+        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        temperature: 0 to 2; the server's default is 1.
+        top_p: 0 to 1; the server's default is 1.
+        max_prompt_tokens: From 256; a run that would use more ends as incomplete.
+        max_completion_tokens: From 256; a run that would use more ends as incomplete.
+        truncation_strategy: `{"type": "auto"}` or `{"type": "last_messages", "last_messages": n}`.
+        tool_choice: "none", "auto", "required", or an object that names a tool.
+        parallel_tool_calls: The server's default is true.
+        response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
+            well: otherwise the model may write white space until the token limit, and the run seems stuck.
+        reasoning_effort: For models that reason.
+    """
+
+    model: Maybe[str]
+    instructions: Maybe[str]
+    additional_instructions: Maybe[str]
+    additional_messages: Maybe[Iterable[Mapping[str, Any]]]
+    tools: Maybe[Iterable[Any]]
+    metadata: Maybe[Mapping[str, str]]
+    temperature: Maybe[float]
+    top_p: Maybe[float]
+    max_prompt_tokens: Maybe[int]
+    max_completion_tokens: Maybe[int]
+    truncation_strategy: Maybe[Mapping[str, Any] | Any]
+    tool_choice: Maybe[str | Mapping[str, Any]]
+    parallel_tool_calls: Maybe[bool]
+    response_format: Maybe[str | Mapping[str, Any]]
+    reasoning_effort: Maybe[str]
+
+
+class Runs(Resource):
+    """`client.threads.runs`."""
+
+    def __init__(self, connection: Connection[Run], transport: Any, host: str = "") -> None:
+        super().__init__(transport, host)
+        self._connection = connection
+        self.steps = Steps(transport, host)
+
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> Run:
+        """Start a run on a thread.
+
+        Safe to cancel; the run may then exist or not, and holds the thread if it does.
+
+        Args:
+            thread_id: The thread; the error names the active run when there is one already.
+            assistant_id: The assistant.
+            include: What else the steps in the answer shall have.
+            **parameters: See `RunParameters`.
+
+        Raises:
+            BadRequestError: Another run on the thread is active, or the server refused a parameter.
+            APIError: There was no answer; after a timeout or a dropped connection, the run may exist.
+        """
+        body = encode(present({"assistant_id": assistant_id, **parameters}))
+        path = join_path("threads", thread_id, "runs")
+        return await self._send(Request("POST", path, query_of([("include", include)]), body), Run)
+
+    async def retrieve(self, run_id: str, *, thread_id: str) -> Run:
+        """Fetch a run. Safe to cancel.
+
+        Raises:
+            NotFoundError: There is no such run; replicas may say so for a moment after it was created.
+            APIError: There was no answer.
+        """
+        return await self._send(Request("GET", join_path("threads", thread_id, "runs", run_id)), Run)
+
+    def list(
+        self,
+        thread_id: str,
+        *,
+        limit: int | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        after: str | None = None,
+        before: str | None = None,
+    ) -> PageCall[Run]:
+        """List the runs of a thread: `await` for one page, `async for` for all. Safe to cancel.
+
+        Args:
+            limit: 1 to 100 items a page; the server's default is 20.
+            order: By creation; the server's default is newest first.
+            after: The id of the item before the page.
+            before: The id of the item after the page.
+        """
+        return self._list(Run, "threads", thread_id, "runs", limit=limit, order=order, after=after, before=before)
+
+    async def update(self, run_id: str, *, thread_id: str, metadata: Maybe[Mapping[str, str]] = UNSET) -> Run:
+        """Change a run's metadata, the only thing of it that can be changed.
+
+        Safe to cancel; the change may then be made or not.
+
+        Args:
+            metadata: Up to 16 pairs; keys to 64 characters, values to 512. Servers merge it into what there is.
+
+        Raises:
+            APIError: The server refused it (some do while the run is in progress), or gave no answer.
+        """
+        return await self._post(Run, "threads", thread_id, "runs", run_id, body={"metadata": metadata})
+
+    async def cancel(self, run_id: str, *, thread_id: str) -> Run:
+        """Ask for a run's cancellation; the run comes back as `cancelling`, mostly, and ends later, maybe otherwise.
+
+        Safe to cancel; the cancellation may then go on at the server.
+
+        Raises:
+            BadRequestError: The run has ended already; retrieve it to see how.
+            APIError: There was no answer.
+        """
+        return await self._post(Run, "threads", thread_id, "runs", run_id, "cancel")
+
+    async def submit_tool_outputs(
+        self, run_id: str, *, thread_id: str, tool_outputs: Iterable[ToolOutput | Mapping[str, str]]
+    ) -> Run:
+        """Give a run the outputs of its calls, all of them in one request. A watcher does that by itself.
+
+        Safe to cancel; the outputs may then have been taken or not: retrieve the run before sending them again.
+
+        Args:
+            tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
+
+        Raises:
+            BadRequestError: The run does not wait for outputs, or not for these.
+            APIError: There was no answer.
+        """
+        body = {"tool_outputs": list(tool_outputs)}
+        return await self._post(Run, "threads", thread_id, "runs", run_id, "submit_tool_outputs", body=body)
+
+    async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:
+        """Watch a run to its end; as `client.watch`, by its ids. See `RunWatcher` for the options.
+
+        Safe to cancel: a submit on its way is waited for; the run goes on at the server.
+        """
+        async with RunWatcher(self._connection, thread_id=thread_id, run_id=run_id, **options) as watcher:
+            return await watcher.wait()

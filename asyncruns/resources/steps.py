@@ -1,0 +1,62 @@
+"""Run steps: https://platform.openai.com/docs/api-reference/run-steps"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from asyncruns.http import Request, join_path, query_of
+from asyncruns.resources.base import PageCall, Resource
+from asyncruns.wire import RunStep
+
+
+class Steps(Resource):
+    """`client.threads.runs.steps`."""
+
+    def list(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        limit: int | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        include: Sequence[str] | None = None,
+    ) -> PageCall[RunStep]:
+        """List the steps of a run: `await` for one page, `async for` for all. Safe to cancel.
+
+        Args:
+            limit: 1 to 100 items a page; the server's default is 20.
+            order: By creation; the server's default is newest first.
+            after: The id of the item before the page.
+            before: The id of the item after the page.
+            include: What else to send; `resources.base.FILE_SEARCH_CONTENT` for the texts that a file search found.
+        """
+        return self._list(
+            RunStep,
+            "threads",
+            thread_id,
+            "runs",
+            run_id,
+            "steps",
+            limit=limit,
+            order=order,
+            after=after,
+            before=before,
+            include=include,
+        )
+
+    async def retrieve(
+        self, step_id: str, *, thread_id: str, run_id: str, include: Sequence[str] | None = None
+    ) -> RunStep:
+        """Fetch a step. Safe to cancel.
+
+        Args:
+            include: As in `list`.
+
+        Raises:
+            APIError: There is no such step, or no answer.
+        """
+        path = join_path("threads", thread_id, "runs", run_id, "steps", step_id)
+        return await self._send(Request("GET", path, query_of([("include", include)])), RunStep)

@@ -1,0 +1,141 @@
+"""An event loop whose time is virtual: a ten-minute wait takes milliseconds.
+
+::
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+
+and for every async test of a suite (pytest-asyncio 1.5 or later), in `conftest.py`::
+
+    def pytest_asyncio_loop_factories(config, item):
+        return {"virtual": VirtualTimeLoop}
+
+Where an ordinary loop would wait for its next timer, this one moves its clock there. Sockets stay real, so a server
+and a client on 127.0.0.1 in the same loop work. Code under test needs no clock parameter: `asyncio.sleep`,
+`anyio.sleep`, `loop.time` and every timeout go by the loop.
+
+What it waits for in real time, since the answer comes from outside the loop: executor jobs that somebody still awaits,
+and threads whose name starts with `asyncruns-tool`; each at most `patience` seconds in its life, so that a hung one
+costs that once. What it can't know of, and runs away from: another process, another host, other threads. A loop that
+waits for something and has no timer at all waits in real time, as any loop does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary, WeakSet
+
+PATIENCE_S: Final = 0.2
+TOOL_THREAD_PREFIX: Final = "asyncruns-tool"
+
+# Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later.
+_LOOK_AGAIN_S: Final = 0.0005
+_PAUSE_S: Final = 0.0001
+_SLICE_S: Final = 0.001
+# Not 0: code that takes a time of 0 for "none" would be led astray.
+_FIRST_TIME_S: Final = 1000.0
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+_Ready = list[tuple[selectors.SelectorKey, int]]
+
+
+class _VirtualSelector(selectors.BaseSelector):
+    """A real selector that advances a counter instead of waiting."""
+
+    def __init__(self, patience: float) -> None:
+        self.now = _FIRST_TIME_S
+        self.jobs: WeakSet[asyncio.Future[Any]] = WeakSet()
+        self._patience = patience
+        self._real = selectors.DefaultSelector()
+        self._waited: WeakKeyDictionary[object, float] = WeakKeyDictionary()
+
+    def select(self, timeout: float | None = None) -> _Ready:
+        if timeout is None:  # no timer is set: only the outside can go on, so this wait is real
+            return self._real.select(None)
+        ready = self._real.select(0)
+        if ready or timeout <= 0:
+            return ready
+        ready = self._look_again() or self._wait_for_threads()
+        if not ready:
+            self.now += timeout
+        return ready
+
+    def _look_again(self) -> _Ready:
+        """Give what is late on its way through the loopback interface a moment to arrive."""
+        only_own_pipe = len(self._real.get_map()) <= 1
+        if only_own_pipe and threading.active_count() == 1:
+            return []
+        # Not `select(0.0005)`: epoll rounds up to a whole millisecond.
+        end = time.perf_counter() + _LOOK_AGAIN_S
+        while time.perf_counter() < end:
+            time.sleep(_PAUSE_S)
+            if ready := self._real.select(0):
+                return ready
+        return []
+
+    def _wait_for_threads(self) -> _Ready:
+        """Wait while threads work that will call back, each within its patience."""
+        while busy := self._busy():
+            began = time.perf_counter()
+            ready = self._real.select(_SLICE_S)  # in slices: a thread may end without calling back
+            spent = time.perf_counter() - began
+            for each in busy:
+                self._waited[each] = self._waited.get(each, 0.0) + spent
+            if ready:
+                return ready
+        return self._real.select(0)  # what ended since the last look has called back before it ended
+
+    def _busy(self) -> list[object]:
+        work: list[object] = [job for job in self.jobs if not job.done()]
+        work += [t for t in threading.enumerate() if t.name.startswith(TOOL_THREAD_PREFIX)]
+        return [each for each in work if self._waited.get(each, 0.0) < self._patience]
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop that never waits for its own timers; see the module's docstring.
+
+    Args:
+        patience: Real seconds that one busy thread may hold virtual time up.
+    """
+
+    def __init__(self, *, patience: float = PATIENCE_S) -> None:
+        self._virtual = _VirtualSelector(patience)
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        """Give the virtual time in seconds; it starts at 1000 and only a wait moves it."""
+        return self._virtual.now
+
+    def run_in_executor(self, executor: Any, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        """Run a function in an executor; virtual time stands still meanwhile, within the patience."""
+        future = super().run_in_executor(executor, func, *args)
+        self._virtual.jobs.add(future)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Join the executor's threads, however long that takes.
+
+        `timeout` (Python 3.12 and later pass 300 s) is dropped: it would run out at once in virtual time.
+        """
+        await super().shutdown_default_executor()

@@ -1,0 +1,13 @@
+"""A server in this process that speaks the Assistants v2 API from memory, with the true lifecycle of a run.
+
+It is an independent view of the wire: plain dicts, none of the client's structs, bodies and error texts as recorded
+from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in milliseconds. It does not
+stream.
+"""
+
+from __future__ import annotations
+
+from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, default_scenario
+from asyncruns.testing.emulator.server import Emulator, SeenRequest
+
+__all__ = ["Emulator", "FunctionCall", "RunRequest", "Scenario", "SeenRequest", "default_scenario"]

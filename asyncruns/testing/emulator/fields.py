@@ -1,0 +1,120 @@
+"""Reading request bodies and query strings, with the refusals that a real server gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from asyncruns.testing.emulator import refusals
+
+MAX_LIMIT: Final = 100
+DEFAULT_LIMIT: Final = 20
+
+Body = dict[str, Any]
+
+
+def read_body(raw: bytes) -> Body:
+    """Decode a request body; an empty one is an empty object."""
+    if not raw.strip():
+        return {}
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise refusals.not_json() from error
+    if not isinstance(body, dict):
+        raise refusals.not_json()
+    return body
+
+
+def required_text(body: Mapping[str, Any], name: str) -> str:
+    """Read a string that must be there."""
+    if name not in body:
+        raise refusals.missing(name)
+    value = body[name]
+    if not isinstance(value, str):
+        raise refusals.wrong_type(name, "a string", value)
+    return value
+
+
+def given(body: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Read a field for which null means the same as absent."""
+    value = body.get(name)
+    return default if value is None else value
+
+
+def given_list(body: Mapping[str, Any], name: str) -> list[Any]:
+    """Read an array; absent and null are empty."""
+    value = given(body, name, [])
+    if not isinstance(value, list):
+        raise refusals.wrong_type(name, "an array", value)
+    return value
+
+
+def tools_of(body: Mapping[str, Any]) -> list[Any]:
+    """Read the tools; a function must have a name, since a default scenario calls it."""
+    tools = given_list(body, "tools")
+    for place, tool in enumerate(tools):
+        param = f"tools[{place}]"
+        if not isinstance(tool, dict):
+            raise refusals.wrong_type(param, "an object", tool)
+        if "type" not in tool:
+            raise refusals.missing(f"{param}.type")
+        if tool["type"] == "function":
+            function = tool.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise refusals.missing(f"{param}.function.name")
+    return tools
+
+
+def metadata_of(body: Mapping[str, Any]) -> dict[str, str]:
+    """Read the metadata, whose values must be strings."""
+    value = given(body, "metadata", {})
+    if not isinstance(value, dict):
+        raise refusals.wrong_type("metadata", "an object", value)
+    for key, each in value.items():
+        if not isinstance(each, str):
+            raise refusals.wrong_type(f"metadata.{key}", "a string", each)
+    return value
+
+
+def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> Body:
+    """Cut one page out of a listing, as `limit`, `order`, `after` and `before` of the query say."""
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise refusals.wrong_value("order", order, ("asc", "desc"))
+    limit = _limit(query)
+    items = list(oldest_first) if order == "asc" else list(reversed(oldest_first))
+    if (after := query.get("after")) is not None:
+        items = items[_place(items, after, thing) + 1 :]
+    if (before := query.get("before")) is not None:
+        items = items[: _place(items, before, thing)]
+        shown = items[-limit:]  # the page that ends just before it
+    else:
+        shown = items[:limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": len(items) > len(shown),
+    }
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", str(DEFAULT_LIMIT))
+    try:
+        limit = int(text)
+    except ValueError:
+        raise refusals.wrong_type("limit", "an integer", text) from None
+    if not 1 <= limit <= MAX_LIMIT:
+        raise refusals.out_of_range("limit", limit, 1, MAX_LIMIT)
+    return limit
+
+
+def _place(items: Sequence[Body], id: str, thing: str) -> int:
+    for place, item in enumerate(items):
+        if item["id"] == id:
+            return place
+    raise refusals.not_found(thing, id)

@@ -1,0 +1,34 @@
+"""Ids like the real ones, the same in every emulator that does the same things."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from typing import Final
+
+_ALPHABET: Final = string.ascii_letters + string.digits
+_LENGTH: Final = 24
+
+
+class Ids:
+    """Gives out ids: a counter, hashed, so that they look random and never repeat."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def new(self, prefix: str) -> str:
+        """Give the next id, like `run_` and 24 letters and digits."""
+        number = int.from_bytes(self._digest(prefix)[:24], "big")
+        text = ""
+        for _ in range(_LENGTH):
+            number, place = divmod(number, len(_ALPHABET))
+            text += _ALPHABET[place]
+        return f"{prefix}_{text}"
+
+    def new_request_id(self) -> str:
+        """Give the next `x-request-id`."""
+        return f"req_{self._digest('req')[:16].hex()}"
+
+    def _digest(self, prefix: str) -> bytes:
+        self._count += 1
+        return hashlib.sha256(f"{prefix} {self._count}".encode()).digest()

@@ -1,0 +1,141 @@
+"""The error answers, word for word as real servers gave them.
+
+`code` and `param` are null in about half of them; that is recorded, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+_KINDS: Final = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+class RefusedError(Exception):
+    """The request is answered with an error status."""
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: dict[str, Any] = {
+            "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+        }
+
+
+def not_found(thing: str, id: str) -> RefusedError:
+    """Make the 404 of an id; `thing` is "run", "thread", "assistant", "message" or "run step"."""
+    return RefusedError(f"No {thing} found with id '{id}'.", status=404)
+
+
+def no_such_url(method: str, path: str) -> RefusedError:
+    """Make the 404 of a path that no operation has."""
+    return RefusedError(f"Invalid URL ({method} {path})", status=404)
+
+
+def not_json() -> RefusedError:
+    """Make the 400 of a body that can't be read."""
+    return RefusedError(
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
+        "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
+    )
+
+
+def missing(param: str) -> RefusedError:
+    """Make the 400 of a required parameter that is absent."""
+    return RefusedError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+
+
+def wrong_type(param: str, expected: str, value: object) -> RefusedError:
+    """Make the 400 of a parameter of another type; `expected` is like "a string"."""
+    got = _KINDS.get(type(value), "something")
+    return RefusedError(
+        f"Invalid type for '{param}': expected {expected}, but got {got} instead.",
+        param=param,
+        code="invalid_type",
+    )
+
+
+def wrong_value(param: str, value: object, supported: Sequence[str]) -> RefusedError:
+    """Make the 400 of a value outside a closed set."""
+    names = " and ".join(f"'{one}'" for one in supported)
+    return RefusedError(f"Invalid value: '{value}'. Supported values are: {names}.", param=param, code="invalid_value")
+
+
+def out_of_range(param: str, value: int, low: int, high: int) -> RefusedError:
+    """Make the 400 of a number that is too small or too large."""
+    above = value > high
+    side, sign, bound = ("above maximum", "<=", high) if above else ("below minimum", ">=", low)
+    return RefusedError(
+        f"Invalid '{param}': integer {side} value. Expected a value {sign} {bound}, but got {value} instead.",
+        param=param,
+        code="integer_above_max_value" if above else "integer_below_min_value",
+    )
+
+
+def has_active_run(thread_id: str, run_id: str) -> RefusedError:
+    """Make the 400 of a second run on a thread."""
+    return RefusedError(f"Thread {thread_id} already has an active run {run_id}.")
+
+
+def locked(thread_id: str, run_id: str) -> RefusedError:
+    """Make the 400 of a message to a thread whose run is active."""
+    return RefusedError(f"Can't add messages to {thread_id} while a run {run_id} is active.")
+
+
+def no_outputs_accepted(status: str) -> RefusedError:
+    """Make the 400 of tool outputs that nobody waits for."""
+    return RefusedError(f'Runs in status "{status}" do not accept tool outputs.')
+
+
+def wrong_outputs(expected: list[str], got: list[str]) -> RefusedError:
+    """Make the 400 of outputs that are not those of the round."""
+    return RefusedError(f"Expected tool outputs for call_ids {expected!r}, got {got!r}")
+
+
+def duplicate_outputs() -> RefusedError:
+    """Make the 400 of two outputs for one call."""
+    return RefusedError("Duplicate call_ids submitted")
+
+
+def not_cancellable(status: str) -> RefusedError:
+    """Make the 400 of a cancel that comes too late, or twice."""
+    return RefusedError(f"Cannot cancel run with status '{status}'.")
+
+
+def not_updatable(status: str) -> RefusedError:
+    """Make the 400 of an update to a run that is not over."""
+    return RefusedError(f"Cannot update run with status '{status}'.")
+
+
+def no_streams() -> RefusedError:
+    """Make the 400 that no real server gives: an honest refusal is better than an answer in another format."""
+    return RefusedError("The emulator does not stream.", param="stream", code="unsupported_parameter")
+
+
+def wrong_key(key: str) -> RefusedError:
+    """Make the 401 of a key that is not the expected one; most of the key is masked."""
+    shown = key[: min(5, len(key) // 2)]
+    return RefusedError(
+        f"Incorrect API key provided: {shown}***. You can find your API key at "
+        "https://platform.openai.com/account/api-keys.",
+        status=401,
+        code="invalid_api_key",
+    )
+
+
+def no_key() -> RefusedError:
+    """Make the 401 of a request without a key."""
+    return RefusedError(
+        "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
+        "auth (i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from "
+        "https://platform.openai.com/account/api-keys.",
+        status=401,
+    )

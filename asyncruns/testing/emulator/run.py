@@ -1,0 +1,162 @@
+"""One run of the emulator, and its body and steps as they go over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from asyncruns.testing.emulator.fields import Body
+from asyncruns.testing.emulator.scenario import Scenario
+from asyncruns.testing.emulator.timeline import TERMINAL, Course, Position, whole
+
+_NOTHING_USED: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+_STEP_STATUS: Final = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that the run asks for, with its id."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def body(self, **more: Any) -> Body:
+        """Give the call as it stands in `required_action`; `more` are fields of the function."""
+        function = {"name": self.name, "arguments": self.arguments, **more}
+        return {"id": self.id, "type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A round's outputs, by call id, and when they were accepted."""
+
+    at: float
+    outputs: Mapping[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run: fixed at creation, but for its metadata, its submissions and its cancel.
+
+    `settings` are the body's fields that come from the request. The ids of calls, steps and the message are given out
+    at creation, so that a look at the run changes nothing.
+    """
+
+    id: str
+    thread_id: str
+    assistant_id: str
+    created: float
+    scenario: Scenario
+    settings: Body
+    rounds: tuple[tuple[Call, ...], ...]
+    step_ids: tuple[str, ...]
+    message_id: str
+    submissions: list[Submission] = field(default_factory=list)
+    cancelled: float | None = None
+
+    def position(self, now: float) -> Position:
+        """Tell where the run stands."""
+        submitted = [submission.at for submission in self.submissions]
+        return Course(self.scenario, self.created, submitted, self.cancelled).at(now)
+
+    @property
+    def open_round(self) -> tuple[Call, ...]:
+        """The calls of the round that is next to be answered."""
+        return self.rounds[len(self.submissions)]
+
+    @property
+    def expires(self) -> int:
+        """When it expires, whole epoch seconds."""
+        return whole(self.created + self.scenario.lifetime)
+
+    def body(self, now: float) -> Body:
+        """Give the run as the wire has it at that time."""
+        position = self.position(now)
+        status, ended = position.status, position.ended
+        over = status in TERMINAL
+        return {
+            "id": self.id,
+            "object": "thread.run",
+            "created_at": whole(self.created),
+            "assistant_id": self.assistant_id,
+            "thread_id": self.thread_id,
+            "status": status,
+            "started_at": _wire(position.started),
+            "expires_at": None if over else self.expires,
+            "cancelled_at": _wire(ended) if status == "cancelled" else None,
+            "failed_at": _wire(ended) if status == "failed" else None,
+            # Recorded: set for incomplete and expired runs, too.
+            "completed_at": _wire(ended) if status in ("completed", "incomplete", "expired") else None,
+            "required_action": self._required_action() if status == "requires_action" else None,
+            "last_error": self._last_error() if status == "failed" else None,
+            "incomplete_details": self._incomplete_details() if status == "incomplete" else None,
+            "usage": self._usage(status) if over else None,
+            **self.settings,
+        }
+
+    def steps(self, now: float) -> list[Body]:
+        """Give the steps that were begun by then, oldest first."""
+        position = self.position(now)
+        steps = [self._tool_step(place, asked, position) for place, asked in enumerate(position.asked)]
+        if position.status in ("completed", "incomplete"):
+            details = {"type": "message_creation", "message_creation": {"message_id": self.message_id}}
+            ended = position.ended or 0.0
+            steps.append(self._step(len(self.rounds), ended, "completed", ended, details))
+        return steps
+
+    def _tool_step(self, place: int, asked: float, position: Position) -> Body:
+        calls = self.rounds[place]
+        if place < len(self.submissions):
+            submission = self.submissions[place]
+            tool_calls = [call.body(output=submission.outputs[call.id]) for call in calls]
+            status, ended = "completed", submission.at
+        else:
+            tool_calls = [call.body(output=None) for call in calls]
+            status, ended = _STEP_STATUS.get(position.status, "in_progress"), position.ended or 0.0
+        return self._step(place, asked, status, ended, {"type": "tool_calls", "tool_calls": tool_calls})
+
+    def _step(self, place: int, created: float, status: str, ended: float, details: Body) -> Body:
+        return {
+            "id": self.step_ids[place],
+            "object": "thread.run.step",
+            "created_at": whole(created),
+            "run_id": self.id,
+            "assistant_id": self.assistant_id,
+            "thread_id": self.thread_id,
+            "type": details["type"],
+            "status": status,
+            "cancelled_at": whole(ended) if status == "cancelled" else None,
+            "completed_at": whole(ended) if status == "completed" else None,
+            "expires_at": self.expires,
+            "failed_at": whole(ended) if status == "failed" else None,
+            "last_error": None,
+            "step_details": details,
+            "usage": self._usage(status) if status == "completed" else None,
+        }
+
+    def _required_action(self) -> Body:
+        calls = [call.body() for call in self.open_round]
+        return {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}}
+
+    def _last_error(self) -> Body:
+        return {"code": self.scenario.error_code, "message": self.scenario.error_message}
+
+    def _incomplete_details(self) -> Body:
+        return {"reason": self.scenario.incomplete_reason}
+
+    def _usage(self, status: str) -> Body:
+        """Make up the tokens: more with each round; recorded as 0 for a cancelled run."""
+        if status in ("cancelled", "expired"):
+            return dict(_NOTHING_USED)
+        prompt, completion = 100 * (1 + len(self.submissions)), 20 * (1 + len(self.submissions))
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+
+def _wire(moment: float | None) -> int | None:
+    return None if moment is None else whole(moment)

@@ -1,0 +1,125 @@
+"""What a run is to do: values that a test writes down, and the default for a run that nobody scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from asyncruns.testing.emulator.arguments import made_up_arguments
+
+_ENDS: Final = frozenset({"completed", "failed", "incomplete", "never"})
+_DURATIONS: Final = ("queued", "working", "cancelling", "lifetime")
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """One call that the model asks for.
+
+    Args:
+        name: The function's name.
+        arguments: The text as the model writes it, which need not be JSON; a dict is written as JSON.
+    """
+
+    name: str
+    arguments: str | Mapping[str, Any] = "{}"
+
+    @property
+    def text(self) -> str:
+        """The arguments as they go over the wire."""
+        if isinstance(self.arguments, str):
+            return self.arguments
+        return msgspec.json.encode(self.arguments).decode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """The course of one run; durations are seconds.
+
+    A cancel takes `cancelling` seconds and loses when the run's own end comes sooner; with `math.inf` it sticks.
+
+    Attributes:
+        queued: In `queued`, at first and again after each submit.
+        working: In `in_progress`, before each round and before the end.
+        rounds: Each round is the calls that are asked for at once.
+        end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires).
+        answer: The assistant's message; None makes one from the outputs or the last user message.
+        error_code, error_message: `last_error` of a failed run.
+        incomplete_reason: `incomplete_details.reason` of an incomplete run.
+        cancelling: From the cancel to `cancelled`.
+        lifetime: From creation to expiry.
+    """
+
+    queued: float = 0.1
+    working: float = 0.5
+    rounds: tuple[tuple[FunctionCall, ...], ...] = ()
+    end: str = "completed"
+    answer: str | None = None
+    error_code: str = "server_error"
+    error_message: str = "Sorry, something went wrong."
+    incomplete_reason: str = "max_completion_tokens"
+    cancelling: float = 0.2
+    lifetime: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.end not in _ENDS:
+            raise ValueError(f"end is {self.end!r}; give one of {sorted(_ENDS)}")
+        if not all(self.rounds):
+            raise ValueError("a round has no calls; leave it out")
+        for name in _DURATIONS:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give seconds, 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """What is known when a run is created; a scenario may be chosen by it.
+
+    Attributes:
+        tools: The run's own tools, or else its assistant's, as on the wire.
+        message: The text of the thread's last user message, or "".
+        number: How many runs this emulator created before.
+    """
+
+    assistant_id: str
+    thread_id: str
+    model: str
+    instructions: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tool_choice: Any = "auto"
+    parallel_tool_calls: bool = True
+    message: str = ""
+    number: int = 0
+
+
+ScenarioSource = Scenario | Callable[[RunRequest], Scenario]
+
+
+def default_scenario(request: RunRequest) -> Scenario:
+    """Call each function that the run offers once, all in one round, then complete.
+
+    `tool_choice` and `parallel_tool_calls` are obeyed: "none" calls nothing, a named function is the only one called,
+    and without parallel calls each function has a round of its own.
+    """
+    calls = tuple(
+        FunctionCall(name=function["name"], arguments=made_up_arguments(function.get("parameters") or {}))
+        for function in _offered_functions(request)
+    )
+    if not calls:
+        return Scenario()
+    if request.parallel_tool_calls:
+        return Scenario(rounds=(calls,))
+    return Scenario(rounds=tuple((call,) for call in calls))
+
+
+def _offered_functions(request: RunRequest) -> list[Mapping[str, Any]]:
+    functions: list[Mapping[str, Any]] = [tool["function"] for tool in request.tools if tool.get("type") == "function"]
+    choice = request.tool_choice
+    if choice == "none":
+        return []
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        return [function for function in functions if function["name"] == choice["function"]["name"]]
+    return functions

@@ -1,0 +1,220 @@
+"""The threads of an emulator and their messages.
+
+A thread is locked while its run is active. A run's end is noticed when somebody looks: every access to a thread settles
+it first, which adds the answer of a run that has ended meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from asyncruns.testing.emulator import refusals
+from asyncruns.testing.emulator.fields import (
+    Body,
+    given,
+    given_list,
+    metadata_of,
+    page,
+    required_text,
+)
+from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.run import Run
+from asyncruns.testing.emulator.timeline import TERMINAL, whole
+
+_ROLES: Final = ("user", "assistant")
+_ANSWERED: Final = ("completed", "incomplete")
+
+
+@dataclass(slots=True, eq=False)
+class Thread:
+    """A thread: its body, its messages and runs by id (oldest first), and the run that locks it."""
+
+    body: Body
+    messages: dict[str, Body] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    active: Run | None = None
+
+    @property
+    def last_user_text(self) -> str:
+        """The text of the last user message, or ""."""
+        for message in reversed(self.messages.values()):
+            if message["role"] == "user":
+                return _text_of(message)
+        return ""
+
+    def settle(self, now: float) -> None:
+        """Notice the end of the active run: unlock the thread, add the answer."""
+        run = self.active
+        if run is None:
+            return
+        position = run.position(now)
+        if position.status not in TERMINAL:
+            return
+        self.active = None
+        if position.status in _ANSWERED:
+            text = _answer(run, self.last_user_text)
+            self.messages[run.message_id] = _message(
+                run.message_id, run.thread_id, "assistant", text, position.ended or now, run=run
+            )
+
+
+class Threads:
+    """Creates, changes and lists threads and messages; times are epoch seconds."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._all: dict[str, Thread] = {}
+
+    def find(self, thread_id: str, now: float) -> Thread:
+        """Give a thread, settled."""
+        thread = self._all.get(thread_id)
+        if thread is None:
+            raise refusals.not_found("thread", thread_id)
+        thread.settle(now)
+        return thread
+
+    def create(self, body: Mapping[str, Any], now: float) -> Body:
+        """Create a thread, with its first messages."""
+        thread_id = self._ids.new("thread")
+        thread = Thread(
+            {
+                "id": thread_id,
+                "object": "thread",
+                "created_at": whole(now),
+                "metadata": metadata_of(body),
+                "tool_resources": given(body, "tool_resources", {}),
+            }
+        )
+        self.add_messages(thread, given_list(body, "messages"), now)
+        self._all[thread_id] = thread  # only now: a refused message creates nothing
+        return thread.body
+
+    def retrieve(self, thread_id: str, now: float) -> Body:
+        """Give a thread's body."""
+        return self.find(thread_id, now).body
+
+    def update(self, thread_id: str, body: Mapping[str, Any], now: float) -> Body:
+        """Change metadata or tool resources."""
+        thread = self.find(thread_id, now)
+        changed = dict(thread.body)
+        if "metadata" in body:
+            changed["metadata"] = metadata_of(body)
+        if "tool_resources" in body:
+            changed["tool_resources"] = given(body, "tool_resources", {})
+        thread.body = changed
+        return changed
+
+    def delete(self, thread_id: str, now: float) -> Body:
+        """Delete a thread; its messages and runs are not found any more."""
+        self.find(thread_id, now)
+        del self._all[thread_id]
+        return {"id": thread_id, "object": "thread.deleted", "deleted": True}
+
+    def create_message(self, thread_id: str, body: Mapping[str, Any], now: float) -> Body:
+        """Add a message; refused while a run is active."""
+        thread = self.find(thread_id, now)
+        if thread.active is not None:
+            raise refusals.locked(thread_id, thread.active.id)
+        return self.add_messages(thread, [body], now)[0]
+
+    def add_messages(self, thread: Thread, bodies: Sequence[Any], now: float) -> list[Body]:
+        """Add messages, all or none, whatever the lock says."""
+        made = [self._user_message(thread, body, now) for body in bodies]
+        thread.messages.update({message["id"]: message for message in made})
+        return made
+
+    def _user_message(self, thread: Thread, body: Any, now: float) -> Body:
+        if not isinstance(body, dict):
+            raise refusals.wrong_type("message", "an object", body)
+        role = required_text(body, "role")
+        if role not in _ROLES:
+            raise refusals.wrong_value("role", role, _ROLES)
+        if "content" not in body:
+            raise refusals.missing("content")
+        metadata = metadata_of(body)
+        message = _message(self._ids.new("msg"), thread.body["id"], role, body["content"], now)
+        return {**message, "attachments": given_list(body, "attachments"), "metadata": metadata}
+
+    def retrieve_message(self, thread_id: str, message_id: str, now: float) -> Body:
+        """Give a message."""
+        messages = self.find(thread_id, now).messages
+        if message_id not in messages:
+            raise refusals.not_found("message", message_id)
+        return messages[message_id]
+
+    def list_messages(self, thread_id: str, query: Mapping[str, str], now: float) -> Body:
+        """Give a page of the messages, of one run where `run_id` says so."""
+        messages = list(self.find(thread_id, now).messages.values())
+        if (run_id := query.get("run_id")) is not None:
+            messages = [message for message in messages if message["run_id"] == run_id]
+        return page(query, messages, "message")
+
+    def update_message(self, thread_id: str, message_id: str, body: Mapping[str, Any], now: float) -> Body:
+        """Change a message's metadata."""
+        changed = dict(self.retrieve_message(thread_id, message_id, now))
+        if "metadata" in body:
+            changed["metadata"] = metadata_of(body)
+        self.find(thread_id, now).messages[message_id] = changed
+        return changed
+
+    def delete_message(self, thread_id: str, message_id: str, now: float) -> Body:
+        """Delete a message."""
+        self.retrieve_message(thread_id, message_id, now)
+        del self.find(thread_id, now).messages[message_id]
+        return {"id": message_id, "object": "thread.message.deleted", "deleted": True}
+
+
+def _message(id: str, thread_id: str, role: str, content: Any, at: float, *, run: Run | None = None) -> Body:
+    # By GET, messages carry no status, completed_at, incomplete_at or incomplete_details.
+    return {
+        "id": id,
+        "object": "thread.message",
+        "created_at": whole(at),
+        "assistant_id": None if run is None else run.assistant_id,
+        "thread_id": thread_id,
+        "run_id": None if run is None else run.id,
+        "role": role,
+        "content": _content(content),
+        "attachments": [],
+        "metadata": {},
+    }
+
+
+def _content(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [_text_part(content)]
+    if not isinstance(content, list):
+        raise refusals.wrong_type("content", "a string", content)
+    return [_part(f"content[{place}]", part) for place, part in enumerate(content)]
+
+
+def _part(param: str, part: Any) -> Body:
+    if not isinstance(part, dict):
+        raise refusals.wrong_type(param, "an object", part)
+    if part.get("type") != "text":
+        return part
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise refusals.wrong_type(f"{param}.text", "a string", text)
+    return _text_part(text)
+
+
+def _text_part(text: str) -> Body:
+    return {"type": "text", "text": {"value": text, "annotations": []}}
+
+
+def _text_of(message: Body) -> str:
+    return "\n".join(part["text"]["value"] for part in message["content"] if part.get("type") == "text")
+
+
+def _answer(run: Run, last_user_text: str) -> str:
+    if run.scenario.answer is not None:
+        return run.scenario.answer
+    lines = [
+        f"{call.name}: {submission.outputs[call.id]}"
+        for calls, submission in zip(run.rounds, run.submissions, strict=False)
+        for call in calls
+    ]
+    return "\n".join(lines) or f"You said: {last_user_text}"

@@ -1,0 +1,110 @@
+"""Where a run stands at a given time: a pure function of its scenario and of what was done to it.
+
+::
+
+    queued -> in_progress -> requires_action -(submit)-> queued -> in_progress -> ... -> completed | failed | incomplete
+    any of these -(cancel)-> cancelling -> cancelled;  any of these, `lifetime` after creation -> expired
+
+A leg begins at the creation and at each submit: `queued` seconds, then `working` seconds, then the leg's round or the
+end. No task and no timer stands behind it: whoever asks gives the time. Times are the server's epoch, in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from asyncruns.testing.emulator.scenario import Scenario
+
+TERMINAL: Final = frozenset({"completed", "failed", "cancelled", "expired", "incomplete"})
+
+# An epoch time near 1.8e9 is exact to 2.4e-7 s; without a tolerance, a poll at the very moment sees either side.
+_TOLERANCE_S: Final = 1e-6
+
+
+def reached(now: float, moment: float) -> bool:
+    """Tell whether a moment has come."""
+    return now >= moment - _TOLERANCE_S
+
+
+def whole(moment: float) -> int:
+    """Give a time as the wire has it: whole seconds, rounded down."""
+    return math.floor(moment + _TOLERANCE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        started: When it last began to work, or None; reset after each submit, once it works again.
+        ended: When it reached its terminal status, or None.
+        asked: When each round that was reached so far was asked for.
+    """
+
+    status: str
+    started: float | None
+    ended: float | None
+    asked: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What happened to a run from outside; everything else follows from the scenario and the time."""
+
+    scenario: Scenario
+    created: float
+    submitted: Sequence[float]
+    cancelled: float | None
+
+    def at(self, now: float) -> Position:
+        """Tell where the run stands."""
+        end, ended = self._end()
+        over = reached(now, ended)
+        # What the run did by itself stops at a cancel and at its end.
+        seen = min(now, ended, math.inf if self.cancelled is None else self.cancelled)
+        return Position(
+            status=end if over else self._open_status(seen),
+            started=self._started(seen),
+            ended=ended if over else None,
+            asked=tuple(moment for moment in self._rounds() if reached(seen, moment)),
+        )
+
+    def _legs(self) -> list[float]:
+        return [self.created, *self.submitted]
+
+    def _working_until(self, leg: float) -> float:
+        return leg + self.scenario.queued + self.scenario.working
+
+    def _rounds(self) -> list[float]:
+        return [self._working_until(leg) for leg in self._legs()[: len(self.scenario.rounds)]]
+
+    def _end(self) -> tuple[str, float]:
+        """Give the end that comes first, and when: its own, a cancel's, or expiry."""
+        own, cancelled = math.inf, math.inf
+        if len(self.submitted) == len(self.scenario.rounds) and self.scenario.end != "never":
+            own = self._working_until(self._legs()[-1])
+        if self.cancelled is not None:
+            cancelled = self.cancelled + self.scenario.cancelling
+        ends = (
+            (own, self.scenario.end),
+            (cancelled, "cancelled"),
+            (self.created + self.scenario.lifetime, "expired"),
+        )
+        moment, status = min(ends, key=lambda end: end[0])
+        return status, moment
+
+    def _open_status(self, seen: float) -> str:
+        leg = self._legs()[-1]
+        if self.cancelled is not None:
+            return "cancelling"
+        if not reached(seen, leg + self.scenario.queued):
+            return "queued"
+        rounds_open = len(self.submitted) < len(self.scenario.rounds)
+        return "requires_action" if rounds_open and reached(seen, self._working_until(leg)) else "in_progress"
+
+    def _started(self, seen: float) -> float | None:
+        starts = [leg + self.scenario.queued for leg in self._legs()]
+        return max((start for start in starts if reached(seen, start)), default=None)

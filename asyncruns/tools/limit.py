@@ -1,0 +1,89 @@
+"""A limit on what runs at once, for any thread and any event loop.
+
+`asyncio.Semaphore` belongs to one loop and must be released in its thread. Places here are given back by worker
+threads, maybe after the loop that took them is closed. A place that is given back passes straight to the first waiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from types import TracebackType
+
+
+class _Waiter:
+    __slots__ = ("future", "granted", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.granted = False
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Limit:
+    """Let at most `at_once` run; None is no limit, and counts all the same."""
+
+    def __init__(self, at_once: int | None) -> None:
+        self.at_once = at_once
+        self._running = 0
+        self._waiters: deque[_Waiter] = deque()
+        # Reentrant, since the garbage collector may close a waiting coroutine while its thread holds the lock.
+        self._lock = threading.RLock()
+
+    @property
+    def running(self) -> int:
+        """How many places are taken."""
+        return self._running
+
+    async def acquire(self) -> None:
+        """Take a place, waiting for one where none is free.
+
+        Safe to cancel: then no place is taken.
+        """
+        with self._lock:
+            if self.at_once is None or self._running < self.at_once:
+                self._running += 1
+                return
+            waiter = _Waiter()
+            self._waiters.append(waiter)
+        try:
+            await waiter.future
+        except BaseException:  # a GeneratorExit too: a closed loop drops those who wait
+            self._withdraw(waiter)
+            raise
+
+    def release(self) -> None:
+        """Give a place back, from whichever thread."""
+        with self._lock:
+            while self._waiters:
+                waiter = self._waiters.popleft()
+                waiter.granted = True
+                try:
+                    waiter.loop.call_soon_threadsafe(waiter.wake)
+                except RuntimeError:  # its loop is closed: nobody would ever give this place back
+                    waiter.granted = False
+                else:
+                    return
+            self._running -= 1
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        with self._lock:
+            if waiter.granted:
+                self.release()
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)

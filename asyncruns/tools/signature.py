@@ -1,0 +1,204 @@
+"""What a function's parameters are: a struct that decodes them, and the JSON Schema that tells the model of them.
+
+Both come from one struct, so that the model is never told something else than what is checked. The struct's fields have
+names of their own (`p0`, `p1`, ...) and are renamed on the wire: a parameter may then be called `type` or `__init__`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asyncruns.errors import ConfigurationError
+from asyncruns.tools.results import well_formed
+
+Schema = dict[str, Any]
+
+_NAMED_SCHEMAS: Final = ("properties", "$defs")
+_LISTED_SCHEMAS: Final = ("anyOf", "prefixItems")
+_SINGLE_SCHEMAS: Final = ("items", "additionalProperties", "propertyNames")
+_CONTENTS: Final = {"object": "properties", "array": "items"}
+_SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf", "enum", "const"})
+
+
+class InvalidArgumentsError(ValueError):
+    """The model's arguments do not fit; the text is meant for the model. It never leaves the toolset."""
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    name: str
+    type: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+class Signature:
+    """The parameters of a tool.
+
+    Raises:
+        ConfigurationError: A parameter is positional only or variadic, or its type has no JSON Schema.
+    """
+
+    def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
+        parameters = [_checked(tool, parameter) for parameter in _parameters(tool, function)]
+        self._fields: Mapping[str, str] = {f"p{index}": parameter.name for index, parameter in enumerate(parameters)}
+        struct = msgspec.defstruct(
+            f"{tool}_arguments",
+            [
+                (field, parameter.type) if parameter.required else (field, parameter.type, _absent())
+                for field, parameter in zip(self._fields, parameters, strict=True)
+            ],
+            rename=self._fields,
+            kw_only=True,
+            forbid_unknown_fields=True,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct)
+        self.schema = _schema(struct, parameters)
+        if strict:
+            _make_strict(tool, self.schema)
+
+    def decode(self, text: str) -> dict[str, Any]:
+        """Decode what the model wrote into keyword arguments; "" and `null` mean that there are none.
+
+        Raises:
+            InvalidArgumentsError: They are no JSON object, or do not fit the parameters.
+        """
+        text = text.strip()
+        if text in ("", "null"):
+            text = "{}"
+        try:
+            arguments = self._decoder.decode(well_formed(text))
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidArgumentsError(str(error)) from error
+        values = ((name, getattr(arguments, field)) for field, name in self._fields.items())
+        return {name: value for name, value in values if value is not msgspec.UNSET}
+
+
+def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the function under any `functools.partial`: it has the name and the docstring."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _absent() -> Any:
+    # What the model leaves out is left out of the call: the function's own default may be of any type, or mutable.
+    return msgspec.field(default_factory=lambda: msgspec.UNSET)
+
+
+def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]:
+    """Give the parameters that the model fills in: those that a partial has bound are not among them."""
+    bound: set[str] = set()
+    inner: Callable[..., Any] = function
+    while isinstance(inner, functools.partial):
+        bound.update(inner.keywords)
+        inner = inner.func
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"The tool {tool} has no signature that can be read: {error}") from error
+    names = _globals_of(inner)
+    for parameter in signature.parameters.values():
+        if parameter.name in bound:
+            continue
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigurationError(
+                f"The parameter {parameter.name} of the tool {tool} is {parameter.kind.description}. The model "
+                "names each argument, so declare parameters that can be given by name."
+            )
+        yield _Parameter(parameter.name, _resolved(tool, parameter, names), parameter.default)
+
+
+def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
+    function = inspect.unwrap(function)
+    if not hasattr(function, "__globals__"):
+        function = inspect.unwrap(type(function).__call__)
+    return getattr(function, "__globals__", {})
+
+
+def _resolved(tool: str, parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
+    if parameter.annotation is parameter.empty:
+        return Any
+    # One by one, so that the return type may be a name that only type checkers see.
+    holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
+    except Exception as error:
+        raise ConfigurationError(
+            f"The annotation {parameter.annotation!r} of the parameter {parameter.name} of the tool {tool} cannot be "
+            f"resolved: {error}. Import or define its names at module level, not under TYPE_CHECKING."
+        ) from error
+
+
+def _checked(tool: str, parameter: _Parameter) -> _Parameter:
+    try:
+        msgspec.json.Decoder(parameter.type)
+        msgspec.json.schema(parameter.type)
+    except Exception as error:
+        raise ConfigurationError(
+            f"The parameter {parameter.name} of the tool {tool} has the type {parameter.type!r}, for which there is no "
+            "JSON Schema. Use a type that msgspec knows (builtins, Literal, Struct, dataclass, TypedDict, datetime), "
+            f"or bind it with functools.partial. ({str(error).splitlines()[0]})"
+        ) from error
+    return parameter
+
+
+def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter]) -> Schema:
+    """Give the struct's schema with the parameters at its top level, and what they refer to in `$defs`."""
+    whole = msgspec.json.schema(struct)
+    definitions: Schema = whole["$defs"]
+    schema: Schema = definitions.pop(whole["$ref"].rpartition("/")[2])
+    if definitions:
+        schema["$defs"] = definitions
+    for parameter in parameters:
+        if not parameter.required:
+            with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON goes untold
+                default = msgspec.to_builtins(parameter.default, str_keys=True)
+                schema["properties"][parameter.name]["default"] = default
+    for part in _subschemas(schema):
+        part.pop("title", None)
+    return schema
+
+
+def _subschemas(schema: Schema) -> Iterator[Schema]:
+    """Give every schema in a schema, itself first. Names of properties are not taken for keywords."""
+    yield schema
+    for key in _NAMED_SCHEMAS:
+        for part in schema.get(key, {}).values():
+            yield from _subschemas(part)
+    for key in _LISTED_SCHEMAS:
+        for part in schema.get(key, ()):
+            yield from _subschemas(part)
+    for key in _SINGLE_SCHEMAS:
+        if isinstance(schema.get(key), dict):
+            yield from _subschemas(schema[key])
+
+
+def _make_strict(tool: str, schema: Schema) -> None:
+    """Change a schema to what strict mode takes.
+
+    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas: all properties are required, no
+    others are allowed, and there are no defaults.
+    """
+    for part in list(_subschemas(schema)):
+        part.pop("default", None)
+        part.pop("discriminator", None)
+        contents = _CONTENTS.get(part.get("type", ""))
+        if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and contents not in part):
+            raise ConfigurationError(
+                f"The tool {tool} cannot be strict: strict mode has no schema for Any, nor for a dict with free keys. "
+                "Use a Struct or a dataclass with named fields, or leave strict off."
+            )
+        if part.get("type") == "object":
+            part["required"] = list(part["properties"])
+            part["additionalProperties"] = False

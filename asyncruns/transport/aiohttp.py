@@ -1,0 +1,207 @@
+"""The transport over aiohttp: the only module that knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from asyncruns.abc import Transport
+from asyncruns.errors import APIConnectionError, APITimeoutError, ConfigurationError
+from asyncruns.http import Query, Request, Response
+from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
+
+CONNECT_TIMEOUT_S: Final = 10.0
+MAX_CONNECTIONS: Final = 100
+KEEPALIVE_S: Final = 75.0  # aiohttp's 15 s is shorter than the pauses of a patient watch
+_SHORTEST_SECRET: Final = 4  # a shorter one would blot out half of every text
+
+# The connection was never made, so the request did not leave.
+_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+class AiohttpTransport(Transport):
+    """Send requests with aiohttp, each once, and never along a redirect.
+
+    Args:
+        base_url: Scheme, host and path prefix. What is needed of every request beside goes into `headers` and `query`.
+        auth: Signs requests; refreshed once when the server answers 401 or 403.
+        headers: Sent with every request.
+        query: Sent with every request, before the request's own.
+        request_timeout: Seconds for one request as a whole; None is for ever.
+        session: A session to borrow; it is never closed here.
+        proxy: The URL of an HTTP proxy.
+        trust_env: Whether `HTTPS_PROXY` and the like count. Not with a borrowed session, which has its own setting.
+        ssl: As aiohttp takes it: an `SSLContext`, or False for no checks.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth | None = None,
+        headers: Headers | None = None,
+        query: Mapping[str, str] | None = None,
+        request_timeout: float | None = 30.0,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+    ) -> None:
+        self.base_url = check_base_url(base_url)
+        self._auth = NoAuth() if auth is None else auth
+        for name, value in (headers or {}).items():
+            check_header(name, value)
+        self._own_headers = {"Accept": "application/json", **(headers or {})}
+        self._query: Query = tuple((query or {}).items())
+        self._timeout = _timeout(request_timeout)
+        self._session = session
+        self._owns_session = session is None
+        self._closed = False
+        self._proxy = proxy
+        self._trust_env = trust_env
+        self._ssl = ssl
+        self._signed: tuple[Headers, CIMultiDict[str]] | None = None
+
+    async def send(self, request: Request) -> Response:
+        signature = self._auth.ready()
+        if signature is None:
+            signature = await self._auth.refresh()
+        response = await self._send_signed(request, signature or {})
+        if response.status in (401, 403):
+            # The server did nothing, so any request may be sent again.
+            fresh = await self._auth.refresh(rejected=signature)
+            if fresh is not None:
+                response = await self._send_signed(request, fresh)
+        return response
+
+    async def _send_signed(self, request: Request, signature: Headers) -> Response:
+        session = self._session
+        if session is None:
+            session = self._open()
+        options: dict[str, Any] = {}
+        if self._proxy is not None:
+            options["proxy"] = self._proxy
+        if self._ssl is not True:
+            options["ssl"] = self._ssl
+        try:
+            answer = await session.request(
+                request.method,
+                self._url(request),
+                headers=self._headers(request, signature),
+                data=request.body,
+                timeout=self._timeout if request.timeout is None else _timeout(request.timeout),
+                allow_redirects=False,
+                **options,
+            )
+            try:
+                body = await answer.read()
+            except BaseException:
+                answer.close()
+                raise
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._no_answer(request, error) from error
+        if answer.status >= 400:
+            body = self._redacted(body)
+        return Response(answer.status, answer.headers, body)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ConfigurationError("The client is closed; make a new one")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
+            timeout=self._timeout,
+        )
+        return self._session
+
+    def _url(self, request: Request) -> URL:
+        # Encoded already: yarl would read an id's %2F, or a dot segment, as part of the path.
+        url = URL(self.base_url + request.path, encoded=True)
+        pairs = self._query + request.query
+        return url.with_query(pairs) if pairs else url
+
+    def _headers(self, request: Request, signature: Headers) -> CIMultiDict[str]:
+        if self._signed is None or self._signed[0] is not signature:
+            self._signed = (signature, CIMultiDict({**self._own_headers, **signature}))
+        signed = self._signed[1]
+        if request.body is None and not request.headers:
+            return signed
+        headers = signed.copy()
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        headers.update(request.headers)
+        return headers
+
+    def _no_answer(self, request: Request, error: BaseException) -> APIConnectionError:
+        what = f"{request.method} {request.path} at {self.base_url}"
+        sent = not isinstance(error, _NOT_SENT)
+        if isinstance(error, asyncio.TimeoutError):
+            when = "No answer in time" if sent else "No connection in time"
+            return APITimeoutError(
+                f"{when}: {what}. {_SENT if sent else _NOTHING_SENT}",
+                sent=sent,
+                method=request.method,
+                path=request.path,
+            )
+        detail = self._redacted(f"{type(error).__name__}: {error}".encode()).decode()
+        return APIConnectionError(
+            f"No answer to {what} ({detail}). {_SENT if sent else _NOTHING_SENT}",
+            sent=sent,
+            method=request.method,
+            path=request.path,
+        )
+
+    def _redacted(self, text: bytes) -> bytes:
+        """Take out our credentials: servers echo them in their error texts."""
+        for secret in self._auth.secrets():
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret.encode(), b"***")
+        return text
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._owns_session and self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    def __repr__(self) -> str:
+        return f"<AiohttpTransport {self.base_url} {self._auth!r}>"
+
+
+_SENT: Final = "The server may have acted on it."
+_NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
+
+
+def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_S)
+
+
+def check_base_url(base_url: str) -> str:
+    """Check and normalise a base URL: without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no absolute HTTP URL, or carries credentials, a query or a fragment, which have their
+            own places.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, has_login = parts.hostname, parts.username is not None or parts.password is not None
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError("base_url is no URL; give one such as https://host.example/v1") from None
+    if has_login:
+        raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError(f"base_url must be an absolute URL such as https://host.example/v1, got {base_url!r}")
+    if parts.query or parts.fragment:
+        raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
+    if any(character.isspace() or ord(character) < 32 for character in base_url):
+        raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
+    return str(URL(base_url)).rstrip("/")

@@ -1,0 +1,252 @@
+"""How requests are signed. A credential never shows in a repr, a log or an error."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import anyio
+import anyio.to_thread
+
+from asyncruns.errors import APIConnectionError, ConfigurationError
+from asyncruns.wire import encode
+
+AZURE_SCOPE: Final = "https://ai.azure.com/.default"
+REFRESH_LEAD_S: Final = 300.0  # before the expiry, or a fifth of the lifetime where that is shorter
+TOKEN_HOLD_S: Final = 60.0  # for a token whose lifetime nobody tells
+REFRESH_PAUSE_S: Final = 10.0  # between tries while the old token still holds
+
+Headers = Mapping[str, str]
+
+
+class Auth(ABC):
+    """Gives the headers that sign a request."""
+
+    @abstractmethod
+    def ready(self) -> Headers | None:
+        """Give the headers without waiting, the same object while they are the same; None: call `refresh` first."""
+
+    async def refresh(self, rejected: Headers | None = None) -> Headers | None:
+        """Fetch new headers; None when there are no others to be had.
+
+        Safe to cancel.
+
+        Args:
+            rejected: The headers that the server refused. Who comes with older ones gets those of the last refresh.
+
+        Raises:
+            APIConnectionError: The credential gave no token. Nothing was sent to the server.
+        """
+        headers = self.ready()
+        return None if headers is rejected else headers
+
+    @abstractmethod
+    def secrets(self) -> tuple[str, ...]:
+        """Give the texts that must never be shown."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(***)"
+
+
+class _ConstantAuth(Auth):
+    def __init__(self, headers: Headers, secrets: tuple[str, ...]) -> None:
+        for name, value in headers.items():
+            check_header(name, value)
+        self._headers = dict(headers)
+        self._secrets = secrets
+
+    def ready(self) -> Headers:
+        return self._headers
+
+    def secrets(self) -> tuple[str, ...]:
+        return self._secrets
+
+
+class NoAuth(_ConstantAuth):
+    """Sign nothing."""
+
+    def __init__(self) -> None:
+        super().__init__({}, ())
+
+
+class ApiKeyAuth(_ConstantAuth):
+    """Send a key in a header of its own, `api-key` as Azure OpenAI wants it by default."""
+
+    def __init__(self, key: str, *, header: str = "api-key") -> None:
+        _require_text("key", key)
+        super().__init__({header: key}, (key,))
+
+
+class AccessToken(Protocol):
+    """A token as azure-identity gives it; `expires_on` is in seconds of the epoch, by our wall clock."""
+
+    @property
+    def token(self) -> str:
+        """The token itself."""
+
+    @property
+    def expires_on(self) -> float:
+        """When it expires."""
+
+
+class TokenCredential(Protocol):
+    """A credential of azure-identity or alike; `get_token` may be a coroutine function or a blocking one."""
+
+    def get_token(self, *scopes: str) -> Any:
+        """Give an `AccessToken`, or an awaitable of one."""
+
+
+class BearerAuth(Auth):
+    """Send `Authorization: Bearer ...`.
+
+    Args:
+        token: A key; or an async function that gives a token (text, or an object with `token` and `expires_on`); or a
+            credential with `get_token`, such as those of azure-identity, blocking ones too.
+        scope: What a credential is asked for; the scope of Azure AI Foundry by default.
+
+    A token that can be refreshed is, before it expires and once for all who wait; and once more when the server answers
+    401 or 403. A text without an expiry is held for 60 s: providers that give one keep and renew it themselves.
+    """
+
+    def __init__(
+        self, token: str | Callable[[], Awaitable[str | AccessToken]] | TokenCredential, *, scope: str = AZURE_SCOPE
+    ) -> None:
+        self._headers: Headers | None = None
+        self._token = ""
+        self._fetch: Callable[[], Awaitable[Any]] | None = None
+        self._refresh_at = math.inf
+        self._expires_at = math.inf
+        self._lock: anyio.Lock | None = None
+        if isinstance(token, str):
+            _require_text("token", token)
+            self._accept(token)
+        elif (get_token := getattr(token, "get_token", None)) is not None:
+            self._fetch = lambda: _get_token(get_token, scope)
+        elif callable(token):
+            self._fetch = token
+        else:
+            raise ConfigurationError("token must be a string, an async function or a credential with get_token")
+
+    def ready(self) -> Headers | None:
+        if self._fetch is None or asyncio.get_running_loop().time() < self._refresh_at:
+            return self._headers
+        return None
+
+    async def refresh(self, rejected: Headers | None = None) -> Headers | None:
+        if self._fetch is None:
+            return None
+        if self._lock is None:
+            self._lock = anyio.Lock()
+        async with self._lock:
+            headers = self.ready()
+            if headers is not None and headers is not rejected:
+                return headers  # another waiter was here before
+            loop = asyncio.get_running_loop()
+            try:
+                self._keep(await self._fetch(), loop.time())
+            except Exception as error:
+                if rejected is not None or loop.time() >= self._expires_at or self._headers is None:
+                    raise APIConnectionError(
+                        f"The credential gave no token ({type(error).__name__}); nothing was sent", sent=False
+                    ) from error
+                self._refresh_at = loop.time() + REFRESH_PAUSE_S
+            return self._headers
+
+    def _keep(self, found: Any, now: float) -> None:
+        """Keep a token, its lifetime counted on the loop's clock from here."""
+        if isinstance(found, str):
+            self._accept(found)
+            self._refresh_at, self._expires_at = now + TOKEN_HOLD_S, math.inf
+            return
+        lifetime = float(found.expires_on) - time.time()
+        self._accept(found.token)
+        self._expires_at = now + lifetime
+        self._refresh_at = self._expires_at - min(REFRESH_LEAD_S, max(lifetime, 0.0) / 5)
+
+    def _accept(self, token: str) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        check_header("Authorization", headers["Authorization"])
+        self._token, self._headers = token, headers
+
+    def secrets(self) -> tuple[str, ...]:
+        return (self._token,) if self._token else ()
+
+
+async def _get_token(get_token: Callable[..., Any], scope: str) -> Any:
+    if inspect.iscoroutinefunction(get_token):
+        return await get_token(scope)
+    found = await anyio.to_thread.run_sync(get_token, scope, abandon_on_cancel=True)
+    return await found if inspect.isawaitable(found) else found
+
+
+class PortkeyAuth(_ConstantAuth):
+    """Sign for the Portkey gateway: https://portkey.ai/docs/api-reference/inference-api/headers
+
+    Args:
+        api_key: The gateway's own key.
+        virtual_key: The name of a stored provider key.
+        config: The id of a gateway config, or the config itself.
+        provider: A provider's name; its key goes into `bearer`.
+        bearer: The provider's own key.
+        custom_host: Where the provider is.
+        trace_id: Names the exchange in the gateway's logs.
+        metadata: Sent as JSON text.
+
+    Raises:
+        ConfigurationError: None of `virtual_key`, `config` and `provider` is given.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        virtual_key: str | None = None,
+        config: str | Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        bearer: str | None = None,
+        custom_host: str | None = None,
+        trace_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        _require_text("api_key", api_key)
+        if not (virtual_key or config or provider):
+            raise ConfigurationError("Portkey needs one of virtual_key, config and provider beside the api_key")
+        headers = {
+            "x-portkey-api-key": api_key,
+            "x-portkey-virtual-key": virtual_key,
+            "x-portkey-config": config if config is None or isinstance(config, str) else encode(config).decode(),
+            "x-portkey-provider": provider,
+            "Authorization": None if bearer is None else f"Bearer {bearer}",
+            "x-portkey-custom-host": custom_host,
+            "x-portkey-trace-id": trace_id,
+            "x-portkey-metadata": None if metadata is None else encode(metadata).decode(),
+        }
+        secrets = tuple(secret for secret in (api_key, virtual_key, bearer) if secret)
+        super().__init__({name: value for name, value in headers.items() if value is not None}, secrets)
+
+
+def check_header(name: str, value: str) -> None:
+    """Check that a header can be sent as it is.
+
+    Raises:
+        ConfigurationError: It can't; the message does not show the value, which may be a credential.
+    """
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise ConfigurationError(
+            f"The value for the header {name} has a line break or another control character in it; was it read from "
+            "a file without stripping?"
+        )
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"The value for the header {name} has characters outside of Latin-1") from None
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(f"{name} must be a non-empty string")

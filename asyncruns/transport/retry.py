@@ -1,0 +1,106 @@
+"""Repeats a request where that cannot do harm; the only module that knows tenacity.
+
+A look can always be repeated. What changes something is repeated only when it surely had no effect: the connection was
+refused, or the server answered 429. Never after a timeout, a dropped connection or a 500: it may have been done.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+import tenacity
+from msgspec.structs import replace
+
+from asyncruns.abc import Transport
+from asyncruns.errors import APIConnectionError
+from asyncruns.http import Request, Response, wait_hint
+
+PAUSE_START_S: Final = 0.5
+PAUSE_CEILING_S: Final = 8.0
+LONGEST_WAIT_S: Final = 60.0  # a server that asks for more is not waited for: the caller gets its answer
+
+_PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_QUOTA: Final = b"insufficient_quota"  # a 429 that no patience mends
+
+
+class RetryTransport(Transport):
+    """Send through another transport, some times if need be.
+
+    Args:
+        inner: The transport that sends.
+        max_retries: How often at most after the first try.
+    """
+
+    def __init__(self, inner: Transport, *, max_retries: int = 2) -> None:
+        self._inner = inner
+        self._max_retries = max_retries
+
+    async def send(self, request: Request) -> Response:
+        # The first try stays outside of tenacity, which costs as much as a third of a request.
+        result = await self._try(request)
+        if self._max_retries < 1 or not _is_worth_a_retry(request, result):
+            return _unwrap(result)
+        tried = [_shown(result)]
+        retrying = tenacity.AsyncRetrying(
+            sleep=anyio.sleep,
+            stop=tenacity.stop_after_attempt(self._max_retries + 1),
+            wait=_pause,
+            retry=tenacity.retry_if_result(lambda result: _is_worth_a_retry(request, result)),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else result,
+        )
+        first = True
+
+        async def again() -> Response | APIConnectionError:
+            nonlocal first, result
+            if first:  # so that the pause before the first retry is tenacity's, too
+                first = False
+                return result
+            result = await self._try(request)
+            if _is_worth_a_retry(request, result):
+                tried.append(_shown(result))
+            return result
+
+        await retrying(again)
+        return _unwrap(result, tuple(tried[:-1] if _is_worth_a_retry(request, result) else tried))
+
+    async def _try(self, request: Request) -> Response | APIConnectionError:
+        try:
+            return await self._inner.send(request)
+        except APIConnectionError as error:
+            return error
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _is_worth_a_retry(request: Request, result: Response | APIConnectionError) -> bool:
+    is_look = request.method == "GET"
+    if isinstance(result, APIConnectionError):
+        return is_look or not result.sent
+    if result.status == 429:
+        return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
+    return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
+
+
+_backoff = tenacity.wait_exponential(multiplier=PAUSE_START_S, max=PAUSE_CEILING_S) + tenacity.wait_random(
+    0, PAUSE_START_S
+)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    result = state.outcome.result() if state.outcome else None
+    hint = wait_hint(result.headers) if isinstance(result, Response) else None
+    return max(_backoff(state), hint or 0.0)
+
+
+def _shown(result: Response | APIConnectionError) -> str:
+    return str(result.status) if isinstance(result, Response) else type(result).__name__
+
+
+def _unwrap(result: Response | APIConnectionError, attempts: tuple[str, ...] = ()) -> Response:
+    if isinstance(result, APIConnectionError):
+        if attempts:
+            result.add_note(f"Earlier tries: {', '.join(attempts)}")
+        raise result
+    return replace(result, attempts=attempts) if attempts else result

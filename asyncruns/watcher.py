@@ -1,0 +1,448 @@
+"""The shell around the lifecycle: it looks, runs the tools, submits and cancels, as the machine says.
+
+All that happens in the background happens in one task, which the watcher owns; its task group is entered and left
+inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Generic, TypedDict, TypeVar, assert_never
+
+import anyio
+import anyio.abc
+from msgspec import UNSET, UnsetType
+
+from asyncruns.abc import Connection
+from asyncruns.cadence import Cadence
+from asyncruns.errors import APIConnectionError, APIResponseValidationError, InvalidRequestError
+from asyncruns.http import Request
+from asyncruns.lifecycle import (
+    Answered,
+    Asked,
+    Begun,
+    Call,
+    CallKind,
+    Cancel,
+    CancelAsked,
+    EndKind,
+    Event,
+    Finish,
+    Notice,
+    Observed,
+    Outputs,
+    Policy,
+    PollAt,
+    Refusal,
+    RefusalKind,
+    Refused,
+    Report,
+    RunLifecycle,
+    RunRef,
+    RunTools,
+    StopTools,
+    Submit,
+    Tick,
+    Unanswered,
+)
+from asyncruns.lifecycle.commands import Command
+from asyncruns.observers import Ended, Feed, Observer, deliver
+from asyncruns.outcome import AnyOutcome, outcome_of
+from asyncruns.tools import Toolset, encode_output
+
+R = TypeVar("R")
+
+OBSERVER_GRACE_S: Final = 5.0  # at the end, observers get so long for what they have not seen yet
+
+GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""
+
+Handler = Callable[[Sequence[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
+
+
+class WatchOptions(TypedDict, total=False):
+    """The options of a watch; `RunWatcher` describes them."""
+
+    tools: Toolset | None
+    timeout: float | UnsetType | None
+    max_outage: float | None
+    cadence: Cadence | None
+    on_status: Observer | None
+    on_requires_action: Handler | None
+    on_terminal: Observer | None
+
+
+class RunWatcher(Generic[R]):
+    """Watch one run to its end, and have its tool calls answered.
+
+    Use it with `async with`; then `await watcher.wait()`, or iterate over its events, or both. Leaving the block stops
+    the watching and the tools, waits for a submit that is on its way, and leaves the run at the server as it is.
+
+    Args:
+        connection: A `Client`, or anything with its `transport`, `dialect` and `answer`.
+        run: The run as a call returned it, or a `RunRef`; or else give `thread_id` and `run_id`.
+        tools: Answers the calls, all of a round at once.
+        timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
+            60 s more, and 15 minutes where the server tells no expiry.
+        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
+        on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
+        on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
+            call id or as a list of `{"tool_call_id", "output"}`, or None. Calls that it leaves out go to `tools`. If it
+            raises, the watch ends as `NeedsCaller` with that cause.
+        on_terminal: Called with the outcome when the watch ends for good. Observes.
+
+    Raises:
+        InvalidRequestError: The arguments do not name a run.
+    """
+
+    def __init__(
+        self,
+        connection: Connection[R],
+        run: R | RunRef | None = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        tools: Toolset | None = None,
+        timeout: float | UnsetType | None = UNSET,
+        max_outage: float | None = 120.0,
+        cadence: Cadence | None = None,
+        on_status: Observer | None = None,
+        on_requires_action: Handler | None = None,
+        on_terminal: Observer | None = None,
+    ) -> None:
+        given = {"thread_id": thread_id, "run_id": run_id}
+        self._connection = connection
+        self.ref = connection.dialect.identify(run, {name: id_ for name, id_ in given.items() if id_ is not None})
+        self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
+        _check_timeout(timeout)
+        policy = Policy(timeout=timeout, max_outage=max_outage, cadence=cadence or Cadence.hinted())
+        self._machine = RunLifecycle(policy)
+        self._tools = tools
+        self._handler = on_requires_action
+        self._on_status, self._on_terminal = on_status, on_terminal
+        self._observed: Feed[R] = Feed()
+        self._iterated: Feed[R] = Feed()
+        self._inbox: list[Event] = []
+        self._news = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._poll_at = math.inf
+        self._looking = False
+        self._tool_scopes: set[anyio.CancelScope] = set()
+        self._group: anyio.abc.TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = 0.0
+        self.polls = 0
+        self.outcome: AnyOutcome[R] | None = None
+
+    # The public side
+
+    async def __aenter__(self) -> RunWatcher[R]:
+        if self._task is not None:
+            raise InvalidRequestError("A RunWatcher watches once; make a new one")
+        self._started = _now()
+        self._task = asyncio.create_task(self._drive(), name=f"asyncruns watch {self.ref}")
+        self._task.add_done_callback(lambda _: self._ended.set())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = self._task
+        if task is None:
+            return
+        task.cancel()
+        await _joined(task)
+        if error is None:
+            _raise_failure(task)
+
+    async def wait(self) -> AnyOutcome[R]:
+        """Wait for the end of the watch.
+
+        Safe to cancel: the watch goes on, until its block is left.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered with `async with`.
+        """
+        if self._task is None:
+            raise InvalidRequestError("Enter the watcher first: async with RunWatcher(...) as watcher")
+        await self._ended.wait()
+        if self.outcome is None:
+            _raise_failure(self._task)
+            raise InvalidRequestError("The watcher was left before the watch ended")
+        return self.outcome
+
+    async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
+        """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off."""
+        while True:
+            event = await self._iterated.get()
+            yield event
+            if isinstance(event, Ended):
+                return
+
+    async def submit(self, outputs: GivenOutputs) -> None:
+        """Give outputs for open calls, and go on: `await wait()` again.
+
+        Outputs are merged with those that there are; when all calls of the round have one, all are submitted. May be
+        called while tools run, and after the watch ended as `NeedsCaller`. Safe to cancel; it does not wait.
+
+        Raises:
+            InvalidRequestError: There is no such call; nothing was submitted then.
+        """
+        texts = texts_of(outputs)
+        if self._group is None:
+            raise InvalidRequestError("The watch is not going on, so nothing can be submitted through it")
+        self._receive(Answered(_now(), texts))
+
+    async def cancel_run(self) -> None:
+        """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
+
+        Does not wait: `wait()` tells how the run ended, which may be `Completed` when that was faster. Safe to cancel.
+        """
+        if self._group is not None:
+            self._receive(CancelAsked(_now()))
+
+    @property
+    def run(self) -> R | None:
+        """The run at the last look, or as it was given."""
+        snapshot = self._machine.snapshot
+        return snapshot.resource if snapshot else None
+
+    @property
+    def status(self) -> str:
+        """The server's own word at the last look, or ""."""
+        return self._machine.snapshot.status if self._machine.snapshot else ""
+
+    def __repr__(self) -> str:
+        return f"<RunWatcher {self.ref} {self.status or 'not seen'}, {self._machine.state.value}, {self.polls} polls>"
+
+    # The background task
+
+    async def _drive(self) -> None:
+        async with anyio.create_task_group() as group:
+            self._group = group
+            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
+            try:
+                self._receive(Begun(_now(), self._given))
+                while not self._is_over():
+                    await self._pause()
+                    self._turn()
+                with anyio.move_on_after(OBSERVER_GRACE_S):
+                    await self._observed.drained()
+                self._ended.set()
+            finally:
+                self._group = None
+            group.cancel_scope.cancel()
+
+    def _is_over(self) -> bool:
+        end = self._machine.end
+        return end is not None and end.kind is not EndKind.NEEDS_CALLER
+
+    async def _pause(self) -> None:
+        """Wait for news, or for the next time at which something is to be done."""
+        wake_at = self._machine.wake_at if self._looking else min(self._poll_at, self._machine.wake_at)
+        with anyio.move_on_after(wake_at - _now()):
+            await self._news.wait()
+        self._news.clear()
+
+    def _turn(self) -> None:
+        while self._inbox:
+            self._receive(self._inbox.pop(0))
+        now = _now()
+        if now >= self._machine.wake_at:
+            self._receive(Tick(now))
+        if now >= self._poll_at and not self._looking and self._group is not None:
+            self._poll_at = math.inf
+            self._looking = True
+            self._group.start_soon(self._look)
+
+    def _receive(self, event: Event) -> None:
+        for command in self._machine.receive(event):
+            self._perform(command)
+        self._news.set()
+
+    def _perform(self, command: Command) -> None:
+        group = self._group
+        if group is None:
+            return
+        match command:
+            case PollAt(not_before, not_after):
+                self._poll_at = random.uniform(not_before, not_after)  # noqa: S311 - spreads looks, hides nothing
+            case RunTools(calls):
+                group.start_soon(self._answer_round, calls)
+            case StopTools():
+                self._stop_tools()
+            case Submit(outputs):
+                self._resume()
+                request = self._connection.dialect.submit(self.ref, outputs)
+                group.start_soon(self._change, request, Asked.SUBMIT)
+            case Cancel():
+                group.start_soon(self._change, self._connection.dialect.cancel(self.ref), Asked.CANCEL)
+            case Report(notice):
+                self._tell(notice)
+            case Finish():
+                self._finish(command)
+            case _:
+                assert_never(command)
+
+    def _tell(self, event: Notice | Ended[R]) -> None:
+        self._observed.put(event)
+        self._iterated.put(event)
+
+    def _stop_tools(self) -> None:
+        for scope in self._tool_scopes:
+            scope.cancel()
+
+    def _finish(self, command: Finish) -> None:
+        self._stop_tools()
+        self._poll_at = math.inf
+        self.outcome = outcome_of(
+            command.end,
+            self.ref,
+            self._connection,
+            polls=self.polls,
+            elapsed=_now() - self._started,
+            cancel_requested=self._machine.cancel_requested,
+        )
+        self._tell(Ended(self.outcome))
+        if command.end.kind is EndKind.NEEDS_CALLER:
+            self._ended.set()  # the others are announced when their observers are through
+
+    def _resume(self) -> None:
+        """Go on after an end that was for want of outputs."""
+        self.outcome = None
+        self._ended.clear()
+
+    # Requests
+
+    async def _look(self) -> None:
+        try:
+            self.polls += 1
+            event = await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL)
+        finally:
+            self._looking = False
+        self._post(event)
+
+    async def _change(self, request: Request, asked: Asked) -> None:
+        # Who leaves the watch meanwhile waits for the answer: what a submit came to must be known, or it is lost.
+        with anyio.CancelScope(shield=True):
+            self._post(await self._ask(request, asked))
+
+    def _post(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._news.set()
+
+    async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
+        dialect = self._connection.dialect
+        try:
+            response = await self._connection.transport.send(request)
+            if not 200 <= response.status < 300:
+                return Refused(_now(), dialect.refusal(request, response), asked)
+            return Observed(_now(), dialect.read(request, response), asked)
+        except APIConnectionError as error:
+            kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
+            return Refused(_now(), Refusal(kind=kind, cause=error), asked)
+        except APIResponseValidationError as error:
+            return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+
+    # Calls
+
+    async def _answer_round(self, calls: tuple[Call, ...]) -> None:
+        with anyio.CancelScope() as scope:
+            self._tool_scopes.add(scope)
+            try:
+                left = await self._ask_handler(calls)
+                async with anyio.create_task_group() as group:
+                    for call in left:
+                        group.start_soon(self._answer, call)
+            finally:
+                self._tool_scopes.discard(scope)
+
+    async def _ask_handler(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+        """Let the handler answer; give the calls that it left out."""
+        if self._handler is None:
+            return calls
+        try:
+            given = self._handler(list(calls))
+            if inspect.isawaitable(given):
+                given = await given
+            outputs = () if given is None else texts_of(given)
+            _check_ids(outputs, calls)
+        except Exception as error:
+            self._post(Unanswered(_now(), tuple(call.id for call in calls), error))
+            return ()
+        if outputs:
+            self._post(Answered(_now(), outputs))
+        answered = {call_id for call_id, _ in outputs}
+        return tuple(call for call in calls if call.id not in answered)
+
+    async def _answer(self, call: Call) -> None:
+        if self._tools is None or call.kind is not CallKind.FUNCTION:
+            self._post(Unanswered(_now(), (call.id,)))
+        else:
+            self._post(Answered(_now(), ((call.id, await self._tools.call(call)),)))
+
+
+def texts_of(outputs: GivenOutputs) -> Outputs:
+    """Give outputs as (call id, text), whatever form and type they were given in.
+
+    Raises:
+        InvalidRequestError: They have another form.
+    """
+    if isinstance(outputs, Mapping):
+        pairs = list(outputs.items())
+    else:
+        try:
+            pairs = [(item["tool_call_id"], item["output"]) for item in outputs]
+        except (TypeError, KeyError, IndexError) as error:
+            raise InvalidRequestError(
+                'Outputs are a mapping by call id, or a list of {"tool_call_id": ..., "output": ...}'
+            ) from error
+    if not all(isinstance(call_id, str) for call_id, _ in pairs):
+        raise InvalidRequestError("The ids of calls are strings")
+    try:
+        return tuple((call_id, encode_output(output)) for call_id, output in pairs)
+    except TypeError as error:
+        raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
+
+
+def _check_ids(outputs: Outputs, calls: tuple[Call, ...]) -> None:
+    unknown = {call_id for call_id, _ in outputs} - {call.id for call in calls}
+    if unknown:
+        raise InvalidRequestError(f"on_requires_action answered calls that were not asked: {sorted(unknown)}")
+
+
+def _check_timeout(timeout: float | UnsetType | None) -> None:
+    if isinstance(timeout, int | float) and not timeout >= 0:
+        raise InvalidRequestError(f"timeout must be 0 seconds or more, or None for ever; got {timeout!r}")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _raise_failure(task: asyncio.Task[None]) -> None:
+    """Raise what broke the background task, if anything did; a lone error without the group around it."""
+    failure = None if task.cancelled() else task.exception()
+    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+        failure = failure.exceptions[0]
+    if failure is not None:
+        raise failure
+
+
+async def _joined(task: asyncio.Task[None]) -> None:
+    """Wait until a cancelled task has ended, even when we are cancelled ourselves: it holds a submit at most."""
+    interrupted: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted

@@ -1,0 +1,200 @@
+"""JSON bytes to structs and back, open towards what servers make up.
+
+The fast way is one pass of msgspec over the bytes. Only when that refuses the body is it read again, slower, with
+these rules: an object whose tag nobody knows becomes `Unknown` and keeps everything; a value that does not fit an
+optional field is left out, as if the server had not sent it; null in a list is left out; a float that is whole fits an
+integer. What still does not fit is no answer of this API, and raises. So a new status, type or field never stops a
+watch, and the common case pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
+from typing import Any, Final, TypeVar, Union, cast
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, inspect
+
+T = TypeVar("T")
+
+Maybe = Union[T, None, UnsetType]  # noqa: UP007 - an alias with a type variable needs the old spelling on 3.11
+"""A field that a server may leave out (UNSET) or send as null (None), which are two things; both are false."""
+
+UNKNOWN_TAG: Final = "asyncruns.unknown"
+
+
+class Unknown(Struct, frozen=True, tag_field="type", tag=UNKNOWN_TAG):
+    """An object of a type that this version does not name. `raw` is all that came."""
+
+    raw: dict[str, Any] = {}
+
+    @property
+    def type(self) -> str:
+        """The server's word for its type, or "" where it has none."""
+        found = self.raw.get("type")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def id(self) -> str:
+        """Its id, or "" where it has none."""
+        found = self.raw.get("id")
+        return found if isinstance(found, str) else ""
+
+
+@cache
+def decoder(type_: Hashable) -> msgspec.json.Decoder[Any]:
+    """Give the one decoder of a type; it is built once."""
+    return msgspec.json.Decoder(type_)
+
+
+def decode(data: bytes, type: type[T]) -> T:
+    """Decode JSON bytes into a type of `asyncruns.wire`.
+
+    Args:
+        data: The body of an answer.
+        type: A struct of `asyncruns.wire`, `Page[...]` of one, or anything else that msgspec knows.
+
+    Raises:
+        msgspec.DecodeError: The bytes are not JSON, or lack what nothing can do without (an id, a status).
+    """
+    found: T
+    try:
+        found = decoder(cast("Hashable", type)).decode(data)
+    except msgspec.ValidationError:
+        found = _decode_openly(data, type)
+    return found
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON bytes; an `Unknown` is written as it came."""
+    data = _ENCODER.encode(value)
+    if UNKNOWN_TAG.encode() in data:
+        data = _ENCODER.encode(_unwrap(msgspec.to_builtins(value)))
+    return data
+
+
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def _unwrap(node: Any) -> Any:
+    if isinstance(node, dict):
+        if node.get("type") == UNKNOWN_TAG:
+            return node.get("raw", {})
+        return {key: _unwrap(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_unwrap(value) for value in node]
+    return node
+
+
+# The slow way: a walk over the parsed JSON, guided by the type.
+
+
+def _decode_openly(data: bytes, type_: Any) -> Any:
+    try:
+        tree = msgspec.json.decode(data)
+    except UnicodeDecodeError as error:  # msgspec lets this one through
+        raise msgspec.DecodeError(f"JSON text is not UTF-8: {error}") from error
+    return msgspec.convert(_fit(tree, _shape(type_)), type_)
+
+
+@cache
+def _shape(type_: Any) -> inspect.Type:
+    return inspect.type_info(type_)
+
+
+def _fit(value: Any, shape: inspect.Type) -> Any:
+    """Give the value in a form that fits the shape, or raise `msgspec.ValidationError`."""
+    for kind, fit in _FITTERS.items():
+        if isinstance(shape, kind):
+            return fit(value, shape)
+    return value
+
+
+def _fit_struct(value: Any, shape: inspect.StructType) -> Any:
+    if not isinstance(value, dict):
+        raise msgspec.ValidationError(f"Expected an object, got {_shown(value)}")
+    fitted = dict(value)
+    for field in shape.fields:
+        if field.encode_name not in value:
+            continue
+        try:
+            fitted[field.encode_name] = _fit(value[field.encode_name], field.type)
+        except msgspec.ValidationError:
+            if field.required:
+                raise
+            del fitted[field.encode_name]
+    return fitted
+
+
+def _fit_list(value: Any, shape: inspect.ListType) -> Any:
+    if not isinstance(value, list):
+        raise msgspec.ValidationError(f"Expected an array, got {_shown(value)}")
+    return [_fit(item, shape.item_type) for item in value if item is not None]
+
+
+def _fit_union(value: Any, shape: inspect.UnionType) -> Any:
+    structs = {str(member.tag): member for member in shape.types if isinstance(member, inspect.StructType)}
+    if isinstance(value, dict) and UNKNOWN_TAG in structs:
+        return _fit_tagged(value, structs)
+    error = msgspec.ValidationError(f"Got {_shown(value)}")
+    for member in shape.types:
+        try:
+            return _fit(value, member)
+        except msgspec.ValidationError as refused:
+            error = refused
+    raise error
+
+
+def _fit_tagged(value: dict[str, Any], structs: Mapping[str, inspect.StructType]) -> Any:
+    tag = value.get("type")
+    if tag is None:
+        # Untagged: an object of these unions carries its payload under the name of its tag.
+        tag = next((name for name in structs if name in value), None)
+    member = structs.get(tag) if isinstance(tag, str) else None
+    if member is not None:
+        try:
+            return {**_fit_struct(value, member), "type": tag}
+        except msgspec.ValidationError:
+            pass
+    return {"type": UNKNOWN_TAG, "raw": value}
+
+
+def _fit_int(value: Any, shape: inspect.IntType) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return _fit_leaf(value, shape)
+
+
+_LEAVES: Final[Mapping[type[inspect.Type], Any]] = {
+    inspect.StrType: str,
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.BoolType: bool,
+    inspect.NoneType: type(None),
+    inspect.DictType: dict[str, Any],
+}
+
+
+def _fit_leaf(value: Any, shape: inspect.Type) -> Any:
+    return msgspec.convert(value, _LEAVES[type(shape)])
+
+
+_FITTERS: Final[Mapping[type[inspect.Type], Callable[[Any, Any], Any]]] = {
+    inspect.StructType: _fit_struct,
+    inspect.ListType: _fit_list,
+    inspect.UnionType: _fit_union,
+    inspect.IntType: _fit_int,
+    **dict.fromkeys(
+        (inspect.StrType, inspect.FloatType, inspect.BoolType, inspect.NoneType, inspect.DictType), _fit_leaf
+    ),
+}
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:60]
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the fields that are not UNSET: what was not given is not sent; what was given as None is sent as null."""
+    return {name: value for name, value in fields.items() if value is not UNSET}

@@ -1,0 +1,101 @@
+"""Runs: https://platform.openai.com/docs/api-reference/runs/object"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Literal
+
+from msgspec import UNSET, Struct
+
+from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.common import LastError, Metadata, Time, Tool, ToolResources, Usage
+
+# The statuses that are documented. The set is open: compare with these, and expect others.
+QUEUED: Final = "queued"
+IN_PROGRESS: Final = "in_progress"
+REQUIRES_ACTION: Final = "requires_action"
+CANCELLING: Final = "cancelling"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+COMPLETED: Final = "completed"
+INCOMPLETE: Final = "incomplete"
+EXPIRED: Final = "expired"
+
+
+class Function(Struct, frozen=True, kw_only=True, gc=False):
+    """Which function the model calls, and with what: `arguments` is JSON text as the model wrote it, maybe broken."""
+
+    name: str = ""
+    arguments: str = ""
+
+
+class RequiredActionFunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function", gc=False):
+    """A call that the run waits for."""
+
+    type: ClassVar[Literal["function"]] = "function"
+    id: str
+    function: Function = Function()
+
+
+ToolCall = RequiredActionFunctionToolCall | Unknown
+
+
+class SubmitToolOutputs(Struct, frozen=True, kw_only=True):
+    """The calls whose outputs the run waits for."""
+
+    tool_calls: Maybe[list[ToolCall]] = UNSET
+
+
+class RequiredAction(Struct, frozen=True, kw_only=True):
+    """What the run waits for. `type` is open; `submit_tool_approval` is Azure's."""
+
+    type: Maybe[str] = UNSET
+    submit_tool_outputs: Maybe[SubmitToolOutputs] = UNSET
+    submit_tool_approval: Maybe[SubmitToolOutputs] = UNSET
+
+
+class IncompleteDetails(Struct, frozen=True, kw_only=True, gc=False):
+    """Why a run is incomplete: `max_completion_tokens`, `max_prompt_tokens`, or another word."""
+
+    reason: Maybe[str] = UNSET
+
+
+class TruncationStrategy(Struct, frozen=True, kw_only=True, gc=False):
+    """How the thread is cut before the run."""
+
+    type: Maybe[str] = UNSET
+    last_messages: Maybe[int] = UNSET
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A run, of v1 and of v2. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
+
+    id: str
+    status: str
+    object: str = "thread.run"
+    created_at: Time = UNSET
+    thread_id: str = ""
+    assistant_id: Maybe[str] = UNSET
+    required_action: Maybe[RequiredAction] = UNSET
+    last_error: Maybe[LastError] = UNSET
+    expires_at: Time = UNSET
+    started_at: Time = UNSET
+    cancelled_at: Time = UNSET
+    failed_at: Time = UNSET
+    completed_at: Time = UNSET
+    incomplete_details: Maybe[IncompleteDetails] = UNSET
+    model: Maybe[str] = UNSET
+    instructions: Maybe[str] = UNSET
+    tools: Maybe[list[Tool]] = UNSET
+    tool_resources: Maybe[ToolResources] = UNSET
+    file_ids: Maybe[list[str]] = UNSET
+    metadata: Metadata = UNSET
+    usage: Maybe[Usage] = UNSET
+    temperature: Maybe[float] = UNSET
+    top_p: Maybe[float] = UNSET
+    max_prompt_tokens: Maybe[int] = UNSET
+    max_completion_tokens: Maybe[int] = UNSET
+    truncation_strategy: Maybe[TruncationStrategy] = UNSET
+    tool_choice: Maybe[str | dict[str, Any]] = UNSET
+    parallel_tool_calls: Maybe[bool] = UNSET
+    response_format: Maybe[str | dict[str, Any]] = UNSET
+    reasoning_effort: Maybe[str] = UNSET

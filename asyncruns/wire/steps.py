@@ -1,0 +1,95 @@
+"""Run steps: https://platform.openai.com/docs/api-reference/run-steps/step-object"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from msgspec import UNSET, Struct
+
+from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.common import LastError, Metadata, Time, Usage
+
+
+class MessageCreation(Struct, frozen=True, kw_only=True, gc=False):
+    """Which message the step made."""
+
+    message_id: str = ""
+
+
+class MessageCreationStepDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
+    """A step that made a message."""
+
+    type: ClassVar[Literal["message_creation"]] = "message_creation"
+    message_creation: MessageCreation = MessageCreation()
+
+
+class StepFunction(Struct, frozen=True, kw_only=True, gc=False):
+    """A call of the caller's function; `output` is null until it was submitted."""
+
+    name: str = ""
+    arguments: str = ""
+    output: Maybe[str] = UNSET
+
+
+class FunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+    """A call of a function of the caller's."""
+
+    type: ClassVar[Literal["function"]] = "function"
+    id: str = ""
+    function: StepFunction = StepFunction()
+
+
+class CodeInterpreterToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
+    """A call of the code interpreter: its `input`, and `outputs` (logs and images)."""
+
+    type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
+    id: str = ""
+    code_interpreter: Maybe[dict[str, Any]] = UNSET
+
+
+class FileSearchToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
+    """A file search: its `ranking_options`, and `results`, whose `content` comes only when `include` asks for it."""
+
+    type: ClassVar[Literal["file_search"]] = "file_search"
+    id: str = ""
+    file_search: Maybe[dict[str, Any]] = UNSET
+
+
+class RetrievalToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
+    """What a file search was called in v1."""
+
+    type: ClassVar[Literal["retrieval"]] = "retrieval"
+    id: str = ""
+    retrieval: Maybe[dict[str, Any]] = UNSET
+
+
+StepToolCall = FunctionToolCall | CodeInterpreterToolCall | FileSearchToolCall | RetrievalToolCall | Unknown
+
+
+class ToolCallsStepDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_calls"):
+    """A step that called tools."""
+
+    type: ClassVar[Literal["tool_calls"]] = "tool_calls"
+    tool_calls: Maybe[list[StepToolCall]] = UNSET
+
+
+class RunStep(Struct, frozen=True, kw_only=True):
+    """A step of a run. Servers send `expires_at`; the documentation says `expired_at`."""
+
+    id: str
+    status: str
+    object: str = "thread.run.step"
+    created_at: Time = UNSET
+    assistant_id: Maybe[str] = UNSET
+    thread_id: Maybe[str] = UNSET
+    run_id: Maybe[str] = UNSET
+    type: Maybe[str] = UNSET
+    step_details: Maybe[MessageCreationStepDetails | ToolCallsStepDetails | Unknown] = UNSET
+    last_error: Maybe[LastError] = UNSET
+    expires_at: Time = UNSET
+    expired_at: Time = UNSET
+    cancelled_at: Time = UNSET
+    failed_at: Time = UNSET
+    completed_at: Time = UNSET
+    metadata: Metadata = UNSET
+    usage: Maybe[Usage] = UNSET

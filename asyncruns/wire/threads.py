@@ -1,0 +1,112 @@
+"""Threads and messages: https://platform.openai.com/docs/api-reference/messages/object"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from msgspec import UNSET, Struct
+
+from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.common import Metadata, Time, Tool, ToolResources
+from asyncruns.wire.runs import IncompleteDetails
+
+
+class Thread(Struct, frozen=True, kw_only=True):
+    """A conversation."""
+
+    id: str
+    object: str = "thread"
+    created_at: Time = UNSET
+    metadata: Metadata = UNSET
+    tool_resources: Maybe[ToolResources] = UNSET
+
+
+class FileCitationAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
+    """A place in the text that stands on a file."""
+
+    type: ClassVar[Literal["file_citation"]] = "file_citation"
+    text: str = ""
+    start_index: Maybe[int] = UNSET
+    end_index: Maybe[int] = UNSET
+    file_citation: Maybe[dict[str, Any]] = UNSET
+
+
+class FilePathAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
+    """A place in the text that names a file which the code interpreter made."""
+
+    type: ClassVar[Literal["file_path"]] = "file_path"
+    text: str = ""
+    start_index: Maybe[int] = UNSET
+    end_index: Maybe[int] = UNSET
+    file_path: Maybe[dict[str, Any]] = UNSET
+
+
+class Text(Struct, frozen=True, kw_only=True):
+    """A text with its annotations."""
+
+    value: str = ""
+    annotations: Maybe[list[FileCitationAnnotation | FilePathAnnotation | Unknown]] = UNSET
+
+
+class TextContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    """A text part."""
+
+    type: ClassVar[Literal["text"]] = "text"
+    text: Text = Text()
+
+
+class ImageFileContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
+    """An image by its file."""
+
+    type: ClassVar[Literal["image_file"]] = "image_file"
+    image_file: Maybe[dict[str, Any]] = UNSET
+
+
+class ImageURLContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
+    """An image by its address."""
+
+    type: ClassVar[Literal["image_url"]] = "image_url"
+    image_url: Maybe[dict[str, Any]] = UNSET
+
+
+class RefusalContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="refusal"):
+    """What the model said instead of an answer."""
+
+    type: ClassVar[Literal["refusal"]] = "refusal"
+    refusal: str = ""
+
+
+MessageContent = TextContentBlock | ImageFileContentBlock | ImageURLContentBlock | RefusalContentBlock | Unknown
+
+
+class Attachment(Struct, frozen=True, kw_only=True):
+    """A file that came with a message, and the tools that may read it."""
+
+    file_id: Maybe[str] = UNSET
+    tools: Maybe[list[Tool]] = UNSET
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A message. `status` and what belongs to it are only sent in streams."""
+
+    id: str
+    object: str = "thread.message"
+    created_at: Time = UNSET
+    thread_id: str = ""
+    role: str = ""
+    content: Maybe[list[MessageContent]] = UNSET
+    assistant_id: Maybe[str] = UNSET
+    run_id: Maybe[str] = UNSET
+    attachments: Maybe[list[Attachment]] = UNSET
+    file_ids: Maybe[list[str]] = UNSET
+    metadata: Metadata = UNSET
+    status: Maybe[str] = UNSET
+    completed_at: Time = UNSET
+    incomplete_at: Time = UNSET
+    incomplete_details: Maybe[IncompleteDetails] = UNSET
+
+    @property
+    def text(self) -> str:
+        """Its text parts, joined; "" for a message without text."""
+        blocks = self.content or []
+        return "".join(block.text.value for block in blocks if isinstance(block, TextContentBlock))

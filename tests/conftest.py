@@ -1,0 +1,43 @@
+"""Fixtures of the whole suite: virtual time for every async test, an emulator, and a plain client to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+
+from asyncruns.testing import Emulator, VirtualTimeLoop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("real_time") is not None:
+        return {"real": asyncio.new_event_loop}
+    return {"virtual": VirtualTimeLoop}
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def ask(emulator: Emulator) -> AsyncIterator[Callable[..., Awaitable[tuple[int, Any]]]]:
+    """Give a function that sends one request to the emulator: `await ask("GET", "/threads/x")` -> (status, body)."""
+    async with aiohttp.ClientSession() as session:
+
+        async def send(method: str, path: str, body: object = None, **query: str) -> tuple[int, Any]:
+            url = emulator.base_url + path
+            async with session.request(method, url, json=body, params=query) as response:
+                return response.status, await response.json()
+
+        yield send

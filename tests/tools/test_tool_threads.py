@@ -1,0 +1,248 @@
+"""Threads of our own: limited, counted until they end, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from asyncruns.tools import threads
+from asyncruns.tools.limit import Limit
+from asyncruns.tools.threads import run_in_thread
+
+PATIENCE_SECONDS = 5.0
+
+
+class Gate:
+    """A function that blocks until it is opened, and counts who is inside."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.inside = threading.Semaphore(0)
+
+    def __call__(self) -> str:
+        self.inside.release()
+        self.open.wait(PATIENCE_SECONDS)
+        return "through"
+
+    def wait_for(self, count: int) -> None:
+        for _ in range(count):
+            assert self.inside.acquire(timeout=PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+    join_tool_threads()
+
+
+def join_tool_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith(threads.THREAD_NAME_PREFIX):
+            thread.join(PATIENCE_SECONDS)
+
+
+@contextmanager
+def nothing_unraisable() -> Iterator[None]:
+    """Let what the garbage collector finds be a failure here and not in some later test."""
+    yield
+    gc.collect()
+
+
+async def several_steps() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_thread_is_a_daemon_named_after_the_tool() -> None:
+    thread = await run_in_thread(threading.current_thread, name="look")
+    assert thread.daemon
+    assert thread.name == "asyncruns-tool-look"
+    assert threads.running() == 0
+
+
+async def test_the_place_is_kept_until_the_thread_ends(gate: Gate) -> None:
+    limit = Limit(1)
+    first = asyncio.ensure_future(run_in_thread(gate, name="first", limit=limit))
+    await several_steps()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.ensure_future(run_in_thread(lambda: "second", name="second", limit=limit))
+    await several_steps()
+    assert limit.running == 1
+    assert not second.done()
+    gate.open.set()
+    assert await second == "second"
+    assert limit.running == 0
+
+
+async def test_no_more_threads_run_than_the_limit(gate: Gate) -> None:
+    limit = Limit(3)
+    tasks = [asyncio.ensure_future(run_in_thread(gate, name="g", limit=limit)) for _ in range(7)]
+    await several_steps()
+    gate.wait_for(3)
+    assert limit.running == 3
+    assert not gate.inside.acquire(blocking=False)
+    gate.open.set()
+    assert await asyncio.gather(*tasks) == ["through"] * 7
+    assert limit.running == 0
+
+
+async def test_on_start_is_called_after_queueing(gate: Gate) -> None:
+    limit = Limit(1)
+    started: list[str] = []
+    tasks = [
+        asyncio.ensure_future(run_in_thread(gate, name=n, limit=limit, on_start=lambda n=n: started.append(n)))  # type: ignore[misc]
+        for n in ("a", "b")
+    ]
+    await several_steps()
+    assert started == ["a"]
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert started == ["a", "b"]
+
+
+async def test_a_thread_that_cannot_start_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    limit = Limit(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await run_in_thread(lambda: 1, name="x", limit=limit)
+    assert await run_in_thread(lambda: 1, name="x", limit=limit) == 1
+
+
+async def give() -> str:
+    return "given"
+
+
+async def test_a_coroutine_that_nobody_waits_for_is_closed(gate: Gate) -> None:
+    def give_late() -> object:
+        gate()
+        return give()
+
+    with nothing_unraisable():
+        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        await several_steps()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.open.set()
+        join_tool_threads()
+        await several_steps()
+
+
+@pytest.mark.parametrize("result_first", [True, False])
+async def test_a_cancellation_together_with_the_result_drops_the_result(gate: Gate, result_first: bool) -> None:
+    def give_late() -> object:
+        gate()
+        return give()
+
+    with nothing_unraisable():
+        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        await several_steps()
+        gate.open.set()
+        join_tool_threads()  # its result is on the way: the next step of the loop delivers it
+        if result_first:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def test_a_thread_may_end_after_its_loop_is_closed(gate: Gate) -> None:
+    async def leave() -> None:
+        task = asyncio.ensure_future(run_in_thread(gate, name="left"))
+        await several_steps()
+        task.cancel()
+
+    with nothing_unraisable():
+        asyncio.run(leave())
+        assert threads.running() == 1
+        gate.open.set()
+        join_tool_threads()
+        assert threads.running() == 0
+
+
+def test_a_loop_may_be_closed_without_cancelling(gate: Gate) -> None:
+    limit = Limit(1)
+    loop = asyncio.new_event_loop()
+    running = loop.create_task(run_in_thread(gate, name="left", limit=limit))
+    waiting = loop.create_task(run_in_thread(gate, name="never", limit=limit))
+    loop.run_until_complete(several_steps())
+    loop.close()
+    gate.open.set()
+    join_tool_threads()
+    assert limit.running == 0
+    for task in (running, waiting):
+        coroutine = task.get_coro()
+        assert coroutine is not None
+        coroutine.close()
+
+
+def test_one_limit_serves_many_loops() -> None:
+    limit = Limit(1)
+
+    async def twice() -> list[Any]:
+        return await asyncio.gather(*(run_in_thread(lambda: 1, name="x", limit=limit) for _ in range(2)))
+
+    assert [asyncio.run(twice()) for _ in range(3)] == [[1, 1]] * 3
+
+
+async def test_a_place_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
+    limit = Limit(1)
+    await limit.acquire()
+    second, third = (asyncio.ensure_future(limit.acquire()) for _ in range(2))
+    await several_steps()
+    limit.release()  # granted to the second, who has not heard of it yet
+    second.cancel()
+    await third
+    assert second.cancelled()
+    assert limit.running == 1
+    limit.release()
+    assert limit.running == 0
+
+
+async def test_places_are_given_in_order() -> None:
+    limit = Limit(1)
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        async with limit:
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(take(number) for number in range(5)))
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_a_hung_tool_does_not_hold_up_the_interpreters_exit() -> None:
+    program = """
+import asyncio, threading
+from asyncruns.lifecycle.values import Call
+from asyncruns.tools import Toolset
+tools = Toolset({"hang": threading.Event().wait}, timeout=0.05)
+print(asyncio.run(tools.call(Call(id="c", name="hang"))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        capture_output=True,
+        timeout=30,
+        check=True,
+        text=True,
+    )
+    assert "did not finish within 0.05 seconds" in done.stdout
+    assert "Error" not in done.stderr
