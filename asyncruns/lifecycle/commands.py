@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
 from asyncruns.lifecycle.notices import Notice
-from asyncruns.lifecycle.values import Call, Outputs, Snapshot
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import Call, Outputs, RefusalKind, Snapshot
 
 
 class PollAt(Struct, frozen=True):
@@ -72,6 +74,25 @@ class Reason(enum.Enum):
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
+
+
+ENDS: Final[Mapping[Phase, EndKind]] = {
+    Phase.SUCCEEDED: EndKind.COMPLETED,
+    Phase.FAILED: EndKind.FAILED,
+    Phase.CANCELLED: EndKind.CANCELLED,
+    Phase.EXPIRED: EndKind.EXPIRED,
+    Phase.INCOMPLETE: EndKind.INCOMPLETE,
+}
+
+# What a look that was refused for good says of the watch. The rest passes, and is waited out.
+FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
+    RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
+    RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
+    RefusalKind.REJECTED: Reason.REJECTED,
+    RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
+    RefusalKind.ALREADY_OVER: Reason.REJECTED,
+    RefusalKind.BUSY: Reason.REJECTED,
+}
 
 
 class End(Struct, frozen=True, kw_only=True):

@@ -9,9 +9,12 @@ side of it.
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import Call, Outputs
+
+LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
 
 CallKey = tuple[str, str, str]
 
@@ -29,6 +32,15 @@ class Stage(enum.Enum):
     IN_FLIGHT = "in flight"
     UNSURE = "unsure"  # sent, and no answer came
     SENT = "sent"  # accepted, by the server's word
+
+
+class Verdict(enum.Enum):
+    """What is to be done about calls that a run asks for."""
+
+    ANSWER = "answer"
+    WAIT = "wait"  # their outputs are on the way, or this read is older than the submit
+    SEND_AGAIN = "send again"  # the recorded outputs, as they were
+    IGNORED = "ignored"  # they were sent again, and are still asked for
 
 
 class Round:
@@ -66,6 +78,17 @@ class Ledger:
         if key not in self._rounds:
             self._rounds[key] = Round(calls)
         return self._rounds[key]
+
+    def judge(self, round_: Round, now: float) -> Verdict:
+        """Decide about a round that the run asks for at this moment."""
+        current = self.current
+        if round_.stage is Stage.OPEN:
+            return Verdict.ANSWER
+        if current is not None and current.stage is Stage.OPEN:
+            return Verdict.WAIT  # the run has asked for newer calls since, so this read is old
+        if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or now - (current or round_).at < LAG_S:
+            return Verdict.WAIT
+        return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resends else Verdict.SEND_AGAIN
 
     def hand_out(self, round_: Round) -> tuple[Call, ...]:
         """Give the calls that were never handed out, and count them as handed out from now on."""

@@ -27,69 +27,32 @@ import math
 from typing import Final, assert_never
 
 from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
-from asyncruns.lifecycle.commands import (
-    Cancel,
-    Command,
-    End,
-    EndKind,
-    Finish,
-    PollAt,
-    Reason,
-    Report,
-    RunTools,
-    StopTools,
-    Submit,
-)
-from asyncruns.lifecycle.ledger import Ledger, Round, Stage
-from asyncruns.lifecycle.notices import (
-    ActionRequired,
-    CallAnswered,
-    CancelRefused,
-    ConnectivityChanged,
-    OutputsSubmitted,
-    StatusChanged,
-)
+from asyncruns.lifecycle import notices
+from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy
 from asyncruns.lifecycle.phases import Phase, State
-from asyncruns.lifecycle.values import AnySnapshot, Asked, Refusal, RefusalKind
+from asyncruns.lifecycle.values import AnySnapshot, Asked, Outputs, Refusal, RefusalKind
 
-LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
 UNKNOWN_STATUS_S: Final = 60.0
 LOOKS_WITHOUT_CALLS: Final = 4
 CANCEL_TRIES: Final = 5
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
-_ENDS: Final = {
-    Phase.SUCCEEDED: EndKind.COMPLETED,
-    Phase.FAILED: EndKind.FAILED,
-    Phase.CANCELLED: EndKind.CANCELLED,
-    Phase.EXPIRED: EndKind.EXPIRED,
-    Phase.INCOMPLETE: EndKind.INCOMPLETE,
-}
-
-# What a look that was refused for good says of the watch. The rest passes, and is waited out.
-_FATAL_LOOKS: Final = {
-    RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
-    RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
-    RefusalKind.REJECTED: Reason.REJECTED,
-    RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
-    RefusalKind.ALREADY_OVER: Reason.REJECTED,
-    RefusalKind.BUSY: Reason.REJECTED,
-}
-
 
 class RunLifecycle:
     """One watched run. Feed it with `receive`; wake it with a `Tick` at `wake_at`."""
 
     __slots__ = (
+        "_begun",
         "_cancel_at",
         "_cancel_tries",
         "_empty_looks",
         "_ledger",
         "_patience",
-        "_policy",
         "_resend_at",
         "_seen",
         "_unknown_since",
@@ -100,9 +63,9 @@ class RunLifecycle:
     )
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self._policy = Policy() if policy is None else policy
         self._ledger = Ledger()
-        self._patience: Patience | None = None
+        self._patience = Patience(Policy() if policy is None else policy)
+        self._begun = False
         self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
         self._empty_looks = 0
         self._unknown_since: float | None = None
@@ -121,58 +84,49 @@ class RunLifecycle:
             InvalidRequestError: The event cannot be: a watch that began twice or never, an output for a call that does
                 not exist. The machine is as before.
         """
-        if isinstance(event, ev.Begun):
-            return self._begin(event)
-        if self._patience is None:
-            raise InvalidRequestError("The watch has not begun")
+        if self._begun is isinstance(event, ev.Begun):
+            raise InvalidRequestError("A watch begins once, with Begun")
         if self.state is State.DONE:
             return self._take_up_again(event)
-        return self._advance(event, self._patience)
-
-    def _advance(self, event: ev.Event, patience: Patience) -> list[Command]:
         match event:
+            case ev.Begun():
+                return self._begin(event)
             case ev.Observed():
-                return self._observed(event, patience)
+                return self._observed(event)
             case ev.Refused():
-                return self._refused(event, patience)
+                return self._refused(event)
             case ev.Answered():
-                news = self._ledger.record(event.outputs)
-                reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
-                return [*reports, *self._settle_round(event.now)]
+                return [*self._record(event.outputs), *self._settle_round(event.now)]
             case ev.Unanswered():
                 return self._unanswered(event)
             case ev.CancelAsked():
                 return self._cancel_asked(event.now)
             case ev.Tick():
-                return self._tick(event.now, patience)
-            case ev.Begun():
-                raise InvalidRequestError("The watch has begun already")
+                return self._tick(event.now)
             case _:
                 assert_never(event)
 
     @property
     def wake_at(self) -> float:
         """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
-        patience = self._patience
-        if patience is None or self.state is State.DONE:
+        if self.state is State.DONE:
             return math.inf
-        tools = patience.tools_deadline if self.state is State.DISPATCHING else math.inf
-        return min(patience.over_at, self._resend_at, self._cancel_at, tools)
+        tools = self._patience.tools_deadline if self.state is State.DISPATCHING else math.inf
+        return min(self._patience.over_at, self._resend_at, self._cancel_at, tools)
 
     # Beginning and ending
 
     def _begin(self, event: ev.Begun) -> list[Command]:
-        if self._patience is not None:
-            raise InvalidRequestError("The watch has begun already")
-        self._patience = Patience(self._policy, event.now)
+        self._begun = True
+        self._patience.started = event.now
         snapshot = event.snapshot
         if snapshot is None:
-            return [PollAt(event.now, event.now)]
+            return [do.PollAt(event.now, event.now)]
         reports = self._status(snapshot, event.now)
         if snapshot.phase.is_terminal:
-            return [*reports, self._finish(_ENDS[snapshot.phase])]
+            return [*reports, self._finish(ENDS[snapshot.phase])]
         # What the object says else may be old: look before anything is done about it.
-        return [*reports, PollAt(event.now, event.now)]
+        return [*reports, do.PollAt(event.now, event.now)]
 
     def _finish(
         self,
@@ -180,7 +134,7 @@ class RunLifecycle:
         reason: Reason | None = None,
         cause: Exception | None = None,
         snapshot: AnySnapshot | None = None,
-    ) -> Finish:
+    ) -> do.Finish:
         self.state = State.DONE
         self._resend_at = self._cancel_at = math.inf
         self.snapshot = snapshot or self.snapshot
@@ -193,40 +147,39 @@ class RunLifecycle:
             calls=() if over else self._ledger.missing(),
             outputs=() if over else self._ledger.outputs(self._ledger.current),
         )
-        return Finish(self.end)
+        return do.Finish(self.end)
 
     def _take_up_again(self, event: ev.Event) -> list[Command]:
         """Take outputs from the caller after the watch ended for want of them; anything else comes too late."""
         if not isinstance(event, ev.Answered) or self.end is None or self.end.kind is not EndKind.NEEDS_CALLER:
             return []
-        news = self._ledger.record(event.outputs)
+        reports = self._record(event.outputs)
         round_ = self._ledger.current
-        if not news or round_ is None or self._patience is None:
+        if not reports or round_ is None:
             return []
         self.end = None
         self.state = State.DISPATCHING
         self._patience.started = event.now  # the caller's own time is not the run's
         round_.unanswered.update(call.id for call in self._ledger.missing())
-        reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
         return [*reports, *self._settle_round(event.now)]
 
     # Looks
 
-    def _observed(self, event: ev.Observed, patience: Patience) -> list[Command]:
+    def _observed(self, event: ev.Observed) -> list[Command]:
         now, snapshot = event.now, event.snapshot
         commands: list[Command] = []
-        if patience.heard():
-            commands.append(Report(ConnectivityChanged(connectivity=patience.connectivity)))
+        if self._patience.heard():
+            commands.append(do.Report(notices.ConnectivityChanged(connectivity=self._patience.connectivity)))
         self._seen = True
-        patience.learn(snapshot, now)
+        self._patience.learn(snapshot, now)
         if event.asked is Asked.SUBMIT:
-            commands += self._accepted(now, patience)
+            commands += self._accepted(now)
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
-            return [*commands, self._finish(_ENDS[snapshot.phase])]
+            return [*commands, self._finish(ENDS[snapshot.phase])]
         if event.asked is Asked.SUBMIT and self.cancel_requested:
             return [*commands, *self._cancel()]
-        return commands + self._go_on(snapshot, now, patience)
+        return commands + self._go_on(snapshot, now)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         previous = self.snapshot.status if self.snapshot else None
@@ -234,30 +187,32 @@ class RunLifecycle:
         if snapshot.status == previous:
             return []
         self._unknown_since = now if snapshot.phase is Phase.UNKNOWN else None
-        change = StatusChanged(status=snapshot.status, phase=snapshot.phase, previous=previous, run=snapshot.resource)
-        return [Report(change)]
+        change = notices.StatusChanged(
+            status=snapshot.status, phase=snapshot.phase, previous=previous, run=snapshot.resource
+        )
+        return [do.Report(change)]
 
-    def _go_on(self, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+    def _go_on(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         """Decide about a run that has not ended."""
         round_ = self._ledger.current
         if snapshot.phase is Phase.NEEDS_CALLER:
             if self.state is not State.CANCELLING:
-                return self._needs_caller(snapshot, now, patience)
+                return self._needs_caller(snapshot, now)
         else:
             self._empty_looks = 0
             if round_ is not None and round_.stage is Stage.UNSURE:
                 # The run went on, so the submit whose answer was lost had been accepted.
                 round_.move(Stage.SENT, now)
                 self._resume_polling()
-        if patience.final_until is not None:
+        if self._patience.final_until is not None:
             return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
         if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
             return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
-        pause = patience.slow_pause(snapshot.hint) if self.state is State.DISPATCHING else None
-        return [self._look(now, patience, pause, snapshot.hint)]
+        pause = self._patience.slow_pause(snapshot.hint) if self.state is State.DISPATCHING else None
+        return [self._look(now, pause, snapshot.hint)]
 
-    def _look(self, now: float, patience: Patience, pause: float | None = None, hint: float | None = None) -> PollAt:
-        return PollAt(*patience.next_look(now, pause, hint=hint))
+    def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
+        return do.PollAt(*self._patience.next_look(now, pause, hint=hint))
 
     def _resume_polling(self) -> None:
         if self.state is not State.CANCELLING:
@@ -265,50 +220,44 @@ class RunLifecycle:
 
     # Rounds of calls
 
-    def _needs_caller(self, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+    def _needs_caller(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         if not snapshot.calls:
             self._empty_looks += 1
             if self._empty_looks >= LOOKS_WITHOUT_CALLS:
                 return [self._finish(EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
-            return [self._look(now, patience)]
+            return [self._look(now)]
         round_ = self._ledger.round_of(snapshot.calls)
-        current = self._ledger.current
-        if round_.stage is not Stage.OPEN and current is not None and current.stage is Stage.OPEN:
-            # The run has asked for newer calls since, so this read is old.
-            return [self._look(now, patience, patience.slow_pause(snapshot.hint))]
-        match round_.stage:
-            case Stage.OPEN:
-                return self._open_round(round_, snapshot, now, patience)
-            case Stage.SENT | Stage.UNSURE:
-                return self._still_asked(round_, now, patience)
-            case Stage.READY | Stage.IN_FLIGHT:
-                return [self._look(now, patience, patience.slow_pause(snapshot.hint))]
+        verdict = self._ledger.judge(round_, now)
+        match verdict:
+            case Verdict.ANSWER:
+                return self._open_round(round_, snapshot, now)
+            case Verdict.WAIT:
+                return [self._look(now, self._patience.slow_pause(snapshot.hint))]
+            case Verdict.SEND_AGAIN:
+                round_.resends += 1
+                return self._submit(round_, now)
+            case Verdict.IGNORED:
+                return [self._finish(EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
             case _:
-                assert_never(round_.stage)
+                assert_never(verdict)
 
-    def _open_round(self, round_: Round, snapshot: AnySnapshot, now: float, patience: Patience) -> list[Command]:
+    def _open_round(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
         self._ledger.current = round_
         fresh = self._ledger.hand_out(round_)
         if self.state is not State.DISPATCHING or fresh:
             self.state = State.DISPATCHING
-            commands.append(Report(ActionRequired(calls=round_.calls)))
+            commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         if fresh:
-            commands.append(RunTools(fresh))
+            commands.append(do.RunTools(fresh))
         commands += self._settle_round(now)
         if self.state is State.DISPATCHING:
-            commands.append(self._look(now, patience, patience.slow_pause(snapshot.hint)))
+            commands.append(self._look(now, self._patience.slow_pause(snapshot.hint)))
         return commands
 
-    def _still_asked(self, round_: Round, now: float, patience: Patience) -> list[Command]:
-        """Decide about a run that asks for outputs which were sent: the read is old, or they did not arrive."""
-        latest = self._ledger.current or round_
-        if now - latest.at < LAG_S:
-            return [self._look(now, patience)]
-        if round_.stage is Stage.SENT and round_.resends:
-            return [self._finish(EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
-        round_.resends += 1
-        return self._submit(round_, now)
+    def _record(self, outputs: Outputs) -> list[Command]:
+        news = self._ledger.record(outputs)
+        return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
 
     def _settle_round(self, now: float) -> list[Command]:
         """Submit when every call is answered; end when what is missing will come from nobody here."""
@@ -336,57 +285,57 @@ class RunLifecycle:
         self._resend_at = math.inf
         self._ledger.current = round_
         round_.move(Stage.IN_FLIGHT, now)
-        return [Submit(self._ledger.outputs(round_))]
+        return [do.Submit(self._ledger.outputs(round_))]
 
-    def _accepted(self, now: float, patience: Patience) -> list[Command]:
+    def _accepted(self, now: float) -> list[Command]:
         self._resume_polling()
-        patience.restart()
+        self._patience.restart()
         if self._ledger.current is None:
             return []
         self._ledger.current.move(Stage.SENT, now)
-        return [Report(OutputsSubmitted(outputs=self._ledger.outputs(self._ledger.current)))]
+        return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(self._ledger.current)))]
 
     # Refusals
 
-    def _refused(self, event: ev.Refused, patience: Patience) -> list[Command]:
+    def _refused(self, event: ev.Refused) -> list[Command]:
         match event.asked:
             case Asked.POLL:
-                return self._look_refused(event.refusal, event.now, patience)
+                return self._look_refused(event.refusal, event.now)
             case Asked.SUBMIT:
-                return self._submit_refused(event.refusal, event.now, patience)
+                return self._submit_refused(event.refusal, event.now)
             case Asked.CANCEL:
-                return self._cancel_refused(event.refusal, event.now, patience)
+                return self._cancel_refused(event.refusal, event.now)
             case _:
                 assert_never(event.asked)
 
-    def _look_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
-        if refusal.kind in _FATAL_LOOKS:
-            return [self._finish(EndKind.GAVE_UP, _FATAL_LOOKS[refusal.kind], refusal.cause)]
+    def _look_refused(self, refusal: Refusal, now: float) -> list[Command]:
+        if refusal.kind in FATAL_LOOKS:
+            return [self._finish(EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
             if self._seen:
                 return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
-            if now - patience.started >= NOT_FOUND_GRACE_S:
+            if now - self._patience.started >= NOT_FOUND_GRACE_S:
                 return [self._finish(EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
-            return [self._look(now, patience)]
-        pause, reports = self._trouble(refusal, now, patience)
-        if patience.final_until is not None and self.state is not State.DONE:
+            return [self._look(now)]
+        pause, reports = self._trouble(refusal, now)
+        if self._patience.final_until is not None and self.state is not State.DONE:
             reports.append(self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
         if self.state is State.DONE:
             return reports
-        return [*reports, self._look(now, patience, pause)]
+        return [*reports, self._look(now, pause)]
 
-    def _trouble(self, refusal: Refusal, now: float, patience: Patience) -> tuple[float, list[Command]]:
+    def _trouble(self, refusal: Refusal, now: float) -> tuple[float, list[Command]]:
         """Note that the server is not well; give the pause, and what to report, an end of patience included."""
-        pause, changed = patience.failed(refusal, now)
+        pause, changed = self._patience.failed(refusal, now)
         commands: list[Command] = []
         if changed:
-            notice = ConnectivityChanged(connectivity=patience.connectivity, cause=refusal.cause)
-            commands.append(Report(notice))
-        if patience.outage_is_over_budget(now):
+            notice = notices.ConnectivityChanged(connectivity=self._patience.connectivity, cause=refusal.cause)
+            commands.append(do.Report(notice))
+        if self._patience.outage_is_over_budget(now):
             commands.append(self._finish(EndKind.GAVE_UP, Reason.UNREACHABLE, refusal.cause))
         return pause, commands
 
-    def _submit_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
+    def _submit_refused(self, refusal: Refusal, now: float) -> list[Command]:
         round_ = self._ledger.current
         if round_ is None:
             return []
@@ -394,11 +343,11 @@ class RunLifecycle:
         kind = refusal.kind
         commands: list[Command] = []
         if kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED):
-            pause, commands = self._trouble(refusal, now, patience)
+            pause, commands = self._trouble(refusal, now)
             round_.move(Stage.READY, now)
             self._resend_at = now + pause if self.state is not State.DONE else math.inf
         elif kind in (RefusalKind.LOST, RefusalKind.UNAVAILABLE):
-            _, commands = self._trouble(refusal, now, patience)
+            _, commands = self._trouble(refusal, now)
             round_.move(Stage.UNSURE, now)
         elif kind is RefusalKind.NOT_ACCEPTING:
             # Outputs were taken before, ours or another's, or the run has ended: the next look tells.
@@ -413,8 +362,10 @@ class RunLifecycle:
             return commands
         if self.cancel_requested:
             return [*commands, *self._cancel()]
-        patience.restart()
-        return [*commands, PollAt(*patience.next_look(now, 0.0))] if round_.stage is not Stage.READY else commands
+        self._patience.restart()
+        return (
+            [*commands, do.PollAt(*self._patience.next_look(now, 0.0))] if round_.stage is not Stage.READY else commands
+        )
 
     # Cancelling
 
@@ -429,7 +380,7 @@ class RunLifecycle:
         self.state = State.CANCELLING
         self._resend_at = self._cancel_at = math.inf
         self._cancel_tries += 1
-        return [*self._abandon_calls(), Cancel()]
+        return [*self._abandon_calls(), do.Cancel()]
 
     def _abandon_calls(self) -> list[Command]:
         """Stop what runs. A call that was begun is not begun again, so from here on nobody answers it."""
@@ -437,39 +388,37 @@ class RunLifecycle:
         if round_ is None or round_.stage is not Stage.OPEN:
             return []
         round_.unanswered.update(call.id for call in self._ledger.missing())
-        return [StopTools()]
+        return [do.StopTools()]
 
-    def _cancel_refused(self, refusal: Refusal, now: float, patience: Patience) -> list[Command]:
+    def _cancel_refused(self, refusal: Refusal, now: float) -> list[Command]:
         if refusal.kind is RefusalKind.ALREADY_OVER:
-            return [PollAt(*patience.next_look(now, 0.0))]
+            return [do.PollAt(*self._patience.next_look(now, 0.0))]
         passing = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
         if refusal.kind in passing and self._cancel_tries < CANCEL_TRIES:
-            pause, commands = self._trouble(refusal, now, patience)
+            pause, commands = self._trouble(refusal, now)
             self._cancel_at = now + pause if self.state is not State.DONE else math.inf
             return commands
         self.state = State.POLLING
         self.cancel_requested = False
-        return [Report(CancelRefused(cause=refusal.cause)), PollAt(*patience.next_look(now, 0.0))]
+        return [do.Report(notices.CancelRefused(cause=refusal.cause)), do.PollAt(*self._patience.next_look(now, 0.0))]
 
     # Time
 
-    def _tick(self, now: float, patience: Patience) -> list[Command]:
-        if now >= patience.over_at:
-            if patience.may_look_once_more(now):
-                return [PollAt(now, now)]
+    def _tick(self, now: float) -> list[Command]:
+        if now >= self._patience.over_at:
+            if self._patience.may_look_once_more(now):
+                return [do.PollAt(now, now)]
             return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
         round_ = self._ledger.current
         if now >= self._resend_at and round_ is not None:
             return self._submit(round_, now)
         if now >= self._cancel_at:
             return self._cancel()
-        if self.state is State.DISPATCHING and now >= patience.tools_deadline:
+        if self.state is State.DISPATCHING and now >= self._patience.tools_deadline:
             return self._answer_late_calls(now)
         return []
 
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the calls that are not done, so that the others' work is not lost with the run."""
         late = tuple((call.id, TIMED_OUT_OUTPUT) for call in self._ledger.missing())
-        news = self._ledger.record(late)
-        reports = [Report(CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
-        return [StopTools(), *reports, *self._settle_round(now)]
+        return [do.StopTools(), *self._record(late), *self._settle_round(now)]

@@ -58,9 +58,9 @@ class Patience:
         "tools_deadline",
     )
 
-    def __init__(self, policy: Policy, now: float) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self.started = now
+        self.started = 0.0  # until the watch begins
         self.expiry: float | None = None
         self.tools_deadline = math.inf  # when calls must be answered for the run to live
         self.looks = 0
