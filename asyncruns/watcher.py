@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Generic, TypedDict, TypeVar, assert_never
 
@@ -62,7 +62,7 @@ OBSERVER_GRACE_S: Final = 5.0  # at the end, observers get so long for what they
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""
 
-Handler = Callable[[Sequence[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
+Handler = Callable[[list[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
 
 
 class WatchOptions(TypedDict, total=False):

@@ -96,8 +96,8 @@ class Ledger:
         self._begun.update(map(key_of, fresh))
         return fresh
 
-    def record(self, outputs: Outputs) -> list[tuple[str, str]]:
-        """Keep outputs; give those that are news. The first output of a call is the one that is kept.
+    def record(self, outputs: Outputs, *, replace: bool = False) -> list[tuple[str, str]]:
+        """Keep outputs; give those that are news. The first output of a call is kept, unless another shall replace it.
 
         An id means the current round's call; only where that has none of the id, an earlier round's.
 
@@ -112,7 +112,7 @@ class Ledger:
         news = []
         for call_id, output in outputs:
             keys = self._keys_of(call_id)
-            if not keys.isdisjoint(self._outputs):
+            if not replace and not keys.isdisjoint(self._outputs):
                 continue
             self._outputs.update(dict.fromkeys(keys, output))
             news.append((call_id, output))

@@ -128,16 +128,9 @@ class RunLifecycle:
         # What the object says else may be old: look before anything is done about it.
         return [*reports, do.PollAt(event.now, event.now)]
 
-    def _finish(
-        self,
-        kind: EndKind,
-        reason: Reason | None = None,
-        cause: Exception | None = None,
-        snapshot: AnySnapshot | None = None,
-    ) -> do.Finish:
+    def _finish(self, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None) -> do.Finish:
         self.state = State.DONE
         self._resend_at = self._cancel_at = math.inf
-        self.snapshot = snapshot or self.snapshot
         over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self.end = End(
             kind=kind,
@@ -153,13 +146,14 @@ class RunLifecycle:
         """Take outputs from the caller after the watch ended for want of them; anything else comes too late."""
         if not isinstance(event, ev.Answered) or self.end is None or self.end.kind is not EndKind.NEEDS_CALLER:
             return []
-        reports = self._record(event.outputs)
+        reports = self._record(event.outputs, by_caller=True)
         round_ = self._ledger.current
-        if not reports or round_ is None:
+        if round_ is None:
             return []
         self.end = None
         self.state = State.DISPATCHING
         self._patience.started = event.now  # the caller's own time is not the run's
+        round_.move(Stage.OPEN, event.now)
         round_.unanswered.update(call.id for call in self._ledger.missing())
         return [*reports, *self._settle_round(event.now)]
 
@@ -194,6 +188,8 @@ class RunLifecycle:
 
     def _go_on(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         """Decide about a run that has not ended."""
+        if self._patience.final_until is not None:
+            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
         round_ = self._ledger.current
         if snapshot.phase is Phase.NEEDS_CALLER:
             if self.state is not State.CANCELLING:
@@ -204,8 +200,6 @@ class RunLifecycle:
                 # The run went on, so the submit whose answer was lost had been accepted.
                 round_.move(Stage.SENT, now)
                 self._resume_polling()
-        if self._patience.final_until is not None:
-            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
         if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
             return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
         pause = self._patience.slow_pause(snapshot.hint) if self.state is State.DISPATCHING else None
@@ -255,8 +249,8 @@ class RunLifecycle:
             commands.append(self._look(now, self._patience.slow_pause(snapshot.hint)))
         return commands
 
-    def _record(self, outputs: Outputs) -> list[Command]:
-        news = self._ledger.record(outputs)
+    def _record(self, outputs: Outputs, *, by_caller: bool = False) -> list[Command]:
+        news = self._ledger.record(outputs, replace=by_caller)
         return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
 
     def _settle_round(self, now: float) -> list[Command]:
@@ -273,7 +267,7 @@ class RunLifecycle:
 
     def _unanswered(self, event: ev.Unanswered) -> list[Command]:
         round_ = self._ledger.current
-        if round_ is None or not {call.id for call in round_.calls}.issuperset(event.call_ids):
+        if round_ is None:
             raise InvalidRequestError(f"There are no such calls: {event.call_ids}")
         if event.cause is not None:
             return [self._finish(EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
@@ -362,10 +356,10 @@ class RunLifecycle:
             return commands
         if self.cancel_requested:
             return [*commands, *self._cancel()]
-        self._patience.restart()
-        return (
-            [*commands, do.PollAt(*self._patience.next_look(now, 0.0))] if round_.stage is not Stage.READY else commands
-        )
+        if round_.stage is not Stage.READY:
+            self._patience.restart()
+            commands.append(do.PollAt(*self._patience.next_look(now, 0.0)))
+        return commands
 
     # Cancelling
 

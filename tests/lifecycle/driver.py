@@ -1,0 +1,94 @@
+"""Feeds a lifecycle by hand: snapshots made short, and time that the test moves."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from asyncruns.lifecycle import (
+    Answered,
+    Asked,
+    Begun,
+    Call,
+    CallKind,
+    CancelAsked,
+    Command,
+    End,
+    Event,
+    Finish,
+    Observed,
+    Phase,
+    Policy,
+    PollAt,
+    Refusal,
+    RefusalKind,
+    Refused,
+    RunLifecycle,
+    Snapshot,
+    Tick,
+    Unanswered,
+)
+
+C = TypeVar("C")
+
+
+def call(call_id: str = "call_1", name: str = "f", arguments: str = "{}", kind: CallKind = CallKind.FUNCTION) -> Call:
+    return Call(id=call_id, name=name, arguments=arguments, kind=kind)
+
+
+def snapshot(phase: Phase, *calls: Call, status: str = "", **facts: Any) -> Snapshot[str]:
+    return Snapshot(phase=phase, status=status or phase.value, resource="run", calls=calls, **facts)
+
+
+class Driver:
+    """A lifecycle with a clock; every method gives the commands that came of it."""
+
+    def __init__(self, given: Snapshot[Any] | None = None, **policy: Any) -> None:
+        self.now = 100.0
+        self.machine = RunLifecycle(Policy(**policy))
+        self.all: list[Command] = []
+        self.began = self.feed(Begun(self.now, given))
+
+    def feed(self, event: Event) -> list[Command]:
+        commands = self.machine.receive(event)
+        self.all += commands
+        return commands
+
+    def sees(self, phase: Phase, *calls: Call, asked: Asked = Asked.POLL, **facts: Any) -> list[Command]:
+        return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked))
+
+    def refused(
+        self, kind: RefusalKind, *, asked: Asked = Asked.POLL, cause: Exception | None = None, **facts: Any
+    ) -> list[Command]:
+        refusal = Refusal(kind=kind, cause=cause or RuntimeError(kind.value), **facts)
+        return self.feed(Refused(self.now, refusal, asked))
+
+    def answers(self, **outputs: str) -> list[Command]:
+        return self.feed(Answered(self.now, tuple(outputs.items())))
+
+    def unanswered(self, *call_ids: str, cause: Exception | None = None) -> list[Command]:
+        return self.feed(Unanswered(self.now, call_ids, cause))
+
+    def cancels(self) -> list[Command]:
+        return self.feed(CancelAsked(self.now))
+
+    def passes(self, seconds: float) -> list[Command]:
+        self.now += seconds
+        return self.feed(Tick(self.now))
+
+    def of(self, kind: type[C]) -> list[C]:
+        """All commands of a kind so far."""
+        return pick(self.all, kind)
+
+
+def pick(commands: list[Command], kind: type[C]) -> list[C]:
+    return [command for command in commands if isinstance(command, kind)]
+
+
+def end_of(commands: list[Command]) -> End:
+    (finish,) = pick(commands, Finish)
+    return finish.end
+
+
+def pause_of(commands: list[Command], now: float) -> float:
+    """Seconds to the next look."""
+    return pick(commands, PollAt)[-1].not_before - now

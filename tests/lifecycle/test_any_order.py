@@ -1,0 +1,104 @@
+"""Whatever comes, in whatever order: the machine never raises, never spins, and never runs a call twice."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from driver import Driver, call, snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncruns.lifecycle import (
+    Answered,
+    Asked,
+    CancelAsked,
+    Event,
+    Finish,
+    Observed,
+    Phase,
+    PollAt,
+    Refusal,
+    RefusalKind,
+    Refused,
+    RunTools,
+    State,
+    Submit,
+    Tick,
+)
+
+CALLS = [call(f"call_{n}", arguments=arguments) for n in range(2) for arguments in ("{}", '{"x":1}')]
+ROUNDS = st.lists(st.sampled_from(CALLS), max_size=3, unique_by=lambda one: one.id)
+
+
+@st.composite
+def observations(draw: st.DrawFn, now: float) -> Event:
+    phase = draw(st.sampled_from(Phase))
+    calls = draw(ROUNDS) if phase is Phase.NEEDS_CALLER else []
+    timed = draw(st.booleans())
+    facts: dict[str, Any] = {"expires_at": 600.0, "server_time": draw(st.floats(0, 700))} if timed else {}
+    return Observed(now, snapshot(phase, *calls, **facts), draw(st.sampled_from(Asked)))
+
+
+def refusals(now: float) -> st.SearchStrategy[Event]:
+    return st.builds(
+        lambda kind, asked, after: Refused(
+            now, Refusal(kind=kind, cause=RuntimeError(kind.value), retry_after=after), asked
+        ),
+        st.sampled_from(RefusalKind),
+        st.sampled_from(Asked),
+        st.none() | st.floats(0, 7200),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.sampled_from([None, 0.0, 5.0, 100.0]))
+def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> None:
+    run = Driver(timeout=timeout)
+    handed_out: list[str] = []
+    for _ in range(data.draw(st.integers(1, 25))):
+        run.now += data.draw(st.sampled_from([0.0, 0.1, 1.0, 6.0, 61.0]))
+        known = sorted({one.split("|")[0] for one in handed_out})
+        choices: list[st.SearchStrategy[Event]] = [
+            observations(run.now),
+            refusals(run.now),
+            st.just(CancelAsked(run.now)),
+            st.just(Tick(run.now)),
+        ]
+        if known:
+            choices.append(st.sampled_from(known).map(lambda one: Answered(run.now, ((one, "out"),))))
+        commands = run.feed(data.draw(st.one_of(choices)))
+        handed_out += [f"{one.id}|{one.arguments}" for c in commands if isinstance(c, RunTools) for one in c.calls]
+
+        # At most once, whatever the looks show.
+        assert max(Counter(handed_out).values(), default=0) <= 1
+        # A submit is never empty, and names each call once.
+        for command in commands:
+            if isinstance(command, Submit):
+                ids = [call_id for call_id, _ in command.outputs]
+                assert ids
+                assert len(ids) == len(set(ids))
+            if isinstance(command, PollAt):
+                assert run.now <= command.not_before <= command.not_after or command.not_before == math.inf
+        # Nothing follows a Finish in one answer, and the machine then is done.
+        finishes = [n for n, c in enumerate(commands) if isinstance(c, Finish)]
+        assert finishes in ([], [len(commands) - 1])
+        assert bool(finishes) <= (run.machine.state is State.DONE)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_tick_at_the_time_that_was_asked_for_always_gets_on(data: st.DataObject) -> None:
+    run = Driver(timeout=50.0)
+    for _ in range(data.draw(st.integers(0, 8))):
+        run.feed(data.draw(st.one_of(observations(run.now), refusals(run.now))))
+        run.now += 0.5
+    for _ in range(40):
+        if run.machine.wake_at == math.inf:
+            break
+        before = run.machine.wake_at
+        run.now = max(run.now, before)
+        run.feed(Tick(run.now))
+        assert run.machine.wake_at > before or run.machine.wake_at == math.inf or run.machine.state is State.DONE
+    assert run.machine.state is State.DONE

@@ -1,0 +1,281 @@
+"""When the machine looks again, and when it stops looking."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from driver import Driver, end_of, pause_of, pick, snapshot
+
+from asyncruns.cadence import Cadence
+from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import (
+    Begun,
+    Connectivity,
+    ConnectivityChanged,
+    EndKind,
+    Phase,
+    PollAt,
+    Reason,
+    RefusalKind,
+    Report,
+    RunLifecycle,
+    State,
+    StatusChanged,
+    Tick,
+)
+
+ENDS = {
+    Phase.SUCCEEDED: EndKind.COMPLETED,
+    Phase.FAILED: EndKind.FAILED,
+    Phase.CANCELLED: EndKind.CANCELLED,
+    Phase.EXPIRED: EndKind.EXPIRED,
+    Phase.INCOMPLETE: EndKind.INCOMPLETE,
+}
+
+
+def statuses(run: Driver) -> list[str]:
+    return [r.notice.status for r in run.of(Report) if isinstance(r.notice, StatusChanged)]
+
+
+def connectivity(run: Driver) -> list[Connectivity]:
+    return [r.notice.connectivity for r in run.of(Report) if isinstance(r.notice, ConnectivityChanged)]
+
+
+def test_the_first_look_is_at_once() -> None:
+    run = Driver()
+    assert run.began == [PollAt(run.now, run.now)]
+
+
+@pytest.mark.parametrize(("phase", "kind"), ENDS.items())
+def test_a_run_that_ended_ends_the_watch(phase: Phase, kind: EndKind) -> None:
+    run = Driver()
+    end = end_of(run.sees(phase))
+    assert end.kind is kind
+    assert end.reason is None
+    assert run.machine.state is State.DONE
+
+
+@pytest.mark.parametrize(("phase", "kind"), ENDS.items())
+def test_an_object_that_has_ended_needs_no_look(phase: Phase, kind: EndKind) -> None:
+    run = Driver(snapshot(phase))
+    assert end_of(run.began).kind is kind
+    assert run.of(PollAt) == []
+
+
+def test_an_object_that_waits_for_outputs_is_looked_at_first() -> None:
+    run = Driver(snapshot(Phase.NEEDS_CALLER))
+    assert pick(run.began, PollAt) == [PollAt(run.now, run.now)]
+
+
+def test_statuses_are_reported_once_each_time_they_change() -> None:
+    run = Driver(snapshot(Phase.PENDING))
+    for phase in (Phase.PENDING, Phase.RUNNING, Phase.RUNNING, Phase.PENDING, Phase.SUCCEEDED):
+        run.sees(phase)
+    assert statuses(run) == ["pending", "running", "pending", "succeeded"]
+
+
+def test_pauses_grow_from_a_quarter_second_to_one() -> None:
+    run = Driver()
+    pauses = [pause_of(run.sees(Phase.RUNNING), run.now) for _ in range(8)]
+    assert pauses[0] == pytest.approx(0.25)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(1.0)
+
+
+def test_hints_are_read_on_every_look_and_clamped() -> None:
+    run = Driver(timeout=None)
+    hints = [7.5, 0.0, -3.0, 7200.0, None]
+    pauses = [pause_of(run.sees(Phase.RUNNING, hint=hint), run.now) for hint in hints]
+    assert pauses[:4] == pytest.approx([7.5, 0.05, 0.05, 60.0])
+    assert pauses[4] <= 1.0
+
+
+def test_a_fixed_cadence_takes_no_hints() -> None:
+    run = Driver(cadence=Cadence.fixed(3.0))
+    assert pause_of(run.sees(Phase.RUNNING, hint=0.1), run.now) == pytest.approx(3.0)
+
+
+def test_a_pause_is_cut_so_that_the_last_look_is_before_the_deadline() -> None:
+    run = Driver(timeout=10.0)
+    assert pause_of(run.sees(Phase.RUNNING, hint=60.0), run.now) == pytest.approx(9.0)
+
+
+def test_the_watch_gives_up_at_its_timeout_with_the_last_status() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    assert run.machine.wake_at == 110.0
+    assert run.passes(9.9) == []
+    end = end_of(run.passes(0.1))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.TIMEOUT)
+    assert end.snapshot is not None
+    assert end.snapshot.status == "running"
+
+
+def test_who_sleeps_past_the_deadline_looks_once_more() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    assert run.passes(3600.0) == [PollAt(run.now, run.now)]
+    assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
+
+
+def test_the_one_look_after_a_sleep_is_the_last() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    run.passes(3600.0)
+    assert end_of(run.sees(Phase.RUNNING)).reason is Reason.TIMEOUT
+
+
+def test_a_failed_look_after_a_sleep_is_the_last_too() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    run.passes(3600.0)
+    assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.TIMEOUT
+
+
+def test_a_timeout_of_zero_is_one_look() -> None:
+    run = Driver(timeout=0.0)
+    assert run.passes(0.0) == [PollAt(run.now, run.now)]
+    assert end_of(run.sees(Phase.RUNNING)).reason is Reason.TIMEOUT
+
+
+def test_without_a_timeout_there_is_no_deadline() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING, expires_at=2000.0, server_time=1000.0)
+    assert run.machine.wake_at == math.inf
+
+
+def test_the_default_deadline_follows_the_expiry_by_the_servers_clock() -> None:
+    run = Driver()
+    assert run.machine.wake_at == pytest.approx(100.0 + 900.0)
+    run.now += 50.0
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1100.0)
+    assert run.machine.wake_at == pytest.approx(150.0 + 500.0 + 60.0)
+
+
+def test_an_expiry_without_the_servers_clock_is_not_believed() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1600.0)
+    assert run.machine.wake_at == pytest.approx(1000.0)
+
+
+def test_an_unknown_status_that_stays_ends_the_watch_after_a_minute() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="hibernating")
+    run.now += 59.0
+    assert run.sees(Phase.UNKNOWN, status="hibernating")
+    assert run.machine.state is State.POLLING
+    run.now += 1.0
+    end = end_of(run.sees(Phase.UNKNOWN, status="hibernating"))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)
+    assert statuses(run) == ["hibernating"]
+
+
+def test_an_unknown_status_that_changes_has_its_minute_anew() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="hibernating")
+    run.now += 59.0
+    run.sees(Phase.UNKNOWN, status="waking")
+    run.now += 59.0
+    run.sees(Phase.UNKNOWN, status="waking")
+    assert run.machine.state is State.POLLING
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE])
+def test_ten_failed_looks_in_a_row_are_connectivity_and_not_the_end(kind: RefusalKind) -> None:
+    run = Driver()
+    pauses = []
+    for _ in range(10):
+        commands = run.refused(kind)
+        pauses.append(pause_of(commands, run.now))
+        run.now += pauses[-1]
+    assert pauses[0] == pytest.approx(0.5)
+    assert pauses == sorted(pauses)
+    assert max(pauses) == pytest.approx(10.0)
+    run.sees(Phase.RUNNING)
+    assert connectivity(run) == [Connectivity.DEGRADED, Connectivity.LOST, Connectivity.HEALTHY]
+
+
+def test_an_outage_that_is_too_long_ends_the_watch_with_its_cause() -> None:
+    run = Driver(max_outage=30.0)
+    cause = RuntimeError("no route")
+    run.refused(RefusalKind.NOT_SENT, cause=cause)
+    run.now += 30.0
+    end = end_of(run.refused(RefusalKind.NOT_SENT, cause=cause))
+    assert (end.reason, end.cause) == (Reason.UNREACHABLE, cause)
+
+
+def test_a_good_look_begins_the_outage_budget_anew() -> None:
+    run = Driver(max_outage=30.0)
+    for _ in range(4):
+        run.refused(RefusalKind.UNAVAILABLE)
+        run.now += 20.0
+        run.sees(Phase.RUNNING)
+    assert run.machine.state is State.POLLING
+
+
+def test_being_throttled_is_no_outage() -> None:
+    run = Driver(max_outage=30.0, timeout=None)
+    for _ in range(10):
+        run.refused(RefusalKind.THROTTLED)
+        run.now += 30.0
+    assert run.machine.state is State.POLLING
+
+
+def test_retry_after_is_heeded_and_clamped() -> None:
+    run = Driver(timeout=None)
+    assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=7.0), run.now) == pytest.approx(7.0)
+    assert pause_of(run.refused(RefusalKind.UNAVAILABLE, retry_after=7200.0), run.now) == pytest.approx(60.0)
+
+
+def test_retry_after_does_not_block_past_the_deadline() -> None:
+    run = Driver(timeout=20.0)
+    assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=7200.0), run.now) == pytest.approx(19.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (RefusalKind.UNAUTHORIZED, Reason.UNAUTHORIZED),
+        (RefusalKind.QUOTA_SPENT, Reason.QUOTA_SPENT),
+        (RefusalKind.REJECTED, Reason.REJECTED),
+    ],
+)
+def test_some_refusals_are_fatal_at_once(kind: RefusalKind, reason: Reason) -> None:
+    run = Driver()
+    end = end_of(run.refused(kind))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, reason)
+
+
+def test_a_run_that_is_not_there_yet_has_some_seconds_of_grace() -> None:
+    run = Driver(snapshot(Phase.PENDING))
+    run.now += 4.9
+    assert pick(run.refused(RefusalKind.NOT_FOUND), PollAt)
+    run.now += 0.2
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
+
+
+def test_a_run_that_was_seen_and_is_not_there_is_gone() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
+
+
+def test_what_comes_after_the_end_changes_nothing() -> None:
+    run = Driver()
+    run.sees(Phase.SUCCEEDED)
+    assert run.sees(Phase.RUNNING) == []
+    assert run.refused(RefusalKind.LOST) == []
+    assert run.cancels() == []
+    assert run.passes(1000.0) == []
+    assert run.machine.end is not None
+    assert run.machine.end.kind is EndKind.COMPLETED
+
+
+def test_a_watch_begins_once_and_first() -> None:
+    with pytest.raises(InvalidRequestError):
+        RunLifecycle().receive(Tick(0.0))
+    run = Driver()
+    with pytest.raises(InvalidRequestError):
+        run.feed(Begun(run.now))
+    assert run.machine.state is State.POLLING

@@ -1,0 +1,226 @@
+"""Each recorded life of a run, replayed to a real client and watched to its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
+
+import pytest
+from recordings import Exchange, Lifecycle, lifecycles
+from replay_server import ReplayServer
+
+from asyncruns import (
+    BadRequestError,
+    BearerAuth,
+    Call,
+    Cancelled,
+    Client,
+    Completed,
+    Ended,
+    GaveUp,
+    Reason,
+    RunWatcher,
+    StatusChanged,
+    Toolset,
+)
+from asyncruns.outcome import AnyOutcome
+from asyncruns.resources.runs import RunParameters
+from asyncruns.watcher import WatchOptions
+from asyncruns.wire import Run
+
+LIFECYCLES: Final = lifecycles()
+WITH_CALLS: Final = [each for each in LIFECYCLES if each.calls]
+CUT_OFF: Final = [each for each in LIFECYCLES if each.statuses[-1] in ("in_progress", "cancelling")]
+REFUSED_SUBMIT: Final = next(each for each in LIFECYCLES if each.run_id == "run_7OCeXpg2TO4D1566u1fgb71P")
+
+ENDS: Final[Mapping[str, type[Any]]] = {"completed": Completed, "cancelled": Cancelled}
+TIMEOUT_S: Final = 60.0  # longer than any recording
+TICK_S: Final = 1.0  # what `Date` leaves out
+
+
+def by_name(cases: Sequence[Lifecycle]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("lifecycle", cases, ids=str)
+
+
+def client_of(server: ReplayServer, lifecycle: Lifecycle) -> Client:
+    return Client(server.base_url, auth=BearerAuth("test"), version=lifecycle.version)
+
+
+def creation_of(lifecycle: Lifecycle) -> dict[str, Any]:
+    """Give the recorded body; `stream: false`, which some clients send, is what leaving it out means."""
+    body: dict[str, Any] = dict(lifecycle.create.request_body)
+    assert body.pop("stream", False) is False
+    return body
+
+
+async def created(client: Client, lifecycle: Lifecycle) -> Run:
+    body = creation_of(lifecycle)
+    assistant_id = body.pop("assistant_id")
+    return await client.threads.runs.create(
+        lifecycle.thread_id, assistant_id=assistant_id, **cast("RunParameters", body)
+    )
+
+
+async def watched(
+    client: Client, run: Run, lifecycle: Lifecycle, options: WatchOptions
+) -> tuple[list[str], AnyOutcome[Run]]:
+    """Watch the run; cancel it as soon as the status was reported after which the recorded cancel came."""
+    statuses: list[str] = []
+    cancel_after = lifecycle.statuses.index("cancelling") if lifecycle.posted("/cancel") else None
+    async with RunWatcher(client, run, **options) as watcher:
+        async for event in watcher:
+            if isinstance(event, StatusChanged):
+                statuses.append(event.status)
+                if len(statuses) == cancel_after:
+                    await watcher.cancel_run()
+            if isinstance(event, Ended):
+                return statuses, event.outcome
+    raise AssertionError("the watch has no end")
+
+
+def check_end(outcome: AnyOutcome[Run], lifecycle: Lifecycle) -> None:
+    last = lifecycle.statuses[-1]
+    assert type(outcome) is ENDS.get(last, GaveUp)
+    assert outcome.reason == (None if last in ENDS else Reason.TIMEOUT)
+    assert outcome.status == last
+    assert outcome.cancel_requested == bool(lifecycle.posted("/cancel"))
+    assert outcome.run is not None
+    assert outcome.run.id == lifecycle.run_id
+
+
+def recorded_submit(lifecycle: Lifecycle) -> Exchange:
+    (submit,) = lifecycle.posted("/submit_tool_outputs")
+    return submit
+
+
+def recorded_tools(lifecycle: Lifecycle, asked: list[str]) -> Toolset:
+    """Give the tools of the recording: `sql_tool` is asked once, and says what it said then."""
+    tools = Toolset()
+    outputs = [each["output"] for each in recorded_submit(lifecycle).request_body["tool_outputs"]]
+
+    @tools.tool
+    async def sql_tool(input: str) -> str:
+        asked.append(input)
+        return str(outputs[len(asked) - 1])
+
+    return tools
+
+
+def test_the_recordings_are_all_here() -> None:
+    assert len(LIFECYCLES) == 34
+    assert len(WITH_CALLS) == 3
+    assert [len(each.calls) for each in WITH_CALLS] == [1, 1, 1]
+    assert len(CUT_OFF) == 14
+    assert sum(bool(each.posted("/cancel")) for each in LIFECYCLES) == 5
+    assert {each.statuses[-1] for each in LIFECYCLES} == {"completed", "cancelled", "in_progress", "cancelling"}
+    assert all(each.create.method == "POST" and each.create.status == 200 for each in LIFECYCLES)
+
+
+@by_name(LIFECYCLES)
+async def test_a_watch_reports_the_recorded_statuses_and_ends_as_recorded(lifecycle: Lifecycle) -> None:
+    options: WatchOptions = {"timeout": TIMEOUT_S}
+    asked: list[str] = []
+    if lifecycle.calls:
+        options["tools"] = recorded_tools(lifecycle, asked)
+    observed: list[str] = []
+    options["on_status"] = lambda change: observed.append(change.status)
+    async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
+        run = await created(client, lifecycle)
+        statuses, outcome = await watched(client, run, lifecycle, options)
+
+    assert tuple(statuses) == lifecycle.statuses
+    assert tuple(observed) == lifecycle.statuses
+    check_end(outcome, lifecycle)
+    assert asked == [json.loads(call["function"]["arguments"])["input"] for call in lifecycle.calls]
+    assert server.looks_left == 0
+    assert server.unrecorded == []
+    assert server.requests[0].body == creation_of(lifecycle)
+    assert {each.beta for each in server.requests} == {f"assistants={lifecycle.version}"}
+    assert len(server.received("POST", "/cancel")) == len(lifecycle.posted("/cancel"))
+
+
+@by_name(WITH_CALLS)
+async def test_outputs_of_a_toolset_are_submitted_once_and_as_recorded(lifecycle: Lifecycle) -> None:
+    tools = recorded_tools(lifecycle, [])
+    async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
+        outcome = await client.watch(await created(client, lifecycle), tools=tools)
+
+    assert type(outcome) is Completed
+    (submit,) = server.received("POST", "/submit_tool_outputs")
+    assert submit.body == recorded_submit(lifecycle).request_body
+
+
+@by_name(WITH_CALLS)
+async def test_outputs_of_a_handler_are_submitted_once_and_as_recorded(lifecycle: Lifecycle) -> None:
+    rounds: list[Sequence[Call]] = []
+
+    async def answer(calls: Sequence[Call]) -> list[dict[str, str]]:
+        rounds.append(calls)
+        return list(recorded_submit(lifecycle).request_body["tool_outputs"])
+
+    async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
+        run = await created(client, lifecycle)
+        statuses, outcome = await watched(client, run, lifecycle, {"on_requires_action": answer})
+
+    assert tuple(statuses) == lifecycle.statuses
+    assert type(outcome) is Completed
+    ((call,),) = rounds
+    (recorded,) = lifecycle.calls
+    assert (call.id, call.name, call.arguments) == (recorded["id"], *recorded["function"].values())
+    (submit,) = server.received("POST", "/submit_tool_outputs")
+    assert submit.body == recorded_submit(lifecycle).request_body
+
+
+@by_name(CUT_OFF)
+async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry(lifecycle: Lifecycle) -> None:
+    async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
+        run = await created(client, lifecycle)
+        statuses, outcome = await watched(client, run, lifecycle, {})
+
+    assert tuple(statuses) == lifecycle.statuses
+    check_end(outcome, lifecycle)
+    # They expire ten minutes after they were created, and were looked at within two seconds of that.
+    assert 660 - 2 - TICK_S <= outcome.elapsed <= 660 + TICK_S
+
+
+@by_name(LIFECYCLES)
+async def test_a_watch_by_ids_sees_all_but_what_only_the_creation_showed(lifecycle: Lifecycle) -> None:
+    """Nothing of the run is known here before the first look."""
+    tools = recorded_tools(lifecycle, []) if lifecycle.calls else None
+    async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
+        run_id = (await created(client, lifecycle)).id
+        async with RunWatcher(
+            client, thread_id=lifecycle.thread_id, run_id=run_id, tools=tools, timeout=TIMEOUT_S
+        ) as watcher:
+            async for event in watcher:
+                if isinstance(event, StatusChanged) and not lifecycle.posted("/cancel"):
+                    assert event.status in lifecycle.statuses
+                elif isinstance(event, StatusChanged) and event.previous is None:
+                    await watcher.cancel_run()
+            outcome = await watcher.wait()
+
+    check_end(outcome, lifecycle)
+    assert server.unrecorded == []
+
+
+async def test_a_late_submit_raises_what_the_server_said() -> None:
+    refused = recorded_submit(REFUSED_SUBMIT)
+    (update,) = REFUSED_SUBMIT.posted("")
+    async with ReplayServer(REFUSED_SUBMIT) as server, client_of(server, REFUSED_SUBMIT) as client:
+        run = await created(client, REFUSED_SUBMIT)
+        outcome = await client.watch(run)
+        with pytest.raises(BadRequestError) as caught:
+            await client.threads.runs.submit_tool_outputs(
+                run.id, thread_id=run.thread_id, tool_outputs=refused.request_body["tool_outputs"]
+            )
+        updated = await client.threads.runs.update(run.id, thread_id=run.thread_id, **update.request_body)
+
+    assert type(outcome) is Completed
+    assert caught.value.detail == 'Runs in status "completed" do not accept tool outputs.'
+    assert caught.value.detail == refused.body["error"]["message"]
+    assert caught.value.request_id == refused.headers["x-request-id"]
+    assert updated.metadata == {"modified": "True"}  # it was sent as a boolean
+    assert [each.body for each in server.received("POST", "/submit_tool_outputs")] == [refused.request_body]
+    assert server.received("POST", run.id)[0].body == update.request_body
+    assert server.unrecorded == []

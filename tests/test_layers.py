@@ -1,0 +1,124 @@
+"""The layers: a module imports only from lower ones, and the core neither does I/O nor reads a clock."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "asyncruns"
+
+# The table of README.md. What is not listed is found by its folder.
+LAYERS = {
+    "errors": 0,
+    "wire": 1,
+    "http": 2,
+    "cadence": 2,
+    "lifecycle": 2,
+    "abc": 3,
+    "transport": 4,
+    "dialects": 4,
+    "tools": 4,
+    "outcome": 5,
+    "observers": 5,
+    "watcher": 5,
+    "resources": 6,
+    "client": 7,
+    "testing": 8,
+    "cli": 9,
+    "__main__": 10,
+}
+# Within a layer: who may import whom, so that there are no cycles.
+SAME_LAYER = {("lifecycle", "cadence"), ("watcher", "observers"), ("watcher", "outcome"), ("observers", "outcome")}
+PURE = ("lifecycle", "cadence", "http", "errors", "wire")
+IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity", "datetime"}
+ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, but for those that only the type checker sees."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            found.add(node.module or "")
+    return found
+
+
+def test_every_room_has_its_layer() -> None:
+    assert {room(path) for path in MODULES} == set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
+    mine = room(path)
+    for name in imports(path):
+        if not name.startswith("asyncruns"):
+            continue
+        parts = name.split(".")
+        if len(parts) == 1:
+            assert LAYERS[mine] >= LAYERS["cli"], f"{path}: import from the module where it lives"
+            continue
+        theirs = parts[1]
+        allowed = LAYERS[theirs] < LAYERS[mine] or theirs == mine or (mine, theirs) in SAME_LAYER
+        assert allowed, f"{mine} (layer {LAYERS[mine]}) imports {theirs} (layer {LAYERS[theirs]})"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if room(p) in PURE], ids=lambda path: path.name)
+def test_the_core_does_no_io_and_reads_no_clock(path: Path) -> None:
+    assert imports(path).isdisjoint(IMPURE)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_library_that_may_be_replaced_is_known_in_one_place(path: Path) -> None:
+    where = path.relative_to(PACKAGE).as_posix()
+    for library, homes in ONLY_AT.items():
+        if any(name.split(".")[0] == library for name in imports(path)):
+            assert any(where == home or (home.endswith("/") and where.startswith(home)) for home in homes)
+
+
+def test_the_lifecycle_alone_brings_no_http_along() -> None:
+    code = (
+        "import sys, asyncruns.lifecycle, asyncruns.cadence, asyncruns.wire\n"
+        "from asyncruns import RunLifecycle\n"
+        "loaded = {'aiohttp', 'anyio', 'asyncio', 'tenacity'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_root_name_is_there_and_sorted() -> None:
+    code = (
+        "import asyncruns\n"
+        "assert asyncruns.__all__ == sorted(asyncruns.__all__)\n"
+        "assert all(getattr(asyncruns, name) is not None for name in asyncruns.__all__)\n"
+        "assert set(asyncruns.__all__) <= set(dir(asyncruns))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_root_name_that_is_not_there_is_an_attribute_error() -> None:
+    import asyncruns
+
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = asyncruns.Nothing  # type: ignore[attr-defined]

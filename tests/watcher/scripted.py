@@ -1,0 +1,108 @@
+"""A transport whose answers a test writes down, and a connection around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from asyncruns.abc import Transport
+from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.errors import APIConnectionError
+from asyncruns.http import Request, Response
+from asyncruns.lifecycle import RunRef
+from asyncruns.wire import Message
+
+Scripted = Response | Exception | Callable[[], Response]
+
+
+def run_body(status: str, *calls: tuple[str, str, str], **fields: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": status, **fields}
+    if calls:
+        body["required_action"] = {
+            "type": "submit_tool_outputs",
+            "submit_tool_outputs": {
+                "tool_calls": [
+                    {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+                    for call_id, name, arguments in calls
+                ]
+            },
+        }
+    return body
+
+
+def ok(status: str, *calls: tuple[str, str, str], **fields: Any) -> Response:
+    return Response(200, {}, json.dumps(run_body(status, *calls, **fields)).encode())
+
+
+def error(status: int, message: str = "no", **fields: Any) -> Response:
+    body = {"error": {"message": message, "type": "x", "param": None, "code": None, **fields}}
+    return Response(status, {"x-request-id": "req_1"}, json.dumps(body).encode())
+
+
+def lost() -> APIConnectionError:
+    return APIConnectionError("dropped", sent=True)
+
+
+def refused() -> APIConnectionError:
+    return APIConnectionError("refused", sent=False)
+
+
+class ScriptedTransport(Transport):
+    """Answers looks, submits and cancels each from a list of their own; the last answer of a list repeats."""
+
+    def __init__(
+        self,
+        looks: list[Scripted],
+        *,
+        submits: list[Scripted] | None = None,
+        cancels: list[Scripted] | None = None,
+        takes: float = 0.01,
+    ) -> None:
+        self._answers = {"look": looks, "submit": submits or [], "cancel": cancels or []}
+        self._takes = takes
+        self.requests: list[tuple[float, str, Any]] = []
+        self.finished: list[str] = []
+
+    def count(self, kind: str) -> int:
+        return sum(1 for _, asked, _ in self.requests if asked == kind)
+
+    def times(self, kind: str) -> list[float]:
+        return [at for at, asked, _ in self.requests if asked == kind]
+
+    def bodies(self, kind: str) -> list[Any]:
+        return [body for _, asked, body in self.requests if asked == kind]
+
+    async def send(self, request: Request) -> Response:
+        kind = "look" if request.method == "GET" else "cancel" if request.path.endswith("/cancel") else "submit"
+        body = None if request.body is None else json.loads(request.body)
+        self.requests.append((anyio.current_time(), kind, body))
+        await anyio.sleep(self._takes)
+        answers = self._answers[kind]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.finished.append(kind)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer() if callable(answer) else answer
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Scene:
+    """The connection that a watcher is given."""
+
+    def __init__(self, transport: ScriptedTransport) -> None:
+        self.transport = transport
+        self.dialect = ThreadRun()
+        self.ref = self.dialect.ref("thread_1", "run_1")
+        self.messages: list[list[Message]] = []
+
+    async def answer(self, ref: RunRef) -> list[Message]:
+        return self.messages.pop(0) if self.messages else []
+
+
+def scene(*looks: Scripted, **more: Any) -> Scene:
+    return Scene(ScriptedTransport(list(looks), **more))
