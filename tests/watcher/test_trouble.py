@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import anyio
 import pytest
@@ -289,7 +290,8 @@ async def test_a_watcher_watches_once() -> None:
 async def test_the_arguments_must_name_a_run() -> None:
     stage = scene(ok("queued"))
     run = decode(str(run_body("queued", thread_id="")).replace("'", '"').encode(), Run)
-    for arguments in ({}, {"run_id": "run_1"}, {"thread_id": "..", "run_id": "run_1"}, {"run": run}):
+    wrong: list[dict[str, Any]] = [{}, {"run_id": "run_1"}, {"thread_id": "..", "run_id": "run_1"}, {"run": run}]
+    for arguments in wrong:
         with pytest.raises(ValueError, match=r"thread_id|no id"):
             RunWatcher(stage, **arguments)
     with pytest.raises(ValueError, match="timeout"):
