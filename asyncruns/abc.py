@@ -86,10 +86,13 @@ class Connection(Protocol[R]):
     @property
     def transport(self) -> Transport:
         """Sends each request once: the watch has its own patience."""
+        ...
 
     @property
     def dialect(self) -> Dialect[R]:
         """Speaks the server's language."""
+        ...
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch what a run said, oldest first."""
+        ...

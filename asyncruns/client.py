@@ -29,7 +29,7 @@ from asyncruns.wire import FunctionTool, Message, Run
 if TYPE_CHECKING:
     import aiohttp
 
-log = logging.getLogger("asyncruns.client")
+log: Final = logging.getLogger("asyncruns.client")
 
 PAGE_SIZE: Final = 100
 _ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
@@ -93,12 +93,12 @@ class Client:
             ssl=ssl,
         )
         host = urlsplit(transport.base_url).hostname or ""
-        self.base_url = transport.base_url
+        self.base_url: str = transport.base_url
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
-        self.assistants = Assistants(retrying, host)
-        self.threads = Threads(self, retrying, host)
+        self.assistants: Assistants = Assistants(retrying, host)
+        self.threads: Threads = Threads(self, retrying, host)
 
     @classmethod
     def from_env(cls, **options: Any) -> Client:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import email.utils
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
@@ -48,17 +49,21 @@ class Response(Struct, frozen=True):
         headers: Finds names in lower case.
         body: Complete and decompressed.
         attempts: What came of earlier tries of the same request, for messages.
+        redact: Takes the credentials out of a body that is to be shown; None where there is nothing to take out. The
+            body of an error answer has gone through it already.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     attempts: tuple[str, ...] = ()
+    redact: Callable[[bytes], bytes] | None = None
 
 
 # Paths
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SHOWN_ID_CHARACTERS: Final = 80
 
 
 def join_path(*segments: str) -> str:
@@ -68,19 +73,28 @@ def join_path(*segments: str) -> str:
         InvalidRequestError: A segment is empty, no text, or would be taken for a step in the path (`.`, `..`, also
             encoded or inside): URL libraries and proxies resolve those, quoted or not.
     """
-    return "/" + "/".join(segment if _PLAIN_ID.fullmatch(segment) else _quoted(segment) for segment in segments)
+    return "/" + "/".join(
+        [segment if _is_plain(segment) else _quoted(segments, place) for place, segment in enumerate(segments)]
+    )
 
 
-def _quoted(segment: str) -> str:
+def _is_plain(segment: object) -> bool:
+    return isinstance(segment, str) and _PLAIN_ID.fullmatch(segment) is not None
+
+
+def _quoted(segments: tuple[str, ...], place: int) -> str:
+    segment = segments[place]
+    name = f"{segments[place - 1].removesuffix('s')}_id" if place else "id"  # /threads/{thread_id}/runs/{run_id}
+    require_id(name, segment)
     decoded = segment
     while (once_more := unquote(decoded)) != decoded:
         decoded = once_more
     if not decoded.strip() or not {".", ".."}.isdisjoint(re.split(r"[/\\]", decoded)):
-        raise InvalidRequestError(f"{segment!r} is no id: an id may not be empty, nor a step in a path")
+        raise InvalidRequestError(f"{name} {_shown(segment)} is no id: it may not be empty, nor a step in a path")
     try:
         return quote(segment, safe="")
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"{segment!r} is no id: it can't be encoded as UTF-8") from error
+        raise InvalidRequestError(f"{name} {_shown(segment)} is no id: it can't be encoded as UTF-8") from error
 
 
 def require_id(name: str, value: object) -> None:
@@ -90,7 +104,12 @@ def require_id(name: str, value: object) -> None:
         InvalidRequestError: It is not; the message names the parameter.
     """
     if not isinstance(value, str) or not value.strip():
-        raise InvalidRequestError(f"{name} must be a non-empty string, got {value!r}")
+        raise InvalidRequestError(f"{name} must be a non-empty string, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_ID_CHARACTERS else text[:_SHOWN_ID_CHARACTERS] + "..."
 
 
 # Headers
@@ -143,7 +162,9 @@ def _number(text: str | None) -> float | None:
 @lru_cache(maxsize=64)  # a date changes once a second, and thousands of answers carry the same
 def _http_date(text: str) -> float | None:
     try:
-        return email.utils.parsedate_to_datetime(text).timestamp()
+        date = email.utils.parsedate_to_datetime(text)
+        # One without a zone, such as asctime's, is in UTC (RFC 9110, 5.6.7), and not in the zone of this machine.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 

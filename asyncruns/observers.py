@@ -15,7 +15,7 @@ from asyncruns.outcome import AnyOutcome, NeedsCaller
 
 R = TypeVar("R")
 
-log = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watcher")
 
 COALESCE_ABOVE: Final = 256  # so many unread events, then a new status takes the place of the last
 
@@ -29,7 +29,7 @@ class Ended(Generic[R]):
     __match_args__ = ("outcome",)
 
     def __init__(self, outcome: AnyOutcome[R]) -> None:
-        self.outcome = outcome
+        self.outcome: AnyOutcome[R] = outcome
 
     @property
     def status(self) -> str:

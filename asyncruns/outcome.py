@@ -147,7 +147,7 @@ class Failed(Outcome[R]):
     """The run failed; `error` says why."""
 
     run: R
-    raises = RunFailedError
+    raises: ClassVar[type[RunError]] = RunFailedError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Cancelled(Outcome[R]):
     """The run was cancelled, by us (`cancel_requested`) or by another."""
 
     run: R
-    raises = RunCancelledError
+    raises: ClassVar[type[RunError]] = RunCancelledError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Expired(Outcome[R]):
     """The run expired at the server."""
 
     run: R
-    raises = RunExpiredError
+    raises: ClassVar[type[RunError]] = RunExpiredError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ class Incomplete(Outcome[R]):
     """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
 
     run: R
-    raises = RunIncompleteError
+    raises: ClassVar[type[RunError]] = RunIncompleteError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,14 +182,14 @@ class NeedsCaller(Outcome[R]):
     """
 
     run: R
-    raises = RunNeedsCallerError
+    raises: ClassVar[type[RunError]] = RunNeedsCallerError
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaveUp(Outcome[R]):
     """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server."""
 
-    raises = WatchGaveUpError
+    raises: ClassVar[type[RunError]] = WatchGaveUpError
 
 
 AnyOutcome = Completed[R] | Failed[R] | Cancelled[R] | Expired[R] | Incomplete[R] | NeedsCaller[R] | GaveUp[R]

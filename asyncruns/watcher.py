@@ -118,7 +118,9 @@ class RunWatcher(Generic[R]):
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
         self._connection = connection
-        self.ref = connection.dialect.identify(run, {name: id_ for name, id_ in given.items() if id_ is not None})
+        self.ref: RunRef = connection.dialect.identify(
+            run, {name: id_ for name, id_ in given.items() if id_ is not None}
+        )
         self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         _check_timeout(timeout)
         policy = Policy(timeout=timeout, max_outage=max_outage, cadence=cadence or Cadence.hinted())
@@ -137,7 +139,7 @@ class RunWatcher(Generic[R]):
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
-        self.polls = 0
+        self.polls: int = 0
         self.outcome: AnyOutcome[R] | None = None
 
     # The public side
@@ -394,6 +396,7 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
     Raises:
         InvalidRequestError: They have another form.
     """
+    pairs: list[tuple[Any, Any]]
     if isinstance(outputs, Mapping):
         pairs = list(outputs.items())
     else:

@@ -1,0 +1,75 @@
+"""The command `asyncruns`: a demonstration, a watch from the shell, and a server to try things on.
+
+Each command is imported when it is called for, so that `--help` and `--version` are quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from asyncruns.cli.options import make_parser
+from asyncruns.cli.output import complain
+from asyncruns.cli.process import BROKEN_PIPE, INTERRUPTED, USAGE, lone_error
+from asyncruns.errors import AsyncRunsError, ConfigurationError, InvalidRequestError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code.
+
+    Args:
+        arguments: What follows the program's name; by default what it was started with.
+
+    Raises:
+        SystemExit: From the parser: after help (0), or for wrong usage (2).
+    """
+    # Texts of servers have characters that a terminal of another encoding lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        code = _perform(arguments)
+        sys.stdout.flush()  # here, so that a reader that has gone is noticed here
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        match lone_error(error):
+            case BrokenPipeError():
+                _drop_stdout()
+                return BROKEN_PIPE
+            case ConfigurationError() | InvalidRequestError() as lone:
+                complain(str(lone))
+                return USAGE
+            case AsyncRunsError() as lone:
+                complain(str(lone))
+                return 1
+            case _:
+                raise
+    return code
+
+
+def _perform(arguments: Sequence[str] | None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    match options.command:
+        case "demo":
+            from asyncruns.cli.demo import main as demo
+
+            return demo(options)
+        case "watch":
+            from asyncruns.cli.watch import main as watch
+
+            return watch(options)
+        case "emulate":
+            from asyncruns.cli.emulate import main as emulate
+
+            return emulate(options)
+        case _:
+            parser.print_help()
+            return USAGE
+
+
+def _drop_stdout() -> None:
+    """Send what is left to nowhere: the interpreter flushes stdout at its exit, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

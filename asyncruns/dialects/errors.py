@@ -87,14 +87,15 @@ def _next_step(response: Response, host: str) -> str:
 def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:
     """Give the exception for a good status over a body that is not one of this API."""
     said_id = request_id(response.headers)
+    body = response.body if response.redact is None else response.redact(response.body)
     kind = response.headers.get("content-type", "no content type")
     suffix = f" (request id {said_id})" if said_id else ""
     return APIResponseValidationError(
         f"{request.method} {request.path} answered {response.status} with a body that is not of this API "
-        f"({cause}; {kind}): {shown(response.body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
+        f"({cause}; {kind}): {shown(body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
         "base URL end where the API begins?",
         status=response.status,
-        body=response.body,
+        body=body,
         request_id=said_id,
         method=request.method,
         path=request.path,

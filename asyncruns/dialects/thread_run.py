@@ -51,6 +51,7 @@ _PROSE: Final = (
     (re.compile(r"already has an active run ([^\s.]+)", re.I), RefusalKind.BUSY),
     (re.compile(r"while a run ([^\s.]+) is active", re.I), RefusalKind.BUSY),
 )
+_QUOTA: Final = re.compile(r"insufficient_quota|exceeded your (?:current|monthly|usage) quota", re.I)
 _STATUSES: Final[Mapping[int, RefusalKind]] = {
     401: RefusalKind.UNAUTHORIZED,
     403: RefusalKind.UNAUTHORIZED,
@@ -121,7 +122,7 @@ class ThreadRun(Dialect[Run]):
         kind = _STATUSES.get(response.status)
         if kind is None:
             kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
-        if kind is RefusalKind.THROTTLED and "insufficient_quota" in (error.code, error.type):
+        if kind is RefusalKind.THROTTLED and _QUOTA.search(f"{error.code} {error.type} {error.message}"):
             kind = RefusalKind.QUOTA_SPENT
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():

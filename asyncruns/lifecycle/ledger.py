@@ -49,10 +49,10 @@ class Round:
     __slots__ = ("at", "calls", "resends", "stage", "unanswered")
 
     def __init__(self, calls: tuple[Call, ...]) -> None:
-        self.calls = calls
-        self.stage = Stage.OPEN
-        self.at = 0.0  # when the stage became SENT or UNSURE
-        self.resends = 0
+        self.calls: tuple[Call, ...] = calls
+        self.stage: Stage = Stage.OPEN
+        self.at: float = 0.0  # when the stage became SENT or UNSURE
+        self.resends: int = 0
         self.unanswered: set[str] = set()  # ids that nobody here answers
 
     def move(self, stage: Stage, now: float) -> None:

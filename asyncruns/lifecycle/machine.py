@@ -72,9 +72,9 @@ class RunLifecycle:
         self._resend_at = math.inf
         self._cancel_at = math.inf
         self._cancel_tries = 0
-        self.state = State.POLLING
+        self.state: State = State.POLLING
         self.snapshot: AnySnapshot | None = None
-        self.cancel_requested = False
+        self.cancel_requested: bool = False
         self.end: End | None = None
 
     def receive(self, event: ev.Event) -> list[Command]:

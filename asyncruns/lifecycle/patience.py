@@ -60,13 +60,13 @@ class Patience:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self.started = 0.0  # until the watch begins
+        self.started: float = 0.0  # until the watch begins
         self.expiry: float | None = None
-        self.tools_deadline = math.inf  # when calls must be answered for the run to live
-        self.looks = 0
-        self.failures = 0
+        self.tools_deadline: float = math.inf  # when calls must be answered for the run to live
+        self.looks: int = 0
+        self.failures: int = 0
         self.outage_since: float | None = None
-        self.connectivity = Connectivity.HEALTHY
+        self.connectivity: Connectivity = Connectivity.HEALTHY
         self.final_until: float | None = None
 
     def learn(self, snapshot: AnySnapshot, now: float) -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from asyncruns.abc import Transport
 from asyncruns.dialects.errors import bad_answer, status_error
+from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, join_path, query_of
 from asyncruns.wire import Page, decode, encode
 from asyncruns.wire.codec import present
@@ -41,7 +42,7 @@ class Resource:
             raise bad_answer(request, response, error) from error
 
     async def _post(self, type_: type[T], *segments: str, body: Mapping[str, Any] | None = None) -> T:
-        data = None if body is None else encode(present(body))
+        data = None if body is None else json_body(body)
         return await self._send(Request("POST", join_path(*segments), body=data), type_)
 
     async def _delete(self, type_: type[T], *segments: str) -> T:
@@ -56,6 +57,18 @@ class Resource:
             return await self._send(Request("GET", path, query_of(given.items())), page)
 
         return PageCall(fetch, backwards=parameters.get("before") is not None)
+
+
+def json_body(fields: Mapping[str, Any]) -> bytes:
+    """Encode what was given of some fields.
+
+    Raises:
+        InvalidRequestError: There is no JSON for something in it.
+    """
+    try:
+        return encode(present(fields))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"The parameters can't be written as JSON: {error}") from error
 
 
 class PageCall(Generic[T]):
@@ -75,16 +88,19 @@ class PageCall(Generic[T]):
 
     async def __aiter__(self) -> AsyncIterator[T]:
         after: str | None = None
-        seen: set[str] = set()
+        seen: set[str | None] = set()
         while True:
             page: Page[T] = await self._fetch(after)
-            fresh = [item for item in page.data if getattr(item, "id", None) not in seen]
-            for item in fresh:
-                yield item
-            seen.update(item_id for item in fresh if isinstance(item_id := getattr(item, "id", None), str))
+            is_news = False
+            for item in page.data:
+                item_id = getattr(item, "id", None)
+                if item_id not in seen:
+                    seen.add(item_id)
+                    is_news = True
+                    yield item
             # With `before`, "more" lies the other way, and there is no cursor that leads there.
-            if not page.has_more or not fresh or self._backwards:
+            if not page.has_more or not is_news or self._backwards:
                 return
             after = page.last_id or getattr(page.data[-1], "id", None)
-            if after is None:
+            if not after:
                 return

@@ -10,11 +10,10 @@ from msgspec import UNSET
 from asyncruns.abc import Connection
 from asyncruns.http import Request, join_path, query_of
 from asyncruns.outcome import AnyOutcome
-from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.base import PageCall, Resource, json_body
 from asyncruns.resources.steps import Steps
 from asyncruns.watcher import RunWatcher, WatchOptions
-from asyncruns.wire import Maybe, Run, encode
-from asyncruns.wire.codec import present
+from asyncruns.wire import Maybe, Run
 
 
 class ToolOutput(TypedDict):
@@ -69,7 +68,7 @@ class Runs(Resource):
     def __init__(self, connection: Connection[Run], transport: Any, host: str = "") -> None:
         super().__init__(transport, host)
         self._connection = connection
-        self.steps = Steps(transport, host)
+        self.steps: Steps = Steps(transport, host)
 
     async def create(
         self,
@@ -93,7 +92,7 @@ class Runs(Resource):
             BadRequestError: Another run on the thread is active, or the server refused a parameter.
             APIError: There was no answer; after a timeout or a dropped connection, the run may exist.
         """
-        body = encode(present({"assistant_id": assistant_id, **parameters}))
+        body = json_body({"assistant_id": assistant_id, **parameters})
         path = join_path("threads", thread_id, "runs")
         return await self._send(Request("POST", path, query_of([("include", include)]), body), Run)
 

@@ -20,8 +20,8 @@ class Threads(Resource):
 
     def __init__(self, connection: Connection[Run], transport: Transport, host: str = "") -> None:
         super().__init__(transport, host)
-        self.messages = Messages(transport, host)
-        self.runs = Runs(connection, transport, host)
+        self.messages: Messages = Messages(transport, host)
+        self.runs: Runs = Runs(connection, transport, host)
 
     async def create(
         self,

@@ -63,7 +63,7 @@ class Signature:
             forbid_unknown_fields=True,
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct)
-        self.schema = _schema(struct, parameters)
+        self.schema: Schema = _schema(struct, parameters)
         if strict:
             _make_strict(tool, self.schema)
 

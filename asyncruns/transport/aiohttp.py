@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl as ssl_module
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from asyncruns.abc import Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from asyncruns.http import Query, Request, Response
-from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
+from asyncruns.transport.auth import SECRET_NAME, Auth, Headers, NoAuth, check_header
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
 KEEPALIVE_S: Final = 75.0  # aiohttp's 15 s is shorter than the pauses of a patient watch
 _SHORTEST_SECRET: Final = 4  # a shorter one would blot out half of every text
+_SHORTEST_ANYWHERE: Final = 12  # a shorter one, such as "test", is only taken out where it stands as a word
+_SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
 # The connection was never made, so the request did not leave.
-_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+_NOT_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,  # the proxy refused to connect
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
 
 
 class AiohttpTransport(Transport):
@@ -54,12 +63,14 @@ class AiohttpTransport(Transport):
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
     ) -> None:
-        self.base_url = check_base_url(base_url)
+        self.base_url: str = check_base_url(base_url)
         self._auth = NoAuth() if auth is None else auth
         for name, value in (headers or {}).items():
             check_header(name, value)
         self._own_headers = {"Accept": "application/json", **(headers or {})}
         self._query: Query = tuple((query or {}).items())
+        if request_timeout is not None and not request_timeout > 0:
+            raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
         self._timeout = _timeout(request_timeout)
         self._session = session
         self._owns_session = session is None
@@ -67,19 +78,34 @@ class AiohttpTransport(Transport):
         self._proxy = proxy
         self._trust_env = trust_env
         self._ssl = ssl
+        constants = chain((headers or {}).items(), self._query, _passwords(proxy))
+        self._secrets = tuple(str(value) for name, value in constants if SECRET_NAME.search(name))
         self._signed: tuple[Headers, CIMultiDict[str]] | None = None
 
     async def send(self, request: Request) -> Response:
         signature = self._auth.ready()
         if signature is None:
-            signature = await self._auth.refresh()
+            signature = await self._refresh(request)
         response = await self._send_signed(request, signature or {})
         if response.status in (401, 403):
             # The server did nothing, so any request may be sent again.
-            fresh = await self._auth.refresh(rejected=signature)
+            fresh = await self._refresh(request, rejected=signature)
             if fresh is not None:
                 response = await self._send_signed(request, fresh)
         return response
+
+    async def _refresh(self, request: Request, rejected: Headers | None = None) -> Headers | None:
+        seconds = self._timeout.total if request.timeout is None else request.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._auth.refresh(rejected)
+        except TimeoutError as error:
+            raise APITimeoutError(
+                f"The credential gave no token in {seconds} s; nothing was sent",
+                sent=False,
+                method=request.method,
+                path=request.path,
+            ) from error
 
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
         session = self._session
@@ -98,6 +124,7 @@ class AiohttpTransport(Transport):
                 data=request.body,
                 timeout=self._timeout if request.timeout is None else _timeout(request.timeout),
                 allow_redirects=False,
+                raise_for_status=False,  # a borrowed session may have it set
                 **options,
             )
             try:
@@ -106,10 +133,16 @@ class AiohttpTransport(Transport):
                 answer.close()
                 raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from error
-        if answer.status >= 400:
-            body = self._redacted(body)
-        return Response(answer.status, answer.headers, body)
+            raise self._no_answer(request, error) from self._showable(error)
+        except (ValueError, RuntimeError) as error:  # such as a closed session, or two sources of credentials
+            raise ConfigurationError(
+                f"The request could not be made: {self._redacted_text(str(error))}. Check session=, proxy= and, with "
+                "trust_env=True, .netrc"
+            ) from self._showable(error)
+        if answer.status < 300:
+            return Response(answer.status, answer.headers, body, redact=self._redacted)
+        headers = CIMultiDict((name, self._redacted_text(value)) for name, value in answer.headers.items())
+        return Response(answer.status, CIMultiDictProxy(headers), self._redacted(body))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -132,10 +165,11 @@ class AiohttpTransport(Transport):
         if self._signed is None or self._signed[0] is not signature:
             self._signed = (signature, CIMultiDict({**self._own_headers, **signature}))
         signed = self._signed[1]
-        if request.body is None and not request.headers:
+        is_post = request.method == "POST"  # aiohttp calls a POST without a body an octet-stream
+        if not is_post and not request.headers:
             return signed
         headers = signed.copy()
-        if request.body is not None:
+        if is_post:
             headers["Content-Type"] = "application/json"
         headers.update(request.headers)
         return headers
@@ -151,7 +185,7 @@ class AiohttpTransport(Transport):
                 method=request.method,
                 path=request.path,
             )
-        detail = self._redacted(f"{type(error).__name__}: {error}".encode()).decode()
+        detail = self._redacted_text(f"{type(error).__name__}: {error}")
         return APIConnectionError(
             f"No answer to {what} ({detail}). {_SENT if sent else _NOTHING_SENT}",
             sent=sent,
@@ -161,15 +195,24 @@ class AiohttpTransport(Transport):
 
     def _redacted(self, text: bytes) -> bytes:
         """Take out our credentials: servers echo them in their error texts."""
-        for secret in self._auth.secrets():
-            if len(secret) >= _SHORTEST_SECRET:
+        for secret in (*self._auth.secrets(), *self._secrets):
+            if len(secret) >= _SHORTEST_ANYWHERE:
                 text = text.replace(secret.encode(), b"***")
+            elif len(secret) >= _SHORTEST_SECRET:
+                text = re.sub(rb"(?<![\w-])" + re.escape(secret.encode()) + rb"(?![\w-])", b"***", text)
         return text
+
+    def _redacted_text(self, text: str) -> str:
+        return self._redacted(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+
+    def _showable(self, error: BaseException) -> BaseException | None:
+        """Give the error, to be chained, unless a traceback would show a credential with it."""
+        return error if self._redacted_text(str(error)) == str(error) else None
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._owns_session and self._session is not None:
-            session, self._session = self._session, None
+        session, self._session = self._session, None
+        if session is not None and self._owns_session:
             await session.close()
 
     def __repr__(self) -> str:
@@ -181,7 +224,17 @@ _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the netwo
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT_S)
+    total = None if seconds is None else max(seconds, _SHORTEST_TIMEOUT_S)
+    return aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT_S)
+
+
+def _passwords(proxy: str | None) -> list[tuple[str, str]]:
+    try:
+        password = proxy and urlsplit(proxy).password
+    except ValueError:
+        raise ConfigurationError("proxy is no URL; give one such as http://proxy.example:3128") from None
+    # As it is written, and as it is meant.
+    return [("password", text) for text in {password, unquote(password)}] if password else []
 
 
 def check_base_url(base_url: str) -> str:
@@ -199,9 +252,13 @@ def check_base_url(base_url: str) -> str:
     if has_login:
         raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError(f"base_url must be an absolute URL such as https://host.example/v1, got {base_url!r}")
+        # Not shown, for it may be the key, given in the URL's place.
+        raise ConfigurationError("base_url must be an absolute URL such as https://host.example/v1")
     if parts.query or parts.fragment:
         raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
     if any(character.isspace() or ord(character) < 32 for character in base_url):
         raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
-    return str(URL(base_url)).rstrip("/")
+    try:
+        return str(URL(base_url)).rstrip("/")
+    except ValueError as error:
+        raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error

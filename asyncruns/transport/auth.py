@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
+import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import anyio
 import anyio.to_thread
 
 from asyncruns.errors import APIConnectionError, ConfigurationError
-from asyncruns.wire import encode
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
 REFRESH_LEAD_S: Final = 300.0  # before the expiry, or a fifth of the lifetime where that is shorter
 TOKEN_HOLD_S: Final = 60.0  # for a token whose lifetime nobody tells
 REFRESH_PAUSE_S: Final = 10.0  # between tries while the old token still holds
+
+# What a header, a query parameter or a setting is called when it holds a credential.
+SECRET_NAME: Final = re.compile(r"auth|cookie|key|passw|secret|signature|token|^sig$", re.I)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 
 Headers = Mapping[str, str]
 
@@ -88,10 +93,12 @@ class AccessToken(Protocol):
     @property
     def token(self) -> str:
         """The token itself."""
+        ...
 
     @property
     def expires_on(self) -> float:
         """When it expires."""
+        ...
 
 
 class TokenCredential(Protocol):
@@ -99,6 +106,7 @@ class TokenCredential(Protocol):
 
     def get_token(self, *scopes: str) -> Any:
         """Give an `AccessToken`, or an awaitable of one."""
+        ...
 
 
 class BearerAuth(Auth):
@@ -117,13 +125,14 @@ class BearerAuth(Auth):
         self, token: str | Callable[[], Awaitable[str | AccessToken]] | TokenCredential, *, scope: str = AZURE_SCOPE
     ) -> None:
         self._headers: Headers | None = None
-        self._token = ""
+        self._tokens: tuple[str, ...] = ()
         self._fetch: Callable[[], Awaitable[Any]] | None = None
         self._refresh_at = math.inf
         self._expires_at = math.inf
         self._lock: anyio.Lock | None = None
+        self._failures = 0
+        self._failure: Exception | None = None
         if isinstance(token, str):
-            _require_text("token", token)
             self._accept(token)
         elif (get_token := getattr(token, "get_token", None)) is not None:
             self._fetch = lambda: _get_token(get_token, scope)
@@ -142,18 +151,20 @@ class BearerAuth(Auth):
             return None
         if self._lock is None:
             self._lock = anyio.Lock()
+        failures = self._failures
         async with self._lock:
             headers = self.ready()
             if headers is not None and headers is not rejected:
                 return headers  # another waiter was here before
+            if self._failure is not None and self._failures != failures:
+                raise _no_token(self._failure) from self._failure  # likewise, and in vain
             loop = asyncio.get_running_loop()
             try:
                 self._keep(await self._fetch(), loop.time())
             except Exception as error:
                 if rejected is not None or loop.time() >= self._expires_at or self._headers is None:
-                    raise APIConnectionError(
-                        f"The credential gave no token ({type(error).__name__}); nothing was sent", sent=False
-                    ) from error
+                    self._failures, self._failure = self._failures + 1, error
+                    raise _no_token(error) from error
                 self._refresh_at = loop.time() + REFRESH_PAUSE_S
             return self._headers
 
@@ -169,12 +180,19 @@ class BearerAuth(Auth):
         self._refresh_at = self._expires_at - min(REFRESH_LEAD_S, max(lifetime, 0.0) / 5)
 
     def _accept(self, token: str) -> None:
+        _require_text("token", token)
         headers = {"Authorization": f"Bearer {token}"}
         check_header("Authorization", headers["Authorization"])
-        self._token, self._headers = token, headers
+        self._headers = headers
+        # The one before, too: requests that were signed with it may still be answered.
+        self._tokens = (token, *self._tokens[:1])
 
     def secrets(self) -> tuple[str, ...]:
-        return (self._token,) if self._token else ()
+        return self._tokens
+
+
+def _no_token(error: Exception) -> APIConnectionError:
+    return APIConnectionError(f"The credential gave no token ({type(error).__name__}); nothing was sent", sent=False)
 
 
 async def _get_token(get_token: Callable[..., Any], scope: str) -> Any:
@@ -219,23 +237,48 @@ class PortkeyAuth(_ConstantAuth):
         headers = {
             "x-portkey-api-key": api_key,
             "x-portkey-virtual-key": virtual_key,
-            "x-portkey-config": config if config is None or isinstance(config, str) else encode(config).decode(),
+            "x-portkey-config": config if config is None or isinstance(config, str) else _header_json(config),
             "x-portkey-provider": provider,
             "Authorization": None if bearer is None else f"Bearer {bearer}",
             "x-portkey-custom-host": custom_host,
             "x-portkey-trace-id": trace_id,
-            "x-portkey-metadata": None if metadata is None else encode(metadata).decode(),
+            "x-portkey-metadata": None if metadata is None else _header_json(metadata),
         }
-        secrets = tuple(secret for secret in (api_key, virtual_key, bearer) if secret)
+        secrets = tuple(secret for secret in (api_key, virtual_key, bearer, *_secrets_in(config)) if secret)
         super().__init__({name: value for name, value in headers.items() if value is not None}, secrets)
 
 
-def check_header(name: str, value: str) -> None:
+def _header_json(value: Mapping[str, Any]) -> str:
+    """Give JSON text for a header: one line of ASCII."""
+    try:
+        return json.dumps(dict(value), separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"A config or metadata can't be written as JSON: {error}") from error
+
+
+def _secrets_in(config: object) -> Iterator[str]:
+    """Find the keys within a gateway config."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            if isinstance(value, str) and SECRET_NAME.search(str(name)):
+                yield value
+            else:
+                yield from _secrets_in(value)
+    elif isinstance(config, list | tuple):
+        for item in config:
+            yield from _secrets_in(item)
+
+
+def check_header(name: object, value: object) -> None:
     """Check that a header can be sent as it is.
 
     Raises:
         ConfigurationError: It can't; the message does not show the value, which may be a credential.
     """
+    if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        raise ConfigurationError("A header's name must be of letters, digits and hyphens")
+    if not isinstance(value, str):
+        raise ConfigurationError(f"The value for the header {name} must be a string, not a {type(value).__name__}")
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise ConfigurationError(
             f"The value for the header {name} has a line break or another control character in it; was it read from "

@@ -101,6 +101,7 @@ def _shown(result: Response | APIConnectionError) -> str:
 def _unwrap(result: Response | APIConnectionError, attempts: tuple[str, ...] = ()) -> Response:
     if isinstance(result, APIConnectionError):
         if attempts:
-            result.add_note(f"Earlier tries: {', '.join(attempts)}")
+            result.message += f" (try {len(attempts) + 1}, after {', '.join(attempts)})"
+            result.args = (result.message,)
         raise result
     return replace(result, attempts=attempts) if attempts else result

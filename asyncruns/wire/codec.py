@@ -9,12 +9,14 @@ watch, and the common case pays nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+import json
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
-from typing import Any, Final, TypeVar, Union, cast
+from typing import Annotated, Any, Final, TypeVar, Union, cast
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, inspect
+from msgspec import UNSET, Meta, Struct, UnsetType, inspect
 
 T = TypeVar("T")
 
@@ -22,12 +24,16 @@ Maybe = Union[T, None, UnsetType]  # noqa: UP007 - an alias with a type variable
 """A field that a server may leave out (UNSET) or send as null (None), which are two things; both are false."""
 
 UNKNOWN_TAG: Final = "asyncruns.unknown"
+_RAW: Final = "asyncruns.raw"  # only `encode` writes it: nothing that a server sends is taken for an `Unknown`
+
+JsonText = Annotated[str, Meta(extra={"is_json_text": True})]
+"""A field for JSON text. Lenient servers send the object itself, and a call must not lose its arguments to that."""
 
 
-class Unknown(Struct, frozen=True, tag_field="type", tag=UNKNOWN_TAG):
+class Unknown(Struct, frozen=True, tag_field="type", tag=UNKNOWN_TAG, rename={"raw": _RAW}):
     """An object of a type that this version does not name. `raw` is all that came."""
 
-    raw: dict[str, Any] = {}
+    raw: dict[str, Any]
 
     @property
     def type(self) -> str:
@@ -61,28 +67,42 @@ def decode(data: bytes, type: type[T]) -> T:
     found: T
     try:
         found = decoder(cast("Hashable", type)).decode(data)
-    except msgspec.ValidationError:
+    except (ValueError, RecursionError):  # msgspec's own are ValueErrors, and so is a UnicodeDecodeError
         found = _decode_openly(data, type)
     return found
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as JSON bytes; an `Unknown` is written as it came."""
+    """Encode a value as JSON bytes; an `Unknown` is written as it came.
+
+    Raises:
+        TypeError: There is no JSON for something in it.
+        ValueError: A text in it is no Unicode.
+    """
     data = _ENCODER.encode(value)
-    if UNKNOWN_TAG.encode() in data:
-        data = _ENCODER.encode(_unwrap(msgspec.to_builtins(value)))
+    if _RAW.encode() in data:
+        data = _ENCODER.encode(_unwrap(msgspec.json.decode(data)))
     return data
 
 
-_ENCODER: Final = msgspec.json.Encoder()
+def _plain(value: Any) -> Any:
+    """Give what stands for a mapping or an iterable that msgspec does not know, such as a generator."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"a {type(value).__qualname__} has no JSON")
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def _unwrap(node: Any) -> Any:
     if isinstance(node, dict):
-        if node.get("type") == UNKNOWN_TAG:
-            return node.get("raw", {})
+        if node.keys() == {"type", _RAW}:
+            return node[_RAW]
         return {key: _unwrap(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
+    if isinstance(node, list):
         return [_unwrap(value) for value in node]
     return node
 
@@ -92,10 +112,28 @@ def _unwrap(node: Any) -> Any:
 
 def _decode_openly(data: bytes, type_: Any) -> Any:
     try:
-        tree = msgspec.json.decode(data)
-    except UnicodeDecodeError as error:  # msgspec lets this one through
-        raise msgspec.DecodeError(f"JSON text is not UTF-8: {error}") from error
-    return msgspec.convert(_fit(tree, _shape(type_)), type_)
+        return msgspec.convert(_fit(_parse(data), _shape(type_)), type_)
+    except UnicodeDecodeError as error:  # msgspec lets these two through
+        raise msgspec.DecodeError("JSON text is not UTF-8") from error
+    except RecursionError as error:
+        raise msgspec.DecodeError("JSON is nested too deep") from error
+
+
+_HALF_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def _parse(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        if not _HALF_CHARACTER.search(data):
+            raise
+    # Servers that cut a text off within a character send half of it, which Python's own decoder takes.
+    try:
+        mended = json.dumps(json.loads(data), ensure_ascii=False).encode("utf-8", "replace")
+    except ValueError as error:
+        raise msgspec.DecodeError(f"JSON is malformed: {error}") from error
+    return msgspec.json.decode(mended)
 
 
 @cache
@@ -151,13 +189,19 @@ def _fit_tagged(value: dict[str, Any], structs: Mapping[str, inspect.StructType]
     if tag is None:
         # Untagged: an object of these unions carries its payload under the name of its tag.
         tag = next((name for name in structs if name in value), None)
-    member = structs.get(tag) if isinstance(tag, str) else None
+    member = structs.get(tag) if isinstance(tag, str) and tag != UNKNOWN_TAG else None
     if member is not None:
         try:
             return {**_fit_struct(value, member), "type": tag}
         except msgspec.ValidationError:
             pass
-    return {"type": UNKNOWN_TAG, "raw": value}
+    return {"type": UNKNOWN_TAG, _RAW: value}
+
+
+def _fit_metadata(value: Any, shape: inspect.Metadata) -> Any:
+    if isinstance(value, dict | list) and (shape.extra or {}).get("is_json_text"):
+        return encode(value).decode()
+    return _fit(value, shape.type)
 
 
 def _fit_int(value: Any, shape: inspect.IntType) -> Any:
@@ -184,6 +228,7 @@ _FITTERS: Final[Mapping[type[inspect.Type], Callable[[Any, Any], Any]]] = {
     inspect.StructType: _fit_struct,
     inspect.ListType: _fit_list,
     inspect.UnionType: _fit_union,
+    inspect.Metadata: _fit_metadata,
     inspect.IntType: _fit_int,
     **dict.fromkeys(
         (inspect.StrType, inspect.FloatType, inspect.BoolType, inspect.NoneType, inspect.DictType), _fit_leaf
@@ -192,7 +237,7 @@ _FITTERS: Final[Mapping[type[inspect.Type], Callable[[Any, Any], Any]]] = {
 
 
 def _shown(value: Any) -> str:
-    return repr(value)[:60]
+    return type(value).__name__  # not the value, which may hold a credential
 
 
 def present(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from msgspec import UNSET, Struct
 
-from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Unknown
 from asyncruns.wire.common import LastError, Metadata, Time, Tool, ToolResources, Usage
 
 # The statuses that are documented. The set is open: compare with these, and expect others.
@@ -25,7 +25,7 @@ class Function(Struct, frozen=True, kw_only=True, gc=False):
     """Which function the model calls, and with what: `arguments` is JSON text as the model wrote it, maybe broken."""
 
     name: str = ""
-    arguments: str = ""
+    arguments: JsonText = ""
 
 
 class RequiredActionFunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function", gc=False):

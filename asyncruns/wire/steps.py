@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET, Struct
 
-from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Unknown
 from asyncruns.wire.common import LastError, Metadata, Time, Usage
 
 
@@ -27,7 +27,7 @@ class StepFunction(Struct, frozen=True, kw_only=True, gc=False):
     """A call of the caller's function; `output` is null until it was submitted."""
 
     name: str = ""
-    arguments: str = ""
+    arguments: JsonText = ""
     output: Maybe[str] = UNSET
 
 

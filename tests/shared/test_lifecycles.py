@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
@@ -13,6 +14,7 @@ from replay_server import ReplayServer
 from asyncruns import (
     BadRequestError,
     BearerAuth,
+    Cadence,
     Call,
     Cancelled,
     Client,
@@ -36,6 +38,7 @@ REFUSED_SUBMIT: Final = next(each for each in LIFECYCLES if each.run_id == "run_
 
 ENDS: Final[Mapping[str, type[Any]]] = {"completed": Completed, "cancelled": Cancelled}
 TIMEOUT_S: Final = 60.0  # longer than any recording
+EXPIRY_AND_GRACE_S: Final = 600.0 + 60.0  # from the creation
 TICK_S: Final = 1.0  # what `Date` leaves out
 
 
@@ -176,12 +179,13 @@ async def test_outputs_of_a_handler_are_submitted_once_and_as_recorded(lifecycle
 async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry(lifecycle: Lifecycle) -> None:
     async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
         run = await created(client, lifecycle)
-        statuses, outcome = await watched(client, run, lifecycle, {})
+        async with asyncio.timeout(2 * EXPIRY_AND_GRACE_S):  # a watch that goes on for ever shall fail, not hang
+            statuses, outcome = await watched(client, run, lifecycle, {"cadence": Cadence.fixed(10.0)})
 
     assert tuple(statuses) == lifecycle.statuses
     check_end(outcome, lifecycle)
     # They expire ten minutes after they were created, and were looked at within two seconds of that.
-    assert 660 - 2 - TICK_S <= outcome.elapsed <= 660 + TICK_S
+    assert EXPIRY_AND_GRACE_S - 2 - TICK_S <= outcome.elapsed <= EXPIRY_AND_GRACE_S + TICK_S
 
 
 @by_name(LIFECYCLES)

@@ -22,10 +22,10 @@ class Store:
     """Everything that the server remembers."""
 
     def __init__(self, scenario: ScenarioSource) -> None:
-        self.ids = Ids()
-        self.assistants = Assistants(self.ids)
-        self.threads = Threads(self.ids)
-        self.runs = Runs(self.ids, self.assistants, self.threads, scenario)
+        self.ids: Ids = Ids()
+        self.assistants: Assistants = Assistants(self.ids)
+        self.threads: Threads = Threads(self.ids)
+        self.runs: Runs = Runs(self.ids, self.assistants, self.threads, scenario)
 
     def perform(self, method: str, path: str, query: Mapping[str, str], body: Body, now: float) -> Body:
         """Do what a request asks for and give the answer's body.

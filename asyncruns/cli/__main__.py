@@ -1,0 +1,10 @@
+"""`python -m asyncruns.cli`."""
+
+from __future__ import annotations
+
+import sys
+
+from asyncruns.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""`asyncruns emulate`: the emulator alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Final
+
+import anyio
+
+from asyncruns.cli.demo_runs import demo_scenario
+from asyncruns.cli.output import complain, say
+from asyncruns.cli.process import INTERRUPTED, TERMINATED, USAGE, run
+from asyncruns.testing import Emulator
+
+FORGET_EVERY_S: Final = 60.0
+
+
+def main(options: argparse.Namespace) -> int:
+    """Serve until Ctrl-C or SIGTERM, which are the right way to end it: 0."""
+    code = run(serve(options.host, options.port, options.api_key))
+    return 0 if code in (INTERRUPTED, TERMINATED) else code
+
+
+async def serve(host: str, port: int, api_key: str | None) -> int:
+    """Serve until cancelled; give an exit code if it cannot listen."""
+    # Runs of the demo are varied as in its own emulator; all others call each of their functions once.
+    emulator = Emulator(demo_scenario, host=host, port=port, api_key=api_key)
+    try:
+        await emulator.start()
+    except OSError as error:
+        complain(f"cannot listen on {host}:{port}: {_why(error)}")
+        return USAGE
+    try:
+        say(f"Serving on {emulator.base_url}")
+        key = "" if api_key is None else " --api-key ..."
+        say(f"Try: asyncruns demo --base-url {emulator.base_url}{key}    (Ctrl-C ends this)")
+        while True:
+            await anyio.sleep(FORGET_EVERY_S)
+            emulator.requests.clear()  # kept for tests; a server that runs for days has no use for them
+    finally:
+        with anyio.CancelScope(shield=True):
+            await emulator.stop()
+
+
+def _why(error: OSError) -> str:
+    # Errors of name resolution have negative numbers of their own, and texts that say it.
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror or error)

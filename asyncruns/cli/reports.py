@@ -1,0 +1,139 @@
+"""How `asyncruns watch` tells what it sees: lines for people, or JSON for programs."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from abc import ABC, abstractmethod
+from typing import Any, assert_never
+
+import msgspec
+
+from asyncruns.cli.ends import end_of
+from asyncruns.cli.output import complain, counted, on_one_line, printable, say
+from asyncruns.errors import RunError
+from asyncruns.lifecycle import (
+    ActionRequired,
+    Call,
+    CallAnswered,
+    CancelRefused,
+    ConnectivityChanged,
+    Notice,
+    OutputsSubmitted,
+    StatusChanged,
+)
+from asyncruns.outcome import AnyOutcome
+from asyncruns.wire import Run
+
+
+class Report(ABC):
+    """Takes what a watch reports."""
+
+    @abstractmethod
+    def notice(self, notice: Notice) -> None:
+        """Take one notice."""
+
+    @abstractmethod
+    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+        """Take the end.
+
+        Args:
+            outcome: How the watch ended.
+            text: The answer of a completed run.
+            trouble: Why there is no text, if it could not be fetched.
+        """
+
+
+class LineReport(Report):
+    """Lines: the time, the status, a note. How it stands with the server goes to stderr."""
+
+    def notice(self, notice: Notice) -> None:
+        match notice:
+            case StatusChanged():
+                self._line(notice.status)
+            case ActionRequired(calls=calls):
+                self._line("", f"{counted(len(calls), 'call')} to answer:")
+                for call in calls:
+                    self._line("", _shown(call))
+            case ConnectivityChanged():
+                cause = "" if notice.cause is None else f": {notice.cause}"
+                complain(f"connection {notice.connectivity.value}{cause}")
+            case CallAnswered() | OutputsSubmitted() | CancelRefused():
+                pass  # this watch answers nothing and cancels nothing
+            case _:
+                assert_never(notice)
+
+    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+        say(on_one_line(sentence(outcome)))
+        if trouble is not None:
+            complain(f"the answer could not be fetched: {trouble}")
+        if text:
+            # A terminal would obey control characters; a file gets the answer as it is.
+            say(printable(text) if sys.stdout.isatty() else text)
+
+    def _line(self, status: str, note: str = "") -> None:
+        now = datetime.datetime.now().astimezone()
+        say(f"{now:%H:%M:%S}  {on_one_line(status):<15}  {note}".rstrip())
+
+
+class JsonReport(Report):
+    """One JSON object per line, each with `at` (ISO 8601) and `event`: status, calls, connection, end."""
+
+    def notice(self, notice: Notice) -> None:
+        match notice:
+            case StatusChanged():
+                self._line(
+                    "status",
+                    status=notice.status,
+                    phase=notice.phase.value,
+                    previous=notice.previous,
+                    run=notice.run.id,
+                )
+            case ActionRequired(calls=calls):
+                self._line("calls", calls=[_call(call) for call in calls])
+            case ConnectivityChanged():
+                cause = None if notice.cause is None else str(notice.cause)
+                self._line("connection", state=notice.connectivity.value, cause=cause)
+            case CallAnswered() | OutputsSubmitted() | CancelRefused():
+                pass
+            case _:
+                assert_never(notice)
+
+    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+        self._line(
+            "end",
+            outcome=end_of(outcome).value,
+            status=outcome.status or None,
+            reason=outcome.reason.value if outcome.reason else None,
+            message=sentence(outcome),
+            error={"code": outcome.error.code, "message": outcome.error.message} if outcome.error else None,
+            calls=[_call(call) for call in outcome.calls],
+            looks=outcome.polls,
+            seconds=round(outcome.elapsed, 3),
+            text=text,
+            trouble=None if trouble is None else str(trouble),
+        )
+
+    def _line(self, event: str, **fields: Any) -> None:
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        say(msgspec.json.encode({"at": at, "event": event, **fields}).decode())
+
+
+def sentence(outcome: AnyOutcome[Run]) -> str:
+    """Say in one sentence how a watch ended."""
+    try:
+        outcome.unwrap()
+    except RunError as error:
+        return str(error)
+    return (
+        f"The run {outcome.ref} is {outcome.status} after {outcome.elapsed:.1f} s and {counted(outcome.polls, 'look')}"
+    )
+
+
+def _shown(call: Call) -> str:
+    what = f"{call.name}({call.arguments})" if call.name else call.type
+    return on_one_line(f"{what}  {call.id}")
+
+
+def _call(call: Call) -> dict[str, str]:
+    return {"id": call.id, "name": call.name, "arguments": call.arguments, "type": call.type}

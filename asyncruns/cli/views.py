@@ -1,0 +1,37 @@
+"""How the demo is shown: as lines here, as a live table in `table.py`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from asyncruns.cli.board import Board, Row
+from asyncruns.cli.output import on_one_line, say
+
+
+class View(Protocol):
+    """Shows a board."""
+
+    def changed(self, row: Row) -> None:
+        """Take note that a row has a new status."""
+        ...
+
+    async def show(self, board: Board) -> None:
+        """Show the board until cancelled, or not at all."""
+        ...
+
+
+class PlainView:
+    """One line for each status of each run."""
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+
+    def changed(self, row: Row) -> None:
+        """Print the row."""
+        seconds = self._board.seconds if self._board else 0.0
+        result = on_one_line(row.result) if row.over else ""
+        say(f"{seconds:7.2f} s  {row.run_id or '-':<28}  {row.assistant:<7}  {row.status:<15}  {result}".rstrip())
+
+    async def show(self, board: Board) -> None:
+        """Take the beginning of time from the board."""
+        self._board = board

@@ -1,0 +1,83 @@
+"""`asyncruns watch`: one run, from the shell."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import UNSET, UnsetType
+
+from asyncruns.cli.connect import connect
+from asyncruns.cli.ends import end_of
+from asyncruns.cli.process import run
+from asyncruns.cli.reports import JsonReport, LineReport, Report
+from asyncruns.client import Client
+from asyncruns.errors import AsyncRunsError
+from asyncruns.lifecycle import EndKind
+from asyncruns.observers import Ended
+from asyncruns.outcome import Completed
+from asyncruns.watcher import RunWatcher
+
+EXIT_CODES: Final[Mapping[EndKind, int]] = {
+    EndKind.COMPLETED: 0,
+    EndKind.FAILED: 1,
+    EndKind.CANCELLED: 3,
+    EndKind.EXPIRED: 4,
+    EndKind.INCOMPLETE: 5,
+    EndKind.NEEDS_CALLER: 6,
+    EndKind.GAVE_UP: 7,
+}
+
+
+def main(options: argparse.Namespace) -> int:
+    """Watch the run; the exit code says how it ended."""
+    client = connect(
+        options.base_url,
+        options.api_key,
+        auth_header=options.auth_header,
+        headers=dict(options.header),
+        default_query=dict(options.query),
+        version=None if options.version == "none" else options.version,
+    )
+    return run(
+        watch(
+            client,
+            options.thread_id,
+            options.run_id,
+            JsonReport() if options.json else LineReport(),
+            timeout=UNSET if options.timeout is None else options.timeout,
+            max_outage=options.max_outage,
+        )
+    )
+
+
+async def watch(
+    client: Client,
+    thread_id: str,
+    run_id: str,
+    report: Report,
+    *,
+    timeout: float | UnsetType | None = UNSET,
+    max_outage: float | None = None,
+) -> int:
+    """Watch a run, report it, and give the exit code. Closes the client. Safe to cancel: the run goes on.
+
+    Raises:
+        InvalidRequestError: The ids cannot be ids.
+    """
+    async with client:
+        watcher = RunWatcher(client, thread_id=thread_id, run_id=run_id, timeout=timeout, max_outage=max_outage)
+        async with watcher:
+            async for event in watcher:
+                if not isinstance(event, Ended):
+                    report.notice(event)
+            outcome = await watcher.wait()
+        text, trouble = None, None
+        if isinstance(outcome, Completed):
+            try:
+                text = await outcome.text()
+            except AsyncRunsError as error:  # the run is completed all the same
+                trouble = error
+        report.end(outcome, text, trouble)
+        return EXIT_CODES[end_of(outcome)]
