@@ -44,7 +44,7 @@ _WHY: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome(Generic[R]):
     """How a watch ended.
 
@@ -108,6 +108,11 @@ class Outcome(Generic[R]):
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
+    def __repr__(self) -> str:
+        why = "" if self.reason is None else f", {self.reason.value}"
+        seen = f"{self.status or 'not seen'}{why}, {self.polls} polls, {self.elapsed:.1f} s"
+        return f"<{type(self).__name__} {self.ref} {seen}>"
+
     def _message(self) -> str:
         what = f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}"
         if self.reason is not None:
@@ -117,7 +122,7 @@ class Outcome(Generic[R]):
         return what if self.cause is None else f"{what}. Cause: {self.cause}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Completed(Outcome[R]):
     """The run is completed."""
 
@@ -142,7 +147,7 @@ class Completed(Outcome[R]):
         return await self.connection.answer(self.ref)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Failed(Outcome[R]):
     """The run failed; `error` says why."""
 
@@ -150,7 +155,7 @@ class Failed(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunFailedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Cancelled(Outcome[R]):
     """The run was cancelled, by us (`cancel_requested`) or by another."""
 
@@ -158,7 +163,7 @@ class Cancelled(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunCancelledError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Expired(Outcome[R]):
     """The run expired at the server."""
 
@@ -166,7 +171,7 @@ class Expired(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunExpiredError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Incomplete(Outcome[R]):
     """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
 
@@ -174,7 +179,7 @@ class Incomplete(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunIncompleteError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class NeedsCaller(Outcome[R]):
     """The run waits for outputs that nobody here gives: `calls` are open, `outputs` are there.
 
@@ -185,7 +190,7 @@ class NeedsCaller(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunNeedsCallerError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class GaveUp(Outcome[R]):
     """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server."""
 

@@ -7,18 +7,18 @@ inside of it, so a watcher may be left from any task, and an exception of the bo
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Final, Generic, TypedDict, TypeVar, assert_never
+from typing import Final, Generic, TypedDict, TypeVar, assert_never
 
 import anyio
 import anyio.abc
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Connection
+from asyncruns.answering import Answering, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
 from asyncruns.errors import APIConnectionError, APIResponseValidationError, InvalidRequestError
 from asyncruns.http import Request
@@ -26,8 +26,6 @@ from asyncruns.lifecycle import (
     Answered,
     Asked,
     Begun,
-    Call,
-    CallKind,
     Cancel,
     CancelAsked,
     EndKind,
@@ -35,7 +33,6 @@ from asyncruns.lifecycle import (
     Finish,
     Notice,
     Observed,
-    Outputs,
     Policy,
     PollAt,
     Refusal,
@@ -48,21 +45,15 @@ from asyncruns.lifecycle import (
     StopTools,
     Submit,
     Tick,
-    Unanswered,
 )
 from asyncruns.lifecycle.commands import Command
 from asyncruns.observers import Ended, Feed, Observer, deliver
 from asyncruns.outcome import AnyOutcome, outcome_of
-from asyncruns.tools import Toolset, encode_output
+from asyncruns.tools import Toolset
 
 R = TypeVar("R")
 
 OBSERVER_GRACE_S: Final = 5.0  # at the end, observers get so long for what they have not seen yet
-
-GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""
-
-Handler = Callable[[list[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
 
 
 class WatchOptions(TypedDict, total=False):
@@ -125,8 +116,7 @@ class RunWatcher(Generic[R]):
         _check_timeout(timeout)
         policy = Policy(timeout=timeout, max_outage=max_outage, cadence=cadence or Cadence.hinted())
         self._machine = RunLifecycle(policy)
-        self._tools = tools
-        self._handler = on_requires_action
+        self._answering = Answering(on_requires_action, tools, self._post)
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] = Feed()
         self._iterated: Feed[R] = Feed()
@@ -135,7 +125,6 @@ class RunWatcher(Generic[R]):
         self._ended = asyncio.Event()
         self._poll_at = math.inf
         self._looking = False
-        self._tool_scopes: set[anyio.CancelScope] = set()
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
@@ -276,9 +265,9 @@ class RunWatcher(Generic[R]):
             case PollAt(not_before, not_after):
                 self._poll_at = random.uniform(not_before, not_after)  # noqa: S311 - spreads looks, hides nothing
             case RunTools(calls):
-                group.start_soon(self._answer_round, calls)
+                group.start_soon(self._answering.answer_round, calls)
             case StopTools():
-                self._stop_tools()
+                self._answering.stop()
             case Submit(outputs):
                 self._resume()
                 request = self._connection.dialect.submit(self.ref, outputs)
@@ -296,12 +285,8 @@ class RunWatcher(Generic[R]):
         self._observed.put(event)
         self._iterated.put(event)
 
-    def _stop_tools(self) -> None:
-        for scope in self._tool_scopes:
-            scope.cancel()
-
     def _finish(self, command: Finish) -> None:
-        self._stop_tools()
+        self._answering.stop()
         self._poll_at = math.inf
         self.outcome = outcome_of(
             command.end,
@@ -351,73 +336,6 @@ class RunWatcher(Generic[R]):
             return Refused(_now(), Refusal(kind=kind, cause=error), asked)
         except APIResponseValidationError as error:
             return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
-
-    # Calls
-
-    async def _answer_round(self, calls: tuple[Call, ...]) -> None:
-        with anyio.CancelScope() as scope:
-            self._tool_scopes.add(scope)
-            try:
-                left = await self._ask_handler(calls)
-                async with anyio.create_task_group() as group:
-                    for call in left:
-                        group.start_soon(self._answer, call)
-            finally:
-                self._tool_scopes.discard(scope)
-
-    async def _ask_handler(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-        """Let the handler answer; give the calls that it left out."""
-        if self._handler is None:
-            return calls
-        try:
-            given = self._handler(list(calls))
-            if inspect.isawaitable(given):
-                given = await given
-            outputs = () if given is None else texts_of(given)
-            _check_ids(outputs, calls)
-        except Exception as error:
-            self._post(Unanswered(_now(), tuple(call.id for call in calls), error))
-            return ()
-        if outputs:
-            self._post(Answered(_now(), outputs))
-        answered = {call_id for call_id, _ in outputs}
-        return tuple(call for call in calls if call.id not in answered)
-
-    async def _answer(self, call: Call) -> None:
-        if self._tools is None or call.kind is not CallKind.FUNCTION:
-            self._post(Unanswered(_now(), (call.id,)))
-        else:
-            self._post(Answered(_now(), ((call.id, await self._tools.call(call)),)))
-
-
-def texts_of(outputs: GivenOutputs) -> Outputs:
-    """Give outputs as (call id, text), whatever form and type they were given in.
-
-    Raises:
-        InvalidRequestError: They have another form.
-    """
-    pairs: list[tuple[Any, Any]]
-    if isinstance(outputs, Mapping):
-        pairs = list(outputs.items())
-    else:
-        try:
-            pairs = [(item["tool_call_id"], item["output"]) for item in outputs]
-        except (TypeError, KeyError, IndexError) as error:
-            raise InvalidRequestError(
-                'Outputs are a mapping by call id, or a list of {"tool_call_id": ..., "output": ...}'
-            ) from error
-    if not all(isinstance(call_id, str) for call_id, _ in pairs):
-        raise InvalidRequestError("The ids of calls are strings")
-    try:
-        return tuple((call_id, encode_output(output)) for call_id, output in pairs)
-    except TypeError as error:
-        raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
-
-
-def _check_ids(outputs: Outputs, calls: tuple[Call, ...]) -> None:
-    unknown = {call_id for call_id, _ in outputs} - {call.id for call in calls}
-    if unknown:
-        raise InvalidRequestError(f"on_requires_action answered calls that were not asked: {sorted(unknown)}")
 
 
 def _check_timeout(timeout: float | UnsetType | None) -> None:

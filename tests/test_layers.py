@@ -22,6 +22,7 @@ LAYERS = {
     "transport": 4,
     "dialects": 4,
     "tools": 4,
+    "answering": 5,
     "outcome": 5,
     "observers": 5,
     "watcher": 5,
@@ -32,9 +33,15 @@ LAYERS = {
     "__main__": 10,
 }
 # Within a layer: who may import whom, so that there are no cycles.
-SAME_LAYER = {("lifecycle", "cadence"), ("watcher", "observers"), ("watcher", "outcome"), ("observers", "outcome")}
+SAME_LAYER = {
+    ("lifecycle", "cadence"),
+    ("watcher", "answering"),
+    ("watcher", "observers"),
+    ("watcher", "outcome"),
+    ("observers", "outcome"),
+}
 PURE = ("lifecycle", "cadence", "http", "errors", "wire")
-IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity", "datetime"}
+IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
 ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

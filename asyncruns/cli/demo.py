@@ -16,6 +16,7 @@ from asyncruns.cli.board import Board, Row
 from asyncruns.cli.connect import connect
 from asyncruns.cli.demo_runs import NUMBER_KEY, ROLES, demo_scenario, expected_of, question_of, role_of, toolset
 from asyncruns.cli.leftovers import Leftovers
+from asyncruns.cli.options import DEFAULT_MAX_OUTAGE_S
 from asyncruns.cli.output import complain, counted, on_one_line, say
 from asyncruns.cli.process import run
 from asyncruns.cli.views import PlainView, View
@@ -162,6 +163,7 @@ class Demo:
             run_id=row.run_id,
             tools=self._tools,
             timeout=self._settings.timeout,
+            max_outage=DEFAULT_MAX_OUTAGE_S,
         )
         async with watcher:
             self._board.watched(row, watcher)

@@ -54,7 +54,7 @@ class Toolset:
 
     def __init__(
         self,
-        functions: Mapping[str, Callable[..., Any]] | Iterable[Callable[..., Any]] = (),
+        functions: Mapping[str, Any] | Iterable[Callable[..., Any]] = (),
         *,
         max_concurrency: int | None = DEFAULT_MAX_CONCURRENCY,
         timeout: float | None = None,

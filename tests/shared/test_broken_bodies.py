@@ -1,0 +1,106 @@
+"""Recorded runs, broken in one place: they decode, keep id and status, and lose no more than what was broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from recordings import exchanges, streamed_objects
+from wire_tree import Path, kind_of, places, value_at, with_value, without
+
+from asyncruns import Phase
+from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.wire import Run, decode, encode
+
+Json = dict[str, Any]
+
+NEEDED: Final = ("id", "status")
+# One of each kind that JSON has, so that whatever belongs in a place, most of these do not.
+WRONG: Final = (None, {}, {"x": 1}, [], [None], [{"type": "x"}], ["x"], 7, -1.5, 10**30, "x", "", True)
+
+
+def _shape(node: Any) -> Any:
+    """Give what makes two runs the same here: the names and the kinds of their fields, and their tags."""
+    if isinstance(node, dict):
+        return tuple(sorted((name, value if name == "type" else _shape(value)) for name, value in node.items()))
+    if isinstance(node, list):
+        return ("list", *sorted({repr(_shape(item)) for item in node}))
+    return (type(node).__name__,)
+
+
+def _runs() -> list[Json]:
+    """Give one recorded run of each shape and status."""
+    bodies = [each.body for each in exchanges() if isinstance(each.body, dict)]
+    bodies += [body for _, body in streamed_objects()]
+    items = [body["data"] if kind_of(body) == "list of thread.run" else [body] for body in bodies]
+    runs = [item for each in items for item in each if item.get("object") == "thread.run"]
+    assert len(runs) > 450
+    return list({(repr(_shape(run)), run["status"]): run for run in runs}.values())
+
+
+RUNS: Final = _runs()
+
+
+def broken_places(run: Json) -> Iterator[Path]:
+    return (path for path in places(run) if path[0] not in NEEDED)
+
+
+def check_survival(run: Json, broken: Json, place: Path) -> None:
+    """Decode the broken run; what is beside the broken field is as it was."""
+    found = decode(json.dumps(broken).encode(), Run)
+    assert (found.id, found.status) == (broken["id"], broken["status"])
+    written = json.loads(encode(found))
+    beside = {name: value for name, value in run.items() if name != place[0]}
+    assert {name: value for name, value in written.items() if name != place[0]} == beside, place
+    # The watch reads it with the dialect, which must not trip over it either.
+    assert ThreadRun().snapshot(found).status == broken["status"]
+
+
+def test_there_are_runs_of_every_status() -> None:
+    assert len(RUNS) > 30
+    assert {run["status"] for run in RUNS} == {
+        "queued",
+        "in_progress",
+        "requires_action",
+        "cancelling",
+        "cancelled",
+        "failed",
+        "completed",
+        "incomplete",
+        "expired",
+    }
+    assert any(run.get("required_action") for run in RUNS)
+    assert any(run.get("last_error") for run in RUNS)
+    assert any(run.get("tool_resources") for run in RUNS)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['status']}-{run['id']}")
+class TestBrokenRun:
+    def test_any_field_may_be_absent(self, run: Json) -> None:
+        for place in broken_places(run):
+            check_survival(run, without(run, place), place)
+
+    def test_any_field_may_hold_what_does_not_belong_there(self, run: Json) -> None:
+        for place in broken_places(run):
+            for wrong in WRONG:
+                check_survival(run, with_value(run, place, wrong), place)
+
+    def test_any_object_may_have_more_fields(self, run: Json) -> None:
+        objects = [(), *(place for place in broken_places(run) if isinstance(value_at(run, place), dict))]
+        for place in objects:
+            for extra in ("hibernation", "tag", "raw"):
+                place_of_extra = (*place, extra)
+                check_survival(run, with_value(run, place_of_extra, {"since": 1}), place_of_extra)
+
+    def test_any_tag_may_be_unknown(self, run: Json) -> None:
+        for place in broken_places(run):
+            if place[-1] == "type":
+                check_survival(run, with_value(run, place, "hibernation"), place)
+
+    def test_the_status_may_be_unknown(self, run: Json) -> None:
+        found = decode(json.dumps({**run, "status": "hibernating"}).encode(), Run)
+        assert (found.id, found.status) == (run["id"], "hibernating")
+        assert json.loads(encode(found)) == {**run, "status": "hibernating"}
+        assert ThreadRun().snapshot(found).phase is Phase.UNKNOWN

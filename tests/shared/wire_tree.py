@@ -1,0 +1,111 @@
+"""Compares JSON as it came with JSON as it was written again, and changes JSON in one place."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+from asyncruns.wire import Assistant, Deleted, Message, Page, Run, RunStep, Thread, decode, encode
+
+Path = tuple[str | int, ...]
+
+MODELLED: Final[dict[str, Any]] = {
+    "assistant": Assistant,
+    "assistant.deleted": Deleted,
+    "thread": Thread,
+    "thread.deleted": Deleted,
+    "thread.message": Message,
+    "thread.message.deleted": Deleted,
+    "thread.run": Run,
+    "thread.run.step": RunStep,
+}
+LISTED: Final[dict[str, Any]] = {
+    "": Page[Run],  # an empty list does not say of what
+    "assistant": Page[Assistant],
+    "thread.message": Page[Message],
+    "thread.run": Page[Run],
+    "thread.run.step": Page[RunStep],
+}
+
+
+def kind_of(body: dict[str, Any]) -> str:
+    """Give the name of what a body is, such as "thread.run" or "list of thread.run"."""
+    name = body.get("object", "")
+    if name == "list":
+        (items,) = {each["object"] for each in body["data"]} or {""}
+        return f"list of {items}"
+    return str(name)
+
+
+def type_of(kind: str) -> Any:
+    """Give the type that a kind is decoded to, or None."""
+    if kind.startswith("list of "):
+        return LISTED.get(kind.removeprefix("list of "))
+    return MODELLED.get(kind)
+
+
+def lost_in(body: dict[str, Any], type_: Any) -> Counter[str]:
+    """Decode and encode; give the names of what is left out.
+
+    Raises:
+        AssertionError: Something was added or changed.
+    """
+    lost: Counter[str] = Counter()
+    _compare(body, json.loads(encode(decode(json.dumps(body).encode(), type_))), "", lost)
+    return lost
+
+
+def _compare(came: Any, written: Any, where: str, lost: Counter[str]) -> None:
+    if isinstance(came, dict) and isinstance(written, dict):
+        assert written.keys() <= came.keys(), f"{where}: added {written.keys() - came.keys()}"
+        for name, value in came.items():
+            if name in written:
+                _compare(value, written[name], f"{where}.{name}", lost)
+            else:
+                lost[f"{where}.{name}"] += 1
+    elif isinstance(came, list) and isinstance(written, list):
+        assert len(came) == len(written), f"{where}: {len(came)} items became {len(written)}"
+        for before, after in zip(came, written, strict=True):
+            _compare(before, after, f"{where}[]", lost)
+    else:
+        assert came == written, f"{where}: {came!r} became {written!r}"
+        # 1 is 1.0 on the wire, but it is not true.
+        assert isinstance(came, bool) == isinstance(written, bool), f"{where}: {came!r} became {written!r}"
+
+
+def places(node: Any, at: Path = ()) -> Iterator[Path]:
+    """Give the path of everything in the tree, but for the tree itself."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def value_at(node: Any, path: Path) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def with_value(node: Any, path: Path, value: Any) -> Any:
+    """Give the tree with another value at a path."""
+    return _changed(node, path, (value,))
+
+
+def without(node: Any, path: Path) -> Any:
+    """Give the tree without what is at a path."""
+    return _changed(node, path, ())
+
+
+def _changed(node: Any, path: Path, values: tuple[Any, ...]) -> Any:
+    copy = node.copy()
+    key, rest = path[0], path[1:]
+    if rest:
+        copy[key] = _changed(node[key], rest, values)
+    elif values:
+        copy[key] = values[0]
+    else:
+        del copy[key]
+    return copy
