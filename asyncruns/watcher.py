@@ -125,6 +125,7 @@ class RunWatcher(Generic[R]):
         self._ended = asyncio.Event()
         self._poll_at = math.inf
         self._looking = False
+        self._changes = 0  # submits and cancels that the server accepted
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
@@ -308,17 +309,23 @@ class RunWatcher(Generic[R]):
     # Requests
 
     async def _look(self) -> None:
+        changes = self._changes
         try:
             self.polls += 1
             event = await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL)
         finally:
             self._looking = False
-        self._post(event)
+        if changes == self._changes:
+            self._post(event)
+        # Else it may show the run as it was before a submit or a cancel; the answer to that has asked for a new look.
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer: what a submit came to must be known, or it is lost.
         with anyio.CancelScope(shield=True):
-            self._post(await self._ask(request, asked))
+            event = await self._ask(request, asked)
+            if isinstance(event, Observed):
+                self._changes += 1
+            self._post(event)
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)

@@ -43,8 +43,9 @@ def error_object(response: Response) -> ErrorObject:
 
 
 def shown(body: bytes) -> str:
-    """Give the first characters of a body, on one line, for a message."""
+    """Give the first characters of a body, on one line and printable, for a message."""
     text = " ".join(body[: SHOWN_BODY_CHARACTERS * 4].decode("utf-8", "replace").split())
+    text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= SHOWN_BODY_CHARACTERS else text[:SHOWN_BODY_CHARACTERS] + "..."
 
 

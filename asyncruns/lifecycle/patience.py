@@ -47,6 +47,7 @@ class Patience:
     """The times of one watch. Times are of the shell's clock, but for what the server sends."""
 
     __slots__ = (
+        "_expires_at",
         "_policy",
         "connectivity",
         "expiry",
@@ -62,6 +63,7 @@ class Patience:
         self._policy = policy
         self.started: float = 0.0  # until the watch begins
         self.expiry: float | None = None
+        self._expires_at: float | None = None  # what it was anchored from, by the server's clock
         self.tools_deadline: float = math.inf  # when calls must be answered for the run to live
         self.looks: int = 0
         self.failures: int = 0
@@ -73,7 +75,12 @@ class Patience:
         """Anchor the expiry to our clock, by the server's own: our wall clock may be wrong."""
         if snapshot.expires_at is not None and snapshot.server_time is not None:
             left = snapshot.expires_at - snapshot.server_time
-            self.expiry = now + max(left, 0.0)
+            expiry = now + max(left, 0.0)
+            # Only another `expires_at` moves the expiry on: a run that outlives it, or a proxy whose clock stands
+            # still, must not be waited for without end.
+            same = self.expiry is not None and snapshot.expires_at == self._expires_at
+            self.expiry = min(self.expiry, expiry) if same and self.expiry is not None else expiry
+            self._expires_at = snapshot.expires_at
             # A run that lives on past its expiry has an expiry that means nothing: no call is cut short for it.
             self.tools_deadline = math.inf if left <= 0 else self.expiry - EXPIRY_MARGIN_S
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import ssl as ssl_module
 from collections.abc import Mapping
@@ -75,10 +76,10 @@ class AiohttpTransport(Transport):
         self._session = session
         self._owns_session = session is None
         self._closed = False
-        self._proxy = proxy
+        self._proxy = _checked_proxy(proxy)
         self._trust_env = trust_env
         self._ssl = ssl
-        constants = chain((headers or {}).items(), self._query, _passwords(proxy))
+        constants = chain((headers or {}).items(), self._query, _passwords(self._proxy))
         self._secrets = tuple(str(value) for name, value in constants if SECRET_NAME.search(name))
         self._signed: tuple[Headers, CIMultiDict[str]] | None = None
 
@@ -228,13 +229,27 @@ def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT_S)
 
 
-def _passwords(proxy: str | None) -> list[tuple[str, str]]:
+def _checked_proxy(proxy: str | None) -> str | None:
+    if not proxy:
+        return None
     try:
-        password = proxy and urlsplit(proxy).password
-    except ValueError:
-        raise ConfigurationError("proxy is no URL; give one such as http://proxy.example:3128") from None
-    # As it is written, and as it is meant.
-    return [("password", text) for text in {password, unquote(password)}] if password else []
+        parts = urlsplit(proxy)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (ValueError, AttributeError, TypeError):
+        is_usable = False
+    if not is_usable:  # not shown, for there may be a password in it
+        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    return proxy
+
+
+def _passwords(proxy: str | None) -> list[tuple[str, str]]:
+    """Give a proxy's password as it is written, as it is meant and as it is sent."""
+    parts = urlsplit(proxy or "")
+    if not parts.password:
+        return []
+    user, password = unquote(parts.username or ""), unquote(parts.password)
+    sent = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return [("password", text) for text in (parts.password, password, sent)]
 
 
 def check_base_url(base_url: str) -> str:
@@ -259,6 +274,8 @@ def check_base_url(base_url: str) -> str:
     if any(character.isspace() or ord(character) < 32 for character in base_url):
         raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
     try:
-        return str(URL(base_url)).rstrip("/")
+        url = URL(base_url)
+        (url.raw_host or "").encode("idna")  # as the name's look-up will do
+        return str(url).rstrip("/")
     except ValueError as error:
         raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error

@@ -155,6 +155,8 @@ def _fit_struct(value: Any, shape: inspect.StructType) -> Any:
     fitted = dict(value)
     for field in shape.fields:
         if field.encode_name not in value:
+            if field.required:
+                raise msgspec.ValidationError(f"Object missing required field `{field.encode_name}`")
             continue
         try:
             fitted[field.encode_name] = _fit(value[field.encode_name], field.type)

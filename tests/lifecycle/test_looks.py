@@ -153,6 +153,25 @@ def test_the_default_deadline_follows_the_expiry_by_the_servers_clock() -> None:
     assert run.machine.wake_at == pytest.approx(150.0 + 500.0 + 60.0)
 
 
+def test_a_run_that_outlives_its_expiry_is_not_waited_for_without_end() -> None:
+    run = Driver()
+    for server_time in range(1000, 3000, 100):
+        if run.machine.state is State.DONE:
+            break
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=float(server_time))
+        run.passes(100.0)
+    assert run.now <= 900.0  # the expiry is at 700, and the looks are far between
+    assert run.machine.end is not None
+    assert run.machine.end.reason is Reason.TIMEOUT
+
+
+def test_an_expiry_that_the_server_moves_is_followed() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, expires_at=4600.0, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 3600.0 + 60.0)
+
+
 def test_an_expiry_without_the_servers_clock_is_not_believed() -> None:
     run = Driver()
     run.sees(Phase.RUNNING, expires_at=1600.0)

@@ -96,6 +96,11 @@ class Lifecycle:
         actions = [step.run["required_action"] for step in self.steps if step.run and step.run.get("required_action")]
         return [call for action in actions for call in action["submit_tool_outputs"]["tool_calls"]]
 
+    @property
+    def cancels(self) -> list[Exchange]:
+        """The recorded cancels, one at most."""
+        return self.posted("/cancel")
+
     def posted(self, ending: str) -> list[Exchange]:
         """Give the POSTs below the run, such as `/cancel`."""
         found = (step.exchange for step in self.steps)
@@ -123,15 +128,18 @@ def seed(number: int) -> str:
 
 
 def streamed_objects() -> Iterator[tuple[Exchange, Json]]:
-    """Give the JSON object of each event of the recorded streams; documentation breaks off some of its own."""
+    """Give the JSON object of each event of the recorded streams."""
     for exchange in exchanges():
         lines = exchange.body.splitlines() if isinstance(exchange.body, str) else []
         for line in lines:
-            if line.removeprefix("data:").lstrip().startswith("{") and line.startswith("data:"):
-                try:
-                    yield exchange, json.loads(line.removeprefix("data:"))
-                except json.JSONDecodeError:
-                    assert exchange.source == "openai-spec-v2", f"{exchange} streams what is not JSON: {line}"
+            name, _, value = line.partition(":")
+            if name != "data" or value.strip() == "[DONE]":
+                continue
+            try:
+                yield exchange, json.loads(value)
+            except json.JSONDecodeError:
+                # Some examples of the documentation break off in their middle; nothing that was recorded does.
+                assert exchange.source == "openai-spec-v2", f"{exchange} streams what is not JSON: {line}"
 
 
 def _exchanges_of(source: str) -> Iterator[Exchange]:

@@ -120,5 +120,5 @@ def test_the_run_of_the_first_document_survives_decoding_and_encoding() -> None:
 def test_the_list_of_the_second_document_survives_decoding_and_encoding() -> None:
     (page,) = json_in(seed(1))
     assert kind_of(page) == "list of thread.run"
-    assert [len(run) for run in page["data"]] == [25, 25]
+    assert [len(run) for run in page["data"]] == [26, 26]
     assert lost_in(page, Page[Run]) == Counter()

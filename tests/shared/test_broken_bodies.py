@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 NEEDED: Final = ("id", "status")
 # One of each kind that JSON has, so that whatever belongs in a place, most of these do not.
-WRONG: Final = (None, {}, {"x": 1}, [], [None], [{"type": "x"}], ["x"], 7, -1.5, 10**30, "x", "", True)
+WRONG: Final[tuple[Any, ...]] = (None, {}, {"x": 1}, [], [None], [{"type": "x"}], ["x"], 7, -1.5, 10**30, "x", "", True)
 
 
 def _shape(node: Any) -> Any:

@@ -22,6 +22,7 @@ from asyncruns import (
     Ended,
     GaveUp,
     Reason,
+    RunRef,
     RunWatcher,
     StatusChanged,
     Toolset,
@@ -66,16 +67,16 @@ async def created(client: Client, lifecycle: Lifecycle) -> Run:
 
 
 async def watched(
-    client: Client, run: Run, lifecycle: Lifecycle, options: WatchOptions
+    client: Client, run: Run | RunRef, lifecycle: Lifecycle, options: WatchOptions
 ) -> tuple[list[str], AnyOutcome[Run]]:
-    """Watch the run; cancel it as soon as the status was reported after which the recorded cancel came."""
+    """Watch the run; cancel it as soon as the status is reported that the recorded cancel found."""
     statuses: list[str] = []
-    cancel_after = lifecycle.statuses.index("cancelling") if lifecycle.posted("/cancel") else None
+    cancelled_in = lifecycle.statuses[lifecycle.statuses.index("cancelling") - 1] if lifecycle.cancels else None
     async with RunWatcher(client, run, **options) as watcher:
         async for event in watcher:
             if isinstance(event, StatusChanged):
                 statuses.append(event.status)
-                if len(statuses) == cancel_after:
+                if event.status == cancelled_in:
                     await watcher.cancel_run()
             if isinstance(event, Ended):
                 return statuses, event.outcome
@@ -87,7 +88,7 @@ def check_end(outcome: AnyOutcome[Run], lifecycle: Lifecycle) -> None:
     assert type(outcome) is ENDS.get(last, GaveUp)
     assert outcome.reason == (None if last in ENDS else Reason.TIMEOUT)
     assert outcome.status == last
-    assert outcome.cancel_requested == bool(lifecycle.posted("/cancel"))
+    assert outcome.cancel_requested == bool(lifecycle.cancels)
     assert outcome.run is not None
     assert outcome.run.id == lifecycle.run_id
 
@@ -115,7 +116,7 @@ def test_the_recordings_are_all_here() -> None:
     assert len(WITH_CALLS) == 3
     assert [len(each.calls) for each in WITH_CALLS] == [1, 1, 1]
     assert len(CUT_OFF) == 14
-    assert sum(bool(each.posted("/cancel")) for each in LIFECYCLES) == 5
+    assert sum(bool(each.cancels) for each in LIFECYCLES) == 5
     assert {each.statuses[-1] for each in LIFECYCLES} == {"completed", "cancelled", "in_progress", "cancelling"}
     assert all(each.create.method == "POST" and each.create.status == 200 for each in LIFECYCLES)
 
@@ -140,14 +141,15 @@ async def test_a_watch_reports_the_recorded_statuses_and_ends_as_recorded(lifecy
     assert server.unrecorded == []
     assert server.requests[0].body == creation_of(lifecycle)
     assert {each.beta for each in server.requests} == {f"assistants={lifecycle.version}"}
-    assert len(server.received("POST", "/cancel")) == len(lifecycle.posted("/cancel"))
+    assert len(server.received("POST", "/cancel")) == len(lifecycle.cancels)
 
 
 @by_name(WITH_CALLS)
 async def test_outputs_of_a_toolset_are_submitted_once_and_as_recorded(lifecycle: Lifecycle) -> None:
     tools = recorded_tools(lifecycle, [])
     async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
-        outcome = await client.watch(await created(client, lifecycle), tools=tools)
+        run = await created(client, lifecycle)
+        outcome = await client.watch(run, tools=tools)
 
     assert type(outcome) is Completed
     (submit,) = server.received("POST", "/submit_tool_outputs")
@@ -189,22 +191,18 @@ async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry(lifec
 
 
 @by_name(LIFECYCLES)
-async def test_a_watch_by_ids_sees_all_but_what_only_the_creation_showed(lifecycle: Lifecycle) -> None:
-    """Nothing of the run is known here before the first look."""
-    tools = recorded_tools(lifecycle, []) if lifecycle.calls else None
+async def test_a_watch_by_ids_misses_at_most_the_status_that_only_the_creation_showed(lifecycle: Lifecycle) -> None:
+    options: WatchOptions = {"timeout": TIMEOUT_S}
+    if lifecycle.calls:
+        options["tools"] = recorded_tools(lifecycle, [])
     async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
-        run_id = (await created(client, lifecycle)).id
-        async with RunWatcher(
-            client, thread_id=lifecycle.thread_id, run_id=run_id, tools=tools, timeout=TIMEOUT_S
-        ) as watcher:
-            async for event in watcher:
-                if isinstance(event, StatusChanged) and not lifecycle.posted("/cancel"):
-                    assert event.status in lifecycle.statuses
-                elif isinstance(event, StatusChanged) and event.previous is None:
-                    await watcher.cancel_run()
-            outcome = await watcher.wait()
+        await created(client, lifecycle)
+        ref = RunRef("thread.run", (lifecycle.thread_id, lifecycle.run_id))
+        statuses, outcome = await watched(client, ref, lifecycle, options)
 
+    assert tuple(statuses) in (lifecycle.statuses, lifecycle.statuses[1:])
     check_end(outcome, lifecycle)
+    assert server.looks_left == 0
     assert server.unrecorded == []
 
 

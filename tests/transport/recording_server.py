@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -46,6 +47,9 @@ class Seen:
         return found[0] if found else None
 
 
+Answer = bytes | None | Callable[[Seen], bytes]
+
+
 def reply(status: int = 200, body: object = ANYTHING, /, **headers: str) -> bytes:
     """Write an answer; text and bytes are sent as they are, all else as JSON. In names, `_` stands for `-`."""
     if isinstance(body, str):
@@ -60,11 +64,13 @@ def reply(status: int = 200, body: object = ANYTHING, /, **headers: str) -> byte
 
 
 class RecordingServer:
-    """Answers with one item of the script after the other; the last one stays. `{echo}` becomes the request's head."""
+    """Answers with one item of the script after the other; the last one stays."""
 
-    def __init__(self, *script: bytes | None) -> None:
+    def __init__(self, *script: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
-        self._script = list(script) or [reply()]
+        self.connections = 0
+        self._tls = tls
+        self._script: list[Answer] = list(script) or [reply()]
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -85,6 +91,7 @@ class RecordingServer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
         try:
             while await self._answer_one(reader, writer):
                 pass
@@ -105,13 +112,14 @@ class RecordingServer:
         if answer is None:
             await reader.read()
             return False
-        if answer:
-            writer.write(answer)
-            await writer.drain()
-        return bool(answer)
+        if callable(answer):
+            answer = answer(seen)
+        writer.write(answer)
+        await writer.drain()
+        return answer != DROP
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(

@@ -10,7 +10,17 @@ import anyio
 import pytest
 from scripted import Scene, error, lost, ok, refused, run_body, scene
 
-from asyncruns import Completed, Connectivity, ConnectivityChanged, GaveUp, NeedsCaller, Reason, RunWatcher, Toolset
+from asyncruns import (
+    Completed,
+    Connectivity,
+    ConnectivityChanged,
+    GaveUp,
+    NeedsCaller,
+    Reason,
+    RunWatcher,
+    StatusChanged,
+    Toolset,
+)
 from asyncruns.http import Response
 from asyncruns.wire import Message, Run, decode
 
@@ -140,6 +150,16 @@ async def test_a_submit_that_is_refused_keeps_the_outputs() -> None:
     assert isinstance(outcome, NeedsCaller)
     assert outcome.outputs == (("call_1", "out"),)
     assert outcome.reason is Reason.SUBMIT_REFUSED
+
+
+async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back() -> None:
+    stage = scene(ok("in_progress"), ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=0.5)
+    async with RunWatcher(stage, stage.ref) as watcher:
+        await anyio.sleep(0.9)  # the second look is on its way
+        await watcher.cancel_run()
+        statuses = [event.status async for event in watcher if isinstance(event, StatusChanged)]
+    assert stage.transport.count("look") >= 3
+    assert statuses == ["in_progress", "cancelling", "cancelled"]
 
 
 async def test_an_unknown_status_ends_the_watch_after_a_minute() -> None:

@@ -1,0 +1,140 @@
+"""No credential is shown: not in an error, a repr or a traceback, whatever the server echoes."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+
+import pytest
+from recording_server import RecordingServer, Seen, reply, unused_origin
+
+from asyncruns import ApiKeyAuth, APIError, Auth, BearerAuth, Client, PortkeyAuth
+from asyncruns.errors import APIStatusError, AsyncRunsError
+from asyncruns.transport.aiohttp import AiohttpTransport
+
+KEY = "sk-hidden-0123456789abcdef"
+
+
+def shown(error: BaseException) -> str:
+    """Give all that a log could show of an error."""
+    attributes = [repr(value) for value in vars(error).values()]
+    headers = [f"{name}: {value}" for name, value in getattr(error, "headers", {}).items()]
+    return "\n".join([str(error), repr(error), *attributes, *headers, *traceback.format_exception(error)])
+
+
+def html(seen: Seen) -> str:
+    return f"<html><pre>{seen.head}</pre></html>"
+
+
+ECHOES: dict[str, Callable[[Seen], bytes]] = {
+    "JSON 400": lambda seen: reply(400, {"error": {"message": seen.head, "code": seen.head, "param": seen.head}}),
+    "JSON 401": lambda seen: reply(401, {"error": {"message": f"Wrong key: {seen.head}"}}),
+    "text in JSON 403": lambda seen: reply(403, {"detail": {"seen": seen.head}}),
+    "flat JSON 500": lambda seen: reply(500, {"code": "x", "message": seen.head, "request_id": seen.head}),
+    "HTML 500": lambda seen: reply(500, html(seen)),
+    "HTML 200": lambda seen: reply(200, html(seen)),
+    "other JSON 200": lambda seen: reply(200, {"headers": seen.head}),
+    "JSON text 200": lambda seen: reply(200, [seen.head]),
+    "headers of a 404": lambda seen: reply(404, {}, X_Echo=" ".join(seen.head.split()), X_Request_Id=KEY),
+    "a redirect": lambda seen: reply(302, b"", Location=f"http://127.0.0.1:9/{KEY}/x"),
+    "a broken answer": lambda seen: b"HTTP/9 " + " ".join(seen.head.split()).encode() + b"\r\n\r\n",
+}
+
+AUTHS: dict[str, Auth] = {
+    "bearer": BearerAuth(KEY),
+    "api key": ApiKeyAuth(KEY),
+    "portkey": PortkeyAuth(KEY, virtual_key=f"{KEY}-v"),
+    "provider": PortkeyAuth("pk-other-0123456789", provider="openai", bearer=KEY),
+    "config": PortkeyAuth("pk-other-0123456789", config={"targets": [{"provider": "openai", "api_key": KEY}]}),
+}
+
+
+@pytest.mark.parametrize("auth", AUTHS)
+@pytest.mark.parametrize("echo", ECHOES)
+async def test_what_a_server_echoes_is_blotted_out(echo: str, auth: str) -> None:
+    async with (
+        RecordingServer(ECHOES[echo]) as server,
+        Client(server.base_url, auth=AUTHS[auth], max_retries=1) as client,
+    ):
+        with pytest.raises(APIError) as caught:
+            await client.threads.create()
+        assert KEY in server.seen[0].head
+        assert KEY not in shown(caught.value)
+
+
+async def test_an_error_body_stays_what_it_was_but_for_the_credential() -> None:
+    answer = reply(400, {"error": {"message": f"The key {KEY} is wrong"}})
+    async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth(KEY)) as client:
+        with pytest.raises(APIStatusError) as caught:
+            await client.threads.create()
+    assert json.loads(caught.value.body) == {"error": {"message": "The key *** is wrong"}}
+    assert caught.value.detail == "The key *** is wrong"
+    assert caught.value.headers["content-type"] == "application/json"
+    assert caught.value.headers["CONTENT-TYPE"] == "application/json"
+
+
+async def test_a_good_answer_is_left_as_it_came() -> None:
+    answer = reply(200, {"id": "thread_1", "metadata": {"note": KEY}})
+    async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth(KEY)) as client:
+        thread = await client.threads.retrieve("thread_1")
+    assert thread.metadata == {"note": KEY}
+
+
+async def test_a_short_key_is_only_taken_out_where_it_stands_alone() -> None:
+    answer = reply(400, {"error": {"message": "test: run_test_1 is the latest, says (test), run-test"}})
+    async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth("test")) as client:
+        with pytest.raises(APIStatusError) as caught:
+            await client.threads.create()
+    assert caught.value.detail == "***: run_test_1 is the latest, says (***), run-test"
+
+
+async def test_constant_headers_and_parameters_that_hold_a_credential_are_blotted_out() -> None:
+    def echo(seen: Seen) -> bytes:
+        return reply(500, seen.head)
+
+    async with RecordingServer(echo) as server:
+        options = {"default_headers": {"X-Gateway-Token": KEY, "x-note": "a plain word"}}
+        async with Client(server.base_url, default_query={"subscription-key": f"{KEY}-q"}, **options) as client:
+            with pytest.raises(APIStatusError) as caught:
+                await client.threads.create()
+    assert KEY not in shown(caught.value)
+    assert "a plain word" in caught.value.detail
+
+
+async def test_an_earlier_token_is_blotted_out_too() -> None:
+    tokens = iter([f"{KEY}-1", f"{KEY}-2"])
+
+    async def fetch() -> str:
+        return next(tokens)
+
+    async with (
+        RecordingServer(reply(401), reply(500, f"{KEY}-1 was replaced by {KEY}-2")) as server,
+        Client(server.base_url, auth=BearerAuth(fetch)) as client,
+    ):
+        with pytest.raises(APIStatusError, match="was replaced") as caught:
+            await client.threads.create()
+    assert KEY not in shown(caught.value)
+
+
+async def test_the_password_of_a_proxy_is_not_shown() -> None:
+    for proxy in (
+        f"{(await unused_origin()).replace('//', f'//user:{KEY}@')}/",
+        f"http://user:{KEY}@[::1",
+        f"socks5://user:{KEY}@127.0.0.1:9",
+        f"http://user:{KEY}@127.0.0.1:99999",
+    ):
+        with pytest.raises(AsyncRunsError) as caught:
+            async with Client("http://127.0.0.1:9/v1", proxy=proxy, max_retries=0) as client:
+                await client.threads.create()
+        assert KEY not in shown(caught.value)
+
+
+def test_nothing_shows_its_key() -> None:
+    auths = [*AUTHS.values(), BearerAuth(KEY)]
+    clients = [Client("https://host.example/v1", auth=auth) for auth in auths]
+    transport = AiohttpTransport("https://host.example/v1", auth=BearerAuth(KEY), proxy=f"http://u:{KEY}@h:1")
+    for each in (*auths, *clients, transport, *(client.transport for client in clients)):
+        assert KEY not in f"{each} {each!r}"
+    assert repr(clients[0]) == "<Client https://host.example/v1>"
+    assert repr(transport) == "<AiohttpTransport https://host.example/v1 BearerAuth(***)>"
