@@ -43,6 +43,7 @@ PHASES: Final[Mapping[str, Phase]] = {
 }
 
 _MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
+_NO_TIME_FROM: Final = 1e14  # nor a millisecond
 
 # What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
 _PROSE: Final = (
@@ -181,6 +182,6 @@ def _call(call: ToolCall) -> Call:
 
 
 def _epoch_seconds(value: object) -> float | None:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
         return None
     return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)

@@ -87,9 +87,9 @@ def encode(value: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     """Give what stands for a mapping or an iterable that msgspec does not know, such as a generator."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and not isinstance(value, dict):
         return dict(value)
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, dict | list):  # msgspec knows them, but not as keys
         return list(value)
     raise TypeError(f"a {type(value).__qualname__} has no JSON")
 

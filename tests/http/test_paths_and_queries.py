@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -18,6 +18,7 @@ TRICKY = st.text(alphabet="./\\%25eEfF?#; a", max_size=12)
 IDS = st.one_of(st.text(), TRICKY)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(thread_id=IDS, run_id=IDS)
 @example(thread_id="%252e%252e", run_id="x")
 @example(thread_id="..%2f..", run_id="\ud800")
@@ -35,6 +36,7 @@ def test_a_path_keeps_its_segments_and_gives_the_ids_back(thread_id: str, run_id
     assert str(URL(f"http://host.example/v1{path}")).startswith("http://host.example/v1/threads/")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
 def test_an_ordinary_id_is_left_as_it_is(run_id: str) -> None:
     assert join_path("runs", run_id) == f"/runs/{run_id}"

@@ -93,7 +93,7 @@ async def test_silence_ends_with_the_requests_timeout() -> None:
     async with RecordingServer(SILENCE) as server:
         async with Client(server.base_url, request_timeout=4.5) as client:
             start = loop.time()
-            with pytest.raises(APITimeoutError, match="No answer in time.*may have acted") as caught:
+            with pytest.raises(APITimeoutError, match=r"No answer in time.*may have acted") as caught:
                 await client.threads.create()
             assert loop.time() - start == pytest.approx(4.5)
         assert caught.value.sent is True
@@ -130,7 +130,7 @@ async def test_a_connection_that_is_not_made_in_time_has_sent_nothing() -> None:
             each.connect_ex(("127.0.0.1", port))
         async with Client(f"http://127.0.0.1:{port}/v1", max_retries=0) as client:
             start = asyncio.get_running_loop().time()
-            with pytest.raises(APITimeoutError, match="No connection in time.*Nothing was sent") as caught:
+            with pytest.raises(APITimeoutError, match=r"No connection in time.*Nothing was sent") as caught:
                 await client.threads.create()
         assert caught.value.sent is False
         assert asyncio.get_running_loop().time() - start == pytest.approx(10, abs=1)
@@ -153,14 +153,13 @@ async def test_a_cancelled_request_leaves_a_client_that_works() -> None:
 async def test_a_redirect_is_an_error_and_the_other_host_gets_nothing(status: int) -> None:
     async with RecordingServer() as other:
         moved = reply(status, b"", Location=f"{other.origin}/elsewhere?secret=1")
-        async with RecordingServer(moved) as server:
-            async with Client(server.base_url, auth=BearerAuth("sk-test")) as client:
-                for call in (client.threads.create(), client.threads.retrieve("thread_1")):
-                    with pytest.raises(APIStatusError, match="Redirects are not followed") as caught:
-                        await call
-                    assert caught.value.status == status
-                    assert f"{other.origin}/elsewhere." in str(caught.value)
-                    assert "secret" not in str(caught.value)
+        async with RecordingServer(moved) as server, Client(server.base_url, auth=BearerAuth("sk-test")) as client:
+            for call in (client.threads.create(), client.threads.retrieve("thread_1")):
+                with pytest.raises(APIStatusError, match="Redirects are not followed") as caught:
+                    await call
+                assert caught.value.status == status
+                assert f"{other.origin}/elsewhere." in str(caught.value)
+                assert "secret" not in str(caught.value)
         assert other.seen == []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from recording_server import RecordingServer, Seen, reply, unused_origin
 
-from asyncruns import ApiKeyAuth, APIError, Auth, BearerAuth, Client, PortkeyAuth
+from asyncruns import APIError, ApiKeyAuth, Auth, BearerAuth, Client, PortkeyAuth
 from asyncruns.errors import APIStatusError, AsyncRunsError
 from asyncruns.transport.aiohttp import AiohttpTransport
 
@@ -93,11 +93,13 @@ async def test_constant_headers_and_parameters_that_hold_a_credential_are_blotte
     def echo(seen: Seen) -> bytes:
         return reply(500, seen.head)
 
-    async with RecordingServer(echo) as server:
-        options = {"default_headers": {"X-Gateway-Token": KEY, "x-note": "a plain word"}}
-        async with Client(server.base_url, default_query={"subscription-key": f"{KEY}-q"}, **options) as client:
-            with pytest.raises(APIStatusError) as caught:
-                await client.threads.create()
+    headers, query = {"X-Gateway-Token": KEY, "x-note": "a plain word"}, {"subscription-key": f"{KEY}-q"}
+    async with (
+        RecordingServer(echo) as server,
+        Client(server.base_url, default_headers=headers, default_query=query) as client,
+    ):
+        with pytest.raises(APIStatusError) as caught:
+            await client.threads.create()
     assert KEY not in shown(caught.value)
     assert "a plain word" in caught.value.detail
 

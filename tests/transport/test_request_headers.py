@@ -74,9 +74,8 @@ async def test_the_constant_query_comes_before_the_requests_own() -> None:
     ],
 )
 async def test_any_path_may_come_before_the_threads(suffix: str, target: str) -> None:
-    async with RecordingServer() as server:
-        async with Client(server.origin + suffix) as client:
-            await client.threads.retrieve("thread_1")
+    async with RecordingServer() as server, Client(server.origin + suffix) as client:
+        await client.threads.retrieve("thread_1")
     assert server.targets == [target]
 
 

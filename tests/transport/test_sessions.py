@@ -82,10 +82,10 @@ async def test_closing_ends_the_requests_that_are_under_way() -> None:
 
 
 async def test_a_session_that_raises_for_a_status_does_not_get_in_the_way() -> None:
-    async with RecordingServer(reply(404, {"error": {"message": "No thread"}})) as server:
-        async with aiohttp.ClientSession(raise_for_status=True) as session:
-            with pytest.raises(NotFoundError, match="No thread"):
-                await Client(server.base_url, session=session).threads.retrieve("thread_1")
+    answer = reply(404, {"error": {"message": "No thread"}})
+    async with RecordingServer(answer) as server, aiohttp.ClientSession(raise_for_status=True) as session:
+        with pytest.raises(NotFoundError, match="No thread"):
+            await Client(server.base_url, session=session).threads.retrieve("thread_1")
 
 
 async def test_cookies_are_not_kept() -> None:
@@ -114,10 +114,12 @@ async def test_a_proxy_gets_the_request_in_its_absolute_form(server: RecordingSe
 
 
 async def test_a_proxy_that_refuses_to_connect_has_sent_nothing() -> None:
-    async with RecordingServer(reply(407)) as server:
-        async with Client("https://host.example/v1", proxy=server.origin, max_retries=0) as client:
-            with pytest.raises(APIConnectionError, match="407") as caught:
-                await client.threads.create()
+    async with (
+        RecordingServer(reply(407)) as server,
+        Client("https://host.example/v1", proxy=server.origin, max_retries=0) as client,
+    ):
+        with pytest.raises(APIConnectionError, match="407") as caught:
+            await client.threads.create()
     assert caught.value.sent is False
     assert [(seen.method, seen.target) for seen in server.seen] == [("CONNECT", "host.example:443")]
 

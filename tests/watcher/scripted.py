@@ -60,9 +60,11 @@ class ScriptedTransport(Transport):
         submits: list[Scripted] | None = None,
         cancels: list[Scripted] | None = None,
         takes: float = 0.01,
+        cancels_take: float | None = None,
     ) -> None:
         self._answers = {"look": looks, "submit": submits or [], "cancel": cancels or []}
         self._takes = takes
+        self._cancels_take = takes if cancels_take is None else cancels_take
         self.requests: list[tuple[float, str, Any]] = []
         self.finished: list[str] = []
 
@@ -79,7 +81,7 @@ class ScriptedTransport(Transport):
         kind = "look" if request.method == "GET" else "cancel" if request.path.endswith("/cancel") else "submit"
         body = None if request.body is None else json.loads(request.body)
         self.requests.append((anyio.current_time(), kind, body))
-        await anyio.sleep(self._takes)
+        await anyio.sleep(self._cancels_take if kind == "cancel" else self._takes)
         answers = self._answers[kind]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         self.finished.append(kind)

@@ -1,0 +1,175 @@
+"""`asyncruns watch`, against an emulator in virtual time: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from asyncruns import APIConnectionError, BearerAuth, Client, InvalidRequestError, RunRef
+from asyncruns.cli.reports import JsonReport, LineReport
+from asyncruns.cli.watch import watch
+from asyncruns.testing import Emulator, FunctionCall, Scenario
+from asyncruns.wire import Message, Run
+
+CALLS = ((FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("bell", "\x1b[31m\x07red")),)
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[Client]:
+    async with Client(emulator.base_url) as client:
+        yield client
+
+
+async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
+    emulator.script(scenario, assistant_id="asst_1")
+    thread = await client.threads.create(messages=[{"role": "user", "content": "Hi"}])
+    return await client.threads.runs.create(thread.id, assistant_id="asst_1")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "said"),
+    [
+        (Scenario(answer="Good day."), 0, "is completed after"),
+        (Scenario(end="failed"), 1, "is failed: server_error: Sorry, something went wrong."),
+        (Scenario(end="never", lifetime=20), 4, "is expired"),
+        (Scenario(end="incomplete"), 5, "is incomplete: max_completion_tokens"),
+        (Scenario(rounds=CALLS), 6, "is requires_action; the watch ended after"),
+    ],
+    ids=lambda value: value.end if isinstance(value, Scenario) else None,
+)
+async def test_the_exit_code_and_a_sentence_say_how_the_run_ended(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+) -> None:
+    run = await start(emulator, client, scenario)
+    assert await watch(client, run.thread_id, run.id, LineReport()) == code
+    out, err = capsys.readouterr()
+    assert said in out
+    assert f"The run {run.thread_id}/{run.id}" in out
+    assert err == ""
+
+
+async def test_a_cancelled_run_is_3(emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    run = await start(emulator, client, Scenario(end="never"))
+    await client.threads.runs.cancel(run.id, thread_id=run.thread_id)
+    assert await watch(client, run.thread_id, run.id, LineReport()) == 3
+    assert "cancelling" in capsys.readouterr().out
+
+
+async def test_a_wait_that_is_over_is_7(emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    run = await start(emulator, client, Scenario(end="never"))
+    assert await watch(client, run.thread_id, run.id, LineReport(), timeout=5) == 7
+    assert "the wait's time was over" in capsys.readouterr().out
+
+
+async def test_a_run_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await watch(client, "thread_x", "run_x", LineReport()) == 7
+    assert "there is no such run" in capsys.readouterr().out
+
+
+async def test_ids_that_cannot_be_ids_raise(client: Client) -> None:
+    with pytest.raises(InvalidRequestError):
+        await watch(client, "..", "run_x", LineReport())
+
+
+async def test_the_lines_show_the_time_each_status_and_the_answer(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario(queued=3, working=3, answer="Good\nday."))
+    await watch(client, run.thread_id, run.id, LineReport())
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[10:] for line in lines[:3]] == ["queued", "in_progress", "completed"]
+    assert all(line[2] == line[5] == ":" for line in lines[:3])
+    assert lines[-2:] == ["Good", "day."]
+
+
+async def test_the_calls_are_listed_and_cannot_command_the_terminal(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario(rounds=CALLS))
+    await watch(client, run.thread_id, run.id, LineReport())
+    out = capsys.readouterr().out
+    assert "2 calls to answer:" in out
+    assert 'get_weather({"city":"Paris"}) call_' in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+
+
+async def test_json_lines_are_for_programs(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario(rounds=CALLS))
+    assert await watch(client, run.thread_id, run.id, JsonReport()) == 6
+    events = json_lines(capsys)
+    assert [event["event"] for event in events] == ["status", "status", "status", "calls", "end"]
+    assert events[0]["phase"] == "pending"
+    assert events[0]["previous"] is None
+    assert [call["name"] for call in events[3]["calls"]] == ["get_weather", "bell"]
+    end = events[-1]
+    assert (end["outcome"], end["status"], end["reason"]) == ("needs_caller", "requires_action", "unanswered")
+    assert end["calls"] == events[3]["calls"]
+    assert end["text"] is None
+
+
+async def test_the_last_json_line_has_the_answer_or_the_fault(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = await start(emulator, client, Scenario(answer="Good day."))
+    await watch(client, run.thread_id, run.id, JsonReport())
+    completed = json_lines(capsys)[-1]
+    assert (completed["outcome"], completed["text"], completed["error"]) == ("completed", "Good day.", None)
+    async with Client(emulator.base_url) as client:
+        run = await start(emulator, client, Scenario(end="failed"))
+        await watch(client, run.thread_id, run.id, JsonReport())
+    failed = json_lines(capsys)[-1]
+    assert failed["error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
+    assert failed["looks"] >= 1
+
+
+async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Emulator() as emulator:
+        gone = emulator.base_url  # its port was free a moment ago, so nobody listens there
+    client = Client(gone)
+    assert await watch(client, "thread_x", "run_x", LineReport(), max_outage=20) == 7
+    out, err = capsys.readouterr()
+    assert "could not be reached for too long" in out
+    assert err.startswith("asyncruns: connection degraded: No answer to GET /threads/thread_x/runs/run_x")
+    assert "asyncruns: connection lost" in err
+    client = Client(gone)
+    assert await watch(client, "thread_x", "run_x", JsonReport(), max_outage=1) == 7
+    first = json_lines(capsys)[0]
+    assert (first["event"], first["state"]) == ("connection", "degraded")
+
+
+class Mute(Client):
+    """A client to which nobody tells the answer."""
+
+    async def answer(self, ref: RunRef) -> list[Message]:
+        raise APIConnectionError("No answer came", sent=False)
+
+
+@pytest.mark.parametrize("report", [LineReport(), JsonReport()], ids=["lines", "json"])
+async def test_a_run_is_completed_although_its_answer_cannot_be_fetched(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], report: LineReport | JsonReport
+) -> None:
+    client = Mute(emulator.base_url)
+    run = await start(emulator, client, Scenario())
+    assert await watch(client, run.thread_id, run.id, report) == 0
+    out, err = capsys.readouterr()
+    assert "No answer came" in out + err
+
+
+async def test_a_refused_key_is_7_and_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    async with Emulator(api_key="the-right-one") as emulator:
+        client = Client(emulator.base_url, auth=BearerAuth("the-wrong-one"))
+        assert await watch(client, "thread_x", "run_x", LineReport(), timeout=math.inf) == 7
+    out, err = capsys.readouterr()
+    assert "the credential was refused" in out
+    assert "the-wrong-one" not in out + err
+
+
+def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,0 +1,163 @@
+"""The client itself: where it sends to, with which key, and what it refuses to be."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from asyncruns import BearerAuth, Client, ConfigurationError
+from asyncruns.testing import Emulator
+
+VALUES: dict[str, str] = {
+    "ASYNCRUNS_BASE_URL": "https://ours.example/v1",
+    "ASYNCRUNS_API_KEY": "sk-ours-hidden",
+    "OPENAI_BASE_URL": "https://theirs.example/v1",
+    "OPENAI_API_KEY": "sk-theirs-hidden",
+}
+NAMES = tuple(VALUES)
+
+
+def set_only(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], values: dict[str, str] = VALUES) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name in names:
+        monkeypatch.setenv(name, values[name])
+
+
+def signature(client: Client) -> str:
+    auth = getattr(client.transport, "_auth", None)
+    assert isinstance(auth, BearerAuth)
+    (key,) = auth.secrets()
+    return key
+
+
+COMBINATIONS = [each for size in range(5) for each in itertools.combinations(NAMES, size)]
+
+
+@pytest.mark.parametrize("names", COMBINATIONS, ids=lambda names: "+".join(names) or "none")
+def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
+    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_only(monkeypatch, names)
+    if {*NAMES[:2]} <= {*names}:
+        expected = "https://ours.example/v1", "sk-ours-hidden"
+    elif {*NAMES[2:]} <= {*names}:
+        expected = "https://theirs.example/v1", "sk-theirs-hidden"
+    else:
+        with pytest.raises(ConfigurationError) as caught:
+            Client.from_env()
+        said = str(caught.value)
+        for name in NAMES:
+            assert f"{name} is {'set' if name in names else 'not set'}" in said
+        assert "hidden" not in said
+        assert "api.openai.com no longer serves threads" in said
+        return
+    client = Client.from_env(version="v1")
+    assert (client.base_url, signature(client)) == expected
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, NAMES, {**VALUES, "ASYNCRUNS_API_KEY": ""})
+    assert Client.from_env().base_url == "https://theirs.example/v1"
+
+
+@pytest.mark.parametrize("key", ["sk-hidden\n", "   "])
+def test_a_spoiled_key_of_the_environment_is_refused_without_being_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_only(monkeypatch, NAMES[:2], {**VALUES, "ASYNCRUNS_API_KEY": key})
+    with pytest.raises(ConfigurationError) as caught:
+        Client.from_env()
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("base_url", [None, ""])
+def test_without_a_base_url_the_error_says_which_to_set(base_url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, NAMES)  # they only count in from_env
+    with pytest.raises(ConfigurationError) as caught:
+        Client(base_url)
+    for part in ("base_url=", "ASYNCRUNS_BASE_URL", "from_env", "api.openai.com", "2026-08-26"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "host.example/v1",
+        "sk-hidden",
+        "user:hidden@host.example/v1",
+        "ftp://host.example",
+        "https://",
+        "https:///v1",
+        "https://user:hidden@host.example/v1",
+        "https://hidden@host.example/v1",
+        "https://host.example/v1?key=hidden",
+        "https://host.example/v1#hidden",
+        "https://host.example/v1 ",
+        " https://host.example/v1",
+        "https://host.example/\nv1",
+        "https://host.example/a b",
+        "https://host.example\\@hidden.example/v1",
+        "https://host.example:99999/v1",
+        "https://host.example:port/v1",
+        "https://host..example/v1",
+        f"https://{'a' * 64}.example/v1",
+        "https://[::1/v1",
+        b"https://host.example/v1",
+        5,
+    ],
+    ids=str,
+)
+def test_a_base_url_that_can_not_be_one_is_refused_without_a_secret(base_url: Any) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        Client(base_url)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://host.example", "https://host.example"),
+        ("https://host.example/", "https://host.example"),
+        ("HTTPS://HOST.example/v1//", "https://host.example/v1"),
+        ("http://127.0.0.1:8080/api/v1/", "http://127.0.0.1:8080/api/v1"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080/v1"),
+        ("https://exämple.example/ö", "https://xn--exmple-cua.example/%C3%B6"),
+        ("https://res.services.ai.azure.com/api/projects/P", "https://res.services.ai.azure.com/api/projects/P"),
+    ],
+)
+def test_a_base_url_is_used_without_its_last_slash(given: str, used: str) -> None:
+    assert Client(given).base_url == used
+    assert repr(Client(given)) == f"<Client {used}>"
+
+
+@pytest.mark.parametrize("auth", ["sk-hidden", b"sk-hidden", object(), BearerAuth])
+def test_a_bare_key_is_no_auth(auth: Any) -> None:
+    with pytest.raises(ConfigurationError, match="BearerAuth") as caught:
+        Client("https://host.example/v1", auth=auth)
+    assert "hidden" not in str(caught.value)
+
+
+async def test_leaving_the_client_closes_it_and_lets_an_exception_through() -> None:
+    client = Client("http://127.0.0.1:9/v1")
+    with pytest.raises(KeyError, match="mine"):
+        async with client as entered:
+            assert entered is client
+            raise KeyError("mine")
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.threads.create()
+
+
+async def test_a_client_talks_to_the_emulator(emulator: Emulator) -> None:
+    async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
+        assistant = await client.assistants.create(model="m", name="A")
+        thread = await client.threads.create(metadata={"a": "b"})
+        message = await client.threads.messages.create(thread.id, content="Hi")
+        assert (await client.assistants.retrieve(assistant.id)).name == "A"
+        assert (await client.threads.retrieve(thread.id)).metadata == {"a": "b"}
+        assert [found.id async for found in client.threads.messages.list(thread.id)] == [message.id]
+        assert (await client.threads.update(thread.id, metadata={"a": "c"})).metadata == {"a": "c"}
+        assert (await client.threads.delete(thread.id)).deleted
+        assert (await client.assistants.delete(assistant.id)).deleted
