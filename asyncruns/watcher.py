@@ -317,7 +317,9 @@ class RunWatcher(Generic[R]):
             self._looking = False
         if changes == self._changes:
             self._post(event)
-        # Else it may show the run as it was before a submit or a cancel; the answer to that has asked for a new look.
+        else:
+            # It may show the run as it was before a submit or a cancel, whose answer has asked for a new look already.
+            self._news.set()
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer: what a submit came to must be known, or it is lost.
