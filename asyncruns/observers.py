@@ -45,6 +45,7 @@ class Feed(Generic[R]):
 
     def __init__(self) -> None:
         self._events: deque[Notice | Ended[R]] = deque()
+        self._closed = False
         self._news = anyio.Event()
         self._idle = anyio.Event()
 
@@ -57,10 +58,17 @@ class Feed(Generic[R]):
         self._idle = anyio.Event()
         self._news.set()
 
-    async def get(self) -> Notice | Ended[R]:
-        """Wait for the next event. Safe to cancel: none is lost."""
+    def close(self) -> None:
+        """Say that nothing more will come: who reads gets what there is, and then None."""
+        self._closed = True
+        self._news.set()
+
+    async def get(self) -> Notice | Ended[R] | None:
+        """Wait for the next event; None when there will be none. Safe to cancel: none is lost."""
         while not self._events:
             self._idle.set()
+            if self._closed:
+                return None
             self._news = anyio.Event()
             await self._news.wait()
         return self._events.popleft()
@@ -73,8 +81,7 @@ class Feed(Generic[R]):
 
 async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None) -> None:
     """Call the observers, one event after the other, until cancelled."""
-    while True:
-        event = await feed.get()
+    while event := await feed.get():
         if isinstance(event, StatusChanged) and on_status is not None:
             await _call(on_status, event)
         elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):

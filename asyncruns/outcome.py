@@ -116,7 +116,8 @@ class Outcome(Generic[R]):
     def _message(self) -> str:
         what = f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}"
         if self.reason is not None:
-            what += f"; the watch ended after {self.elapsed:.1f} s and {self.polls} looks: {_WHY[self.reason]}"
+            looks = "1 look" if self.polls == 1 else f"{self.polls} looks"
+            what += f"; the watch ended after {self.elapsed:.1f} s and {looks}: {_WHY[self.reason]}"
         if self.calls:
             what += f" (open calls: {', '.join(call.name or call.id for call in self.calls)})"
         return what if self.cause is None else f"{what}. Cause: {self.cause}"

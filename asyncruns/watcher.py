@@ -139,7 +139,7 @@ class RunWatcher(Generic[R]):
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
         self._started = _now()
         self._task = asyncio.create_task(self._drive(), name=f"asyncruns watch {self.ref}")
-        self._task.add_done_callback(lambda _: self._ended.set())
+        self._task.add_done_callback(self._stopped)
         return self
 
     async def __aexit__(
@@ -161,21 +161,25 @@ class RunWatcher(Generic[R]):
         Raises:
             InvalidRequestError: The watcher was not entered with `async with`.
         """
-        if self._task is None:
-            raise InvalidRequestError("Enter the watcher first: async with RunWatcher(...) as watcher")
+        task = self._entered()
         await self._ended.wait()
         if self.outcome is None:
-            _raise_failure(self._task)
+            _raise_failure(task)
             raise InvalidRequestError("The watcher was left before the watch ended")
         return self.outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
-        """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off."""
-        while True:
-            event = await self._iterated.get()
+        """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered with `async with`.
+        """
+        task = self._entered()
+        while event := await self._iterated.get():
             yield event
             if isinstance(event, Ended):
                 return
+        _raise_failure(task)
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Give outputs for open calls, and go on: `await wait()` again.
@@ -213,7 +217,16 @@ class RunWatcher(Generic[R]):
     def __repr__(self) -> str:
         return f"<RunWatcher {self.ref} {self.status or 'not seen'}, {self._machine.state.value}, {self.polls} polls>"
 
+    def _entered(self) -> asyncio.Task[None]:
+        if self._task is None:
+            raise InvalidRequestError("Enter the watcher first: async with RunWatcher(...) as watcher")
+        return self._task
+
     # The background task
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._ended.set()
+        self._iterated.close()
 
     async def _drive(self) -> None:
         async with anyio.create_task_group() as group:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 
-from asyncruns import BearerAuth, Client, ConfigurationError
+from asyncruns import BearerAuth, Client, ConfigurationError, RunRef, Toolset
+from asyncruns.abc import Transport
+from asyncruns.http import Request, Response
+from asyncruns.resources.messages import Messages
 from asyncruns.testing import Emulator
 
 VALUES: dict[str, str] = {
@@ -161,3 +165,60 @@ async def test_a_client_talks_to_the_emulator(emulator: Emulator) -> None:
         assert (await client.threads.update(thread.id, metadata={"a": "c"})).metadata == {"a": "c"}
         assert (await client.threads.delete(thread.id)).deleted
         assert (await client.assistants.delete(assistant.id)).deleted
+
+
+async def test_run_makes_thread_message_and_run_and_answers_the_calls(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    tools = Toolset()
+    asked: list[str] = []
+
+    @tools.tool
+    async def get_weather(city: str) -> str:
+        asked.append(city)
+        return "22°"
+
+    async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
+        knowing = await client.assistants.create(model="m", tools=tools.definitions())
+        outcome = await client.run(assistant_id=knowing.id, message="Weather?", tools=tools)
+        assert outcome.status == "completed"
+        assert len(asked) == 1
+        assert await outcome.text()
+        assert caplog.messages == []
+        # The model is never told of tools that the run does not know, so nobody would find out.
+        ignorant = await client.assistants.create(model="m")
+        thread_id = outcome.unwrap().thread_id
+        outcome = await client.run(assistant_id=ignorant.id, message="And now?", thread_id=thread_id, tools=tools)
+        assert outcome.status == "completed"
+        assert outcome.unwrap().thread_id == thread_id
+        (warning,) = caplog.messages
+        assert "does not know the tools get_weather" in warning
+        run = outcome.unwrap()
+        assert (await client.threads.runs.watch(run.id, thread_id=thread_id)).status == "completed"
+        assert (await client.watch(thread_id=thread_id, run_id=run.id)).status == "completed"
+
+
+class Listed(Transport):
+    """Answers with the same messages to every question, whatever run it asks for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    async def send(self, request: Request) -> Response:
+        self.asked.append(request)
+        said = [("user", None), ("assistant", "run_1"), ("assistant", "run_2"), ("assistant", None)]
+        data = [{"id": f"msg_{n}", "role": role, "run_id": run_id} for n, (role, run_id) in enumerate(said)]
+        return Response(200, {}, msgspec.json.encode({"data": data}))
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_an_answer_holds_only_what_the_run_said_even_if_the_server_lists_all() -> None:
+    transport = Listed()
+    client = Client("https://host.example/v1")
+    client.threads.messages = Messages(transport)
+    found = await client.answer(RunRef("thread.run", ("thread_1", "run_1")))
+    assert [message.id for message in found] == ["msg_1", "msg_3"]
+    (request,) = transport.asked
+    assert request.query == (("limit", "100"), ("order", "asc"), ("run_id", "run_1"))

@@ -35,27 +35,20 @@ _ENDED_BADLY: Final = (None, EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the command line says. Without `base_url`, the server is emulated here, and ends are known beforehand."""
+    """What the command line says; `timeout` is of each run, in seconds."""
 
     runs: int
     model: str
     timeout: float
-    base_url: str | None = None
-    api_key: str | None = None
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the demo; 0 if every run ended as it should."""
     if options.base_url is None and options.api_key is not None:
         raise ConfigurationError("--api-key needs --base-url; without it the server is emulated in this process")
-    settings = Settings(
-        runs=options.runs,
-        model=options.model,
-        timeout=options.timeout,
-        base_url=options.base_url,
-        api_key=options.api_key,
-    )
-    return run(demo(settings, _view(options)))
+    settings = Settings(runs=options.runs, model=options.model, timeout=options.timeout)
+    client = None if options.base_url is None else connect(options.base_url, options.api_key)
+    return run(demo(settings, _view(options), client))
 
 
 def _view(options: argparse.Namespace) -> View:
@@ -71,19 +64,22 @@ def _view(options: argparse.Namespace) -> View:
     return TableView(options.base_url or "emulated in this process")
 
 
-async def demo(settings: Settings, view: View) -> int:
+async def demo(settings: Settings, view: View, client: Client | None = None) -> int:
     """Make everything, watch it to its end, delete it, and tell how it went.
+
+    Args:
+        client: A real server's, which is closed at the end. By default a server is emulated here, and it is known
+            beforehand how each run ends.
 
     Raises:
         AsyncRunsError: The server refuses even the assistants.
     """
     board = Board(view.changed)
+    is_emulated = client is None
     async with AsyncExitStack() as stack:
-        if settings.base_url is None:
+        if client is None:
             emulator = await stack.enter_async_context(Emulator(demo_scenario))
             client = Client(emulator.base_url)
-        else:
-            client = connect(settings.base_url, settings.api_key)
         await stack.enter_async_context(client)
         leftovers = Leftovers(client)
         try:
@@ -95,7 +91,7 @@ async def demo(settings: Settings, view: View) -> int:
         finally:
             # Watched or given up, a run that has not ended would go on, and cost.
             await leftovers.remove([row for row in board.rows if row.end in _ENDED_BADLY])
-    return _report(board, is_emulated=settings.base_url is None)
+    return _report(board, is_emulated=is_emulated)
 
 
 class Demo:

@@ -24,7 +24,6 @@ from asyncruns.tools.tool import Tool
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
 
-DEFAULT_MAX_CONCURRENCY: Final = 16
 DEFAULT_MAX_OUTPUT_CHARACTERS: Final = 512_000
 """OpenAI takes 512 kB of outputs in one request."""
 
@@ -41,7 +40,8 @@ class Toolset:
 
     Args:
         functions: Functions to begin with: a mapping by name, or any iterable of functions with names.
-        max_concurrency: How many calls run at once; the others queue. None is no limit.
+        max_concurrency: How many calls run at once, of all the runs that share this toolset; the others queue. None is
+            no limit, which suits async tools; a tool that calls its own toolset may wait for itself under one.
         timeout: How many seconds a call may take, from its start and not from queueing. None is for ever.
         max_output: How many characters an output may have. A longer one is not cut: in its place the model reads that
             it was too long.
@@ -56,7 +56,7 @@ class Toolset:
         self,
         functions: Mapping[str, Any] | Iterable[Callable[..., Any]] = (),
         *,
-        max_concurrency: int | None = DEFAULT_MAX_CONCURRENCY,
+        max_concurrency: int | None = None,
         timeout: float | None = None,
         max_output: int = DEFAULT_MAX_OUTPUT_CHARACTERS,
         on_error: OnError | None = None,

@@ -112,6 +112,8 @@ class AiohttpTransport(Transport):
         session = self._session
         if session is None:
             session = self._open()
+        elif session.closed:
+            raise ConfigurationError("The session that was given as session= is closed")
         options: dict[str, Any] = {}
         if self._proxy is not None:
             options["proxy"] = self._proxy
@@ -135,7 +137,7 @@ class AiohttpTransport(Transport):
                 raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._no_answer(request, error) from self._showable(error)
-        except (ValueError, RuntimeError) as error:  # such as a closed session, or two sources of credentials
+        except ValueError as error:  # such as two sources of credentials
             raise ConfigurationError(
                 f"The request could not be made: {self._redacted_text(str(error))}. Check session=, proxy= and, with "
                 "trust_env=True, .netrc"

@@ -191,7 +191,7 @@ def _fit_tagged(value: dict[str, Any], structs: Mapping[str, inspect.StructType]
     if tag is None:
         # Untagged: an object of these unions carries its payload under the name of its tag.
         tag = next((name for name in structs if name in value), None)
-    member = structs.get(tag) if isinstance(tag, str) and tag != UNKNOWN_TAG else None
+    member = structs.get(tag) if isinstance(tag, str) else None
     if member is not None:
         try:
             return {**_fit_struct(value, member), "type": tag}

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from asyncruns import ConfigurationError
+from asyncruns import BearerAuth, Client, ConfigurationError
 from asyncruns.cli import demo as demo_module
 from asyncruns.cli.board import Board, Row
 from asyncruns.cli.demo import Settings, demo
@@ -28,8 +28,8 @@ from asyncruns.testing.emulator import RunRequest, SeenRequest
 DEFAULT_RUNS = 36
 
 
-def settings(runs: int = 6, **more: Any) -> Settings:
-    return Settings(runs=runs, model="gpt-4o-mini", timeout=more.pop("timeout", 60.0), **more)
+def settings(runs: int, *, timeout: float = 60.0) -> Settings:
+    return Settings(runs=runs, model="gpt-4o-mini", timeout=timeout)
 
 
 def deleted(requests: list[SeenRequest]) -> Counter[str]:
@@ -85,7 +85,7 @@ def test_the_command_ends_with_0(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 async def test_a_real_server_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator(demo_scenario, api_key="a-key") as emulator:
-        assert await demo(settings(9, base_url=emulator.base_url, api_key="a-key"), PlainView()) == 0
+        assert await demo(settings(9), PlainView(), Client(emulator.base_url, auth=BearerAuth("a-key"))) == 0
         assert deleted(emulator.requests) == {"threads": 9, "assistants": 3}
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "None needed the caller, none was given up."
@@ -94,7 +94,7 @@ async def test_a_real_server_is_left_as_it_was(capsys: pytest.CaptureFixture[str
 
 async def test_a_run_that_does_not_end_is_given_up_cancelled_and_deleted(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator(Scenario(end="never")) as emulator:
-        assert await demo(settings(3, base_url=emulator.base_url, timeout=20.0), PlainView()) == 1
+        assert await demo(settings(3, timeout=20.0), PlainView(), Client(emulator.base_url)) == 1
         assert {run["status"] for run in emulator.runs.values()} <= {"cancelling", "cancelled"}
         assert deleted(emulator.requests) == {"threads": 3, "assistants": 3}
     out = capsys.readouterr().out
@@ -110,7 +110,7 @@ async def test_a_run_that_cannot_be_created_does_not_stop_the_others(capsys: pyt
         return Scenario()
 
     async with Emulator(scenario) as emulator:
-        assert await demo(settings(3, base_url=emulator.base_url), PlainView()) == 1
+        assert await demo(settings(3), PlainView(), Client(emulator.base_url)) == 1
         assert deleted(emulator.requests) == {"threads": 3, "assistants": 3}
     out = capsys.readouterr().out
     assert "2 completed, 1 not created" in out
@@ -120,7 +120,7 @@ async def test_a_run_that_cannot_be_created_does_not_stop_the_others(capsys: pyt
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0, 3.0])
 async def test_nothing_is_left_when_it_is_broken_off(capsys: pytest.CaptureFixture[str], seconds: float) -> None:
     async with Emulator(demo_scenario) as emulator:
-        task = asyncio.ensure_future(demo(settings(12, base_url=emulator.base_url), PlainView()))
+        task = asyncio.ensure_future(demo(settings(12), PlainView(), Client(emulator.base_url)))
         await anyio.sleep(seconds)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -138,7 +138,7 @@ async def test_nothing_is_left_when_it_is_broken_off(capsys: pytest.CaptureFixtu
 async def test_a_server_that_is_gone_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     emulator = Emulator(Scenario(end="never"))
     await emulator.start()
-    task = asyncio.ensure_future(demo(settings(2, base_url=emulator.base_url, timeout=5.0), PlainView()))
+    task = asyncio.ensure_future(demo(settings(2, timeout=5.0), PlainView(), Client(emulator.base_url)))
     await anyio.sleep(2)
     await emulator.stop()
     assert await task == 1

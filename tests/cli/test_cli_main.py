@@ -17,6 +17,7 @@ from asyncruns import ConfigurationError
 from asyncruns.cli import main
 from asyncruns.cli.connect import connect
 from asyncruns.cli.emulate import serve
+from asyncruns.cli.options import make_parser
 from asyncruns.cli.process import lone_error
 from asyncruns.testing import Emulator, VirtualTimeLoop
 
@@ -117,6 +118,26 @@ def on_virtual_time(work: object) -> object:
         return runner.run(work)  # type: ignore[arg-type]
 
 
+def test_what_is_given_is_read() -> None:
+    given = ("watch", "t", "r", "--query", "a=b=c", "--query", "d=", "--header", "x-y=z", "--timeout", "0.5")
+    options = make_parser().parse_args(given)
+    assert options.query == [("a", "b=c"), ("d", "")]
+    assert options.header == [("x-y", "z")]
+    assert (options.timeout, options.max_outage, options.version) == (0.5, 30.0, "v2")
+    assert make_parser().parse_args(("emulate", "--port", "8080")).port == 8080
+
+
+def test_rich_is_for_the_table_only_and_help_needs_no_http() -> None:
+    code = (
+        "import sys, asyncruns.cli\n"
+        "loaded = {'aiohttp', 'anyio', 'rich'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+        "import asyncruns.cli.demo, asyncruns.cli.emulate, asyncruns.cli.watch\n"
+        "assert 'rich' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_an_error_in_nested_groups_is_found() -> None:
     error = ValueError()
     assert lone_error(ExceptionGroup("", [ExceptionGroup("", [error])])) is error
@@ -206,8 +227,10 @@ def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in another process, and its URL."""
     process = start("emulate", "--api-key", "a-key")
     assert process.stdout is not None
-    first = process.stdout.readline()
+    first, hint = process.stdout.readline(), process.stdout.readline()
     assert first.startswith("Serving on http://127.0.0.1:"), first
+    assert "asyncruns demo --base-url" in hint
+    assert "a-key" not in hint
     try:
         yield process, first.removeprefix("Serving on ").strip()
     finally:
@@ -224,10 +247,8 @@ def test_emulate_and_watch_as_processes(server: tuple[subprocess.Popen[str], str
     assert out.splitlines()[-1] == "You said: Hi"
 
     emulator.send_signal(signal.SIGTERM)
-    out, err = emulator.communicate(timeout=10)
+    _, err = emulator.communicate(timeout=10)
     assert (emulator.returncode, err) == (0, "")
-    assert "asyncruns demo --base-url" in out
-    assert "a-key" not in out
 
 
 async def a_run_at(url: str) -> tuple[str, str]:
@@ -238,17 +259,20 @@ async def a_run_at(url: str) -> tuple[str, str]:
         return thread.id, run.id
 
 
-def test_ctrl_c_ends_the_server_with_0_and_the_demo_with_130(server: tuple[subprocess.Popen[str], str]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_demo_cleanly_and_the_server_with_0(
+    server: tuple[subprocess.Popen[str], str], number: signal.Signals, code: int
+) -> None:
     emulator, url = server
     demo = start("demo", "--runs", "3", "--base-url", url, "--api-key", "a-key")
     assert demo.stdout is not None
     assert "queued" in demo.stdout.readline()
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(number)
     _, err = demo.communicate(timeout=10)
-    assert demo.returncode == 130
+    assert demo.returncode == code
     assert err == "asyncruns: interrupted when 0 of 3 runs had ended; deleting what was made\n"
 
-    emulator.send_signal(signal.SIGINT)
+    emulator.send_signal(number)
     _, err = emulator.communicate(timeout=10)
     assert (emulator.returncode, err) == (0, "")
 

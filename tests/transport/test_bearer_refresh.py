@@ -236,6 +236,19 @@ async def test_a_blocking_azure_credential_runs_in_a_thread_and_the_loop_goes_on
     assert await fetching == {"Authorization": "Bearer token-b"}
 
 
+@pytest.mark.real_time
+async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_request() -> None:
+    credential = BlockingCredential()
+    fetching = asyncio.create_task(BearerAuth(credential).refresh())
+    while credential.thread is None:
+        await asyncio.sleep(0.001)
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert not credential.release.is_set()
+    credential.release.set()  # the thread is not a daemon
+
+
 @pytest.mark.parametrize("token", [None, 5, b"sk-hidden"])
 def test_what_gives_no_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
     with pytest.raises(ConfigurationError, match="async function or a credential"):

@@ -132,6 +132,21 @@ async def test_the_password_of_a_proxy_is_not_shown() -> None:
         assert KEY not in shown(caught.value)
 
 
+async def test_what_a_proxy_echoes_of_its_password_is_blotted_out() -> None:
+    def echo(seen: Seen) -> bytes:
+        return reply(407, f"{seen.head} p@ssword-0123 p%40ssword-0123")
+
+    async with RecordingServer(echo) as server:
+        proxy = server.origin.replace("//", "//user:p%40ssword-0123@")
+        async with Client("http://host.example/v1", proxy=proxy) as client:
+            with pytest.raises(APIStatusError) as caught:
+                await client.threads.create()
+        signed = (server.seen[0].header("Proxy-Authorization") or "").removeprefix("Basic ")
+    assert signed
+    for secret in (signed, "p@ssword-0123", "p%40ssword-0123"):
+        assert secret not in shown(caught.value)
+
+
 def test_nothing_shows_its_key() -> None:
     auths = [*AUTHS.values(), BearerAuth(KEY)]
     clients = [Client("https://host.example/v1", auth=auth) for auth in auths]

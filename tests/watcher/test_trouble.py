@@ -293,12 +293,33 @@ async def test_a_bug_in_a_transport_is_raised_and_not_swallowed() -> None:
     with pytest.raises(ZeroDivisionError):
         async with RunWatcher(stage, stage.ref):
             await anyio.sleep(5.0)
+    with pytest.raises(ZeroDivisionError):
+        async with RunWatcher(stage, stage.ref) as watcher:
+            async for _ in watcher:
+                pass
+
+
+async def test_an_iteration_ends_when_the_watcher_is_left() -> None:
+    stage = scene(ok("in_progress"))
+    events: list[object] = []
+
+    async def read(watcher: RunWatcher[Run]) -> None:
+        async for event in watcher:
+            events.append(event)
+
+    async with RunWatcher(stage, stage.ref) as watcher:
+        reader = asyncio.create_task(read(watcher))
+        await anyio.sleep(5.0)
+    await reader
+    assert len(events) == 1
 
 
 async def test_waiting_before_entering_says_what_to_do() -> None:
     stage = scene(ok("queued"))
     with pytest.raises(ValueError, match="async with"):
         await RunWatcher(stage, stage.ref).wait()
+    with pytest.raises(ValueError, match="async with"):
+        await anext(aiter(RunWatcher(stage, stage.ref)))
 
 
 async def test_a_watcher_watches_once() -> None:
