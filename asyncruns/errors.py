@@ -42,6 +42,16 @@ SHOWN_BODY_CHARACTERS: Final = 300
 class AsyncRunsError(Exception):
     """The base of every error of asyncruns."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Arguments that go by name only are lost in the default way, and errors travel between processes.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[AsyncRunsError], args: tuple[Any, ...], state: dict[str, Any]) -> AsyncRunsError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigurationError(AsyncRunsError):
     """The client was set up in a way that cannot work; nothing was sent."""
@@ -120,7 +130,7 @@ class APIStatusError(APIError):
         detail: The server's own message, or the first characters of a body that has none.
         request_id: What to tell the server's operators, or "".
         body: The raw body.
-        headers: The answer's headers.
+        headers: The answer's headers, by names in lower case.
     """
 
     def __init__(
@@ -146,7 +156,7 @@ class APIStatusError(APIError):
         self.param = param
         self.request_id = request_id
         self.body = body
-        self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in (headers or {}).items()}
 
     @property
     def status_code(self) -> int:

@@ -15,6 +15,7 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from asyncruns._version import __version__
 from asyncruns.abc import Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from asyncruns.http import Query, Request, Response
@@ -68,7 +69,7 @@ class AiohttpTransport(Transport):
         self._auth = NoAuth() if auth is None else auth
         for name, value in (headers or {}).items():
             check_header(name, value)
-        self._own_headers = {"Accept": "application/json", **(headers or {})}
+        self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **(headers or {})}
         self._query: Query = tuple((query or {}).items())
         if request_timeout is not None and not request_timeout > 0:
             raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
