@@ -89,8 +89,8 @@ async def measure_client(name: str, base_url: str) -> float:
             numbers = list(range(count))
             await asyncio.gather(*(several(numbers) for _ in range(IN_FLIGHT)))
 
-        # asyncio reads into blocks of 256 KB. Until a process has freed one so large, glibc maps and unmaps each of them,
-        # which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for every client.
+        # asyncio reads into blocks of 256 KB. Until a process has freed one so large, glibc maps and unmaps each of
+        # them, which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for each client.
         del bytearray(SETTLING_BLOCK)[:]
         await all_of(WARM_UP)
         began = time.process_time()
