@@ -90,7 +90,8 @@ async def measure_client(name: str, base_url: str) -> float:
             await asyncio.gather(*(several(numbers) for _ in range(IN_FLIGHT)))
 
         # asyncio reads into blocks of 256 KB. Until a process has freed one so large, glibc maps and unmaps each of
-        # them, which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for each client.
+        # them, which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for each
+        # client; so it is brought about here.
         del bytearray(SETTLING_BLOCK)[:]
         await all_of(WARM_UP)
         began = time.process_time()
