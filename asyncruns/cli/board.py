@@ -95,7 +95,7 @@ class Board:
 
     def __init__(self, changed: Callable[[Row], None] = lambda _: None) -> None:
         self.rows: list[Row] = []
-        self.began = anyio.current_time()
+        self.began: float = anyio.current_time()
         self._changed = changed
 
     @property
