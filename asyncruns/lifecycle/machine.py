@@ -196,16 +196,18 @@ class RunLifecycle:
                 return self._needs_caller(snapshot, now)
         else:
             self._empty_looks = 0
-            if round_ is not None and round_.stage is Stage.UNSURE:
-                # The run went on, so the submit whose answer was lost had been accepted.
+            if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
+                # The run went on: a submit whose answer was lost had been accepted, and who shows the calls from now
+                # on is behind, or asks for the same again; so the lag counts from here.
                 round_.move(Stage.SENT, now)
                 self._resume_polling()
         if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
             return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
-        pause = self._patience.slow_pause(snapshot.hint) if self.state is State.DISPATCHING else None
-        return [self._look(now, pause, snapshot.hint)]
+        return [self._look(now, hint=snapshot.hint)]
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
+        if pause is None and self.state is State.DISPATCHING:
+            pause = self._patience.slow_pause(hint)
         return do.PollAt(*self._patience.next_look(now, pause, hint=hint))
 
     def _resume_polling(self) -> None:
@@ -226,7 +228,7 @@ class RunLifecycle:
             case Verdict.ANSWER:
                 return self._open_round(round_, snapshot, now)
             case Verdict.WAIT:
-                return [self._look(now, self._patience.slow_pause(snapshot.hint))]
+                return [self._look(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
                 round_.resends += 1
                 return self._submit(round_, now)
@@ -246,7 +248,7 @@ class RunLifecycle:
             commands.append(do.RunTools(fresh))
         commands += self._settle_round(now)
         if self.state is State.DISPATCHING:
-            commands.append(self._look(now, self._patience.slow_pause(snapshot.hint)))
+            commands.append(self._look(now, hint=snapshot.hint))
         return commands
 
     def _record(self, outputs: Outputs, *, by_caller: bool = False) -> list[Command]:

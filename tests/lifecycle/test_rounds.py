@@ -86,6 +86,18 @@ def test_a_stale_read_after_a_submit_does_not_run_the_calls_again() -> None:
     assert len(submitted(run)) == 1
 
 
+def test_a_stale_read_long_after_the_run_went_on_is_no_reason_to_send_again() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    for _ in range(5):
+        run.now += 4.0
+        run.sees(Phase.RUNNING)
+        run.now += 4.0
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert len(submitted(run)) == 1
+
+
 def test_outputs_that_did_not_arrive_are_sent_again_once_as_they_were() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
