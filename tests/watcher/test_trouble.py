@@ -126,7 +126,7 @@ async def test_a_lost_answer_to_a_submit_is_looked_up() -> None:
 
 async def test_a_submit_that_did_not_arrive_is_sent_again_after_the_lag() -> None:
     asking = ok("requires_action", CALL)
-    stage = scene(*[asking] * 8, ok("completed"), submits=[lost(), ok("queued")])
+    stage = scene(*[asking] * 12, ok("completed"), submits=[lost(), ok("queued")])
     tools, runs = counting()
     assert isinstance(await watch(stage, tools=tools), Completed)
     first, second = stage.transport.times("submit")
