@@ -30,7 +30,7 @@ class Request(Struct, frozen=True):
         query: Pairs in order; a name may come twice.
         body: JSON bytes, or None.
         headers: Beside those that every request of the client carries.
-        timeout: Seconds for this request; None is the client's own.
+        timeout: Seconds for this request, infinity for ever; None is the client's own.
     """
 
     method: str

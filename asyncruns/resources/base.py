@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from typing import Any, Final, Generic, TypeVar
+import copy
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from typing import Any, ClassVar, Final, Generic, TypedDict, TypeVar, cast
 
 import msgspec
 
@@ -20,43 +22,164 @@ FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].
 """The only documented value of `include`."""
 
 
-class Resource:
-    """Some operations of the API.
+class CallOptions(TypedDict, total=False):
+    """What any call takes beside its own parameters.
 
-    Args:
-        transport: Sends, with retries.
-        host: The server's host, for messages about it.
+    Attributes:
+        request_timeout: Seconds for each request of this call, instead of the client's; None is for ever.
+        extra_headers: Sent with it, and instead of the client's of the same name.
+        extra_query: Sent with it, beside the parameters' own.
+        extra_body: Fields that are put into the JSON body, over the parameters' own.
     """
 
-    def __init__(self, transport: Transport, host: str = "") -> None:
-        self._transport = transport
-        self._host = host
+    request_timeout: float | None
+    extra_headers: Mapping[str, str]
+    extra_query: Mapping[str, Any]
+    extra_body: Mapping[str, Any]
 
-    async def _send(self, request: Request, type_: type[T]) -> T:
-        response = await self._transport.send(request)
+
+class Server(Struct, frozen=True):
+    """What a resource needs to know.
+
+    Attributes:
+        transport: Sends, with retries.
+        host: The server's host, for messages about it.
+        limits: What is checked before sending; None checks nothing.
+    """
+
+    transport: Transport
+    host: str = ""
+    limits: Limits | None = None
+
+
+class Resource:
+    """Some operations of the API."""
+
+    tools_limit: ClassVar[str] = "run_tools"
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._raw = False
+
+    @property
+    def with_raw_response(self) -> RawCalls:
+        """The same methods, giving a `RawResponse`: status, headers, bytes, and `parse()` for the object."""
+        return RawCalls(self)
+
+    async def _ask(
+        self,
+        type_: type[T],
+        method: str,
+        *segments: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        options: CallOptions | None = None,
+    ) -> T:
+        """Build the request, send it, and decode the answer."""
+        server = self._server
+        if server.limits is not None and (body or query):
+            server.limits.check({**(query or {}), **(body or {})}, tools=getattr(server.limits, self.tools_limit))
+        request = _request(method, join_path(*segments), query, body, options)
+        response = await server.transport.send(request)
         if not 200 <= response.status < 300:
-            raise status_error(request, response, host=self._host)
+            raise status_error(request, response, host=server.host)
+        if self._raw:
+            return cast("T", RawResponse(request, response, type_))
         try:
             return decode(response.body, type_)
         except msgspec.DecodeError as error:
             raise bad_answer(request, response, error) from error
 
-    async def _post(self, type_: type[T], *segments: str, body: Mapping[str, Any] | None = None) -> T:
-        data = None if body is None else json_body(body)
-        return await self._send(Request("POST", join_path(*segments), body=data), type_)
-
-    async def _delete(self, type_: type[T], *segments: str) -> T:
-        return await self._send(Request("DELETE", join_path(*segments)), type_)
-
-    def _list(self, item: type[T], *segments: str, **parameters: Any) -> PageCall[T]:
-        path = join_path(*segments)
+    def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
 
         async def fetch(after: str | None) -> Page[T]:
-            given = parameters if after is None else {**parameters, "after": after}
-            return await self._send(Request("GET", path, query_of(given.items())), page)
+            given = query if after is None else {**query, "after": after}
+            return await self._ask(page, "GET", *segments, query=given, options=options)
 
-        return PageCall(fetch, backwards=parameters.get("before") is not None)
+        return PageCall(fetch, backwards=query.get("before") is not None)
+
+
+def _request(
+    method: str,
+    path: str,
+    query: Mapping[str, Any] | None,
+    body: Mapping[str, Any] | None,
+    options: CallOptions | None,
+) -> Request:
+    if not options:
+        return Request(method, path, query_of(query.items()) if query else (), None if body is None else json_body(body))
+    extra_body = options.get("extra_body")
+    if extra_body:
+        body = {**(body or {}), **extra_body}
+    headers = tuple(options.get("extra_headers", {}).items())
+    for name, value in headers:
+        check_header(name, value)
+    timeout = None
+    if "request_timeout" in options:
+        timeout = math.inf if options["request_timeout"] is None else options["request_timeout"]
+    return Request(
+        method,
+        path,
+        query_of([*(query or {}).items(), *options.get("extra_query", {}).items()]),
+        None if body is None else json_body(body),
+        headers,
+        timeout,
+    )
+
+
+class RawResponse(Generic[T]):
+    """An answer as it came.
+
+    Attributes:
+        status: The HTTP status (also as `status_code`).
+        headers: Finds names in lower case.
+        content: The body, complete and decompressed.
+    """
+
+    def __init__(self, request: Request, response: Response, type_: type[T]) -> None:
+        self._request = request
+        self._response = response
+        self._type = type_
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.content: bytes = response.body
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status, by the name that users of the official client know."""
+        return self.status
+
+    @property
+    def request_id(self) -> str:
+        """What names this exchange to the server's operators, or ""."""
+        return request_id(self.headers)
+
+    def parse(self) -> T:
+        """Give the object.
+
+        Raises:
+            APIResponseValidationError: The body is not one.
+        """
+        try:
+            return decode(self.content, self._type)
+        except msgspec.DecodeError as error:
+            raise bad_answer(self._request, self._response, error) from error
+
+    def __repr__(self) -> str:
+        return f"<RawResponse {self.status} of {self._request.method} {self._request.path}, {len(self.content)} bytes>"
+
+
+class RawCalls:
+    """The methods of a resource, each giving a `RawResponse` of what it else gives."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._resource = copy.copy(resource)
+        self._resource._raw = True
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[RawResponse[Any]]]:
+        method: Callable[..., Awaitable[RawResponse[Any]]] = getattr(self._resource, name)
+        return method
 
 
 def json_body(fields: Mapping[str, Any]) -> bytes:

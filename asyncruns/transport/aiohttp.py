@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import base64
 import re
 import ssl as ssl_module
@@ -228,7 +229,7 @@ _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the netwo
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
-    total = None if seconds is None else max(seconds, _SHORTEST_TIMEOUT_S)
+    total = None if seconds is None or seconds == math.inf else max(seconds, _SHORTEST_TIMEOUT_S)
     return aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT_S)
 
 

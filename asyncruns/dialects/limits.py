@@ -1,0 +1,95 @@
+"""What the documented server refuses anyway, so that it need not be asked.
+
+Lenient servers take more: `Client(validate=False)` asks them. The numbers are those of
+https://platform.openai.com/docs/api-reference/runs/createRun and its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, Final
+
+from msgspec import UNSET, Struct
+
+from asyncruns.errors import InvalidRequestError
+
+
+class Limits(Struct, frozen=True, kw_only=True, gc=False):
+    """The limits of a server; lengths are in characters."""
+
+    metadata_pairs: int = 16
+    metadata_key: int = 64
+    metadata_value: int = 512
+    page: int = 100
+    tokens_from: int = 256
+    run_tools: int = 20
+    assistant_tools: int = 128
+
+    def check(self, fields: Mapping[str, Any], *, tools: int | None = None) -> None:
+        """Check the fields of a request, by their names; those that are not given, or null, are fine.
+
+        Args:
+            fields: Of the query and of the body.
+            tools: How many tools are allowed.
+
+        Raises:
+            InvalidRequestError: The server would refuse one; the message names the field and the rule.
+        """
+        for name, check in _CHECKS.items():
+            value = fields.get(name)
+            if value is not None and value is not UNSET:
+                check(self, name, value)
+        given = fields.get("tools")
+        if tools is not None and isinstance(given, Sized) and len(given) > tools:
+            raise _refused("tools", f"at most {tools} are allowed", f"{len(given)} were given")
+        for name, value in fields.items():
+            for part in _parts(name, value):
+                self.check(part)
+
+
+def _parts(name: str, value: Any) -> list[Mapping[str, Any]]:
+    """Give the objects inside of a field that have fields of their own."""
+    if name == "thread" and isinstance(value, Mapping):
+        return [value]
+    if name in ("messages", "additional_messages") and isinstance(value, list | tuple):
+        return [item for item in value if isinstance(item, Mapping)]
+    return []
+
+
+def _check_metadata(limits: Limits, name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise _refused(name, "a mapping of strings to strings is wanted", f"got {type(value).__name__}")
+    if len(value) > limits.metadata_pairs:
+        raise _refused(name, f"at most {limits.metadata_pairs} pairs are allowed", f"{len(value)} were given")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise _refused(f"{name}[{key!r}]", "keys and values are strings", f"got {type(text).__name__}")
+        if len(key) > limits.metadata_key:
+            raise _refused(name, f"a key has at most {limits.metadata_key} characters", f"{key[:20]!r}... has more")
+        if len(text) > limits.metadata_value:
+            rule = f"a value has at most {limits.metadata_value} characters"
+            raise _refused(f"{name}[{key!r}]", rule, f"this one has {len(text)}")
+
+
+def _check_page(limits: Limits, name: str, value: Any) -> None:
+    if not isinstance(value, int) or not 1 <= value <= limits.page:
+        raise _refused(name, f"1 to {limits.page} is allowed", f"got {value!r}")
+
+
+def _check_tokens(limits: Limits, name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < limits.tokens_from:
+        raise _refused(name, f"{limits.tokens_from} or more is allowed", f"got {value!r}")
+
+
+_CHECKS: Final[Mapping[str, Callable[[Limits, str, Any], None]]] = {
+    "metadata": _check_metadata,
+    "limit": _check_page,
+    "max_prompt_tokens": _check_tokens,
+    "max_completion_tokens": _check_tokens,
+}
+
+
+def _refused(field: str, rule: str, found: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{field}: {rule}; {found}. Nothing was sent. Client(validate=False) leaves that to the server."
+    )
