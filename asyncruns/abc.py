@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import Outputs, Refusal, RunRef, Snapshot
+from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
 R = TypeVar("R")
@@ -25,6 +26,7 @@ class Transport(ABC):
         Raises:
             APIConnectionError: No answer came; `sent` tells whether the server may have acted.
             APITimeoutError: None came in time.
+            APIResponseValidationError: One came that can't be taken, such as a body without end.
         """
 
     @abstractmethod
@@ -39,9 +41,11 @@ class Dialect(ABC, Generic[R]):
 
     Attributes:
         name: What a `RunRef` of this dialect carries.
+        limits: What the server is documented to refuse; None where nothing is known.
     """
 
     name: str
+    limits: Limits | None = None
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from asyncruns.abc import Dialect, Transport
@@ -17,11 +17,21 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
+from asyncruns.resources.base import Server
 from asyncruns.resources.runs import RunParameters
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
-from asyncruns.transport.aiohttp import AiohttpTransport
-from asyncruns.transport.auth import Auth, BearerAuth
+from asyncruns.transport.aiohttp import AiohttpTransport, check_base_url
+from asyncruns.transport.auth import (
+    AZURE_SCOPE,
+    AccessToken,
+    ApiKeyAuth,
+    Auth,
+    BearerAuth,
+    NoAuth,
+    PortkeyAuth,
+    TokenCredential,
+)
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.watcher import RunWatcher, WatchOptions
 from asyncruns.wire import FunctionTool, Message, Run
@@ -33,6 +43,26 @@ log: Final = logging.getLogger("asyncruns.client")
 
 PAGE_SIZE: Final = 100
 _ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
+
+
+AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
+AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
+PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of a client, beside where it is and how it signs; `Client` describes them."""
+
+    version: str | None
+    default_headers: Mapping[str, str]
+    default_query: Mapping[str, str]
+    request_timeout: float | None
+    max_retries: int
+    validate: bool
+    session: aiohttp.ClientSession | None
+    proxy: str | None
+    trust_env: bool
+    ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
 
 
 class Client:
@@ -49,6 +79,8 @@ class Client:
         request_timeout: Seconds for one request as a whole; None is for ever. A wait has its own `timeout=`.
         max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
             has its own patience.
+        validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
+            metadata, page sizes, token limits, numbers of tools. Lenient servers take more.
         session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings count.
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
@@ -68,6 +100,7 @@ class Client:
         default_query: Mapping[str, str] | None = None,
         request_timeout: float | None = 30.0,
         max_retries: int = 2,
+        validate: bool = True,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
@@ -97,11 +130,84 @@ class Client:
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
-        self.assistants: Assistants = Assistants(retrying, host)
-        self.threads: Threads = Threads(self, retrying, host)
+        server = Server(retrying, host, self.dialect.limits if validate else None)
+        self.assistants: Assistants = Assistants(server)
+        self.threads: Threads = Threads(self, server)
 
     @classmethod
-    def from_env(cls, **options: Any) -> Client:
+    def azure(
+        cls,
+        endpoint: str,
+        *,
+        api_version: str,
+        credential: TokenCredential | Callable[[], Awaitable[str | AccessToken]] | None = None,
+        api_key: str | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> Client:
+        """Make a client of Azure AI Foundry Agents (classic), or of Azure OpenAI.
+
+        Args:
+            endpoint: `https://RESOURCE.services.ai.azure.com/api/projects/PROJECT`, or
+                `https://RESOURCE.openai.azure.com`, which is completed with `/openai`.
+            api_version: Required by the server: "v1" or "2025-05-01" at Foundry, "2024-05-01-preview" at Azure OpenAI.
+            credential: Of azure-identity, or an async function that gives a token; refreshed before it expires.
+            api_key: Instead of a credential; sent as `api-key`.
+            **options: As `Client` takes them.
+
+        Raises:
+            ConfigurationError: Neither or both of `credential` and `api_key` are given.
+        """
+        if (credential is None) is (api_key is None):
+            raise ConfigurationError("Azure needs either credential= or api_key=")
+        endpoint = check_base_url(endpoint)
+        is_openai = (urlsplit(endpoint).hostname or "").endswith(AZURE_OPENAI_DOMAIN)
+        if is_openai and not urlsplit(endpoint).path:
+            endpoint += "/openai"
+        auth: Auth = NoAuth()
+        if credential is not None:
+            auth = BearerAuth(credential, scope=AZURE_OPENAI_SCOPE if is_openai else AZURE_SCOPE)
+        elif api_key is not None:
+            auth = ApiKeyAuth(api_key)
+        given = dict(options)
+        given.setdefault("version", "v2" if is_openai else None)
+        given["default_query"] = {"api-version": api_version, **options.get("default_query", {})}
+        return cls(endpoint, auth=auth, **cast("ClientOptions", given))
+
+    @classmethod
+    def portkey(
+        cls,
+        api_key: str,
+        *,
+        virtual_key: str | None = None,
+        config: str | Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        bearer: str | None = None,
+        custom_host: str | None = None,
+        trace_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        base_url: str = PORTKEY_BASE_URL,
+        **options: Unpack[ClientOptions],
+    ) -> Client:
+        """Make a client of the Portkey gateway; `PortkeyAuth` describes the parameters.
+
+        Args:
+            base_url: The gateway, where it is not the public one.
+            **options: As `Client` takes them.
+        """
+        auth = PortkeyAuth(
+            api_key,
+            virtual_key=virtual_key,
+            config=config,
+            provider=provider,
+            bearer=bearer,
+            custom_host=custom_host,
+            trace_id=trace_id,
+            metadata=metadata,
+        )
+        return cls(base_url, auth=auth, **options)
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ClientOptions]) -> Client:
         """Make a client from the environment.
 
         Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or else `OPENAI_BASE_URL` with `OPENAI_API_KEY`. The pairs

@@ -11,6 +11,7 @@ import pytest
 from asyncruns import BearerAuth, Client, ConfigurationError, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
+from asyncruns.resources.base import Server
 from asyncruns.resources.messages import Messages
 from asyncruns.testing import Emulator
 
@@ -217,7 +218,7 @@ class Listed(Transport):
 async def test_an_answer_holds_only_what_the_run_said_even_if_the_server_lists_all() -> None:
     transport = Listed()
     client = Client("https://host.example/v1")
-    client.threads.messages = Messages(transport)
+    client.threads.messages = Messages(Server(transport))
     found = await client.answer(RunRef("thread.run", ("thread_1", "run_1")))
     assert [message.id for message in found] == ["msg_1", "msg_3"]
     (request,) = transport.asked

@@ -18,6 +18,7 @@ LAYERS = {
     "wire": 1,
     "http": 2,
     "cadence": 2,
+    "limits": 2,
     "lifecycle": 2,
     "abc": 3,
     "transport": 4,

@@ -26,8 +26,10 @@ from asyncruns.lifecycle.values import (
     RunRef,
     Snapshot,
 )
+from asyncruns.limits import Limits
 from asyncruns.wire import Run, decode, encode, runs
-from asyncruns.wire.runs import RequiredActionFunctionToolCall, ToolCall
+from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
 # https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
 PHASES: Final[Mapping[str, Phase]] = {
@@ -42,8 +44,6 @@ PHASES: Final[Mapping[str, Phase]] = {
     runs.EXPIRED: Phase.EXPIRED,
 }
 
-_MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
-_NO_TIME_FROM: Final = 1e14  # nor a millisecond
 
 # What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
 _PROSE: Final = (
@@ -69,6 +69,7 @@ class ThreadRun(Dialect[Run]):
     """The dialect of `GET /threads/{thread_id}/runs/{run_id}`."""
 
     name = "thread.run"
+    limits = Limits()
 
     def __init__(self, *, host: str = "") -> None:
         """Make the dialect; the host is only for messages about it."""
@@ -154,7 +155,7 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         resource=run,
         calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),
         fault=fault,
-        expires_at=_epoch_seconds(run.expires_at),
+        expires_at=epoch_seconds(run.expires_at),
         server_time=server_time(headers),
         hint=wait_hint(headers),
     )
@@ -171,6 +172,8 @@ def _calls(run: Run) -> tuple[Call, ...]:
 def _call(call: ToolCall) -> Call:
     if isinstance(call, RequiredActionFunctionToolCall):
         return Call(id=call.id, name=call.function.name, arguments=call.function.arguments)
+    if isinstance(call, RequiredActionMCPToolCall):
+        return Call(id=call.id, name=call.name, arguments=call.arguments, kind=CallKind.OTHER, type=call.type)
     name, arguments = call.raw.get("name"), call.raw.get("arguments")
     return Call(
         id=call.id,
@@ -179,9 +182,3 @@ def _call(call: ToolCall) -> Call:
         kind=CallKind.OTHER,
         type=call.type,
     )
-
-
-def _epoch_seconds(value: object) -> float | None:
-    if not isinstance(value, int | float) or not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
-        return None
-    return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 from msgspec import UNSET
 
-from asyncruns.http import Request, join_path
-from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.base import CallOptions, PageCall, Resource
 from asyncruns.wire import Assistant, Deleted, Maybe
 
 
 class Assistants(Resource):
-    """`client.assistants`. What is not given is not sent; what is given as None is sent as null."""
+    """`client.assistants`. What is not given is not sent; what is given as None is sent as null.
+
+    Every method also takes the `CallOptions`.
+    """
+
+    tools_limit: ClassVar[str] = "assistant_tools"
 
     async def create(
         self,
@@ -29,6 +33,7 @@ class Assistants(Resource):
         top_p: Maybe[float] = UNSET,
         response_format: Maybe[str | Mapping[str, Any]] = UNSET,
         reasoning_effort: Maybe[str] = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Assistant:
         """Create an assistant.
 
@@ -36,10 +41,17 @@ class Assistants(Resource):
 
         Args:
             model: The model's name at the server.
+            name: Up to 256 characters.
+            description: Up to 512 characters.
+            instructions: Up to 256,000 characters.
             tools: Up to 128; `toolset.definitions()` for functions of yours.
+            tool_resources: Files and vector stores for the server's own tools.
             metadata: Up to 16 pairs; keys to 64 characters, values to 512.
             temperature: 0 to 2; the server's default is 1.
             top_p: 0 to 1; the server's default is 1.
+            response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
+                well: otherwise the model may write white space until the token limit, and the run seems stuck.
+            reasoning_effort: For models that reason.
 
         Raises:
             APIError: The server refused it, or gave no answer.
@@ -57,15 +69,57 @@ class Assistants(Resource):
             "response_format": response_format,
             "reasoning_effort": reasoning_effort,
         }
-        return await self._post(Assistant, "assistants", body=body)
+        return await self._ask(Assistant, "POST", "assistants", body=body, options=options)
 
-    async def retrieve(self, assistant_id: str) -> Assistant:
+    async def retrieve(self, assistant_id: str, **options: Unpack[CallOptions]) -> Assistant:
         """Fetch an assistant. Safe to cancel.
 
         Raises:
             APIError: There is no such assistant, or no answer.
         """
-        return await self._send(Request("GET", join_path("assistants", assistant_id)), Assistant)
+        return await self._ask(Assistant, "GET", "assistants", assistant_id, options=options)
+
+    async def update(
+        self,
+        assistant_id: str,
+        *,
+        model: Maybe[str] = UNSET,
+        name: Maybe[str] = UNSET,
+        description: Maybe[str] = UNSET,
+        instructions: Maybe[str] = UNSET,
+        tools: Maybe[Iterable[Mapping[str, Any] | Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        metadata: Maybe[Mapping[str, str]] = UNSET,
+        temperature: Maybe[float] = UNSET,
+        top_p: Maybe[float] = UNSET,
+        response_format: Maybe[str | Mapping[str, Any]] = UNSET,
+        reasoning_effort: Maybe[str] = UNSET,
+        **options: Unpack[CallOptions],
+    ) -> Assistant:
+        """Change an assistant; what is not given stays as it is.
+
+        Safe to cancel; the change may then be made or not.
+
+        Args:
+            assistant_id: The assistant; for the others see `create`.
+
+        Raises:
+            APIError: The server refused it, or gave no answer.
+        """
+        body = {
+            "model": model,
+            "name": name,
+            "description": description,
+            "instructions": instructions,
+            "tools": tools,
+            "tool_resources": tool_resources,
+            "metadata": metadata,
+            "temperature": temperature,
+            "top_p": top_p,
+            "response_format": response_format,
+            "reasoning_effort": reasoning_effort,
+        }
+        return await self._ask(Assistant, "POST", "assistants", assistant_id, body=body, options=options)
 
     def list(
         self,
@@ -74,6 +128,7 @@ class Assistants(Resource):
         order: Literal["asc", "desc"] | None = None,
         after: str | None = None,
         before: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> PageCall[Assistant]:
         """List assistants: `await` for one page, `async for` for all. Safe to cancel.
 
@@ -83,12 +138,13 @@ class Assistants(Resource):
             after: The id of the item before the page.
             before: The id of the item after the page.
         """
-        return self._list(Assistant, "assistants", limit=limit, order=order, after=after, before=before)
+        query = {"limit": limit, "order": order, "after": after, "before": before}
+        return self._list(Assistant, "assistants", query=query, options=options)
 
-    async def delete(self, assistant_id: str) -> Deleted:
+    async def delete(self, assistant_id: str, **options: Unpack[CallOptions]) -> Deleted:
         """Delete an assistant. Safe to cancel; it may then be deleted or not.
 
         Raises:
             APIError: There is no such assistant, or no answer.
         """
-        return await self._delete(Deleted, "assistants", assistant_id)
+        return await self._ask(Deleted, "DELETE", "assistants", assistant_id, options=options)

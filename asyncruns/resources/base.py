@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mappi
 from typing import Any, ClassVar, Final, Generic, TypedDict, TypeVar, cast
 
 import msgspec
+from msgspec import Struct
 
 from asyncruns.abc import Transport
 from asyncruns.dialects.errors import bad_answer, status_error
 from asyncruns.errors import InvalidRequestError
-from asyncruns.http import Request, join_path, query_of
+from asyncruns.http import Request, Response, join_path, query_of, request_id
+from asyncruns.limits import Limits
+from asyncruns.transport.auth import check_header
 from asyncruns.wire import Page, decode, encode
 from asyncruns.wire.codec import present
 
@@ -108,7 +111,9 @@ def _request(
     options: CallOptions | None,
 ) -> Request:
     if not options:
-        return Request(method, path, query_of(query.items()) if query else (), None if body is None else json_body(body))
+        return Request(
+            method, path, query_of(query.items()) if query else (), None if body is None else json_body(body)
+        )
     extra_body = options.get("extra_body")
     if extra_body:
         body = {**(body or {}), **extra_body}

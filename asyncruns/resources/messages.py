@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
-from asyncruns.http import Request, join_path
-from asyncruns.resources.base import PageCall, Resource
-from asyncruns.wire import Maybe, Message
+from asyncruns.resources.base import CallOptions, PageCall, Resource
+from asyncruns.wire import Deleted, Maybe, Message
 
 
 class Messages(Resource):
-    """`client.threads.messages`."""
+    """`client.threads.messages`. Every method also takes the `CallOptions`."""
 
     async def create(
         self,
@@ -23,6 +22,7 @@ class Messages(Resource):
         content: str | Iterable[Mapping[str, Any] | Any],
         attachments: Maybe[Iterable[Mapping[str, Any] | Any]] = UNSET,
         metadata: Maybe[Mapping[str, str]] = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Message:
         """Add a message to a thread.
 
@@ -39,15 +39,15 @@ class Messages(Resource):
             APIError: There was no answer.
         """
         body = {"role": role, "content": content, "attachments": attachments, "metadata": metadata}
-        return await self._post(Message, "threads", thread_id, "messages", body=body)
+        return await self._ask(Message, "POST", "threads", thread_id, "messages", body=body, options=options)
 
-    async def retrieve(self, message_id: str, *, thread_id: str) -> Message:
+    async def retrieve(self, message_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Message:
         """Fetch a message. Safe to cancel.
 
         Raises:
             APIError: There is no such message, or no answer.
         """
-        return await self._send(Request("GET", join_path("threads", thread_id, "messages", message_id)), Message)
+        return await self._ask(Message, "GET", "threads", thread_id, "messages", message_id, options=options)
 
     def list(
         self,
@@ -58,6 +58,7 @@ class Messages(Resource):
         after: str | None = None,
         before: str | None = None,
         run_id: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> PageCall[Message]:
         """List messages: `await` for one page, `async for` for all. Safe to cancel.
 
@@ -68,14 +69,36 @@ class Messages(Resource):
             before: The id of the item after the page.
             run_id: Only what this run wrote.
         """
-        return self._list(
-            Message,
-            "threads",
-            thread_id,
-            "messages",
-            limit=limit,
-            order=order,
-            after=after,
-            before=before,
-            run_id=run_id,
+        query = {"limit": limit, "order": order, "after": after, "before": before, "run_id": run_id}
+        return self._list(Message, "threads", thread_id, "messages", query=query, options=options)
+
+    async def update(
+        self,
+        message_id: str,
+        *,
+        thread_id: str,
+        metadata: Maybe[Mapping[str, str]] = UNSET,
+        **options: Unpack[CallOptions],
+    ) -> Message:
+        """Change a message's metadata, the only thing of it that can be changed.
+
+        Safe to cancel; the change may then be made or not.
+
+        Args:
+            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+
+        Raises:
+            APIError: The server refused it, or gave no answer.
+        """
+        body = {"metadata": metadata}
+        return await self._ask(
+            Message, "POST", "threads", thread_id, "messages", message_id, body=body, options=options
         )
+
+    async def delete(self, message_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
+        """Delete a message. Safe to cancel; it may then be deleted or not.
+
+        Raises:
+            APIError: There is no such message, or no answer.
+        """
+        return await self._ask(Deleted, "DELETE", "threads", thread_id, "messages", message_id, options=options)

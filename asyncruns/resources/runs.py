@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Required, TypedDict, Unpack, cast
 
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
-from asyncruns.http import Request, join_path, query_of
+from asyncruns.errors import InvalidRequestError
 from asyncruns.outcome import AnyOutcome
-from asyncruns.resources.base import PageCall, Resource, json_body
+from asyncruns.resources.base import CallOptions, PageCall, Resource, Server
 from asyncruns.resources.steps import Steps
 from asyncruns.watcher import RunWatcher, WatchOptions
 from asyncruns.wire import Maybe, Run
@@ -23,14 +23,20 @@ class ToolOutput(TypedDict):
     output: str
 
 
-class RunParameters(TypedDict, total=False):
-    """What a run can be created with, beside its assistant. What is not given is not sent; None is sent as null.
+class ToolApproval(TypedDict, total=False):
+    """Whether a call of a server-side tool may be done, and with which headers."""
+
+    tool_call_id: Required[str]
+    approve: Required[bool]
+    headers: Mapping[str, str]
+
+
+class RunSettings(CallOptions, total=False):
+    """What a run can be created with. What is not given is not sent; None is sent as null.
 
     Attributes:
         model: Instead of the assistant's.
         instructions: Instead of the assistant's.
-        additional_instructions: Beside the assistant's.
-        additional_messages: Added to the thread before the run.
         tools: Instead of the assistant's; up to 20.
         metadata: Up to 16 pairs; keys to 64 characters, values to 512.
         temperature: 0 to 2; the server's default is 1.
@@ -42,13 +48,10 @@ class RunParameters(TypedDict, total=False):
         parallel_tool_calls: The server's default is true.
         response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
             well: otherwise the model may write white space until the token limit, and the run seems stuck.
-        reasoning_effort: For models that reason.
     """
 
     model: Maybe[str]
     instructions: Maybe[str]
-    additional_instructions: Maybe[str]
-    additional_messages: Maybe[Iterable[Mapping[str, Any]]]
     tools: Maybe[Iterable[Any]]
     metadata: Maybe[Mapping[str, str]]
     temperature: Maybe[float]
@@ -59,16 +62,36 @@ class RunParameters(TypedDict, total=False):
     tool_choice: Maybe[str | Mapping[str, Any]]
     parallel_tool_calls: Maybe[bool]
     response_format: Maybe[str | Mapping[str, Any]]
+
+
+class RunParameters(RunSettings, total=False):
+    """What a run on a thread that exists can be created with, beside the `RunSettings`.
+
+    Attributes:
+        additional_instructions: Beside the assistant's.
+        additional_messages: Added to the thread before the run.
+        reasoning_effort: For models that reason.
+    """
+
+    additional_instructions: Maybe[str]
+    additional_messages: Maybe[Iterable[Mapping[str, Any]]]
     reasoning_effort: Maybe[str]
 
 
-class Runs(Resource):
-    """`client.threads.runs`."""
+def split_options(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], CallOptions]:
+    """Part what goes into the body from what is about the call."""
+    body = {name: value for name, value in parameters.items() if name not in CallOptions.__annotations__}
+    options = {name: value for name, value in parameters.items() if name in CallOptions.__annotations__}
+    return body, cast("CallOptions", options)
 
-    def __init__(self, connection: Connection[Run], transport: Any, host: str = "") -> None:
-        super().__init__(transport, host)
+
+class Runs(Resource):
+    """`client.threads.runs`. Every method also takes the `CallOptions`."""
+
+    def __init__(self, connection: Connection[Run], server: Server) -> None:
+        super().__init__(server)
         self._connection = connection
-        self.steps: Steps = Steps(transport, host)
+        self.steps: Steps = Steps(server)
 
     async def create(
         self,
@@ -92,18 +115,19 @@ class Runs(Resource):
             BadRequestError: Another run on the thread is active, or the server refused a parameter.
             APIError: There was no answer; after a timeout or a dropped connection, the run may exist.
         """
-        body = json_body({"assistant_id": assistant_id, **parameters})
-        path = join_path("threads", thread_id, "runs")
-        return await self._send(Request("POST", path, query_of([("include", include)]), body), Run)
+        settings, options = split_options(parameters)
+        body = {"assistant_id": assistant_id, **settings}
+        query = {"include": include}
+        return await self._ask(Run, "POST", "threads", thread_id, "runs", query=query, body=body, options=options)
 
-    async def retrieve(self, run_id: str, *, thread_id: str) -> Run:
+    async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Fetch a run. Safe to cancel.
 
         Raises:
             NotFoundError: There is no such run; replicas may say so for a moment after it was created.
             APIError: There was no answer.
         """
-        return await self._send(Request("GET", join_path("threads", thread_id, "runs", run_id)), Run)
+        return await self._ask(Run, "GET", "threads", thread_id, "runs", run_id, options=options)
 
     def list(
         self,
@@ -113,6 +137,7 @@ class Runs(Resource):
         order: Literal["asc", "desc"] | None = None,
         after: str | None = None,
         before: str | None = None,
+        **options: Unpack[CallOptions],
     ) -> PageCall[Run]:
         """List the runs of a thread: `await` for one page, `async for` for all. Safe to cancel.
 
@@ -122,9 +147,17 @@ class Runs(Resource):
             after: The id of the item before the page.
             before: The id of the item after the page.
         """
-        return self._list(Run, "threads", thread_id, "runs", limit=limit, order=order, after=after, before=before)
+        query = {"limit": limit, "order": order, "after": after, "before": before}
+        return self._list(Run, "threads", thread_id, "runs", query=query, options=options)
 
-    async def update(self, run_id: str, *, thread_id: str, metadata: Maybe[Mapping[str, str]] = UNSET) -> Run:
+    async def update(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        metadata: Maybe[Mapping[str, str]] = UNSET,
+        **options: Unpack[CallOptions],
+    ) -> Run:
         """Change a run's metadata, the only thing of it that can be changed.
 
         Safe to cancel; the change may then be made or not.
@@ -135,9 +168,10 @@ class Runs(Resource):
         Raises:
             APIError: The server refused it (some do while the run is in progress), or gave no answer.
         """
-        return await self._post(Run, "threads", thread_id, "runs", run_id, body={"metadata": metadata})
+        body = {"metadata": metadata}
+        return await self._ask(Run, "POST", "threads", thread_id, "runs", run_id, body=body, options=options)
 
-    async def cancel(self, run_id: str, *, thread_id: str) -> Run:
+    async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Ask for a run's cancellation; the run comes back as `cancelling`, mostly, and ends later, maybe otherwise.
 
         Safe to cancel; the cancellation may then go on at the server.
@@ -146,10 +180,16 @@ class Runs(Resource):
             BadRequestError: The run has ended already; retrieve it to see how.
             APIError: There was no answer.
         """
-        return await self._post(Run, "threads", thread_id, "runs", run_id, "cancel")
+        return await self._ask(Run, "POST", "threads", thread_id, "runs", run_id, "cancel", options=options)
 
     async def submit_tool_outputs(
-        self, run_id: str, *, thread_id: str, tool_outputs: Iterable[ToolOutput | Mapping[str, str]]
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: Maybe[Iterable[ToolOutput | Mapping[str, str]]] = UNSET,
+        tool_approvals: Maybe[Iterable[ToolApproval | Mapping[str, Any]]] = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Run:
         """Give a run the outputs of its calls, all of them in one request. A watcher does that by itself.
 
@@ -157,13 +197,19 @@ class Runs(Resource):
 
         Args:
             tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
+            tool_approvals: `{"tool_call_id": ..., "approve": ..., "headers": {...}}` for each call of a
+                `submit_tool_approval` (Azure AI Foundry).
 
         Raises:
+            InvalidRequestError: Neither is given.
             BadRequestError: The run does not wait for outputs, or not for these.
             APIError: There was no answer.
         """
-        body = {"tool_outputs": list(tool_outputs)}
-        return await self._post(Run, "threads", thread_id, "runs", run_id, "submit_tool_outputs", body=body)
+        if tool_outputs is UNSET and tool_approvals is UNSET and not options.get("extra_body"):
+            raise InvalidRequestError("Give tool_outputs, or tool_approvals where the run waits for approvals")
+        body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
+        segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
+        return await self._ask(Run, "POST", *segments, body=body, options=options)
 
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:
         """Watch a run to its end; as `client.watch`, by its ids. See `RunWatcher` for the options.

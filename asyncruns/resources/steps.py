@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Unpack
 
-from asyncruns.http import Request, join_path, query_of
-from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.base import CallOptions, PageCall, Resource
 from asyncruns.wire import RunStep
 
 
 class Steps(Resource):
-    """`client.threads.runs.steps`."""
+    """`client.threads.runs.steps`. Every method also takes the `CallOptions`."""
 
     def list(
         self,
@@ -23,6 +22,7 @@ class Steps(Resource):
         after: str | None = None,
         before: str | None = None,
         include: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> PageCall[RunStep]:
         """List the steps of a run: `await` for one page, `async for` for all. Safe to cancel.
 
@@ -31,24 +31,20 @@ class Steps(Resource):
             order: By creation; the server's default is newest first.
             after: The id of the item before the page.
             before: The id of the item after the page.
-            include: What else to send; `resources.base.FILE_SEARCH_CONTENT` for the texts that a file search found.
+            include: What else to send; `[FILE_SEARCH_CONTENT]` (in `asyncruns.resources`) for the texts that a file
+                search found. Sent as `include[]`.
         """
-        return self._list(
-            RunStep,
-            "threads",
-            thread_id,
-            "runs",
-            run_id,
-            "steps",
-            limit=limit,
-            order=order,
-            after=after,
-            before=before,
-            include=include,
-        )
+        query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
+        return self._list(RunStep, "threads", thread_id, "runs", run_id, "steps", query=query, options=options)
 
     async def retrieve(
-        self, step_id: str, *, thread_id: str, run_id: str, include: Sequence[str] | None = None
+        self,
+        step_id: str,
+        *,
+        thread_id: str,
+        run_id: str,
+        include: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
     ) -> RunStep:
         """Fetch a step. Safe to cancel.
 
@@ -58,5 +54,5 @@ class Steps(Resource):
         Raises:
             APIError: There is no such step, or no answer.
         """
-        path = join_path("threads", thread_id, "runs", run_id, "steps", step_id)
-        return await self._send(Request("GET", path, query_of([("include", include)])), RunStep)
+        segments = ("threads", thread_id, "runs", run_id, "steps", step_id)
+        return await self._ask(RunStep, "GET", *segments, query={"include": include}, options=options)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
-from asyncruns.abc import Connection, Transport
-from asyncruns.http import Request, join_path
-from asyncruns.resources.base import Resource
+from asyncruns.abc import Connection
+from asyncruns.resources.base import CallOptions, PageCall, Resource, Server
 from asyncruns.resources.messages import Messages
-from asyncruns.resources.runs import RunParameters, Runs
+from asyncruns.resources.runs import Runs, RunSettings, split_options
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 
 class Threads(Resource):
-    """`client.threads`, with `.messages`, `.runs` and `.runs.steps`."""
+    """`client.threads`, with `.messages`, `.runs` and `.runs.steps`. Every method also takes the `CallOptions`."""
 
-    def __init__(self, connection: Connection[Run], transport: Transport, host: str = "") -> None:
-        super().__init__(transport, host)
-        self.messages: Messages = Messages(transport, host)
-        self.runs: Runs = Runs(connection, transport, host)
+    def __init__(self, connection: Connection[Run], server: Server) -> None:
+        super().__init__(server)
+        self.messages: Messages = Messages(server)
+        self.runs: Runs = Runs(connection, server)
 
     async def create(
         self,
@@ -29,6 +28,7 @@ class Threads(Resource):
         messages: Maybe[Iterable[Mapping[str, Any] | Any]] = UNSET,
         metadata: Maybe[Mapping[str, str]] = UNSET,
         tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Thread:
         """Create a thread.
 
@@ -42,15 +42,35 @@ class Threads(Resource):
             APIError: The server refused it, or gave no answer.
         """
         body = {"messages": messages, "metadata": metadata, "tool_resources": tool_resources}
-        return await self._post(Thread, "threads", body=body)
+        return await self._ask(Thread, "POST", "threads", body=body, options=options)
 
-    async def retrieve(self, thread_id: str) -> Thread:
+    async def retrieve(self, thread_id: str, **options: Unpack[CallOptions]) -> Thread:
         """Fetch a thread. Safe to cancel.
 
         Raises:
             APIError: There is no such thread, or no answer.
         """
-        return await self._send(Request("GET", join_path("threads", thread_id)), Thread)
+        return await self._ask(Thread, "GET", "threads", thread_id, options=options)
+
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> PageCall[Thread]:
+        """List threads, at servers that can (Azure AI Foundry); others answer 404 or 405. Safe to cancel.
+
+        Args:
+            limit: 1 to 100 items a page; the server's default is 20.
+            order: By creation; the server's default is newest first.
+            after: The id of the item before the page.
+            before: The id of the item after the page.
+        """
+        query = {"limit": limit, "order": order, "after": after, "before": before}
+        return self._list(Thread, "threads", query=query, options=options)
 
     async def update(
         self,
@@ -58,6 +78,7 @@ class Threads(Resource):
         *,
         metadata: Maybe[Mapping[str, str]] = UNSET,
         tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        **options: Unpack[CallOptions],
     ) -> Thread:
         """Change a thread's metadata or tool resources.
 
@@ -66,17 +87,16 @@ class Threads(Resource):
         Raises:
             APIError: The server refused it, or gave no answer.
         """
-        return await self._post(
-            Thread, "threads", thread_id, body={"metadata": metadata, "tool_resources": tool_resources}
-        )
+        body = {"metadata": metadata, "tool_resources": tool_resources}
+        return await self._ask(Thread, "POST", "threads", thread_id, body=body, options=options)
 
-    async def delete(self, thread_id: str) -> Deleted:
+    async def delete(self, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
         """Delete a thread with all that is in it. Safe to cancel; it may then be deleted or not.
 
         Raises:
             APIError: There is no such thread, or no answer.
         """
-        return await self._delete(Deleted, "threads", thread_id)
+        return await self._ask(Deleted, "DELETE", "threads", thread_id, options=options)
 
     async def create_and_run(
         self,
@@ -84,7 +104,7 @@ class Threads(Resource):
         assistant_id: str,
         thread: Maybe[Mapping[str, Any]] = UNSET,
         tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
-        **parameters: Unpack[RunParameters],
+        **parameters: Unpack[RunSettings],
     ) -> Run:
         """Create a thread and start a run on it, in one request.
 
@@ -93,10 +113,11 @@ class Threads(Resource):
         Args:
             assistant_id: The assistant.
             thread: What `create` takes, as one object.
-            **parameters: See `RunParameters`; messages go into `thread` here.
+            **parameters: See `RunSettings`; messages go into `thread` here.
 
         Raises:
             APIError: The server refused it, or gave no answer.
         """
-        body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **parameters}
-        return await self._post(Run, "threads", "runs", body=body)
+        settings, options = split_options(parameters)
+        body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
+        return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import base64
+import math
 import re
 import ssl as ssl_module
 from collections.abc import Mapping
@@ -18,12 +18,19 @@ from yarl import URL
 
 from asyncruns._version import __version__
 from asyncruns.abc import Transport
-from asyncruns.errors import APIConnectionError, APITimeoutError, ConfigurationError
-from asyncruns.http import Query, Request, Response
+from asyncruns.errors import (
+    SHOWN_BODY_CHARACTERS,
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+    ConfigurationError,
+)
+from asyncruns.http import Query, Request, Response, request_id
 from asyncruns.transport.auth import SECRET_NAME, Auth, Headers, NoAuth, check_header
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
 KEEPALIVE_S: Final = 75.0  # aiohttp's 15 s is shorter than the pauses of a patient watch
 _SHORTEST_SECRET: Final = 4  # a shorter one would blot out half of every text
 _SHORTEST_ANYWHERE: Final = 12  # a shorter one, such as "test", is only taken out where it stands as a word
@@ -51,6 +58,7 @@ class AiohttpTransport(Transport):
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY` and the like count. Not with a borrowed session, which has its own setting.
         ssl: As aiohttp takes it: an `SSLContext`, or False for no checks.
+        max_body: How many bytes of an answer are read, decompressed.
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class AiohttpTransport(Transport):
         proxy: str | None = None,
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+        max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.base_url: str = check_base_url(base_url)
         self._auth = NoAuth() if auth is None else auth
@@ -81,6 +90,7 @@ class AiohttpTransport(Transport):
         self._proxy = _checked_proxy(proxy)
         self._trust_env = trust_env
         self._ssl = ssl
+        self._max_body = max_body
         constants = chain((headers or {}).items(), self._query, _passwords(self._proxy))
         self._secrets = tuple(str(value) for name, value in constants if SECRET_NAME.search(name))
         self._signed: tuple[Headers, CIMultiDict[str]] | None = None
@@ -133,7 +143,7 @@ class AiohttpTransport(Transport):
                 **options,
             )
             try:
-                body = await answer.read()
+                body = await self._read(request, answer)
             except BaseException:
                 answer.close()
                 raise
@@ -148,6 +158,26 @@ class AiohttpTransport(Transport):
             return Response(answer.status, answer.headers, body, redact=self._redacted)
         headers = CIMultiDict((name, self._redacted_text(value)) for name, value in answer.headers.items())
         return Response(answer.status, CIMultiDictProxy(headers), self._redacted(body))
+
+    async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
+        """Read a body up to the limit; one without end would fill the memory otherwise."""
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await answer.content.readany():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._max_body:
+                raise APIResponseValidationError(
+                    f"{request.method} {request.path} answered {answer.status} with more than {self._max_body} bytes, "
+                    "which are not read further. Does the base URL end where the API begins? For a list, ask for a "
+                    "smaller limit=",
+                    status=answer.status,
+                    body=self._redacted(chunks[0][:SHOWN_BODY_CHARACTERS]),
+                    request_id=request_id(answer.headers),
+                    method=request.method,
+                    path=request.path,
+                )
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:

@@ -15,12 +15,14 @@ from asyncruns.wire.common import (
     Tool,
     ToolResources,
     Usage,
+    epoch_seconds,
 )
 from asyncruns.wire.runs import (
     Function,
     IncompleteDetails,
     RequiredAction,
     RequiredActionFunctionToolCall,
+    RequiredActionMCPToolCall,
     Run,
     SubmitToolOutputs,
     ToolCall,
@@ -70,6 +72,7 @@ __all__ = [
     "RefusalContentBlock",
     "RequiredAction",
     "RequiredActionFunctionToolCall",
+    "RequiredActionMCPToolCall",
     "RetrievalTool",
     "RetrievalToolCall",
     "Run",
@@ -87,4 +90,5 @@ __all__ = [
     "Usage",
     "decode",
     "encode",
+    "epoch_seconds",
 ]

@@ -5,7 +5,8 @@ Descriptions of the objects: https://platform.openai.com/docs/api-reference/assi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Struct
 
@@ -13,8 +14,28 @@ from asyncruns.wire.codec import Maybe, Unknown
 
 T = TypeVar("T")
 
-Time = Maybe[int | float]
-"""Seconds of the Unix epoch; some servers send fractions, some milliseconds (above 1e11)."""
+Time = Maybe[int | float | str]
+"""Seconds of the Unix epoch; some servers send fractions, milliseconds or ISO texts: `epoch_seconds` reads them all."""
+
+_NO_TIME_FROM: Final = 1e14  # nor a millisecond
+_MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
+
+
+def epoch_seconds(value: object) -> float | None:
+    """Give a time of the wire in seconds of the Unix epoch; None where there is none, or none that can be read.
+
+    Milliseconds (above 1e11) and ISO 8601 texts are understood; a text without a zone is UTC.
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if not isinstance(value, int | float) or not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
+        return None
+    return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)
+
 
 Metadata = Maybe[dict[str, Any]]
 """Up to 16 pairs; strings in the documentation, and other things at lenient servers."""

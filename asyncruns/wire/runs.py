@@ -36,7 +36,17 @@ class RequiredActionFunctionToolCall(Struct, frozen=True, kw_only=True, tag_fiel
     function: Function = Function()
 
 
-ToolCall = RequiredActionFunctionToolCall | Unknown
+class RequiredActionMCPToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp", gc=False):
+    """A call of a tool behind the server that waits for an approval (Azure AI Foundry)."""
+
+    type: ClassVar[Literal["mcp"]] = "mcp"
+    id: str
+    name: str = ""
+    server_label: str = ""
+    arguments: str = ""
+
+
+ToolCall = RequiredActionFunctionToolCall | RequiredActionMCPToolCall | Unknown
 
 
 class SubmitToolOutputs(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from asyncruns import errors as tree
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.assistants import Assistants
+from asyncruns.resources.base import Server
 from asyncruns.wire import Assistant
 
 
@@ -33,7 +34,7 @@ class Answer(Transport):
 
 async def error_of(status: int, body: object, headers: dict[str, str] | None = None, host: str = "") -> APIStatusError:
     with pytest.raises(APIStatusError) as caught:
-        await Assistants(Answer(status, body, headers), host).retrieve("asst_1")
+        await Assistants(Server(Answer(status, body, headers), host)).retrieve("asst_1")
     return caught.value
 
 
@@ -147,7 +148,7 @@ BROKEN = [
 async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes(body: bytes, shown: str) -> None:
     headers = {"content-type": "text/html", "x-request-id": "req_1"}
     with pytest.raises(APIResponseValidationError) as caught:
-        await Assistants(Answer(200, body, headers)).retrieve("asst_1")
+        await Assistants(Server(Answer(200, body, headers))).retrieve("asst_1")
     error = caught.value
     assert (error.status, error.body, error.request_id) == (200, body, "req_1")
     assert str(error).startswith("GET /assistants/asst_1 answered 200 with a body that is not of this API (")
@@ -158,21 +159,21 @@ async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes
 
 @pytest.mark.parametrize("status", [200, 201, 202, 206])
 async def test_any_good_status_will_do(status: int) -> None:
-    assert await Assistants(Answer(status, {"id": "asst_1"})).retrieve("asst_1") == Assistant(id="asst_1")
+    assert await Assistants(Server(Answer(status, {"id": "asst_1"}))).retrieve("asst_1") == Assistant(id="asst_1")
 
 
 @pytest.mark.parametrize("status", [204, 304, 100])
 async def test_a_status_without_a_body_is_no_object(status: int) -> None:
     with pytest.raises(tree.APIError):
-        await Assistants(Answer(status, b"")).retrieve("asst_1")
+        await Assistants(Server(Answer(status, b""))).retrieve("asst_1")
 
 
 async def test_a_deletion_tells_what_the_server_says() -> None:
     answer = {"id": "asst_1", "object": "assistant.deleted", "deleted": False}
-    found = await Assistants(Answer(200, answer)).delete("asst_1")
+    found = await Assistants(Server(Answer(200, answer))).delete("asst_1")
     assert (found.id, found.deleted) == ("asst_1", False)
     with pytest.raises(NotFoundError):
-        await Assistants(Answer(404, {})).delete("asst_1")
+        await Assistants(Server(Answer(404, {}))).delete("asst_1")
 
 
 @pytest.mark.parametrize(
@@ -188,9 +189,9 @@ async def test_a_deletion_tells_what_the_server_says() -> None:
 async def test_what_has_no_json_is_refused_before_anything_is_sent(given: dict[str, Any]) -> None:
     transport = Answer(200, {"id": "asst_1"})
     with pytest.raises(InvalidRequestError, match="can't be written as JSON"):
-        await Assistants(transport).create(model="m", **given)
+        await Assistants(Server(transport)).create(model="m", **given)
     holds_itself: dict[str, Any] = {}
     holds_itself["a"] = holds_itself
     with pytest.raises(InvalidRequestError, match="can't be written as JSON"):
-        await Assistants(transport).create(model="m", metadata=holds_itself)
+        await Assistants(Server(transport)).create(model="m", metadata=holds_itself)
     assert transport.asked == []

@@ -12,6 +12,7 @@ from asyncruns import InternalServerError
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.assistants import Assistants
+from asyncruns.resources.base import Server
 
 
 def page(*ids: str, has_more: object = False, **more: object) -> dict[str, Any]:
@@ -37,12 +38,12 @@ class Pages(Transport):
 
 
 async def listed(transport: Transport, **parameters: Any) -> list[str]:
-    return [item.id async for item in Assistants(transport).list(**parameters)]
+    return [item.id async for item in Assistants(Server(transport)).list(**parameters)]
 
 
 async def test_awaiting_gives_one_page_with_its_cursors() -> None:
     transport = Pages(page("a", "b", has_more=True, first_id="a"))
-    found = await Assistants(transport).list(limit=2)
+    found = await Assistants(Server(transport)).list(limit=2)
     assert [item.id for item in found.data] == ["a", "b"]
     assert (found.first_id, found.last_id, found.has_more) == ("a", "b", True)
     assert [request.query for request in transport.asked] == [(("limit", "2"),)]
@@ -66,7 +67,7 @@ async def test_iterating_goes_on_from_where_the_caller_said() -> None:
 
 async def test_each_iteration_and_each_await_asks_anew() -> None:
     transport = Pages(page("a"), page("a", "b"), page("a"))
-    call = Assistants(transport).list()
+    call = Assistants(Server(transport)).list()
     assert [item.id async for item in call] == ["a"]
     assert [item.id async for item in call] == ["a", "b"]
     assert [item.id for item in (await call).data] == ["a"]
@@ -113,7 +114,7 @@ async def test_before_gives_one_page_since_no_cursor_leads_further_back() -> Non
 
 async def test_breaking_off_asks_for_no_further_page() -> None:
     transport = Pages(page("a", "b", has_more=True), page("c"))
-    async for item in Assistants(transport).list():
+    async for item in Assistants(Server(transport)).list():
         if item.id == "b":
             break
     assert len(transport.asked) == 1
@@ -123,13 +124,13 @@ async def test_an_error_on_a_later_page_comes_after_the_items_before_it() -> Non
     found: list[str] = []
     transport = Pages(page("a", has_more=True), Response(500, {}, b"{}"))
     with pytest.raises(InternalServerError):
-        async for item in Assistants(transport).list():
+        async for item in Assistants(Server(transport)).list():
             found.append(item.id)
     assert found == ["a"]
 
 
 async def test_lists_can_be_gathered() -> None:
     transport = Pages(page("a"))
-    resource = Assistants(transport)
+    resource = Assistants(Server(transport))
     first, second = await asyncio.gather(resource.list(), resource.list())
     assert first.data == second.data
