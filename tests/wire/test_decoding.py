@@ -70,7 +70,7 @@ def test_a_time_is_kept_as_it_came(value: float) -> None:
 
 def test_what_does_not_fit_is_left_out_and_all_else_stays() -> None:
     found = run(
-        created_at="yesterday",
+        created_at={"no": "time"},
         temperature="hot",
         metadata=["a"],
         usage={"prompt_tokens": "many", "completion_tokens": 7.0, "total_tokens": 7.5},
