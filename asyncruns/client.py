@@ -54,8 +54,8 @@ class ClientOptions(TypedDict, total=False):
     """The options of a client, beside where it is and how it signs; `Client` describes them."""
 
     version: str | None
-    default_headers: Mapping[str, str]
-    default_query: Mapping[str, str]
+    default_headers: Mapping[str, str] | None
+    default_query: Mapping[str, str] | None
     request_timeout: float | None
     max_retries: int
     validate: bool
@@ -155,10 +155,12 @@ class Client:
             **options: As `Client` takes them.
 
         Raises:
-            ConfigurationError: Neither or both of `credential` and `api_key` are given.
+            ConfigurationError: Neither or both of `credential` and `api_key` are given, or no `api_version`.
         """
         if (credential is None) is (api_key is None):
             raise ConfigurationError("Azure needs either credential= or api_key=")
+        if not api_version:
+            raise ConfigurationError('Azure needs an api_version=, such as "v1"')
         endpoint = check_base_url(endpoint)
         is_openai = (urlsplit(endpoint).hostname or "").endswith(AZURE_OPENAI_DOMAIN)
         if is_openai and not urlsplit(endpoint).path:
@@ -170,7 +172,7 @@ class Client:
             auth = ApiKeyAuth(api_key)
         given = dict(options)
         given.setdefault("version", "v2" if is_openai else None)
-        given["default_query"] = {"api-version": api_version, **options.get("default_query", {})}
+        given["default_query"] = {"api-version": api_version, **(options.get("default_query") or {})}
         return cls(endpoint, auth=auth, **cast("ClientOptions", given))
 
     @classmethod

@@ -40,6 +40,10 @@ class Request(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
 
+    def __repr__(self) -> str:
+        # A header, a query or a body may hold a credential.
+        return f"<Request {self.method} {self.path}>"
+
 
 class Response(Struct, frozen=True):
     """One answer.
@@ -174,9 +178,13 @@ def query_of(pairs: Iterable[tuple[str, object]]) -> Query:
     query: list[tuple[str, str]] = []
     for name, value in pairs:
         if isinstance(value, list | tuple):
-            query.extend((f"{name}[]", str(item)) for item in value)
-        elif isinstance(value, bool):
-            query.append((name, "true" if value else "false"))
+            query.extend((f"{name}[]", _query_text(item)) for item in value)
         elif value is not None:
-            query.append((name, str(value)))
+            query.append((name, _query_text(value)))
     return tuple(query)
+
+
+def _query_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

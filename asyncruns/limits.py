@@ -6,12 +6,14 @@ https://platform.openai.com/docs/api-reference/runs/createRun and its neighbours
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import Any, Final
 
 from msgspec import UNSET, Struct
 
 from asyncruns.errors import InvalidRequestError
+
+_SHOWN_KEY: Final = 20
 
 
 class Limits(Struct, frozen=True, kw_only=True, gc=False):
@@ -35,25 +37,29 @@ class Limits(Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             InvalidRequestError: The server would refuse one; the message names the field and the rule.
         """
-        for name, check in _CHECKS.items():
-            value = fields.get(name)
-            if value is not None and value is not UNSET:
-                check(self, name, value)
         given = fields.get("tools")
         if tools is not None and isinstance(given, Sized) and len(given) > tools:
             raise _refused("tools", f"at most {tools} are allowed", f"{len(given)} were given")
+        self._check(fields, "")
+
+    def _check(self, fields: Mapping[str, Any], where: str) -> None:
+        for name, check in _CHECKS.items():
+            value = fields.get(name)
+            if value is not None and value is not UNSET:
+                check(self, where + name, value)
         for name, value in fields.items():
-            for part in _parts(name, value):
-                self.check(part)
+            for place, part in _parts(name, value):
+                self._check(part, f"{where}{place}.")
 
 
-def _parts(name: str, value: Any) -> list[Mapping[str, Any]]:
-    """Give the objects inside of a field that have fields of their own."""
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give the objects inside of a field that have fields of their own, and what to call them."""
     if name == "thread" and isinstance(value, Mapping):
-        return [value]
+        yield name, value
     if name in ("messages", "additional_messages") and isinstance(value, list | tuple):
-        return [item for item in value if isinstance(item, Mapping)]
-    return []
+        for number, item in enumerate(value):
+            if isinstance(item, Mapping):
+                yield f"{name}[{number}]", item
 
 
 def _check_metadata(limits: Limits, name: str, value: Any) -> None:
@@ -62,23 +68,30 @@ def _check_metadata(limits: Limits, name: str, value: Any) -> None:
     if len(value) > limits.metadata_pairs:
         raise _refused(name, f"at most {limits.metadata_pairs} pairs are allowed", f"{len(value)} were given")
     for key, text in value.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise _refused(f"{name}[{key!r}]", "keys and values are strings", f"got {type(text).__name__}")
+        if not isinstance(key, str):
+            raise _refused(name, "keys are strings", f"{type(key).__name__} is the type of one")
         if len(key) > limits.metadata_key:
-            raise _refused(name, f"a key has at most {limits.metadata_key} characters", f"{key[:20]!r}... has more")
+            rule = f"a key has at most {limits.metadata_key} characters"
+            raise _refused(name, rule, f"{key[:_SHOWN_KEY]!r}... has {len(key)}")
+        if not isinstance(text, str):
+            raise _refused(f"{name}[{key!r}]", "values are strings", f"got {type(text).__name__}")
         if len(text) > limits.metadata_value:
             rule = f"a value has at most {limits.metadata_value} characters"
             raise _refused(f"{name}[{key!r}]", rule, f"this one has {len(text)}")
 
 
 def _check_page(limits: Limits, name: str, value: Any) -> None:
-    if not isinstance(value, int) or not 1 <= value <= limits.page:
+    if not _is_int(value) or not 1 <= value <= limits.page:
         raise _refused(name, f"1 to {limits.page} is allowed", f"got {value!r}")
 
 
 def _check_tokens(limits: Limits, name: str, value: Any) -> None:
-    if not isinstance(value, int) or value < limits.tokens_from:
+    if not _is_int(value) or value < limits.tokens_from:
         raise _refused(name, f"{limits.tokens_from} or more is allowed", f"got {value!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _CHECKS: Final[Mapping[str, Callable[[Limits, str, Any], None]]] = {

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "import asyncio" in block]
-CONSTRUCTORS = [block for block in BLOCKS if "PortkeyAuth" in block]
+CONSTRUCTORS = [block for block in BLOCKS if "Client.portkey" in block]
 FRAGMENTS = [block for block in BLOCKS if block not in SCRIPTS and block not in CONSTRUCTORS]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
@@ -46,7 +46,7 @@ async def run_script(emulator: Emulator, *arguments: str) -> str:
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(SCRIPTS) == 2
     assert len(CONSTRUCTORS) == 1
-    assert len(FRAGMENTS) == 2
+    assert len(FRAGMENTS) == 3
     assert len(EXAMPLES) >= 2
 
 
@@ -73,7 +73,7 @@ async def test_the_constructors_construct() -> None:
     exec(compile(CONSTRUCTORS[0], "README.md", "exec"), {"credential": Credential()})
 
 
-@pytest.mark.parametrize("block", FRAGMENTS, ids=["watch", "in the open"])
+@pytest.mark.parametrize("block", FRAGMENTS, ids=["watch", "in the open", "one call"])
 async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.CaptureFixture[str]) -> None:
     calls = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("delete_everything"))
     tools = Toolset({"get_weather": lambda city: city, "delete_everything": lambda: None})
@@ -92,7 +92,7 @@ async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.
         code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         assert isinstance(code, CodeType)
         await eval(code, names)
-    assert capsys.readouterr().out.strip().splitlines()[-1] in ("21 degrees", "ended as completed")
+    assert capsys.readouterr().out.strip().splitlines()[-1] in ("21 degrees", "ended as completed", "200 queued")
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

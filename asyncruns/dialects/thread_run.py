@@ -69,7 +69,7 @@ class ThreadRun(Dialect[Run]):
     """The dialect of `GET /threads/{thread_id}/runs/{run_id}`."""
 
     name = "thread.run"
-    limits = Limits()
+    limits: Limits | None = Limits()
 
     def __init__(self, *, host: str = "") -> None:
         """Make the dialect; the host is only for messages about it."""
@@ -165,8 +165,8 @@ def _calls(run: Run) -> tuple[Call, ...]:
     action = run.required_action
     if not action:
         return ()
-    asked = action.submit_tool_outputs or action.submit_tool_approval
-    return tuple(map(_call, (asked.tool_calls or []) if asked else []))
+    asked = (action.submit_tool_outputs, action.submit_tool_approval)
+    return tuple(_call(call) for each in asked if each for call in each.tool_calls or ())
 
 
 def _call(call: ToolCall) -> Call:

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from typing import Any, ClassVar, Final, Generic, TypedDict, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
 
 from asyncruns.abc import Transport
 from asyncruns.dialects.errors import bad_answer, status_error
-from asyncruns.errors import InvalidRequestError
-from asyncruns.http import Request, Response, join_path, query_of, request_id
+from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
-from asyncruns.transport.auth import check_header
-from asyncruns.wire import Page, decode, encode
-from asyncruns.wire.codec import present
+from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.wire import Page, decode
 
 T = TypeVar("T")
 
 FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].content"
 """The only documented value of `include`."""
-
-
-class CallOptions(TypedDict, total=False):
-    """What any call takes beside its own parameters.
-
-    Attributes:
-        request_timeout: Seconds for each request of this call, instead of the client's; None is for ever.
-        extra_headers: Sent with it, and instead of the client's of the same name.
-        extra_query: Sent with it, beside the parameters' own.
-        extra_body: Fields that are put into the JSON body, over the parameters' own.
-    """
-
-    request_timeout: float | None
-    extra_headers: Mapping[str, str]
-    extra_query: Mapping[str, Any]
-    extra_body: Mapping[str, Any]
 
 
 class Server(Struct, frozen=True):
@@ -80,9 +61,12 @@ class Resource:
     ) -> T:
         """Build the request, send it, and decode the answer."""
         server = self._server
+        if body:
+            # What can be iterated over only once is, before it is checked.
+            body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
         if server.limits is not None and (body or query):
             server.limits.check({**(query or {}), **(body or {})}, tools=getattr(server.limits, self.tools_limit))
-        request = _request(method, join_path(*segments), query, body, options)
+        request = make_request(method, join_path(*segments), query, body, options)
         response = await server.transport.send(request)
         if not 200 <= response.status < 300:
             raise status_error(request, response, host=server.host)
@@ -95,42 +79,17 @@ class Resource:
 
     def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
+        extra = options.get("extra_query") or {}
 
         async def fetch(after: str | None) -> Page[T]:
-            given = query if after is None else {**query, "after": after}
-            return await self._ask(page, "GET", *segments, query=given, options=options)
+            asked = options.copy()
+            if after is not None:  # the cursor, over whatever said where to begin
+                asked["extra_query"] = {**extra, "after": after}
+            return await self._ask(page, "GET", *segments, query=query, options=asked)
 
-        return PageCall(fetch, backwards=query.get("before") is not None)
-
-
-def _request(
-    method: str,
-    path: str,
-    query: Mapping[str, Any] | None,
-    body: Mapping[str, Any] | None,
-    options: CallOptions | None,
-) -> Request:
-    if not options:
-        return Request(
-            method, path, query_of(query.items()) if query else (), None if body is None else json_body(body)
-        )
-    extra_body = options.get("extra_body")
-    if extra_body:
-        body = {**(body or {}), **extra_body}
-    headers = tuple(options.get("extra_headers", {}).items())
-    for name, value in headers:
-        check_header(name, value)
-    timeout = None
-    if "request_timeout" in options:
-        timeout = math.inf if options["request_timeout"] is None else options["request_timeout"]
-    return Request(
-        method,
-        path,
-        query_of([*(query or {}).items(), *options.get("extra_query", {}).items()]),
-        None if body is None else json_body(body),
-        headers,
-        timeout,
-    )
+        if self._raw:  # only for `await`: there is nothing to iterate over
+            return cast("PageCall[T]", fetch(None))
+        return PageCall(fetch, backwards={**query, **extra}.get("before") is not None)
 
 
 class RawResponse(Generic[T]):
@@ -176,27 +135,31 @@ class RawResponse(Generic[T]):
 
 
 class RawCalls:
-    """The methods of a resource, each giving a `RawResponse` of what it else gives."""
+    """The methods of a resource, each giving a `RawResponse` of what it else gives; a list gives its page.
+
+    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. `watch` has no one answer, so
+    it is not among them.
+    """
 
     def __init__(self, resource: Resource) -> None:
         self._resource = copy.copy(resource)
         self._resource._raw = True
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[RawResponse[Any]]]:
-        method: Callable[..., Awaitable[RawResponse[Any]]] = getattr(self._resource, name)
-        return method
+        # Names with an underscore are asked for by `copy` and `pickle`, before there is a resource.
+        found: Any = None if name.startswith("_") or name in _NOT_RAW else getattr(self._resource, name, None)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}", name=name, obj=self)
+        return cast(
+            "Callable[..., Awaitable[RawResponse[Any]]]",
+            found.with_raw_response if isinstance(found, Resource) else found,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {type(self._resource).__name__}>"
 
 
-def json_body(fields: Mapping[str, Any]) -> bytes:
-    """Encode what was given of some fields.
-
-    Raises:
-        InvalidRequestError: There is no JSON for something in it.
-    """
-    try:
-        return encode(present(fields))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"The parameters can't be written as JSON: {error}") from error
+_NOT_RAW: Final = frozenset({"watch", "with_raw_response"})
 
 
 class PageCall(Generic[T]):

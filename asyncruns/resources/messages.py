@@ -7,7 +7,8 @@ from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
-from asyncruns.resources.base import CallOptions, PageCall, Resource
+from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.options import CallOptions
 from asyncruns.wire import Deleted, Maybe, Message
 
 

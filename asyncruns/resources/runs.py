@@ -9,8 +9,10 @@ from msgspec import UNSET
 
 from asyncruns.abc import Connection
 from asyncruns.errors import InvalidRequestError
+from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
-from asyncruns.resources.base import CallOptions, PageCall, Resource, Server
+from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
+from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.watcher import RunWatcher, WatchOptions
 from asyncruns.wire import Maybe, Run
@@ -78,11 +80,22 @@ class RunParameters(RunSettings, total=False):
     reasoning_effort: Maybe[str]
 
 
-def split_options(parameters: Mapping[str, Any]) -> tuple[dict[str, Any], CallOptions]:
-    """Part what goes into the body from what is about the call."""
+def split_options(parameters: Mapping[str, Any], known: type) -> tuple[dict[str, Any], CallOptions]:
+    """Part what goes into the body from what is about the call.
+
+    Raises:
+        TypeError: One of them is not known.
+    """
+    check_names(parameters, known)
     body = {name: value for name, value in parameters.items() if name not in CallOptions.__annotations__}
     options = {name: value for name, value in parameters.items() if name in CallOptions.__annotations__}
     return body, cast("CallOptions", options)
+
+
+class RawRuns(RawCalls):
+    """`client.threads.runs.with_raw_response`."""
+
+    steps: RawCalls
 
 
 class Runs(Resource):
@@ -92,6 +105,11 @@ class Runs(Resource):
         super().__init__(server)
         self._connection = connection
         self.steps: Steps = Steps(server)
+
+    @property
+    def with_raw_response(self) -> RawRuns:
+        """The same methods, giving a `RawResponse`; `.steps` too."""
+        return RawRuns(self)
 
     async def create(
         self,
@@ -115,7 +133,8 @@ class Runs(Resource):
             BadRequestError: Another run on the thread is active, or the server refused a parameter.
             APIError: There was no answer; after a timeout or a dropped connection, the run may exist.
         """
-        settings, options = split_options(parameters)
+        require_id("assistant_id", assistant_id)
+        settings, options = split_options(parameters, RunParameters)
         body = {"assistant_id": assistant_id, **settings}
         query = {"include": include}
         return await self._ask(Run, "POST", "threads", thread_id, "runs", query=query, body=body, options=options)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
-from asyncruns.resources.base import CallOptions, PageCall, Resource
+from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.options import CallOptions
 from asyncruns.wire import RunStep
 
 

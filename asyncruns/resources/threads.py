@@ -8,10 +8,19 @@ from typing import Any, Literal, Unpack
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
-from asyncruns.resources.base import CallOptions, PageCall, Resource, Server
+from asyncruns.http import require_id
+from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
-from asyncruns.resources.runs import Runs, RunSettings, split_options
+from asyncruns.resources.options import CallOptions
+from asyncruns.resources.runs import RawRuns, Runs, RunSettings, split_options
 from asyncruns.wire import Deleted, Maybe, Run, Thread
+
+
+class RawThreads(RawCalls):
+    """`client.threads.with_raw_response`."""
+
+    messages: RawCalls
+    runs: RawRuns
 
 
 class Threads(Resource):
@@ -21,6 +30,11 @@ class Threads(Resource):
         super().__init__(server)
         self.messages: Messages = Messages(server)
         self.runs: Runs = Runs(connection, server)
+
+    @property
+    def with_raw_response(self) -> RawThreads:
+        """The same methods, giving a `RawResponse`; `.messages`, `.runs` and `.runs.steps` too."""
+        return RawThreads(self)
 
     async def create(
         self,
@@ -118,6 +132,7 @@ class Threads(Resource):
         Raises:
             APIError: The server refused it, or gave no answer.
         """
-        settings, options = split_options(parameters)
+        require_id("assistant_id", assistant_id)
+        settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)

@@ -7,7 +7,8 @@ import base64
 import math
 import re
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -25,7 +26,7 @@ from asyncruns.errors import (
     APITimeoutError,
     ConfigurationError,
 )
-from asyncruns.http import Query, Request, Response, request_id
+from asyncruns.http import Query, Request, Response, query_of, request_id
 from asyncruns.transport.auth import SECRET_NAME, Auth, Headers, NoAuth, check_header
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -52,7 +53,7 @@ class AiohttpTransport(Transport):
         base_url: Scheme, host and path prefix. What is needed of every request beside goes into `headers` and `query`.
         auth: Signs requests; refreshed once when the server answers 401 or 403.
         headers: Sent with every request.
-        query: Sent with every request, before the request's own.
+        query: Sent with every request, before the request's own, which count over those of the same name.
         request_timeout: Seconds for one request as a whole; None is for ever.
         session: A session to borrow; it is never closed here.
         proxy: The URL of an HTTP proxy.
@@ -80,7 +81,7 @@ class AiohttpTransport(Transport):
         for name, value in (headers or {}).items():
             check_header(name, value)
         self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **(headers or {})}
-        self._query: Query = tuple((query or {}).items())
+        self._query: Query = query_of((query or {}).items())
         if request_timeout is not None and not request_timeout > 0:
             raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
         self._timeout = _timeout(request_timeout)
@@ -92,7 +93,7 @@ class AiohttpTransport(Transport):
         self._ssl = ssl
         self._max_body = max_body
         constants = chain((headers or {}).items(), self._query, _passwords(self._proxy))
-        self._secrets = tuple(str(value) for name, value in constants if SECRET_NAME.search(name))
+        self._secrets = _credentials(constants)
         self._signed: tuple[Headers, CIMultiDict[str]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -148,16 +149,16 @@ class AiohttpTransport(Transport):
                 answer.close()
                 raise
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._showable(error)
+            raise self._no_answer(request, error) from self._showable(error, request)
         except ValueError as error:  # such as two sources of credentials
             raise ConfigurationError(
-                f"The request could not be made: {self._redacted_text(str(error))}. Check session=, proxy= and, with "
-                "trust_env=True, .netrc"
-            ) from self._showable(error)
+                f"The request could not be made: {self._redacted_text(str(error), request)}. Check session=, proxy= "
+                "and, with trust_env=True, .netrc"
+            ) from self._showable(error, request)
         if answer.status < 300:
-            return Response(answer.status, answer.headers, body, redact=self._redacted)
-        headers = CIMultiDict((name, self._redacted_text(value)) for name, value in answer.headers.items())
-        return Response(answer.status, CIMultiDictProxy(headers), self._redacted(body))
+            return Response(answer.status, answer.headers, body, redact=partial(self._redacted, request=request))
+        headers = CIMultiDict((name, self._redacted_text(value, request)) for name, value in answer.headers.items())
+        return Response(answer.status, CIMultiDictProxy(headers), self._redacted(body, request))
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
         """Read a body up to the limit; one without end would fill the memory otherwise."""
@@ -172,7 +173,7 @@ class AiohttpTransport(Transport):
                     "which are not read further. Does the base URL end where the API begins? For a list, ask for a "
                     "smaller limit=",
                     status=answer.status,
-                    body=self._redacted(chunks[0][:SHOWN_BODY_CHARACTERS]),
+                    body=self._redacted(chunks[0][:SHOWN_BODY_CHARACTERS], request),
                     request_id=request_id(answer.headers),
                     method=request.method,
                     path=request.path,
@@ -193,18 +194,21 @@ class AiohttpTransport(Transport):
     def _url(self, request: Request) -> URL:
         # Encoded already: yarl would read an id's %2F, or a dot segment, as part of the path.
         url = URL(self.base_url + request.path, encoded=True)
-        pairs = self._query + request.query
+        pairs = self._query
+        if request.query:
+            own = {name for name, _ in request.query}
+            pairs = tuple(pair for pair in pairs if pair[0] not in own) + request.query
         return url.with_query(pairs) if pairs else url
 
     def _headers(self, request: Request, signature: Headers) -> CIMultiDict[str]:
         if self._signed is None or self._signed[0] is not signature:
             self._signed = (signature, CIMultiDict({**self._own_headers, **signature}))
         signed = self._signed[1]
-        is_post = request.method == "POST"  # aiohttp calls a POST without a body an octet-stream
-        if not is_post and not request.headers:
+        is_json = request.method == "POST" or request.body is not None  # without it, aiohttp says octet-stream
+        if not is_json and not request.headers:
             return signed
         headers = signed.copy()
-        if is_post:
+        if is_json:
             headers["Content-Type"] = "application/json"
         headers.update(request.headers)
         return headers
@@ -220,7 +224,7 @@ class AiohttpTransport(Transport):
                 method=request.method,
                 path=request.path,
             )
-        detail = self._redacted_text(f"{type(error).__name__}: {error}")
+        detail = self._redacted_text(f"{type(error).__name__}: {error}", request)
         return APIConnectionError(
             f"No answer to {what} ({detail}). {_SENT if sent else _NOTHING_SENT}",
             sent=sent,
@@ -228,21 +232,22 @@ class AiohttpTransport(Transport):
             path=request.path,
         )
 
-    def _redacted(self, text: bytes) -> bytes:
+    def _redacted(self, text: bytes, request: Request) -> bytes:
         """Take out our credentials: servers echo them in their error texts."""
-        for secret in (*self._auth.secrets(), *self._secrets):
+        for secret in (*self._auth.secrets(), *self._secrets, *_credentials(chain(request.headers, request.query))):
+            sought = secret.encode("utf-8", "replace")
             if len(secret) >= _SHORTEST_ANYWHERE:
-                text = text.replace(secret.encode(), b"***")
+                text = text.replace(sought, b"***")
             elif len(secret) >= _SHORTEST_SECRET:
-                text = re.sub(rb"(?<![\w-])" + re.escape(secret.encode()) + rb"(?![\w-])", b"***", text)
+                text = re.sub(rb"(?<![\w-])" + re.escape(sought) + rb"(?![\w-])", b"***", text)
         return text
 
-    def _redacted_text(self, text: str) -> str:
-        return self._redacted(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+    def _redacted_text(self, text: str, request: Request) -> str:
+        return self._redacted(text.encode("utf-8", "surrogateescape"), request).decode("utf-8", "replace")
 
-    def _showable(self, error: BaseException) -> BaseException | None:
+    def _showable(self, error: BaseException, request: Request) -> BaseException | None:
         """Give the error, to be chained, unless a traceback would show a credential with it."""
-        return error if self._redacted_text(str(error)) == str(error) else None
+        return error if self._redacted_text(str(error), request) == str(error) else None
 
     async def aclose(self) -> None:
         self._closed = True
@@ -274,6 +279,12 @@ def _checked_proxy(proxy: str | None) -> str | None:
     if not is_usable:  # not shown, for there may be a password in it
         raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
     return proxy
+
+
+def _credentials(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Give the values that their names call credentials; of `Bearer x`, the x too, which servers echo alone."""
+    values = [value for name, value in pairs if SECRET_NAME.search(name)]
+    return tuple(chain(values, (value.split()[-1] for value in values if " " in value.strip())))
 
 
 def _passwords(proxy: str | None) -> list[tuple[str, str]]:

@@ -27,14 +27,21 @@ def epoch_seconds(value: object) -> float | None:
     Milliseconds (above 1e11) and ISO 8601 texts are understood; a text without a zone is UTC.
     """
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if not isinstance(value, int | float) or not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
+        return _seconds_of_text(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
         return None
     return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)
+
+
+def _seconds_of_text(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return seconds if seconds > 0 else None
 
 
 Metadata = Maybe[dict[str, Any]]

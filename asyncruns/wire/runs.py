@@ -43,7 +43,7 @@ class RequiredActionMCPToolCall(Struct, frozen=True, kw_only=True, tag_field="ty
     id: str
     name: str = ""
     server_label: str = ""
-    arguments: str = ""
+    arguments: JsonText = ""
 
 
 ToolCall = RequiredActionFunctionToolCall | RequiredActionMCPToolCall | Unknown

@@ -39,6 +39,7 @@ class Exchange:
     number: int
     method: str
     path: str
+    query: dict[str, str]
     request_body: Any
     status: int
     headers: dict[str, str]
@@ -150,6 +151,7 @@ def _exchanges_of(source: str) -> Iterator[Exchange]:
             number=entry["n"],
             method=entry["method"],
             path=entry["path"],
+            query=entry.get("query") or {},
             request_body=entry.get("request_body"),
             status=entry["status"],
             headers=entry.get("response_headers") or {},

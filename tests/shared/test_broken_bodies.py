@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pytest
 from recordings import exchanges, streamed_objects
-from wire_tree import Path, kind_of, places, value_at, with_value, without
+from wire_tree import Path, kind_of, places, shape_of, value_at, with_value, without
 
 from asyncruns import Phase
 from asyncruns.dialects.thread_run import ThreadRun
@@ -21,15 +21,6 @@ NEEDED: Final = ("id", "status")
 WRONG: Final[tuple[Any, ...]] = (None, {}, {"x": 1}, [], [None], [{"type": "x"}], ["x"], 7, -1.5, 10**30, "x", "", True)
 
 
-def _shape(node: Any) -> Any:
-    """Give what makes two runs the same here: the names and the kinds of their fields, and their tags."""
-    if isinstance(node, dict):
-        return tuple(sorted((name, value if name == "type" else _shape(value)) for name, value in node.items()))
-    if isinstance(node, list):
-        return ("list", *sorted({repr(_shape(item)) for item in node}))
-    return (type(node).__name__,)
-
-
 def _runs() -> list[Json]:
     """Give one recorded run of each shape and status."""
     bodies = [each.body for each in exchanges() if isinstance(each.body, dict)]
@@ -37,7 +28,7 @@ def _runs() -> list[Json]:
     items = [body["data"] if kind_of(body) == "list of thread.run" else [body] for body in bodies]
     runs = [item for each in items for item in each if item.get("object") == "thread.run"]
     assert len(runs) > 450
-    return list({(repr(_shape(run)), run["status"]): run for run in runs}.values())
+    return list({(shape_of(run), run["status"]): run for run in runs}.values())
 
 
 RUNS: Final = _runs()

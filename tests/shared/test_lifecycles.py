@@ -48,7 +48,8 @@ def by_name(cases: Sequence[Lifecycle]) -> pytest.MarkDecorator:
 
 
 def client_of(server: ReplayServer, lifecycle: Lifecycle) -> Client:
-    return Client(server.base_url, auth=BearerAuth("test"), version=lifecycle.version)
+    # Some were created with fewer tokens than is allowed by now, and one was given metadata that is no text.
+    return Client(server.base_url, auth=BearerAuth("test"), version=lifecycle.version, validate=False)
 
 
 def creation_of(lifecycle: Lifecycle) -> dict[str, Any]:

@@ -52,8 +52,17 @@ def lost_in(body: dict[str, Any], type_: Any) -> Counter[str]:
     Raises:
         AssertionError: Something was added or changed.
     """
+    return lost_between(body, json.loads(encode(decode(json.dumps(body).encode(), type_))))
+
+
+def lost_between(came: Any, written: Any) -> Counter[str]:
+    """Give the names of what came and is not written.
+
+    Raises:
+        AssertionError: Something was added or changed.
+    """
     lost: Counter[str] = Counter()
-    _compare(body, json.loads(encode(decode(json.dumps(body).encode(), type_))), "", lost)
+    _compare(came, written, "", lost)
     return lost
 
 
@@ -73,6 +82,19 @@ def _compare(came: Any, written: Any, where: str, lost: Counter[str]) -> None:
         assert came == written, f"{where}: {came!r} became {written!r}"
         # 1 is 1.0 on the wire, but it is not true.
         assert isinstance(came, bool) == isinstance(written, bool), f"{where}: {came!r} became {written!r}"
+
+
+def shape_of(node: Any) -> str:
+    """Give what makes two trees the same to a decoder: the names and the kinds of their fields, and their tags."""
+    return repr(_shape(node))
+
+
+def _shape(node: Any) -> Any:
+    if isinstance(node, dict):
+        return tuple(sorted((name, value if name == "type" else _shape(value)) for name, value in node.items()))
+    if isinstance(node, list):
+        return ("list", *sorted({repr(_shape(item)) for item in node}))
+    return (type(node).__name__,)
 
 
 def places(node: Any, at: Path = ()) -> Iterator[Path]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -47,7 +48,7 @@ class Seen:
         return found[0] if found else None
 
 
-Answer = bytes | None | Callable[[Seen], bytes]
+Answer = bytes | None | Callable[[Seen], bytes | AsyncGenerator[bytes, None]]
 
 
 def reply(status: int = 200, body: object = ANYTHING, /, **headers: str) -> bytes:
@@ -112,11 +113,16 @@ class RecordingServer:
         if answer is None:
             await reader.read()
             return False
-        if callable(answer):
-            answer = answer(seen)
-        writer.write(answer)
-        await writer.drain()
-        return answer != DROP
+        made = answer(seen) if callable(answer) else answer
+        if isinstance(made, bytes):
+            writer.write(made)
+            await writer.drain()
+            return made != DROP
+        async with aclosing(made):
+            async for piece in made:
+                writer.write(piece)
+                await writer.drain()
+        return False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)

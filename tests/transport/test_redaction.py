@@ -11,6 +11,7 @@ from recording_server import RecordingServer, Seen, reply, unused_origin
 
 from asyncruns import APIError, ApiKeyAuth, Auth, BearerAuth, Client, PortkeyAuth
 from asyncruns.errors import APIStatusError, AsyncRunsError
+from asyncruns.http import Request
 from asyncruns.transport.aiohttp import AiohttpTransport
 
 KEY = "sk-hidden-0123456789abcdef"
@@ -101,6 +102,32 @@ async def test_constant_headers_and_parameters_that_hold_a_credential_are_blotte
             await client.threads.create()
     assert KEY not in shown(caught.value)
     assert "a plain word" in caught.value.detail
+
+
+async def test_a_credential_of_one_call_is_blotted_out_also_where_the_server_echoes_it_alone() -> None:
+    def echo(seen: Seen) -> bytes:
+        return reply(401, f"Wrong key: {KEY}; {seen.head}")
+
+    async with RecordingServer(echo) as server, Client(server.base_url) as client:
+        for extra in (
+            {"extra_headers": {"Authorization": f"Bearer {KEY}"}},
+            {"extra_headers": {"x-api-key": KEY, "x-note": "a plain word"}},
+            {"extra_query": {"sig": KEY}},
+        ):
+            with pytest.raises(APIStatusError) as caught:
+                await client.threads.retrieve("thread_1", **extra)  # type: ignore[arg-type]
+            assert KEY in server.seen[-1].head
+            assert KEY not in shown(caught.value)
+        constant = {"Authorization": f"Bearer {KEY}"}
+        async with Client(server.base_url, default_headers=constant) as other:
+            with pytest.raises(APIStatusError) as caught:
+                await other.threads.retrieve("thread_1")
+            assert KEY not in shown(caught.value)
+
+
+def test_a_request_shows_neither_its_headers_nor_its_query_nor_its_body() -> None:
+    request = Request("POST", "/threads", (("sig", KEY),), KEY.encode(), (("Authorization", KEY),))
+    assert repr(request) == "<Request POST /threads>"
 
 
 async def test_an_earlier_token_is_blotted_out_too() -> None:

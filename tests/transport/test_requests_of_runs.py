@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 import pytest
 from recording_server import RecordingServer
 
-from asyncruns import BearerAuth, Client
+from asyncruns import BearerAuth, Client, InvalidRequestError
 from asyncruns.resources.base import FILE_SEARCH_CONTENT
 
 Operation = Callable[[Client], Awaitable[object]]
@@ -110,6 +110,52 @@ WRITES: Mapping[str, tuple[Operation, str, bytes]] = {
         f"{RUN}/submit_tool_outputs",
         '{"tool_outputs":[{"tool_call_id":"call_1","output":"22°"}]}'.encode(),
     ),
+    "runs.submit_tool_outputs with approvals": (
+        lambda c: c.threads.runs.submit_tool_outputs(
+            "run_1",
+            thread_id="thread_1",
+            tool_approvals=[
+                {"tool_call_id": "call_1", "approve": True, "headers": {"Authorization": "Bearer x"}},
+                {"tool_call_id": "call_2", "approve": False},
+            ],
+        ),
+        f"{RUN}/submit_tool_outputs",
+        b'{"tool_approvals":[{"tool_call_id":"call_1","approve":true,"headers":{"Authorization":"Bearer x"}},'
+        b'{"tool_call_id":"call_2","approve":false}]}',
+    ),
+    "runs.submit_tool_outputs with both": (
+        lambda c: c.threads.runs.submit_tool_outputs(
+            "run_1", thread_id="thread_1", tool_outputs=iter([]), tool_approvals=[]
+        ),
+        f"{RUN}/submit_tool_outputs",
+        b'{"tool_outputs":[],"tool_approvals":[]}',
+    ),
+    "runs.submit_tool_outputs with what only this server knows": (
+        lambda c: c.threads.runs.submit_tool_outputs("run_1", thread_id="thread_1", extra_body={"answers": [1]}),
+        f"{RUN}/submit_tool_outputs",
+        b'{"answers":[1]}',
+    ),
+    "assistants.update": (
+        lambda c: c.assistants.update(
+            "asst_1",
+            model="m",
+            name=None,
+            description="",
+            instructions="Be brief.",
+            tools=[],
+            tool_resources=None,
+            metadata={"a": "b"},
+            temperature=0,
+            top_p=1.0,
+            response_format={"type": "json_object"},
+            reasoning_effort="low",
+        ),
+        "/v1/assistants/asst_1",
+        b'{"model":"m","name":null,"description":"","instructions":"Be brief.","tools":[],"tool_resources":null,'
+        b'"metadata":{"a":"b"},"temperature":0,"top_p":1.0,"response_format":{"type":"json_object"},'
+        b'"reasoning_effort":"low"}',
+    ),
+    "assistants.update without anything": (lambda c: c.assistants.update("asst_1"), "/v1/assistants/asst_1", b"{}"),
     "assistants.create": (
         lambda c: c.assistants.create(model="m", tools=[{"type": "file_search"}], name=None, reasoning_effort="low"),
         "/v1/assistants",
@@ -135,3 +181,11 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert (seen.method, seen.target, seen.body) == ("POST", target, body)
     assert seen.header("Content-Type") == "application/json"
     assert seen.header("Content-Length") == str(len(body))
+
+
+async def test_a_submit_of_neither_outputs_nor_approvals_is_refused(server: RecordingServer, client: Client) -> None:
+    with pytest.raises(InvalidRequestError, match="Give tool_outputs, or tool_approvals"):
+        await client.threads.runs.submit_tool_outputs("run_1", thread_id="thread_1")
+    with pytest.raises(InvalidRequestError, match="Give tool_outputs, or tool_approvals"):
+        await client.threads.runs.submit_tool_outputs("run_1", thread_id="thread_1", extra_body={})
+    assert server.seen == []

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from recording_server import RecordingServer
 
 from asyncruns import BearerAuth, Client
@@ -28,9 +29,20 @@ async def client(server: RecordingServer) -> AsyncIterator[Client]:
 READS: Mapping[str, tuple[Operation, str, str]] = {
     "threads.retrieve": (lambda c: c.threads.retrieve("thread_1"), "GET", "/v1/threads/thread_1"),
     "threads.delete": (lambda c: c.threads.delete("thread_1"), "DELETE", "/v1/threads/thread_1"),
+    "threads.list": (lambda c: c.threads.list(), "GET", "/v1/threads"),
+    "threads.list with everything": (
+        lambda c: c.threads.list(limit=100, order="asc", after="thread_a", before="thread_b"),
+        "GET",
+        "/v1/threads?limit=100&order=asc&after=thread_a&before=thread_b",
+    ),
     "messages.retrieve": (
         lambda c: c.threads.messages.retrieve("msg_1", thread_id="thread_1"),
         "GET",
+        "/v1/threads/thread_1/messages/msg_1",
+    ),
+    "messages.delete": (
+        lambda c: c.threads.messages.delete("msg_1", thread_id="thread_1"),
+        "DELETE",
         "/v1/threads/thread_1/messages/msg_1",
     ),
     "messages.list": (
@@ -97,6 +109,16 @@ WRITES: Mapping[str, tuple[Operation, str, bytes]] = {
         b'{"role":"assistant","content":[{"type":"text","text":"Hi"}],'
         b'"attachments":[{"file_id":"file_1","tools":[{"type":"file_search"}]}],"metadata":null}',
     ),
+    "messages.update": (
+        lambda c: c.threads.messages.update("msg_1", thread_id="thread_1", metadata={"a": "ö"}),
+        "/v1/threads/thread_1/messages/msg_1",
+        '{"metadata":{"a":"ö"}}'.encode(),
+    ),
+    "messages.update without anything": (
+        lambda c: c.threads.messages.update("msg_1", thread_id="thread_1"),
+        "/v1/threads/thread_1/messages/msg_1",
+        b"{}",
+    ),
 }
 
 
@@ -119,18 +141,48 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert seen.header("Content-Length") == str(len(body))
 
 
-@pytest.mark.parametrize(
-    ("given", "body"),
-    [
-        pytest.param({}, b"{}", id="absent"),
-        pytest.param({"metadata": None}, b'{"metadata":null}', id="null"),
-        pytest.param({"metadata": {}}, b'{"metadata":{}}', id="empty"),
-    ],
-)
+# Each operation that takes metadata, with what it sends before it.
+WITH_METADATA: Mapping[str, tuple[Callable[..., Awaitable[object]], str]] = {
+    "assistants.create": (lambda c, **given: c.assistants.create(model="m", **given), '"model":"m"'),
+    "assistants.update": (lambda c, **given: c.assistants.update("asst_1", **given), ""),
+    "threads.create": (lambda c, **given: c.threads.create(**given), ""),
+    "threads.update": (lambda c, **given: c.threads.update("thread_1", **given), ""),
+    "threads.create_and_run": (
+        lambda c, **given: c.threads.create_and_run(assistant_id="asst_1", **given),
+        '"assistant_id":"asst_1"',
+    ),
+    "messages.create": (
+        lambda c, **given: c.threads.messages.create("thread_1", content="Hi", **given),
+        '"role":"user","content":"Hi"',
+    ),
+    "messages.update": (lambda c, **given: c.threads.messages.update("msg_1", thread_id="thread_1", **given), ""),
+    "runs.create": (
+        lambda c, **given: c.threads.runs.create("thread_1", assistant_id="asst_1", **given),
+        '"assistant_id":"asst_1"',
+    ),
+    "runs.update": (lambda c, **given: c.threads.runs.update("run_1", thread_id="thread_1", **given), ""),
+}
+
+
+@pytest.mark.parametrize("name", WITH_METADATA)
 async def test_absent_null_and_empty_metadata_are_three_things(
-    server: RecordingServer, client: Client, given: dict[str, Any], body: bytes
+    server: RecordingServer, client: Client, name: str
 ) -> None:
-    await client.threads.create(**given)
-    await client.threads.update("thread_1", **given)
-    await client.threads.runs.update("run_1", thread_id="thread_1", **given)
-    assert [seen.body for seen in server.seen] == [body] * 3
+    operation, before = WITH_METADATA[name]
+    given: tuple[dict[str, Any], ...] = ({}, {"metadata": UNSET}, {"metadata": None}, {"metadata": {}})
+    for each in given:
+        await operation(client, **each)
+    sent = ("", "", '"metadata":null', '"metadata":{}')
+    bodies = ["{" + ",".join(part for part in (before, metadata) if part) + "}" for metadata in sent]
+    assert [seen.body.decode() for seen in server.seen] == bodies
+
+
+async def test_the_metadata_of_a_thread_to_be_created_goes_as_it_is(server: RecordingServer, client: Client) -> None:
+    threads: tuple[dict[str, Any], ...] = ({}, {"metadata": None}, {"metadata": {}})
+    for thread in threads:
+        await client.threads.create_and_run(assistant_id="asst_1", thread=thread)
+    assert [seen.body for seen in server.seen] == [
+        b'{"assistant_id":"asst_1","thread":{}}',
+        b'{"assistant_id":"asst_1","thread":{"metadata":null}}',
+        b'{"assistant_id":"asst_1","thread":{"metadata":{}}}',
+    ]

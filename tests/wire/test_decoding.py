@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
+from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.wire import (
     Assistant,
     CodeInterpreterTool,
@@ -190,6 +191,16 @@ def test_a_step_keeps_its_calls_the_unknown_ones_too() -> None:
         encode(first)
         == b'{"type":"function","id":"call_1","function":{"name":"f","arguments":"{\\"a\\":1}","output":null}}'
     )
+
+
+@pytest.mark.parametrize("kind", ["submit_tool_outputs", "submit_tool_approval"])
+def test_a_call_keeps_arguments_that_come_as_an_object(kind: str) -> None:
+    calls = [
+        {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}},
+        {"id": "call_2", "type": "mcp", "name": "g", "server_label": "s", "arguments": {"a": 1}},
+    ]
+    found = run(status="requires_action", required_action={"type": kind, kind: {"tool_calls": calls}})
+    assert [call.arguments for call in ThreadRun().snapshot(found).calls] == ['{"a":1}'] * 2
 
 
 def test_a_page_holds_objects_of_its_kind() -> None:

@@ -1,0 +1,109 @@
+"""What any call takes beside its own parameters, and the request that comes of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from asyncruns.errors import ConfigurationError, InvalidRequestError
+from asyncruns.http import Request, query_of
+from asyncruns.transport.auth import check_header
+from asyncruns.wire import encode
+from asyncruns.wire.codec import present
+
+
+class CallOptions(TypedDict, total=False):
+    """What any call takes beside its own parameters; of the last three, None is as if it were not given.
+
+    Attributes:
+        request_timeout: Seconds for each request of this call, instead of the client's; None is for ever.
+        extra_headers: Sent with it, and instead of the client's of the same name.
+        extra_query: Sent with it, and instead of the parameters of the same name; a list repeats its name with `[]`.
+        extra_body: Fields that are put into the JSON body, over the parameters' own. They are not checked before
+            sending, so this is the way for one that only this server takes.
+    """
+
+    request_timeout: float | None
+    extra_headers: Mapping[str, str] | None
+    extra_query: Mapping[str, Any] | None
+    extra_body: Mapping[str, Any] | None
+
+
+def check_names(given: Iterable[str], known: type) -> None:
+    """Check the names of keyword arguments: one that nobody reads would be lost without a word.
+
+    Args:
+        given: The names.
+        known: The `TypedDict` that describes them.
+
+    Raises:
+        TypeError: One is not known.
+    """
+    for name in given:
+        if name not in known.__annotations__:
+            hint = "request_timeout=" if name == "timeout" else "extra_body= for a field that only your server knows"
+            raise TypeError(f"got an unexpected keyword argument {name!r}; there is {hint}")
+
+
+def make_request(
+    method: str,
+    path: str,
+    query: Mapping[str, Any] | None,
+    body: Mapping[str, Any] | None,
+    options: CallOptions | None,
+) -> Request:
+    """Make the request of a call.
+
+    Raises:
+        InvalidRequestError: Something in it can't be sent.
+        TypeError: There is no such option.
+    """
+    if not options:
+        return Request(
+            method, path, query_of(query.items()) if query else (), None if body is None else json_body(body)
+        )
+    check_names(options, CallOptions)
+    if extra_body := options.get("extra_body"):
+        body = {**(body or {}), **extra_body}
+    return Request(
+        method,
+        path,
+        query_of({**(query or {}), **(options.get("extra_query") or {})}.items()),
+        None if body is None else json_body(body),
+        _headers(options),
+        _timeout(options),
+    )
+
+
+def _headers(options: CallOptions) -> tuple[tuple[str, str], ...]:
+    headers = tuple((options.get("extra_headers") or {}).items())
+    for name, value in headers:
+        try:
+            check_header(name, value)
+        except ConfigurationError as error:
+            raise InvalidRequestError(f"extra_headers: {error}") from None  # the cause is the same text
+    return headers
+
+
+def _timeout(options: CallOptions) -> float | None:
+    if "request_timeout" not in options:
+        return None
+    seconds: Any = options["request_timeout"]
+    if seconds is None:
+        return math.inf
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidRequestError(f"request_timeout must be more than 0 seconds, or None for ever; got {seconds!r}")
+    return seconds
+
+
+def json_body(fields: Mapping[str, Any]) -> bytes:
+    """Encode what was given of some fields.
+
+    Raises:
+        InvalidRequestError: There is no JSON for something in it.
+    """
+    try:
+        return encode(present(fields))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"The parameters can't be written as JSON: {error}") from error

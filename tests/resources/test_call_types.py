@@ -1,0 +1,120 @@
+"""What a type checker says of calls. mypy and pyright read this file; it runs as well.
+
+`type: ignore` is an assertion here: mypy complains of one that it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, assert_type
+
+import pytest
+
+from asyncruns import BearerAuth, Client
+from asyncruns.outcome import AnyOutcome
+from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
+from asyncruns.resources.runs import RawRuns, RunParameters
+from asyncruns.resources.threads import RawThreads
+from asyncruns.testing import Emulator
+from asyncruns.wire import Assistant, Deleted, Message, Page, Run, RunStep, Thread
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[Client]:
+    async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
+        yield client
+
+
+async def make(client: Client) -> tuple[str, str, str]:
+    assistant = await client.assistants.create(model="m")
+    thread = await client.threads.create(messages=[{"role": "user", "content": "Hi"}])
+    run = await client.threads.runs.create(thread.id, assistant_id=assistant.id)
+    return assistant.id, thread.id, run.id
+
+
+async def test_objects_have_their_types(client: Client) -> None:
+    assistant_id, thread_id, run_id = await make(client)
+    run = await client.threads.runs.retrieve(run_id, thread_id=thread_id)
+    assert_type(run, Run)
+    assert_type(run.status, str)
+    assert_type(await client.threads.runs.cancel(run_id, thread_id=thread_id), Run)
+    assert_type(await client.threads.runs.watch(run_id, thread_id=thread_id), AnyOutcome[Run])
+    assert_type(await client.threads.runs.update(run_id, thread_id=thread_id, metadata={"a": "b"}), Run)
+    assert_type(await client.threads.retrieve(thread_id), Thread)
+    message = await client.threads.messages.create(thread_id, content="Hi")
+    assert_type(message, Message)
+    assert_type(await client.threads.messages.retrieve(message.id, thread_id=thread_id), Message)
+    assert_type(await client.assistants.update(assistant_id, name="A"), Assistant)
+    assert_type(await client.assistants.delete(assistant_id), Deleted)
+    assert_type(await client.threads.create_and_run(assistant_id=(await client.assistants.create(model="m")).id), Run)
+
+
+async def test_lists_give_pages_and_items(client: Client) -> None:
+    assistant_id, thread_id, run_id = await make(client)
+    runs = client.threads.runs.list(thread_id, limit=1, order="asc")
+    assert_type(runs, PageCall[Run])
+    page = await runs
+    assert_type(page, Page[Run])
+    assert_type(page.data, list[Run])
+    async for run in client.threads.runs.list(thread_id):
+        assert_type(run, Run)
+    assert_type(client.threads.runs.steps.list(run_id, thread_id=thread_id), PageCall[RunStep])
+    assert_type(client.threads.messages.list(thread_id, run_id=run_id), PageCall[Message])
+    assert_type(client.threads.list(), PageCall[Thread])
+    assert_type(client.assistants.list(), PageCall[Assistant])
+    assert [found.id async for found in client.assistants.list()] == [assistant_id]
+
+
+async def test_raw_calls_have_a_type_of_their_own(client: Client) -> None:
+    _, thread_id, run_id = await make(client)
+    assert_type(client.assistants.with_raw_response, RawCalls)
+    assert_type(client.threads.with_raw_response, RawThreads)
+    assert_type(client.threads.with_raw_response.runs, RawRuns)
+    assert_type(client.threads.runs.with_raw_response, RawRuns)
+    assert_type(client.threads.with_raw_response.runs.steps, RawCalls)
+    assert_type(client.threads.with_raw_response.messages, RawCalls)
+    raw = await client.threads.runs.with_raw_response.retrieve(run_id, thread_id=thread_id)
+    assert_type(raw, RawResponse[Any])
+    assert_type(raw.status, int)
+    assert_type(raw.content, bytes)
+    assert_type(raw.request_id, str)
+    assert isinstance(raw.parse(), Run)
+
+
+async def test_options_are_taken_beside_parameters(client: Client) -> None:
+    assistant_id, thread_id, run_id = await make(client)
+    await client.threads.runs.cancel(run_id, thread_id=thread_id)
+    await client.watch(thread_id=thread_id, run_id=run_id)
+    options: CallOptions = {
+        "request_timeout": None,
+        "extra_headers": {"x-trace": "7"},
+        "extra_query": {},
+        "extra_body": None,
+    }
+    await client.threads.retrieve(thread_id, **options)
+    await client.threads.retrieve(thread_id, request_timeout=5, extra_headers=None)
+    parameters: RunParameters = {"temperature": 1, "metadata": None, "tools": [], "request_timeout": 5.0}
+    run = await client.threads.runs.create(thread_id, assistant_id=assistant_id, **parameters)
+    await client.threads.runs.cancel(run.id, thread_id=thread_id)
+
+
+async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(client: Client) -> None:
+    assistant_id, thread_id, run_id = await make(client)
+    with pytest.raises(TypeError, match="temperatur"):
+        await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="additional_instructions"):  # not here: the messages go into `thread`
+        await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="timeout"):
+        await client.threads.runs.retrieve(run_id, thread_id=thread_id, timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="timeout"):
+        await client.threads.list(timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="temperature"):
+        await client.assistants.retrieve(assistant_id, temperature=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="thread_id"):
+        await client.threads.runs.retrieve(run_id)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="assistant_id"):
+        await client.threads.runs.create(thread_id)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="api_version"):
+        Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="timeout"):
+        Client("https://host.example/v1", timeout=5)  # type: ignore[call-arg]

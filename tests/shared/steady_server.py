@@ -1,0 +1,74 @@
+"""Steady, a mock server that nobody here wrote: it checks each request against a description, and makes up answers.
+
+It is started as a process of its own, and says in the headers of each answer what it thought of the request.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+VARIABLE: Final = "STEADY"
+READY: Final = "Ready to accept requests"
+STOPPING_TIMEOUT_S: Final = 10.0
+
+# `name[]=a&name[]=b` and `name[key]=a`, in queries and in forms.
+BRACKETS: Final = tuple(
+    f"--validator-{place}-{kind}-format=brackets" for place in ("query", "form") for kind in ("array", "object")
+)
+
+ERROR_COUNT: Final = "x-steady-error-count"
+MATCHED_PATH: Final = "x-steady-matched-path"
+SEED: Final = "x-steady-seed"
+LIST_LENGTH: Final = "x-steady-array-size"
+
+
+@contextmanager
+def serving(description: Path) -> Iterator[str]:
+    """Run the server; give its base URL.
+
+    Raises:
+        AssertionError: It is not installed, or does not start.
+    """
+    port = _free_port()
+    command = [_executable(), "--quiet", "--host", "127.0.0.1", "--port", str(port), *BRACKETS, str(description)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = ""
+            for line in process.stdout:
+                said += line
+                if READY in line:
+                    break
+            assert READY in said, f"Steady did not start: {said}"
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate(timeout=STOPPING_TIMEOUT_S)
+
+
+def complaints(headers: dict[str, str]) -> list[str]:
+    """Give what the server had to say against a request, by the headers of its answer."""
+    return sorted(f"{name}: {value}" for name, value in headers.items() if name.startswith("x-steady-error-"))
+
+
+def _executable() -> str:
+    found = shutil.which(os.environ.get(VARIABLE, ""))
+    assert found is not None, (
+        f"These tests need the mock server Steady: install it with `.ci/install-steady FOLDER`, which needs npm, and "
+        f"set the environment variable {VARIABLE} to the path that this prints"
+    )
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port

@@ -1,0 +1,67 @@
+"""Every list against servers that page oddly: it ends, and gives no item twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operations import LISTS, Operation
+from recording_server import RecordingServer, reply
+
+from asyncruns import Client
+
+
+def page(*ids: str, **more: object) -> bytes:
+    data = [{"id": each, "status": "queued"} for each in ids]
+    return reply(200, {"object": "list", "data": data, **more})
+
+
+async def listed(operation: Operation, *pages: bytes, **parameters: Any) -> tuple[list[str], list[str]]:
+    """Give the ids that came, and the cursors that were asked for."""
+    async with RecordingServer(*pages) as server, Client(server.base_url) as client:
+        call: Any = operation.call(client, **parameters)
+        ids = [item.id async for item in call]
+        assert len(server.seen) < 6, "this goes on for ever"
+        path = f"/v1{operation.path}"
+        assert {target.partition("?")[0] for target in server.targets} == {path}
+        return ids, [target.partition("?")[2] for target in server.targets]
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_has_more_without_a_last_id_goes_on_from_the_last_item(operation: Operation) -> None:
+    for missing in ({}, {"last_id": None}, {"last_id": ""}, {"last_id": 5}):
+        found = await listed(operation, page("a", "b", has_more=True, **missing), page("c", has_more=False))
+        assert found == (["a", "b", "c"], ["", "after=b"])
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_a_server_that_repeats_a_page_is_left(operation: Operation) -> None:
+    again = page("a", "b", has_more=True, last_id="b")
+    assert await listed(operation, again) == (["a", "b"], ["", "after=b"])
+    assert await listed(operation, again, again, page("c")) == (["a", "b"], ["", "after=b"])
+    overlapping = page("a", "b", has_more=True), page("b", "c", has_more=True), page("c", has_more=True)
+    assert await listed(operation, *overlapping) == (["a", "b", "c"], ["", "after=b", "after=c"])
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_an_empty_page_that_promises_more_is_the_last(operation: Operation) -> None:
+    assert await listed(operation, page(has_more=True)) == ([], [""])
+    assert await listed(operation, page("a", has_more=True), page(has_more=True, last_id="z")) == (
+        ["a"],
+        ["", "after=a"],
+    )
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_a_page_without_has_more_is_the_last(operation: Operation) -> None:
+    for last in (page("a"), page("a", has_more=None), page("a", last_id="a"), page("a", has_more="yes")):
+        assert await listed(operation, last) == (["a"], [""])
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_parameters_go_along_to_every_page_and_before_ends_after_one(operation: Operation) -> None:
+    pages = page("a", "b", has_more=True), page("c", has_more=False)
+    ids, asked = await listed(operation, *pages, limit=2, order="asc", after="z")
+    assert ids == ["a", "b", "c"]
+    assert asked == ["limit=2&order=asc&after=z", "limit=2&order=asc&after=b"]
+    assert await listed(operation, *pages, before="x") == (["a", "b"], ["before=x"])
