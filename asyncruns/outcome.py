@@ -37,6 +37,7 @@ _WHY: Final = {
     Reason.QUOTA_SPENT: "the quota is spent",
     Reason.REJECTED: "the server refuses to show the run",
     Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
+    Reason.CANCEL_REFUSED: "the server does not cancel the run, and these calls were stopped for that",
     Reason.HANDLER_FAILED: "on_requires_action raised",
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",

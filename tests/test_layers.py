@@ -39,6 +39,7 @@ SAME_LAYER = {
     ("watcher", "answering"),
     ("watcher", "observers"),
     ("watcher", "outcome"),
+    ("observers", "answering"),
     ("observers", "outcome"),
 }
 PURE = ("lifecycle", "cadence", "http", "errors", "wire")
