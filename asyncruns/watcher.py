@@ -48,7 +48,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.commands import Command
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.outcome import AnyOutcome, GaveUp, NeedsCaller, outcome_of
+from asyncruns.outcome import AnyOutcome, GaveUp, outcome_of
 from asyncruns.tools import Toolset
 
 R = TypeVar("R")
@@ -213,15 +213,12 @@ class RunWatcher(Generic[R]):
         Raises:
             InvalidRequestError: The watch gave up or was left; cancel the run through the client.
         """
-        if isinstance(self.outcome, GaveUp) or self._task is None or self._task.done():
-            if self.outcome is None or isinstance(self.outcome, GaveUp | NeedsCaller):
-                raise InvalidRequestError("The watch does not go on; cancel the run through the client")
-            return
-        self._tell_machine(CancelAsked(_now()))
+        if not self._is_over() or isinstance(self.outcome, GaveUp):
+            self._tell_machine(CancelAsked(_now()))
 
     def _tell_machine(self, event: Event) -> None:
         if self._task is None or self._task.done() or self._is_over():
-            raise InvalidRequestError("The watch is not going on, so nothing can be submitted through it")
+            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
         if self._group is None:  # entered, and not begun
             self._post(event)
         else:

@@ -126,6 +126,11 @@ def test_every_root_name_is_there_and_sorted() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_public_modules_are_there_after_importing_the_root() -> None:
+    code = "import asyncruns\nasyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_root_name_that_is_not_there_is_an_attribute_error() -> None:
     import asyncruns
 

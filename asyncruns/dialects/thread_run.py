@@ -80,7 +80,11 @@ class ThreadRun(Dialect[Run]):
                 raise InvalidRequestError(f"{run!r} does not name a run of a thread")
             return run
         if isinstance(run, Run):
-            return self.ref(run.thread_id or ids.get("thread_id"), run.id)
+            known = {"thread_id": run.thread_id or ids.get("thread_id"), "run_id": run.id}
+            for name, given in ids.items():
+                if given != known.get(name):
+                    raise InvalidRequestError(f"{name}={given!r} is not that of the run, which is {known.get(name)!r}")
+            return self.ref(known["thread_id"], known["run_id"])
         if run is None:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
         raise InvalidRequestError(f"A run or a RunRef is wanted, or thread_id and run_id; got {type(run).__name__}")
