@@ -45,14 +45,14 @@ PHASES: Final[Mapping[str, Phase]] = {
 _MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
 _NO_TIME_FROM: Final = 1e14  # nor a millisecond
 
-# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
+# Compiled by `re` when an error first needs them. What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
 _PROSE: Final = (
-    (re.compile(r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", re.I), RefusalKind.NOT_ACCEPTING),
-    (re.compile(r"""cannot cancel run with status ["'](\w+)["']""", re.I), RefusalKind.ALREADY_OVER),
-    (re.compile(r"already has an active run ([^\s.]+)", re.I), RefusalKind.BUSY),
-    (re.compile(r"while a run ([^\s.]+) is active", re.I), RefusalKind.BUSY),
+    (r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", RefusalKind.NOT_ACCEPTING),
+    (r"""cannot cancel run with status ["'](\w+)["']""", RefusalKind.ALREADY_OVER),
+    (r"already has an active run ([^\s.]+)", RefusalKind.BUSY),
+    (r"while a run ([^\s.]+) is active", RefusalKind.BUSY),
 )
-_QUOTA: Final = re.compile(r"insufficient_quota|exceeded your (?:current|monthly|usage) quota", re.I)
+_QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _STATUSES: Final[Mapping[int, RefusalKind]] = {
     401: RefusalKind.UNAUTHORIZED,
     403: RefusalKind.UNAUTHORIZED,
@@ -127,11 +127,13 @@ class ThreadRun(Dialect[Run]):
         kind = _STATUSES.get(response.status)
         if kind is None:
             kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
-        if kind is RefusalKind.THROTTLED and _QUOTA.search(f"{error.code} {error.type} {error.message}"):
+        if kind is RefusalKind.THROTTLED and re.search(
+            _QUOTA, f"{error.code} {error.type} {error.message}", re.IGNORECASE
+        ):
             kind = RefusalKind.QUOTA_SPENT
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
-            if found := pattern.search(error.message or ""):
+            if found := re.search(pattern, error.message or "", re.IGNORECASE):
                 kind = meaning
                 phase = PHASES.get(found[1])
                 active_run = found[1] if meaning is RefusalKind.BUSY else None
