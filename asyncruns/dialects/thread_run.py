@@ -45,7 +45,8 @@ PHASES: Final[Mapping[str, Phase]] = {
 _MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
 _NO_TIME_FROM: Final = 1e14  # nor a millisecond
 
-# Compiled by `re` when an error first needs them. What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
+# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by. Compiled by
+# `re` when an error first needs them.
 _PROSE: Final = (
     (r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", RefusalKind.NOT_ACCEPTING),
     (r"""cannot cancel run with status ["'](\w+)["']""", RefusalKind.ALREADY_OVER),
