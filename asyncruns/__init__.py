@@ -127,6 +127,9 @@ _HOMES: Final = {
     "WatchGaveUpError": "asyncruns.errors",
 }
 
+# Modules that are part of the public surface: `asyncruns.testing.Emulator` works after `import asyncruns`.
+_PARTS: Final = ("errors", "testing", "wire")
+
 __all__ = [
     "APIConnectionError",
     "APIError",
@@ -188,6 +191,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PARTS:
+        return import_module(f"asyncruns.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -39,17 +39,27 @@ class Answering:
         for scope in self._scopes:
             scope.cancel()
 
-    async def answer_round(self, calls: tuple[Call, ...]) -> None:
-        """Have the calls answered, all at once. Safe to cancel: tools that run are cancelled, threads abandoned."""
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
+    def begin(self, calls: tuple[Call, ...]) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Give what answers these calls, all at once; `stop` stops it from now on, even before it runs.
+
+        Safe to cancel: tools that run are cancelled, threads abandoned.
+        """
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+
+        async def answer() -> None:
             try:
-                left = await self._ask_handler(calls)
-                async with anyio.create_task_group() as group:
-                    for call in left:
-                        group.start_soon(self._answer, call)
+                with scope:
+                    if scope.cancel_called:
+                        return
+                    left = await self._ask_handler(calls)
+                    async with anyio.create_task_group() as group:
+                        for call in left:
+                            group.start_soon(self._answer, call)
             finally:
                 self._scopes.discard(scope)
+
+        return answer
 
     async def _ask_handler(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
         """Let the handler answer; give the calls that it left out."""
@@ -59,21 +69,38 @@ class Answering:
             given = self._handler(list(calls))
             if inspect.isawaitable(given):
                 given = await given
-            outputs = () if given is None else texts_of(given)
+            outputs = {} if given is None else dict(texts_of(given))
             _check_ids(outputs, calls)
-        except Exception as error:
-            self._post(Unanswered(_now(), tuple(call.id for call in calls), error))
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
+            self._post(Unanswered(_now(), calls, as_exception(error)))
             return ()
-        if outputs:
-            self._post(Answered(_now(), outputs))
-        answered = {call_id for call_id, _ in outputs}
-        return tuple(call for call in calls if call.id not in answered)
+        answered = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
+        if answered:
+            self._post(Answered(_now(), answered))
+        return tuple(call for call in calls if call.id not in outputs)
 
     async def _answer(self, call: Call) -> None:
         if self._tools is None or call.kind is not CallKind.FUNCTION:
-            self._post(Unanswered(_now(), (call.id,)))
+            self._post(Unanswered(_now(), (call,)))
         else:
-            self._post(Answered(_now(), ((call.id, await self._tools.call(call)),)))
+            self._post(Answered(_now(), ((call, await self._tools.call(call)),)))
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Tell whether an error is our own cancellation, and not one that a callback let out of something that it did."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def as_exception(error: BaseException) -> Exception:
+    """Give an error that can be reported like any other."""
+    if isinstance(error, Exception):
+        return error
+    wrapped = RuntimeError(f"{type(error).__name__} was raised")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:
@@ -100,8 +127,8 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
         raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
 
 
-def _check_ids(outputs: Outputs, calls: tuple[Call, ...]) -> None:
-    unknown = {call_id for call_id, _ in outputs} - {call.id for call in calls}
+def _check_ids(outputs: Mapping[str, str], calls: tuple[Call, ...]) -> None:
+    unknown = set(outputs) - {call.id for call in calls}
     if unknown:
         raise InvalidRequestError(f"on_requires_action answered calls that were not asked: {sorted(unknown)}")
 

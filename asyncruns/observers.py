@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections import deque
@@ -10,6 +11,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import anyio
 
+from asyncruns.answering import is_cancelled
+from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Notice, StatusChanged
 from asyncruns.outcome import AnyOutcome, NeedsCaller
 
@@ -46,6 +49,7 @@ class Feed(Generic[R]):
     def __init__(self) -> None:
         self._events: deque[Notice | Ended[R]] = deque()
         self._closed = False
+        self._reading = False
         self._news = anyio.Event()
         self._idle = anyio.Event()
 
@@ -65,13 +69,19 @@ class Feed(Generic[R]):
 
     async def get(self) -> Notice | Ended[R] | None:
         """Wait for the next event; None when there will be none. Safe to cancel: none is lost."""
-        while not self._events:
-            self._idle.set()
-            if self._closed:
-                return None
-            self._news = anyio.Event()
-            await self._news.wait()
-        return self._events.popleft()
+        if self._reading:
+            raise InvalidRequestError("The events are read by another already; they go to one reader")
+        self._reading = True
+        try:
+            while not self._events:
+                self._idle.set()
+                if self._closed:
+                    return None
+                self._news = anyio.Event()
+                await self._news.wait()
+            return self._events.popleft()
+        finally:
+            self._reading = False
 
     async def drained(self) -> None:
         """Wait until the reader has taken, and dealt with, all that there is."""
@@ -93,5 +103,7 @@ async def _call(observer: Observer, value: object) -> None:
         result = observer(value)
         if inspect.isawaitable(result):
             await result
-    except Exception:
+    except (Exception, asyncio.CancelledError) as error:
+        if is_cancelled(error):
+            raise
         log.exception("An observer raised; the watch goes on")

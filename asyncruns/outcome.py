@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import anyio
+from msgspec import Struct
 
 from asyncruns.abc import Connection
 from asyncruns.errors import (
@@ -37,6 +37,7 @@ _WHY: Final = {
     Reason.QUOTA_SPENT: "the quota is spent",
     Reason.REJECTED: "the server refuses to show the run",
     Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
+    Reason.CANCEL_REFUSED: "the server does not cancel the run, and these calls were stopped for that",
     Reason.HANDLER_FAILED: "on_requires_action raised",
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
@@ -44,8 +45,7 @@ _WHY: Final = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Outcome(Generic[R]):
+class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
 
     Attributes:
@@ -73,7 +73,7 @@ class Outcome(Generic[R]):
     calls: tuple[Call, ...] = ()
     outputs: Outputs = ()
     cancel_requested: bool = False
-    connection: Connection[R] = field(repr=False, compare=False)
+    connection: Connection[R]
 
     raises: ClassVar[type[RunError]] = RunError
 
@@ -123,8 +123,7 @@ class Outcome(Generic[R]):
         return what if self.cause is None else f"{what}. Cause: {self.cause}"
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Completed(Outcome[R]):
+class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run is completed."""
 
     run: R
@@ -148,40 +147,35 @@ class Completed(Outcome[R]):
         return await self.connection.answer(self.ref)
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Failed(Outcome[R]):
+class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run failed; `error` says why."""
 
     run: R
     raises: ClassVar[type[RunError]] = RunFailedError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Cancelled(Outcome[R]):
+class Cancelled(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run was cancelled, by us (`cancel_requested`) or by another."""
 
     run: R
     raises: ClassVar[type[RunError]] = RunCancelledError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Expired(Outcome[R]):
+class Expired(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run expired at the server."""
 
     run: R
     raises: ClassVar[type[RunError]] = RunExpiredError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Incomplete(Outcome[R]):
+class Incomplete(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
 
     run: R
     raises: ClassVar[type[RunError]] = RunIncompleteError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class NeedsCaller(Outcome[R]):
+class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run waits for outputs that nobody here gives: `calls` are open, `outputs` are there.
 
     Inside of `async with RunWatcher(...)`, `watcher.submit(outputs)` goes on.
@@ -191,8 +185,7 @@ class NeedsCaller(Outcome[R]):
     raises: ClassVar[type[RunError]] = RunNeedsCallerError
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class GaveUp(Outcome[R]):
+class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server."""
 
     raises: ClassVar[type[RunError]] = WatchGaveUpError

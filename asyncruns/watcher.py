@@ -23,7 +23,6 @@ from asyncruns.cadence import Cadence
 from asyncruns.errors import APIConnectionError, APIResponseValidationError, InvalidRequestError
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
-    Answered,
     Asked,
     Begun,
     Cancel,
@@ -35,6 +34,7 @@ from asyncruns.lifecycle import (
     Observed,
     Policy,
     PollAt,
+    Provided,
     Refusal,
     RefusalKind,
     Refused,
@@ -47,13 +47,14 @@ from asyncruns.lifecycle import (
     Tick,
 )
 from asyncruns.lifecycle.commands import Command
-from asyncruns.observers import Ended, Feed, Observer, deliver
-from asyncruns.outcome import AnyOutcome, outcome_of
+from asyncruns.observers import Ended, Feed, Observer, deliver, log
+from asyncruns.outcome import AnyOutcome, GaveUp, outcome_of
 from asyncruns.tools import Toolset
 
 R = TypeVar("R")
 
-OBSERVER_GRACE_S: Final = 5.0  # at the end, observers get so long for what they have not seen yet
+OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they have not seen yet
+LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
 
 
 class WatchOptions(TypedDict, total=False):
@@ -126,6 +127,9 @@ class RunWatcher(Generic[R]):
         self._poll_at = math.inf
         self._looking = False
         self._changes = 0  # submits and cancels that the server accepted
+        self._changing: anyio.CancelScope | None = None
+        self._leaving = False
+        self._failure_told = False
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
@@ -148,10 +152,17 @@ class RunWatcher(Generic[R]):
         task = self._task
         if task is None:
             return
-        task.cancel()
+        self._leaving = True
+        self._bound_change()
+        if not self._is_over():  # else it ends by itself, when the observers are through
+            task.cancel()
         await _joined(task)
+        if self._failure_told:
+            return
         if error is None:
             _raise_failure(task)
+        elif not task.cancelled() and task.exception() is not None:
+            log.error("The watch of %s broke", self.ref, exc_info=task.exception())
 
     async def wait(self) -> AnyOutcome[R]:
         """Wait for the end of the watch.
@@ -164,6 +175,7 @@ class RunWatcher(Generic[R]):
         task = self._entered()
         await self._ended.wait()
         if self.outcome is None:
+            self._failure_told = True
             _raise_failure(task)
             raise InvalidRequestError("The watcher was left before the watch ended")
         return self.outcome
@@ -190,18 +202,27 @@ class RunWatcher(Generic[R]):
         Raises:
             InvalidRequestError: There is no such call; nothing was submitted then.
         """
-        texts = texts_of(outputs)
-        if self._group is None:
-            raise InvalidRequestError("The watch is not going on, so nothing can be submitted through it")
-        self._receive(Answered(_now(), texts))
+        self._tell_machine(Provided(_now(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
 
-        Does not wait: `wait()` tells how the run ended, which may be `Completed` when that was faster. Safe to cancel.
+        Does not wait: `wait()` tells how the run ended, which may be `Completed` when that was faster. May be called
+        after the watch ended as `NeedsCaller`, too; nothing happens when the run has ended. Safe to cancel.
+
+        Raises:
+            InvalidRequestError: The watch gave up or was left; cancel the run through the client.
         """
-        if self._group is not None:
-            self._receive(CancelAsked(_now()))
+        if not self._is_over() or isinstance(self.outcome, GaveUp):
+            self._tell_machine(CancelAsked(_now()))
+
+    def _tell_machine(self, event: Event) -> None:
+        if self._task is None or self._task.done() or self._is_over():
+            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
+        if self._group is None:  # entered, and not begun
+            self._post(event)
+        else:
+            self._receive(event)
 
     @property
     def run(self) -> R | None:
@@ -239,7 +260,6 @@ class RunWatcher(Generic[R]):
                     self._turn()
                 with anyio.move_on_after(OBSERVER_GRACE_S):
                     await self._observed.drained()
-                self._ended.set()
             finally:
                 self._group = None
             group.cancel_scope.cancel()
@@ -267,7 +287,11 @@ class RunWatcher(Generic[R]):
             self._group.start_soon(self._look)
 
     def _receive(self, event: Event) -> None:
-        for command in self._machine.receive(event):
+        commands = self._machine.receive(event)
+        if self.outcome is not None and self._machine.end is None:
+            self.outcome = None  # the watch was taken up again
+            self._ended.clear()
+        for command in commands:
             self._perform(command)
         self._news.set()
 
@@ -279,11 +303,10 @@ class RunWatcher(Generic[R]):
             case PollAt(not_before, not_after):
                 self._poll_at = random.uniform(not_before, not_after)  # noqa: S311 - spreads looks, hides nothing
             case RunTools(calls):
-                group.start_soon(self._answering.answer_round, calls)
+                group.start_soon(self._answering.begin(calls))
             case StopTools():
                 self._answering.stop()
             case Submit(outputs):
-                self._resume()
                 request = self._connection.dialect.submit(self.ref, outputs)
                 group.start_soon(self._change, request, Asked.SUBMIT)
             case Cancel():
@@ -311,13 +334,7 @@ class RunWatcher(Generic[R]):
             cancel_requested=self._machine.cancel_requested,
         )
         self._tell(Ended(self.outcome))
-        if command.end.kind is EndKind.NEEDS_CALLER:
-            self._ended.set()  # the others are announced when their observers are through
-
-    def _resume(self) -> None:
-        """Go on after an end that was for want of outputs."""
-        self.outcome = None
-        self._ended.clear()
+        self._ended.set()
 
     # Requests
 
@@ -335,12 +352,19 @@ class RunWatcher(Generic[R]):
             self._news.set()
 
     async def _change(self, request: Request, asked: Asked) -> None:
-        # Who leaves the watch meanwhile waits for the answer: what a submit came to must be known, or it is lost.
-        with anyio.CancelScope(shield=True):
+        # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
+        with anyio.CancelScope(shield=True) as scope:
+            self._changing = scope
+            if self._leaving:
+                self._bound_change()
             event = await self._ask(request, asked)
             if isinstance(event, Observed):
                 self._changes += 1
             self._post(event)
+
+    def _bound_change(self) -> None:
+        if self._changing is not None:
+            self._changing.deadline = min(self._changing.deadline, _now() + LEAVING_GRACE_S)
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -348,11 +372,12 @@ class RunWatcher(Generic[R]):
 
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         dialect = self._connection.dialect
+        asked_at = _now()
         try:
             response = await self._connection.transport.send(request)
             if not 200 <= response.status < 300:
                 return Refused(_now(), dialect.refusal(request, response), asked)
-            return Observed(_now(), dialect.read(request, response), asked)
+            return Observed(_now(), dialect.read(request, response), asked, asked_at)
         except APIConnectionError as error:
             kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
             return Refused(_now(), Refusal(kind=kind, cause=error), asked)

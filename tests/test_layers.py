@@ -40,6 +40,7 @@ SAME_LAYER = {
     ("watcher", "answering"),
     ("watcher", "observers"),
     ("watcher", "outcome"),
+    ("observers", "answering"),
     ("observers", "outcome"),
 }
 PURE = ("lifecycle", "cadence", "http", "errors", "wire")
@@ -123,6 +124,11 @@ def test_every_root_name_is_there_and_sorted() -> None:
         "assert all(getattr(asyncruns, name) is not None for name in asyncruns.__all__)\n"
         "assert set(asyncruns.__all__) <= set(dir(asyncruns))"
     )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_public_modules_are_there_after_importing_the_root() -> None:
+    code = "import asyncruns\nasyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

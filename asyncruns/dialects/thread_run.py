@@ -45,14 +45,15 @@ PHASES: Final[Mapping[str, Phase]] = {
 }
 
 
-# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by.
+# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by. Compiled by
+# `re` when an error first needs them.
 _PROSE: Final = (
-    (re.compile(r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", re.I), RefusalKind.NOT_ACCEPTING),
-    (re.compile(r"""cannot cancel run with status ["'](\w+)["']""", re.I), RefusalKind.ALREADY_OVER),
-    (re.compile(r"already has an active run ([^\s.]+)", re.I), RefusalKind.BUSY),
-    (re.compile(r"while a run ([^\s.]+) is active", re.I), RefusalKind.BUSY),
+    (r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", RefusalKind.NOT_ACCEPTING),
+    (r"""cannot cancel run with status ["'](\w+)["']""", RefusalKind.ALREADY_OVER),
+    (r"already has an active run ([^\s.]+)", RefusalKind.BUSY),
+    (r"while a run ([^\s.]+) is active", RefusalKind.BUSY),
 )
-_QUOTA: Final = re.compile(r"insufficient_quota|exceeded your (?:current|monthly|usage) quota", re.I)
+_QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _STATUSES: Final[Mapping[int, RefusalKind]] = {
     401: RefusalKind.UNAUTHORIZED,
     403: RefusalKind.UNAUTHORIZED,
@@ -81,7 +82,11 @@ class ThreadRun(Dialect[Run]):
                 raise InvalidRequestError(f"{run!r} does not name a run of a thread")
             return run
         if isinstance(run, Run):
-            return self.ref(run.thread_id or ids.get("thread_id"), run.id)
+            known = {"thread_id": run.thread_id or ids.get("thread_id"), "run_id": run.id}
+            for name, given in ids.items():
+                if given != known.get(name):
+                    raise InvalidRequestError(f"{name}={given!r} is not that of the run, which is {known.get(name)!r}")
+            return self.ref(known["thread_id"], known["run_id"])
         if run is None:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
         raise InvalidRequestError(f"A run or a RunRef is wanted, or thread_id and run_id; got {type(run).__name__}")
@@ -124,11 +129,13 @@ class ThreadRun(Dialect[Run]):
         kind = _STATUSES.get(response.status)
         if kind is None:
             kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
-        if kind is RefusalKind.THROTTLED and _QUOTA.search(f"{error.code} {error.type} {error.message}"):
+        if kind is RefusalKind.THROTTLED and re.search(
+            _QUOTA, f"{error.code} {error.type} {error.message}", re.IGNORECASE
+        ):
             kind = RefusalKind.QUOTA_SPENT
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
-            if found := pattern.search(error.message or ""):
+            if found := re.search(pattern, error.message or "", re.IGNORECASE):
                 kind = meaning
                 phase = PHASES.get(found[1])
                 active_run = found[1] if meaning is RefusalKind.BUSY else None

@@ -70,6 +70,7 @@ class Reason(enum.Enum):
     QUOTA_SPENT = "quota_spent"
     REJECTED = "rejected"  # the server refuses the request itself
     UNANSWERED = "unanswered"  # calls that neither a handler nor a toolset answers
+    CANCEL_REFUSED = "cancel_refused"  # calls were stopped for a cancel that the server then refused
     HANDLER_FAILED = "handler_failed"
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from asyncruns.lifecycle.values import Asked, Outputs, Refusal, Snapshot
+from asyncruns.lifecycle.values import Asked, Call, Outputs, Refusal, Snapshot
 
 
 class Begun(Struct, frozen=True):
@@ -17,11 +17,12 @@ class Begun(Struct, frozen=True):
 
 
 class Observed(Struct, frozen=True):
-    """A request was answered with the run."""
+    """A request was answered with the run. `asked_at` is when it was sent, where that was not just now."""
 
     now: float
     snapshot: Snapshot[Any]
     asked: Asked = Asked.POLL
+    asked_at: float | None = None
 
 
 class Refused(Struct, frozen=True):
@@ -33,7 +34,14 @@ class Refused(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """Calls were answered, by a tool, a handler or the caller."""
+    """Calls that were handed out have their outputs."""
+
+    now: float
+    outputs: tuple[tuple[Call, str], ...]
+
+
+class Provided(Struct, frozen=True):
+    """The caller gives outputs of its own, by the ids of the round that is asked for."""
 
     now: float
     outputs: Outputs
@@ -43,7 +51,7 @@ class Unanswered(Struct, frozen=True):
     """Nobody here answers these calls. `cause` is what a handler raised, if that is why."""
 
     now: float
-    call_ids: tuple[str, ...]
+    calls: tuple[Call, ...]
     cause: Exception | None = None
 
 
@@ -59,4 +67,4 @@ class Tick(Struct, frozen=True):
     now: float
 
 
-Event = Begun | Observed | Refused | Answered | Unanswered | CancelAsked | Tick
+Event = Begun | Observed | Refused | Answered | Provided | Unanswered | CancelAsked | Tick

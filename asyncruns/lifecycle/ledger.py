@@ -1,14 +1,15 @@
-"""Which calls were handed out, what was answered, and how far its round has come.
+"""Which calls were handed out, what was answered, and how far each round has come.
 
 A call is its id, name and arguments, since servers use the same ids in each round; a round is the set of its calls.
-What was handed out once is never handed out again, and what was answered is kept and sent as it was: the ledger only
-grows. See facts 12 and 13 in https://platform.openai.com/docs/assistants/deep-dive#runs-and-run-steps for the server's
-side of it.
+What was handed out once is never handed out again, and what was answered is kept and sent as it was: a read may be
+older than a submit, and an answer to a submit may get lost (https://platform.openai.com/docs/assistants/deep-dive).
 """
 
 from __future__ import annotations
 
 import enum
+import math
+from collections.abc import Iterable
 from typing import Final
 
 from asyncruns.errors import InvalidRequestError
@@ -44,16 +45,24 @@ class Verdict(enum.Enum):
 
 
 class Round:
-    """The calls that a run asked for at one time."""
+    """The calls that a run asked for at one time, each once.
 
-    __slots__ = ("at", "calls", "resends", "stage", "unanswered")
+    Attributes:
+        at: When the stage became SENT or UNSURE, or when the run was last seen going on after that.
+        resends: How often the outputs were sent again since the run was last seen going on.
+        send_at: When outputs that are READY are to be sent.
+        answer_by: When calls must be answered for the run to live.
+    """
 
-    def __init__(self, calls: tuple[Call, ...]) -> None:
-        self.calls: tuple[Call, ...] = calls
+    __slots__ = ("answer_by", "at", "calls", "resends", "send_at", "stage")
+
+    def __init__(self, calls: Iterable[Call]) -> None:
+        self.calls: tuple[Call, ...] = tuple({key_of(call): call for call in calls}.values())
         self.stage: Stage = Stage.OPEN
-        self.at: float = 0.0  # when the stage became SENT or UNSURE
+        self.at: float = 0.0
         self.resends: int = 0
-        self.unanswered: set[str] = set()  # ids that nobody here answers
+        self.send_at: float = math.inf
+        self.answer_by: float = math.inf
 
     def move(self, stage: Stage, now: float) -> None:
         """Enter a stage."""
@@ -62,15 +71,22 @@ class Round:
 
 
 class Ledger:
-    """All calls of one run."""
+    """All calls of one run.
 
-    __slots__ = ("_begun", "_outputs", "_rounds", "current")
+    Attributes:
+        current: The round that the run asked for last.
+        in_flight: The round whose outputs are on their way; one at a time.
+    """
+
+    __slots__ = ("_begun", "_outputs", "_rounds", "_unanswered", "current", "in_flight")
 
     def __init__(self) -> None:
         self._begun: set[CallKey] = set()
         self._outputs: dict[CallKey, str] = {}
+        self._unanswered: set[CallKey] = set()
         self._rounds: dict[frozenset[CallKey], Round] = {}
         self.current: Round | None = None
+        self.in_flight: Round | None = None
 
     def round_of(self, calls: tuple[Call, ...]) -> Round:
         """Give the round that these calls are, a new one if they were never seen together."""
@@ -79,14 +95,21 @@ class Ledger:
             self._rounds[key] = Round(calls)
         return self._rounds[key]
 
-    def judge(self, round_: Round, now: float) -> Verdict:
-        """Decide about a round that the run asks for at this moment."""
+    def judge(self, round_: Round, asked_at: float) -> Verdict:
+        """Decide about a round that a look shows.
+
+        Args:
+            round_: The round.
+            asked_at: When the look was asked: its answer may have been long on its way.
+        """
         current = self.current
         if round_.stage is Stage.OPEN:
             return Verdict.ANSWER
-        if current is not None and current.stage is Stage.OPEN:
+        if current is not None and current is not round_ and current.stage in (Stage.OPEN, Stage.READY):
             return Verdict.WAIT  # the run has asked for newer calls since, so this read is old
-        if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or now - (current or round_).at < LAG_S:
+        if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or self.in_flight is not None:
+            return Verdict.WAIT
+        if asked_at - (current or round_).at < LAG_S:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resends else Verdict.SEND_AGAIN
 
@@ -96,40 +119,44 @@ class Ledger:
         self._begun.update(map(key_of, fresh))
         return fresh
 
-    def record(self, outputs: Outputs, *, replace: bool = False) -> list[tuple[str, str]]:
-        """Keep outputs; give those that are news. The first output of a call is kept, unless another shall replace it.
-
-        An id means the current round's call; only where that has none of the id, an earlier round's.
-
-        Raises:
-            InvalidRequestError: An id that no round ever had; nothing is kept then.
-        """
-        known = {call.id for round_ in self._rounds.values() for call in round_.calls}
-        for call_id, _ in outputs:
-            if call_id not in known:
-                open_ids = [call.id for call in self.missing()]
-                raise InvalidRequestError(f"There is no call {call_id!r} to answer; open calls are {open_ids}")
+    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool = False) -> list[tuple[str, str]]:
+        """Keep outputs; give those that are news. A call's first output is kept, unless another shall replace it."""
         news = []
-        for call_id, output in outputs:
-            keys = self._keys_of(call_id)
-            if not replace and not keys.isdisjoint(self._outputs):
-                continue
-            self._outputs.update(dict.fromkeys(keys, output))
-            news.append((call_id, output))
+        for call, output in outputs:
+            key = key_of(call)
+            if replace or key not in self._outputs:
+                self._outputs[key] = output
+                news.append((call.id, output))
         return news
 
-    def _keys_of(self, call_id: str) -> set[CallKey]:
-        rounds = [self.current] if self.current else []
-        for round_ in [*rounds, *reversed(self._rounds.values())]:
-            keys = {key_of(call) for call in round_.calls if call.id == call_id}
-            if keys:
-                return keys
-        return set()
+    def resolve(self, outputs: Outputs) -> list[tuple[Call, str]]:
+        """Give the calls that the ids of outputs from the caller mean, which are those of the current round.
+
+        Raises:
+            InvalidRequestError: The current round has no such call.
+        """
+        calls = self.current.calls if self.current else ()
+        known = {call.id for call in calls}
+        for call_id, _ in outputs:
+            if call_id not in known:
+                raise InvalidRequestError(f"There is no call {call_id!r} to answer; open are {self._shown_open()}")
+        return [(call, output) for call_id, output in outputs for call in calls if call.id == call_id]
+
+    def _shown_open(self) -> str:
+        return ", ".join(repr(call.id) for call in self.missing()) or "none"
+
+    def leave_unanswered(self, calls: Iterable[Call]) -> None:
+        """Note that nobody here answers these calls."""
+        self._unanswered.update(map(key_of, calls))
 
     def missing(self) -> tuple[Call, ...]:
         """Give the calls of the current round that have no output."""
         calls = self.current.calls if self.current else ()
         return tuple(call for call in calls if key_of(call) not in self._outputs)
+
+    def awaited(self) -> tuple[Call, ...]:
+        """Give the calls of the current round whose outputs will still come, or be given up, here."""
+        return tuple(call for call in self.missing() if key_of(call) not in self._unanswered)
 
     def outputs(self, round_: Round | None) -> Outputs:
         """Give the outputs of a round, one for each id, in the order of its calls."""

@@ -5,18 +5,14 @@ machine keeps the last sample, the ledger of the calls, and the times; each even
 shell. It does no I/O, reads no clock and holds no task, so that one shell can run it for a single watch, another ten
 thousand of them, and a third inside a workflow engine.
 
-Our states, and what leads from one to the next (theirs are in `phases.py`)::
+What we do follows from what there is, so it is never stored beside it (theirs is in `phases.py`)::
 
-    POLLING      a new round of calls                                   -> DISPATCHING
-    DISPATCHING  all answered, or the expiry is near                    -> SUBMITTING
-    SUBMITTING   accepted, or the run went on                           -> POLLING
-                 refused before it had an effect                        -> SUBMITTING, later
-                 no answer: look, and send the same again only when the
-                 run still asks for the same after the lag              -> SUBMITTING
-    any          the caller cancels                                     -> CANCELLING, after a submit in flight
-    CANCELLING   the server refuses                                     -> POLLING
-    any          the run ended, or patience did                         -> DONE
-    DONE         outputs from the caller, if it was they that we lacked -> SUBMITTING
+    DONE         the run ended, or patience did; outputs from the caller, or a cancel, take up a watch that lacked them
+    CANCELLING   the caller asked for it, until the server refuses
+    DISPATCHING  the current round is OPEN: calls are out; looks go on, slower
+    SUBMITTING   a round is IN_FLIGHT; or the current one READY (to be sent, or sent again since it had no effect), or
+                 UNSURE (no answer came: look, and send the same again only if the run still asks after the lag)
+    POLLING      else
 
 Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
 """
@@ -24,6 +20,7 @@ Illegal local input raises and leaves the machine as it was. Whatever a server s
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 from asyncruns.errors import InvalidRequestError
@@ -34,13 +31,15 @@ from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKin
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy
 from asyncruns.lifecycle.phases import Phase, State
-from asyncruns.lifecycle.values import AnySnapshot, Asked, Outputs, Refusal, RefusalKind
+from asyncruns.lifecycle.values import AnySnapshot, Asked, Call, CallKind, Outputs, Refusal, RefusalKind
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
 UNKNOWN_STATUS_S: Final = 60.0
 LOOKS_WITHOUT_CALLS: Final = 4
 CANCEL_TRIES: Final = 5
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
+
+_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
 
 
 class RunLifecycle:
@@ -49,17 +48,17 @@ class RunLifecycle:
     __slots__ = (
         "_begun",
         "_cancel_at",
+        "_cancel_refused",
         "_cancel_tries",
+        "_cancelling",
         "_empty_looks",
         "_ledger",
         "_patience",
-        "_resend_at",
         "_seen",
         "_unknown_since",
         "cancel_requested",
         "end",
         "snapshot",
-        "state",
     )
 
     def __init__(self, policy: Policy | None = None) -> None:
@@ -69,13 +68,41 @@ class RunLifecycle:
         self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
         self._empty_looks = 0
         self._unknown_since: float | None = None
-        self._resend_at = math.inf
+        self._cancelling = False
         self._cancel_at = math.inf
         self._cancel_tries = 0
-        self.state: State = State.POLLING
+        self._cancel_refused: Exception | None = None
         self.snapshot: AnySnapshot | None = None
         self.cancel_requested: bool = False
         self.end: End | None = None
+
+    @property
+    def state(self) -> State:
+        """What the watch is doing."""
+        current = self._ledger.current
+        if self.end is not None:
+            return State.DONE
+        if self._cancelling:
+            return State.CANCELLING
+        if current is not None and current.stage is Stage.OPEN:
+            return State.DISPATCHING
+        if self._ledger.in_flight or (current is not None and current.stage in (Stage.READY, Stage.UNSURE)):
+            return State.SUBMITTING
+        return State.POLLING
+
+    @property
+    def wake_at(self) -> float:
+        """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
+        if self.end is not None:
+            return math.inf
+        round_ = self._ledger.current
+        call_at = math.inf
+        if round_ is not None and not self._cancelling:
+            if round_.stage is Stage.READY and self._ledger.in_flight is None:
+                call_at = round_.send_at
+            elif round_.stage is Stage.OPEN and self._late_calls():
+                call_at = round_.answer_by
+        return min(self._patience.over_at, self._cancel_at, call_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
         """Take an event; give what to do, in order.
@@ -86,8 +113,8 @@ class RunLifecycle:
         """
         if self._begun is isinstance(event, ev.Begun):
             raise InvalidRequestError("A watch begins once, with Begun")
-        if self.state is State.DONE:
-            return self._take_up_again(event)
+        if self.end is not None:
+            return self._take_up_again(event, self.end)
         match event:
             case ev.Begun():
                 return self._begin(event)
@@ -96,23 +123,18 @@ class RunLifecycle:
             case ev.Refused():
                 return self._refused(event)
             case ev.Answered():
-                return [*self._record(event.outputs), *self._settle_round(event.now)]
+                return [*self._record(event.outputs), *self._settle(event.now)]
+            case ev.Provided():
+                outputs = self._ledger.resolve(event.outputs)
+                return [*self._record(outputs), *self._settle(event.now)]
             case ev.Unanswered():
                 return self._unanswered(event)
             case ev.CancelAsked():
-                return self._cancel_asked(event.now)
+                return self._cancel_asked()
             case ev.Tick():
                 return self._tick(event.now)
             case _:
                 assert_never(event)
-
-    @property
-    def wake_at(self) -> float:
-        """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
-        if self.state is State.DONE:
-            return math.inf
-        tools = self._patience.tools_deadline if self.state is State.DISPATCHING else math.inf
-        return min(self._patience.over_at, self._resend_at, self._cancel_at, tools)
 
     # Beginning and ending
 
@@ -129,8 +151,7 @@ class RunLifecycle:
         return [*reports, do.PollAt(event.now, event.now)]
 
     def _finish(self, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None) -> do.Finish:
-        self.state = State.DONE
-        self._resend_at = self._cancel_at = math.inf
+        self._cancel_at = math.inf
         over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self.end = End(
             kind=kind,
@@ -142,20 +163,26 @@ class RunLifecycle:
         )
         return do.Finish(self.end)
 
-    def _take_up_again(self, event: ev.Event) -> list[Command]:
-        """Take outputs from the caller after the watch ended for want of them; anything else comes too late."""
-        if not isinstance(event, ev.Answered) or self.end is None or self.end.kind is not EndKind.NEEDS_CALLER:
+    def _take_up_again(self, event: ev.Event, end: End) -> list[Command]:
+        """Go on after an end for want of outputs, with outputs from the caller or a cancel; all else is too late."""
+        if end.kind is not EndKind.NEEDS_CALLER:
             return []
-        reports = self._record(event.outputs, by_caller=True)
+        if isinstance(event, ev.CancelAsked):
+            self._go_on_after_end(event.now)
+            return self._cancel_asked()
         round_ = self._ledger.current
-        if round_ is None:
+        if not isinstance(event, ev.Provided) or round_ is None:
             return []
-        self.end = None
-        self.state = State.DISPATCHING
-        self._patience.started = event.now  # the caller's own time is not the run's
+        outputs = self._ledger.resolve(event.outputs)
+        self._go_on_after_end(event.now)
+        self._cancel_refused = None
         round_.move(Stage.OPEN, event.now)
-        round_.unanswered.update(call.id for call in self._ledger.missing())
-        return [*reports, *self._settle_round(event.now)]
+        self._ledger.leave_unanswered(self._ledger.missing())
+        return [*self._record(outputs, replace=True), *self._settle(event.now)]
+
+    def _go_on_after_end(self, now: float) -> None:
+        self.end = None
+        self._patience.begin_again(now)
 
     # Looks
 
@@ -168,12 +195,14 @@ class RunLifecycle:
         self._patience.learn(snapshot, now)
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
+        elif event.asked is Asked.POLL and snapshot.phase is not Phase.NEEDS_CALLER:
+            self._went_on(now)
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
             return [*commands, self._finish(ENDS[snapshot.phase])]
         if event.asked is Asked.SUBMIT and self.cancel_requested:
             return [*commands, *self._cancel()]
-        return commands + self._go_on(snapshot, now)
+        return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         previous = self.snapshot.status if self.snapshot else None
@@ -186,110 +215,124 @@ class RunLifecycle:
         )
         return [do.Report(change)]
 
-    def _go_on(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+    def _go_on(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         """Decide about a run that has not ended."""
         if self._patience.final_until is not None:
             return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
-        round_ = self._ledger.current
         if snapshot.phase is Phase.NEEDS_CALLER:
-            if self.state is not State.CANCELLING:
-                return self._needs_caller(snapshot, now)
+            if not self._cancelling:
+                return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
-            if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
-                # The run went on: a submit whose answer was lost had been accepted, and who shows the calls from now
-                # on is behind, or asks for the same again; so the lag counts from here.
-                round_.move(Stage.SENT, now)
-                self._resume_polling()
         if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
             return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
         return [self._look(now, hint=snapshot.hint)]
+
+    def _went_on(self, now: float) -> None:
+        """Note that the run was seen without calls: a submit whose answer was lost had been accepted.
+
+        Who shows the calls from now on is behind, or asks for the same again; so the lag counts from here.
+        """
+        round_ = self._ledger.current
+        if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
+            round_.move(Stage.SENT, now)
+            round_.resends = 0
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(hint)
         return do.PollAt(*self._patience.next_look(now, pause, hint=hint))
 
-    def _resume_polling(self) -> None:
-        if self.state is not State.CANCELLING:
-            self.state = State.POLLING
-
     # Rounds of calls
 
-    def _needs_caller(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+    def _needs_caller(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         if not snapshot.calls:
             self._empty_looks += 1
             if self._empty_looks >= LOOKS_WITHOUT_CALLS:
                 return [self._finish(EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
             return [self._look(now)]
         round_ = self._ledger.round_of(snapshot.calls)
-        verdict = self._ledger.judge(round_, now)
+        verdict = self._ledger.judge(round_, asked_at)
         match verdict:
             case Verdict.ANSWER:
-                return self._open_round(round_, snapshot, now)
+                return self._open(round_, snapshot, now)
             case Verdict.WAIT:
                 return [self._look(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
                 round_.resends += 1
-                return self._submit(round_, now)
+                self._ledger.current = round_
+                return self._ready(round_, now)
             case Verdict.IGNORED:
                 return [self._finish(EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
             case _:
                 assert_never(verdict)
 
-    def _open_round(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
+    def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
-        self._ledger.current = round_
         fresh = self._ledger.hand_out(round_)
-        if self.state is not State.DISPATCHING or fresh:
-            self.state = State.DISPATCHING
+        if fresh or self._ledger.current is not round_:
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
+        self._ledger.current = round_
         if fresh:
+            round_.answer_by = self._patience.answer_by(now)
             commands.append(do.RunTools(fresh))
-        commands += self._settle_round(now)
-        if self.state is State.DISPATCHING:
-            commands.append(self._look(now, hint=snapshot.hint))
-        return commands
+        commands += self._settle(now)
+        return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
 
-    def _record(self, outputs: Outputs, *, by_caller: bool = False) -> list[Command]:
-        news = self._ledger.record(outputs, replace=by_caller)
+    def _record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool = False) -> list[Command]:
+        news = self._ledger.record(outputs, replace=replace)
         return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
 
-    def _settle_round(self, now: float) -> list[Command]:
+    def _settle(self, now: float) -> list[Command]:
         """Submit when every call is answered; end when what is missing will come from nobody here."""
         round_ = self._ledger.current
-        if round_ is None or round_.stage is not Stage.OPEN or self.state is not State.DISPATCHING:
+        if round_ is None or round_.stage is not Stage.OPEN or self._cancelling:
             return []
-        missing = {call.id for call in self._ledger.missing()}
-        if not missing:
-            return self._submit(round_, now)
-        if missing <= round_.unanswered:
+        if not self._ledger.missing():
+            return self._ready(round_, now)
+        if not self._ledger.awaited():
+            if self._cancel_refused is not None:
+                return [self._finish(EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancel_refused)]
             return [self._finish(EndKind.NEEDS_CALLER, Reason.UNANSWERED)]
         return []
 
     def _unanswered(self, event: ev.Unanswered) -> list[Command]:
+        self._ledger.leave_unanswered(event.calls)
         round_ = self._ledger.current
-        if round_ is None:
-            raise InvalidRequestError(f"There are no such calls: {event.call_ids}")
-        if event.cause is not None:
+        concerned = round_ is not None and round_.stage is Stage.OPEN and set(event.calls) & set(self._ledger.missing())
+        if event.cause is not None and concerned and not self._cancelling:
             return [self._finish(EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
-        round_.unanswered.update(event.call_ids)
-        return self._settle_round(event.now)
+        return self._settle(event.now)
 
-    def _submit(self, round_: Round, now: float) -> list[Command]:
-        self.state = State.SUBMITTING
-        self._resend_at = math.inf
-        self._ledger.current = round_
+    def _ready(self, round_: Round, now: float) -> list[Command]:
+        round_.move(Stage.READY, now)
+        round_.send_at = now
+        return self._send(now)
+
+    def _send(self, now: float) -> list[Command]:
+        """Send the outputs of the current round when it is time, one submit after the other."""
+        round_ = self._ledger.current
+        if round_ is None or round_.stage is not Stage.READY or now < round_.send_at:
+            return []
+        if self._ledger.in_flight is not None or self._cancelling:
+            return []
+        self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
         return [do.Submit(self._ledger.outputs(round_))]
 
+    def _landed(self) -> Round | None:
+        """Give the round whose submit was answered, or failed; no other is on its way then."""
+        round_, self._ledger.in_flight = self._ledger.in_flight, None
+        return round_
+
     def _accepted(self, now: float) -> list[Command]:
-        self._resume_polling()
         self._patience.restart()
-        if self._ledger.current is None:
+        round_ = self._landed()
+        if round_ is None:
             return []
-        self._ledger.current.move(Stage.SENT, now)
-        return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(self._ledger.current)))]
+        round_.move(Stage.SENT, now)
+        outputs: Outputs = self._ledger.outputs(round_)
+        return [do.Report(notices.OutputsSubmitted(outputs=outputs)), *self._send(now)]
 
     # Refusals
 
@@ -300,7 +343,7 @@ class RunLifecycle:
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)
             case Asked.CANCEL:
-                return self._cancel_refused(event.refusal, event.now)
+                return self._cancel_answered(event.refusal, event.now)
             case _:
                 assert_never(event.asked)
 
@@ -310,15 +353,13 @@ class RunLifecycle:
         if refusal.kind is RefusalKind.NOT_FOUND:
             if self._seen:
                 return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
-            if now - self._patience.started >= NOT_FOUND_GRACE_S:
+            if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 return [self._finish(EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
-        if self._patience.final_until is not None and self.state is not State.DONE:
+        if self._patience.final_until is not None and self.end is None:
             reports.append(self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
-        if self.state is State.DONE:
-            return reports
-        return [*reports, self._look(now, pause)]
+        return reports if self.end else [*reports, self._look(now, pause)]
 
     def _trouble(self, refusal: Refusal, now: float) -> tuple[float, list[Command]]:
         """Note that the server is not well; give the pause, and what to report, an end of patience included."""
@@ -332,71 +373,65 @@ class RunLifecycle:
         return pause, commands
 
     def _submit_refused(self, refusal: Refusal, now: float) -> list[Command]:
-        round_ = self._ledger.current
+        round_ = self._landed()
         if round_ is None:
             return []
-        # First what came of the submit; then, if a cancel waits for it, the cancel.
         kind = refusal.kind
         commands: list[Command] = []
-        if kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED):
+        if kind in _PASSING:
             pause, commands = self._trouble(refusal, now)
-            round_.move(Stage.READY, now)
-            self._resend_at = now + pause if self.state is not State.DONE else math.inf
-        elif kind in (RefusalKind.LOST, RefusalKind.UNAVAILABLE):
-            _, commands = self._trouble(refusal, now)
-            round_.move(Stage.UNSURE, now)
-        elif kind is RefusalKind.NOT_ACCEPTING:
-            # Outputs were taken before, ours or another's, or the run has ended: the next look tells.
+            had_no_effect = kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED)
+            round_.move(Stage.READY if had_no_effect else Stage.UNSURE, now)
+            round_.send_at = now + pause
+        elif kind is RefusalKind.NOT_ACCEPTING or round_.resends or round_ is not self._ledger.current:
+            # Outputs were taken before, ours or another's, or the run has gone on or ended: the next look tells.
             round_.move(Stage.SENT, now)
-            self._resume_polling()
-        elif kind is RefusalKind.NOT_FOUND:
-            return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
         else:
             round_.move(Stage.READY, now)
-            return [self._finish(EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
-        if self.state is State.DONE:
+            round_.send_at = now
+            if not self.cancel_requested and kind is RefusalKind.NOT_FOUND:
+                return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
+            if not self.cancel_requested:
+                return [self._finish(EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
+        if self.end is not None:
             return commands
         if self.cancel_requested:
             return [*commands, *self._cancel()]
-        if round_.stage is not Stage.READY:
-            self._patience.restart()
-            commands.append(do.PollAt(*self._patience.next_look(now, 0.0)))
-        return commands
+        self._patience.restart()
+        return [*commands, *self._send(now), do.PollAt(*self._patience.next_look(now, 0.0))]
 
     # Cancelling
 
-    def _cancel_asked(self, now: float) -> list[Command]:
+    def _cancel_asked(self) -> list[Command]:
         self.cancel_requested = True
-        round_ = self._ledger.current
-        if self.state is State.CANCELLING or (round_ and round_.stage is Stage.IN_FLIGHT):
+        if self._cancelling or self._ledger.in_flight is not None:
             return []  # a submit on its way is not overtaken: its result is wanted, and the cancel follows it
+        self._cancel_tries = 0
         return self._cancel()
 
     def _cancel(self) -> list[Command]:
-        self.state = State.CANCELLING
-        self._resend_at = self._cancel_at = math.inf
+        self._cancelling = True
+        self._cancel_refused = None
+        self._cancel_at = math.inf
         self._cancel_tries += 1
-        return [*self._abandon_calls(), do.Cancel()]
-
-    def _abandon_calls(self) -> list[Command]:
-        """Stop what runs. A call that was begun is not begun again, so from here on nobody answers it."""
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.OPEN:
-            return []
-        round_.unanswered.update(call.id for call in self._ledger.missing())
-        return [do.StopTools()]
+            return [do.Cancel()]
+        # A call that was begun is not begun again, so from here on nobody answers it.
+        self._ledger.leave_unanswered(self._ledger.missing())
+        return [do.StopTools(), do.Cancel()]
 
-    def _cancel_refused(self, refusal: Refusal, now: float) -> list[Command]:
+    def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
         if refusal.kind is RefusalKind.ALREADY_OVER:
             return [do.PollAt(*self._patience.next_look(now, 0.0))]
-        passing = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
-        if refusal.kind in passing and self._cancel_tries < CANCEL_TRIES:
+        if refusal.kind in _PASSING and self._cancel_tries < CANCEL_TRIES:
             pause, commands = self._trouble(refusal, now)
-            self._cancel_at = now + pause if self.state is not State.DONE else math.inf
+            self._cancel_at = now + pause if self.end is None else math.inf
             return commands
-        self.state = State.POLLING
-        self.cancel_requested = False
-        return [do.Report(notices.CancelRefused(cause=refusal.cause)), do.PollAt(*self._patience.next_look(now, 0.0))]
+        self._cancelling = self.cancel_requested = False
+        self._cancel_refused = refusal.cause
+        report = do.Report(notices.CancelRefused(cause=refusal.cause))
+        return [report, do.PollAt(*self._patience.next_look(now, 0.0))]
 
     # Time
 
@@ -405,16 +440,19 @@ class RunLifecycle:
             if self._patience.may_look_once_more(now):
                 return [do.PollAt(now, now)]
             return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
-        round_ = self._ledger.current
-        if now >= self._resend_at and round_ is not None:
-            return self._submit(round_, now)
         if now >= self._cancel_at:
             return self._cancel()
-        if self.state is State.DISPATCHING and now >= self._patience.tools_deadline:
+        round_ = self._ledger.current
+        is_open = round_ is not None and round_.stage is Stage.OPEN and not self._cancelling
+        if round_ is not None and is_open and now >= round_.answer_by and self._late_calls():
             return self._answer_late_calls(now)
-        return []
+        return self._send(now)
+
+    def _late_calls(self) -> list[Call]:
+        """Give the calls that run here. An approval, say, is not answered with rubbish, however late it is."""
+        return [call for call in self._ledger.awaited() if call.kind is CallKind.FUNCTION]
 
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the calls that are not done, so that the others' work is not lost with the run."""
-        late = tuple((call.id, TIMED_OUT_OUTPUT) for call in self._ledger.missing())
-        return [do.StopTools(), *self._record(late), *self._settle_round(now)]
+        late = [(call, TIMED_OUT_OUTPUT) for call in self._late_calls()]
+        return [do.StopTools(), *self._record(late), *self._settle(now)]

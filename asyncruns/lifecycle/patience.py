@@ -18,6 +18,7 @@ from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
 WITHOUT_EXPIRY_S: Final = 900.0
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
+ESTIMATES: Final = 3  # of the expiry on our clock, whose median counts
 LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
 FINAL_LOOK_S: Final = 5.0  # and gets so long when we slept past the deadline
 LOST_AFTER_S: Final = 15.0
@@ -47,6 +48,7 @@ class Patience:
     """The times of one watch. Times are of the shell's clock, but for what the server sends."""
 
     __slots__ = (
+        "_estimates",
         "_expires_at",
         "_policy",
         "connectivity",
@@ -56,7 +58,6 @@ class Patience:
         "looks",
         "outage_since",
         "started",
-        "tools_deadline",
     )
 
     def __init__(self, policy: Policy) -> None:
@@ -64,7 +65,7 @@ class Patience:
         self.started: float = 0.0  # until the watch begins
         self.expiry: float | None = None
         self._expires_at: float | None = None  # what it was anchored from, by the server's clock
-        self.tools_deadline: float = math.inf  # when calls must be answered for the run to live
+        self._estimates: tuple[float, ...] = ()
         self.looks: int = 0
         self.failures: int = 0
         self.outage_since: float | None = None
@@ -74,15 +75,31 @@ class Patience:
     def learn(self, snapshot: AnySnapshot, now: float) -> None:
         """Anchor the expiry to our clock, by the server's own: our wall clock may be wrong."""
         if snapshot.expires_at is not None and snapshot.server_time is not None:
-            left = snapshot.expires_at - snapshot.server_time
-            expiry = now + max(left, 0.0)
-            # Only another `expires_at` moves the expiry on: a run that outlives it, or a proxy whose clock stands
-            # still, must not be waited for without end.
-            same = self.expiry is not None and snapshot.expires_at == self._expires_at
-            self.expiry = min(self.expiry, expiry) if same and self.expiry is not None else expiry
-            self._expires_at = snapshot.expires_at
-            # A run that lives on past its expiry has an expiry that means nothing: no call is cut short for it.
-            self.tools_deadline = math.inf if left <= 0 else self.expiry - EXPIRY_MARGIN_S
+            if snapshot.expires_at != self._expires_at:
+                self._expires_at, self._estimates = snapshot.expires_at, ()
+            if len(self._estimates) < ESTIMATES:
+                # Only the first few count: a run that outlives its expiry, or a proxy whose clock stands still, must
+                # not move it on for ever; and one answer with a wrong clock must not decide.
+                estimate = now + max(snapshot.expires_at - snapshot.server_time, 0.0)
+                self._estimates = tuple(sorted((*self._estimates, estimate)))
+                self.expiry = self._estimates[len(self._estimates) // 2]
+
+    def answer_by(self, now: float) -> float:
+        """Give when calls that begin now must be answered for the run to live, or infinity.
+
+        A run that lives on past its expiry has an expiry that means nothing: no call is cut short for it.
+        """
+        if self.expiry is None or self.expiry <= now:
+            return math.inf
+        return self.expiry - min(EXPIRY_MARGIN_S, (self.expiry - now) / 4)
+
+    def begin_again(self, now: float) -> None:
+        """Forget what was before a pause that the caller made: its time is neither the run's nor the server's."""
+        self.started = now
+        self.restart()
+        self.heard()
+        self.expiry = self._expires_at = self.final_until = None
+        self._estimates = ()
 
     @property
     def deadline(self) -> float:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import anyio
-import anyio.to_thread
 
 from asyncruns.errors import APIConnectionError, ConfigurationError
 
@@ -198,6 +197,8 @@ def _no_token(error: Exception) -> APIConnectionError:
 async def _get_token(get_token: Callable[..., Any], scope: str) -> Any:
     if inspect.iscoroutinefunction(get_token):
         return await get_token(scope)
+    import anyio.to_thread  # loaded when a blocking credential needs it
+
     found = await anyio.to_thread.run_sync(get_token, scope, abandon_on_cancel=True)
     return await found if inspect.isawaitable(found) else found
 

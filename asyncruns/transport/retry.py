@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 import anyio
-import tenacity
 from msgspec.structs import replace
 
 from asyncruns.abc import Transport
@@ -41,28 +40,35 @@ class RetryTransport(Transport):
         result = await self._try(request)
         if self._max_retries < 1 or not _is_worth_a_retry(request, result):
             return _unwrap(result)
-        tried = [_shown(result)]
+        return await self._repeat(request, result)
+
+    async def _repeat(self, request: Request, first: Response | APIConnectionError) -> Response:
+        # Loaded when it is first needed: most programs never get here.
+        import tenacity
+
+        results: list[Response | APIConnectionError] = []
+        backoff = tenacity.wait_exponential(multiplier=PAUSE_START_S, max=PAUSE_CEILING_S)
+        jitter = tenacity.wait_random(0, PAUSE_START_S)
+
+        async def attempt() -> Response | APIConnectionError:
+            # The first result is there already; so the pause after it is tenacity's, too.
+            results.append(await self._try(request) if results else first)
+            return results[-1]
+
+        def pause(state: tenacity.RetryCallState) -> float:
+            result = results[-1]
+            hint = wait_hint(result.headers) if isinstance(result, Response) else None
+            return max(backoff(state) + jitter(state), hint or 0.0)
+
         retrying = tenacity.AsyncRetrying(
             sleep=anyio.sleep,
             stop=tenacity.stop_after_attempt(self._max_retries + 1),
-            wait=_pause,
+            wait=pause,
             retry=tenacity.retry_if_result(lambda result: _is_worth_a_retry(request, result)),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else result,
+            retry_error_callback=lambda state: results[-1],
         )
-        first = True
-
-        async def again() -> Response | APIConnectionError:
-            nonlocal first, result
-            if first:  # so that the pause before the first retry is tenacity's, too
-                first = False
-                return result
-            result = await self._try(request)
-            if _is_worth_a_retry(request, result):
-                tried.append(_shown(result))
-            return result
-
-        await retrying(again)
-        return _unwrap(result, tuple(tried[:-1] if _is_worth_a_retry(request, result) else tried))
+        await retrying(attempt)
+        return _unwrap(results[-1], tuple(map(_shown, results[:-1])))
 
     async def _try(self, request: Request) -> Response | APIConnectionError:
         try:
@@ -81,17 +87,6 @@ def _is_worth_a_retry(request: Request, result: Response | APIConnectionError) -
     if result.status == 429:
         return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
     return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
-
-
-_backoff = tenacity.wait_exponential(multiplier=PAUSE_START_S, max=PAUSE_CEILING_S) + tenacity.wait_random(
-    0, PAUSE_START_S
-)
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    result = state.outcome.result() if state.outcome else None
-    hint = wait_hint(result.headers) if isinstance(result, Response) else None
-    return max(_backoff(state), hint or 0.0)
 
 
 def _shown(result: Response | APIConnectionError) -> str:

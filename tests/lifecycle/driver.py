@@ -19,6 +19,7 @@ from asyncruns.lifecycle import (
     Phase,
     Policy,
     PollAt,
+    Provided,
     Refusal,
     RefusalKind,
     Refused,
@@ -46,6 +47,7 @@ class Driver:
         self.now = 100.0
         self.machine = RunLifecycle(Policy(**policy))
         self.all: list[Command] = []
+        self.calls: dict[str, Call] = {}  # the last seen of each id
         self.began = self.feed(Begun(self.now, given))
 
     def feed(self, event: Event) -> list[Command]:
@@ -53,8 +55,16 @@ class Driver:
         self.all += commands
         return commands
 
-    def sees(self, phase: Phase, *calls: Call, asked: Asked = Asked.POLL, **facts: Any) -> list[Command]:
-        return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked))
+    def sees(
+        self,
+        phase: Phase,
+        *calls: Call,
+        asked: Asked = Asked.POLL,
+        asked_at: float | None = None,
+        **facts: Any,
+    ) -> list[Command]:
+        self.calls |= {one.id: one for one in calls}
+        return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at))
 
     def refused(
         self, kind: RefusalKind, *, asked: Asked = Asked.POLL, cause: Exception | None = None, **facts: Any
@@ -63,10 +73,15 @@ class Driver:
         return self.feed(Refused(self.now, refusal, asked))
 
     def answers(self, **outputs: str) -> list[Command]:
-        return self.feed(Answered(self.now, tuple(outputs.items())))
+        """Have tools answer."""
+        return self.feed(Answered(self.now, tuple((self.calls[one], output) for one, output in outputs.items())))
+
+    def provides(self, **outputs: str) -> list[Command]:
+        """Have the caller answer."""
+        return self.feed(Provided(self.now, tuple(outputs.items())))
 
     def unanswered(self, *call_ids: str, cause: Exception | None = None) -> list[Command]:
-        return self.feed(Unanswered(self.now, call_ids, cause))
+        return self.feed(Unanswered(self.now, tuple(self.calls[one] for one in call_ids), cause))
 
     def cancels(self) -> list[Command]:
         return self.feed(CancelAsked(self.now))

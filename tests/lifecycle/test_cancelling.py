@@ -107,4 +107,4 @@ def test_calls_stopped_for_a_refused_cancel_are_the_callers_then() -> None:
     run.cancels()
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     end = end_of(run.sees(Phase.NEEDS_CALLER, A))
-    assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.UNANSWERED, (A,))
+    assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, (A,))

@@ -209,7 +209,7 @@ def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> 
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
-    assert pick(run.answers(call_a="better"), Submit) == [Submit((("call_a", "better"),))]
+    assert pick(run.provides(call_a="better"), Submit) == [Submit((("call_a", "better"),))]
 
 
 def test_calls_that_nobody_answers_end_the_watch_once_the_others_are_done() -> None:
@@ -225,8 +225,8 @@ def test_outputs_from_the_caller_take_the_watch_up_again() -> None:
     run = dispatching(timeout=30.0)
     run.unanswered("call_a", "call_b")
     run.now += 3600.0  # a person thinks as long as a person thinks
-    assert end_of(run.answers(call_a="1")).calls == (B,)
-    assert pick(run.answers(call_b="2"), Submit) == [Submit((("call_a", "1"), ("call_b", "2")))]
+    assert end_of(run.provides(call_a="1")).calls == (B,)
+    assert pick(run.provides(call_b="2"), Submit) == [Submit((("call_a", "1"), ("call_b", "2")))]
     assert run.machine.wake_at == pytest.approx(run.now + 30.0)
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
@@ -242,7 +242,7 @@ def test_a_handler_that_raises_ends_the_watch_with_the_cause() -> None:
 def test_an_output_for_a_call_that_does_not_exist_raises_and_changes_nothing() -> None:
     run = dispatching()
     with pytest.raises(InvalidRequestError, match="call_x"):
-        run.answers(call_a="1", call_x="2")
+        run.provides(call_a="1", call_x="2")
     assert pick(run.answers(call_b="2"), Submit) == []
     assert pick(run.answers(call_a="late"), Submit) == [Submit((("call_a", "late"), ("call_b", "2")))]
 

@@ -65,6 +65,7 @@ class ScriptedTransport(Transport):
         self._answers = {"look": looks, "submit": submits or [], "cancel": cancels or []}
         self._takes = takes
         self._cancels_take = takes if cancels_take is None else cancels_take
+        self.submits_take = takes
         self.requests: list[tuple[float, str, Any]] = []
         self.finished: list[str] = []
 
@@ -81,7 +82,8 @@ class ScriptedTransport(Transport):
         kind = "look" if request.method == "GET" else "cancel" if request.path.endswith("/cancel") else "submit"
         body = None if request.body is None else json.loads(request.body)
         self.requests.append((anyio.current_time(), kind, body))
-        await anyio.sleep(self._cancels_take if kind == "cancel" else self._takes)
+        takes = {"cancel": self._cancels_take, "submit": self.submits_take}
+        await anyio.sleep(takes.get(kind, self._takes))
         answers = self._answers[kind]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         self.finished.append(kind)

@@ -1,0 +1,232 @@
+"""Rounds, submits, looks and cancels that overlap, as they do when requests take seconds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from driver import Driver, call, end_of, pick, snapshot
+
+from asyncruns.lifecycle import (
+    Asked,
+    CallKind,
+    Cancel,
+    EndKind,
+    Phase,
+    PollAt,
+    Reason,
+    RefusalKind,
+    RunTools,
+    State,
+    Submit,
+)
+
+A, B = call("call_a"), call("call_b", "g")
+APPROVAL = call("call_c", "", kind=CallKind.OTHER)
+
+
+def submitted(run: Driver) -> list[dict[str, str]]:
+    return [dict(command.outputs) for command in run.of(Submit)]
+
+
+def in_flight(*, policy_timeout: float | None = None) -> Driver:
+    """A run whose first round is on its way to the server, while a look shows the second."""
+    run = Driver(timeout=policy_timeout)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.sees(Phase.NEEDS_CALLER, B)
+    return run
+
+
+def test_an_accepted_submit_counts_for_the_round_that_was_sent() -> None:
+    run = in_flight()
+    run.sees(Phase.NEEDS_CALLER, B, asked=Asked.SUBMIT)
+    run.now += 60.0
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.NOT_ACCEPTING, RefusalKind.REJECTED])
+def test_a_failed_submit_counts_for_the_round_that_was_sent(kind: RefusalKind) -> None:
+    run = in_flight()
+    run.refused(kind, asked=Asked.SUBMIT)
+    run.now += 60.0
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
+
+
+def test_one_submit_follows_the_other() -> None:
+    run = in_flight()
+    assert pick(run.answers(call_b="2"), Submit) == []
+    assert pick(run.sees(Phase.NEEDS_CALLER, B, asked=Asked.SUBMIT), Submit) == [Submit((("call_b", "2"),))]
+
+
+def test_a_submit_that_waits_to_be_repeated_is_dropped_when_the_run_asks_for_something_else() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=3.0)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.passes(3.0)
+    run.answers(call_b="2")
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
+
+
+def test_a_look_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    asked_at = run.now + 0.3
+    run.now += 20.0
+    run.sees(Phase.NEEDS_CALLER, A, asked_at=asked_at)
+    assert submitted(run) == [{"call_a": "1"}]
+
+
+def test_a_repeated_submit_that_is_refused_leads_to_a_look() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert len(submitted(run)) == 2
+    assert pick(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT), PollAt)
+    assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
+
+
+def test_outputs_that_wait_to_be_sent_survive_a_cancel_that_is_refused() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT)
+    run.cancels()
+    assert run.machine.wake_at == math.inf
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.passes(max(run.machine.wake_at - run.now, 0.0))
+    assert submitted(run) == [{"call_a": "1"}] * 2
+
+
+def test_a_cancel_that_waited_for_a_submit_follows_though_that_was_refused() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.cancels()
+    assert pick(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT), Cancel) == [Cancel()]
+
+
+def test_a_run_that_nobody_answers_can_be_cancelled() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.unanswered("call_a")
+    assert run.machine.state is State.DONE
+    assert pick(run.cancels(), Cancel) == [Cancel()]
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_a_second_cancel_has_all_its_tries() -> None:
+    run = Driver(timeout=None, max_outage=None)
+    run.sees(Phase.RUNNING)
+    for _ in range(2):
+        run.cancels()
+        for _ in range(5):
+            run.refused(RefusalKind.UNAVAILABLE, asked=Asked.CANCEL)
+            if run.machine.wake_at < math.inf:
+                run.passes(run.machine.wake_at - run.now)
+    assert len(run.of(Cancel)) == 10
+
+
+def test_a_late_answer_of_an_old_round_is_not_taken_for_one_of_the_new() -> None:
+    run = Driver(timeout=None)
+    first, second = call("call_0", arguments='{"n":1}'), call("call_0", arguments='{"n":2}')
+    run.sees(Phase.NEEDS_CALLER, first)
+    run.provides(call_0="by the caller")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, second)
+    run.calls["call_0"] = first
+    run.answers(call_0="late, for n=1")
+    run.unanswered("call_0")
+    run.calls["call_0"] = second
+    run.answers(call_0="for n=2")
+    assert submitted(run) == [{"call_0": "by the caller"}, {"call_0": "for n=2"}]
+
+
+def test_a_call_that_stands_twice_in_a_round_is_run_once() -> None:
+    run = Driver()
+    (tools,) = pick(run.sees(Phase.NEEDS_CALLER, A, A), RunTools)
+    assert tools.calls == (A,)
+
+
+def test_approvals_are_not_answered_with_rubbish_at_the_expiry() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, APPROVAL, expires_at=1600.0, server_time=1000.0)
+    run.unanswered("call_c")
+    end = end_of(run.passes(run.machine.wake_at - run.now))
+    assert (end.reason, end.calls) == (Reason.UNANSWERED, (APPROVAL,))
+    assert dict(end.outputs).keys() == {"call_a"}
+
+
+def test_a_call_that_nobody_answers_is_known_in_the_next_round_too() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A, APPROVAL)
+    run.unanswered("call_c")
+    run.sees(Phase.NEEDS_CALLER, APPROVAL, B)
+    assert end_of(run.answers(call_b="2")).calls == (APPROVAL,)
+
+
+def test_a_handler_that_fails_after_its_round_was_submitted_ends_nothing() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.provides(call_a="1")
+    assert run.unanswered("call_a", cause=ValueError("too late")) == []
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
+
+
+def test_equal_rounds_get_the_recorded_outputs_each_time_the_run_went_on() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    for _ in range(4):
+        run.sees(Phase.RUNNING)
+        run.now += 6.0
+        run.sees(Phase.NEEDS_CALLER, A)
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert submitted(run) == [{"call_a": "1"}] * 5
+    assert len(run.of(RunTools)) == 1
+
+
+def test_one_answer_with_a_wrong_clock_does_not_cut_calls_short() -> None:
+    run = Driver()
+    for server_time in (1000.0, 1595.0, 1001.0):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1002.0)
+    assert run.machine.wake_at > run.now + 500.0
+
+
+def test_calls_of_a_run_that_expires_soon_get_most_of_the_time_that_is_left() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1004.0, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(run.now + 3.0)
+
+
+def test_a_watch_taken_up_after_long_has_its_whole_time_again() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    run.refused(RefusalKind.LOST)
+    run.unanswered("call_a")
+    run.now += 3600.0
+    run.provides(call_a="1")
+    assert run.machine.wake_at == pytest.approx(run.now + 900.0)
+    run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert run.machine.state is State.SUBMITTING
+
+
+def test_a_run_that_is_not_found_in_a_wait_of_no_seconds_is_told_at_once() -> None:
+    run = Driver(snapshot(Phase.PENDING), timeout=0.0)
+    run.passes(0.0)
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
