@@ -9,13 +9,14 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "STEADY"
-READY: Final = "Ready to accept requests"
+STARTING_TIMEOUT_S: Final = 30.0
 STOPPING_TIMEOUT_S: Final = 10.0
 
 # `name[]=a&name[]=b` and `name[key]=a`, in queries and in forms.
@@ -38,19 +39,27 @@ def serving(description: Path) -> Iterator[str]:
     """
     port = _free_port()
     command = [_executable(), "--quiet", "--host", "127.0.0.1", "--port", str(port), *BRACKETS, str(description)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # What it prints differs between terminals and CI, so it is asked by its port whether it is there.
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            assert process.stdout is not None
-            said = ""
-            for line in process.stdout:
-                said += line
-                if READY in line:
-                    break
-            assert READY in said, f"Steady did not start: {said}"
+            _wait_for(process, port)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.communicate(timeout=STOPPING_TIMEOUT_S)
+            process.wait(timeout=STOPPING_TIMEOUT_S)
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    until = time.monotonic() + STARTING_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError as error:
+            assert process.poll() is None, f"Steady ended with {process.returncode} instead of starting"
+            assert time.monotonic() < until, f"Steady did not start: {error}"
+            time.sleep(0.05)
+        else:
+            return
 
 
 def complaints(headers: dict[str, str]) -> list[str]:
