@@ -51,15 +51,18 @@ def serving(description: Path) -> Iterator[str]:
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     until = time.monotonic() + STARTING_TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError as error:
-            assert process.poll() is None, f"Steady ended with {process.returncode} instead of starting"
-            assert time.monotonic() < until, f"Steady did not start: {error}"
-            time.sleep(0.05)
-        else:
-            return
+    while not _answers(port):
+        assert process.poll() is None, f"Steady ended with {process.returncode} instead of starting"
+        assert time.monotonic() < until, "Steady did not start"
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def complaints(headers: dict[str, str]) -> list[str]:
