@@ -18,6 +18,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import Server
+from asyncruns.resources.options import check_names
 from asyncruns.resources.runs import RunParameters
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
@@ -33,7 +34,7 @@ from asyncruns.transport.auth import (
     TokenCredential,
 )
 from asyncruns.transport.retry import RetryTransport
-from asyncruns.watcher import RunWatcher, WatchOptions
+from asyncruns.watcher import RunWatcher, WatchOptions, check_watch_options
 from asyncruns.wire import FunctionTool, Message, Run
 
 if TYPE_CHECKING:
@@ -256,6 +257,8 @@ class Client:
         Raises:
             APIError: The thread, the message or the run could not be created. What happens later is in the outcome.
         """
+        check_watch_options(options)
+        check_names(parameters or {}, RunParameters)
         if thread_id is None:
             thread = await self.threads.create(messages=[{"role": "user", "content": message}])
             thread_id = thread.id

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Final, Generic, TypedDict, TypeVar, assert_never
+from typing import Any, Final, Generic, TypedDict, TypeVar, assert_never
 
 import anyio
 import anyio.abc
@@ -114,7 +114,7 @@ class RunWatcher(Generic[R]):
             run, {name: id_ for name, id_ in given.items() if id_ is not None}
         )
         self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        _check_timeout(timeout)
+        check_watch_options({"tools": tools, "timeout": timeout, "max_outage": max_outage, "cadence": cadence})
         policy = Policy(timeout=timeout, max_outage=max_outage, cadence=cadence or Cadence.hinted())
         self._machine = RunLifecycle(policy)
         self._answering = Answering(on_requires_action, tools, self._post)
@@ -385,9 +385,29 @@ class RunWatcher(Generic[R]):
             return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
 
 
-def _check_timeout(timeout: float | UnsetType | None) -> None:
-    if isinstance(timeout, int | float) and not timeout >= 0:
-        raise InvalidRequestError(f"timeout must be 0 seconds or more, or None for ever; got {timeout!r}")
+def check_watch_options(options: Mapping[str, Any]) -> None:
+    """Check the options of a watch, before anything is done at a server.
+
+    Raises:
+        InvalidRequestError: One is not known, or can't be used; the message says what to give.
+    """
+    for name in options:
+        if name not in WatchOptions.__annotations__:
+            raise InvalidRequestError(f"There is no option {name!r} of a watch; there are {', '.join(_OPTIONS)}")
+    tools, cadence = options.get("tools"), options.get("cadence")
+    if tools is not None and not isinstance(tools, Toolset):
+        raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
+    if cadence is not None and not isinstance(cadence, Cadence):
+        raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
+    for name in ("timeout", "max_outage"):
+        seconds = options.get(name)
+        if seconds is None or seconds is UNSET:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise InvalidRequestError(f"{name} must be 0 seconds or more, or None for ever; got {seconds!r}")
+
+
+_OPTIONS: Final = tuple(WatchOptions.__annotations__)
 
 
 def _now() -> float:

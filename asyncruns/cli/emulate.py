@@ -34,7 +34,9 @@ async def serve(host: str, port: int, api_key: str | None) -> int:
     try:
         say(f"Serving on {emulator.base_url}")
         key = "" if api_key is None else " --api-key ..."
+        shown_key = "any-key" if api_key is None else "..."
         say(f"Try: asyncruns demo --base-url {emulator.base_url}{key}    (Ctrl-C ends this)")
+        say(f"Or:  export ASYNCRUNS_BASE_URL={emulator.base_url} ASYNCRUNS_API_KEY={shown_key}")
         while True:
             await anyio.sleep(FORGET_EVERY_S)
             emulator.requests.clear()  # kept for tests; a server that runs for days has no use for them

@@ -37,7 +37,7 @@ def error_object(response: Response) -> ErrorObject:
     if isinstance(body.error, str):
         return ErrorObject(message=body.error, code=body.code)
     if body.detail:
-        text = body.detail if isinstance(body.detail, str) else msgspec.json.encode(body.detail).decode()
+        text = body.detail if isinstance(body.detail, str) else shown(msgspec.json.encode(body.detail))
         return ErrorObject(message=text, code=body.code)
     return ErrorObject(message=body.message, code=body.code)
 
@@ -54,7 +54,7 @@ def status_error(request: Request, response: Response, *, host: str = "") -> API
     error = error_object(response)
     detail = error.message or shown(response.body) or "no details in the answer"
     said_id = request_id(response.headers)
-    parts = [f"{request.method} {request.path} answered {response.status}: {detail}"]
+    parts = [f"{request.method} {request.path} answered {response.status}: {shown(detail.encode(errors='replace'))}"]
     if said_id:
         parts.append(f"(request id {said_id})")
     if response.attempts:
@@ -88,6 +88,8 @@ def _next_step(response: Response, host: str) -> str:
 def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:
     """Give the exception for a good status over a body that is not one of this API."""
     said_id = request_id(response.headers)
+    if response.redact is not None:
+        said_id = response.redact(said_id.encode()).decode()
     body = response.body if response.redact is None else response.redact(response.body)
     kind = response.headers.get("content-type", "no content type")
     suffix = f" (request id {said_id})" if said_id else ""

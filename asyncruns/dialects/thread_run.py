@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
 from asyncruns.dialects.errors import bad_answer, error_object, status_error
@@ -114,7 +115,12 @@ class ThreadRun(Dialect[Run]):
             run = decode(response.body, Run)
         except msgspec.DecodeError as error:
             raise bad_answer(request, response, error) from error
-        return _snapshot(run, response.headers)
+        snapshot = _snapshot(run, response.headers)
+        if snapshot.fault is None or response.redact is None:
+            return snapshot
+        # Gateways copy what another server said of a key.
+        message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
+        return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
     def submit(self, ref: RunRef, outputs: Outputs) -> Request:
         body = {"tool_outputs": [{"tool_call_id": call_id, "output": output} for call_id, output in outputs]}

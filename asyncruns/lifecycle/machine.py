@@ -355,6 +355,7 @@ class RunLifecycle:
                 return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 return [self._finish(EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
+            self._patience.trouble = refusal.cause
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
         if self._patience.final_until is not None and self.end is None:
@@ -439,7 +440,8 @@ class RunLifecycle:
         if now >= self._patience.over_at:
             if self._patience.may_look_once_more(now):
                 return [do.PollAt(now, now)]
-            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
+            # Why the last looks failed, if they did: a wait that never reached the server must say so.
+            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
         if now >= self._cancel_at:
             return self._cancel()
         round_ = self._ledger.current

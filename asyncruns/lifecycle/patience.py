@@ -58,6 +58,7 @@ class Patience:
         "looks",
         "outage_since",
         "started",
+        "trouble",
     )
 
     def __init__(self, policy: Policy) -> None:
@@ -71,6 +72,7 @@ class Patience:
         self.outage_since: float | None = None
         self.connectivity: Connectivity = Connectivity.HEALTHY
         self.final_until: float | None = None
+        self.trouble: Exception | None = None  # why the last request failed, if it did
 
     def learn(self, snapshot: AnySnapshot, now: float) -> None:
         """Anchor the expiry to our clock, by the server's own: our wall clock may be wrong."""
@@ -123,10 +125,12 @@ class Patience:
         self.connectivity = Connectivity.HEALTHY
         self.failures = 0
         self.outage_since = None
+        self.trouble = None
         return changed
 
     def failed(self, refusal: Refusal, now: float) -> tuple[float, bool]:
         """Note a failed request; give the seconds to wait, and whether connectivity changed."""
+        self.trouble = refusal.cause
         if refusal.kind is RefusalKind.THROTTLED:
             self.outage_since = None  # it answers, so it is there
         elif self.outage_since is None:

@@ -39,7 +39,7 @@ class Server(Struct, frozen=True):
 class Resource:
     """Some operations of the API."""
 
-    tools_limit: ClassVar[str] = "run_tools"
+    _tools_limit: ClassVar[str] = "run_tools"
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -65,7 +65,7 @@ class Resource:
             # What can be iterated over only once is, before it is checked.
             body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
         if server.limits is not None and (body or query):
-            server.limits.check({**(query or {}), **(body or {})}, tools=getattr(server.limits, self.tools_limit))
+            server.limits.check({**(query or {}), **(body or {})}, tools=getattr(server.limits, self._tools_limit))
         request = make_request(method, join_path(*segments), query, body, options)
         response = await server.transport.send(request)
         if not 200 <= response.status < 300:

@@ -88,6 +88,7 @@ class AiohttpTransport(Transport):
         self._session = session
         self._owns_session = session is None
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # of a session of our own
         self._proxy = _checked_proxy(proxy)
         self._trust_env = trust_env
         self._ssl = ssl
@@ -125,6 +126,8 @@ class AiohttpTransport(Transport):
         session = self._session
         if session is None:
             session = self._open()
+        elif self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError("This client belongs to another event loop; make one for each loop")
         elif session.closed:
             raise ConfigurationError("The session that was given as session= is closed")
         options: dict[str, Any] = {}
@@ -183,6 +186,7 @@ class AiohttpTransport(Transport):
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
             raise ConfigurationError("The client is closed; make a new one")
+        self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),

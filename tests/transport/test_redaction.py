@@ -38,6 +38,7 @@ ECHOES: dict[str, Callable[[Seen], bytes]] = {
     "other JSON 200": lambda seen: reply(200, {"headers": seen.head}),
     "JSON text 200": lambda seen: reply(200, [seen.head]),
     "headers of a 404": lambda seen: reply(404, {}, X_Echo=" ".join(seen.head.split()), X_Request_Id=KEY),
+    "the request id of an HTML 200": lambda seen: reply(200, "<html>", X_Request_Id=f"for {KEY}"),
     "a redirect": lambda seen: reply(302, b"", Location=f"http://127.0.0.1:9/{KEY}/x"),
     "a broken answer": lambda seen: b"HTTP/9 " + " ".join(seen.head.split()).encode() + b"\r\n\r\n",
 }
@@ -181,3 +182,17 @@ def test_nothing_shows_its_key() -> None:
         assert KEY not in f"{each} {each!r}"
     assert repr(clients[0]) == "<Client https://host.example/v1>"
     assert repr(transport) == "<AiohttpTransport https://host.example/v1 BearerAuth(***)>"
+
+
+async def test_why_a_run_failed_is_blotted_out_too() -> None:
+    said = {"id": "run_1", "thread_id": "t", "status": "failed", "last_error": {"code": "x", "message": f"Bad {KEY}"}}
+    async with (
+        RecordingServer(lambda seen: reply(200, said)) as server,
+        Client(server.base_url, auth=BearerAuth(KEY)) as client,
+    ):
+        outcome = await client.watch(thread_id="t", run_id="run_1")
+    assert outcome.error is not None
+    assert outcome.error.message == "Bad ***"
+    with pytest.raises(AsyncRunsError) as caught:
+        outcome.unwrap()
+    assert KEY not in str(caught.value)
