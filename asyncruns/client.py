@@ -34,7 +34,8 @@ from asyncruns.transport.auth import (
     TokenCredential,
 )
 from asyncruns.transport.retry import RetryTransport
-from asyncruns.watcher import RunWatcher, WatchOptions, check_watch_options
+from asyncruns.watch_options import WatchOptions, check_watch_options
+from asyncruns.watcher import RunWatcher
 from asyncruns.wire import FunctionTool, Message, Run
 
 if TYPE_CHECKING:

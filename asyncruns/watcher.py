@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Final, Generic, TypedDict, TypeVar, assert_never
+from typing import Final, Generic, TypeVar, assert_never
 
 import anyio
 import anyio.abc
@@ -50,23 +50,12 @@ from asyncruns.lifecycle.commands import Command
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, GaveUp, outcome_of
 from asyncruns.tools import Toolset
+from asyncruns.watch_options import check_watch_options
 
 R = TypeVar("R")
 
 OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they have not seen yet
 LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
-
-
-class WatchOptions(TypedDict, total=False):
-    """The options of a watch; `RunWatcher` describes them."""
-
-    tools: Toolset | None
-    timeout: float | UnsetType | None
-    max_outage: float | None
-    cadence: Cadence | None
-    on_status: Observer | None
-    on_requires_action: Handler | None
-    on_terminal: Observer | None
 
 
 class RunWatcher(Generic[R]):
@@ -383,31 +372,6 @@ class RunWatcher(Generic[R]):
             return Refused(_now(), Refusal(kind=kind, cause=error), asked)
         except APIResponseValidationError as error:
             return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
-
-
-def check_watch_options(options: Mapping[str, Any]) -> None:
-    """Check the options of a watch, before anything is done at a server.
-
-    Raises:
-        InvalidRequestError: One is not known, or can't be used; the message says what to give.
-    """
-    for name in options:
-        if name not in WatchOptions.__annotations__:
-            raise InvalidRequestError(f"There is no option {name!r} of a watch; there are {', '.join(_OPTIONS)}")
-    tools, cadence = options.get("tools"), options.get("cadence")
-    if tools is not None and not isinstance(tools, Toolset):
-        raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
-    if cadence is not None and not isinstance(cadence, Cadence):
-        raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
-    for name in ("timeout", "max_outage"):
-        seconds = options.get(name)
-        if seconds is None or seconds is UNSET:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-            raise InvalidRequestError(f"{name} must be 0 seconds or more, or None for ever; got {seconds!r}")
-
-
-_OPTIONS: Final = tuple(WatchOptions.__annotations__)
 
 
 def _now() -> float:

@@ -27,6 +27,7 @@ LAYERS = {
     "answering": 5,
     "outcome": 5,
     "observers": 5,
+    "watch_options": 5,
     "watcher": 5,
     "resources": 6,
     "client": 7,
@@ -37,7 +38,10 @@ LAYERS = {
 # Within a layer: who may import whom, so that there are no cycles.
 SAME_LAYER = {
     ("lifecycle", "cadence"),
+    ("watch_options", "answering"),
+    ("watch_options", "observers"),
     ("watcher", "answering"),
+    ("watcher", "watch_options"),
     ("watcher", "observers"),
     ("watcher", "outcome"),
     ("observers", "answering"),

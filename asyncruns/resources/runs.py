@@ -14,7 +14,8 @@ from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
-from asyncruns.watcher import RunWatcher, WatchOptions
+from asyncruns.watch_options import WatchOptions
+from asyncruns.watcher import RunWatcher
 from asyncruns.wire import Maybe, Run
 
 

@@ -29,7 +29,7 @@ from asyncruns import (
 )
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.runs import RunParameters
-from asyncruns.watcher import WatchOptions
+from asyncruns.watch_options import WatchOptions
 from asyncruns.wire import Run
 
 LIFECYCLES: Final = lifecycles()

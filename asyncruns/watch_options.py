@@ -1,0 +1,51 @@
+"""What a watch can be told, and the checks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict
+
+from msgspec import UNSET, UnsetType
+
+from asyncruns.answering import Handler
+from asyncruns.cadence import Cadence
+from asyncruns.errors import InvalidRequestError
+from asyncruns.observers import Observer
+from asyncruns.tools import Toolset
+
+
+class WatchOptions(TypedDict, total=False):
+    """The options of a watch; `RunWatcher` describes them."""
+
+    tools: Toolset | None
+    timeout: float | UnsetType | None
+    max_outage: float | None
+    cadence: Cadence | None
+    on_status: Observer | None
+    on_requires_action: Handler | None
+    on_terminal: Observer | None
+
+
+def check_watch_options(options: Mapping[str, Any]) -> None:
+    """Check the options of a watch, before anything is done at a server.
+
+    Raises:
+        InvalidRequestError: One is not known, or can't be used; the message says what to give.
+    """
+    for name in options:
+        if name not in WatchOptions.__annotations__:
+            raise InvalidRequestError(f"There is no option {name!r} of a watch; there are {', '.join(_OPTIONS)}")
+    tools, cadence = options.get("tools"), options.get("cadence")
+    if tools is not None and not isinstance(tools, Toolset):
+        raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
+    if cadence is not None and not isinstance(cadence, Cadence):
+        raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
+    for name in ("timeout", "max_outage"):
+        seconds = options.get(name)
+        if seconds is None or seconds is UNSET:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise InvalidRequestError(f"{name} must be 0 seconds or more, or None for ever; got {seconds!r}")
+
+
+_OPTIONS: Final = tuple(WatchOptions.__annotations__)
