@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
+    from asyncruns.lifecycle import CallsLeft as CallsLeft
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import EndRevoked as EndRevoked
     from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
     from asyncruns.lifecycle import Phase as Phase
     from asyncruns.lifecycle import Reason as Reason
@@ -85,6 +87,7 @@ _HOMES: Final = {
     "Cadence": "asyncruns.cadence",
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
+    "CallsLeft": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.outcome",
     "Client": "asyncruns.client",
@@ -93,6 +96,7 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.observers",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
@@ -147,6 +151,7 @@ __all__ = [
     "Cadence",
     "Call",
     "CallAnswered",
+    "CallsLeft",
     "CancelRefused",
     "Cancelled",
     "Client",
@@ -155,6 +160,7 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "EndRevoked",
     "Ended",
     "Expired",
     "Failed",

@@ -28,9 +28,11 @@ from asyncruns.lifecycle.machine import RunLifecycle
 from asyncruns.lifecycle.notices import (
     ActionRequired,
     CallAnswered,
+    CallsLeft,
     CancelRefused,
     Connectivity,
     ConnectivityChanged,
+    EndRevoked,
     Notice,
     OutputsSubmitted,
     StatusChanged,
@@ -38,6 +40,7 @@ from asyncruns.lifecycle.notices import (
 from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
 from asyncruns.lifecycle.values import (
+    Answers,
     Asked,
     Call,
     CallKind,
@@ -47,6 +50,7 @@ from asyncruns.lifecycle.values import (
     RunFault,
     RunRef,
     Snapshot,
+    approval_of,
 )
 
 __all__ = [
@@ -55,11 +59,13 @@ __all__ = [
     "TERMINAL",
     "ActionRequired",
     "Answered",
+    "Answers",
     "Asked",
     "Begun",
     "Call",
     "CallAnswered",
     "CallKind",
+    "CallsLeft",
     "Cancel",
     "CancelAsked",
     "CancelRefused",
@@ -68,6 +74,7 @@ __all__ = [
     "ConnectivityChanged",
     "End",
     "EndKind",
+    "EndRevoked",
     "Event",
     "Finish",
     "Notice",
@@ -94,4 +101,5 @@ __all__ = [
     "Submit",
     "Tick",
     "Unanswered",
+    "approval_of",
 ]
