@@ -6,7 +6,6 @@ import pytest
 from driver import Driver, call, end_of, pick, snapshot
 
 from asyncruns.lifecycle import (
-    TERMINAL,
     Asked,
     EndKind,
     EndRevoked,
@@ -26,7 +25,7 @@ def revoked(run: Driver) -> list[EndRevoked]:
     return [report.notice for report in run.of(Report) if isinstance(report.notice, EndRevoked)]
 
 
-@pytest.mark.parametrize("end", sorted(TERMINAL, key=lambda phase: phase.value))
+@pytest.mark.parametrize("end", [phase for phase in Phase if phase.is_terminal])
 @pytest.mark.parametrize("later", list(Phase))
 def test_a_server_that_takes_an_end_back_is_reported_once_and_changes_nothing(end: Phase, later: Phase) -> None:
     run = Driver()
