@@ -25,6 +25,7 @@ from asyncruns.lifecycle.events import (
     Unanswered,
 )
 from asyncruns.lifecycle.machine import RunLifecycle
+from asyncruns.lifecycle.moves import MOVES
 from asyncruns.lifecycle.notices import (
     ActionRequired,
     CallAnswered,
@@ -54,6 +55,7 @@ from asyncruns.lifecycle.values import (
 )
 
 __all__ = [
+    "MOVES",
     "OBSERVABLE",
     "STEPS",
     "TERMINAL",

@@ -19,8 +19,8 @@ class Cancellation:
     """How far a cancel has come.
 
     Attributes:
-        requested: The caller asked for it, and the server did not refuse.
-        active: It was sent; from then on no call is handed out and nothing submitted.
+        requested: The caller asked for it, and the server did not refuse; no call is handed out, nothing submitted.
+        active: It was sent.
         at: When it is to be sent, or sent again; infinity for not.
         confirm_by: When the run must have ended, once the server took it.
         refused: Why the server does not cancel, if it does not.

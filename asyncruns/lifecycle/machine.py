@@ -98,7 +98,7 @@ class RunLifecycle:
             return math.inf
         round_ = self._ledger.current
         call_at = math.inf
-        if round_ is not None and not self._cancellation.active:
+        if round_ is not None and not self.cancel_requested:
             if round_.stage is Stage.READY and self._ledger.in_flight is None:
                 call_at = round_.send_at
             elif round_.stage is Stage.OPEN and self._late_calls():
@@ -218,7 +218,7 @@ class RunLifecycle:
         self._patience.learn(snapshot, now)
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
-        elif event.asked is Asked.CANCEL:
+        elif event.asked is Asked.CANCEL and self._cancellation.active:
             self._patience.restart()
             self._cancellation.taken(now)
         elif snapshot.phase is not Phase.NEEDS_CALLER:
@@ -246,7 +246,7 @@ class RunLifecycle:
         if self._patience.final_until is not None:
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
         if snapshot.phase is Phase.NEEDS_CALLER:
-            if not self._cancellation.active:
+            if not self.cancel_requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
@@ -330,7 +330,7 @@ class RunLifecycle:
     def _settle(self, now: float) -> list[Command]:
         """Submit when every call is answered; end when what is missing will come from nobody here."""
         round_ = self._ledger.current
-        if round_ is None or round_.stage is not Stage.OPEN or self._cancellation.active:
+        if round_ is None or round_.stage is not Stage.OPEN or self.cancel_requested:
             return []
         if not self._ledger.missing():
             return self._ready(round_, now)
@@ -344,7 +344,7 @@ class RunLifecycle:
         self._ledger.leave_unanswered(event.calls)
         round_ = self._ledger.current
         concerned = round_ is not None and round_.stage is Stage.OPEN and set(event.calls) & set(self._ledger.missing())
-        if event.cause is not None and concerned and not self._cancellation.active:
+        if event.cause is not None and concerned and not self.cancel_requested:
             return [self._finish(event.now, EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
         return self._settle(event.now)
 
@@ -358,7 +358,7 @@ class RunLifecycle:
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.READY or now < round_.send_at:
             return []
-        if self._ledger.in_flight is not None or self._cancellation.active:
+        if self._ledger.in_flight is not None or self.cancel_requested:
             return []
         self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
@@ -469,6 +469,8 @@ class RunLifecycle:
 
     def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
         cancellation = self._cancellation
+        if not cancellation.active:
+            return []
         if refusal.kind is RefusalKind.ALREADY_OVER:
             cancellation.taken(now)
             return [self._look_now(now)]
@@ -492,7 +494,7 @@ class RunLifecycle:
         if now >= self._cancellation.at:
             return self._cancel()
         round_ = self._ledger.current
-        is_open = round_ is not None and round_.stage is Stage.OPEN and not self._cancellation.active
+        is_open = round_ is not None and round_.stage is Stage.OPEN and not self.cancel_requested
         if round_ is not None and is_open and now >= round_.answer_by and self._late_calls():
             return self._answer_late_calls(now)
         return self._send(now)
