@@ -7,7 +7,19 @@ stream.
 
 from __future__ import annotations
 
+from asyncruns.testing.emulator.faults import Fault
+from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, default_scenario
-from asyncruns.testing.emulator.server import Emulator, SeenRequest
+from asyncruns.testing.emulator.seen import SeenRequest
+from asyncruns.testing.emulator.server import Emulator
 
-__all__ = ["Emulator", "FunctionCall", "RunRequest", "Scenario", "SeenRequest", "default_scenario"]
+__all__ = [
+    "Emulator",
+    "Fault",
+    "FunctionCall",
+    "InjectedFault",
+    "RunRequest",
+    "Scenario",
+    "SeenRequest",
+    "default_scenario",
+]
