@@ -132,6 +132,11 @@ async def test_what_struck_stands_with_the_request(emulator: Emulator, ask: Ask)
     ]
 
 
+def test_a_fault_shows_what_was_given() -> None:
+    fault = Fault(on="poll", status=429, headers={"Retry-After": "2"}, times=None)
+    assert repr(fault) == "Fault(on='poll', times=None, status=429, headers={'Retry-After': '2'})"
+
+
 @pytest.mark.parametrize(
     ("fields", "advice"),
     [

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Final, Literal, get_args
 
 Operation = Literal[
@@ -75,12 +75,13 @@ class Fault:
         headers: Added to the answer's, or in place of those of the same name (`Date`, say).
         body: In place of the answer's: bytes and text as they are, a mapping as JSON.
         rewrite: Is given the decoded body of a good answer; what it returns is sent, or, if that is None, the body
-            that it changed in place.
+            that it changed in place. If it raises, aiohttp logs that and answers 500.
         damage: "html": a proxy's page. "empty": no bytes. "half": the first half, with the right Content-Length.
             "cut": likewise, with the whole's Content-Length, and then the connection ends. "repeat": the last answer
             to the very same request since the fault was injected, headers and all; it doesn't strike while there is
             none.
-        drop: Whether the connection is closed without an answer.
+        drop: Whether the connection is closed without an answer. HTTP clients may repeat a GET by themselves then, as
+            aiohttp does once, so one drop of a poll can stay unnoticed.
         acts: Whether the server does what it was asked though the answer is lost (`drop`) or another (`status` from
             400 on, `body`, `damage` but for "half" and "cut"). With other faults it always acts.
         stale: Answer as of so many seconds ago, as a replica that lags: threads, messages, runs and steps made since
@@ -113,6 +114,14 @@ class Fault:
     def __post_init__(self) -> None:
         for complaint in (*self._wrong_names(), *self._wrong_numbers(), *self._contradictions()):
             raise ValueError(complaint)
+
+    def __repr__(self) -> str:
+        shown = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != ({} if one.default is MISSING else one.default):
+                shown.append(f"{one.name}={value!r}")
+        return f"Fault({', '.join(shown)})"
 
     @property
     def is_error(self) -> bool:
