@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import AsyncRunsError as AsyncRunsError
     from asyncruns.errors import AuthenticationError as AuthenticationError
     from asyncruns.errors import BadRequestError as BadRequestError
+    from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
     from asyncruns.errors import InternalServerError as InternalServerError
@@ -85,6 +86,7 @@ _HOMES: Final = {
     "Cadence": "asyncruns.cadence",
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
+    "CallNotAnsweredError": "asyncruns.errors",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.outcome",
     "Client": "asyncruns.client",
@@ -147,6 +149,7 @@ __all__ = [
     "Cadence",
     "Call",
     "CallAnswered",
+    "CallNotAnsweredError",
     "CancelRefused",
     "Cancelled",
     "Client",

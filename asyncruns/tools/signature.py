@@ -29,7 +29,7 @@ _SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf", "enum", "const"})
 
 
 class InvalidArgumentsError(ValueError):
-    """The model's arguments do not fit; the text is meant for the model. It never leaves the toolset."""
+    """The model's arguments do not fit; the text is meant for the model, and names the path, such as `$.days`."""
 
 
 class _Parameter(msgspec.Struct, frozen=True):
