@@ -74,7 +74,7 @@ def _write_out_references(schema: Schema) -> None:
 
 def _make_part_strict(tool: str, part: Schema) -> None:
     if "enum" in part:
-        types = sorted({_TYPE_NAMES[type(value)] for value in part["enum"]})
+        types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
         part["type"] = types[0] if len(types) == 1 else types
     contents = _CONTENTS.get(str(part.get("type")))
     if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and not isinstance(part.get(contents), dict)):

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toolcalls import Hook, a_call, error_of, output_of
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
@@ -36,32 +37,6 @@ async def get_weather(city: str, unit: Literal["c", "f"] = "c") -> Weather:
 
 def add(a: int, b: int = 1) -> int:
     return a + b
-
-
-def a_call(name: str, arguments: str = "{}", id: str = "call_1") -> Call:
-    return Call(id=id, name=name, arguments=arguments)
-
-
-def error_of(output: str) -> str:
-    answer = json.loads(output)
-    assert list(answer) == ["error"]
-    return str(answer["error"])
-
-
-async def output_of(function: Callable[..., Any], arguments: str = "{}", **options: Any) -> str:
-    return await Toolset({"f": function}, **options).call(a_call("f", arguments))
-
-
-class Hook:
-    """Keeps what `on_error` gets."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.errors: list[Exception] = []
-
-    def __call__(self, call: Call, error: Exception) -> None:
-        self.calls.append(call)
-        self.errors.append(error)
 
 
 # Registration
