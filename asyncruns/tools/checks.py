@@ -22,13 +22,13 @@ def check_positive(name: str, number: object) -> None:
         raise ConfigurationError(f"{name} must be more than 0, not {number!r}; None means no limit.")
 
 
-def check_callable(what: str, value: object) -> None:
-    """Check that something can be called. Its text is not shown, which may be anything.
+def check_callable(what: str, value: object, *, optional: bool = False) -> None:
+    """Check that something can be called, or is None where it is optional. It is named by its type, not by its repr.
 
     Raises:
         ConfigurationError: It cannot.
     """
-    if callable(value):
+    if callable(value) or (optional and value is None):
         return
     given = "None" if value is None else f"of the type {type(value).__name__}"
     advice = " Decorate the function below it, or add the bound method." if isinstance(value, classmethod) else ""

@@ -68,13 +68,13 @@ class Policies:
     """The policies of a toolset.
 
     Args:
-        by_option: The policies by the names of their options; what is not there is told to the model.
+        by_option: The policies, by the names of their options; what is not there is told to the model.
 
     Raises:
         ConfigurationError: One is neither "tell", nor "surface", nor a function.
     """
 
-    def __init__(self, by_option: Mapping[str, FailurePolicy]) -> None:
+    def __init__(self, **by_option: FailurePolicy) -> None:
         for option, policy in by_option.items():
             # A value of another type comes from a caller without a type checker.
             if not callable(policy) and cast("Any", policy) not in ("tell", "surface"):

@@ -19,15 +19,11 @@ _NAMED_SCHEMAS: Final = ("properties", "$defs")
 _LISTED_SCHEMAS: Final = ("anyOf", "prefixItems")
 _SINGLE_SCHEMAS: Final = ("items", "additionalProperties", "propertyNames")
 
-_STRUCTURE: Final = frozenset(
-    {"$defs", "$ref", "additionalProperties", "anyOf", "items", "properties", "required", "type"}
-)
+_STRUCTURE: Final = frozenset({"$defs", "$ref", "additionalProperties", "anyOf", "items", "properties", "required"})
 _TEXTS: Final = frozenset({"const", "description", "enum", "format", "pattern"})
 _NUMBERS: Final = frozenset({"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"})
 _TAKEN: Final = _STRUCTURE | _TEXTS | _NUMBERS | {"type", "maxItems", "minItems"}
-_FORMATS: Final = frozenset(
-    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"},
-)
+_FORMATS: Final = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"})
 _SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf"})
 _CONTENTS: Final = {"object": "properties", "array": "items"}
 _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}

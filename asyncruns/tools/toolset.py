@@ -51,8 +51,9 @@ class Toolset:
         on_error: Gets the call and the exception whenever a tool fails, a ToolError and a timeout included. It only
             looks on: what it raises is logged and changes nothing, and the policies below decide.
         approve: Asked before a call is done, with the call and its checked arguments, and answers True, False, or a
-            text that tells the model why not (see `asyncruns.tools.Approve`). It holds no place and no timeout runs.
-            When it raises, or gives anything else, the tool is not run, and `if_exception` decides.
+            text that tells the model why not (see `asyncruns.tools.Approve`). It may be async; if not, it is called in
+            the loop and must not block. Meanwhile no place is held and no timeout runs. When it raises, or gives
+            anything else, the tool is not run, and `if_exception` decides.
         if_unknown_tool: What to do when the model names a tool that is not here: "tell" it which there are,
             "surface" the call to the caller, or a function that gives the output (see `asyncruns.tools.FailurePolicy`).
             Its error is a LookupError.
@@ -83,16 +84,13 @@ class Toolset:
         check_positive("max_concurrency", max_concurrency)
         check_positive("timeout", timeout)
         check_positive("max_output", max_output)
-        for option, function in (("on_error", on_error), ("approve", approve)):
-            if function is not None:
-                check_callable(option, function)
+        check_callable("on_error", on_error, optional=True)
+        check_callable("approve", approve, optional=True)
         self._policies = Policies(
-            {
-                "if_unknown_tool": if_unknown_tool,
-                "if_invalid_arguments": if_invalid_arguments,
-                "if_exception": if_exception,
-                "if_timeout": if_timeout,
-            }
+            if_unknown_tool=if_unknown_tool,
+            if_invalid_arguments=if_invalid_arguments,
+            if_exception=if_exception,
+            if_timeout=if_timeout,
         )
         self._approve = approve
         self._timeout = timeout
@@ -187,8 +185,7 @@ class Toolset:
 
     def _add(self, tool: Tool) -> None:
         check_positive("timeout", tool.timeout)
-        if tool.approve is not None:
-            check_callable("approve", tool.approve)
+        check_callable("approve", tool.approve, optional=True)
         if tool.name in self._tools:
             raise ConfigurationError(f"There is a tool named {tool.name} already. Give another name with name=.")
         self._tools[tool.name] = tool
