@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
 from urllib.parse import urlsplit
 
 from asyncruns.abc import Dialect, Transport
+from asyncruns.admission import admitted
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError
@@ -284,6 +285,7 @@ class Client:
         Args:
             run: The run, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
+        await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             return await watcher.wait()
 

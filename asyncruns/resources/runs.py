@@ -8,6 +8,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack, cast
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
+from asyncruns.admission import admitted
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
@@ -236,5 +237,6 @@ class Runs(Resource):
 
         Safe to cancel: a submit on its way is waited for; the run goes on at the server.
         """
+        await admitted()
         async with RunWatcher(self._connection, thread_id=thread_id, run_id=run_id, **options) as watcher:
             return await watcher.wait()
