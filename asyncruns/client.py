@@ -132,7 +132,7 @@ class Client:
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
-        server = Server(retrying, host, self.dialect.limits if validate else None)
+        server = Server(retrying, self.dialect, self.dialect.limits if validate else None, once=transport)
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 

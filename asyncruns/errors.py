@@ -11,6 +11,7 @@
     │   ├── APIResponseValidationError   an answer came that is not one of this API (HTML, truncated, empty)
     │   └── APIStatusError            the server answered with an error status
     │       ├── BadRequestError            400
+    │       │   └── ThreadBusyError        a run is active on the thread
     │       ├── AuthenticationError        401
     │       ├── PermissionDeniedError      403
     │       ├── NotFoundError              404
@@ -166,6 +167,20 @@ class APIStatusError(APIError):
 
 class BadRequestError(APIStatusError):
     """400."""
+
+
+class ThreadBusyError(BadRequestError):
+    """A run is active on the thread, so it takes no message and no other run. 400 at most servers; see `status`.
+
+    Attributes:
+        active_run_id: The run that holds the thread, as the server names it.
+        thread_id: The thread.
+    """
+
+    def __init__(self, message: str, *, active_run_id: str, thread_id: str, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.active_run_id = active_run_id
+        self.thread_id = thread_id
 
 
 class AuthenticationError(APIStatusError):
