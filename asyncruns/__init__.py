@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import RunFailedError as RunFailedError
     from asyncruns.errors import RunIncompleteError as RunIncompleteError
     from asyncruns.errors import RunNeedsCallerError as RunNeedsCallerError
+    from asyncruns.errors import ThreadBusyError as ThreadBusyError
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
@@ -121,6 +122,7 @@ _HOMES: Final = {
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "StatusChanged": "asyncruns.lifecycle",
+    "ThreadBusyError": "asyncruns.errors",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
@@ -183,6 +185,7 @@ __all__ = [
     "RunWatcher",
     "Snapshot",
     "StatusChanged",
+    "ThreadBusyError",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",

@@ -93,10 +93,7 @@ class Resource:
             raise self._server.dialect.refusal(request, response).cause
         if self._raw:
             return cast("T", RawResponse(request, response, type_))
-        try:
-            return decode(response.body, type_)
-        except msgspec.DecodeError as error:
-            raise bad_answer(request, response, error) from error
+        return decoded(request, response, type_)
 
     def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
@@ -112,6 +109,18 @@ class Resource:
             return cast("PageCall[T]", fetch(None))
         path = "/".join(map(str, segments))
         return PageCall(fetch, backwards={**query, **extra}.get("before") is not None, path=f"/{path}")
+
+
+def decoded(request: Request, response: Response, type_: type[T]) -> T:
+    """Give the object of a good answer.
+
+    Raises:
+        APIResponseValidationError: The body is not one.
+    """
+    try:
+        return decode(response.body, type_)
+    except msgspec.DecodeError as error:
+        raise bad_answer(request, response, error) from error
 
 
 class RawResponse(Generic[T]):
@@ -147,10 +156,7 @@ class RawResponse(Generic[T]):
         Raises:
             APIResponseValidationError: The body is not one.
         """
-        try:
-            return decode(self.content, self._type)
-        except msgspec.DecodeError as error:
-            raise bad_answer(self._request, self._response, error) from error
+        return decoded(self._request, self._response, self._type)
 
     def __repr__(self) -> str:
         return f"<RawResponse {self.status} of {self._request.method} {self._request.path}, {len(self.content)} bytes>"
