@@ -42,9 +42,8 @@ class Stage:
     thread_id: str
 
     async def create(self, **more: Any) -> Run:
-        return await self.client.threads.runs.create(
-            self.thread_id, **{"assistant_id": "asst_1", "adopt": True, **more}
-        )
+        given: dict[str, Any] = {"assistant_id": "asst_1", "adopt": True, **more}
+        return await self.client.threads.runs.create(self.thread_id, **given)
 
     @property
     def runs(self) -> list[Mapping[str, Any]]:
@@ -129,7 +128,8 @@ async def another_run(stage: Stage, **more: Any) -> None:
     """Have another client start a run, while ours is on its way for the second time."""
 
     async def slip_in(inner: Any, request: Request) -> Any:
-        await stage.client.threads.runs.create(stage.thread_id, **{"assistant_id": "asst_other", **more})
+        given: dict[str, Any] = {"assistant_id": "asst_other", **more}
+        await stage.client.threads.runs.create(stage.thread_id, **given)
         return await inner.send(request)
 
     stage.faulty.faults[RUNS] = [LOST, slip_in]
@@ -186,7 +186,7 @@ async def test_a_list_that_fails_for_some_seconds_is_asked_again(stage: Stage) -
 @pytest.mark.parametrize(
     ("fault", "seconds"),
     [
-        (answer(404), 6.0),
+        (answer(404), 9.0),
         (answer(405), 1.0),
         (answer(403), 1.0),
         (answer(500), 70.0),
@@ -222,7 +222,7 @@ async def test_a_holder_that_can_not_be_looked_at_leaves_it_open(stage: Stage) -
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.show = lambda request, body: {**body, "data": []} if "data" in body else body
     stage.faulty.lasting["GET /threads/*/runs/*"] = answer(403)
-    with pytest.raises(APIConnectionError, match="can't be looked at: .* answered 403"):
+    with pytest.raises(APIConnectionError, match=r"can't be looked at: .* answered 403"):
         await stage.create()
     assert len(stage.runs) == 1
 
