@@ -53,13 +53,14 @@ async def when_free(server: Server, attempt: Callable[[], Awaitable[T]], options
             where it has none; or it can't be looked at.
         APIError: The attempt failed in another way.
     """
-    holder: _Holder | None = None
+    holders: dict[str, _Holder] = {}  # a server that names two in turn must not begin the wait anew each time
     while True:
         try:
             return await attempt()
         except ThreadBusyError as busy:
-            if holder is None or holder.run_id != busy.active_run_id:  # another one slipped in
-                holder = _Holder(server, busy, options)
+            holder = holders.get(busy.active_run_id)
+            if holder is None:  # the first one, or another that slipped in
+                holder = holders[busy.active_run_id] = _Holder(server, busy, options)
             await holder.wait_for_its_end(busy)
 
 
@@ -67,7 +68,6 @@ class _Holder:
     """The run that holds a thread, and how long it is waited for."""
 
     def __init__(self, server: Server, busy: ThreadBusyError, options: CallOptions) -> None:
-        self.run_id = busy.active_run_id
         self._server = server
         self._look = look_at_holder(busy, options)
         self._patience = Patience(Policy(timeout=UNSET, max_outage=None))

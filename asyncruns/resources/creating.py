@@ -12,7 +12,7 @@ from asyncruns.resources.lost import Creation, with_nonce
 from asyncruns.resources.options import CallOptions
 from asyncruns.wire import Message, Run
 
-I = TypeVar("I", bound=Run | Message)  # noqa: E741 - an item of a thread
+Item = TypeVar("Item", bound=Run | Message)
 
 _DEFAULT_LIMITS: Final = Limits()
 
@@ -22,14 +22,14 @@ class ThreadItems(Resource):
 
     async def _create(
         self,
-        type_: type[I],
+        type_: type[Item],
         *segments: str,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any],
         options: CallOptions,
         on_busy: OnBusy,
         adopt: bool,
-    ) -> I:
+    ) -> Item:
         """Create an item, once; see `busy.py` and `lost.py` for what may come in between."""
         check_on_busy(on_busy)
         nonce = None
@@ -41,7 +41,7 @@ class ThreadItems(Resource):
         # Made once: a further try sends the same bytes, and parameters that can be iterated over only once are used up.
         request = self._request("POST", *segments, query=query, body=body, options=options)
 
-        async def attempt() -> I:
+        async def attempt() -> Item:
             return await self._send(request, type_)
 
         if adopt:

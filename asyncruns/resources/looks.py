@@ -71,7 +71,8 @@ async def _try(server: Server, request: Request, read: Callable[[Request, Respon
             return server.dialect.refusal(request, response)
         return read(request, response)
     except TimeoutError:
-        late = APITimeoutError(f"No answer in {LOOK_TIMEOUT_S:g} s: {request!r}", sent=True)
+        what = f"{request.method} {request.path}"
+        late = APITimeoutError(f"No answer in time: {what}", sent=True, method=request.method, path=request.path)
         return Refusal(kind=RefusalKind.LOST, cause=late)
     except APIConnectionError as error:
         return Refusal(kind=RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT, cause=error)

@@ -42,14 +42,14 @@ from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
 
-I = TypeVar("I", bound=Run | Message)  # noqa: E741 - an item of a thread
+Item = TypeVar("Item", bound=Run | Message)
 
 log: Final = logging.getLogger("asyncruns.resources")
 
 NONCE_KEY: Final = "asyncruns_nonce"
 TRIES: Final = 3
 SEARCH_S: Final = 60.0  # so long the looks for what was created may fail
-CLOCK_MARGIN_S: Final = 2.0  # `Date` and `created_at` are whole seconds, perhaps of two machines
+CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may be of two machines
 NEWEST: Final = 100  # as many as a page can hold: some servers take no notice of the order
 
 _UNSURE: Final = frozenset({408, 409, 425})  # beside 5xx: the server may have acted
@@ -79,21 +79,23 @@ def with_nonce(metadata: object, pairs: int) -> tuple[Any, str | None]:
     return {**given, NONCE_KEY: nonce}, nonce
 
 
-class Finding(Struct, Generic[I], frozen=True):
+class Finding(Struct, Generic[Item], frozen=True):
     """What some items say of ours: which it is, or which it may be."""
 
-    ours: I | None = None
-    maybe: I | None = None
+    ours: Item | None = None
+    maybe: Item | None = None
 
 
-def find(items: Iterable[I], nonce: str, is_like_ours: Callable[[I], bool], not_before: float | None) -> Finding[I]:
+def find(
+    items: Iterable[Item], nonce: str, is_like_ours: Callable[[Item], bool], not_before: float | None
+) -> Finding[Item]:
     """Look for our item.
 
     Args:
         is_like_ours: Whether an item that lost its metadata may be ours.
         not_before: When the create was sent, by the server's clock; None where it has none.
     """
-    bare: list[I] = []
+    bare: list[Item] = []
     keeps_metadata = False
     for item in items:
         metadata = item.metadata or {}
@@ -110,7 +112,7 @@ def find(items: Iterable[I], nonce: str, is_like_ours: Callable[[I], bool], not_
 # What is done about it
 
 
-class Creation(Generic[I]):
+class Creation(Generic[Item]):
     """One item of a thread that is created once, whatever becomes of the answers.
 
     Args:
@@ -126,12 +128,12 @@ class Creation(Generic[I]):
     def __init__(
         self,
         server: Server,
-        send: Callable[[], Awaitable[I]],
-        type_: type[I],
+        send: Callable[[], Awaitable[Item]],
+        type_: type[Item],
         segments: tuple[str, ...],
         *,
         nonce: str | None,
-        is_like_ours: Callable[[I], bool],
+        is_like_ours: Callable[[Item], bool],
         raw: bool,
         options: CallOptions,
     ) -> None:
@@ -140,10 +142,10 @@ class Creation(Generic[I]):
         self._options = options_of_looks(options)
         self._lost: APIError | None = None  # the last answer that was
         self._began = 0.0  # when the first create was sent whose answer was lost
-        self._seen: dict[str, I] = {}
+        self._seen: dict[str, Item] = {}
         self._tries = 0
 
-    async def attempt(self) -> I:
+    async def attempt(self) -> Item:
         """Create it, or adopt what an earlier try created.
 
         Safe to cancel; it may then exist or not. May be called again after a ThreadBusyError.
@@ -154,28 +156,33 @@ class Creation(Generic[I]):
                 message then says.
         """
         while self._tries < TRIES:
-            if self._lost is None:
-                self._began = loop_time()
-            try:
-                made = await self._send()
-                if self._raw:  # a body that is none is an answer that was lost
-                    cast("RawResponse[I]", made).parse()
-            except ThreadBusyError as busy:
-                if (holder := await self._our_run(busy)) is None:
-                    raise
-                return await self._adopt(holder)
-            except APIError as error:
-                if not is_lost(error):
-                    raise
-                self._lost = error
-            else:
+            if (made := await self._try()) is not None:
                 return made
-            if (found := await self._search(self._lost)) is not None:
-                return await self._adopt(found)
             self._tries += 1
-        raise extended(cast("APIError", self._lost), f"It was not created, in {TRIES} tries.")
+        raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
 
-    async def _search(self, lost: APIError) -> I | None:
+    async def _try(self) -> Item | None:
+        """Create it once, or find it; give None when the answer was lost and it is surely not there."""
+        if self._lost is None:
+            self._began = loop_time()
+        try:
+            made = await self._send()
+            if self._raw:  # a body that is none is an answer that was lost
+                cast("RawResponse[Item]", made).parse()
+        except ThreadBusyError as busy:
+            if (found := await self._our_run(busy)) is None:
+                raise
+        except APIError as error:
+            if not is_lost(error):
+                raise
+            self._lost = error
+            if (found := await self._search(error)) is None:
+                return None
+        else:
+            return made
+        return await self._adopt(found)
+
+    async def _search(self, lost: APIError) -> Item | None:
         """Look through the list, over the span that replicas lag.
 
         Raises:
@@ -198,7 +205,7 @@ class Creation(Generic[I]):
                 return self._conclude(lost, finding)
             await wait_for_next(patience)
 
-    async def _our_run(self, busy: ThreadBusyError) -> I | None:
+    async def _our_run(self, busy: ThreadBusyError) -> Item | None:
         """Give the run that holds the thread, if it is the one that a lost answer was about."""
         if self._lost is None or self._type is not Run:
             return None
@@ -211,7 +218,7 @@ class Creation(Generic[I]):
             raise self._unsure(self._lost, f"{busy.active_run_id} can't be looked at: {error}") from error
         return self._conclude(self._lost, finding)
 
-    def _conclude(self, lost: APIError, finding: Finding[I]) -> I | None:
+    def _conclude(self, lost: APIError, finding: Finding[Item]) -> Item | None:
         if finding.maybe is not None:
             raise self._unsure(lost, f"{finding.maybe.id} may be it, but shows no metadata")
         return finding.ours
@@ -220,29 +227,29 @@ class Creation(Generic[I]):
         advice = f"Look through GET {self._path()}, newest first, before you create it again."
         return extended(lost, f"It may have been created ({why}). {advice}")
 
-    async def _adopt(self, found: I) -> I:
+    async def _adopt(self, found: Item) -> Item:
         log.info("The answer to POST %s was lost; %s is what it made", self._path(), found.id)
         if not self._raw:
             return found
         request = make_request("GET", self._path(found.id), None, None, self._options)
         patience = _patience()
         until = patience.started + LAG_S
-        return cast("I", await look(self._server, request, self._read_raw, patience, not_found_until=until))
+        return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)
 
-    def _read_page(self, request: Request, response: Response) -> Finding[I]:
-        page: type[Page[I]] = Page[self._type]  # type: ignore[name-defined]  # a page of what is made
+    def _read_page(self, request: Request, response: Response) -> Finding[Item]:
+        page: type[Page[Item]] = Page[self._type]  # type: ignore[name-defined]  # a page of what is made
         return self._find(decoded(request, response, page).data, response)
 
-    def _read_item(self, request: Request, response: Response) -> Finding[I]:
+    def _read_item(self, request: Request, response: Response) -> Finding[Item]:
         return self._find([decoded(request, response, self._type)], response)
 
-    def _read_raw(self, request: Request, response: Response) -> RawResponse[I]:
+    def _read_raw(self, request: Request, response: Response) -> RawResponse[Item]:
         return RawResponse(request, response, self._type)
 
-    def _find(self, items: Iterable[I], response: Response) -> Finding[I]:
+    def _find(self, items: Iterable[Item], response: Response) -> Finding[Item]:
         now = server_time(response.headers)
         not_before = None if now is None else now - (loop_time() - self._began)
         self._seen.update({item.id: item for item in items})

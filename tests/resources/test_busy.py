@@ -295,3 +295,17 @@ async def test_what_is_no_id_is_not_asked_for() -> None:
     error, seconds = await held.wait()
     assert isinstance(error.__cause__, InvalidRequestError)
     assert (seconds, len(held.asked)) == (0.0, 1)
+
+
+async def test_a_server_that_names_two_runs_in_turn_is_not_hammered() -> None:
+    held = Held(status="completed")
+    send = held.send
+
+    async def turning(request: Request) -> Response:
+        held.run_id = "run_8" if held.run_id == "run_7" else "run_7"
+        return await send(request)
+
+    held.send = turning  # type: ignore[method-assign]
+    _, seconds = await held.wait()
+    assert seconds <= 902.0
+    assert len(held.asked) <= 1000
