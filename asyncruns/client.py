@@ -233,7 +233,8 @@ class Client:
             thread_id: The thread; a new one by default.
             parameters: What else the run shall be created with, `metadata` among it.
             on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended; see
-                `threads.runs.create`. That wait is not part of `timeout`.
+                `threads.runs.create`. That wait is not part of `timeout`, and another run may slip in between the
+                message and the run.
             adopt: Whether message and run carry a pair `asyncruns_nonce` in their metadata, by which they are found
                 when an answer is lost. The run does not where `parameters` gives 16 pairs already.
             **options: `tools`, `timeout` and the other options of `RunWatcher`.

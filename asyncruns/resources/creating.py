@@ -45,21 +45,22 @@ class ThreadItems(Resource):
             return await self._send(request, type_)
 
         if adopt:
+            sent = {**body, **(options.get("extra_body") or {})}
             attempt = Creation(
                 self._server,
                 attempt,
                 type_,
                 segments,
                 nonce=nonce,
-                is_like_ours=lambda item: _is_like(item, body),
+                is_like_ours=lambda item: _is_like(item, sent),
                 raw=self._raw,
                 options=options,
             ).attempt
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 
 
-def _is_like(item: Run | Message, body: Mapping[str, Any]) -> bool:
+def _is_like(item: Run | Message, sent: Mapping[str, Any]) -> bool:
     """Tell whether an item may have been created with some fields, by what no server changes."""
     if isinstance(item, Run):
-        return not item.assistant_id or item.assistant_id == body["assistant_id"]
-    return not item.role or item.role == body["role"]
+        return not item.assistant_id or item.assistant_id == sent["assistant_id"]
+    return not item.role or item.role == sent["role"]

@@ -47,6 +47,8 @@ Item = TypeVar("Item", bound=Run | Message)
 log: Final = logging.getLogger("asyncruns.resources")
 
 NONCE_KEY: Final = "asyncruns_nonce"
+"""The key of the pair by which what was created is found."""
+
 TRIES: Final = 3
 SEARCH_S: Final = 60.0  # so long the looks for what was created may fail
 CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may be of two machines
@@ -180,7 +182,7 @@ class Creation(Generic[Item]):
                 return None
         else:
             return made
-        return await self._adopt(found)
+        return await self._adopt(found, cast("APIError", self._lost))
 
     async def _search(self, lost: APIError) -> Item | None:
         """Look through the list, over the span that replicas lag.
@@ -227,14 +229,17 @@ class Creation(Generic[Item]):
         advice = f"Look through GET {self._path()}, newest first, before you create it again."
         return extended(lost, f"It may have been created ({why}). {advice}")
 
-    async def _adopt(self, found: Item) -> Item:
+    async def _adopt(self, found: Item, lost: APIError) -> Item:
         log.info("The answer to POST %s was lost; %s is what it made", self._path(), found.id)
         if not self._raw:
             return found
         request = make_request("GET", self._path(found.id), None, None, self._options)
         patience = _patience()
         until = patience.started + LAG_S
-        return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
+        try:
+            return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
+        except APIError as error:
+            raise extended(lost, f"It was created, as {found.id}, which can't be read: {error}") from error
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)

@@ -23,8 +23,8 @@ from asyncruns import (
     ThreadBusyError,
 )
 from asyncruns.http import Request
-from asyncruns.resources import RawResponse
-from asyncruns.resources.lost import NONCE_KEY, find, with_nonce
+from asyncruns.resources import NONCE_KEY, RawResponse
+from asyncruns.resources.lost import find, with_nonce
 from asyncruns.testing import Emulator, Scenario
 from asyncruns.wire import Run
 
@@ -281,6 +281,13 @@ async def test_the_raw_twin_gives_the_answer_of_a_look(stage: Stage, fault: Faul
     assert [raw.parse().id] == [made["id"] for made in stage.runs]
 
 
+async def test_the_raw_twin_says_so_when_it_can_not_read_what_was_found(stage: Stage) -> None:
+    stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
+    stage.faulty.lasting["GET /threads/*/runs/*"] = answer(403)
+    with pytest.raises(APIConnectionError, match=r"It was created, as run_\w+, which can't be read: "):
+        await stage.client.threads.runs.with_raw_response.create(stage.thread_id, assistant_id="asst_1", adopt=True)
+
+
 async def test_the_looks_are_sent_with_the_options_of_the_call(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     await stage.create(extra_headers={"x-tenant": "7"}, extra_query={"api-version": "v1"}, request_timeout=5)
@@ -335,6 +342,14 @@ async def test_a_message_that_is_not_there_is_created_again(stage: Stage) -> Non
     message = await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
     found = [found.id async for found in stage.client.threads.messages.list(stage.thread_id)]
     assert (len(found), found[0]) == (2, message.id)
+
+
+async def test_a_message_may_be_one_that_lost_its_metadata(stage: Stage) -> None:
+    stage.faulty.strips = True
+    stage.faulty.faults[MESSAGES] = [ACTED_AND_LOST]
+    with pytest.raises(APIConnectionError, match=r"msg_\w+ may be it"):
+        await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
+    assert len(stage.faulty.times(MESSAGES)) == 1
 
 
 async def test_a_message_to_a_thread_that_is_held_after_a_lost_answer_is_refused(stage: Stage) -> None:
