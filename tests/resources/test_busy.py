@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from faults import LOST, Fault, Faulty, answer, client_through, faulty_client, pass_on
+from lossy import LOST, Fault, Faulty, answer, client_through, faulty_client, pass_on
 
 from asyncruns import Client, InvalidRequestError, NotFoundError, PermissionDeniedError, ThreadBusyError
 from asyncruns.abc import Transport

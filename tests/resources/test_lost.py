@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from faults import ACTED_AND_LOST, LOST, Fault, Faulty, answer, dropped, fail, faulty_client, late, pass_on
+from lossy import ACTED_AND_LOST, LOST, Fault, Faulty, answer, dropped, fail, faulty_client, late, pass_on
 
 from asyncruns import (
     APIConnectionError,
