@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import AsyncRunsError as AsyncRunsError
     from asyncruns.errors import AuthenticationError as AuthenticationError
     from asyncruns.errors import BadRequestError as BadRequestError
+    from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
     from asyncruns.errors import InternalServerError as InternalServerError
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
+    from asyncruns.lifecycle import CallsLeft as CallsLeft
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import EndRevoked as EndRevoked
     from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
     from asyncruns.lifecycle import Phase as Phase
     from asyncruns.lifecycle import Reason as Reason
@@ -86,6 +89,8 @@ _HOMES: Final = {
     "Cadence": "asyncruns.cadence",
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
+    "CallNotAnsweredError": "asyncruns.errors",
+    "CallsLeft": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.outcome",
     "Client": "asyncruns.client",
@@ -94,6 +99,7 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.observers",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
@@ -149,6 +155,8 @@ __all__ = [
     "Cadence",
     "Call",
     "CallAnswered",
+    "CallNotAnsweredError",
+    "CallsLeft",
     "CancelRefused",
     "Cancelled",
     "Client",
@@ -157,6 +165,7 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "EndRevoked",
     "Ended",
     "Expired",
     "Failed",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
 from asyncruns.http import Request, Response
-from asyncruns.lifecycle.values import Outputs, Refusal, RunRef, Snapshot
+from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
 
@@ -72,8 +72,8 @@ class Dialect(ABC, Generic[R]):
         """
 
     @abstractmethod
-    def submit(self, ref: RunRef, outputs: Outputs) -> Request:
-        """Make the request that submits all outputs of a round."""
+    def submit(self, ref: RunRef, answers: Answers) -> Request:
+        """Make the request that submits the outputs of all calls of a round."""
 
     @abstractmethod
     def cancel(self, ref: RunRef) -> Request:

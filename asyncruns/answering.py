@@ -1,4 +1,4 @@
-"""Has the calls of a round answered: by the caller's handler first, and what it leaves out by the toolset."""
+"""Has the calls of a round answered: by the caller's handlers first, and what they leave out by the toolset."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from typing import Any
 
 import anyio
 
-from asyncruns.errors import InvalidRequestError
+from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Call, CallKind, Event, Outputs, Unanswered
+from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
+from asyncruns.tools.limit import Limit
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""
 
 Handler = Callable[[list[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
+
+Approvals = bool | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""One word for all; or by call id, or as `{"tool_call_id": ..., "approve": ..., "headers": ...}` each."""
+
+ApprovalHandler = Callable[[list[Call]], Awaitable[Approvals | None] | Approvals | None]
 
 
 class Answering:
@@ -24,13 +31,25 @@ class Answering:
 
     Args:
         handler: Asked first, once for each round.
+        approve: Asked for the approvals of a round, before and instead of the handler.
         tools: Asked for the functions that the handler left out.
+        at_once: How many calls run at once; None is no limit.
         post: Takes an event; must not wait.
     """
 
-    def __init__(self, handler: Handler | None, tools: Toolset | None, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        *,
+        handler: Handler | None,
+        approve: ApprovalHandler | None,
+        tools: Toolset | None,
+        at_once: int | None,
+        post: Callable[[Event], None],
+    ) -> None:
         self._handler = handler
+        self._approve = approve
         self._tools = tools
+        self._limit = None if at_once is None else Limit(at_once)
         self._post = post
         self._scopes: set[anyio.CancelScope] = set()
 
@@ -52,31 +71,47 @@ class Answering:
                 with scope:
                     if scope.cancel_called:
                         return
-                    left = await self._ask_handler(calls)
                     async with anyio.create_task_group() as group:
-                        for call in left:
+                        approvals = tuple(call for call in calls if self._is_for_approve(call))
+                        if approvals:
+                            group.start_soon(self._ask_for_approval, approvals)
+                        others = tuple(call for call in calls if not self._is_for_approve(call))
+                        for call in await self._ask_handler(others):
                             group.start_soon(self._answer, call)
             finally:
                 self._scopes.discard(scope)
 
         return answer
 
+    def _is_for_approve(self, call: Call) -> bool:
+        return self._approve is not None and call.kind is CallKind.APPROVAL
+
+    async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
+        for call in await self._ask(self._approve, calls, _approvals_of):
+            self._post(Unanswered(_now(), (call,)))
+
     async def _ask_handler(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-        """Let the handler answer; give the calls that it left out."""
-        if self._handler is None:
+        if self._handler is None or not calls:
             return calls
+        return await self._ask(self._handler, calls, lambda given, calls: texts_of(given))
+
+    async def _ask(
+        self, handler: Callable[[list[Call]], Any] | None, calls: tuple[Call, ...], read: Callable[..., Outputs]
+    ) -> tuple[Call, ...]:
+        """Let a handler answer; give the calls that it left out."""
         try:
-            given = self._handler(list(calls))
+            given = handler(list(calls)) if handler else None
             if inspect.isawaitable(given):
                 given = await given
-            outputs = {} if given is None else dict(texts_of(given))
+            outputs = {} if given is None else dict(read(given, calls))
             _check_ids(outputs, calls)
+            answered = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
+            check_answers(answered)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
             self._post(Unanswered(_now(), calls, as_exception(error)))
             return ()
-        answered = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
         if answered:
             self._post(Answered(_now(), answered))
         return tuple(call for call in calls if call.id not in outputs)
@@ -84,8 +119,13 @@ class Answering:
     async def _answer(self, call: Call) -> None:
         if self._tools is None or call.kind is not CallKind.FUNCTION:
             self._post(Unanswered(_now(), (call,)))
+            return
+        try:
+            output = await self._tools.call(call, limit=self._limit)
+        except CallNotAnsweredError as error:
+            self._post(Unanswered(_now(), (call,), error))
         else:
-            self._post(Answered(_now(), ((call, await self._tools.call(call)),)))
+            self._post(Answered(_now(), ((call, output),)))
 
 
 def is_cancelled(error: BaseException) -> bool:
@@ -127,10 +167,25 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
         raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
 
 
+def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
+    """Give what a handler of approvals gave as (call id, JSON)."""
+    if isinstance(given, bool):
+        return tuple((call.id, encode_output(given)) for call in calls)
+    if isinstance(given, Mapping):
+        return texts_of(given)
+    try:
+        return texts_of({item["tool_call_id"]: item for item in given})
+    except (TypeError, KeyError) as error:
+        raise InvalidRequestError(
+            "Approvals are True or False for all, a mapping by call id, or a list of "
+            '{"tool_call_id": ..., "approve": ...}'
+        ) from error
+
+
 def _check_ids(outputs: Mapping[str, str], calls: tuple[Call, ...]) -> None:
     unknown = set(outputs) - {call.id for call in calls}
     if unknown:
-        raise InvalidRequestError(f"on_requires_action answered calls that were not asked: {sorted(unknown)}")
+        raise InvalidRequestError(f"The handler answered calls that were not asked: {sorted(unknown)}")
 
 
 def _now() -> float:

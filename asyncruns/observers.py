@@ -22,6 +22,8 @@ log: Final = logging.getLogger("asyncruns.watcher")
 
 COALESCE_ABOVE: Final = 256  # so many unread events, then a new status takes the place of the last
 
+SLOW_OBSERVER_S: Final = 1.0
+
 Observer = Callable[[Any], Awaitable[None] | None]
 
 
@@ -99,10 +101,14 @@ async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observ
 
 
 async def _call(observer: Observer, value: object) -> None:
+    began = asyncio.get_running_loop().time()
     try:
         result = observer(value)
         if inspect.isawaitable(result):
             await result
+        took = asyncio.get_running_loop().time() - began
+        if took >= SLOW_OBSERVER_S:
+            log.warning("An observer took %.1f s; the watch went on, and new statuses waited for it", took)
     except (Exception, asyncio.CancelledError) as error:
         if is_cancelled(error):
             raise

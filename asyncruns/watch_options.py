@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.answering import Handler
+from asyncruns.answering import ApprovalHandler, Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.observers import Observer
@@ -20,9 +20,13 @@ class WatchOptions(TypedDict, total=False):
     tools: Toolset | None
     timeout: float | UnsetType | None
     max_outage: float | None
+    max_unknown: float | None
+    max_concurrent_calls: int | None
     cadence: Cadence | None
+    on_exit: Literal["leave", "cancel"]
     on_status: Observer | None
     on_requires_action: Handler | None
+    on_approval: ApprovalHandler | None
     on_terminal: Observer | None
 
 
@@ -40,7 +44,12 @@ def check_watch_options(options: Mapping[str, Any]) -> None:
         raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
     if cadence is not None and not isinstance(cadence, Cadence):
         raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
-    for name in ("timeout", "max_outage"):
+    at_once = options.get("max_concurrent_calls")
+    if at_once is not None and (not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1):
+        raise InvalidRequestError(f"max_concurrent_calls must be 1 or more, or None for no limit; got {at_once!r}")
+    if options.get("on_exit", "leave") not in ("leave", "cancel"):
+        raise InvalidRequestError(f'on_exit must be "leave" or "cancel"; got {options["on_exit"]!r}')
+    for name in ("timeout", "max_outage", "max_unknown"):
         seconds = options.get(name)
         if seconds is None or seconds is UNSET:
             continue

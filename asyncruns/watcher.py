@@ -11,14 +11,15 @@ import math
 import random
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Final, Generic, TypeVar, assert_never
+from typing import Final, Generic, Literal, TypeVar, assert_never
 
 import anyio
 import anyio.abc
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Connection
-from asyncruns.answering import Answering, GivenOutputs, Handler, texts_of
+from asyncruns.admission import admitted
+from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
 from asyncruns.errors import APIConnectionError, APIResponseValidationError, InvalidRequestError
 from asyncruns.http import Request
@@ -48,7 +49,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.commands import Command
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.outcome import AnyOutcome, GaveUp, outcome_of
+from asyncruns.outcome import AnyOutcome, outcome_of
 from asyncruns.tools import Toolset
 from asyncruns.watch_options import check_watch_options
 
@@ -62,7 +63,8 @@ class RunWatcher(Generic[R]):
     """Watch one run to its end, and have its tool calls answered.
 
     Use it with `async with`; then `await watcher.wait()`, or iterate over its events, or both. Leaving the block stops
-    the watching and the tools, waits for a submit that is on its way, and leaves the run at the server as it is.
+    the watching and the tools, waits for a submit that is on its way, and leaves the run at the server as it is, or
+    cancels it, as `on_exit` says.
 
     Args:
         connection: A `Client`, or anything with its `transport`, `dialect` and `answer`.
@@ -71,12 +73,22 @@ class RunWatcher(Generic[R]):
         timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
             60 s more, and 15 minutes where the server tells no expiry.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
+            ever.
+        max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
+            has a limit of its own over all that share it.
         cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
+        on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
+            or "cancel" it, which waits up to 5 s for the run to end. `outcome` then tells what became of it.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
         on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
             call id or as a list of `{"tool_call_id", "output"}`, or None. Calls that it leaves out go to `tools`. If it
             raises, the watch ends as `NeedsCaller` with that cause.
-        on_terminal: Called with the outcome when the watch ends for good. Observes.
+        on_approval: Called (and awaited) with the calls that a tool behind the server waits for an approval of; gives
+            True or False for all, or by call id (there also `{"approve": ..., "headers": ...}`), or None. Without it,
+            `on_requires_action` is asked. It may take its time: the server's expiry is the only bound.
+        on_terminal: Called with the outcome when the watch ends, but not when it needs the caller; once more when a
+            run that was given up is then cancelled. Observes.
 
     Raises:
         InvalidRequestError: The arguments do not name a run.
@@ -92,9 +104,13 @@ class RunWatcher(Generic[R]):
         tools: Toolset | None = None,
         timeout: float | UnsetType | None = UNSET,
         max_outage: float | None = 120.0,
+        max_unknown: float | None = 60.0,
+        max_concurrent_calls: int | None = None,
         cadence: Cadence | None = None,
+        on_exit: Literal["leave", "cancel"] = "leave",
         on_status: Observer | None = None,
         on_requires_action: Handler | None = None,
+        on_approval: ApprovalHandler | None = None,
         on_terminal: Observer | None = None,
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
@@ -103,21 +119,45 @@ class RunWatcher(Generic[R]):
             run, {name: id_ for name, id_ in given.items() if id_ is not None}
         )
         self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        check_watch_options({"tools": tools, "timeout": timeout, "max_outage": max_outage, "cadence": cadence})
-        policy = Policy(timeout=timeout, max_outage=max_outage, cadence=cadence or Cadence.hinted())
-        self._machine = RunLifecycle(policy)
-        self._answering = Answering(on_requires_action, tools, self._post)
+        check_watch_options(
+            {
+                "tools": tools,
+                "timeout": timeout,
+                "max_outage": max_outage,
+                "max_unknown": max_unknown,
+                "max_concurrent_calls": max_concurrent_calls,
+                "cadence": cadence,
+                "on_exit": on_exit,
+            }
+        )
+        self._machine = RunLifecycle(
+            Policy(
+                timeout=timeout,
+                max_outage=max_outage,
+                max_unknown=max_unknown,
+                cadence=cadence or Cadence.hinted(),
+            )
+        )
+        self._answering = Answering(
+            handler=on_requires_action,
+            approve=on_approval,
+            tools=tools,
+            at_once=max_concurrent_calls,
+            post=self._post,
+        )
+        self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] = Feed()
         self._iterated: Feed[R] = Feed()
         self._inbox: list[Event] = []
         self._news = asyncio.Event()
+        self._begun = asyncio.Event()
         self._ended = asyncio.Event()
         self._poll_at = math.inf
         self._looking = False
         self._changes = 0  # submits and cancels that the server accepted
-        self._changing: anyio.CancelScope | None = None
-        self._leaving = False
+        self._changing: set[anyio.CancelScope] = set()
+        self._leave_by = math.inf
         self._failure_told = False
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
@@ -130,9 +170,16 @@ class RunWatcher(Generic[R]):
     async def __aenter__(self) -> RunWatcher[R]:
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
+        await admitted()
         self._started = _now()
         self._task = asyncio.create_task(self._drive(), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
+        try:
+            await self._begun.wait()
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await _joined(self._task)
+            raise
         return self
 
     async def __aexit__(
@@ -141,10 +188,15 @@ class RunWatcher(Generic[R]):
         task = self._task
         if task is None:
             return
-        self._leaving = True
-        self._bound_change()
-        if not self._is_over():  # else it ends by itself, when the observers are through
+        self._leave_by = _now() + LEAVING_GRACE_S
+        for scope in self._changing:
+            scope.deadline = self._leave_by
+        if self._cancels_on_exit and not self._is_over() and not task.done():
+            self._receive(CancelAsked(_now()))
+            await _joined(task, by=self._leave_by)
+        elif self._machine.end is None:
             task.cancel()
+        self._news.set()
         await _joined(task)
         if self._failure_told:
             return
@@ -196,22 +248,21 @@ class RunWatcher(Generic[R]):
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
 
-        Does not wait: `wait()` tells how the run ended, which may be `Completed` when that was faster. May be called
-        after the watch ended as `NeedsCaller`, too; nothing happens when the run has ended. Safe to cancel.
+        Does not wait: looks go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
+        or `GaveUp` when a run whose cancel was taken still goes on a minute later. A cancel that the server refuses is
+        the event `CancelRefused`, and the watch goes on. May be called after the watch ended as `NeedsCaller` or
+        `GaveUp`, too; nothing happens when the run has ended. Safe to cancel.
 
         Raises:
-            InvalidRequestError: The watch gave up or was left; cancel the run through the client.
+            InvalidRequestError: The watch was not entered, or was left; cancel the run through the client.
         """
-        if not self._is_over() or isinstance(self.outcome, GaveUp):
+        if not self._is_over():
             self._tell_machine(CancelAsked(_now()))
 
     def _tell_machine(self, event: Event) -> None:
-        if self._task is None or self._task.done() or self._is_over():
+        if self._group is None or self._is_over():
             raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
-        if self._group is None:  # entered, and not begun
-            self._post(event)
-        else:
-            self._receive(event)
+        self._receive(event)
 
     @property
     def run(self) -> R | None:
@@ -235,16 +286,18 @@ class RunWatcher(Generic[R]):
     # The background task
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._begun.set()
         self._ended.set()
         self._iterated.close()
 
     async def _drive(self) -> None:
         async with anyio.create_task_group() as group:
             self._group = group
+            self._begun.set()
             group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
             try:
                 self._receive(Begun(_now(), self._given))
-                while not self._is_over():
+                while not (self._is_over() or self._may_leave()):
                     await self._pause()
                     self._turn()
                 with anyio.move_on_after(OBSERVER_GRACE_S):
@@ -254,8 +307,13 @@ class RunWatcher(Generic[R]):
             group.cancel_scope.cancel()
 
     def _is_over(self) -> bool:
+        """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
         end = self._machine.end
-        return end is not None and end.kind is not EndKind.NEEDS_CALLER
+        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+
+    def _may_leave(self) -> bool:
+        """Whether who leaves has nothing to wait for any more: the watch ended, or no cancel is under way."""
+        return self._leave_by < math.inf and (self._machine.end is not None or not self._machine.cancel_requested)
 
     async def _pause(self) -> None:
         """Wait for news, or for the next time at which something is to be done."""
@@ -342,18 +400,15 @@ class RunWatcher(Generic[R]):
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
-        with anyio.CancelScope(shield=True) as scope:
-            self._changing = scope
-            if self._leaving:
-                self._bound_change()
-            event = await self._ask(request, asked)
+        with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
+            self._changing.add(scope)
+            try:
+                event = await self._ask(request, asked)
+            finally:
+                self._changing.discard(scope)
             if isinstance(event, Observed):
                 self._changes += 1
             self._post(event)
-
-    def _bound_change(self) -> None:
-        if self._changing is not None:
-            self._changing.deadline = min(self._changing.deadline, _now() + LEAVING_GRACE_S)
 
     def _post(self, event: Event) -> None:
         self._inbox.append(event)
@@ -387,13 +442,21 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
         raise failure
 
 
-async def _joined(task: asyncio.Task[None]) -> None:
-    """Wait until a cancelled task has ended, even when we are cancelled ourselves: it holds a submit at most."""
+async def _joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
+    """Wait until a task has ended, even when we are cancelled ourselves: it holds a submit or a cancel at most.
+
+    Args:
+        task: The task.
+        by: When it is cancelled.
+    """
     interrupted: asyncio.CancelledError | None = None
     while not task.done():
+        if _now() >= by:
+            task.cancel()
+            by = math.inf
         try:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({task})
+                await asyncio.wait({task}, timeout=None if by == math.inf else by - _now())
         except asyncio.CancelledError as error:
             interrupted = error
     if interrupted is not None:

@@ -13,10 +13,12 @@ from asyncruns.cli.ends import end_of
 from asyncruns.lifecycle import (
     ActionRequired,
     CallAnswered,
+    CallsLeft,
     CancelRefused,
     Connectivity,
     ConnectivityChanged,
     EndKind,
+    EndRevoked,
     Notice,
     OutputsSubmitted,
     RunFault,
@@ -127,7 +129,7 @@ class Board:
             case ConnectivityChanged(connectivity=connectivity):
                 healthy = connectivity is Connectivity.HEALTHY
                 row.result = "" if healthy else f"the server is not heard: {connectivity.value}"
-            case OutputsSubmitted() | CancelRefused():
+            case OutputsSubmitted() | CancelRefused() | CallsLeft() | EndRevoked():
                 pass
             case _:
                 assert_never(notice)

@@ -16,8 +16,10 @@ from asyncruns.lifecycle import (
     ActionRequired,
     Call,
     CallAnswered,
+    CallsLeft,
     CancelRefused,
     ConnectivityChanged,
+    EndRevoked,
     Notice,
     OutputsSubmitted,
     StatusChanged,
@@ -58,6 +60,11 @@ class LineReport(Report):
             case ConnectivityChanged():
                 cause = "" if notice.cause is None else f": {notice.cause}"
                 complain(f"connection {notice.connectivity.value}{cause}")
+            case CallsLeft(calls=calls):
+                for call in calls:
+                    self._line("", f"left to the server: {_shown(call)}")
+            case EndRevoked(status=status, previous=previous):
+                complain(f"the server shows the run as {status} after it was {previous}")
             case CallAnswered() | OutputsSubmitted() | CancelRefused():
                 pass  # this watch answers nothing and cancels nothing
             case _:
@@ -77,7 +84,10 @@ class LineReport(Report):
 
 
 class JsonReport(Report):
-    """One JSON object per line, each with `at` (ISO 8601) and `event`: status, calls, connection, end."""
+    """One JSON object per line, each with `at` (ISO 8601) and `event`.
+
+    Events: status, calls, calls_left, connection, end, end_revoked.
+    """
 
     def notice(self, notice: Notice) -> None:
         match notice:
@@ -94,6 +104,10 @@ class JsonReport(Report):
             case ConnectivityChanged():
                 cause = None if notice.cause is None else str(notice.cause)
                 self._line("connection", state=notice.connectivity.value, cause=cause)
+            case CallsLeft(calls=calls):
+                self._line("calls_left", calls=[_call(call) for call in calls])
+            case EndRevoked(status=status, previous=previous):
+                self._line("end_revoked", status=status, previous=previous)
             case CallAnswered() | OutputsSubmitted() | CancelRefused():
                 pass
             case _:

@@ -19,14 +19,15 @@ from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import (
+    Answers,
     Call,
     CallKind,
-    Outputs,
     Refusal,
     RefusalKind,
     RunFault,
     RunRef,
     Snapshot,
+    approval_of,
 )
 from asyncruns.limits import Limits
 from asyncruns.wire import Run, decode, encode, runs
@@ -45,6 +46,26 @@ PHASES: Final[Mapping[str, Phase]] = {
     runs.INCOMPLETE: Phase.INCOMPLETE,
     runs.EXPIRED: Phase.EXPIRED,
 }
+
+# Tools that the server runs by itself: in `submit_tool_outputs` their calls are news, not questions.
+# https://learn.microsoft.com/azure/ai-foundry/agents/how-to/tools/overview
+SERVER_SIDE: Final = frozenset(
+    {
+        "azure_ai_search",
+        "azure_function",
+        "bing_custom_search",
+        "bing_grounding",
+        "browser_automation",
+        "code_interpreter",
+        "connected_agent",
+        "deep_research",
+        "fabric_dataagent",
+        "file_search",
+        "mcp",
+        "openapi",
+        "sharepoint_grounding",
+    }
+)
 
 
 # What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by. Compiled by
@@ -123,8 +144,16 @@ class ThreadRun(Dialect[Run]):
         message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
         return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
-    def submit(self, ref: RunRef, outputs: Outputs) -> Request:
-        body = {"tool_outputs": [{"tool_call_id": call_id, "output": output} for call_id, output in outputs]}
+    def submit(self, ref: RunRef, answers: Answers) -> Request:
+        outputs, approvals = [], []
+        for call, output in answers:
+            if call.kind is CallKind.APPROVAL:
+                approvals.append({**(approval_of(output) or {"approve": False}), "tool_call_id": call.id})
+            else:
+                outputs.append({"tool_call_id": call.id, "output": output})
+        body = {"tool_outputs": outputs} if outputs or not approvals else {}
+        if approvals:
+            body["tool_approvals"] = approvals
         return Request("POST", _run_path(ref) + "/submit_tool_outputs", body=encode(body))
 
     def cancel(self, ref: RunRef) -> Request:
@@ -187,20 +216,25 @@ def _calls(run: Run) -> tuple[Call, ...]:
     action = run.required_action
     if not action:
         return ()
-    asked = (action.submit_tool_outputs, action.submit_tool_approval)
-    return tuple(_call(call) for each in asked if each for call in each.tool_calls or ())
-
-
-def _call(call: ToolCall) -> Call:
-    if isinstance(call, RequiredActionFunctionToolCall):
-        return Call(id=call.id, name=call.function.name, arguments=call.function.arguments)
-    if isinstance(call, RequiredActionMCPToolCall):
-        return Call(id=call.id, name=call.name, arguments=call.arguments, kind=CallKind.OTHER, type=call.type)
-    name, arguments = call.raw.get("name"), call.raw.get("arguments")
-    return Call(
-        id=call.id,
-        name=name if isinstance(name, str) else "",
-        arguments=arguments if isinstance(arguments, str) else "",
-        kind=CallKind.OTHER,
-        type=call.type,
+    outputs, approvals = action.submit_tool_outputs, action.submit_tool_approval
+    return (
+        *(_call(call, _kind(call)) for call in (outputs and outputs.tool_calls) or ()),
+        *(_call(call, CallKind.APPROVAL) for call in (approvals and approvals.tool_calls) or ()),
     )
+
+
+def _kind(call: ToolCall) -> CallKind:
+    if isinstance(call, RequiredActionFunctionToolCall):
+        return CallKind.FUNCTION
+    return CallKind.SERVER if call.type in SERVER_SIDE else CallKind.OTHER
+
+
+def _call(call: ToolCall, kind: CallKind) -> Call:
+    if isinstance(call, RequiredActionFunctionToolCall):
+        return Call(id=call.id, name=call.function.name, arguments=call.function.arguments, kind=kind)
+    if isinstance(call, RequiredActionMCPToolCall):
+        facts = {"name": call.name, "arguments": call.arguments, "server_label": call.server_label}
+    else:
+        found = {name: call.raw.get(name) for name in ("name", "arguments", "server_label")}
+        facts = {name: value for name, value in found.items() if isinstance(value, str)}
+    return Call(id=call.id, kind=kind, type=call.type, **{"name": "", **facts})

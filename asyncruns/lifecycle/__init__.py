@@ -25,12 +25,15 @@ from asyncruns.lifecycle.events import (
     Unanswered,
 )
 from asyncruns.lifecycle.machine import RunLifecycle
+from asyncruns.lifecycle.moves import MOVES
 from asyncruns.lifecycle.notices import (
     ActionRequired,
     CallAnswered,
+    CallsLeft,
     CancelRefused,
     Connectivity,
     ConnectivityChanged,
+    EndRevoked,
     Notice,
     OutputsSubmitted,
     StatusChanged,
@@ -38,6 +41,7 @@ from asyncruns.lifecycle.notices import (
 from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
 from asyncruns.lifecycle.values import (
+    Answers,
     Asked,
     Call,
     CallKind,
@@ -47,19 +51,23 @@ from asyncruns.lifecycle.values import (
     RunFault,
     RunRef,
     Snapshot,
+    approval_of,
 )
 
 __all__ = [
+    "MOVES",
     "OBSERVABLE",
     "STEPS",
     "TERMINAL",
     "ActionRequired",
     "Answered",
+    "Answers",
     "Asked",
     "Begun",
     "Call",
     "CallAnswered",
     "CallKind",
+    "CallsLeft",
     "Cancel",
     "CancelAsked",
     "CancelRefused",
@@ -68,6 +76,7 @@ __all__ = [
     "ConnectivityChanged",
     "End",
     "EndKind",
+    "EndRevoked",
     "Event",
     "Finish",
     "Notice",
@@ -94,4 +103,5 @@ __all__ = [
     "Submit",
     "Tick",
     "Unanswered",
+    "approval_of",
 ]

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from asyncruns.lifecycle.notices import Notice
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Call, Outputs, RefusalKind, Snapshot
+from asyncruns.lifecycle.values import Answers, Call, Outputs, RefusalKind, Snapshot
 
 
 class PollAt(Struct, frozen=True):
@@ -33,7 +33,12 @@ class StopTools(Struct, frozen=True):
 class Submit(Struct, frozen=True):
     """Send these outputs, in one request."""
 
-    outputs: Outputs
+    answers: Answers
+
+    @property
+    def outputs(self) -> Outputs:
+        """The outputs by the ids of the calls."""
+        return tuple((call.id, output) for call, output in self.answers)
 
 
 class Cancel(Struct, frozen=True):
@@ -63,15 +68,16 @@ class Reason(enum.Enum):
 
     TIMEOUT = "timeout"  # the wait's own time is over
     UNREACHABLE = "unreachable"  # no look succeeded for as long as `max_outage`
-    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for a minute
+    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for `max_unknown`
     NOT_FOUND = "not_found"  # there is no such run
     GONE = "gone"  # the run was there, and was deleted
     UNAUTHORIZED = "unauthorized"
     QUOTA_SPENT = "quota_spent"
     REJECTED = "rejected"  # the server refuses the request itself
     UNANSWERED = "unanswered"  # calls that neither a handler nor a toolset answers
+    CANCEL_UNCONFIRMED = "cancel_unconfirmed"  # the server took the cancel, and a minute later the run still goes on
     CANCEL_REFUSED = "cancel_refused"  # calls were stopped for a cancel that the server then refused
-    HANDLER_FAILED = "handler_failed"
+    HANDLER_FAILED = "handler_failed"  # a handler raised, or a tool whose failures are surfaced
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle.values import Call, Outputs
+from asyncruns.lifecycle.values import Answers, Call, CallKind, Outputs, approval_of
 
 LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
 
@@ -83,7 +83,7 @@ class Ledger:
     def __init__(self) -> None:
         self._begun: set[CallKey] = set()
         self._outputs: dict[CallKey, str] = {}
-        self._unanswered: set[CallKey] = set()
+        self._unanswered: dict[CallKey, Exception | None] = {}
         self._rounds: dict[frozenset[CallKey], Round] = {}
         self.current: Round | None = None
         self.in_flight: Round | None = None
@@ -113,9 +113,9 @@ class Ledger:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resends else Verdict.SEND_AGAIN
 
-    def hand_out(self, round_: Round) -> tuple[Call, ...]:
+    def hand_out(self, calls: Iterable[Call]) -> tuple[Call, ...]:
         """Give the calls that were never handed out, and count them as handed out from now on."""
-        fresh = tuple(call for call in round_.calls if key_of(call) not in self._begun)
+        fresh = tuple(call for call in calls if key_of(call) not in self._begun)
         self._begun.update(map(key_of, fresh))
         return fresh
 
@@ -129,25 +129,34 @@ class Ledger:
                 news.append((call.id, output))
         return news
 
-    def resolve(self, outputs: Outputs) -> list[tuple[Call, str]]:
+    def resolve(self, outputs: Outputs) -> Answers:
         """Give the calls that the ids of outputs from the caller mean, which are those of the current round.
 
         Raises:
-            InvalidRequestError: The current round has no such call.
+            InvalidRequestError: The current round has no such call, or this is no answer to it.
         """
         calls = self.current.calls if self.current else ()
         known = {call.id for call in calls}
         for call_id, _ in outputs:
             if call_id not in known:
                 raise InvalidRequestError(f"There is no call {call_id!r} to answer; open are {self._shown_open()}")
-        return [(call, output) for call_id, output in outputs for call in calls if call.id == call_id]
+        answers = tuple((call, output) for call_id, output in outputs for call in calls if call.id == call_id)
+        check_answers(answers)
+        return answers
 
     def _shown_open(self) -> str:
         return ", ".join(repr(call.id) for call in self.missing()) or "none"
 
-    def leave_unanswered(self, calls: Iterable[Call]) -> None:
-        """Note that nobody here answers these calls."""
-        self._unanswered.update(map(key_of, calls))
+    def leave_unanswered(self, calls: Iterable[Call], cause: Exception | None = None) -> None:
+        """Note that nobody here answers these calls; `cause` is why, if that is an error."""
+        for call in calls:
+            self._unanswered.setdefault(key_of(call), cause)
+
+    @property
+    def cause(self) -> Exception | None:
+        """The first error for which a call of the current round has no output."""
+        causes = (self._unanswered.get(key_of(call)) for call in self.missing())
+        return next((cause for cause in causes if cause is not None), None)
 
     def missing(self) -> tuple[Call, ...]:
         """Give the calls of the current round that have no output."""
@@ -158,7 +167,25 @@ class Ledger:
         """Give the calls of the current round whose outputs will still come, or be given up, here."""
         return tuple(call for call in self.missing() if key_of(call) not in self._unanswered)
 
-    def outputs(self, round_: Round | None) -> Outputs:
-        """Give the outputs of a round, one for each id, in the order of its calls."""
+    def answers(self, round_: Round | None) -> Answers:
+        """Give the calls of a round that have outputs, with these, one for each id, in their order."""
         calls = round_.calls if round_ else ()
-        return tuple({call.id: self._outputs[k] for call in calls if (k := key_of(call)) in self._outputs}.items())
+        answered = ((call, self._outputs[key]) for call in calls if (key := key_of(call)) in self._outputs)
+        return tuple({call.id: (call, output) for call, output in answered}.values())
+
+    def outputs(self, round_: Round | None) -> Outputs:
+        """Give the outputs of a round by the ids of its calls."""
+        return tuple((call.id, output) for call, output in self.answers(round_))
+
+
+def check_answers(answers: Answers) -> None:
+    """Check that these are answers to these calls.
+
+    Raises:
+        InvalidRequestError: An approval has an output that is none.
+    """
+    for call, output in answers:
+        if call.kind is CallKind.APPROVAL and approval_of(output) is None:
+            raise InvalidRequestError(
+                f'The call {call.id!r} waits for an approval: True, False, or {{"approve": ..., "headers": ...}}'
+            )

@@ -7,7 +7,8 @@ thousand of them, and a third inside a workflow engine.
 
 What we do follows from what there is, so it is never stored beside it (theirs is in `phases.py`)::
 
-    DONE         the run ended, or patience did; outputs from the caller, or a cancel, take up a watch that lacked them
+    DONE         the run ended, or patience did; a watch that ended before its run is taken up by outputs from the
+                 caller, where it lacked them, or by a cancel
     CANCELLING   the caller asked for it, until the server refuses
     DISPATCHING  the current round is OPEN: calls are out; looks go on, slower
     SUBMITTING   a round is IN_FLIGHT; or the current one READY (to be sent, or sent again since it had no effect), or
@@ -20,23 +21,21 @@ Illegal local input raises and leaves the machine as it was. Whatever a server s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Final, assert_never
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
+from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
 from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy
-from asyncruns.lifecycle.phases import Phase, State
-from asyncruns.lifecycle.values import AnySnapshot, Asked, Call, CallKind, Outputs, Refusal, RefusalKind
+from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
+from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
-UNKNOWN_STATUS_S: Final = 60.0
 LOOKS_WITHOUT_CALLS: Final = 4
-CANCEL_TRIES: Final = 5
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
@@ -47,34 +46,36 @@ class RunLifecycle:
 
     __slots__ = (
         "_begun",
-        "_cancel_at",
-        "_cancel_refused",
-        "_cancel_tries",
-        "_cancelling",
+        "_cancellation",
         "_empty_looks",
+        "_ended_at",
         "_ledger",
+        "_max_unknown",
         "_patience",
         "_seen",
         "_unknown_since",
-        "cancel_requested",
         "end",
         "snapshot",
     )
 
     def __init__(self, policy: Policy | None = None) -> None:
+        policy = Policy() if policy is None else policy
         self._ledger = Ledger()
-        self._patience = Patience(Policy() if policy is None else policy)
+        self._patience = Patience(policy)
+        self._cancellation = Cancellation()
+        self._max_unknown = math.inf if policy.max_unknown is None else policy.max_unknown
         self._begun = False
         self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
         self._empty_looks = 0
         self._unknown_since: float | None = None
-        self._cancelling = False
-        self._cancel_at = math.inf
-        self._cancel_tries = 0
-        self._cancel_refused: Exception | None = None
+        self._ended_at = math.inf
         self.snapshot: AnySnapshot | None = None
-        self.cancel_requested: bool = False
         self.end: End | None = None
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the caller asked for a cancel that the server did not refuse."""
+        return self._cancellation.requested
 
     @property
     def state(self) -> State:
@@ -82,7 +83,7 @@ class RunLifecycle:
         current = self._ledger.current
         if self.end is not None:
             return State.DONE
-        if self._cancelling:
+        if self._cancellation.active:
             return State.CANCELLING
         if current is not None and current.stage is Stage.OPEN:
             return State.DISPATCHING
@@ -97,12 +98,12 @@ class RunLifecycle:
             return math.inf
         round_ = self._ledger.current
         call_at = math.inf
-        if round_ is not None and not self._cancelling:
+        if round_ is not None and not self.cancel_requested:
             if round_.stage is Stage.READY and self._ledger.in_flight is None:
                 call_at = round_.send_at
             elif round_.stage is Stage.OPEN and self._late_calls():
                 call_at = round_.answer_by
-        return min(self._patience.over_at, self._cancel_at, call_at)
+        return min(self._patience.over_at, self._cancellation.wake_at, call_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
         """Take an event; give what to do, in order.
@@ -114,7 +115,7 @@ class RunLifecycle:
         if self._begun is isinstance(event, ev.Begun):
             raise InvalidRequestError("A watch begins once, with Begun")
         if self.end is not None:
-            return self._take_up_again(event, self.end)
+            return self._after_end(event, self.end)
         match event:
             case ev.Begun():
                 return self._begin(event)
@@ -128,9 +129,10 @@ class RunLifecycle:
                 outputs = self._ledger.resolve(event.outputs)
                 return [*self._record(outputs), *self._settle(event.now)]
             case ev.Unanswered():
-                return self._unanswered(event)
+                self._ledger.leave_unanswered(event.calls, event.cause)
+                return self._settle(event.now)
             case ev.CancelAsked():
-                return self._cancel_asked()
+                return self._cancel_asked(event.now)
             case ev.Tick():
                 return self._tick(event.now)
             case _:
@@ -146,13 +148,15 @@ class RunLifecycle:
             return [do.PollAt(event.now, event.now)]
         reports = self._status(snapshot, event.now)
         if snapshot.phase.is_terminal:
-            return [*reports, self._finish(ENDS[snapshot.phase])]
+            return [*reports, self._finish(event.now, ENDS[snapshot.phase])]
         # What the object says else may be old: look before anything is done about it.
         return [*reports, do.PollAt(event.now, event.now)]
 
-    def _finish(self, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None) -> do.Finish:
-        self._cancel_at = math.inf
+    def _finish(
+        self, now: float, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None
+    ) -> do.Finish:
         over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        self._ended_at = now
         self.end = End(
             kind=kind,
             snapshot=self.snapshot,
@@ -163,26 +167,46 @@ class RunLifecycle:
         )
         return do.Finish(self.end)
 
-    def _take_up_again(self, event: ev.Event, end: End) -> list[Command]:
-        """Go on after an end for want of outputs, with outputs from the caller or a cancel; all else is too late."""
-        if end.kind is not EndKind.NEEDS_CALLER:
-            return []
+    def _after_end(self, event: ev.Event, end: End) -> list[Command]:
+        """Take up a watch that ended before its run, with outputs that it lacked or a cancel; all else is too late."""
+        if end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+            return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
-            self._go_on_after_end(event.now)
-            return self._cancel_asked()
-        round_ = self._ledger.current
-        if not isinstance(event, ev.Provided) or round_ is None:
+            self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
+            self._cancellation = Cancellation()
+            return self._cancel_asked(event.now)
+        if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
+            self._landed_after_end(event)
             return []
-        outputs = self._ledger.resolve(event.outputs)
+        round_ = self._ledger.current
+        if not isinstance(event, ev.Provided) or round_ is None or end.kind is not EndKind.NEEDS_CALLER:
+            return []
+        answers = self._ledger.resolve(event.outputs)
         self._go_on_after_end(event.now)
-        self._cancel_refused = None
+        self._cancellation.refused = None
         round_.move(Stage.OPEN, event.now)
         self._ledger.leave_unanswered(self._ledger.missing())
-        return [*self._record(outputs, replace=True), *self._settle(event.now)]
+        return [*self._record(answers, replace=True), *self._settle(event.now)]
 
-    def _go_on_after_end(self, now: float) -> None:
+    def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
         self.end = None
-        self._patience.begin_again(now)
+        self._ended_at = math.inf
+        self._patience.begin_again(now, at_least)
+
+    def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
+        round_ = self._landed()
+        if round_ is not None:
+            round_.move(Stage.SENT if isinstance(event, ev.Observed) else Stage.UNSURE, event.now)
+
+    def _revoked(self, event: ev.Event) -> list[Command]:
+        """Report, once, that the server shows a run that had ended otherwise now. Older looks may show that."""
+        if not isinstance(event, ev.Observed) or self.snapshot is None:
+            return []
+        asked_at = event.now if event.asked_at is None else event.asked_at
+        if asked_at <= self._ended_at or event.snapshot.phase in OBSERVABLE[self.snapshot.phase]:
+            return []
+        self._ended_at = math.inf
+        return [do.Report(notices.EndRevoked(status=event.snapshot.status, previous=self.snapshot.status))]
 
     # Looks
 
@@ -195,12 +219,15 @@ class RunLifecycle:
         self._patience.learn(snapshot, now)
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
-        elif event.asked is Asked.POLL and snapshot.phase is not Phase.NEEDS_CALLER:
+        elif event.asked is Asked.CANCEL and self._cancellation.active:
+            self._patience.restart()
+            self._cancellation.taken(now)
+        elif snapshot.phase is not Phase.NEEDS_CALLER:
             self._went_on(now)
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
-            return [*commands, self._finish(ENDS[snapshot.phase])]
-        if event.asked is Asked.SUBMIT and self.cancel_requested:
+            return [*commands, self._finish(now, ENDS[snapshot.phase])]
+        if self._cancellation.waits and self._ledger.in_flight is None:
             return [*commands, *self._cancel()]
         return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
 
@@ -218,14 +245,14 @@ class RunLifecycle:
     def _go_on(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         """Decide about a run that has not ended."""
         if self._patience.final_until is not None:
-            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT)]
+            return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
         if snapshot.phase is Phase.NEEDS_CALLER:
-            if not self._cancelling:
+            if not self.cancel_requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
-        if self._unknown_since is not None and now - self._unknown_since >= UNKNOWN_STATUS_S:
-            return [self._finish(EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
+        if self._unknown_since is not None and now - self._unknown_since >= self._max_unknown:
+            return [self._finish(now, EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
         return [self._look(now, hint=snapshot.hint)]
 
     def _went_on(self, now: float) -> None:
@@ -241,7 +268,11 @@ class RunLifecycle:
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(hint)
-        return do.PollAt(*self._patience.next_look(now, pause, hint=hint))
+        before = math.inf if self._unknown_since is None else self._unknown_since + self._max_unknown
+        return do.PollAt(*self._patience.next_look(now, pause, hint=hint, before=before))
+
+    def _look_now(self, now: float) -> do.PollAt:
+        return do.PollAt(*self._patience.next_look(now, 0.0))
 
     # Rounds of calls
 
@@ -249,9 +280,23 @@ class RunLifecycle:
         if not snapshot.calls:
             self._empty_looks += 1
             if self._empty_looks >= LOOKS_WITHOUT_CALLS:
-                return [self._finish(EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
+                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
             return [self._look(now)]
-        round_ = self._ledger.round_of(snapshot.calls)
+        self._empty_looks = 0
+        calls = tuple(call for call in snapshot.calls if call.kind is not CallKind.SERVER)
+        left = self._left_to_server(snapshot.calls)
+        return left + (self._round(calls, snapshot, now, asked_at) if calls else self._went_past(snapshot, now))
+
+    def _left_to_server(self, calls: tuple[Call, ...]) -> list[Command]:
+        news = self._ledger.hand_out(call for call in calls if call.kind is CallKind.SERVER)
+        return [do.Report(notices.CallsLeft(calls=news))] if news else []
+
+    def _went_past(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+        self._went_on(now)
+        return [self._look(now, hint=snapshot.hint)]
+
+    def _round(self, calls: tuple[Call, ...], snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
+        round_ = self._ledger.round_of(calls)
         verdict = self._ledger.judge(round_, asked_at)
         match verdict:
             case Verdict.ANSWER:
@@ -263,13 +308,13 @@ class RunLifecycle:
                 self._ledger.current = round_
                 return self._ready(round_, now)
             case Verdict.IGNORED:
-                return [self._finish(EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
+                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
             case _:
                 assert_never(verdict)
 
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
-        fresh = self._ledger.hand_out(round_)
+        fresh = self._ledger.hand_out(round_.calls)
         if fresh or self._ledger.current is not round_:
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         self._ledger.current = round_
@@ -279,30 +324,24 @@ class RunLifecycle:
         commands += self._settle(now)
         return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
 
-    def _record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool = False) -> list[Command]:
+    def _record(self, outputs: Answers, *, replace: bool = False) -> list[Command]:
         news = self._ledger.record(outputs, replace=replace)
         return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
 
     def _settle(self, now: float) -> list[Command]:
         """Submit when every call is answered; end when what is missing will come from nobody here."""
         round_ = self._ledger.current
-        if round_ is None or round_.stage is not Stage.OPEN or self._cancelling:
+        if round_ is None or round_.stage is not Stage.OPEN or self.cancel_requested:
             return []
         if not self._ledger.missing():
             return self._ready(round_, now)
         if not self._ledger.awaited():
-            if self._cancel_refused is not None:
-                return [self._finish(EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancel_refused)]
-            return [self._finish(EndKind.NEEDS_CALLER, Reason.UNANSWERED)]
+            if self._cancellation.refused is not None:
+                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancellation.refused)]
+            cause = self._ledger.cause
+            reason = Reason.UNANSWERED if cause is None else Reason.HANDLER_FAILED
+            return [self._finish(now, EndKind.NEEDS_CALLER, reason, cause)]
         return []
-
-    def _unanswered(self, event: ev.Unanswered) -> list[Command]:
-        self._ledger.leave_unanswered(event.calls)
-        round_ = self._ledger.current
-        concerned = round_ is not None and round_.stage is Stage.OPEN and set(event.calls) & set(self._ledger.missing())
-        if event.cause is not None and concerned and not self._cancelling:
-            return [self._finish(EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
-        return self._settle(event.now)
 
     def _ready(self, round_: Round, now: float) -> list[Command]:
         round_.move(Stage.READY, now)
@@ -314,11 +353,11 @@ class RunLifecycle:
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.READY or now < round_.send_at:
             return []
-        if self._ledger.in_flight is not None or self._cancelling:
+        if self._ledger.in_flight is not None or self.cancel_requested:
             return []
         self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
-        return [do.Submit(self._ledger.outputs(round_))]
+        return [do.Submit(self._ledger.answers(round_))]
 
     def _landed(self) -> Round | None:
         """Give the round whose submit was answered, or failed; no other is on its way then."""
@@ -331,8 +370,7 @@ class RunLifecycle:
         if round_ is None:
             return []
         round_.move(Stage.SENT, now)
-        outputs: Outputs = self._ledger.outputs(round_)
-        return [do.Report(notices.OutputsSubmitted(outputs=outputs)), *self._send(now)]
+        return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(round_))), *self._send(now)]
 
     # Refusals
 
@@ -349,17 +387,17 @@ class RunLifecycle:
 
     def _look_refused(self, refusal: Refusal, now: float) -> list[Command]:
         if refusal.kind in FATAL_LOOKS:
-            return [self._finish(EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
+            return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
             if self._seen:
-                return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
+                return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
-                return [self._finish(EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
+                return [self._finish(now, EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
             self._patience.trouble = refusal.cause
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
         if self._patience.final_until is not None and self.end is None:
-            reports.append(self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
+            reports.append(self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
         return reports if self.end else [*reports, self._look(now, pause)]
 
     def _trouble(self, refusal: Refusal, now: float) -> tuple[float, list[Command]]:
@@ -370,7 +408,7 @@ class RunLifecycle:
             notice = notices.ConnectivityChanged(connectivity=self._patience.connectivity, cause=refusal.cause)
             commands.append(do.Report(notice))
         if self._patience.outage_is_over_budget(now):
-            commands.append(self._finish(EndKind.GAVE_UP, Reason.UNREACHABLE, refusal.cause))
+            commands.append(self._finish(now, EndKind.GAVE_UP, Reason.UNREACHABLE, refusal.cause))
         return pause, commands
 
     def _submit_refused(self, refusal: Refusal, now: float) -> list[Command]:
@@ -391,30 +429,32 @@ class RunLifecycle:
             round_.move(Stage.READY, now)
             round_.send_at = now
             if not self.cancel_requested and kind is RefusalKind.NOT_FOUND:
-                return [self._finish(EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
+                return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if not self.cancel_requested:
-                return [self._finish(EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
+                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
         if self.end is not None:
             return commands
-        if self.cancel_requested:
+        if self._cancellation.waits:
             return [*commands, *self._cancel()]
         self._patience.restart()
-        return [*commands, *self._send(now), do.PollAt(*self._patience.next_look(now, 0.0))]
+        return [*commands, *self._send(now), self._look_now(now)]
 
     # Cancelling
 
-    def _cancel_asked(self) -> list[Command]:
-        self.cancel_requested = True
-        if self._cancelling or self._ledger.in_flight is not None:
-            return []  # a submit on its way is not overtaken: its result is wanted, and the cancel follows it
-        self._cancel_tries = 0
+    def _cancel_asked(self, now: float) -> list[Command]:
+        cancellation = self._cancellation
+        if cancellation.requested:
+            return []
+        if self._ledger.in_flight is not None:
+            # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
+            # while in any case.
+            cancellation.ask(at=now + CANCEL_HOLD_S)
+            return []
+        cancellation.ask()
         return self._cancel()
 
     def _cancel(self) -> list[Command]:
-        self._cancelling = True
-        self._cancel_refused = None
-        self._cancel_at = math.inf
-        self._cancel_tries += 1
+        self._cancellation.send()
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.OPEN:
             return [do.Cancel()]
@@ -423,16 +463,18 @@ class RunLifecycle:
         return [do.StopTools(), do.Cancel()]
 
     def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
+        cancellation = self._cancellation
+        if not cancellation.active:
+            return []
         if refusal.kind is RefusalKind.ALREADY_OVER:
-            return [do.PollAt(*self._patience.next_look(now, 0.0))]
-        if refusal.kind in _PASSING and self._cancel_tries < CANCEL_TRIES:
+            cancellation.taken(now)
+            return [self._look_now(now)]
+        if refusal.kind in _PASSING and cancellation.may_be_tried_again():
             pause, commands = self._trouble(refusal, now)
-            self._cancel_at = now + pause if self.end is None else math.inf
+            cancellation.at = now + pause
             return commands
-        self._cancelling = self.cancel_requested = False
-        self._cancel_refused = refusal.cause
-        report = do.Report(notices.CancelRefused(cause=refusal.cause))
-        return [report, do.PollAt(*self._patience.next_look(now, 0.0))]
+        cancellation.refuse(refusal.cause)
+        return [do.Report(notices.CancelRefused(cause=refusal.cause)), self._look_now(now)]
 
     # Time
 
@@ -441,11 +483,13 @@ class RunLifecycle:
             if self._patience.may_look_once_more(now):
                 return [do.PollAt(now, now)]
             # Why the last looks failed, if they did: a wait that never reached the server must say so.
-            return [self._finish(EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
-        if now >= self._cancel_at:
+            return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
+        if now >= self._cancellation.confirm_by:
+            return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
+        if now >= self._cancellation.at:
             return self._cancel()
         round_ = self._ledger.current
-        is_open = round_ is not None and round_.stage is Stage.OPEN and not self._cancelling
+        is_open = round_ is not None and round_.stage is Stage.OPEN and not self.cancel_requested
         if round_ is not None and is_open and now >= round_.answer_by and self._late_calls():
             return self._answer_late_calls(now)
         return self._send(now)
@@ -456,5 +500,5 @@ class RunLifecycle:
 
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the calls that are not done, so that the others' work is not lost with the run."""
-        late = [(call, TIMED_OUT_OUTPUT) for call in self._late_calls()]
+        late = tuple((call, TIMED_OUT_OUTPUT) for call in self._late_calls())
         return [do.StopTools(), *self._record(late), *self._settle(now)]

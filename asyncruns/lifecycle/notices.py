@@ -55,6 +55,24 @@ class OutputsSubmitted(Struct, frozen=True, kw_only=True):
     outputs: Outputs
 
 
+class CallsLeft(Struct, frozen=True, kw_only=True):
+    """The run waits for calls that its server answers itself; the watch goes on."""
+
+    calls: tuple[Call, ...]
+
+
+class EndRevoked(Struct, frozen=True, kw_only=True):
+    """The server shows a run in another status after it had ended, which no run may; the outcome stays.
+
+    Attributes:
+        status: The server's word now.
+        previous: Its word when the run ended.
+    """
+
+    status: str
+    previous: str
+
+
 class ConnectivityChanged(Struct, frozen=True, kw_only=True):
     """Looks began to fail, or to succeed again. `cause` is the last error, None when healthy."""
 
@@ -68,4 +86,13 @@ class CancelRefused(Struct, frozen=True, kw_only=True):
     cause: Exception
 
 
-Notice = StatusChanged[Any] | ActionRequired | CallAnswered | OutputsSubmitted | ConnectivityChanged | CancelRefused
+Notice = (
+    StatusChanged[Any]
+    | ActionRequired
+    | CallAnswered
+    | CallsLeft
+    | OutputsSubmitted
+    | ConnectivityChanged
+    | CancelRefused
+    | EndRevoked
+)

@@ -36,11 +36,14 @@ class Policy(Struct, frozen=True, kw_only=True):
         timeout: The whole wait in seconds; None is for ever; UNSET is until the run's expiry and 60 s more by the
             server's clock, and 15 minutes where it has none.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
+            ever.
         cadence: The pauses between looks.
     """
 
     timeout: float | UnsetType | None = UNSET
     max_outage: float | None = 120.0
+    max_unknown: float | None = 60.0
     cadence: Cadence = Cadence.hinted()
 
 
@@ -50,6 +53,7 @@ class Patience:
     __slots__ = (
         "_estimates",
         "_expires_at",
+        "_not_before",
         "_policy",
         "connectivity",
         "expiry",
@@ -72,6 +76,7 @@ class Patience:
         self.outage_since: float | None = None
         self.connectivity: Connectivity = Connectivity.HEALTHY
         self.final_until: float | None = None
+        self._not_before: float = -math.inf
         self.trouble: Exception | None = None  # why the last request failed, if it did
 
     def learn(self, snapshot: AnySnapshot, now: float) -> None:
@@ -95,9 +100,15 @@ class Patience:
             return math.inf
         return self.expiry - min(EXPIRY_MARGIN_S, (self.expiry - now) / 4)
 
-    def begin_again(self, now: float) -> None:
-        """Forget what was before a pause that the caller made: its time is neither the run's nor the server's."""
+    def begin_again(self, now: float, at_least: float = 0.0) -> None:
+        """Forget what was before a pause that the caller made: its time is neither the run's nor the server's.
+
+        Args:
+            now: When the wait begins anew.
+            at_least: So many seconds it has, however short the caller's timeout is.
+        """
         self.started = now
+        self._not_before = now + at_least
         self.restart()
         self.heard()
         self.expiry = self._expires_at = self.final_until = None
@@ -106,6 +117,10 @@ class Patience:
     @property
     def deadline(self) -> float:
         """When the wait is over, or infinity."""
+        return max(self._deadline, self._not_before)
+
+    @property
+    def _deadline(self) -> float:
         timeout = self._policy.timeout
         if timeout is None:
             return math.inf
@@ -148,11 +163,14 @@ class Patience:
         budget = self._policy.max_outage
         return budget is not None and self.outage_since is not None and now - self.outage_since >= budget
 
-    def next_look(self, now: float, pause: float | None = None, *, hint: float | None = None) -> tuple[float, float]:
-        """Give the window of the next look; it begins in time to be answered before the deadline."""
+    def next_look(
+        self, now: float, pause: float | None = None, *, hint: float | None = None, before: float = math.inf
+    ) -> tuple[float, float]:
+        """Give the window of the next look; it begins before `before`, and in time to be answered by the deadline."""
         if pause is None:
             self.looks += 1
             pause = self._policy.cadence.pause(self.looks, hint)
+        pause = max(min(pause, before - now), 0.0)
         latest = self.deadline - LAST_LOOK_S
         if now >= latest:  # that look is behind us
             latest = math.inf

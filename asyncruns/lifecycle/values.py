@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from asyncruns.lifecycle.phases import Phase
@@ -16,7 +17,9 @@ class CallKind(enum.Enum):
     """Who is meant to answer a call."""
 
     FUNCTION = "function"  # a function of the caller's
-    OTHER = "other"  # an approval, or something this version does not know: never answered by itself
+    APPROVAL = "approval"  # the caller allows or refuses what a tool behind the server would do
+    SERVER = "server"  # the server's own: it answers, and is left to it
+    OTHER = "other"  # something this version does not know: never answered by itself
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -26,8 +29,9 @@ class Call(Struct, frozen=True, kw_only=True):
         id: The server's name for it; an output is answered to this id. Some servers use the same ids in each round.
         name: The function's name; "" where the call has none.
         arguments: What the model wrote, as it came: JSON text, mostly; may be empty or broken.
-        kind: Whether it is a function of the caller's.
+        kind: Who is meant to answer it.
         type: The server's word for its kind.
+        server_label: With an approval, the tool server that would do it; "" where it does not say.
     """
 
     id: str
@@ -35,6 +39,7 @@ class Call(Struct, frozen=True, kw_only=True):
     arguments: str = ""
     kind: CallKind = CallKind.FUNCTION
     type: str = "function"
+    server_label: str = ""
 
 
 class RunRef(Struct, frozen=True):
@@ -127,6 +132,20 @@ class Asked(enum.Enum):
 
 Outputs = tuple[tuple[str, str], ...]
 """The outputs of one round as (call id, text), in the order of the calls."""
+
+Answers = tuple[tuple[Call, str], ...]
+"""Calls with their outputs. That of an approval is JSON: true, false, or an object with `approve`."""
+
+
+def approval_of(output: str) -> dict[str, Any] | None:
+    """Read the output of an approval: an object with a boolean `approve`, and more; None when it is nothing such."""
+    try:
+        read = msgspec.json.decode(output)
+    except msgspec.DecodeError:
+        return None
+    if isinstance(read, bool):
+        return {"approve": read}
+    return read if isinstance(read, dict) and isinstance(read.get("approve"), bool) else None
 
 
 def describe(fault: RunFault | None) -> str:

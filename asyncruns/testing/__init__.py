@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
-    from asyncruns.testing.emulator import Emulator, FunctionCall, Scenario
+    from asyncruns.testing.emulator import Emulator, Fault, FunctionCall, Scenario
 
-__all__ = ["Emulator", "FunctionCall", "Scenario", "VirtualTimeLoop"]
+__all__ = ["Emulator", "Fault", "FunctionCall", "Scenario", "VirtualTimeLoop"]
 
 _HOME: Final = {
     "Emulator": "asyncruns.testing.emulator",
+    "Fault": "asyncruns.testing.emulator",
     "FunctionCall": "asyncruns.testing.emulator",
     "Scenario": "asyncruns.testing.emulator",
     "VirtualTimeLoop": "asyncruns.testing.clock",

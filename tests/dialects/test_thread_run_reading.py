@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from asyncruns.dialects.thread_run import PHASES, ThreadRun
 from asyncruns.errors import APIResponseValidationError, InvalidRequestError
@@ -124,11 +125,11 @@ def test_a_function_call_without_a_type_is_one() -> None:
     [
         (
             {"id": "call_1", "type": "mcp", "name": "search", "server_label": "x", "arguments": '{"q":1}'},
-            Call(id="call_1", name="search", arguments='{"q":1}', kind=CallKind.OTHER, type="mcp"),
+            Call(id="call_1", name="search", arguments='{"q":1}', kind=CallKind.SERVER, type="mcp", server_label="x"),
         ),
         (
             {"id": "call_1", "type": "azure_function"},
-            Call(id="call_1", name="", kind=CallKind.OTHER, type="azure_function"),
+            Call(id="call_1", name="", kind=CallKind.SERVER, type="azure_function"),
         ),
         ({"id": "call_1"}, Call(id="call_1", name="", kind=CallKind.OTHER, type="")),
         (
@@ -144,7 +145,7 @@ def test_a_function_call_without_a_type_is_one() -> None:
 )
 def test_a_call_that_is_not_ours_is_told_and_keeps_its_id(call: object, expected: Call) -> None:
     assert calls(call) == (expected,)
-    assert calls(call, action="submit_tool_approval") == (expected,)
+    assert calls(call, action="submit_tool_approval") == (replace(expected, kind=CallKind.APPROVAL),)
 
 
 NOW = 1_770_000_000
@@ -231,7 +232,8 @@ def test_what_names_no_run_is_refused(run: object, ids: dict[str, str], said: st
 def test_requests_are_those_of_the_api() -> None:
     assert DIALECT.poll(REF) == LOOK
     assert DIALECT.cancel(REF) == Request("POST", "/threads/thread_1/runs/run_1/cancel")
-    assert DIALECT.submit(REF, (("call_1", "22°"), ("call_2", ""))) == Request(
+    answers = ((Call(id="call_1", name="f"), "22°"), (Call(id="call_2", name="f"), ""))
+    assert DIALECT.submit(REF, answers) == Request(
         "POST",
         "/threads/thread_1/runs/run_1/submit_tool_outputs",
         body='{"tool_outputs":[{"tool_call_id":"call_1","output":"22°"},{"tool_call_id":"call_2","output":""}]}'.encode(),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncruns.lifecycle import (
+    MOVES,
     Answered,
     Asked,
     Call,
@@ -71,7 +72,9 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
             some = st.sampled_from(handed_out)
             choices.append(some.map(lambda one: Answered(run.now, ((one, "out"),))))
             choices.append(some.map(lambda one: Unanswered(run.now, (one,))))
-        commands = run.feed(data.draw(st.one_of(choices)))
+        event, before = data.draw(st.one_of(choices)), run.machine.state
+        commands = run.feed(event)
+        assert run.machine.state in MOVES[before].get(type(event), frozenset()) | {before}
         handed_out += [one for c in commands if isinstance(c, RunTools) for one in c.calls]
 
         # At most once, whatever the looks show.

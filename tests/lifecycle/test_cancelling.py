@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+import pytest
 from driver import Driver, call, end_of, pick
 
 from asyncruns.lifecycle import (
@@ -7,6 +10,7 @@ from asyncruns.lifecycle import (
     Cancel,
     CancelRefused,
     EndKind,
+    OutputsSubmitted,
     Phase,
     PollAt,
     Reason,
@@ -108,3 +112,116 @@ def test_calls_stopped_for_a_refused_cancel_are_the_callers_then() -> None:
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     end = end_of(run.sees(Phase.NEEDS_CALLER, A))
     assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, (A,))
+
+
+def test_a_cancel_that_was_taken_is_confirmed_within_a_minute_or_given_up() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    taken = run.now
+    assert run.machine.wake_at == taken + 60.0
+    run.now += 59.0
+    run.sees(Phase.CANCELLING)
+    end = end_of(run.passes(1.0))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)
+    assert run.machine.cancel_requested
+
+
+def test_looks_at_a_stuck_cancellation_do_not_move_its_bound() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    run.now += 30.0
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+    assert run.machine.wake_at == run.now + 30.0
+
+
+def test_a_run_that_is_over_by_the_servers_word_is_bounded_as_well() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+    run.sees(Phase.RUNNING)
+    assert end_of(run.passes(60.0)).reason is Reason.CANCEL_UNCONFIRMED
+
+
+def test_the_first_looks_after_a_cancel_are_quick_again() -> None:
+    run = Driver()
+    for _ in range(10):
+        run.sees(Phase.RUNNING)
+    run.cancels()
+    (look,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
+    assert look.not_before - run.now == pytest.approx(0.25)
+
+
+def test_a_cancel_does_not_wait_for_a_submit_for_ever() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.cancels()
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+    assert run.machine.wake_at == run.now + 2.0
+    assert pick(run.passes(2.0), Cancel) == [Cancel()]
+    # The submit is answered after all: it is recorded, and the cancel is not sent again.
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert len(run.of(Cancel)) == 1
+    assert any(isinstance(r.notice, OutputsSubmitted) for r in run.of(Report))
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.REJECTED, RefusalKind.NOT_FOUND])
+def test_a_submit_that_fails_after_the_cancel_went_out_is_no_second_cancel(kind: RefusalKind) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.cancels()
+    run.passes(2.0)
+    run.refused(kind, asked=Asked.SUBMIT)
+    assert len(run.of(Cancel)) == 1
+    assert run.machine.state is State.CANCELLING
+
+
+def test_a_cancel_takes_up_a_watch_that_gave_up_and_has_its_own_time() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.RUNNING)
+    assert end_of(run.passes(5.0)).reason is Reason.TIMEOUT
+    assert run.machine.wake_at == math.inf
+    assert run.cancels() == [Cancel()]
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    run.now += 59.0
+    run.sees(Phase.CANCELLING)
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_a_cancel_that_was_given_up_can_be_asked_anew() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    run.passes(60.0)
+    assert run.cancels() == [Cancel()]
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert run.machine.wake_at == run.now + 60.0
+
+
+def test_a_cancel_waits_for_a_submit_that_was_on_its_way_when_the_watch_gave_up() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    assert run.cancels() == []
+    assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_submit_that_is_answered_after_the_watch_gave_up_is_not_waited_for(answered: bool) -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    if answered:
+        assert run.sees(Phase.PENDING, asked=Asked.SUBMIT) == []
+    else:
+        assert run.refused(RefusalKind.LOST, asked=Asked.SUBMIT) == []
+    assert run.cancels() == [Cancel()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from diagram import README, drawn
 
 from asyncruns.lifecycle import OBSERVABLE, STEPS, TERMINAL, Phase
 
@@ -37,3 +38,8 @@ def test_the_observable_is_closed_under_steps() -> None:
     for phase, after in OBSERVABLE.items():
         for reached in after - {Phase.UNKNOWN}:
             assert STEPS[reached] <= after, (phase, reached)
+
+
+def test_the_diagrams_of_the_readme_are_those_of_the_tables() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert drawn(readme) == readme, "draw them anew: python tests/lifecycle/diagram.py"

@@ -51,8 +51,8 @@ async def test_an_approval_is_surfaced_never_run_and_answered_by_the_caller() ->
             outcome = await client.watch(waiting, tools=Toolset([search]))
             assert isinstance(outcome, NeedsCaller)
             assert [(call.id, call.type, call.kind, call.name, call.arguments) for call in outcome.calls] == [
-                ("call_1", "mcp", CallKind.OTHER, "search", '{"q":1}'),
-                ("call_2", "mcp", CallKind.OTHER, "delete_everything", "{}"),
+                ("call_1", "mcp", CallKind.APPROVAL, "search", '{"q":1}'),
+                ("call_2", "mcp", CallKind.APPROVAL, "delete_everything", "{}"),
             ]
             assert outcome.outputs == ()
             assert {seen.method for seen in server.seen} == {"GET"}

@@ -42,16 +42,30 @@ async def test_a_run_that_nobody_answers_can_be_cancelled() -> None:
     assert outcome.cancel_requested
 
 
-async def test_a_cancel_after_the_run_has_ended_does_nothing_and_after_giving_up_says_so() -> None:
+async def test_a_cancel_after_the_run_has_ended_does_nothing() -> None:
     stage = scene(ok("completed"))
     async with RunWatcher(stage, stage.ref) as watcher:
         await watcher.wait()
         await watcher.cancel_run()
-    stage = scene(ok("in_progress"))
+    assert stage.transport.count("cancel") == 0
+
+
+async def test_a_run_that_was_given_up_can_be_cancelled() -> None:
+    stage = scene(*[ok("in_progress")] * 6, ok("cancelled"), cancels=[ok("cancelling")])
     async with RunWatcher(stage, stage.ref, timeout=2.0) as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
-        with pytest.raises(InvalidRequestError, match="through the client"):
-            await watcher.cancel_run()
+        await watcher.cancel_run()
+        outcome = await watcher.wait()
+    assert isinstance(outcome, Cancelled)
+    assert outcome.cancel_requested
+
+
+async def test_a_watcher_that_was_left_says_where_else_to_cancel() -> None:
+    stage = scene(ok("in_progress"))
+    async with RunWatcher(stage, stage.ref) as watcher:
+        pass
+    with pytest.raises(InvalidRequestError, match="through the client"):
+        await watcher.cancel_run()
 
 
 async def test_no_tool_begins_after_a_cancel() -> None:

@@ -178,12 +178,12 @@ async def test_cancelling_is_not_an_end() -> None:
 
 
 async def test_calls_of_a_type_that_nobody_knows_are_surfaced() -> None:
-    body = ok("requires_action", CALL).body.replace(b'"function", "function"', b'"mcp", "function"')
+    body = ok("requires_action", CALL).body.replace(b'"function", "function"', b'"knowledge", "function"')
     stage = scene(Response(200, {}, body))
     tools, runs = counting()
     outcome = await watch(stage, tools=tools)
     assert isinstance(outcome, NeedsCaller)
-    assert [call.type for call in outcome.calls] == ["mcp"]
+    assert [call.type for call in outcome.calls] == ["knowledge"]
     assert runs == []
 
 

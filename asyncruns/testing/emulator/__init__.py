@@ -2,12 +2,24 @@
 
 It is an independent view of the wire: plain dicts, none of the client's structs, bodies and error texts as recorded
 from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in milliseconds. It does not
-stream.
+stream. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
 """
 
 from __future__ import annotations
 
+from asyncruns.testing.emulator.faults import Fault
+from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, default_scenario
-from asyncruns.testing.emulator.server import Emulator, SeenRequest
+from asyncruns.testing.emulator.seen import SeenRequest
+from asyncruns.testing.emulator.server import Emulator
 
-__all__ = ["Emulator", "FunctionCall", "RunRequest", "Scenario", "SeenRequest", "default_scenario"]
+__all__ = [
+    "Emulator",
+    "Fault",
+    "FunctionCall",
+    "InjectedFault",
+    "RunRequest",
+    "Scenario",
+    "SeenRequest",
+    "default_scenario",
+]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.scenario import Scenario
-from asyncruns.testing.emulator.timeline import TERMINAL, Course, Position, whole
+from asyncruns.testing.emulator.timeline import TERMINAL, Course, Position, reached, whole
 
 _NOTHING_USED: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 _STEP_STATUS: Final = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
@@ -55,6 +55,14 @@ class Run:
     message_id: str
     submissions: list[Submission] = field(default_factory=list)
     cancelled: float | None = None
+
+    def as_of(self, now: float) -> Run:
+        """Give the run as it was then, but for its settings; itself, if nothing was done to it since."""
+        submissions = [submission for submission in self.submissions if reached(now, submission.at)]
+        cancelled = self.cancelled if self.cancelled is not None and reached(now, self.cancelled) else None
+        if len(submissions) == len(self.submissions) and cancelled == self.cancelled:
+            return self
+        return replace(self, submissions=submissions, cancelled=cancelled)
 
     def position(self, now: float) -> Position:
         """Tell where the run stands."""

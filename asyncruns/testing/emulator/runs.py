@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asyncruns.testing.emulator import refusals
@@ -10,9 +10,9 @@ from asyncruns.testing.emulator.assistants import Assistants
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text, tools_of
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import Call, Run, Submission
-from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
+from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, ScenarioSource
 from asyncruns.testing.emulator.threads import Thread, Threads
-from asyncruns.testing.emulator.timeline import TERMINAL
+from asyncruns.testing.emulator.timeline import TERMINAL, reached
 
 
 class Runs:
@@ -64,12 +64,18 @@ class Runs:
             created=now,
             scenario=scenario,
             settings=settings,
-            rounds=tuple(tuple(Call(new("call"), call.name, call.text) for call in calls) for calls in scenario.rounds),
+            rounds=tuple(self._calls(calls, scenario.reuse_call_ids) for calls in scenario.rounds),
             step_ids=tuple(new("step") for _ in range(len(scenario.rounds) + 1)),
             message_id=new("msg"),
         )
         self.all[run.id] = thread.runs[run.id] = thread.active = run
         return run
+
+    def _calls(self, calls: Sequence[FunctionCall], reuse_ids: bool) -> tuple[Call, ...]:
+        return tuple(
+            Call(f"call_{place}" if reuse_ids else self._ids.new("call"), call.name, call.text)
+            for place, call in enumerate(calls)
+        )
 
     def _scenario_of(self, thread: Thread, assistant_id: str, settings: Body) -> Scenario:
         source = self.scripts.get(assistant_id, self._scenario)
@@ -91,11 +97,11 @@ class Runs:
         )
 
     def find(self, thread_id: str, run_id: str, now: float) -> Run:
-        """Give a run, its thread settled."""
+        """Give a run, its thread settled; for a time that is past, as it was then."""
         run = self._threads.find(thread_id, now).runs.get(run_id)
-        if run is None:
+        if run is None or not reached(now, run.created):
             raise refusals.not_found("run", run_id)
-        return run
+        return run.as_of(now)
 
     def retrieve(self, thread_id: str, run_id: str, now: float) -> Body:
         """Give a run's body."""
@@ -104,7 +110,7 @@ class Runs:
     def list(self, thread_id: str, query: Mapping[str, str], now: float) -> Body:
         """Give a page of a thread's runs."""
         runs = self._threads.find(thread_id, now).runs.values()
-        return page(query, [run.body(now) for run in runs], "run")
+        return page(query, [run.as_of(now).body(now) for run in runs if reached(now, run.created)], "run")
 
     def update(self, thread_id: str, run_id: str, body: Mapping[str, Any], now: float) -> Body:
         """Change the metadata of a run that is over."""

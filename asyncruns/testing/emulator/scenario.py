@@ -50,6 +50,7 @@ class Scenario:
         incomplete_reason: `incomplete_details.reason` of an incomplete run.
         cancelling: From the cancel to `cancelled`.
         lifetime: From creation to expiry.
+        reuse_call_ids: Whether the calls of every round are `call_0`, `call_1`, ..., as some servers number them.
     """
 
     queued: float = 0.1
@@ -62,6 +63,7 @@ class Scenario:
     incomplete_reason: str = "max_completion_tokens"
     cancelling: float = 0.2
     lifetime: float = 600.0
+    reuse_call_ids: bool = False
 
     def __post_init__(self) -> None:
         if self.end not in _ENDS:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -19,37 +19,18 @@ import msgspec
 from aiohttp import web
 
 from asyncruns.testing.emulator import refusals
+from asyncruns.testing.emulator.answers import Answer, spoiled
+from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
+from asyncruns.testing.emulator.injected import InjectedFault, strike
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
-from asyncruns.testing.emulator.store import Store
+from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
+from asyncruns.testing.emulator.store import Store, Target, target_of
 from asyncruns.testing.emulator.timeline import TERMINAL
 
-_SECRET_HEADERS: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-portkey-api-key"}
-)
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenRequest:
-    """A request that was answered.
-
-    Attributes:
-        path, query: As they were sent, not unquoted; the query without its `?`.
-        headers: Lower-case names; credentials are replaced by `***`.
-        at: When it arrived, by the loop's clock.
-        status: The answer's HTTP status.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    at: float
-    status: int
 
 
 class Emulator:
@@ -63,6 +44,14 @@ class Emulator:
         port: 0 takes a free one.
         api_key: If given, other keys get a 401; otherwise every request is accepted.
         poll_after_ms: If given, answers to a GET of an unfinished run carry `openai-poll-after-ms`.
+        clock_skew: Seconds by which the server's clock is ahead of ours, or behind, if negative.
+
+    Attributes:
+        requests: What arrived, in that order; it grows without bound, and may be cleared.
+        faults: What was injected, with counters, in that order; entries may be removed, and the list be cleared.
+
+    Raises:
+        ValueError: If `clock_skew` is not finite.
     """
 
     def __init__(
@@ -73,18 +62,23 @@ class Emulator:
         port: int = 0,
         api_key: str | None = None,
         poll_after_ms: float | None = None,
+        clock_skew: float = 0.0,
     ) -> None:
+        if not math.isfinite(clock_skew):
+            raise ValueError(f"clock_skew is {clock_skew!r}; give a finite number of seconds")
         self.requests: list[SeenRequest] = []
+        self.faults: list[InjectedFault] = []
         self._store = Store(default_scenario if scenario is None else scenario)
         self._host, self._port = host, port
         self._api_key = api_key
         self._poll_after_ms = poll_after_ms
         # Whole seconds: the wire's times then don't depend on the moment at which a test happened to start.
-        self._epoch = float(math.floor(time.time()))
+        self._epoch = float(math.floor(time.time() + clock_skew))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_start = 0.0
         self._runner: web.ServerRunner | None = None
         self._date = (0, "")
+        self._pausing: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         where = "stopped" if self._runner is None else self.base_url
@@ -123,8 +117,16 @@ class Emulator:
         self._runner = runner
 
     async def stop(self) -> None:
-        """Stop listening and close every connection; nothing happens if it is stopped already."""
+        """Stop listening and close every connection; nothing happens if it is stopped already.
+
+        Requests that a fault holds up get no answer, and no effect if they had none yet.
+        """
         runner, self._runner = self._runner, None
+        # aiohttp would wait for those whose client is there, and forget those whose client has left.
+        pausing = list(self._pausing)
+        for task in pausing:
+            task.cancel()
+        await asyncio.gather(*pausing, return_exceptions=True)
         if runner is not None:
             await runner.cleanup()
             await asyncio.sleep(0)  # closed transports give their sockets back in the loop's next round
@@ -153,35 +155,81 @@ class Emulator:
         self._store.assistants.ensure(assistant_id, self.now())
         self._store.runs.scripts[assistant_id] = scenario
 
+    def inject(self, *faults: Fault) -> None:
+        """Let things go wrong from now on; `faults` shows them, and is where to take them back.
+
+        If several are due for a request, the one that was injected first strikes; the others miss their turn.
+        """
+        self.faults.extend(InjectedFault(fault) for fault in faults)
+
     def submitted(self, run_id: str) -> list[dict[str, str]]:
         """Give the rounds of outputs that were accepted, each by call id."""
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        at = asyncio.get_running_loop().time()
         path, _, query = request.raw_path.partition("?")
-        raw = await request.read()
+        target = target_of(request.method, path)
+        asked = dict(parse_qsl(query, keep_blank_values=True))
+        at = asyncio.get_running_loop().time()
+        seen = SeenRequest(
+            method=request.method,
+            path=path,
+            query=query,
+            headers=without_secrets(request.headers),
+            body=await request.read(),
+            at=at,
+            operation=target.operation,
+            run_id=target.run_id or asked.get("run_id"),
+        )
+        self.requests.append(seen)
+        act = partial(self._act, seen, target, asked, request.headers.get("Authorization"))
+        injected = strike(self.faults, seen)
+        if injected is None:
+            return self._send(seen, act())
+        answer = await self._fail(injected, seen, act)
+        return _drop(request) if injected.fault.drop else self._send(seen, answer)
+
+    async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Callable[[float], Answer]) -> Answer:
+        fault = injected.fault
+        await self._pause(fault.delay_before)
+        answer = act(fault.stale) if fault.reaches_server else Answer(200, self._headers(self.now()), b"")
+        answer = spoiled(answer, fault, injected.earlier(seen))
+        await self._pause(fault.delay_after)
+        return answer
+
+    def _act(
+        self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None, stale: float = 0.0
+    ) -> Answer:
         now = self.now()
         headers = self._headers(now)
         try:
-            self._check_key(request.headers.get("Authorization"))
-            asked = dict(parse_qsl(query, keep_blank_values=True))
-            status, body = 200, self._store.perform(request.method, path, asked, read_body(raw), now)
+            self._check_key(key)
+            status, body = 200, self._store.perform(target, asked, read_body(seen.body), now - stale)
+            seen.acted = True
         except refusals.RefusedError as refusal:
             status, body = refusal.status, refusal.body
-        self._hint(headers, request.method, body)
-        self.requests.append(
-            SeenRequest(
-                method=request.method,
-                path=path,
-                query=query,
-                headers=_without_secrets(request.headers),
-                body=raw,
-                at=at,
-                status=status,
-            )
-        )
-        return web.Response(status=status, headers=headers, body=msgspec.json.encode(body))
+        self._hint(headers, seen.method, body)
+        return Answer(status, headers, msgspec.json.encode(body))
+
+    def _send(self, seen: SeenRequest, answer: Answer) -> web.Response:
+        for injected in self.faults:
+            injected.remember(seen, answer)
+        seen.status = answer.status
+        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        if "Content-Length" in response.headers:
+            response.force_close()  # it may promise more than there is
+        return response
+
+    async def _pause(self, seconds: float) -> None:
+        if not seconds:
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._pausing.add(task)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._pausing.discard(task)
 
     def _check_key(self, authorization: str | None) -> None:
         if self._api_key is None:
@@ -227,6 +275,7 @@ class _Runs(Mapping[str, Body]):
         return len(self._emulator._store.runs.all)
 
 
-def _without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    lowered = ((name.lower(), value) for name, value in headers.items())
-    return {name: "***" if name in _SECRET_HEADERS else value for name, value in lowered}
+def _drop(request: web.BaseRequest) -> web.Response:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()  # written to a closed transport, which aiohttp takes for a client that has left

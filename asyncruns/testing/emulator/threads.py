@@ -21,7 +21,7 @@ from asyncruns.testing.emulator.fields import (
 )
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import Run
-from asyncruns.testing.emulator.timeline import TERMINAL, whole
+from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
 
 _ROLES: Final = ("user", "assistant")
 _ANSWERED: Final = ("completed", "incomplete")
@@ -29,12 +29,17 @@ _ANSWERED: Final = ("completed", "incomplete")
 
 @dataclass(slots=True, eq=False)
 class Thread:
-    """A thread: its body, its messages and runs by id (oldest first), and the run that locks it."""
+    """A thread: its body, its messages and runs by id (oldest first), and the run that locks it.
+
+    `created` and `added` (by message id) say since when things are there, to the fraction of a second.
+    """
 
     body: Body
+    created: float
     messages: dict[str, Body] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     active: Run | None = None
+    added: dict[str, float] = field(default_factory=dict)
 
     @property
     def last_user_text(self) -> str:
@@ -43,6 +48,15 @@ class Thread:
             if message["role"] == "user":
                 return _text_of(message)
         return ""
+
+    def add(self, message: Body, at: float) -> None:
+        """Add a message."""
+        self.messages[message["id"]] = message
+        self.added[message["id"]] = at
+
+    def messages_at(self, now: float) -> dict[str, Body]:
+        """Give the messages that were there by then."""
+        return {id: message for id, message in self.messages.items() if reached(now, self.added[id])}
 
     def settle(self, now: float) -> None:
         """Notice the end of the active run: unlock the thread, add the answer."""
@@ -55,9 +69,8 @@ class Thread:
         self.active = None
         if position.status in _ANSWERED:
             text = _answer(run, self.last_user_text)
-            self.messages[run.message_id] = _message(
-                run.message_id, run.thread_id, "assistant", text, position.ended or now, run=run
-            )
+            ended = position.ended or now
+            self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 
 class Threads:
@@ -68,9 +81,9 @@ class Threads:
         self._all: dict[str, Thread] = {}
 
     def find(self, thread_id: str, now: float) -> Thread:
-        """Give a thread, settled."""
+        """Give a thread, settled; one that was made later than `now` is not there yet."""
         thread = self._all.get(thread_id)
-        if thread is None:
+        if thread is None or not reached(now, thread.created):
             raise refusals.not_found("thread", thread_id)
         thread.settle(now)
         return thread
@@ -85,7 +98,8 @@ class Threads:
                 "created_at": whole(now),
                 "metadata": metadata_of(body),
                 "tool_resources": given(body, "tool_resources", {}),
-            }
+            },
+            created=now,
         )
         self.add_messages(thread, given_list(body, "messages"), now)
         self._all[thread_id] = thread  # only now: a refused message creates nothing
@@ -122,7 +136,8 @@ class Threads:
     def add_messages(self, thread: Thread, bodies: Sequence[Any], now: float) -> list[Body]:
         """Add messages, all or none, whatever the lock says."""
         made = [self._user_message(thread, body, now) for body in bodies]
-        thread.messages.update({message["id"]: message for message in made})
+        for message in made:
+            thread.add(message, now)
         return made
 
     def _user_message(self, thread: Thread, body: Any, now: float) -> Body:
@@ -139,14 +154,14 @@ class Threads:
 
     def retrieve_message(self, thread_id: str, message_id: str, now: float) -> Body:
         """Give a message."""
-        messages = self.find(thread_id, now).messages
+        messages = self.find(thread_id, now).messages_at(now)
         if message_id not in messages:
             raise refusals.not_found("message", message_id)
         return messages[message_id]
 
     def list_messages(self, thread_id: str, query: Mapping[str, str], now: float) -> Body:
         """Give a page of the messages, of one run where `run_id` says so."""
-        messages = list(self.find(thread_id, now).messages.values())
+        messages = list(self.find(thread_id, now).messages_at(now).values())
         if (run_id := query.get("run_id")) is not None:
             messages = [message for message in messages if message["run_id"] == run_id]
         return page(query, messages, "message")

@@ -1,0 +1,48 @@
+"""The table of ours: what the watch may be doing after each event.
+
+The machine does not run on this table, since what we do follows from the rounds of calls (see `machine.py`). The table
+says what may come of that; tests hold the machine to it, both ways, and the diagram in the README is drawn from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from asyncruns.lifecycle.events import Answered, CancelAsked, Event, Observed, Provided, Refused, Tick, Unanswered
+from asyncruns.lifecycle.phases import State
+
+# To stay is always allowed, so it is not listed.
+MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
+    State.POLLING: {
+        Observed: frozenset({State.DISPATCHING, State.SUBMITTING, State.DONE}),
+        Refused: frozenset({State.DONE}),
+        CancelAsked: frozenset({State.CANCELLING}),
+        Tick: frozenset({State.DONE}),
+    },
+    State.DISPATCHING: {
+        Observed: frozenset({State.DONE}),
+        Refused: frozenset({State.DONE}),
+        Answered: frozenset({State.SUBMITTING}),
+        Provided: frozenset({State.SUBMITTING}),
+        Unanswered: frozenset({State.DONE}),
+        CancelAsked: frozenset({State.CANCELLING}),
+        Tick: frozenset({State.SUBMITTING, State.DONE}),
+    },
+    State.SUBMITTING: {
+        Observed: frozenset({State.POLLING, State.DISPATCHING, State.CANCELLING, State.DONE}),
+        Refused: frozenset({State.POLLING, State.CANCELLING, State.DONE}),
+        CancelAsked: frozenset({State.CANCELLING}),
+        Tick: frozenset({State.CANCELLING, State.DONE}),
+    },
+    State.CANCELLING: {
+        Observed: frozenset({State.DONE}),
+        Refused: frozenset({State.POLLING, State.DISPATCHING, State.SUBMITTING, State.DONE}),
+        Tick: frozenset({State.DONE}),
+    },
+    # A watch that ended before its run can be taken up again.
+    State.DONE: {
+        Provided: frozenset({State.SUBMITTING}),
+        CancelAsked: frozenset({State.CANCELLING, State.SUBMITTING}),
+    },
+}

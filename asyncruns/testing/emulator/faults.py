@@ -1,0 +1,183 @@
+"""What goes wrong, as values that a test writes down.
+
+`injected.py` counts which requests they strike, `answers.py` makes the bad answers, `server.py` waits, acts and drops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Final, Literal, get_args
+
+Operation = Literal[
+    "any",
+    "create_assistant",
+    "assistants",
+    "assistant",
+    "update_assistant",
+    "delete_assistant",
+    "create_thread",
+    "create_thread_and_run",
+    "thread",
+    "update_thread",
+    "delete_thread",
+    "create_message",
+    "messages",
+    "message",
+    "update_message",
+    "delete_message",
+    "create_run",
+    "runs",
+    "poll",
+    "update_run",
+    "cancel",
+    "submit",
+    "steps",
+    "step",
+]
+Damage = Literal["html", "empty", "half", "cut", "repeat"]
+
+_OPERATIONS: Final = get_args(Operation)
+_DAMAGES: Final = get_args(Damage)
+_ON_A_RUN: Final = frozenset({"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages"})
+_DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step"})
+# These leave nothing of what the server says.
+_REPLACING: Final = frozenset({"html", "empty", "repeat"})
+_LOWEST_STATUS: Final = 200
+_HIGHEST_STATUS: Final = 599
+_LOWEST_ERROR: Final = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something that goes wrong with some requests; `Emulator.inject` takes it.
+
+    ::
+
+        Fault(status=500, times=10)                                     # the next ten requests
+        Fault(on="poll", status=429, headers={"Retry-After": "2"}, every=5, times=None)
+        Fault(on="submit", drop=True, acts=True, every=3, times=None)   # every third: accepted, its answer lost
+        Fault(on="poll", damage="html")                                 # 200, with a proxy's page
+        Fault(on="poll", stale=3, times=4)                              # the run as it was 3 s ago
+
+    Faults combine where that has a sense: a stale answer may also be late, an error status may also be cut off.
+
+    Attributes:
+        on: The operation: "any"; reads are named for what they give ("poll" is one run, "runs" a list), writes for what
+            they do ("create_run", "submit").
+        run_id: Only requests about this run: those with it in their path, and "messages" asked for by it.
+        skip: So many matching requests pass first.
+        every: Of the others, each `every`-th is struck: 3 strikes the third, the sixth, ...
+        times: How often it strikes at most; None is for ever.
+        status: The answer's status, 200 to 599. From 400 on, the body is an error in the server's shape, or a proxy's
+            page for 502 and 504.
+        message, code: Of that error; known statuses, and the code "insufficient_quota", have texts of their own.
+        headers: Added to the answer's, or in place of those of the same name (`Date`, say).
+        body: In place of the answer's: bytes and text as they are, a mapping as JSON.
+        rewrite: Is given the decoded body of a good answer; what it returns is sent, or, if that is None, the body
+            that it changed in place. If it raises, aiohttp logs that and answers 500.
+        damage: "html": a proxy's page. "empty": no bytes. "half": the first half, with the right Content-Length.
+            "cut": likewise, with the whole's Content-Length, and then the connection ends. "repeat": the last answer
+            to the very same request since the fault was injected, headers and all; it doesn't strike while there is
+            none.
+        drop: Whether the connection is closed without an answer. HTTP clients may repeat a GET by themselves then, as
+            aiohttp does once, so one drop of a poll can stay unnoticed.
+        acts: Whether the server does what it was asked though the answer is lost (`drop`) or another (`status` from
+            400 on, `body`, `damage` but for "half" and "cut"). With other faults it always acts.
+        stale: Answer as of so many seconds ago, as a replica that lags: threads, messages, runs and steps made since
+            then are not there yet. Deletions and changes of metadata show at once.
+        delay_before: Seconds until the server acts; it does so even if the client has gone meanwhile.
+        delay_after: Seconds from there until it answers. `math.inf` never does.
+
+    Raises:
+        ValueError: If a field is out of range, if fields contradict each other, or if nothing goes wrong.
+    """
+
+    on: Operation = "any"
+    run_id: str | None = None
+    skip: int = 0
+    every: int = 1
+    times: int | None = 1
+    status: int | None = None
+    message: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | str | Mapping[str, Any] | None = None
+    rewrite: Callable[[dict[str, Any]], Any] | None = None
+    damage: Damage | None = None
+    drop: bool = False
+    acts: bool = False
+    stale: float = 0.0
+    delay_before: float = 0.0
+    delay_after: float = 0.0
+
+    def __post_init__(self) -> None:
+        for complaint in (*self._wrong_names(), *self._wrong_numbers(), *self._contradictions()):
+            raise ValueError(complaint)
+
+    def __repr__(self) -> str:
+        shown = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != ({} if one.default is MISSING else one.default):
+                shown.append(f"{one.name}={value!r}")
+        return f"Fault({', '.join(shown)})"
+
+    @property
+    def is_error(self) -> bool:
+        """Whether its status is an error."""
+        return self.status is not None and self.status >= _LOWEST_ERROR
+
+    @property
+    def replaces(self) -> bool:
+        """Whether nothing is left of what the server says."""
+        return self.is_error or self.body is not None or self.damage in _REPLACING
+
+    @property
+    def reaches_server(self) -> bool:
+        """Whether the server does what it was asked."""
+        return self.acts or not (self.drop or self.replaces)
+
+    def _wrong_names(self) -> Iterator[str]:
+        if self.on not in _OPERATIONS:
+            yield f"on is {self.on!r}; give one of {', '.join(_OPERATIONS)}"
+        if self.damage is not None and self.damage not in _DAMAGES:
+            yield f"damage is {self.damage!r}; give one of {', '.join(_DAMAGES)}"
+        if self.run_id is not None and self.on not in _ON_A_RUN:
+            yield f"{self.on} is not about a run that exists; leave run_id out"
+
+    def _wrong_numbers(self) -> Iterator[str]:
+        for name, least in (("skip", 0), ("every", 1), ("times", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                yield f"{name} is {value!r}; give {least} or more"
+        for name in ("stale", "delay_before", "delay_after"):
+            if not getattr(self, name) >= 0:
+                yield f"{name} is {getattr(self, name)!r}; give seconds, 0 or more"
+        if self.status is not None and not _LOWEST_STATUS <= self.status <= _HIGHEST_STATUS:
+            yield f"status is {self.status!r}; give one from {_LOWEST_STATUS} to {_HIGHEST_STATUS}"
+
+    def _contradictions(self) -> Iterator[str]:
+        worded = self.message is not None or self.code is not None
+        changed = bool(self.stale) or self.rewrite is not None
+        sent = self.status is not None or self.headers or self.body is not None or self.damage is not None
+        late = self.delay_before or self.delay_after
+        rules = (
+            (worded and not self.is_error, "message and code are of an error; give its status, 400 or more"),
+            (worded and self.body is not None, "body is the whole answer; leave message and code out"),
+            (
+                self.damage in _REPLACING and (worded or self.body is not None),
+                f"damage={self.damage!r} leaves nothing of a body; leave body, message and code out",
+            ),
+            (self.drop and sent, "drop sends no answer; leave status, headers, body and damage out"),
+            (
+                changed and (self.drop or self.replaces),
+                "stale and rewrite change the server's own answer; leave out what drops or replaces it",
+            ),
+            (bool(self.stale) and self.on not in _DATED, f"stale needs on, one of {', '.join(sorted(_DATED))}"),
+            (
+                not (sent or changed or self.drop or late),
+                "nothing goes wrong; give status, drop, damage, body, rewrite, headers, stale or a delay",
+            ),
+        )
+        yield from (advice for broken, advice in rules if broken)

@@ -1,0 +1,52 @@
+"""What an emulator remembers of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from asyncruns.testing.emulator.faults import Fault
+
+_SECRET_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-portkey-api-key"}
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class SeenRequest:
+    """A request that arrived, and what became of it.
+
+    Attributes:
+        path, query: As they were sent, not unquoted; the query without its `?`.
+        headers: Lower-case names; credentials are replaced by `***`.
+        at: When it arrived, by the loop's clock.
+        operation: What it asks for, as in `Fault.on`; "" if the server has no such thing.
+        run_id: The run that it is about: in its path, or asked for in a list of messages.
+        status: The HTTP status of the answer, once that was sent; 0 before, and for an answer that was dropped.
+        acted: Whether the server did what it was asked, however it was answered; False for what it refused.
+        fault: What struck it, if anything did.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+    operation: str = ""
+    run_id: str | None = None
+    status: int = 0
+    acted: bool = False
+    fault: Fault | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, bytes]:
+        """What two requests have in common that ask for the very same."""
+        return self.method, self.path, self.query, self.body
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """Give headers with lower-case names, and `***` for credentials."""
+    lowered = ((name.lower(), value) for name, value in headers.items())
+    return {name: "***" if name in _SECRET_HEADERS else value for name, value in lowered}

@@ -1,0 +1,50 @@
+"""Draws the two tables of the lifecycle into the README: `python tests/lifecycle/diagram.py`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from asyncruns.lifecycle import MOVES, STEPS, Phase, State
+
+README = Path(__file__).parents[2] / "README.md"
+THEIRS, OURS = "theirs", "ours"
+
+
+def theirs() -> str:
+    """Draw what the server does."""
+    lines = [f"    [*] --> {Phase.PENDING.value}"]
+    for phase in (phase for phase in Phase if phase in STEPS):
+        lines += [f"    {phase.value} --> {step.value}" for step in Phase if step in STEPS[phase]]
+        if phase.is_terminal:
+            lines.append(f"    {phase.value} --> [*]")
+    return _mermaid(lines)
+
+
+def ours() -> str:
+    """Draw what the watch does, and at which events."""
+    lines = [f"    [*] --> {State.POLLING.value}: Begun"]
+    for before, moves in MOVES.items():
+        for after in State:
+            events = [event.__name__ for event, states in moves.items() if after in states]
+            if events:
+                lines.append(f"    {before.value} --> {after.value}: {', '.join(events)}")
+    return _mermaid(lines)
+
+
+def drawn(readme: str) -> str:
+    """Give the README with both diagrams as they are now."""
+    for name, diagram in ((THEIRS, theirs()), (OURS, ours())):
+        begin, end = f"<!-- {name}: tests/lifecycle/diagram.py -->\n", f"<!-- end of {name} -->\n"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        readme, found = re.subn(pattern, lambda _: begin + diagram + end, readme, flags=re.DOTALL)  # noqa: B023
+        assert found == 1, f"the README has no place for {name}"
+    return readme
+
+
+def _mermaid(lines: list[str]) -> str:
+    return "```mermaid\nstateDiagram-v2\n" + "\n".join(lines) + "\n```\n"
+
+
+if __name__ == "__main__":
+    README.write_text(drawn(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,213 @@
+"""Every situation that a watch can be in, and every event that can come: the pairs of the two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from driver import Driver, call, snapshot
+
+from asyncruns.lifecycle import (
+    Answered,
+    Asked,
+    Begun,
+    Call,
+    CallKind,
+    CancelAsked,
+    Event,
+    Observed,
+    Phase,
+    Provided,
+    Refusal,
+    RefusalKind,
+    Refused,
+    Tick,
+    Unanswered,
+)
+
+A, B = call("call_a"), call("call_b")
+NEW = call("call_c")
+OWN = call("call_d", kind=CallKind.SERVER)
+
+
+def _begun() -> Driver:
+    return Driver()
+
+
+def _running() -> Driver:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    return run
+
+
+def _asked() -> Driver:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    return run
+
+
+def _half_answered() -> Driver:
+    run = _asked()
+    run.answers(call_a="1")
+    return run
+
+
+def _in_flight() -> Driver:
+    run = _half_answered()
+    run.answers(call_b="2")
+    return run
+
+
+def _throttled() -> Driver:
+    run = _in_flight()
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT)
+    return run
+
+
+def _unsure() -> Driver:
+    run = _in_flight()
+    run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    return run
+
+
+def _sent() -> Driver:
+    run = _in_flight()
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    return run
+
+
+def _sent_long_ago() -> Driver:
+    run = _sent()
+    run.now += 60.0
+    return run
+
+
+def _ignored() -> Driver:
+    run = _sent_long_ago()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.sees(Phase.NEEDS_CALLER, A, B, asked=Asked.SUBMIT)
+    run.now += 60.0
+    return run
+
+
+def _unreachable() -> Driver:
+    run = _running()
+    run.refused(RefusalKind.LOST)
+    return run
+
+
+def _expiring() -> Driver:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B, expires_at=1000.0, server_time=980.0)
+    return run
+
+
+def _cancel_of_a_running() -> Driver:
+    run = _running()
+    run.cancels()
+    return run
+
+
+def _cancel_held() -> Driver:
+    run = _in_flight()
+    run.cancels()
+    return run
+
+
+def _cancel_sent() -> Driver:
+    run = _half_answered()
+    run.cancels()
+    return run
+
+
+def _cancel_overtook() -> Driver:
+    run = _cancel_held()
+    run.passes(2.0)
+    return run
+
+
+def _cancel_taken() -> Driver:
+    run = _cancel_sent()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    return run
+
+
+def _needs_caller() -> Driver:
+    run = _half_answered()
+    run.unanswered("call_b")
+    return run
+
+
+def _gave_up() -> Driver:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.passes(5.0)
+    return run
+
+
+def _gave_up_in_flight() -> Driver:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    return run
+
+
+def _ended() -> Driver:
+    run = _running()
+    run.sees(Phase.SUCCEEDED)
+    return run
+
+
+SITUATIONS: Mapping[str, Callable[[], Driver]] = {
+    "begun, nothing seen": _begun,
+    "the run goes on": _running,
+    "the server is not well": _unreachable,
+    "calls are out": _asked,
+    "calls are out, the run expires in 20 s": _expiring,
+    "one call of two is answered": _half_answered,
+    "outputs are on their way": _in_flight,
+    "outputs wait to be sent again": _throttled,
+    "outputs were sent, no answer came": _unsure,
+    "outputs were accepted": _sent,
+    "outputs were accepted a minute ago": _sent_long_ago,
+    "outputs were sent again a minute ago": _ignored,
+    "a cancel waits for a submit": _cancel_held,
+    "a cancel was sent": _cancel_of_a_running,
+    "a cancel was sent, calls were stopped": _cancel_sent,
+    "a cancel was sent, a submit is on its way": _cancel_overtook,
+    "a cancel was taken": _cancel_taken,
+    "ended, the caller is needed": _needs_caller,
+    "ended, given up": _gave_up,
+    "ended, given up with outputs on their way": _gave_up_in_flight,
+    "ended, completed": _ended,
+}
+
+
+def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
+    """Every event, each in all kinds that make a difference, a second after what was before."""
+    yield "Begun", Begun(now)
+    for asked in Asked:
+        for phase in Phase:
+            for what, calls in _calls(phase):
+                yield f"Observed {asked.value}: {phase.value}{what}", Observed(now, snapshot(phase, *calls), asked)
+        for kind in RefusalKind:
+            refusal = Refusal(kind=kind, cause=RuntimeError(kind.value))
+            yield f"Refused {asked.value}: {kind.value}", Refused(now, refusal, asked)
+    yield "Answered: both", Answered(now, ((A, "1"), (B, "2")))
+    yield "Answered: one", Answered(now, ((B, "2"),))
+    yield "Answered: a call of nobody", Answered(now, ((NEW, "1"),))
+    yield "Provided: both", Provided(now, (("call_a", "1"), ("call_b", "2")))
+    yield "Provided: a call of nobody", Provided(now, (("call_x", "1"),))
+    yield "Unanswered: one", Unanswered(now, (B,))
+    yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))
+    yield "CancelAsked", CancelAsked(now)
+    yield "Tick: early", Tick(now)
+    if wake_at < float("inf"):
+        yield "Tick: in time", Tick(max(now, wake_at))
+        yield "Tick: after a sleep of hours", Tick(wake_at + 10_000.0)
+
+
+def _calls(phase: Phase) -> list[tuple[str, tuple[Call, ...]]]:
+    if phase is not Phase.NEEDS_CALLER:
+        return [("", ())]
+    return [(", the same calls", (A, B)), (", new calls", (NEW,)), (", no calls", ()), (", the server's calls", (OWN,))]

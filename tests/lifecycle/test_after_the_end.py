@@ -1,0 +1,107 @@
+"""What a machine that is done makes of what still comes."""
+
+from __future__ import annotations
+
+import pytest
+from driver import Driver, call, end_of, pick, snapshot
+
+from asyncruns.lifecycle import (
+    Asked,
+    EndKind,
+    EndRevoked,
+    Finish,
+    Phase,
+    PollAt,
+    Reason,
+    RefusalKind,
+    Report,
+    State,
+)
+
+A = call("call_a")
+
+
+def revoked(run: Driver) -> list[EndRevoked]:
+    return [report.notice for report in run.of(Report) if isinstance(report.notice, EndRevoked)]
+
+
+@pytest.mark.parametrize("end", [phase for phase in Phase if phase.is_terminal])
+@pytest.mark.parametrize("later", list(Phase))
+def test_a_server_that_takes_an_end_back_is_reported_once_and_changes_nothing(end: Phase, later: Phase) -> None:
+    run = Driver()
+    run.sees(end)
+    before = run.machine.end
+    run.now += 1.0
+    run.sees(later)
+    run.now += 1.0
+    run.sees(later)
+    told = [] if later is end else [EndRevoked(status=later.value, previous=end.value)]
+    assert revoked(run) == told
+    assert run.machine.end is before
+    assert run.machine.snapshot == snapshot(end)
+
+
+def test_a_look_that_was_asked_before_the_end_was_seen_may_be_older() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    asked_at = run.now
+    run.now += 1.0
+    run.sees(Phase.SUCCEEDED)
+    run.now += 1.0
+    run.sees(Phase.RUNNING, asked_at=asked_at)
+    assert revoked(run) == []
+    run.sees(Phase.RUNNING, asked_at=run.now)
+    assert len(revoked(run)) == 1
+
+
+def test_an_end_that_is_not_the_runs_is_not_the_servers_to_take_back() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.now += 1.0
+    assert run.sees(Phase.SUCCEEDED) == []
+    assert revoked(run) == []
+
+
+def test_an_object_that_had_ended_can_be_taken_back_as_well() -> None:
+    run = Driver(snapshot(Phase.CANCELLED))
+    run.now += 1.0
+    run.sees(Phase.RUNNING)
+    assert revoked(run) == [EndRevoked(status="running", previous="cancelled")]
+
+
+def test_outputs_do_not_take_up_a_watch_that_gave_up() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    end_of(run.passes(5.0))
+    assert run.provides(call_a="1") == []
+    assert run.machine.state is State.DONE
+
+
+def test_a_watch_that_gave_up_and_is_then_cancelled_tells_a_refusal_and_goes_on() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.machine.state is State.POLLING
+    assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
+
+
+def test_an_unknown_status_may_stay_as_long_as_the_caller_says() -> None:
+    run = Driver(max_unknown=10.0, timeout=None)
+    run.sees(Phase.UNKNOWN, status="paused")
+    run.now += 9.9
+    assert not pick(run.sees(Phase.UNKNOWN, status="paused"), Finish)
+    run.now += 0.1
+    assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
+    run = Driver(max_unknown=None, timeout=None)
+    run.sees(Phase.UNKNOWN, status="paused")
+    run.now += 100_000.0
+    assert not pick(run.sees(Phase.UNKNOWN, status="paused"), Finish)
+
+
+def test_a_long_hint_does_not_put_off_the_end_of_an_unknown_status() -> None:
+    run = Driver(max_unknown=10.0, timeout=None)
+    look = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
+    assert look.not_before == run.now + 10.0

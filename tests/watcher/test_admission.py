@@ -1,0 +1,82 @@
+"""A thousand watches started together begin a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+from scripted import ok, scene
+
+from asyncruns import Completed, RunWatcher
+from asyncruns.admission import AT_ONCE, admitted
+
+
+async def test_each_pass_of_the_loop_admits_a_few_in_their_order() -> None:
+    order: list[int] = []
+
+    async def enter(number: int) -> None:
+        await admitted()
+        order.append(number)
+
+    tasks = [asyncio.create_task(enter(number)) for number in range(10 * AT_ONCE)]
+    grown: list[int] = []
+    while len(order) < len(tasks):
+        before = len(order)
+        await asyncio.sleep(0)
+        grown.append(len(order) - before)
+    assert max(grown) == AT_ONCE
+    assert order == sorted(order)
+    await asyncio.gather(*tasks)
+
+
+async def test_who_is_cancelled_while_waiting_does_not_hold_up_the_others() -> None:
+    tasks = [asyncio.create_task(admitted()) for _ in range(50)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.gather(*tasks[1::2])
+    await admitted()
+
+
+def test_each_loop_has_its_own() -> None:
+    for _ in range(3):
+        with asyncio.Runner() as runner:
+            runner.run(admitted())
+
+
+async def test_a_thousand_watches_neither_look_together_nor_drift_back_together() -> None:
+    stage = scene(*[ok("in_progress")] * 9_000, ok("completed"))
+    looks_in_a_pass: list[int] = []
+
+    async def watch() -> None:
+        async with RunWatcher(stage, stage.ref, timeout=None) as watcher:
+            assert isinstance(await watcher.wait(), Completed)
+
+    tasks = [asyncio.create_task(watch()) for _ in range(1000)]
+    while stage.transport.count("look") < 1000:
+        before = len(stage.transport.requests)
+        await asyncio.sleep(0)
+        looks_in_a_pass.append(len(stage.transport.requests) - before)
+    assert max(looks_in_a_pass) <= 4 * AT_ONCE
+    await asyncio.gather(*tasks)
+    # Virtual time stands still while the first looks go out, so what spreads the later ones is the jitter alone.
+    third = [at for at in stage.transport.times("look") if at > stage.transport.times("look")[0] + 0.5]
+    moments = [round(at, 2) for at in third]
+    assert max(moments.count(moment) for moment in set(moments)) < 500
+
+
+async def test_a_watch_that_is_cancelled_before_its_turn_leaves_nothing_behind() -> None:
+    stage = scene(ok("in_progress"))
+
+    async def watch() -> None:
+        async with RunWatcher(stage, stage.ref):
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stage.transport.requests == []
+    assert len(asyncio.all_tasks()) == 1

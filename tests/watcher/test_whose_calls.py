@@ -1,0 +1,173 @@
+"""Calls that wait for an approval, and calls that are the server's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import anyio
+import pytest
+from scripted import Scene, ok, run_body, scene
+
+from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, RunWatcher, Toolset
+from asyncruns.http import Response
+from asyncruns.lifecycle import Call, CallKind
+
+
+def asking(*calls: dict[str, Any], kind: str = "submit_tool_approval") -> Response:
+    body = run_body("requires_action")
+    body["required_action"] = {"type": kind, kind: {"tool_calls": list(calls)}}
+    return Response(200, {}, json.dumps(body).encode())
+
+
+def mcp(call_id: str = "call_1", name: str = "search") -> dict[str, Any]:
+    return {"id": call_id, "type": "mcp", "name": name, "server_label": "docs", "arguments": '{"q":1}'}
+
+
+def function(call_id: str, name: str = "f") -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": "{}"}}
+
+
+def approving(*calls: dict[str, Any]) -> Scene:
+    return scene(asking(*calls), submits=[ok("queued")], takes=0.01)
+
+
+async def first_submit(stage: Scene, watcher: RunWatcher[Any]) -> Any:
+    async with watcher:
+        for _ in range(100):
+            if stage.transport.count("submit"):
+                break
+            await anyio.sleep(0.1)
+    return stage.transport.bodies("submit")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        (True, {"approve": True}),
+        (False, {"approve": False}),
+        ({"call_1": True}, {"approve": True}),
+        ({"call_1": {"approve": True, "headers": {"x": "1"}}}, {"approve": True, "headers": {"x": "1"}}),
+        ([{"tool_call_id": "call_1", "approve": False}], {"approve": False}),
+    ],
+)
+async def test_approvals_are_sent_as_the_server_wants_them(given: Any, sent: dict[str, Any]) -> None:
+    stage = approving(mcp())
+    body = await first_submit(stage, RunWatcher(stage, stage.ref, on_approval=lambda calls: given))
+    assert body == {"tool_approvals": [{**sent, "tool_call_id": "call_1"}]}
+
+
+async def test_the_handler_sees_what_would_be_done_and_where() -> None:
+    stage = approving(mcp())
+    seen: list[Call] = []
+
+    async def approve(calls: list[Call]) -> bool:
+        seen.extend(calls)
+        return True
+
+    await first_submit(stage, RunWatcher(stage, stage.ref, on_approval=approve))
+    assert seen == [
+        Call(id="call_1", name="search", arguments='{"q":1}', kind=CallKind.APPROVAL, type="mcp", server_label="docs")
+    ]
+
+
+async def test_one_approval_may_be_given_and_another_refused() -> None:
+    stage = approving(mcp("call_1"), mcp("call_2", "delete"))
+    watcher = RunWatcher(stage, stage.ref, on_approval=lambda calls: {c.id: c.name == "search" for c in calls})
+    body = await first_submit(stage, watcher)
+    assert [(one["tool_call_id"], one["approve"]) for one in body["tool_approvals"]] == [
+        ("call_1", True),
+        ("call_2", False),
+    ]
+
+
+async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_a_toolset() -> None:
+    stage = approving(mcp())
+    body = await first_submit(stage, RunWatcher(stage, stage.ref, on_requires_action=lambda calls: {"call_1": True}))
+    assert body == {"tool_approvals": [{"approve": True, "tool_call_id": "call_1"}]}
+
+    def search() -> str:
+        raise AssertionError("a tool of ours has the name of one of theirs")
+
+    stage = approving(mcp())
+    async with RunWatcher(stage, stage.ref, tools=Toolset([search])) as watcher:
+        outcome = await watcher.wait()
+        assert isinstance(outcome, NeedsCaller)
+        assert outcome.reason is Reason.UNANSWERED
+        with pytest.raises(InvalidRequestError, match="waits for an approval"):
+            await watcher.submit({"call_1": "yes"})
+        await watcher.submit({"call_1": False})
+        await anyio.sleep(0.1)
+    assert stage.transport.bodies("submit") == [{"tool_approvals": [{"approve": False, "tool_call_id": "call_1"}]}]
+
+
+@pytest.mark.parametrize("given", ["yes", 1, {"call_1": "yes"}, {"call_9": True}, [{"approve": True}], {"call_1": {}}])
+async def test_what_is_no_approval_is_never_taken_for_one(given: Any) -> None:
+    stage = approving(mcp())
+    async with RunWatcher(stage, stage.ref, on_approval=lambda calls: given) as watcher:
+        outcome = await watcher.wait()
+    assert isinstance(outcome, NeedsCaller)
+    assert outcome.reason is Reason.HANDLER_FAILED
+    assert isinstance(outcome.cause, InvalidRequestError)
+    assert stage.transport.count("submit") == 0
+
+
+@pytest.mark.parametrize("given", [None, {}])
+async def test_a_handler_may_leave_them_to_the_caller(given: Any) -> None:
+    stage = approving(mcp())
+    async with RunWatcher(stage, stage.ref, on_approval=lambda calls: given) as watcher:
+        outcome = await watcher.wait()
+    assert isinstance(outcome, NeedsCaller)
+    assert outcome.reason is Reason.UNANSWERED
+
+
+async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_round() -> None:
+    body = run_body("requires_action")
+    body["required_action"] = {
+        "submit_tool_approval": {"tool_calls": [mcp("call_1")]},
+        "submit_tool_outputs": {"tool_calls": [function("call_2")]},
+    }
+    stage = scene(Response(200, {}, json.dumps(body).encode()), submits=[ok("queued")])
+    done = asyncio.Event()
+
+    async def approve(calls: list[Call]) -> bool:
+        await done.wait()
+        return True
+
+    async def f() -> str:
+        done.set()
+        return "out"
+
+    watcher = RunWatcher(stage, stage.ref, tools=Toolset([f]), on_approval=approve, timeout=60.0)
+    body = await first_submit(stage, watcher)
+    assert body == {
+        "tool_outputs": [{"tool_call_id": "call_2", "output": "out"}],
+        "tool_approvals": [{"approve": True, "tool_call_id": "call_1"}],
+    }
+
+
+async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once() -> None:
+    own = {"id": "call_1", "type": "azure_function", "name": "queue"}
+    waiting = asking(own, kind="submit_tool_outputs")
+    stage = scene(*[waiting] * 5, ok("completed"))
+    told: list[Any] = []
+    async with RunWatcher(stage, stage.ref, on_requires_action=lambda calls: {"call_1": "rubbish"}) as watcher:
+        async for event in watcher:
+            if isinstance(event, CallsLeft):
+                told.append([call.id for call in event.calls])
+        assert isinstance(await watcher.wait(), Completed)
+    assert told == [["call_1"]]
+    assert stage.transport.count("submit") == 0
+
+
+async def test_of_a_mixed_round_only_what_is_ours_is_answered() -> None:
+    own = {"id": "call_1", "type": "azure_function", "name": "queue"}
+    stage = scene(asking(own, function("call_2"), kind="submit_tool_outputs"), submits=[ok("completed")])
+
+    async def f() -> str:
+        return "out"
+
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
