@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
@@ -17,9 +18,15 @@ from asyncruns.resources.base import Server
 from asyncruns.resources.threads import Threads
 from asyncruns.testing import Emulator
 from asyncruns.transport.retry import RetryTransport
+from asyncruns.wire import Run
 
 Fault = Callable[[Transport, Request], Awaitable[Response]]
 Filter = Callable[[Request, Mapping[str, Any]], Mapping[str, Any]]
+
+RUNS: Final = "POST /threads/*/runs"
+LISTED: Final = "GET /threads/*/runs"
+MESSAGES: Final = "POST /threads/*/messages"
+LOOK: Final = "GET /threads/*/runs/*"
 
 _ID: Final = re.compile(r"/(?:thread|run|msg)_[^/]+")
 
@@ -115,3 +122,31 @@ def client_through(transport: Transport, base_url: str = "http://127.0.0.1:9/v1"
 def faulty_client(emulator: Emulator) -> tuple[Client, Faulty]:
     faulty = Faulty(Client(emulator.base_url, auth=BearerAuth("test")).transport)
     return client_through(faulty, emulator.base_url), faulty
+
+
+@dataclass
+class Stage:
+    """A thread at the emulator, and a client whose answers get lost."""
+
+    emulator: Emulator
+    client: Client
+    faulty: Faulty
+    thread_id: str
+
+    async def create(self, **more: Any) -> Run:
+        given: dict[str, Any] = {"assistant_id": "asst_1", "adopt": True, **more}
+        return await self.client.threads.runs.create(self.thread_id, **given)
+
+    @property
+    def runs(self) -> list[Mapping[str, Any]]:
+        return list(self.emulator.runs.values())
+
+    def let_another_slip_in(self, **more: Any) -> None:
+        """Lose our first create, and have another client start a run while the second one is on its way."""
+
+        async def slip_in(inner: Transport, request: Request) -> Response:
+            given: dict[str, Any] = {"assistant_id": "asst_other", **more}
+            await self.client.threads.runs.create(self.thread_id, **given)
+            return await inner.send(request)
+
+        self.faulty.faults[RUNS] = [LOST, slip_in]

@@ -1,64 +1,26 @@
-"""Creates whose answers get lost: adopted, created again, or left alone, and never made twice."""
+"""Runs whose create's answer gets lost: adopted, created again, or left alone, and never made twice."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import anyio
 import pytest
-from lossy import ACTED_AND_LOST, LOST, Fault, Faulty, answer, dropped, fail, faulty_client, late, pass_on
+from lossy import ACTED_AND_LOST, LISTED, LOST, RUNS, Fault, Stage, answer, dropped, fail, late, pass_on
 
 from asyncruns import (
     APIConnectionError,
     APIError,
     APIStatusError,
-    APITimeoutError,
-    BadRequestError,
-    Client,
     ThreadBusyError,
 )
 from asyncruns.http import Request
 from asyncruns.resources import NONCE_KEY, RawResponse
-from asyncruns.resources.lost import find, with_nonce
-from asyncruns.testing import Emulator, Scenario
 from asyncruns.wire import Run
-
-RUNS = "POST /threads/*/runs"
-LISTED = "GET /threads/*/runs"
-MESSAGES = "POST /threads/*/messages"
-NEVER = Scenario(end="never")
-
-
-@dataclass
-class Stage:
-    """A thread at the emulator, and a client whose answers get lost."""
-
-    emulator: Emulator
-    client: Client
-    faulty: Faulty
-    thread_id: str
-
-    async def create(self, **more: Any) -> Run:
-        given: dict[str, Any] = {"assistant_id": "asst_1", "adopt": True, **more}
-        return await self.client.threads.runs.create(self.thread_id, **given)
-
-    @property
-    def runs(self) -> list[Mapping[str, Any]]:
-        return list(self.emulator.runs.values())
-
-
-@pytest.fixture
-async def stage(emulator: Emulator) -> AsyncIterator[Stage]:
-    emulator.script(NEVER, assistant_id="asst_1")
-    emulator.script(Scenario(working=30.0), assistant_id="asst_other")
-    client, faulty = faulty_client(emulator)
-    async with client:
-        yield Stage(emulator, client, faulty, (await client.threads.create()).id)
 
 
 @pytest.mark.parametrize(
@@ -126,26 +88,15 @@ async def test_a_thread_held_by_our_own_lost_run_gives_it(stage: Stage) -> None:
     assert len(stage.faulty.times(RUNS)) == 2
 
 
-async def another_run(stage: Stage, **more: Any) -> None:
-    """Have another client start a run, while ours is on its way for the second time."""
-
-    async def slip_in(inner: Any, request: Request) -> Any:
-        given: dict[str, Any] = {"assistant_id": "asst_other", **more}
-        await stage.client.threads.runs.create(stage.thread_id, **given)
-        return await inner.send(request)
-
-    stage.faulty.faults[RUNS] = [LOST, slip_in]
-
-
 async def test_a_thread_held_by_another_run_is_busy(stage: Stage) -> None:
-    await another_run(stage)
+    stage.let_another_slip_in()
     with pytest.raises(ThreadBusyError) as caught:
         await stage.create()
     assert [caught.value.active_run_id] == [made["id"] for made in stage.runs]
 
 
 async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
-    await another_run(stage, assistant_id="asst_other", metadata={"of": "another"})
+    stage.let_another_slip_in(assistant_id="asst_other", metadata={"of": "another"})
     run = await stage.create(on_busy="wait")
     other, ours = stage.runs
     assert (other["status"], other["assistant_id"]) == ("completed", "asst_other")
@@ -153,7 +104,7 @@ async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
 
 
 async def test_a_run_of_that_time_without_metadata_is_not_taken_for_another(stage: Stage) -> None:
-    await another_run(stage, assistant_id="asst_1")
+    stage.let_another_slip_in(assistant_id="asst_1")
     with pytest.raises(
         APIConnectionError, match=r"may be it, but shows no metadata\)\. Look through GET /threads/"
     ) as e:
@@ -323,124 +274,3 @@ async def test_whatever_gets_lost_no_run_is_created_twice(stage: Stage, seed: in
         assert len(stage.runs) <= 1
         # What is there after all is not denied.
         assert not stage.runs or re.search(r"may have been created|is not listed", str(result))
-
-
-# Messages
-
-
-async def test_a_message_whose_answer_was_lost_is_adopted(stage: Stage) -> None:
-    stage.faulty.faults[MESSAGES] = [ACTED_AND_LOST]
-    message = await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
-    assert message.text == "Hi"
-    assert [found.id async for found in stage.client.threads.messages.list(stage.thread_id)] == [message.id]
-
-
-async def test_a_message_that_is_not_there_is_created_again(stage: Stage) -> None:
-    await stage.client.threads.messages.create(stage.thread_id, content="Hi")
-    await anyio.sleep(10.0)
-    stage.faulty.faults[MESSAGES] = [LOST]
-    message = await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
-    found = [found.id async for found in stage.client.threads.messages.list(stage.thread_id)]
-    assert (len(found), found[0]) == (2, message.id)
-
-
-async def test_a_message_may_be_one_that_lost_its_metadata(stage: Stage) -> None:
-    stage.faulty.strips = True
-    stage.faulty.faults[MESSAGES] = [ACTED_AND_LOST]
-    with pytest.raises(APIConnectionError, match=r"msg_\w+ may be it"):
-        await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
-    assert len(stage.faulty.times(MESSAGES)) == 1
-
-
-async def test_a_message_to_a_thread_that_is_held_after_a_lost_answer_is_refused(stage: Stage) -> None:
-    await another_run(stage)
-    stage.faulty.faults = {MESSAGES: [LOST, *stage.faulty.faults[RUNS][1:]]}
-    with pytest.raises(ThreadBusyError):
-        await stage.client.threads.messages.create(stage.thread_id, content="Hi", adopt=True)
-
-
-# Client.run
-
-
-async def test_run_survives_the_loss_of_every_answer(stage: Stage, emulator: Emulator) -> None:
-    emulator.script(Scenario(answer="Hello."), assistant_id="asst_1")
-    stage.faulty.faults = {"POST /threads": [ACTED_AND_LOST], RUNS: [ACTED_AND_LOST]}
-    outcome = await stage.client.run(
-        assistant_id="asst_1", message=iter([{"type": "text", "text": "Hi"}]), parameters={"metadata": {"a": "b"}}
-    )
-    assert await outcome.text() == "Hello."
-    (made,) = stage.runs
-    assert made["metadata"]["a"] == "b"
-    thread_id = outcome.unwrap().thread_id
-    stage.faulty.faults = {MESSAGES: [ACTED_AND_LOST], RUNS: [ACTED_AND_LOST]}
-    outcome = await stage.client.run(assistant_id="asst_1", message="More", thread_id=thread_id)
-    assert await outcome.text() == "Hello."
-    said = [message.role async for message in stage.client.threads.messages.list(thread_id)]
-    assert said == ["assistant", "user"] * 2
-    assert len(stage.runs) == 2
-
-
-async def test_run_gives_up_on_a_thread_that_is_lost_twice(stage: Stage) -> None:
-    stage.faulty.faults["POST /threads"] = [LOST, fail(late), LOST]
-    with pytest.raises(APITimeoutError):
-        await stage.client.run(assistant_id="asst_1", message="Hi")
-    stage.faulty.faults["POST /threads"] = [answer(400)]
-    with pytest.raises(BadRequestError):
-        await stage.client.run(assistant_id="asst_1", message="Hi")
-    assert stage.runs == []
-
-
-async def test_run_without_adoption_sends_nothing_of_ours(stage: Stage) -> None:
-    await stage.client.run(assistant_id="asst_other", message="Hi", thread_id=stage.thread_id, adopt=False)
-    assert [*stage.faulty.bodies(MESSAGES), *stage.faulty.bodies(RUNS)] == [
-        {"role": "user", "content": "Hi"},
-        {"assistant_id": "asst_other"},
-    ]
-    stage.faulty.faults["POST /threads"] = [LOST]
-    with pytest.raises(APIConnectionError):
-        await stage.client.run(assistant_id="asst_other", message="Hi", adopt=False)
-
-
-# Decisions
-
-
-@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}, {NONCE_KEY: "of another"}])
-def test_a_nonce_is_put_beside_what_there_is(metadata: Any) -> None:
-    given, nonce = with_nonce(metadata, 16)
-    assert nonce is not None
-    assert given == {**(metadata or {}), NONCE_KEY: nonce}
-    assert with_nonce(metadata, 16)[1] != nonce
-
-
-def test_a_nonce_of_another_makes_room_for_ours() -> None:
-    full = {f"key_{n}": "x" for n in range(15)}
-    assert with_nonce({**full, NONCE_KEY: "of another"}, 16)[1] is not None
-    assert with_nonce({**full, "last": "x"}, 16)[1] is None
-    assert with_nonce("no metadata", 16) == ("no metadata", None)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "created_at", "found"),
-    [
-        ({NONCE_KEY: "ours"}, 1.0, "ours"),
-        ({NONCE_KEY: "theirs"}, 1000.0, None),
-        ({"a": "b"}, 1000.0, None),
-        ({}, 1000.0, "maybe"),
-        (None, 995.0, "maybe"),
-        (None, 1e6, "maybe"),
-        (None, 994.0, None),
-        (None, None, "maybe"),
-    ],
-)
-def test_what_an_item_says_of_ours(metadata: Any, created_at: float | None, found: str | None) -> None:
-    run = Run(id="run_1", status="queued", metadata=metadata, created_at=created_at)
-    finding = find([run], "ours", lambda item: True, 1000.0)
-    assert (finding.ours, finding.maybe) == (run if found == "ours" else None, run if found == "maybe" else None)
-    assert find([run], "ours", lambda item: False, 1000.0).maybe is None
-    kept = Run(id="run_2", status="queued", metadata={"a": "b"})
-    assert find([run, kept], "ours", lambda item: True, 1000.0).maybe is None
-
-
-def test_without_a_clock_every_item_may_be_new() -> None:
-    run = Run(id="run_1", status="queued", created_at=1.0)
-    assert find([run], "ours", lambda item: True, None).maybe is run

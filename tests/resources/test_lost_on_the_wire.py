@@ -16,11 +16,9 @@ from asyncruns.testing import Emulator, Fault, Scenario
         pytest.param([Fault(on="create_run", delay_after=40.0)], id="late"),
         pytest.param([Fault(on="create_run", delay_before=33.0)], id="acted on late"),
         pytest.param([Fault(on="create_run", status=502, acts=True), Fault(on="runs", stale=3, times=None)], id="lag"),
+        pytest.param([Fault(on="create_run", damage="html", acts=True), Fault(on="runs", status=503)], id="page"),
         pytest.param(
-            [Fault(on="create_run", damage="html", acts=True), Fault(on="runs", status=503, times=9)], id="html"
-        ),
-        pytest.param(
-            [Fault(on="create_message", drop=True, acts=True), Fault(on="create_thread", drop=True)], id="all"
+            [Fault(on="create_message", status=500, acts=True), Fault(on="create_thread", drop=True)], id="all"
         ),
     ],
 )
