@@ -98,7 +98,7 @@ async def with_openai(base_url: str, measure: Measure) -> dict[str, float]:
             while run.status == "requires_action" and run.required_action:
                 calls = run.required_action.submit_tool_outputs.tool_calls
                 run = await runs.submit_tool_outputs_and_poll(
-                    run_id,
+                    run_id=run_id,
                     thread_id=THREAD,
                     tool_outputs=[
                         {"tool_call_id": call.id, "output": await asyncio.to_thread(look_up, "a")} for call in calls

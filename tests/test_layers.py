@@ -32,6 +32,7 @@ LAYERS = {
     "watcher": 5,
     "resources": 6,
     "client": 7,
+    "client_options": 7,
     "testing": 8,
     "cli": 9,
     "__main__": 10,
@@ -39,6 +40,7 @@ LAYERS = {
 # Within a layer: who may import whom, so that there are no cycles.
 SAME_LAYER = {
     ("lifecycle", "cadence"),
+    ("client", "client_options"),
     ("watch_options", "answering"),
     ("watch_options", "observers"),
     ("watcher", "answering"),
