@@ -162,7 +162,6 @@ class RunWatcher(Generic[R]):
         self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
         self._failure_told = False
         self._group: anyio.abc.TaskGroup | None = None
-        self._looks: anyio.CancelScope | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
         self.polls: int = 0
@@ -294,27 +293,31 @@ class RunWatcher(Generic[R]):
         self._iterated.close()
 
     async def _drive(self, begun: asyncio.Future[None]) -> None:
+        if self._observed is None:
+            await self._watch(begun)
+            return
         async with anyio.create_task_group() as group:
-            self._group = group
-            if self._observed is not None:
-                group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
-            try:
-                with anyio.CancelScope() as self._looks:
-                    if not begun.done():
-                        begun.set_result(None)
-                    self._receive(Begun(_now(), self._given))
-                    while not self._is_done():
-                        await self._until_poll()
-                        await self._look()
-                if self._failure is not None:
-                    raise self._failure
-                if self._observed is not None:
-                    with anyio.move_on_after(OBSERVER_GRACE_S):
-                        await self._observed.drained()
-            finally:
-                self._group = self._looks = None
-                self._set_tick(math.inf)
+            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
+            await self._watch(begun)
+            with anyio.move_on_after(OBSERVER_GRACE_S):
+                await self._observed.drained()
             group.cancel_scope.cancel()
+
+    async def _watch(self, begun: asyncio.Future[None]) -> None:
+        try:
+            async with anyio.create_task_group() as self._group:
+                if not begun.done():
+                    begun.set_result(None)
+                self._receive(Begun(_now(), self._given))
+                while not self._is_done():
+                    await self._until_poll()
+                    await self._look()
+                self._group.cancel_scope.cancel()
+        finally:
+            self._group = None
+            self._set_tick(math.inf)
+        if self._failure is not None:
+            raise self._failure
 
     def _is_over(self) -> bool:
         """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
@@ -332,8 +335,8 @@ class RunWatcher(Generic[R]):
 
     def _stop_looking(self) -> None:
         # Who is in the midst of the looks sees by itself that they are done.
-        if self._looks is not None and asyncio.current_task() is not self._task:
-            self._looks.cancel()
+        if self._group is not None and asyncio.current_task() is not self._task:
+            self._group.cancel_scope.cancel()
 
     async def _until_poll(self) -> None:
         """Wait for the time of the next look, which may be moved meanwhile."""
