@@ -94,12 +94,16 @@ async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watch
         looks: list[Scripted] = [ok("in_progress"), ok("requires_action", ("call_1", "f", "{}")), ok("completed")]
         stage = Scene(Counting(looks, submits=[ok("queued")]))
         cadence = Cadence.fixed(1.0)
-        async with RunWatcher(stage, stage.ref, tools=Toolset([f]), cadence=cadence) as watcher:
+        async with RunWatcher(stage, stage.ref, tools=Toolset([f]), cadence=cadence, timeout=None) as watcher:
             assert isinstance(await watcher.wait(), Completed)
+
+    async def fall_asleep() -> None:
+        await asyncio.sleep(0.9)
+        loop._virtual.now += 3600.0  # all the next looks are due at once
 
     loop._run_once = counted
     try:
-        await asyncio.gather(*(watch() for _ in range(1000)))
+        await asyncio.gather(fall_asleep(), *(watch() for _ in range(1000)))
     finally:
         del loop._run_once
     assert sum(started) == 4000
