@@ -155,6 +155,9 @@ async def test_a_sync_tool_does_not_stall_the_loop() -> None:
     stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
     loop = asyncio.get_running_loop()
     beats: list[float] = []
+    warm = scene(ok("completed"))
+    async with RunWatcher(warm, warm.ref) as watcher:  # the first watch of a process loads what anyio needs
+        await watcher.wait()
 
     async def beat() -> None:
         while True:
