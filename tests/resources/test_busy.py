@@ -99,6 +99,25 @@ async def test_a_run_is_waited_for_until_it_has_ended(
     assert len(stage.faulty.times(RUNS)) == 3
 
 
+async def test_the_active_run_may_be_taken_over(hold: Hold) -> None:
+    stage = await hold(Scenario(working=7.0))
+    with pytest.raises(ThreadBusyError) as caught:
+        await stage.create()
+    outcome = await stage.client.watch(thread_id=caught.value.thread_id, run_id=caught.value.active_run_id)
+    assert outcome.unwrap().id == stage.holder.id
+    assert stage.status(await stage.create()) == "queued"
+
+
+async def test_the_active_run_may_be_cancelled_first(hold: Hold) -> None:
+    stage = await hold(Scenario(end="never"))
+    with pytest.raises(ThreadBusyError) as caught:
+        await stage.create()
+    busy = caught.value
+    await stage.client.threads.runs.cancel(busy.active_run_id, thread_id=busy.thread_id)
+    run = await stage.create(on_busy="wait")
+    assert (stage.status(stage.holder), stage.status(run)) == ("cancelled", "queued")
+
+
 async def test_a_message_is_added_after_the_wait(hold: Hold) -> None:
     stage = await hold(Scenario(working=7.0))
     message = await stage.client.threads.messages.create(stage.thread_id, content="Hi", on_busy="wait")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import anyio
+import msgspec
 import pytest
 from scripted import Scene, Scripted, error, ok, scene
 
@@ -16,6 +17,7 @@ from asyncruns import (
     InvalidRequestError,
     NeedsCaller,
     RunGoneError,
+    RunRef,
     RunWatcher,
     Toolset,
 )
@@ -185,6 +187,18 @@ async def test_client_watch_tells_what_became_of_a_run_that_it_cancelled() -> No
         again = await client.threads.runs.watch(run.id, thread_id=thread.id)
         assert isinstance(again, Cancelled)
         assert not again.cancel_requested
+
+
+async def test_who_is_given_the_name_of_a_run_goes_on_where_another_left(emulator: Emulator) -> None:
+    emulator.script(Scenario(working=60.0), assistant_id="asst_1")
+    async with Client(emulator.base_url) as first:
+        left = await first.run(assistant_id="asst_1", message="Go", timeout=5.0)
+    assert isinstance(left, GaveUp)
+    written_down = msgspec.json.encode(left.ref)
+    async with Client(emulator.base_url) as second:
+        outcome = await second.watch(msgspec.json.decode(written_down, type=RunRef))
+    assert isinstance(outcome, Completed)
+    assert outcome.ref == left.ref
 
 
 async def test_a_run_that_is_gone_raises_an_error_of_its_own() -> None:
