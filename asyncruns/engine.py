@@ -68,7 +68,7 @@ class Engine(Generic[R]):
 
     Attributes:
         polls: How many looks were sent.
-        is_running: Whether events are taken.
+        is_running: Whether events from outside are taken.
     """
 
     def __init__(
@@ -92,9 +92,11 @@ class Engine(Generic[R]):
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
-        self._changes = 0  # submits and cancels that the server accepted
         self._changing: set[anyio.CancelScope] = set()
+        self._looking: anyio.CancelScope | None = None
         self._leave_by = math.inf
+        self._cancels = False  # who left before the beginning wants the run cancelled
+        self._closing = False
         self._task: asyncio.Task[Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self.polls: int = 0
@@ -110,19 +112,30 @@ class Engine(Generic[R]):
             begun: Called as soon as events are taken.
         """
         self._task = asyncio.current_task()
+        await admitted()
         try:
             async with anyio.create_task_group() as self._group:
-                begun()
-                self.receive(Begun(loop_time(), given))
-                while not self._is_done():
-                    await self._until_poll()
-                    await self._look()
+                try:
+                    begun()
+                    self.receive(Begun(loop_time(), given))
+                    if self._cancels and not self.is_over:
+                        self.receive(CancelAsked(loop_time()))
+                    while not self._is_done():
+                        await self._until_poll()
+                        await self._look()
+                finally:
+                    self._close()
                 self._group.cancel_scope.cancel()
         finally:
             self._group = None
-            self._set_tick(math.inf)
         if self._failure is not None:
             raise self._failure
+
+    def _close(self) -> None:
+        """Begin nothing any more; what changes something at the server is still waited for."""
+        self._closing = True
+        self._answering.stop()
+        self._set_tick(math.inf)
 
     def receive(self, event: Event) -> None:
         """Tell the machine of an event, and do what it says. After the end, nothing happens.
@@ -138,7 +151,8 @@ class Engine(Generic[R]):
             self._on_end(None)
         for command in commands:
             self._perform(command, self._group)
-        self._set_tick(self._machine.wake_at)
+        if not self._closing:
+            self._set_tick(self._machine.wake_at)
         if self._is_done():
             self._stop()
 
@@ -150,6 +164,7 @@ class Engine(Generic[R]):
             cancel: Whether a run that goes on is to be cancelled.
         """
         self._leave_by = by
+        self._cancels = cancel
         for scope in self._changing:
             scope.deadline = by
         if cancel and not self.is_over:
@@ -159,7 +174,7 @@ class Engine(Generic[R]):
 
     @property
     def is_running(self) -> bool:
-        return self._group is not None
+        return self._group is not None and not self._closing
 
     @property
     def is_over(self) -> bool:
@@ -195,7 +210,7 @@ class Engine(Generic[R]):
                 self._poll_moved = None
                 if timer is not None:
                     timer.cancel()
-            if self._poll_at == poll_at:  # by the timer; it may be early by the clock's resolution
+            if self._poll_at == poll_at < math.inf:  # by the timer; it may be early by the clock's resolution
                 return
 
     def _set_tick(self, at: float) -> None:
@@ -227,13 +242,16 @@ class Engine(Generic[R]):
     # Commands
 
     def _perform(self, command: Command, group: anyio.abc.TaskGroup) -> None:
+        if self._closing and isinstance(command, PollAt | RunTools | Submit):
+            return
         match command:
             case PollAt(not_before, not_after):
                 self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
             case RunTools(calls):
-                group.start_soon(self._answering.begin(calls))
-            case StopTools():
-                self._answering.stop()
+                for job in self._answering.begin(calls):
+                    group.start_soon(job)
+            case StopTools(approvals):
+                self._answering.stop(approvals=approvals)
             case Submit(answers):
                 request = self._connection.dialect.submit(self._ref, answers)
                 group.start_soon(self._change, request, Asked.SUBMIT)
@@ -244,6 +262,9 @@ class Engine(Generic[R]):
             case Finish(end):
                 self._answering.stop()
                 self._poll(math.inf)
+                if self.is_over:
+                    for scope in self._changing:  # their answers can change nothing any more
+                        scope.cancel()
                 self._on_end(end)
             case _:
                 assert_never(command)
@@ -252,10 +273,9 @@ class Engine(Generic[R]):
 
     async def _look(self) -> None:
         self._poll_at = math.inf
-        changes = self._changes
-        event = await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL)
-        # Else it may show the run as it was before a submit or a cancel, whose answer has asked for a new look already.
-        if changes == self._changes:
+        with anyio.CancelScope() as self._looking:
+            event = await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL)
+        if not self._looking.cancel_called:
             self.receive(event)
 
     async def _change(self, request: Request, asked: Asked) -> None:
@@ -266,8 +286,9 @@ class Engine(Generic[R]):
                 event = await self._ask(request, asked)
             finally:
                 self._changing.discard(scope)
-            if isinstance(event, Observed):
-                self._changes += 1
+            if isinstance(event, Observed) and self._looking is not None:
+                # The look may show the run as it was before; this answer asks for a new one.
+                self._looking.cancel()
             self.receive(event)
 
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:

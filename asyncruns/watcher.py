@@ -17,7 +17,6 @@ import anyio
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Connection
-from asyncruns.admission import admitted
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
 from asyncruns.engine import Engine, loop_time, wake
@@ -136,16 +135,14 @@ class RunWatcher(Generic[R]):
     async def __aenter__(self) -> RunWatcher[R]:
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
-        await admitted()
         self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
         try:
             await begun
-        except asyncio.CancelledError:
-            self._task.cancel()
-            await _joined(self._task)
+        except asyncio.CancelledError as error:
+            await self.__aexit__(asyncio.CancelledError, error, None)
             raise
         return self
 
@@ -156,8 +153,10 @@ class RunWatcher(Generic[R]):
         if task is None:
             return
         by = loop_time() + LEAVING_GRACE_S
-        self._engine.leave(by=by, cancel=self._cancels_on_exit)
-        await _joined(task, by=by)
+        try:
+            self._engine.leave(by=by, cancel=self._cancels_on_exit)
+        finally:
+            await _joined(task, by=by)
         if self._failure_told:
             return
         if error is None:
@@ -174,12 +173,14 @@ class RunWatcher(Generic[R]):
             InvalidRequestError: The watcher was not entered with `async with`.
         """
         task = self._entered()
-        await self._ended.wait()
-        if self.outcome is None:
-            self._failure_told = True
-            _raise_failure(task)
-            raise InvalidRequestError("The watcher was left before the watch ended")
-        return self.outcome
+        while True:
+            await self._ended.wait()
+            if task.done() and self.outcome is None:
+                self._failure_told = True
+                _raise_failure(task)
+                raise InvalidRequestError("The watcher was left before the watch ended")
+            if self.outcome is not None and self._ended.is_set():  # and not taken up again since
+                return self.outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off.
@@ -272,8 +273,7 @@ class RunWatcher(Generic[R]):
         self._iterated.put(event)
 
     def _end(self, end: End | None) -> None:
-        if end is None:  # taken up again
-            self.outcome = None
+        if end is None:  # taken up again; what the outcome was stands until there is another
             self._ended.clear()
             return
         self.outcome = outcome_of(

@@ -501,4 +501,4 @@ class RunLifecycle:
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the calls that are not done, so that the others' work is not lost with the run."""
         late = tuple((call, TIMED_OUT_OUTPUT) for call in self._late_calls())
-        return [do.StopTools(), *self._record(late), *self._settle(now)]
+        return [do.StopTools(approvals=False), *self._record(late), *self._settle(now)]

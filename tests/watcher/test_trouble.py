@@ -175,9 +175,7 @@ async def test_a_submit_that_is_refused_keeps_the_outputs() -> None:
 
 
 async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back() -> None:
-    stage = scene(
-        ok("in_progress"), ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1
-    )
+    stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1)
     async with RunWatcher(stage, stage.ref) as watcher:
         await anyio.sleep(1.5)  # the second look is on its way
         await watcher.cancel_run()
