@@ -51,6 +51,12 @@ def _half_answered() -> Driver:
     return run
 
 
+def _half_left() -> Driver:
+    run = _asked()
+    run.unanswered("call_a")
+    return run
+
+
 def _in_flight() -> Driver:
     run = _half_answered()
     run.answers(call_b="2")
@@ -165,6 +171,7 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "calls are out": _asked,
     "calls are out, the run expires in 20 s": _expiring,
     "one call of two is answered": _half_answered,
+    "nobody here answers one call of two": _half_left,
     "outputs are on their way": _in_flight,
     "outputs wait to be sent again": _throttled,
     "outputs were sent, no answer came": _unsure,
@@ -197,6 +204,7 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
     yield "Answered: one", Answered(now, ((B, "2"),))
     yield "Answered: a call of nobody", Answered(now, ((NEW, "1"),))
     yield "Provided: both", Provided(now, (("call_a", "1"), ("call_b", "2")))
+    yield "Provided: one", Provided(now, (("call_b", "2"),))
     yield "Provided: a call of nobody", Provided(now, (("call_x", "1"),))
     yield "Unanswered: one", Unanswered(now, (B,))
     yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))
