@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import AsyncRunsError as AsyncRunsError
     from asyncruns.errors import AuthenticationError as AuthenticationError
     from asyncruns.errors import BadRequestError as BadRequestError
+    from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
     from asyncruns.errors import InternalServerError as InternalServerError
@@ -87,6 +88,7 @@ _HOMES: Final = {
     "Cadence": "asyncruns.cadence",
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
+    "CallNotAnsweredError": "asyncruns.errors",
     "CallsLeft": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.outcome",
@@ -151,6 +153,7 @@ __all__ = [
     "Cadence",
     "Call",
     "CallAnswered",
+    "CallNotAnsweredError",
     "CallsLeft",
     "CancelRefused",
     "Cancelled",

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from asyncruns.errors import InvalidRequestError
+from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
@@ -120,7 +120,12 @@ class Answering:
         if self._tools is None or call.kind is not CallKind.FUNCTION:
             self._post(Unanswered(_now(), (call,)))
             return
-        self._post(Answered(_now(), ((call, await self._tools.call(call)),)))
+        try:
+            output = await self._tools.call(call, limit=self._limit)
+        except CallNotAnsweredError as error:
+            self._post(Unanswered(_now(), (call,), error))
+        else:
+            self._post(Answered(_now(), ((call, output),)))
 
 
 def is_cancelled(error: BaseException) -> bool:

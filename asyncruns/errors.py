@@ -25,6 +25,7 @@
     │   ├── RunIncompleteError
     │   ├── RunNeedsCallerError       calls are open that nobody answered
     │   └── WatchGaveUpError          the watch ended before the run did
+    ├── CallNotAnsweredError          a toolset's policy leaves a call that failed to the caller
     └── ToolError                     raise it in a tool: its text is what the model reads
 
 Names under `APIError` are those that users of the official client catch. No message, repr or attribute holds a
@@ -34,7 +35,10 @@ credential: the transport takes them out of what a server echoes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asyncruns.lifecycle.values import Call
 
 SHOWN_BODY_CHARACTERS: Final = 300
 
@@ -63,6 +67,18 @@ class InvalidRequestError(AsyncRunsError, ValueError):
 
 class ToolError(AsyncRunsError):
     """Raise it in a tool to tell the model what went wrong: its text becomes the call's output."""
+
+
+class CallNotAnsweredError(AsyncRunsError):
+    """A call failed, and the toolset's policy leaves it to the caller: `Toolset.call` gives no output for it.
+
+    Attributes:
+        call: The call. Why it failed is the `__cause__`.
+    """
+
+    def __init__(self, message: str, *, call: Call) -> None:
+        super().__init__(message)
+        self.call = call
 
 
 class APIError(AsyncRunsError):

@@ -48,7 +48,7 @@ class Provided(Struct, frozen=True):
 
 
 class Unanswered(Struct, frozen=True):
-    """Nobody here answers these calls. `cause` is what a handler raised, if that is why."""
+    """Nobody here answers these calls. `cause` is what a handler, or a tool, raised, if that is why."""
 
     now: float
     calls: tuple[Call, ...]

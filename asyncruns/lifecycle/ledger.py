@@ -83,7 +83,7 @@ class Ledger:
     def __init__(self) -> None:
         self._begun: set[CallKey] = set()
         self._outputs: dict[CallKey, str] = {}
-        self._unanswered: set[CallKey] = set()
+        self._unanswered: dict[CallKey, Exception | None] = {}
         self._rounds: dict[frozenset[CallKey], Round] = {}
         self.current: Round | None = None
         self.in_flight: Round | None = None
@@ -147,9 +147,16 @@ class Ledger:
     def _shown_open(self) -> str:
         return ", ".join(repr(call.id) for call in self.missing()) or "none"
 
-    def leave_unanswered(self, calls: Iterable[Call]) -> None:
-        """Note that nobody here answers these calls."""
-        self._unanswered.update(map(key_of, calls))
+    def leave_unanswered(self, calls: Iterable[Call], cause: Exception | None = None) -> None:
+        """Note that nobody here answers these calls; `cause` is why, if that is an error."""
+        for call in calls:
+            self._unanswered.setdefault(key_of(call), cause)
+
+    @property
+    def cause(self) -> Exception | None:
+        """The first error for which a call of the current round has no output."""
+        causes = (self._unanswered.get(key_of(call)) for call in self.missing())
+        return next((cause for cause in causes if cause is not None), None)
 
     def missing(self) -> tuple[Call, ...]:
         """Give the calls of the current round that have no output."""

@@ -129,7 +129,8 @@ class RunLifecycle:
                 outputs = self._ledger.resolve(event.outputs)
                 return [*self._record(outputs), *self._settle(event.now)]
             case ev.Unanswered():
-                return self._unanswered(event)
+                self._ledger.leave_unanswered(event.calls, event.cause)
+                return self._settle(event.now)
             case ev.CancelAsked():
                 return self._cancel_asked(event.now)
             case ev.Tick():
@@ -337,16 +338,10 @@ class RunLifecycle:
         if not self._ledger.awaited():
             if self._cancellation.refused is not None:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancellation.refused)]
-            return [self._finish(now, EndKind.NEEDS_CALLER, Reason.UNANSWERED)]
+            cause = self._ledger.cause
+            reason = Reason.UNANSWERED if cause is None else Reason.HANDLER_FAILED
+            return [self._finish(now, EndKind.NEEDS_CALLER, reason, cause)]
         return []
-
-    def _unanswered(self, event: ev.Unanswered) -> list[Command]:
-        self._ledger.leave_unanswered(event.calls)
-        round_ = self._ledger.current
-        concerned = round_ is not None and round_.stage is Stage.OPEN and set(event.calls) & set(self._ledger.missing())
-        if event.cause is not None and concerned and not self.cancel_requested:
-            return [self._finish(event.now, EndKind.NEEDS_CALLER, Reason.HANDLER_FAILED, event.cause)]
-        return self._settle(event.now)
 
     def _ready(self, round_: Round, now: float) -> list[Command]:
         round_.move(Stage.READY, now)

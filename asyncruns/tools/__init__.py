@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from asyncruns.tools.approval import Approve
+from asyncruns.tools.limit import Limit
+from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
+from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.toolset import Toolset
 
-__all__ = ["Toolset", "encode_output", "error_output"]
+__all__ = [
+    "Approve",
+    "FailurePolicy",
+    "InvalidArgumentsError",
+    "Limit",
+    "Toolset",
+    "encode_output",
+    "error_output",
+]

@@ -12,6 +12,8 @@ import threading
 from collections import deque
 from types import TracebackType
 
+from asyncruns.errors import ConfigurationError
+
 
 class _Waiter:
     __slots__ = ("future", "granted", "loop")
@@ -27,9 +29,21 @@ class _Waiter:
 
 
 class Limit:
-    """Let at most `at_once` run; None is no limit, and counts all the same."""
+    """Let at most `at_once` run, in whichever threads and loops; those who wait are served in their order.
+
+    `async with limit:` takes a place and gives it back. Give one to `Toolset.call(call, limit=...)` to limit the calls
+    of one run, or of all that share it.
+
+    Args:
+        at_once: How many places there are; None is no limit, and what runs is counted all the same.
+
+    Raises:
+        ConfigurationError: There is not even one place.
+    """
 
     def __init__(self, at_once: int | None) -> None:
+        if at_once is not None and at_once < 1:
+            raise ConfigurationError(f"A limit must be at least 1, not {at_once}; None means no limit.")
         self.at_once = at_once
         self._running = 0
         self._waiters: deque[_Waiter] = deque()

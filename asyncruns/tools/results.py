@@ -31,6 +31,7 @@ def encode_output(value: object) -> str:
 
     Raises:
         TypeError: There is no JSON for it, or for something in it: generators, functions, objects of unknown classes.
+        ValueError: A number in it has more digits than Python writes out.
         RecursionError: It holds itself, or is nested too deep.
     """
     if isinstance(value, Enum):

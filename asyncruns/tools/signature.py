@@ -18,18 +18,13 @@ import msgspec
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.tools.results import well_formed
+from asyncruns.tools.strict import Schema, make_strict, subschemas
 
-Schema = dict[str, Any]
-
-_NAMED_SCHEMAS: Final = ("properties", "$defs")
-_LISTED_SCHEMAS: Final = ("anyOf", "prefixItems")
-_SINGLE_SCHEMAS: Final = ("items", "additionalProperties", "propertyNames")
-_CONTENTS: Final = {"object": "properties", "array": "items"}
-_SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf", "enum", "const"})
+_RECEIVERS: Final = frozenset({"self", "cls"})
 
 
 class InvalidArgumentsError(ValueError):
-    """The model's arguments do not fit; the text is meant for the model. It never leaves the toolset."""
+    """The model's arguments do not fit; the text is meant for the model, and names the path, such as `$.days`."""
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -46,7 +41,8 @@ class Signature:
     """The parameters of a tool.
 
     Raises:
-        ConfigurationError: A parameter is positional only or variadic, or its type has no JSON Schema.
+        ConfigurationError: A parameter is positional only or variadic, its type has no JSON Schema, or it is the `self`
+            of a method that is not bound.
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
@@ -65,7 +61,7 @@ class Signature:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct)
         self.schema: Schema = _schema(struct, parameters)
         if strict:
-            _make_strict(tool, self.schema)
+            make_strict(tool, self.schema)
 
     def decode(self, text: str) -> dict[str, Any]:
         """Decode what the model wrote into keyword arguments; "" and `null` mean that there are none.
@@ -108,15 +104,26 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"The tool {tool} has no signature that can be read: {error}") from error
     names = _globals_of(inner)
-    for parameter in signature.parameters.values():
+    for position, parameter in enumerate(signature.parameters.values()):
         if parameter.name in bound:
             continue
+        if position == 0 and parameter.name in _RECEIVERS and _is_in_a_class(inner):
+            raise ConfigurationError(
+                f"The tool {tool} is a method without its object: the model would be asked for {parameter.name!r}. "
+                "Add the bound method instead, such as tools.tool(thing.method), when there is an object."
+            )
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigurationError(
                 f"The parameter {parameter.name} of the tool {tool} is {parameter.kind.description}. The model "
                 "names each argument, so declare parameters that can be given by name."
             )
         yield _Parameter(parameter.name, _resolved(tool, parameter, names), parameter.default)
+
+
+def _is_in_a_class(function: Callable[..., Any]) -> bool:
+    """Tell whether a plain function was defined in the body of a class."""
+    home = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
+    return inspect.isfunction(function) and home != "" and not home.endswith("<locals>")
 
 
 def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -165,40 +172,6 @@ def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter]) -> Schem
             with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON goes untold
                 default = msgspec.to_builtins(parameter.default, str_keys=True)
                 schema["properties"][parameter.name]["default"] = default
-    for part in _subschemas(schema):
+    for part in subschemas(schema):
         part.pop("title", None)
     return schema
-
-
-def _subschemas(schema: Schema) -> Iterator[Schema]:
-    """Give every schema in a schema, itself first. Names of properties are not taken for keywords."""
-    yield schema
-    for key in _NAMED_SCHEMAS:
-        for part in schema.get(key, {}).values():
-            yield from _subschemas(part)
-    for key in _LISTED_SCHEMAS:
-        for part in schema.get(key, ()):
-            yield from _subschemas(part)
-    for key in _SINGLE_SCHEMAS:
-        if isinstance(schema.get(key), dict):
-            yield from _subschemas(schema[key])
-
-
-def _make_strict(tool: str, schema: Schema) -> None:
-    """Change a schema to what strict mode takes.
-
-    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas: all properties are required, no
-    others are allowed, and there are no defaults.
-    """
-    for part in list(_subschemas(schema)):
-        part.pop("default", None)
-        part.pop("discriminator", None)
-        contents = _CONTENTS.get(part.get("type", ""))
-        if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and contents not in part):
-            raise ConfigurationError(
-                f"The tool {tool} cannot be strict: strict mode has no schema for Any, nor for a dict with free keys. "
-                "Use a Struct or a dataclass with named fields, or leave strict off."
-            )
-        if part.get("type") == "object":
-            part["required"] = list(part["properties"])
-            part["additionalProperties"] = False

@@ -12,6 +12,10 @@ from typing import Any, Final
 import msgspec
 
 from asyncruns.errors import ConfigurationError
+from asyncruns.tools.approval import Approve
+from asyncruns.tools.attempt import Raised, attempt
+from asyncruns.tools.policies import Failure, FailureKind
+from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.threads import run_in_thread
 
@@ -23,6 +27,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         timeout: How many seconds a call may take from its start; None is for ever.
+        approve: Asked before each call; None is no approval.
         is_async: Whether it is called in the loop and not in a thread.
     """
 
@@ -32,6 +37,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     signature: Signature
     timeout: float | None
     strict: bool
+    approve: Approve | None
     is_async: bool
 
     @classmethod
@@ -43,6 +49,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         description: str | None,
         timeout: float | None,
         strict: bool,
+        approve: Approve | None,
     ) -> Tool:
         """Make a tool; the name and the description default to the function's own.
 
@@ -64,6 +71,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             signature=Signature(name, function, strict=strict),
             timeout=timeout,
             strict=strict,
+            approve=approve,
             is_async=_is_async(inner),
         )
 
@@ -77,17 +85,40 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             function["strict"] = True
         return {"type": "function", "function": function}
 
-    async def run(self, arguments: dict[str, Any], deadline: asyncio.Timeout) -> Any:
-        """Call the function, and set the deadline when it starts. What it raises is raised.
+    async def run(self, arguments: dict[str, Any]) -> str | Failure:
+        """Call the function and encode what it gives; its timeout runs from its start, and not from queueing.
 
-        Safe to cancel: a coroutine function is cancelled and awaited, a thread is abandoned and goes on.
+        Safe to cancel: a coroutine function is cancelled and awaited, a thread is abandoned and goes on. The function
+        cannot swallow the cancellation.
         """
+        deadline = asyncio.timeout(None)
+
+        async def work() -> str:
+            async with deadline:
+                value = await self._value(arguments, deadline)
+            return encode_output(value)
+
+        output = await attempt(work)
+        if not isinstance(output, Raised):
+            return output
+        failure = Failure.by(output.error, f"The tool {self.name} failed.")
+        if failure.kind is FailureKind.EXCEPTION and deadline.expired():
+            return self._timed_out(output.error)
+        return failure
+
+    async def _value(self, arguments: dict[str, Any], deadline: asyncio.Timeout) -> Any:
         if self.is_async:
             self._start(deadline)
             return await self.function(**arguments)
         return await run_in_thread(
             lambda: self.function(**arguments), name=self.name, on_start=lambda: self._start(deadline)
         )
+
+    def _timed_out(self, cause: Exception) -> Failure:
+        unit = "second" if self.timeout == 1 else "seconds"
+        error = TimeoutError(f"The tool {self.name} did not finish within {self.timeout:g} {unit}.")
+        error.__cause__ = cause
+        return Failure(FailureKind.TIMEOUT, error, str(error))
 
     def _start(self, deadline: asyncio.Timeout) -> None:
         if self.timeout is not None:

@@ -1,23 +1,26 @@
 """The functions that a model may call, and the calling of them.
 
-`Toolset.call` always gives a string. A run waits for the outputs of all its calls, so one tool that hangs, raises or
-returns nonsense must not cost the others their work. What the model did wrong, it is told; what our code did wrong, it
-is not: it reads a general sentence, and the log and the hook get the exception.
+A run waits for the outputs of all its calls, so one tool that hangs, raises or returns nonsense must not cost the
+others their work: `Toolset.call` gives a string, unless a policy of the caller's says that it should not.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from asyncruns.errors import ConfigurationError, ToolError
+from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
+from asyncruns.tools.approval import Approve, ask
+from asyncruns.tools.attempt import Raised, attempt
+from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.limit import Limit
-from asyncruns.tools.results import encode_output, error_output
+from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
+from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import Tool
 
@@ -45,11 +48,23 @@ class Toolset:
         timeout: How many seconds a call may take, from its start and not from queueing. None is for ever.
         max_output: How many characters an output may have. A longer one is not cut: in its place the model reads that
             it was too long.
-        on_error: Gets the call and the exception whenever a tool fails, a ToolError and a timeout included. What it
-            raises is logged and changes nothing.
+        on_error: Gets the call and the exception whenever a tool fails, a ToolError and a timeout included. It only
+            looks on: what it raises is logged and changes nothing, and the policies below decide.
+        approve: Asked before a call is done, with the call and its checked arguments, and answers True, False, or a
+            text that tells the model why not (see `asyncruns.tools.Approve`). It may be async; if not, it is called in
+            the loop and must not block. Meanwhile no place is held and no timeout runs. When it raises, or gives
+            anything else, the tool is not run, and `if_exception` decides.
+        if_unknown_tool: What to do when the model names a tool that is not here: "tell" it which there are,
+            "surface" the call to the caller, or a function that gives the output (see `asyncruns.tools.FailurePolicy`).
+            Its error is a LookupError.
+        if_invalid_arguments: The same for arguments that do not fit; the model is told where and why. Its error is an
+            InvalidArgumentsError.
+        if_exception: The same for what a tool raises. The model is told that the tool failed, and not the exception's
+            text. A ToolError is no such failure: the model always reads it.
+        if_timeout: The same for a call that took too long. Its error is a TimeoutError.
 
     Raises:
-        ConfigurationError: A number is not positive, or a function cannot be a tool (see `tool`).
+        ConfigurationError: A number is not positive, a policy is none, or a function cannot be a tool (see `tool`).
     """
 
     def __init__(
@@ -60,21 +75,31 @@ class Toolset:
         timeout: float | None = None,
         max_output: int = DEFAULT_MAX_OUTPUT_CHARACTERS,
         on_error: OnError | None = None,
+        approve: Approve | None = None,
+        if_unknown_tool: FailurePolicy = "tell",
+        if_invalid_arguments: FailurePolicy = "tell",
+        if_exception: FailurePolicy = "tell",
+        if_timeout: FailurePolicy = "tell",
     ) -> None:
-        _check_positive("max_concurrency", max_concurrency)
-        _check_positive("timeout", timeout)
-        _check_positive("max_output", max_output)
+        check_positive("max_concurrency", max_concurrency)
+        check_positive("timeout", timeout)
+        check_positive("max_output", max_output)
+        check_callable("on_error", on_error, optional=True)
+        check_callable("approve", approve, optional=True)
+        self._policies = Policies(
+            if_unknown_tool=if_unknown_tool,
+            if_invalid_arguments=if_invalid_arguments,
+            if_exception=if_exception,
+            if_timeout=if_timeout,
+        )
+        self._approve = approve
         self._timeout = timeout
         self._max_output = max_output
         self._on_error = on_error
         self._limit = Limit(max_concurrency)
         self._tools: dict[str, Tool] = {}
-        if isinstance(functions, Mapping):
-            for name, function in cast("Mapping[str, Callable[..., Any]]", functions).items():
-                self.tool(function, name=name)
-        else:
-            for function in functions:
-                self.tool(function)
+        for name, function in named_functions(functions):
+            self.tool(function, name=name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,6 +125,7 @@ class Toolset:
         description: str | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
+        approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> F: ...
 
     @overload
@@ -112,6 +138,7 @@ class Toolset:
         description: str | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
+        approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Callable[[F], F]: ...
 
     def tool(
@@ -123,6 +150,7 @@ class Toolset:
         description: str | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
+        approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> F | Callable[[F], F]:
         """Add a function; works as a decorator, with and without arguments, and gives the function back unchanged.
 
@@ -132,125 +160,114 @@ class Toolset:
             description: What the model reads; by default the first paragraph of the docstring.
             timeout: Seconds, as for the toolset, whose timeout is the default; None is for ever.
             strict: Ask for OpenAI's strict mode: the schema then requires every parameter, also those with defaults.
+            approve: As for the toolset, whose `approve` is the default; None asks nobody.
 
         Raises:
-            ConfigurationError: The name is taken or not allowed, a parameter cannot be given by name, or a parameter's
-                type has no JSON Schema.
+            ConfigurationError: The name is taken or not allowed, a parameter cannot be given by name, a parameter's
+                type has no JSON Schema, or it is no function (or one that lacks its `self`).
         """
 
         def add(function: F) -> F:
-            seconds = self._timeout if timeout is msgspec.UNSET else timeout
-            _check_positive("timeout", seconds)
-            tool = Tool.of(function, name=name, description=description, timeout=seconds, strict=strict)
-            if tool.name in self._tools:
-                raise ConfigurationError(f"There is a tool named {tool.name} already. Give another name with name=.")
-            self._tools[tool.name] = tool
+            check_callable("A tool", function)
+            self._add(
+                Tool.of(
+                    function,
+                    name=name,
+                    description=description,
+                    timeout=self._timeout if timeout is msgspec.UNSET else timeout,
+                    strict=strict,
+                    approve=self._approve if approve is msgspec.UNSET else approve,
+                )
+            )
             return function
 
         return add if function is None else add(function)
+
+    def _add(self, tool: Tool) -> None:
+        check_positive("timeout", tool.timeout)
+        check_callable("approve", tool.approve, optional=True)
+        if tool.name in self._tools:
+            raise ConfigurationError(f"There is a tool named {tool.name} already. Give another name with name=.")
+        self._tools[tool.name] = tool
 
     def definitions(self) -> list[dict[str, Any]]:
         """Give the tools as the API takes them in `tools=`; the caller may change what it gets."""
         return [tool.definition() for tool in self._tools.values()]
 
-    async def call(self, call: Call) -> str:
+    async def call(self, call: Call, *, limit: Limit | None = None) -> str:
         """Do one call and give its output, whatever happens.
 
-        Errors are outputs: a JSON object with the key `error`.
+        Errors are outputs: a JSON object with the key `error`. So is a refused approval.
 
-        Safe to cancel: while it queues, nothing has happened; afterwards a coroutine function is cancelled and awaited,
-        and a thread is abandoned and goes on. Nothing is sent to the server here. A tool cannot swallow the
-        cancellation.
+        Safe to cancel: while it asks for approval or queues, nothing has happened; afterwards a coroutine function is
+        cancelled and awaited, and a thread is abandoned and goes on. Nothing is sent to the server here. No function of
+        the caller's can swallow the cancellation.
+
+        Args:
+            call: What the model asked for.
+            limit: Takes a place here too, while the tool runs, and before it takes one in the toolset's own limit.
 
         Raises:
+            CallNotAnsweredError: A policy is "surface", and the call failed in its way.
             asyncio.CancelledError: The calling task was cancelled.
             KeyboardInterrupt: It was raised in the loop's thread.
         """
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return self._limited(call.name, error_output(self._no_such_tool(call.name)))
-        try:
-            arguments = tool.signature.decode(call.arguments)
-        except InvalidArgumentsError as error:
-            return self._limited(tool.name, error_output(f"Invalid arguments for {tool.name}: {error}"))
-        except Exception as error:  # a `__post_init__` may raise anything
-            return self._failed(call, error)
-        async with self._limit:
-            return self._limited(tool.name, await self._perform(call, tool, arguments))
-
-    async def _perform(self, call: Call, tool: Tool, arguments: dict[str, Any]) -> str:
-        cancels_before = _cancels()
-        deadline = asyncio.timeout(None)
-        try:
-            async with deadline:
-                value = await tool.run(arguments, deadline)
-            output = encode_output(value)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
-        except asyncio.CancelledError as error:
-            if _cancels():
-                raise
-            output = self._failed(call, error)
-        except BaseException as error:
-            if _cancels() > cancels_before:  # its cleanup failed: that must not undo our cancellation
-                raise asyncio.CancelledError from error
-            output = self._timed_out(call, tool) if deadline.expired() else self._failed(call, error)
-        if _cancels() > cancels_before:
-            raise asyncio.CancelledError
-        return output
-
-    def _failed(self, call: Call, error: BaseException) -> str:
-        text = ""
-        if isinstance(error, ToolError):
-            text = str(error)
-            _logger.warning("The tool %s refused the call %r: %s", call.name, call.id, text)
-        else:
-            _logger.warning("The tool %s failed at the call %r", call.name, call.id, exc_info=error)
-        self._report(call, error)
-        return error_output(text or f"The tool {call.name} failed.")
-
-    def _timed_out(self, call: Call, tool: Tool) -> str:
-        unit = "second" if tool.timeout == 1 else "seconds"
-        message = f"The tool {tool.name} did not finish within {tool.timeout:g} {unit}."
-        _logger.warning("%s The call was %r", message, call.id)
-        self._report(call, TimeoutError(message))
-        return error_output(message)
-
-    def _report(self, call: Call, error: BaseException) -> None:
-        if self._on_error is None:
-            return
-        if not isinstance(error, Exception):
-            reported = RuntimeError(f"The tool {call.name} raised {type(error).__name__}")
-            reported.__cause__ = error
-            error = reported
-        try:
-            self._on_error(call, error)
-        except Exception:
-            _logger.exception("on_error raised at the call %r", call.id)
-
-    def _limited(self, name: str, output: str) -> str:
+        output = await self._do(call, limit)
+        if isinstance(output, Failure):
+            self._observe(call, output)
+            output = await self._policies.output_for(call, output)
         if len(output) <= self._max_output:
             return output
         return error_output(
-            f"The output of {_shown(name)} has {len(output)} characters, which is more than the limit of "
+            f"The output of {_shown(call.name)} has {len(output)} characters, which is more than the limit of "
             f"{self._max_output}. Ask for less."
         )
+
+    async def _do(self, call: Call, limit: Limit | None) -> str | Failure:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            unknown = LookupError(self._no_such_tool(call.name))
+            return Failure(FailureKind.UNKNOWN_TOOL, unknown, str(unknown))
+        arguments = await _decoded(tool, call)
+        if isinstance(arguments, Failure):
+            return arguments
+        if tool.approve is not None:
+            refused = await ask(tool.approve, call, tool.signature)
+            if refused is not None:
+                return refused
+        async with limit or contextlib.nullcontext(), self._limit:
+            return await tool.run(arguments)
+
+    def _observe(self, call: Call, failure: Failure) -> None:
+        """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
+        if failure.kind in MISTAKES_OF_THE_MODEL:
+            return
+        unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
+        _logger.warning("%s (the call %r of %s)", failure.told, call.id, call.name, exc_info=unexpected)
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(call, failure.error)
+        except Exception:
+            _logger.exception("on_error raised at the call %r", call.id)
 
     def _no_such_tool(self, name: str) -> str:
         names = f"The tools are: {', '.join(self._tools)}." if self._tools else "There are no tools."
         return f"There is no tool named {_shown(name)}. {names}"
 
 
-def _check_positive(name: str, number: float | None) -> None:
-    if number is not None and not number > 0:
-        raise ConfigurationError(f"{name} must be more than 0, not {number}; None means no limit.")
+async def _decoded(tool: Tool, call: Call) -> dict[str, Any] | Failure:
+    async def decode() -> dict[str, Any]:
+        return tool.signature.decode(call.arguments)
+
+    arguments = await attempt(decode)
+    if not isinstance(arguments, Raised):
+        return arguments
+    if isinstance(arguments.error, InvalidArgumentsError):
+        told = f"Invalid arguments for {tool.name}: {arguments.error}"
+        return Failure(FailureKind.INVALID_ARGUMENTS, arguments.error, told)
+    return Failure.by(arguments.error, f"The tool {tool.name} failed.")  # a `__post_init__` may raise anything
 
 
 def _shown(name: str) -> str:
     return name if len(name) <= _SHOWN_NAME_CHARACTERS else name[:_SHOWN_NAME_CHARACTERS] + "..."
-
-
-def _cancels() -> int:
-    """Give how many cancellations of this task are under way."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()

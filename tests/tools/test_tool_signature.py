@@ -240,5 +240,6 @@ def adopt(pet: Cat | Dog, pair: tuple[int, str] = (1, "a")) -> None: ...
 
 def test_unions_and_recursive_types_are_decoded_and_described() -> None:
     assert decoded(adopt, '{"pet": {"type": "dog", "friends": []}}') == {"pet": Dog([])}
-    pet = Signature("f", adopt, strict=True).schema["properties"]["pet"]
+    pet = Signature("f", adopt).schema["properties"]["pet"]
+    assert pet.pop("discriminator")["propertyName"] == "type"
     assert pet == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import json
 import logging
 import threading
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toolcalls import Hook, a_call, error_of, output_of
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
@@ -36,32 +38,6 @@ async def get_weather(city: str, unit: Literal["c", "f"] = "c") -> Weather:
 
 def add(a: int, b: int = 1) -> int:
     return a + b
-
-
-def a_call(name: str, arguments: str = "{}", id: str = "call_1") -> Call:
-    return Call(id=id, name=name, arguments=arguments)
-
-
-def error_of(output: str) -> str:
-    answer = json.loads(output)
-    assert list(answer) == ["error"]
-    return str(answer["error"])
-
-
-async def output_of(function: Callable[..., Any], arguments: str = "{}", **options: Any) -> str:
-    return await Toolset({"f": function}, **options).call(a_call("f", arguments))
-
-
-class Hook:
-    """Keeps what `on_error` gets."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.errors: list[Exception] = []
-
-    def __call__(self, call: Call, error: Exception) -> None:
-        self.calls.append(call)
-        self.errors.append(error)
 
 
 # Registration
@@ -106,6 +82,91 @@ def test_a_name_that_the_api_refuses_is_refused(name: str) -> None:
 def test_a_lambda_needs_a_name() -> None:
     with pytest.raises(ConfigurationError, match="name="):
         Toolset([lambda: 1])
+
+
+@pytest.mark.parametrize(
+    ("functions", "said"),
+    [
+        ([None], "The tool at position 0 must be a function or another callable; it is None."),
+        ([add, 5], "The tool at position 1 must be a function or another callable; it is of the type int."),
+        ({"a": 1}, "The tool 'a' must be a function or another callable; it is of the type int."),
+        ({"a": None}, "The tool 'a' must be a function or another callable; it is None."),
+        ({1: add}, "The name of a tool is a string, not 1."),
+        ("abc", "A toolset cannot be made of one str."),
+        (b"abc", "A toolset cannot be made of one bytes."),
+        (add, "A toolset cannot be made of one function."),
+        (None, "A toolset cannot be made of one NoneType."),
+        (Toolset(), "A toolset cannot be made of one Toolset."),
+    ],
+)
+def test_what_is_no_function_is_refused(functions: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Toolset(functions)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_name_given_to_the_decorator_by_position_is_refused() -> None:
+    given: Any = "weather"
+    with pytest.raises(ConfigurationError, match=r"A tool must be a function .* of the type str"):
+        Toolset().tool(given)
+
+
+class Lamp:
+    def switch(self, on: bool) -> str:
+        return f"{self.name()} {on}"
+
+    @classmethod
+    def name(cls) -> str:
+        return cls.__name__
+
+    @staticmethod
+    def price(count: int) -> int:
+        return 5 * count
+
+
+def test_a_method_needs_its_object() -> None:
+    tools = Toolset()
+    with pytest.raises(ConfigurationError, match=r"The tool look is a method without its object: .*'self'.*bound"):
+
+        class Robot:
+            @tools.tool
+            def look(self, where: str) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"'cls'.*bound"):
+
+        class Maker:
+            @classmethod
+            @tools.tool
+            def make(cls, what: str) -> None: ...
+
+    unbound: Any = vars(Lamp)["name"]
+    with pytest.raises(ConfigurationError, match=r"of the type classmethod.*bound method"):
+        tools.tool(unbound)
+    assert tools.names == ()
+
+
+async def test_methods_that_have_their_object_are_tools() -> None:
+    lamp = Lamp()
+    tools = Toolset([lamp.switch, Lamp.name, Lamp.price])
+    tools.tool(functools.partial(Lamp.switch, lamp), name="bound")
+    tools.tool(functools.partial(Lamp.switch, self=lamp), name="named")
+    assert await tools.call(a_call("switch", '{"on": true}')) == "Lamp True"
+    assert await tools.call(a_call("name")) == "Lamp"
+    assert await tools.call(a_call("price", '{"count": 2}')) == "10"
+    assert await tools.call(a_call("bound", '{"on": false}')) == "Lamp False"
+    assert await tools.call(a_call("named", '{"on": false}')) == "Lamp False"
+
+
+@pytest.mark.parametrize("options", [{"timeout": "5"}, {"max_concurrency": [1]}, {"max_output": "many"}])
+def test_what_is_no_number_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="more than 0"):
+        Toolset(**options)
+
+
+def test_a_hook_that_cannot_be_called_is_refused() -> None:
+    hook: Any = 5
+    with pytest.raises(ConfigurationError, match="on_error must be a function"):
+        Toolset(on_error=hook)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"max_concurrency": 0}, {"max_output": -1}])
@@ -364,6 +425,11 @@ def take(broken: Broken) -> None: ...
 async def test_a_check_of_an_argument_is_told_and_a_bug_in_it_is_not() -> None:
     assert "x is negative - at `$.broken`" in error_of(await output_of(take, '{"broken": {"x": -1}}'))
     assert error_of(await output_of(take, '{"broken": {"x": 1}}')) == "The tool f failed."
+
+
+@pytest.mark.parametrize("value", [10**5000, [10**5000], {1j}, {"a": object()}], ids=lambda value: type(value).__name__)
+async def test_a_result_that_cannot_be_encoded_is_a_failure(value: object) -> None:
+    assert error_of(await output_of(lambda: value)) == "The tool f failed."
 
 
 async def test_a_too_long_output_is_answered_with_the_limit() -> None:

@@ -1,0 +1,55 @@
+"""Checks of what a toolset is made of, so that a mistake is told where it was made and not at the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from asyncruns.errors import ConfigurationError
+
+_HOW: Final = "Give functions as Toolset([function]) or Toolset({'name': function})"
+
+
+def check_positive(name: str, number: object) -> None:
+    """Check a number that may be None.
+
+    Raises:
+        ConfigurationError: It is not a number, or not more than 0.
+    """
+    if number is None:
+        return
+    if not isinstance(number, int | float) or not number > 0:
+        raise ConfigurationError(f"{name} must be more than 0, not {number!r}; None means no limit.")
+
+
+def check_callable(what: str, value: object, *, optional: bool = False) -> None:
+    """Check that something can be called, or is None where it is optional. It is named by its type, not by its repr.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    if callable(value) or (optional and value is None):
+        return
+    given = "None" if value is None else f"of the type {type(value).__name__}"
+    advice = " Decorate the function below it, or add the bound method." if isinstance(value, classmethod) else ""
+    raise ConfigurationError(f"{what} must be a function or another callable; it is {given}.{advice}")
+
+
+def named_functions(functions: object) -> Iterator[tuple[str | None, Callable[..., Any]]]:
+    """Give the functions that a toolset begins with, each with its name or None.
+
+    Raises:
+        ConfigurationError: They are no mapping of names to functions, and no iterable of functions.
+    """
+    if isinstance(functions, Mapping):
+        for name, function in cast("Mapping[object, Any]", functions).items():
+            if not isinstance(name, str):
+                raise ConfigurationError(f"The name of a tool is a string, not {name!r}. {_HOW}.")
+            check_callable(f"The tool {name!r}", function)
+            yield name, function
+        return
+    if isinstance(functions, str | bytes) or not isinstance(functions, Iterable):
+        raise ConfigurationError(f"A toolset cannot be made of one {type(functions).__name__}. {_HOW}.")
+    for position, function in enumerate(functions):
+        check_callable(f"The tool at position {position}", function)
+        yield None, function

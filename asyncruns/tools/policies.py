@@ -1,0 +1,117 @@
+"""What becomes of a call that failed: a table from the kind of the failure to the caller's policy.
+
+Without a policy the model is told: of its own mistakes exactly, of our code's only in general, since an exception's
+text was not written for it. What a tool says in a ToolError was: the model always reads it, whatever the policies are.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, cast
+
+import msgspec
+
+from asyncruns.errors import CallNotAnsweredError, ConfigurationError, ToolError
+from asyncruns.lifecycle.values import Call
+from asyncruns.tools.attempt import Raised, attempt
+from asyncruns.tools.results import encode_output, error_output
+
+FailurePolicy = Literal["tell", "surface"] | Callable[[Call, Exception], object]
+"""What to do with a call that failed.
+
+`"tell"` answers it with the error. `"surface"` leaves it unanswered, to the caller. A function gets the call and the
+error, and gives the output, of any type that can be encoded; it may be async. When it fails itself, the model is told
+as if it were not there; a ToolError that it raises is the text for the model.
+"""
+
+_logger = logging.getLogger("asyncruns.tools")
+
+
+class FailureKind(enum.Enum):
+    """In which way a call failed. The values are the names of the toolset's options; the last has none."""
+
+    UNKNOWN_TOOL = "if_unknown_tool"
+    INVALID_ARGUMENTS = "if_invalid_arguments"
+    EXCEPTION = "if_exception"
+    TIMEOUT = "if_timeout"
+    TOOL_ERROR = "a ToolError"
+
+
+MISTAKES_OF_THE_MODEL: Final = frozenset({FailureKind.UNKNOWN_TOOL, FailureKind.INVALID_ARGUMENTS})
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A call that has no output yet.
+
+    Attributes:
+        kind: Which policy decides.
+        error: What happened; for the caller.
+        told: What the model reads, if it is told.
+    """
+
+    kind: FailureKind
+    error: Exception
+    told: str
+
+    @classmethod
+    def by(cls, error: Exception, general: str) -> Failure:
+        """Give the failure that an exception of the caller's code is; `general` is told, unless it is a ToolError."""
+        if isinstance(error, ToolError):
+            return cls(FailureKind.TOOL_ERROR, error, str(error) or general)
+        return cls(FailureKind.EXCEPTION, error, general)
+
+
+class Policies:
+    """The policies of a toolset.
+
+    Args:
+        by_option: The policies, by the names of their options; what is not there is told to the model.
+
+    Raises:
+        ConfigurationError: One is neither "tell", nor "surface", nor a function.
+    """
+
+    def __init__(self, **by_option: FailurePolicy) -> None:
+        for option, policy in by_option.items():
+            # A value of another type comes from a caller without a type checker.
+            if not callable(policy) and cast("Any", policy) not in ("tell", "surface"):
+                raise ConfigurationError(
+                    f'{option} must be "tell", "surface" or a function of the call and the error; got {policy!r}.'
+                )
+        self._by_kind: Mapping[FailureKind, FailurePolicy] = {
+            kind: by_option.get(kind.value, "tell") for kind in FailureKind
+        }
+
+    async def output_for(self, call: Call, failure: Failure) -> str:
+        """Give the output of a call that failed.
+
+        Safe to cancel: an async policy is cancelled and awaited.
+
+        Raises:
+            CallNotAnsweredError: The policy is "surface".
+        """
+        policy = self._by_kind[failure.kind]
+        if policy == "surface":
+            raise CallNotAnsweredError(
+                f"The call {call.id!r} is left to the caller: {failure.told} ({failure.kind.value} is "
+                '"surface".) Submit an output for it, or cancel the run.',
+                call=call,
+            ) from failure.error
+        if callable(policy):
+            return await _decided(policy, call, failure)
+        return error_output(failure.told)
+
+
+async def _decided(policy: Callable[[Call, Exception], object], call: Call, failure: Failure) -> str:
+    async def decide() -> str:
+        given = policy(call, failure.error)
+        return encode_output(await given if inspect.isawaitable(given) else given)
+
+    output = await attempt(decide)
+    if not isinstance(output, Raised):
+        return output
+    _logger.warning("%s failed at the call %r", failure.kind.value, call.id, exc_info=output.error)
+    return error_output(Failure.by(output.error, failure.told).told)

@@ -1,0 +1,91 @@
+"""Changes a JSON Schema to what OpenAI's strict mode takes; it answers 400 to a schema with anything else in it.
+
+https://platform.openai.com/docs/guides/structured-outputs#supported-schemas: all properties are required, no others are
+allowed, there are no defaults, and of the other keywords only some. A limit that cannot be told is checked all the same
+when the model's arguments are decoded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Set
+from typing import Any, Final
+
+from asyncruns.errors import ConfigurationError
+
+Schema = dict[str, Any]
+
+_NAMED_SCHEMAS: Final = ("properties", "$defs")
+_LISTED_SCHEMAS: Final = ("anyOf", "prefixItems")
+_SINGLE_SCHEMAS: Final = ("items", "additionalProperties", "propertyNames")
+
+_STRUCTURE: Final = frozenset({"$defs", "$ref", "additionalProperties", "anyOf", "items", "properties", "required"})
+_TEXTS: Final = frozenset({"const", "description", "enum", "format", "pattern"})
+_NUMBERS: Final = frozenset({"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"})
+_TAKEN: Final = _STRUCTURE | _TEXTS | _NUMBERS | {"type", "maxItems", "minItems"}
+_FORMATS: Final = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"})
+_SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf"})
+_CONTENTS: Final = {"object": "properties", "array": "items"}
+_TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def subschemas(schema: Schema) -> Iterator[Schema]:
+    """Give every schema in a schema, itself first. Names of properties are not taken for keywords."""
+    yield schema
+    for key in _NAMED_SCHEMAS:
+        for part in schema.get(key, {}).values():
+            yield from subschemas(part)
+    for key in _LISTED_SCHEMAS:
+        for part in schema.get(key, ()):
+            yield from subschemas(part)
+    for key in _SINGLE_SCHEMAS:
+        if isinstance(schema.get(key), dict):
+            yield from subschemas(schema[key])
+
+
+def make_strict(tool: str, schema: Schema) -> None:
+    """Change a schema in place to what strict mode takes.
+
+    Raises:
+        ConfigurationError: Strict mode has no schema for a parameter.
+    """
+    _write_out_references(schema)
+    for part in list(subschemas(schema)):
+        _make_part_strict(tool, part)
+
+
+def _write_out_references(schema: Schema) -> None:
+    """Put a copy of what is meant where a $ref has company: nothing may stand beside one, not even a description."""
+    definitions: Schema = copy.deepcopy(schema.get("$defs", {}))
+    for definition in definitions.values():
+        for part in subschemas(definition):
+            if "$ref" in part:  # left alone in the copies, since types may be recursive
+                _keep_only(part, {"$ref"})
+    for part in list(subschemas(schema)):
+        part.pop("default", None)
+        if "$ref" in part and len(part) > 1:
+            definition = definitions[part.pop("$ref").rpartition("/")[2]]
+            part.update({**copy.deepcopy(definition), **part})
+
+
+def _make_part_strict(tool: str, part: Schema) -> None:
+    if "enum" in part:
+        types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
+        part["type"] = types[0] if len(types) == 1 else types
+    contents = _CONTENTS.get(str(part.get("type")))
+    if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and not isinstance(part.get(contents), dict)):
+        raise ConfigurationError(
+            f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with free keys, nor for "
+            "a tuple. Use a Struct or a dataclass with named fields, or leave strict off."
+        )
+    _keep_only(part, _TAKEN)
+    if part.get("format") not in _FORMATS:
+        part.pop("format", None)
+    if part.get("type") == "object":
+        part["required"] = list(part["properties"])
+        part["additionalProperties"] = False
+
+
+def _keep_only(part: Schema, keywords: Set[str]) -> None:
+    for keyword in part.keys() - keywords:
+        del part[keyword]
