@@ -30,7 +30,7 @@ from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
 from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
-from asyncruns.lifecycle.patience import Patience, Policy
+from asyncruns.lifecycle.patience import FINAL_LOOK_S, LAST_LOOK_S, Patience, Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
 
@@ -185,6 +185,7 @@ class RunLifecycle:
         self._go_on_after_end(event.now)
         self._cancellation.refused = None
         round_.move(Stage.OPEN, event.now)
+        round_.resends = 0
         self._ledger.leave_unanswered(self._ledger.missing())
         return [*self._record(answers, replace=True), *self._settle(event.now)]
 
@@ -485,6 +486,9 @@ class RunLifecycle:
             # Why the last looks failed, if they did: a wait that never reached the server must say so.
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
         if now >= self._cancellation.confirm_by:
+            if now - self._cancellation.confirm_by > LAST_LOOK_S:  # we slept: it may have been confirmed long since
+                self._cancellation.confirm_by = now + FINAL_LOOK_S
+                return [do.PollAt(now, now)]
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if now >= self._cancellation.at:
             return self._cancel()
