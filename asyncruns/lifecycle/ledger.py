@@ -102,14 +102,14 @@ class Ledger:
             round_: The round.
             asked_at: When the look was asked: its answer may have been long on its way.
         """
-        current = self.current
         if round_.stage is Stage.OPEN:
             return Verdict.ANSWER
-        if current is not None and current is not round_ and current.stage in (Stage.OPEN, Stage.READY):
+        current = self.current or round_
+        if current is not round_ and current.stage in (Stage.OPEN, Stage.READY):
             return Verdict.WAIT  # the run has asked for newer calls since, so this read is old
         if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or self.in_flight is not None:
             return Verdict.WAIT
-        if asked_at - (current or round_).at < LAG_S:
+        if asked_at - current.at < LAG_S:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resends else Verdict.SEND_AGAIN
 
