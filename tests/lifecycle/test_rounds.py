@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from driver import Driver, call, end_of, pause_of, pick
 
+from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
     ActionRequired,
     Asked,
     Call,
+    CallKind,
     EndKind,
     OutputsSubmitted,
     Phase,
@@ -296,3 +299,142 @@ def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     assert end_of(run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT)).reason is Reason.GONE
+
+
+@pytest.mark.parametrize(("hint", "pause"), [(None, 2.0), (0.1, 2.0), (7.0, 7.0)])
+def test_looks_while_tools_run_are_two_seconds_apart_or_more(hint: float | None, pause: float) -> None:
+    run = dispatching(timeout=None)
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B, hint=hint), run.now) == pause
+    assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
+
+
+def test_looks_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
+    run = dispatching(cadence=Cadence.fixed(30.0))
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B), run.now) == 30.0
+
+
+def test_an_empty_look_counts_only_in_a_row() -> None:
+    run = Driver(timeout=None)
+    for between in ((Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,)), (Phase.NEEDS_CALLER, (A,))):
+        for _ in range(3):
+            assert pick(run.sees(Phase.NEEDS_CALLER), PollAt)
+        phase, calls = between
+        run.sees(phase, *calls)
+    assert run.machine.state is State.DISPATCHING
+
+
+def test_only_what_was_not_handed_out_before_is_run_in_a_larger_round() -> None:
+    run = dispatching(A)
+    (tools,) = pick(run.sees(Phase.NEEDS_CALLER, A, B), RunTools)
+    assert tools.calls == (B,)
+    assert run.answers(call_a="1")
+    assert [dict(c.outputs) for c in pick(run.answers(call_b="2"), Submit)] == [{"call_a": "1", "call_b": "2"}]
+
+
+def test_a_run_that_asks_for_an_earlier_round_again_gets_its_recorded_outputs() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 4.9
+    run.sees(Phase.NEEDS_CALLER, A)  # a read older than the second submit
+    assert len(submitted(run)) == 2
+    run.now += 0.1
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
+    assert asked(run) == ["call_a", "call_b"]
+
+
+def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
+    run = dispatching(A, timeout=None)
+    run.answers(call_a="1")
+    for _ in range(2):
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+        run.now += 5.0
+        commands = run.sees(Phase.NEEDS_CALLER, A)
+    assert end_of(commands).reason is Reason.OUTPUTS_IGNORED
+    run.provides(call_a="other")
+    cause = RuntimeError("bad output")
+    end = end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause))
+    assert (end.reason, end.cause) == (Reason.SUBMIT_REFUSED, cause)
+
+
+APPROVAL = call("call_p", "delete", kind=CallKind.APPROVAL)
+
+
+@pytest.mark.parametrize("output", ["true", "false", '{"approve": true, "headers": {}}'])
+def test_an_approval_is_answered_with_a_plain_yes_or_no(output: str) -> None:
+    run = dispatching(APPROVAL)
+    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),))]
+
+
+def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:
+    run = dispatching(A, APPROVAL)
+    with pytest.raises(InvalidRequestError, match="'call_p' waits for an approval"):
+        run.provides(call_a="1", call_p="go ahead")
+    assert run.machine.state is State.DISPATCHING
+    assert pick(run.provides(call_p="true"), Submit) == []
+    assert [dict(c.outputs) for c in pick(run.provides(call_a="go ahead"), Submit)] == [
+        {"call_a": "go ahead", "call_p": "true"}
+    ]
+
+
+def test_an_approval_alone_is_waited_for_until_the_deadline_and_not_only_until_the_expiry() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, APPROVAL, expires_at=1600.0, server_time=1000.0)
+    assert run.machine.wake_at == run.now + 660.0
+    run.passes(600.0)
+    assert run.machine.state is State.DISPATCHING
+
+
+def test_who_answers_a_call_that_is_not_open_is_told_which_are() -> None:
+    run = dispatching()
+    with pytest.raises(InvalidRequestError, match=r"no call 'call_x' to answer; open are 'call_a', 'call_b'$"):
+        run.provides(call_x="1")
+    run.provides(call_a="1", call_b="2")
+    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+        run.provides(call_x="1")
+
+
+def test_who_answers_before_anything_was_asked_is_told_so() -> None:
+    run = Driver()
+    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+        run.provides(call_a="1")
+
+
+def test_the_pauses_of_a_submit_that_does_not_arrive_are_those_of_looks() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert run.machine.wake_at == run.now + 0.5
+    assert run.passes(0.4) == []
+    assert pick(run.passes(0.2), Submit)
+    run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert run.machine.wake_at == run.now + 1.0
+
+
+def test_calls_that_are_late_are_answered_once() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    assert run.passes(594.9) == []
+    assert pick(run.passes(0.2), Submit)
+    assert run.passes(0.2) == []
+    run.answers(call_a="too late")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert len(submitted(run)) == 1
+
+
+@pytest.mark.parametrize(("left", "given"), [(1000.0, 995.0), (20.0, 15.0), (19.0, 14.25), (8.0, 6.0)])
+def test_calls_have_until_shortly_before_the_expiry(left: float, given: float) -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=2000.0, server_time=2000.0 - left)
+    assert run.machine.wake_at == pytest.approx(run.now + given)
+
+
+def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    (submit,) = pick(run.passes(595.0), Submit)
+    assert json.loads(dict(submit.outputs)["call_a"]) == {"error": "The call did not finish in time."}
