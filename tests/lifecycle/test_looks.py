@@ -506,3 +506,25 @@ def test_a_watch_needs_no_policy() -> None:
     machine = RunLifecycle()
     assert machine.receive(Begun(0.0)) == [PollAt(0.0, 0.0)]
     assert machine.wake_at == 900.0
+
+
+def test_the_cadence_begins_at_its_start() -> None:
+    run = Driver()
+    assert [pause_of(run.sees(Phase.RUNNING), run.now) for _ in range(3)] == pytest.approx([0.25, 0.375, 0.5625])
+
+
+def test_only_the_first_three_answers_tell_the_expiry() -> None:
+    run = Driver()
+    for server_time in (1010.0, 1000.0, 990.0):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+    for server_time in (980.0, 970.0, 960.0):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+def test_of_two_answers_the_one_that_leaves_more_time_is_believed() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1500.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
