@@ -171,10 +171,12 @@ class RunLifecycle:
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
-        round_ = self._ledger.current
-        if not isinstance(event, ev.Provided) or round_ is None or end.kind is not EndKind.NEEDS_CALLER:
+        if not isinstance(event, ev.Provided) or end.kind is not EndKind.NEEDS_CALLER:
             return []
         answers = self._ledger.resolve(event.outputs)
+        round_ = self._ledger.current
+        if round_ is None:  # no outputs, for no calls
+            return []
         self._go_on_after_end(event.now)
         self._cancellation.refused = None
         round_.move(Stage.OPEN, event.now)
@@ -184,7 +186,6 @@ class RunLifecycle:
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
         self.end = None
-        self._ended_at = math.inf
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:

@@ -143,6 +143,13 @@ def _needs_caller() -> Driver:
     return run
 
 
+def _says_not_what() -> Driver:
+    run = Driver()
+    for _ in range(4):
+        run.sees(Phase.NEEDS_CALLER)
+    return run
+
+
 def _gave_up() -> Driver:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A, B)
@@ -184,6 +191,7 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "a cancel was sent, a submit is on its way": _cancel_overtook,
     "a cancel was taken": _cancel_taken,
     "ended, the caller is needed": _needs_caller,
+    "ended, the run does not say what it needs": _says_not_what,
     "ended, given up": _gave_up,
     "ended, given up with outputs on their way": _gave_up_in_flight,
     "ended, completed": _ended,

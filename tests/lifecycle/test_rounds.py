@@ -438,3 +438,18 @@ def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
     run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
     (submit,) = pick(run.passes(595.0), Submit)
     assert json.loads(dict(submit.outputs)["call_a"]) == {"error": "The call did not finish in time."}
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
+    run = Driver()
+    for _ in range(10):
+        run.sees(Phase.RUNNING)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    if accepted:
+        commands = run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    else:
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+        commands = run.sees(Phase.RUNNING)
+    assert pause_of(commands, run.now) == pytest.approx(0.25)
