@@ -310,7 +310,7 @@ class RunLifecycle:
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
         fresh = self._ledger.hand_out(round_.calls)
-        if fresh or self._ledger.current is not round_:
+        if self._ledger.current is not round_:
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         self._ledger.current = round_
         if fresh:
@@ -428,7 +428,6 @@ class RunLifecycle:
             round_.move(Stage.SENT, now)
         else:
             round_.move(Stage.READY, now)
-            round_.send_at = now
             if not self.cancel_requested and kind is RefusalKind.NOT_FOUND:
                 return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if not self.cancel_requested:
@@ -500,7 +499,7 @@ class RunLifecycle:
     def _late_at(self) -> float:
         """When calls that still run are too late for the run; infinity for never, or when none runs."""
         round_ = self._ledger.current
-        if round_ is None or self.cancel_requested or not self._late_calls():
+        if round_ is None or not self._late_calls():
             return math.inf
         return round_.answer_by
 
