@@ -306,8 +306,9 @@ def test_who_sleeps_while_a_run_is_cancelled_looks_once_more(timeout: float | No
     run.cancels()
     run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
     assert run.passes(3600.0) == [PollAt(run.now, run.now)]
-    while run.machine.wake_at <= run.now:
-        run.passes(0.0)
+    for _ in range(3):
+        if run.machine.wake_at <= run.now:
+            run.passes(0.0)
     assert run.machine.wake_at == run.now + 5.0
     assert run.machine.state is State.CANCELLING
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED

@@ -62,6 +62,7 @@ def test_an_object_that_has_ended_needs_no_look(phase: Phase, kind: EndKind) -> 
     run = Driver(snapshot(phase))
     assert end_of(run.began).kind is kind
     assert run.of(PollAt) == []
+    assert statuses(run) == [phase.value]
 
 
 def test_an_object_that_waits_for_outputs_is_looked_at_first() -> None:
@@ -293,10 +294,10 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
 
 
 def test_a_watch_begins_once_and_first() -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="begins once"):
         RunLifecycle().receive(Tick(0.0))
     run = Driver()
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="begins once"):
         run.feed(Begun(run.now))
     assert run.machine.state is State.POLLING
 

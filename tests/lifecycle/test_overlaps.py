@@ -278,3 +278,29 @@ def test_calls_of_a_run_that_has_outlived_its_expiry_are_not_cut_short() -> None
     run.now += 10.0
     run.sees(Phase.NEEDS_CALLER, A, expires_at=1000.0, server_time=5010.0)
     assert run.machine.wake_at == math.inf
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.NOT_ACCEPTING, RefusalKind.REJECTED])
+def test_one_submit_follows_the_other_though_that_failed(kind: RefusalKind) -> None:
+    run = in_flight()
+    run.answers(call_b="2")
+    assert [c.outputs for c in pick(run.refused(kind, asked=Asked.SUBMIT), Submit)] == [(("call_b", "2"),)]
+
+
+def test_a_submit_that_was_refused_before_a_cancel_was_is_surfaced() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.machine.wake_at <= run.now
+    run.passes(0.0)
+    assert end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
+
+
+def test_an_outage_that_is_over_budget_after_a_sleep_is_told_as_that() -> None:
+    run = Driver(timeout=10.0, max_outage=5.0)
+    run.refused(RefusalKind.LOST)
+    run.passes(3600.0)
+    assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE

@@ -453,3 +453,36 @@ def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
         run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
         commands = run.sees(Phase.RUNNING)
     assert pause_of(commands, run.now) == pytest.approx(0.25)
+
+
+def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
+    run = dispatching()
+    run.unanswered("call_b")
+    end = end_of(run.sees(Phase.NEEDS_CALLER, B))
+    assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
+
+
+def test_outputs_that_were_not_accepted_are_sent_again_if_the_run_still_asks_for_them() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT, phase=Phase.PENDING)
+    run.now += 4.9
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert len(submitted(run)) == 1
+    run.now += 0.1
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}] * 2
+
+
+def test_who_gives_up_says_what_was_open_and_what_was_answered() -> None:
+    run = dispatching(timeout=10.0)
+    run.answers(call_a="1")
+    end = end_of(run.passes(10.0))
+    assert (end.kind, end.calls, end.outputs) == (EndKind.GAVE_UP, (B,), (("call_a", "1"),))
+
+
+def test_a_run_that_ended_has_nothing_open() -> None:
+    run = dispatching()
+    run.answers(call_a="1")
+    end = end_of(run.sees(Phase.EXPIRED))
+    assert (end.calls, end.outputs) == ((), ())
