@@ -403,3 +403,12 @@ def test_a_cancel_stops_no_tools_where_none_run() -> None:
     run.answers(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     assert run.cancels() == [Cancel()]
+
+
+def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.RUNNING)
+    assert run.machine.wake_at == math.inf
+    assert run.machine.state is State.CANCELLING

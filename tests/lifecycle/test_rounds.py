@@ -486,3 +486,9 @@ def test_a_run_that_ended_has_nothing_open() -> None:
     run.answers(call_a="1")
     end = end_of(run.sees(Phase.EXPIRED))
     assert (end.calls, end.outputs) == ((), ())
+
+
+def test_hints_are_heeded_while_the_server_answers_its_own_calls() -> None:
+    run = Driver(timeout=None)
+    own = call("call_s", kind=CallKind.SERVER)
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, own, hint=7.0), run.now) == 7.0
