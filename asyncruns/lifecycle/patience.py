@@ -112,7 +112,6 @@ class Patience:
         self.restart()
         self.heard()
         self.expiry = self._expires_at = self.final_until = None
-        self._estimates = ()
 
     @property
     def deadline(self) -> float:
