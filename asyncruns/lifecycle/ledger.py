@@ -105,10 +105,8 @@ class Ledger:
         if round_.stage is Stage.OPEN:
             return Verdict.ANSWER
         current = self.current or round_
-        if current is not round_ and current.stage in (Stage.OPEN, Stage.READY):
-            return Verdict.WAIT  # the run has asked for newer calls since, so this read is old
-        if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or self.in_flight is not None:
-            return Verdict.WAIT
+        if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
+            return Verdict.WAIT  # this read is older than what is about to be sent
         if asked_at - current.at < LAG_S:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resent else Verdict.SEND_AGAIN

@@ -309,12 +309,11 @@ class RunLifecycle:
 
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
-        fresh = self._ledger.hand_out(round_.calls)
         if self._ledger.current is not round_:
-            commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
-        self._ledger.current = round_
-        if fresh:
+            self._ledger.current = round_
             round_.answer_by = self._patience.answer_by(now)
+            commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
+        if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
         commands += self._settle(now)
         return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
