@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from driver import Driver, call, end_of, pick, snapshot
+from driver import Driver, call, end_of, pause_of, pick, snapshot
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
@@ -165,3 +165,24 @@ def test_an_unknown_status_of_the_callers_object_has_its_minute_from_the_beginni
     run = Driver(snapshot(Phase.UNKNOWN, status="paused"), timeout=None)
     run.now += 60.0
     assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
+
+
+def test_a_watch_that_is_taken_up_looks_as_often_as_at_first() -> None:
+    run = Driver(timeout=5.0)
+    for _ in range(10):
+        run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.25)
+
+
+def test_a_watch_that_is_taken_up_learns_the_expiry_anew() -> None:
+    run = Driver()
+    for _ in range(3):
+        run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    run.unanswered("call_a")
+    run.now += 300.0
+    run.provides(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT, expires_at=1600.0, server_time=1200.0)
+    assert run.machine.wake_at == pytest.approx(run.now + 400.0 + 60.0)

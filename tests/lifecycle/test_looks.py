@@ -529,3 +529,12 @@ def test_of_two_answers_the_one_that_leaves_more_time_is_believed() -> None:
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1500.0)
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+def test_an_answer_without_an_expiry_tells_nothing_of_it() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, server_time=1000.0)
+    assert run.machine.wake_at == 100.0 + 900.0
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)

@@ -304,3 +304,48 @@ def test_an_outage_that_is_over_budget_after_a_sleep_is_told_as_that() -> None:
     run.refused(RefusalKind.LOST)
     run.passes(3600.0)
     assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
+
+
+def test_a_submit_that_was_dropped_is_sent_when_the_run_asks_for_it_after_all() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=3.0)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
+    assert len(run.of(RunTools)) == 2
+
+
+def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_still_asks() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    for _ in range(4):
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+        run.now += 5.0
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}] * 5
+
+
+def test_fewer_of_the_known_calls_have_to_be_answered_before_the_expiry_too() -> None:
+    run = Driver()
+    clock = {"expires_at": 1600.0, "server_time": 1000.0}
+    run.sees(Phase.NEEDS_CALLER, A, B, **clock)
+    run.sees(Phase.NEEDS_CALLER, A, **clock)
+    assert run.machine.wake_at == pytest.approx(run.now + 595.0)
+    assert [c.outputs[0][0] for c in pick(run.passes(595.0), Submit)] == ["call_a"]
+
+
+def test_the_same_arguments_for_another_function_are_another_call() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call("call_0", "f"))
+    run.answers(call_0="of f")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    (tools,) = pick(run.sees(Phase.NEEDS_CALLER, call("call_0", "g")), RunTools)
+    assert [one.name for one in tools.calls] == ["g"]
+    run.answers(call_0="of g")
+    assert submitted(run) == [{"call_0": "of f"}, {"call_0": "of g"}]
