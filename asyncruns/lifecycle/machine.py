@@ -311,6 +311,7 @@ class RunLifecycle:
         commands: list[Command] = []
         if self._ledger.current is not round_:
             self._ledger.current = round_
+            self._cancellation.refused = None
             round_.answer_by = self._patience.answer_by(now)
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         if fresh := self._ledger.hand_out(round_.calls):
