@@ -55,7 +55,7 @@ def refusals(now: float) -> st.SearchStrategy[Event]:
     )
 
 
-@settings(max_examples=3 * settings.default.max_examples, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(st.data(), st.sampled_from([None, 0.0, 5.0, 100.0]))
 def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> None:
     run = Driver(timeout=timeout)
@@ -93,7 +93,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
         assert bool(finishes) <= (run.machine.state is State.DONE)
 
 
-@settings(max_examples=2 * settings.default.max_examples, deadline=None)
+@settings(max_examples=2 * settings().max_examples, deadline=None)
 @given(st.data())
 def test_a_tick_at_the_time_that_was_asked_for_always_gets_on(data: st.DataObject) -> None:
     run = Driver(timeout=50.0)

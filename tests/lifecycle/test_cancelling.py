@@ -412,3 +412,12 @@ def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
     run.sees(Phase.RUNNING)
     assert run.machine.wake_at == math.inf
     assert run.machine.state is State.CANCELLING
+
+
+def test_a_cancel_that_was_refused_is_not_why_later_calls_are_left_unanswered() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert end_of(run.unanswered("call_a")).reason is Reason.UNANSWERED

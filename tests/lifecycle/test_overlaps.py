@@ -333,9 +333,8 @@ def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_st
 
 def test_fewer_of_the_known_calls_have_to_be_answered_before_the_expiry_too() -> None:
     run = Driver()
-    clock = {"expires_at": 1600.0, "server_time": 1000.0}
-    run.sees(Phase.NEEDS_CALLER, A, B, **clock)
-    run.sees(Phase.NEEDS_CALLER, A, **clock)
+    run.sees(Phase.NEEDS_CALLER, A, B, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
     assert run.machine.wake_at == pytest.approx(run.now + 595.0)
     assert [c.outputs[0][0] for c in pick(run.passes(595.0), Submit)] == ["call_a"]
 

@@ -353,8 +353,8 @@ def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
     for _ in range(2):
         run.sees(Phase.PENDING, asked=Asked.SUBMIT)
         run.now += 5.0
-        commands = run.sees(Phase.NEEDS_CALLER, A)
-    assert end_of(commands).reason is Reason.OUTPUTS_IGNORED
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert end_of(run.all).reason is Reason.OUTPUTS_IGNORED
     run.provides(call_a="other")
     cause = RuntimeError("bad output")
     end = end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause))
