@@ -125,6 +125,12 @@ def _cancel_sent() -> Driver:
     return run
 
 
+def _cancel_sent_and_answered() -> Driver:
+    run = _cancel_sent()
+    run.answers(call_b="2")
+    return run
+
+
 def _cancel_overtook() -> Driver:
     run = _cancel_held()
     run.passes(2.0)
@@ -188,6 +194,7 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "a cancel waits for a submit": _cancel_held,
     "a cancel was sent": _cancel_of_a_running,
     "a cancel was sent, calls were stopped": _cancel_sent,
+    "a cancel was sent, calls were answered all the same": _cancel_sent_and_answered,
     "a cancel was sent, a submit is on its way": _cancel_overtook,
     "a cancel was taken": _cancel_taken,
     "ended, the caller is needed": _needs_caller,
