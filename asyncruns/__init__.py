@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from asyncruns.errors import RunError as RunError
     from asyncruns.errors import RunExpiredError as RunExpiredError
     from asyncruns.errors import RunFailedError as RunFailedError
+    from asyncruns.errors import RunGoneError as RunGoneError
     from asyncruns.errors import RunIncompleteError as RunIncompleteError
     from asyncruns.errors import RunNeedsCallerError as RunNeedsCallerError
+    from asyncruns.errors import ThreadBusyError as ThreadBusyError
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
@@ -120,6 +122,7 @@ _HOMES: Final = {
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
     "RunFailedError": "asyncruns.errors",
+    "RunGoneError": "asyncruns.errors",
     "RunIncompleteError": "asyncruns.errors",
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
@@ -127,6 +130,7 @@ _HOMES: Final = {
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "StatusChanged": "asyncruns.lifecycle",
+    "ThreadBusyError": "asyncruns.errors",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
@@ -185,6 +189,7 @@ __all__ = [
     "RunError",
     "RunExpiredError",
     "RunFailedError",
+    "RunGoneError",
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
@@ -192,6 +197,7 @@ __all__ = [
     "RunWatcher",
     "Snapshot",
     "StatusChanged",
+    "ThreadBusyError",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",

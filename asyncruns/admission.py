@@ -1,4 +1,4 @@
-"""Lets watches begin a few at a time, so that a thousand started together do not hold up the event loop.
+"""Lets watches begin, ask and start threads a few at a time, so that a thousand of them do not hold up the event loop.
 
 A thousand first requests in one pass of the loop take a tenth of a second, in which nothing else runs. Here each pass
 admits a few; that delays the thousandth by as long, and spreads all later looks.
@@ -11,7 +11,7 @@ import itertools
 import weakref
 from typing import Final
 
-AT_ONCE: Final = 4  # of about half a millisecond each, from making the watch to sending its first look
+AT_ONCE: Final = 4  # of some tenths of a millisecond each: making a watch, sending a request, starting a thread
 
 
 class _Gate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -71,13 +72,10 @@ class Answering:
                 with scope:
                     if scope.cancel_called:
                         return
-                    async with anyio.create_task_group() as group:
-                        approvals = tuple(call for call in calls if self._is_for_approve(call))
-                        if approvals:
-                            group.start_soon(self._ask_for_approval, approvals)
-                        others = tuple(call for call in calls if not self._is_for_approve(call))
-                        for call in await self._ask_handler(others):
-                            group.start_soon(self._answer, call)
+                    approvals = tuple(call for call in calls if self._is_for_approve(call))
+                    others = tuple(call for call in calls if not self._is_for_approve(call))
+                    jobs = [partial(self._ask_for_approval, approvals), partial(self._answer_others, others)]
+                    await _at_once([job for job in jobs if job.args != ((),)])
             finally:
                 self._scopes.discard(scope)
 
@@ -90,10 +88,10 @@ class Answering:
         for call in await self._ask(self._approve, calls, _approvals_of):
             self._post(Unanswered(_now(), (call,)))
 
-    async def _ask_handler(self, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-        if self._handler is None or not calls:
-            return calls
-        return await self._ask(self._handler, calls, lambda given, calls: texts_of(given))
+    async def _answer_others(self, calls: tuple[Call, ...]) -> None:
+        if self._handler is not None:
+            calls = await self._ask(self._handler, calls, lambda given, calls: texts_of(given))
+        await _at_once([partial(self._answer, call) for call in calls])
 
     async def _ask(
         self, handler: Callable[[list[Call]], Any] | None, calls: tuple[Call, ...], read: Callable[..., Outputs]
@@ -126,6 +124,16 @@ class Answering:
             self._post(Unanswered(_now(), (call,), error))
         else:
             self._post(Answered(_now(), ((call, output),)))
+
+
+async def _at_once(jobs: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """Do some jobs at the same time; a lone one needs no task of its own."""
+    if len(jobs) == 1:
+        await jobs[0]()
+        return
+    async with anyio.create_task_group() as group:
+        for job in jobs:
+            group.start_soon(job)
 
 
 def is_cancelled(error: BaseException) -> bool:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 from urllib.parse import urlsplit
 
 from asyncruns.abc import Dialect, Transport
-from asyncruns.dialects.errors import RETIRED
+from asyncruns.admission import admitted
+from asyncruns.client_options import (
+    ClientOptions,
+    check_retries,
+    checked_auth,
+    given_base_url,
+    pair_of_environment,
+    version_header,
+)
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import Server
+from asyncruns.resources.busy import OnBusy, check_on_busy
 from asyncruns.resources.options import check_names
 from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.starting import start_run, warn_of_unknown_tools
 from asyncruns.resources.threads import Threads
-from asyncruns.tools import Toolset
 from asyncruns.transport.aiohttp import AiohttpTransport, check_base_url
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
@@ -36,35 +43,17 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch_options import WatchOptions, check_watch_options
 from asyncruns.watcher import RunWatcher
-from asyncruns.wire import FunctionTool, Message, Run
+from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
     import aiohttp
 
-log: Final = logging.getLogger("asyncruns.client")
-
 PAGE_SIZE: Final = 100
-_ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
 
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
 AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
-
-
-class ClientOptions(TypedDict, total=False):
-    """The options of a client, beside where it is and how it signs; `Client` describes them."""
-
-    version: str | None
-    default_headers: Mapping[str, str] | None
-    default_query: Mapping[str, str] | None
-    request_timeout: float | None
-    max_retries: int
-    validate: bool
-    session: aiohttp.ClientSession | None
-    proxy: str | None
-    trust_env: bool
-    ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
 
 
 class Client:
@@ -108,18 +97,11 @@ class Client:
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
     ) -> None:
-        if not base_url:
-            raise ConfigurationError(
-                "There is no default base URL: give base_url=, such as https://host.example/v1, or set "
-                f"ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY and use Client.from_env(). {RETIRED}"
-            )
-        if auth is not None and not isinstance(auth, Auth):
-            raise ConfigurationError("auth must be an Auth: BearerAuth(key), ApiKeyAuth(key) or PortkeyAuth(...)")
-        version_header = {} if version is None else {"OpenAI-Beta": f"assistants={version}"}
+        check_retries(max_retries)
         transport = AiohttpTransport(
-            base_url,
-            auth=auth,
-            headers={**version_header, **(default_headers or {})},
+            given_base_url(base_url),
+            auth=checked_auth(auth),
+            headers={**version_header(version), **(default_headers or {})},
             query=default_query,
             request_timeout=request_timeout,
             session=session,
@@ -132,7 +114,7 @@ class Client:
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
-        server = Server(retrying, host, self.dialect.limits if validate else None)
+        server = Server(retrying, self.dialect, self.dialect.limits if validate else None, once=transport)
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 
@@ -223,15 +205,8 @@ class Client:
         Raises:
             ConfigurationError: Neither pair is complete; the message says what is missing.
         """
-        for url_name, key_name in _ENVIRONMENT:
-            base_url, key = os.environ.get(url_name), os.environ.get(key_name)
-            if base_url and key:
-                return cls(base_url, auth=BearerAuth(key), **options)
-        state = ", ".join(f"{name} is {'set' if os.environ.get(name) else 'not set'}" for name in sum(_ENVIRONMENT, ()))
-        raise ConfigurationError(
-            f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
-            f"only sent to the host that it was set for, so both of a pair are needed. {RETIRED}"
-        )
+        base_url, key = pair_of_environment()
+        return cls(base_url, auth=BearerAuth(key), **options)
 
     async def run(
         self,
@@ -240,33 +215,42 @@ class Client:
         message: str | Iterable[Mapping[str, Any]],
         thread_id: str | None = None,
         parameters: RunParameters | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = True,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Run]:
         """Put a message on a thread, run the assistant on it, and watch the run to its end.
 
+        What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
+        can't be found: another one is created, and an orphan without a run may stay at the server.
+
         Safe to cancel: a submit on its way is waited for; what was created stays at the server, and the run goes on
-        there.
+        there, or is cancelled with `on_exit="cancel"`.
 
         Args:
             assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or give
                 them as `parameters={"tools": ...}`.
             message: The user's text, or a list of content parts.
             thread_id: The thread; a new one by default.
-            parameters: What else the run shall be created with.
+            parameters: What else the run shall be created with, `metadata` among it.
+            on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended; see
+                `threads.runs.create`. That wait is not part of `timeout`, and another run may slip in between the
+                message and the run.
+            adopt: Whether message and run carry a pair `asyncruns_nonce` in their metadata, by which they are found
+                when an answer is lost. The run does not where `parameters` gives 16 pairs already.
             **options: `tools`, `timeout` and the other options of `RunWatcher`.
 
         Raises:
+            ThreadBusyError: Another run is active on the thread; the error names it.
             APIError: The thread, the message or the run could not be created. What happens later is in the outcome.
         """
         check_watch_options(options)
+        check_on_busy(on_busy)
         check_names(parameters or {}, RunParameters)
-        if thread_id is None:
-            thread = await self.threads.create(messages=[{"role": "user", "content": message}])
-            thread_id = thread.id
-        else:
-            await self.threads.messages.create(thread_id, role="user", content=message)
-        run = await self.threads.runs.create(thread_id, assistant_id=assistant_id, **(parameters or {}))
-        _warn_of_unknown_tools(run, options.get("tools"))
+        run = await start_run(
+            self.threads, thread_id, assistant_id, message, parameters or {}, on_busy=on_busy, adopt=adopt
+        )
+        warn_of_unknown_tools(run, options.get("tools"))
         return await self.watch(run, **options)
 
     async def watch(
@@ -279,13 +263,16 @@ class Client:
     ) -> AnyOutcome[Run]:
         """Watch a run to its end; `RunWatcher` describes the options, and shows what happens on the way.
 
-        Safe to cancel: a submit on its way is waited for; the run goes on at the server.
+        Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
+        `on_exit="cancel"`. With that, a wait that is given up gives what became of the run, and not `GaveUp`.
 
         Args:
             run: The run, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
+        await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            return await watcher.wait()
+            outcome = await watcher.wait()
+        return watcher.outcome or outcome  # leaving may have cancelled a run that went on
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.
@@ -312,18 +299,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.base_url}>"
-
-
-def _warn_of_unknown_tools(run: Run, tools: Toolset | None) -> None:
-    """Say so when a toolset will never be asked: the model only calls what the run was created with."""
-    if tools is None or not isinstance(run.tools, list):
-        return
-    known = {tool.function.name for tool in run.tools if isinstance(tool, FunctionTool)}
-    unknown = [name for name in tools.names if name not in known]
-    if unknown:
-        log.warning(
-            "The run %s does not know the tools %s, so they will not be called; create the assistant with "
-            "tools=toolset.definitions()",
-            run.id,
-            ", ".join(unknown),
-        )

@@ -11,6 +11,7 @@
     │   ├── APIResponseValidationError   an answer came that is not one of this API (HTML, truncated, empty)
     │   └── APIStatusError            the server answered with an error status
     │       ├── BadRequestError            400
+    │       │   └── ThreadBusyError        a run is active on the thread
     │       ├── AuthenticationError        401
     │       ├── PermissionDeniedError      403
     │       ├── NotFoundError              404
@@ -25,6 +26,7 @@
     │   ├── RunIncompleteError
     │   ├── RunNeedsCallerError       calls are open that nobody answered
     │   └── WatchGaveUpError          the watch ended before the run did
+    │       └── RunGoneError          the run was there and is gone: deleted or purged
     ├── CallNotAnsweredError          a toolset's policy leaves a call that failed to the caller
     └── ToolError                     raise it in a tool: its text is what the model reads
 
@@ -184,6 +186,20 @@ class BadRequestError(APIStatusError):
     """400."""
 
 
+class ThreadBusyError(BadRequestError):
+    """A run is active on the thread, so it takes no message and no other run. 400 at most servers; see `status`.
+
+    Attributes:
+        active_run_id: The run that holds the thread, as the server names it.
+        thread_id: The thread.
+    """
+
+    def __init__(self, message: str, *, active_run_id: str, thread_id: str, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.active_run_id = active_run_id
+        self.thread_id = thread_id
+
+
 class AuthenticationError(APIStatusError):
     """401: the credential was refused."""
 
@@ -258,3 +274,7 @@ class RunNeedsCallerError(RunError):
 
 class WatchGaveUpError(RunError):
     """The watch ended before the run did; `outcome.reason` says why. The run may go on at the server."""
+
+
+class RunGoneError(WatchGaveUpError):
+    """The run was there, and now the server knows no such run: it was deleted, or purged."""

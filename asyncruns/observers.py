@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
-import anyio
-
 from asyncruns.answering import is_cancelled
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Notice, StatusChanged
@@ -48,12 +46,15 @@ class Ended(Generic[R]):
 class Feed(Generic[R]):
     """A queue of events for one reader."""
 
+    __slots__ = ("_closed", "_drained", "_events", "_idle", "_news", "_reading")
+
     def __init__(self) -> None:
         self._events: deque[Notice | Ended[R]] = deque()
         self._closed = False
         self._reading = False
-        self._news = anyio.Event()
-        self._idle = anyio.Event()
+        self._idle = False  # the reader has dealt with all that there was, and waits for more
+        self._news: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
 
     def put(self, event: Notice | Ended[R]) -> None:
         """Add an event; a status replaces an unread one when the reader is far behind."""
@@ -61,13 +62,13 @@ class Feed(Generic[R]):
         if full and isinstance(event, StatusChanged) and isinstance(self._events[-1], StatusChanged):
             self._events.pop()
         self._events.append(event)
-        self._idle = anyio.Event()
-        self._news.set()
+        self._idle = False
+        _wake(self._news)
 
     def close(self) -> None:
         """Say that nothing more will come: who reads gets what there is, and then None."""
         self._closed = True
-        self._news.set()
+        _wake(self._news)
 
     async def get(self) -> Notice | Ended[R] | None:
         """Wait for the next event; None when there will be none. Safe to cancel: none is lost."""
@@ -76,19 +77,27 @@ class Feed(Generic[R]):
         self._reading = True
         try:
             while not self._events:
-                self._idle.set()
+                self._idle = True
+                _wake(self._drained)
                 if self._closed:
                     return None
-                self._news = anyio.Event()
-                await self._news.wait()
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
             return self._events.popleft()
         finally:
             self._reading = False
+            self._news = None
 
     async def drained(self) -> None:
         """Wait until the reader has taken, and dealt with, all that there is."""
-        while self._events or not self._idle.is_set():
-            await self._idle.wait()
+        while self._events or not self._idle:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None) -> None:

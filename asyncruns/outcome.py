@@ -14,6 +14,7 @@ from asyncruns.errors import (
     RunError,
     RunExpiredError,
     RunFailedError,
+    RunGoneError,
     RunIncompleteError,
     RunNeedsCallerError,
     WatchGaveUpError,
@@ -85,7 +86,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             RunError: It is not; the subclass says how it ended (`RunFailedError`, `RunExpiredError`, ...), the message
                 why and what to do, and `outcome` is this.
         """
-        raise self.raises(self._message(), self) from self.cause
+        raises = RunGoneError if self.reason is Reason.GONE else self.raises
+        raise raises(self._message(), self) from self.cause
 
     async def messages(self) -> list[Message]:
         """Fetch the messages that this run wrote, oldest first.

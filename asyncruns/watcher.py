@@ -1,7 +1,8 @@
 """The shell around the lifecycle: it looks, runs the tools, submits and cancels, as the machine says.
 
 All that happens in the background happens in one task, which the watcher owns; its task group is entered and left
-inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is.
+inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is. That task looks,
+one look after the other; tools and submits are children of it; timers of the loop wake the machine.
 """
 
 from __future__ import annotations
@@ -143,21 +144,22 @@ class RunWatcher(Generic[R]):
             approve=on_approval,
             tools=tools,
             at_once=max_concurrent_calls,
-            post=self._post,
+            post=self._receive,
         )
         self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
-        self._observed: Feed[R] = Feed()
+        self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
         self._iterated: Feed[R] = Feed()
-        self._inbox: list[Event] = []
-        self._news = asyncio.Event()
-        self._begun = asyncio.Event()
         self._ended = asyncio.Event()
         self._poll_at = math.inf
-        self._looking = False
+        self._poll_moved: asyncio.Future[None] | None = None
+        self._tick_at = math.inf
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._ticking: asyncio.Task[None] | None = None
         self._changes = 0  # submits and cancels that the server accepted
         self._changing: set[anyio.CancelScope] = set()
         self._leave_by = math.inf
+        self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
         self._failure_told = False
         self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
@@ -172,10 +174,11 @@ class RunWatcher(Generic[R]):
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
         await admitted()
         self._started = _now()
-        self._task = asyncio.create_task(self._drive(), name=f"asyncruns watch {self.ref}")
+        begun = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
         try:
-            await self._begun.wait()
+            await begun
         except asyncio.CancelledError:
             self._task.cancel()
             await _joined(self._task)
@@ -193,11 +196,11 @@ class RunWatcher(Generic[R]):
             scope.deadline = self._leave_by
         if self._cancels_on_exit and not self._is_over() and not task.done():
             self._receive(CancelAsked(_now()))
-            await _joined(task, by=self._leave_by)
         elif self._machine.end is None:
             task.cancel()
-        self._news.set()
-        await _joined(task)
+        else:
+            self._stop_looking()
+        await _joined(task, by=self._leave_by)
         if self._failure_told:
             return
         if error is None:
@@ -286,69 +289,108 @@ class RunWatcher(Generic[R]):
     # The background task
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
-        self._begun.set()
         self._ended.set()
         self._iterated.close()
 
-    async def _drive(self) -> None:
+    async def _drive(self, begun: asyncio.Future[None]) -> None:
+        if self._observed is None:
+            await self._watch(begun)
+            return
         async with anyio.create_task_group() as group:
-            self._group = group
-            self._begun.set()
             group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
-            try:
-                self._receive(Begun(_now(), self._given))
-                while not (self._is_over() or self._may_leave()):
-                    await self._pause()
-                    self._turn()
-                with anyio.move_on_after(OBSERVER_GRACE_S):
-                    await self._observed.drained()
-            finally:
-                self._group = None
+            await self._watch(begun)
+            with anyio.move_on_after(OBSERVER_GRACE_S):
+                await self._observed.drained()
             group.cancel_scope.cancel()
+
+    async def _watch(self, begun: asyncio.Future[None]) -> None:
+        try:
+            async with anyio.create_task_group() as self._group:
+                if not begun.done():
+                    begun.set_result(None)
+                self._receive(Begun(_now(), self._given))
+                while not self._is_done():
+                    await self._until_poll()
+                    await self._look()
+                self._group.cancel_scope.cancel()
+        finally:
+            self._group = None
+            self._set_tick(math.inf)
+        if self._failure is not None:
+            raise self._failure
 
     def _is_over(self) -> bool:
         """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
         end = self._machine.end
         return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
-    def _may_leave(self) -> bool:
-        """Whether who leaves has nothing to wait for any more: the watch ended, or no cancel is under way."""
-        return self._leave_by < math.inf and (self._machine.end is not None or not self._machine.cancel_requested)
+    def _is_done(self) -> bool:
+        """Whether there is nothing to wait for any more.
 
-    async def _pause(self) -> None:
-        """Wait for news, or for the next time at which something is to be done."""
-        wake_at = self._machine.wake_at if self._looking else min(self._poll_at, self._machine.wake_at)
-        with anyio.move_on_after(wake_at - _now()):
-            await self._news.wait()
-        self._news.clear()
+        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way.
+        """
+        leaving = self._leave_by < math.inf
+        may_leave = leaving and (self._machine.end is not None or not self._machine.cancel_requested)
+        return self._is_over() or may_leave or self._failure is not None
 
-    def _turn(self) -> None:
-        while self._inbox:
-            self._receive(self._inbox.pop(0))
-        now = _now()
-        if now >= self._machine.wake_at:
+    def _stop_looking(self) -> None:
+        # Who is in the midst of the looks sees by itself that they are done.
+        if self._group is not None and asyncio.current_task() is not self._task:
+            self._group.cancel_scope.cancel()
+
+    async def _until_poll(self) -> None:
+        """Wait for the time of the next look, which may be moved meanwhile."""
+        loop = asyncio.get_running_loop()
+        while (poll_at := self._poll_at) > loop.time():
+            self._poll_moved = moved = loop.create_future()
+            timer = None if poll_at == math.inf else loop.call_at(poll_at, _wake, moved)
+            try:
+                await moved
+            finally:
+                self._poll_moved = None
+                if timer is not None:
+                    timer.cancel()
+            if self._poll_at == poll_at:  # by the timer; it may be early by the clock's resolution
+                return
+
+    def _set_tick(self, at: float) -> None:
+        if at == self._tick_at:
+            return
+        self._tick_at = at
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._tick_timer = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        # A task group takes no tasks from a callback, so the machine is told in a task, which ends at its first step.
+        now = max(_now(), self._tick_at)  # a timer may be early by the clock's resolution
+        self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self.ref}")
+
+    async def _ticked(self, now: float) -> None:
+        self._set_tick(math.inf)
+        try:
             self._receive(Tick(now))
-        if now >= self._poll_at and not self._looking and self._group is not None:
-            self._poll_at = math.inf
-            self._looking = True
-            self._group.start_soon(self._look)
+        except Exception as error:
+            self._failure = error
+            self._stop_looking()
 
     def _receive(self, event: Event) -> None:
+        if self._group is None:
+            return
         commands = self._machine.receive(event)
         if self.outcome is not None and self._machine.end is None:
             self.outcome = None  # the watch was taken up again
             self._ended.clear()
         for command in commands:
-            self._perform(command)
-        self._news.set()
+            self._perform(command, self._group)
+        self._set_tick(self._machine.wake_at)
+        if self._is_done():
+            self._stop_looking()
 
-    def _perform(self, command: Command) -> None:
-        group = self._group
-        if group is None:
-            return
+    def _perform(self, command: Command, group: anyio.abc.TaskGroup) -> None:
         match command:
             case PollAt(not_before, not_after):
-                self._poll_at = random.uniform(not_before, not_after)  # noqa: S311 - spreads looks, hides nothing
+                self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
             case RunTools(calls):
                 group.start_soon(self._answering.begin(calls))
             case StopTools():
@@ -365,13 +407,19 @@ class RunWatcher(Generic[R]):
             case _:
                 assert_never(command)
 
+    def _poll(self, at: float) -> None:
+        self._poll_at = at
+        if self._poll_moved is not None:
+            _wake(self._poll_moved)
+
     def _tell(self, event: Notice | Ended[R]) -> None:
-        self._observed.put(event)
+        if self._observed is not None:
+            self._observed.put(event)
         self._iterated.put(event)
 
     def _finish(self, command: Finish) -> None:
         self._answering.stop()
-        self._poll_at = math.inf
+        self._poll(math.inf)
         self.outcome = outcome_of(
             command.end,
             self.ref,
@@ -386,17 +434,12 @@ class RunWatcher(Generic[R]):
     # Requests
 
     async def _look(self) -> None:
+        self._poll_at = math.inf
         changes = self._changes
-        try:
-            self.polls += 1
-            event = await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL)
-        finally:
-            self._looking = False
+        event = await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL)
+        # Else it may show the run as it was before a submit or a cancel, whose answer has asked for a new look already.
         if changes == self._changes:
-            self._post(event)
-        else:
-            # It may show the run as it was before a submit or a cancel, whose answer has asked for a new look already.
-            self._news.set()
+            self._receive(event)
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
@@ -408,14 +451,12 @@ class RunWatcher(Generic[R]):
                 self._changing.discard(scope)
             if isinstance(event, Observed):
                 self._changes += 1
-            self._post(event)
-
-    def _post(self, event: Event) -> None:
-        self._inbox.append(event)
-        self._news.set()
+            self._receive(event)
 
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         dialect = self._connection.dialect
+        await admitted()
+        self.polls += asked is Asked.POLL
         asked_at = _now()
         try:
             response = await self._connection.transport.send(request)
@@ -427,6 +468,11 @@ class RunWatcher(Generic[R]):
             return Refused(_now(), Refusal(kind=kind, cause=error), asked)
         except APIResponseValidationError as error:
             return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _now() -> float:

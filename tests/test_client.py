@@ -145,6 +145,18 @@ def test_a_bare_key_is_no_auth(auth: Any) -> None:
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2", None])
+def test_a_number_of_retries_that_is_none_is_refused(max_retries: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_retries must be 0 or a larger whole number; got "):
+        Client("https://host.example/v1", max_retries=max_retries)
+
+
+@pytest.mark.parametrize("version", [2, "2", "v3", "", True])
+def test_a_version_that_is_none_is_refused(version: Any) -> None:
+    with pytest.raises(ConfigurationError, match='version must be "v2", "v1", or None'):
+        Client("https://host.example/v1", version=version)
+
+
 async def test_leaving_the_client_closes_it_and_lets_an_exception_through() -> None:
     client = Client("http://127.0.0.1:9/v1")
     with pytest.raises(KeyError, match="mine"):

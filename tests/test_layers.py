@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,10 @@ LAYERS = {
     "limits": 2,
     "lifecycle": 2,
     "abc": 3,
+    "admission": 3,
     "transport": 4,
     "dialects": 4,
     "tools": 4,
-    "admission": 5,
     "answering": 5,
     "outcome": 5,
     "observers": 5,
@@ -32,6 +33,7 @@ LAYERS = {
     "watcher": 5,
     "resources": 6,
     "client": 7,
+    "client_options": 7,
     "testing": 8,
     "cli": 9,
     "__main__": 10,
@@ -39,9 +41,9 @@ LAYERS = {
 # Within a layer: who may import whom, so that there are no cycles.
 SAME_LAYER = {
     ("lifecycle", "cadence"),
+    ("client", "client_options"),
     ("watch_options", "answering"),
     ("watch_options", "observers"),
-    ("watcher", "admission"),
     ("watcher", "answering"),
     ("watcher", "watch_options"),
     ("watcher", "observers"),
@@ -111,6 +113,18 @@ def test_a_library_that_may_be_replaced_is_known_in_one_place(path: Path) -> Non
     for library, homes in ONLY_AT.items():
         if any(name.split(".")[0] == library for name in imports(path)):
             assert any(where == home or (home.endswith("/") and where.startswith(home)) for home in homes)
+
+
+def test_the_prose_of_servers_is_known_to_the_dialects_alone() -> None:
+    prose = re.compile(
+        r"not accept tool outputs|cannot cancel run|has an active run|is active\.|exceeded your", re.IGNORECASE
+    )
+    readers = [path for path in MODULES if room(path) not in ("dialects", "testing")]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in readers]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in docs]
+    assert [text for text in texts if isinstance(text, str) and prose.search(text)] == []
 
 
 def test_the_lifecycle_alone_brings_no_http_along() -> None:

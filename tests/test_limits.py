@@ -41,7 +41,7 @@ class Api:
 
     def __init__(self, limits: Limits | None) -> None:
         self.transport = Answering()
-        server = Server(self.transport, "", limits)
+        server = Server(self.transport, limits=limits)
         nobody: Any = None
         self.assistants = Assistants(server)
         self.threads = Threads(nobody, server)

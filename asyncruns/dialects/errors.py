@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIResponseValidationError,
     APIStatusError,
+    ThreadBusyError,
     status_error_class,
 )
 from asyncruns.http import Request, Response, request_id
@@ -51,6 +54,20 @@ def shown(body: bytes) -> str:
 
 def status_error(request: Request, response: Response, *, host: str = "") -> APIStatusError:
     """Give the exception that an error answer stands for, with the next step in its message."""
+    return status_error_class(response.status)(**_facts(request, response, _next_step(response, host)))
+
+
+def busy_error(request: Request, response: Response, *, thread_id: str, active_run_id: str) -> ThreadBusyError:
+    """Give the exception for a request that a run on the thread stands in the way of."""
+    step = (
+        f"The run {active_run_id} holds the thread until it ends: watch it to its end, cancel it with "
+        'client.threads.runs.cancel(), or give on_busy="wait".'
+    )
+    return ThreadBusyError(active_run_id=active_run_id, thread_id=thread_id, **_facts(request, response, step))
+
+
+def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
+    """Give the arguments of an exception, but for those that only its class has."""
     error = error_object(response)
     detail = error.message or shown(response.body) or "no details in the answer"
     said_id = request_id(response.headers)
@@ -59,21 +76,21 @@ def status_error(request: Request, response: Response, *, host: str = "") -> API
         parts.append(f"(request id {said_id})")
     if response.attempts:
         parts.append(f"(try {len(response.attempts) + 1}, after {', '.join(response.attempts)}).")
-    if step := _next_step(response, host):
+    if step:
         parts.append(step)
-    return status_error_class(response.status)(
-        " ".join(parts),
-        status=response.status,
-        detail=detail,
-        code=None if not error.code else str(error.code),
-        type=error.type or None,
-        param=error.param or None,
-        request_id=said_id,
-        body=response.body,
-        headers=response.headers,
-        method=request.method,
-        path=request.path,
-    )
+    return {
+        "message": " ".join(parts),
+        "status": response.status,
+        "detail": detail,
+        "code": None if not error.code else str(error.code),
+        "type": error.type or None,
+        "param": error.param or None,
+        "request_id": said_id,
+        "body": response.body,
+        "headers": response.headers,
+        "method": request.method,
+        "path": request.path,
+    }
 
 
 def _next_step(response: Response, host: str) -> str:

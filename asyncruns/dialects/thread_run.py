@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, error_object, status_error
-from asyncruns.errors import InvalidRequestError
+from asyncruns.dialects.errors import bad_answer, busy_error, error_object, status_error
+from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import (
@@ -160,7 +161,7 @@ class ThreadRun(Dialect[Run]):
 
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
-        cause = status_error(request, response, host=self._host)
+        cause: APIStatusError = status_error(request, response, host=self._host)
         kind = _STATUSES.get(response.status)
         if kind is None:
             kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
@@ -173,7 +174,9 @@ class ThreadRun(Dialect[Run]):
             if found := re.search(pattern, error.message or "", re.IGNORECASE):
                 kind = meaning
                 phase = PHASES.get(found[1])
-                active_run = found[1] if meaning is RefusalKind.BUSY else None
+                if meaning is RefusalKind.BUSY:
+                    active_run = found[1]
+                    cause = busy_error(request, response, thread_id=_thread_of(request), active_run_id=active_run)
         return Refusal(
             kind=kind, cause=cause, retry_after=wait_hint(response.headers), phase=phase, active_run=active_run
         )
@@ -182,6 +185,12 @@ class ThreadRun(Dialect[Run]):
 def _run_path(ref: RunRef) -> str:
     thread_id, run_id = ref.ids
     return join_path("threads", thread_id, "runs", run_id)
+
+
+def _thread_of(request: Request) -> str:
+    """Give the thread that a request is about, or "": `/threads/{thread_id}/...`."""
+    parts = request.path.split("/")
+    return unquote(parts[2]) if len(parts) > 3 and parts[1] == "threads" else ""
 
 
 def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct
 
-from asyncruns.abc import Transport
-from asyncruns.dialects.errors import bad_answer, status_error
+from asyncruns.abc import Dialect, Transport
+from asyncruns.dialects.errors import bad_answer
+from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.wire import Page, decode
+from asyncruns.wire import Page, Run, decode
 
 T = TypeVar("T")
 
@@ -27,13 +28,15 @@ class Server(Struct, frozen=True):
 
     Attributes:
         transport: Sends, with retries.
-        host: The server's host, for messages about it.
+        dialect: Says what an error answer means.
         limits: What is checked before sending; None checks nothing.
+        once: Sends each request once, for what has a patience of its own; None for `transport`.
     """
 
     transport: Transport
-    host: str = ""
+    dialect: Dialect[Run] = ThreadRun()
     limits: Limits | None = None
+    once: Transport | None = None
 
 
 class Resource:
@@ -60,22 +63,37 @@ class Resource:
         options: CallOptions | None = None,
     ) -> T:
         """Build the request, send it, and decode the answer."""
-        server = self._server
+        return await self._send(self._request(method, *segments, query=query, body=body, options=options), type_)
+
+    def _request(
+        self,
+        method: str,
+        *segments: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        options: CallOptions | None = None,
+    ) -> Request:
+        """Check what was given, and build the request.
+
+        Raises:
+            InvalidRequestError: Something in it can't be sent.
+        """
+        limits = self._server.limits
         if body:
             # What can be iterated over only once is, before it is checked.
             body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
-        if server.limits is not None and (body or query):
-            server.limits.check({**(query or {}), **(body or {})}, tools=getattr(server.limits, self._tools_limit))
-        request = make_request(method, join_path(*segments), query, body, options)
-        response = await server.transport.send(request)
+        if limits is not None and (body or query):
+            limits.check({**(query or {}), **(body or {})}, tools=getattr(limits, self._tools_limit))
+        return make_request(method, join_path(*segments), query, body, options)
+
+    async def _send(self, request: Request, type_: type[T]) -> T:
+        """Send a request, and decode the answer."""
+        response = await self._server.transport.send(request)
         if not 200 <= response.status < 300:
-            raise status_error(request, response, host=server.host)
+            raise self._server.dialect.refusal(request, response).cause
         if self._raw:
             return cast("T", RawResponse(request, response, type_))
-        try:
-            return decode(response.body, type_)
-        except msgspec.DecodeError as error:
-            raise bad_answer(request, response, error) from error
+        return decoded(request, response, type_)
 
     def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
@@ -89,7 +107,20 @@ class Resource:
 
         if self._raw:  # only for `await`: there is nothing to iterate over
             return cast("PageCall[T]", fetch(None))
-        return PageCall(fetch, backwards={**query, **extra}.get("before") is not None)
+        path = "/".join(map(str, segments))
+        return PageCall(fetch, backwards={**query, **extra}.get("before") is not None, path=f"/{path}")
+
+
+def decoded(request: Request, response: Response, type_: type[T]) -> T:
+    """Give the object of a good answer.
+
+    Raises:
+        APIResponseValidationError: The body is not one.
+    """
+    try:
+        return decode(response.body, type_)
+    except msgspec.DecodeError as error:
+        raise bad_answer(request, response, error) from error
 
 
 class RawResponse(Generic[T]):
@@ -125,10 +156,7 @@ class RawResponse(Generic[T]):
         Raises:
             APIResponseValidationError: The body is not one.
         """
-        try:
-            return decode(self.content, self._type)
-        except msgspec.DecodeError as error:
-            raise bad_answer(self._request, self._response, error) from error
+        return decoded(self._request, self._response, self._type)
 
     def __repr__(self) -> str:
         return f"<RawResponse {self.status} of {self._request.method} {self._request.path}, {len(self.content)} bytes>"
@@ -169,9 +197,10 @@ class PageCall(Generic[T]):
     the iteration: no item is given twice.
     """
 
-    def __init__(self, fetch: Callable[[str | None], Any], *, backwards: bool = False) -> None:
+    def __init__(self, fetch: Callable[[str | None], Any], *, backwards: bool = False, path: str = "") -> None:
         self._fetch = fetch
         self._backwards = backwards
+        self._path = path
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
         page: Generator[Any, None, Page[T]] = self._fetch(None).__await__()
@@ -195,3 +224,7 @@ class PageCall(Generic[T]):
             after = page.last_id or getattr(page.data[-1], "id", None)
             if not after:
                 return
+
+    def __repr__(self) -> str:
+        # A query may hold a credential.
+        return f"<PageCall GET {self._path}>"

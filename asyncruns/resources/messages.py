@@ -7,12 +7,14 @@ from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
-from asyncruns.resources.base import PageCall, Resource
+from asyncruns.resources.base import PageCall
+from asyncruns.resources.busy import OnBusy
+from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions
 from asyncruns.wire import Deleted, Maybe, Message
 
 
-class Messages(Resource):
+class Messages(ThreadItems):
     """`client.threads.messages`. Every method also takes the `CallOptions`."""
 
     async def create(
@@ -23,24 +25,39 @@ class Messages(Resource):
         content: str | Iterable[Mapping[str, Any] | Any],
         attachments: Maybe[Iterable[Mapping[str, Any] | Any]] = UNSET,
         metadata: Maybe[Mapping[str, str]] = UNSET,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
         **options: Unpack[CallOptions],
     ) -> Message:
         """Add a message to a thread.
 
-        Safe to cancel; the message may then exist or not.
+        Safe to cancel; the message may then exist or not. A wait for a run changes nothing at the server.
 
         Args:
-            thread_id: The thread; it is locked while a run on it is active, and the error then names the run.
+            thread_id: The thread; it is locked while a run on it is active.
             role: "user", or "assistant" for what an assistant is made to have said.
             content: Text, or a list of content parts.
             metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            on_busy: What to do while a run is active on the thread: "raise", or "wait" until it has ended and try
+                again, however often others slip in. Each is waited for until 60 s after its own expiry by the server's
+                clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
+            adopt: Whether to find out what became of the message when the answer is lost, by a pair `asyncruns_nonce`
+                in its metadata; as in `runs.create`.
 
         Raises:
-            BadRequestError: A run on the thread is active, or the server refused the message.
-            APIError: There was no answer.
+            ThreadBusyError: A run on the thread is active; it names the run.
+            BadRequestError: The server refused the message.
+            APIError: There was no answer; the message may exist. With `adopt`, that can only be where the server's list
+                does not tell, and the message says so.
         """
-        body = {"role": role, "content": content, "attachments": attachments, "metadata": metadata}
-        return await self._ask(Message, "POST", "threads", thread_id, "messages", body=body, options=options)
+        return await self._create(
+            Message,
+            *("threads", thread_id, "messages"),
+            body={"role": role, "content": content, "attachments": attachments, "metadata": metadata},
+            options=options,
+            on_busy=on_busy,
+            adopt=adopt,
+        )
 
     async def retrieve(self, message_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Message:
         """Fetch a message. Safe to cancel.

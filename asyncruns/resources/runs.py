@@ -8,10 +8,13 @@ from typing import Any, Literal, Required, TypedDict, Unpack, cast
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
+from asyncruns.admission import admitted
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
-from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
+from asyncruns.resources.base import PageCall, RawCalls, Server
+from asyncruns.resources.busy import OnBusy
+from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.watch_options import WatchOptions
@@ -99,7 +102,7 @@ class RawRuns(RawCalls):
     steps: RawCalls
 
 
-class Runs(Resource):
+class Runs(ThreadItems):
     """`client.threads.runs`. Every method also takes the `CallOptions`."""
 
     def __init__(self, connection: Connection[Run], server: Server) -> None:
@@ -118,27 +121,45 @@ class Runs(Resource):
         *,
         assistant_id: str,
         include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
         **parameters: Unpack[RunParameters],
     ) -> Run:
         """Start a run on a thread.
 
-        Safe to cancel; the run may then exist or not, and holds the thread if it does.
+        Safe to cancel; the run may then exist or not, and holds the thread if it does. A wait for another run changes
+        nothing at the server.
 
         Args:
-            thread_id: The thread; the error names the active run when there is one already.
+            thread_id: The thread.
             assistant_id: The assistant.
             include: What else the steps in the answer shall have.
+            on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended and try
+                again, however often others slip in. Each is waited for until 60 s after its own expiry by the server's
+                clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
+            adopt: Whether to find out what became of the run when the answer is lost: the metadata then carries a pair
+                `asyncruns_nonce`, by which the run is found and given as if it had been returned; one that is
+                surely not there is created again, up to twice. The looks take 5 s, and a minute where they fail. Not
+                possible where the metadata has 16 pairs already.
             **parameters: See `RunParameters`.
 
         Raises:
-            BadRequestError: Another run on the thread is active, or the server refused a parameter.
-            APIError: There was no answer; after a timeout or a dropped connection, the run may exist.
+            ThreadBusyError: Another run on the thread is active; it names the run.
+            BadRequestError: The server refused a parameter.
+            APIError: There was no answer; after a timeout or a dropped connection the run may exist. With `adopt`,
+                that can only be where the server's list does not tell, and the message says so.
         """
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
-        body = {"assistant_id": assistant_id, **settings}
-        query = {"include": include}
-        return await self._ask(Run, "POST", "threads", thread_id, "runs", query=query, body=body, options=options)
+        return await self._create(
+            Run,
+            *("threads", thread_id, "runs"),
+            query={"include": include},
+            body={"assistant_id": assistant_id, **settings},
+            options=options,
+            on_busy=on_busy,
+            adopt=adopt,
+        )
 
     async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Fetch a run. Safe to cancel.
@@ -234,7 +255,10 @@ class Runs(Resource):
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:
         """Watch a run to its end; as `client.watch`, by its ids. See `RunWatcher` for the options.
 
-        Safe to cancel: a submit on its way is waited for; the run goes on at the server.
+        Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
+        `on_exit="cancel"`.
         """
+        await admitted()
         async with RunWatcher(self._connection, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            return await watcher.wait()
+            outcome = await watcher.wait()
+        return watcher.outcome or outcome  # leaving may have cancelled a run that went on

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from asyncruns.admission import admitted
 from asyncruns.tools.limit import Limit
 
 MAX_THREADS: Final = 64
@@ -114,6 +115,7 @@ async def run_in_thread(
     limit = _THREADS if limit is None else limit
     await limit.acquire()
     try:
+        await admitted()  # starting a thread takes a while, and many may end at the same time
         job = _Job(function, limit)
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(job.run,), name=THREAD_NAME_PREFIX + name, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncruns.dialects.thread_run import ThreadRun
-from asyncruns.errors import APIStatusError, BadRequestError, NotFoundError, status_error_class
+from asyncruns.errors import APIStatusError, BadRequestError, NotFoundError, ThreadBusyError, status_error_class
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Refusal, RefusalKind
@@ -111,6 +112,30 @@ def test_a_late_cancel_tells_the_phase_of_the_run(status: int) -> None:
 def test_a_locked_thread_tells_the_active_run(text: str) -> None:
     found = said(text)
     assert (found.kind, found.active_run, found.phase) == (RefusalKind.BUSY, "run_7", None)
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+def test_a_locked_thread_has_an_error_of_its_own(status: int) -> None:
+    text = "Thread thread_1 already has an active run run_7."
+    body = msgspec.json.encode({"error": {"message": text, "code": "c"}})
+    request = Request("POST", "/threads/thread%5F1/runs", body=b"{}")
+    error = DIALECT.refusal(request, Response(status, {"X-Request-Id": "req_1"}, body)).cause
+    assert isinstance(error, ThreadBusyError)
+    assert isinstance(error, BadRequestError)
+    assert (error.active_run_id, error.thread_id, error.status, error.code) == ("run_7", "thread_1", status, "c")
+    assert (error.detail, error.body) == (text, body)
+    assert 'watch it to its end, cancel it with client.threads.runs.cancel(), or give on_busy="wait"' in str(error)
+    assert (pickle.loads(pickle.dumps(error)).active_run_id, str(pickle.loads(pickle.dumps(error)))) == (
+        "run_7",
+        str(error),
+    )
+
+
+def test_a_lock_of_a_thread_that_is_not_named_leaves_it_open() -> None:
+    body = msgspec.json.encode({"error": "already has an active run run_7"})
+    error = DIALECT.refusal(Request("POST", "/threads/runs"), Response(400, {}, body)).cause
+    assert isinstance(error, ThreadBusyError)
+    assert error.thread_id == ""
 
 
 def test_the_prose_is_found_in_any_shape_of_error() -> None:

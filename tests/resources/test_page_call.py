@@ -13,6 +13,7 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import Server
+from asyncruns.resources.messages import Messages
 
 
 def page(*ids: str, has_more: object = False, **more: object) -> dict[str, Any]:
@@ -134,3 +135,8 @@ async def test_lists_can_be_gathered() -> None:
     resource = Assistants(Server(transport))
     first, second = await asyncio.gather(resource.list(), resource.list())
     assert first.data == second.data
+
+
+def test_a_repr_says_what_is_listed_and_shows_no_query() -> None:
+    call = Messages(Server(Pages(page()))).list("thread_1", extra_query={"key": "sk-hidden"})
+    assert repr(call) == "<PageCall GET /threads/thread_1/messages>"

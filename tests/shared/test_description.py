@@ -24,6 +24,8 @@ NOT_TAKEN: Final = {
 # What is taken and not described.
 NOT_DESCRIBED: Final[Mapping[str, set[str]]] = {
     "submitToolOuputsToRun": {"tool_approvals"},  # of Azure AI Foundry
+    "createMessage": {"on_busy", "adopt"},  # what to do about a held thread, and about a lost answer
+    "createRun": {"on_busy", "adopt"},
 }
 NO_OPERATIONS: Final = {
     "threads.list",  # of Azure AI Foundry

@@ -107,10 +107,12 @@ async def test_a_submit_that_went_wrong_is_made_once(emulator: Emulator, client:
 
 async def test_a_lost_answer_to_a_create_leaves_a_run(emulator: Emulator, client: Client) -> None:
     emulator.script(Scenario(), assistant_id="asst_1")
-    emulator.inject(Fault(on="create_run", drop=True, acts=True))
+    emulator.inject(Fault(on="create_run", drop=True, acts=True, times=2))
     with pytest.raises(APIConnectionError):
-        await client.run(assistant_id="asst_1", message="Go")
+        await client.run(assistant_id="asst_1", message="Go", adopt=False)
     assert (len(emulator.runs), done(emulator, "create_run")) == (1, 1)
+    assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
+    assert (len(emulator.runs), done(emulator, "create_run")) == (2, 2)
 
 
 async def test_a_cancel_may_be_refused(emulator: Emulator, client: Client) -> None:

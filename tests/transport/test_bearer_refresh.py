@@ -11,7 +11,16 @@ from dataclasses import dataclass
 import pytest
 from recording_server import RecordingServer, reply
 
-from asyncruns import APIConnectionError, APITimeoutError, AuthenticationError, BearerAuth, Client, ConfigurationError
+from asyncruns import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    BearerAuth,
+    Client,
+    ConfigurationError,
+    GaveUp,
+    Reason,
+)
 from asyncruns.errors import PermissionDeniedError
 
 
@@ -104,6 +113,18 @@ async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type
         with pytest.raises(error):
             await look(client)
         assert len(server.seen) == source.fetches == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_watch_goes_on_with_a_renewed_token_and_ends_when_that_is_refused_too(status: int) -> None:
+    source = Source(3600)
+    run = reply(200, {"id": "run_1", "thread_id": "thread_1", "status": "in_progress"})
+    script = run, reply(status), run, reply(status), reply(status)
+    async with RecordingServer(*script) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
+        outcome = await client.watch(thread_id="thread_1", run_id="run_1")
+        assert isinstance(outcome, GaveUp)
+        assert (outcome.reason, outcome.polls) == (Reason.UNAUTHORIZED, 3)
+        assert (len(server.seen), source.fetches) == (5, 3)
 
 
 async def test_many_refusals_at_once_cost_one_fetch() -> None:

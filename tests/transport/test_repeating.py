@@ -124,9 +124,8 @@ async def test_a_spent_quota_is_not_asked_again() -> None:
         assert len(server.seen) == 2
 
 
-@pytest.mark.parametrize("max_retries", [0, -1])
-async def test_no_retries_means_one_try(max_retries: int) -> None:
-    async with RecordingServer(reply(500)) as server, Client(server.base_url, max_retries=max_retries) as client:
+async def test_no_retries_means_one_try() -> None:
+    async with RecordingServer(reply(500)) as server, Client(server.base_url, max_retries=0) as client:
         with pytest.raises(InternalServerError):
             await client.threads.retrieve("thread_1")
         assert len(server.seen) == 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
-from scripted import ok, scene
+from scripted import Scene, Scripted, ScriptedTransport, ok, scene
 
-from asyncruns import Completed, RunWatcher
+from asyncruns import Cadence, Completed, RunWatcher, Toolset
 from asyncruns.admission import AT_ONCE, admitted
+from asyncruns.http import Request, Response
 
 
 async def test_each_pass_of_the_loop_admits_a_few_in_their_order() -> None:
@@ -64,6 +66,48 @@ async def test_a_thousand_watches_neither_look_together_nor_drift_back_together(
     third = [at for at in stage.transport.times("look") if at > stage.transport.times("look")[0] + 0.5]
     moments = [round(at, 2) for at in third]
     assert max(moments.count(moment) for moment in set(moments)) < 500
+
+
+class Counting(ScriptedTransport):
+    """Of one watch of many; `sent` counts the requests of all."""
+
+    sent = 0
+
+    async def send(self, request: Request) -> Response:
+        Counting.sent += 1
+        return await super().send(request)
+
+
+async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watches() -> None:
+    loop: Any = asyncio.get_running_loop()
+    run_once, started = loop._run_once, [0]
+
+    def counted() -> None:
+        before = Counting.sent
+        run_once()
+        started.append(Counting.sent - before)
+
+    async def f() -> str:
+        return "out"
+
+    async def watch() -> None:
+        looks: list[Scripted] = [ok("in_progress"), ok("requires_action", ("call_1", "f", "{}")), ok("completed")]
+        stage = Scene(Counting(looks, submits=[ok("queued")]))
+        cadence = Cadence.fixed(1.0)
+        async with RunWatcher(stage, stage.ref, tools=Toolset([f]), cadence=cadence, timeout=None) as watcher:
+            assert isinstance(await watcher.wait(), Completed)
+
+    async def fall_asleep() -> None:
+        await asyncio.sleep(0.9)
+        loop._virtual.now += 3600.0  # all the next looks are due at once
+
+    loop._run_once = counted
+    try:
+        await asyncio.gather(fall_asleep(), *(watch() for _ in range(1000)))
+    finally:
+        del loop._run_once
+    assert sum(started) == 4000
+    assert max(started) <= AT_ONCE
 
 
 async def test_a_watch_that_is_cancelled_before_its_turn_leaves_nothing_behind() -> None:

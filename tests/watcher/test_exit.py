@@ -5,10 +5,23 @@ from __future__ import annotations
 import asyncio
 
 import anyio
+import msgspec
 import pytest
 from scripted import Scene, Scripted, error, ok, scene
 
-from asyncruns import Cancelled, Completed, GaveUp, InvalidRequestError, NeedsCaller, RunWatcher, Toolset
+from asyncruns import (
+    Cancelled,
+    Client,
+    Completed,
+    GaveUp,
+    InvalidRequestError,
+    NeedsCaller,
+    RunGoneError,
+    RunRef,
+    RunWatcher,
+    Toolset,
+)
+from asyncruns.testing import Emulator, Scenario
 
 CALL = ("call_1", "f", "{}")
 
@@ -71,8 +84,9 @@ async def test_who_is_cancelled_cancels_the_run(times: int) -> None:
 
 async def test_a_scope_that_is_left_by_its_time_cancels_the_run() -> None:
     stage = going_on(ok("cancelled"))
+    watcher = RunWatcher(stage, stage.ref, on_exit="cancel")
     with anyio.move_on_after(0.1):
-        async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+        async with watcher:
             await watcher.wait()
     assert stage.transport.count("cancel") == 1
     assert isinstance(watcher.outcome, Cancelled)
@@ -159,3 +173,37 @@ async def test_a_word_that_is_none_of_the_two_is_refused() -> None:
     stage = going_on()
     with pytest.raises(InvalidRequestError, match='"leave" or "cancel"'):
         RunWatcher(stage, stage.ref, on_exit="stop")  # type: ignore[arg-type]
+
+
+async def test_client_watch_tells_what_became_of_a_run_that_it_cancelled() -> None:
+    lasting = Scenario(end="never", cancelling=0.2)
+    async with Emulator(lasting) as emulator, Client(emulator.base_url) as client:
+        thread = await client.threads.create()
+        emulator.script(lasting, assistant_id="asst_1")
+        run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
+        outcome = await client.watch(run, timeout=2.0, on_exit="cancel")
+        assert isinstance(outcome, Cancelled)
+        assert outcome.cancel_requested
+        again = await client.threads.runs.watch(run.id, thread_id=thread.id)
+        assert isinstance(again, Cancelled)
+        assert not again.cancel_requested
+
+
+async def test_who_is_given_the_name_of_a_run_goes_on_where_another_left(emulator: Emulator) -> None:
+    emulator.script(Scenario(working=60.0), assistant_id="asst_1")
+    async with Client(emulator.base_url) as first:
+        left = await first.run(assistant_id="asst_1", message="Go", timeout=5.0)
+    assert isinstance(left, GaveUp)
+    written_down = msgspec.json.encode(left.ref)
+    async with Client(emulator.base_url) as second:
+        outcome = await second.watch(msgspec.json.decode(written_down, type=RunRef))
+    assert isinstance(outcome, Completed)
+    assert outcome.ref == left.ref
+
+
+async def test_a_run_that_is_gone_raises_an_error_of_its_own() -> None:
+    stage = scene(ok("in_progress"), error(404))
+    async with RunWatcher(stage, stage.ref) as watcher:
+        outcome = await watcher.wait()
+    with pytest.raises(RunGoneError, match="deleted or purged"):
+        outcome.unwrap()

@@ -84,6 +84,24 @@ async def test_no_tool_begins_after_a_cancel() -> None:
     assert begun == []
 
 
+async def test_tools_are_stopped_before_a_cancel_is_sent() -> None:
+    stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
+    cancels_before: list[int] = []
+
+    async def f() -> None:
+        try:
+            await anyio.sleep(60.0)
+        finally:
+            cancels_before.append(stage.transport.count("cancel"))
+
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+        await anyio.sleep(1.0)
+        await watcher.cancel_run()
+        assert isinstance(await watcher.wait(), Cancelled)
+    assert cancels_before == [0]
+    assert stage.transport.count("submit") == 0
+
+
 async def test_a_server_that_does_not_cancel_leaves_the_calls_to_the_caller() -> None:
     stage = scene(ok("requires_action", CALL), cancels=[error(400, "Not supported")])
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+
 import anyio
 import pytest
-from scripted import Scene, ok, scene
+from scripted import Scene, error, ok, scene
 
-from asyncruns import CallNotAnsweredError, InvalidRequestError, NeedsCaller, Reason, RunWatcher, Toolset
+from asyncruns import (
+    CallNotAnsweredError,
+    Completed,
+    GaveUp,
+    InvalidRequestError,
+    NeedsCaller,
+    Reason,
+    RunWatcher,
+    Toolset,
+)
 from asyncruns.lifecycle import Call
+from asyncruns.tools import threads
 
 ROUND = (("call_1", "good", "{}"), ("call_2", "bad", "{}"), ("call_3", "slow", "{}"))
 
@@ -84,3 +100,112 @@ async def test_a_limit_that_is_none_is_refused(limit: object) -> None:
     stage = asking()
     with pytest.raises(InvalidRequestError, match="max_concurrent_calls"):
         RunWatcher(stage, stage.ref, max_concurrent_calls=limit)  # type: ignore[arg-type]
+
+
+ONE = ("call_1", "f", "{}")
+
+
+async def hang() -> None:
+    await anyio.sleep_forever()
+
+
+async def block_the_loop() -> str:
+    time.sleep(0.01)  # noqa: ASYNC251 - what it does wrong
+    return "late"
+
+
+def hang_in_a_thread() -> None:
+    threading.Event().wait(0.5)
+
+
+@pytest.fixture
+def threads_end() -> Iterator[None]:
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith(threads.THREAD_NAME_PREFIX):
+            thread.join(5.0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "output"),
+    [
+        pytest.param(lambda: None, "null", id="None"),
+        pytest.param(lambda: 5, "5", id="number"),
+        pytest.param(lambda: b"\xff\xfe", "//4=", id="bytes"),
+        pytest.param(lambda: {"error": None}, '{"error":null}', id="null-error"),
+        pytest.param(lambda: "x" * 1_000_000, "more than the limit", id="huge"),
+        pytest.param(object, "The tool f failed.", id="object"),
+        pytest.param(hang, "did not finish within 5 seconds", id="hangs"),
+        pytest.param(hang_in_a_thread, "did not finish within 5 seconds", id="hangs-in-a-thread"),
+        pytest.param(block_the_loop, "late", id="blocks"),
+    ],
+)
+@pytest.mark.usefixtures("threads_end")
+async def test_whatever_a_tool_does_the_wait_goes_on(tool: Callable[[], object], output: str) -> None:
+    stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
+    async with RunWatcher(stage, stage.ref, tools=Toolset({"f": tool}, timeout=5.0)) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    ((sent,),) = [body["tool_outputs"] for body in stage.transport.bodies("submit")]
+    assert isinstance(sent["output"], str)
+    assert output in sent["output"]
+
+
+@pytest.mark.real_time
+async def test_a_sync_tool_does_not_stall_the_loop() -> None:
+    stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
+    loop = asyncio.get_running_loop()
+    beats: list[float] = []
+    warm = scene(ok("completed"))
+    async with RunWatcher(warm, warm.ref) as watcher:  # the first watch of a process loads what anyio needs
+        await watcher.wait()
+
+    async def beat() -> None:
+        while True:
+            beats.append(loop.time())
+            await asyncio.sleep(0.005)
+
+    beating = asyncio.create_task(beat())
+    async with RunWatcher(stage, stage.ref, tools=Toolset({"f": lambda: time.sleep(0.3)})) as watcher:
+        outcome = await watcher.wait()
+    beating.cancel()
+    assert outcome.elapsed >= 0.3
+    assert max(after - before for before, after in itertools.pairwise(beats)) < 0.15
+
+
+async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over() -> None:
+    release = threading.Event()
+    hanging: list[threading.Thread] = []
+
+    def f() -> None:
+        hanging.append(threading.current_thread())
+        release.wait(10.0)
+
+    before = threads.running()
+    stage = scene(ok("requires_action", ONE))
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), timeout=30.0) as watcher:
+        outcome = await watcher.wait()
+    assert isinstance(outcome, GaveUp)
+    assert outcome.elapsed == pytest.approx(30.0, abs=0.1)
+    assert threads.running() == before + 1
+    release.set()
+    hanging[0].join()
+    assert threads.running() == before
+
+
+@pytest.mark.parametrize("status", ["failed", "expired", "cancelled", "completed"])
+async def test_a_run_that_ends_meanwhile_stops_its_tools(status: str) -> None:
+    stage = scene(ok("requires_action", ONE), ok("requires_action", ONE), ok(status), submits=[error(400)])
+    stopped: list[float] = []
+
+    async def f() -> None:
+        try:
+            await anyio.sleep(300.0)
+        finally:
+            stopped.append(anyio.current_time())
+
+    began = anyio.current_time()
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+        assert (await watcher.wait()).status == status
+    assert stopped
+    assert stopped[0] - began < 6.0
+    assert stage.transport.count("submit") == 0

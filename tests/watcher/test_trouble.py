@@ -102,6 +102,19 @@ async def test_a_retry_after_of_hours_does_not_block_past_the_timeout() -> None:
     assert outcome.elapsed == pytest.approx(30.0, abs=0.1)
 
 
+async def test_a_retry_after_of_hours_does_not_end_the_wait() -> None:
+    long = [Response(status, {"retry-after": "7200"}, b"") for status in (503, 429, 500)]
+    outcome = await watch(scene(ok("queued"), *long, ok("completed")), timeout=None)
+    assert isinstance(outcome, Completed)
+    assert 180.0 <= outcome.elapsed < 210.0
+
+
+async def test_a_wait_that_only_got_html_says_so_with_its_first_bytes() -> None:
+    outcome = await watch(scene(HTML), max_outage=20.0)
+    assert outcome.reason is Reason.UNREACHABLE
+    assert "<html>proxy</html>" in str(outcome.cause)
+
+
 async def test_a_hanging_request_does_not_hold_the_wait_beyond_its_timeout() -> None:
     outcome = await watch(scene(ok("queued"), takes=1000.0), timeout=5.0)
     assert isinstance(outcome, GaveUp)
@@ -141,6 +154,15 @@ async def test_a_late_submit_is_no_error_and_the_end_is_told() -> None:
     tools, _ = counting()
     outcome = await watch(stage, tools=tools)
     assert outcome.status == "expired"
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "completed"])
+async def test_a_submit_that_was_made_by_another_is_no_error_and_the_wait_goes_on(status: str) -> None:
+    late = error(400, f'Runs in status "{status}" do not accept tool outputs.')
+    stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[late])
+    tools, runs = counting()
+    assert isinstance(await watch(stage, tools=tools), Completed)
+    assert (len(runs), stage.transport.count("submit")) == (1, 1)
 
 
 async def test_a_submit_that_is_refused_keeps_the_outputs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import pytest
 
@@ -29,6 +31,7 @@ from asyncruns import (
 )
 from asyncruns.lifecycle import Call
 from asyncruns.observers import Feed
+from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 from asyncruns.wire import Run
 
@@ -243,6 +246,23 @@ async def test_a_cancel_through_the_watcher(emulator: Emulator, client: Client) 
     assert statuses == ["queued", "in_progress", "cancelling", "cancelled"]
 
 
+async def test_a_cancel_that_loses_or_sticks_is_bounded_and_told_as_it_was(emulator: Emulator, client: Client) -> None:
+    async def cancelled(run: Run) -> AnyOutcome[Run]:
+        async with RunWatcher(client, run, timeout=None) as watcher:
+            await anyio.sleep(2.0)
+            await watcher.cancel_run()
+            return await watcher.wait()
+
+    lost = await cancelled(await start(emulator, client, working=20.0, cancelling=60.0))
+    assert isinstance(lost, Completed)
+    assert lost.cancel_requested
+    stuck = await cancelled(await start(emulator, client, end="never", cancelling=math.inf))
+    assert isinstance(stuck, GaveUp)
+    assert (stuck.reason, stuck.status) == (Reason.CANCEL_UNCONFIRMED, "cancelling")
+    assert stuck.cancel_requested
+    assert stuck.elapsed == pytest.approx(62.0, abs=1.0)
+
+
 async def test_a_cancel_by_another_stops_the_tools(emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, rounds=((FunctionCall("slow"),),))
     stopped = anyio.Event()
@@ -271,6 +291,23 @@ async def test_tools_that_would_outlast_the_run_are_answered_in_time(emulator: E
     outputs = list(emulator.submitted(run.id)[0].values())
     assert "done" in outputs
     assert any("did not finish in time" in output for output in outputs)
+
+
+@pytest.mark.parametrize(("second", "ran"), [({"n": 2}, [1, 2]), ({"n": 1}, [1])], ids=["another", "the same"])
+async def test_a_server_may_use_the_same_id_in_every_round(
+    emulator: Emulator, client: Client, second: dict[str, int], ran: list[int]
+) -> None:
+    rounds = ((FunctionCall("f", {"n": 1}),), (FunctionCall("f", second),))
+    run = await start(emulator, client, rounds=rounds, reuse_call_ids=True)
+    seen: list[int] = []
+
+    async def f(n: int) -> int:
+        seen.append(n)
+        return n
+
+    assert isinstance(await client.watch(run, tools=Toolset([f])), Completed)
+    assert seen == ran
+    assert emulator.submitted(run.id) == [{"call_0": "1"}, {"call_0": str(second["n"])}]
 
 
 async def test_what_tools_do_wrong_never_ends_the_wait(emulator: Emulator, client: Client) -> None:

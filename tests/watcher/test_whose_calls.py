@@ -14,6 +14,8 @@ from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Re
 from asyncruns.http import Response
 from asyncruns.lifecycle import Call, CallKind
 
+ROUND = (("call_1", "f", '{"n": 1}'), ("call_2", "f", '{"n": 2}'))
+
 
 def asking(*calls: dict[str, Any], kind: str = "submit_tool_approval") -> Response:
     body = run_body("requires_action")
@@ -171,3 +173,34 @@ async def test_of_a_mixed_round_only_what_is_ours_is_answered() -> None:
     async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
+
+
+async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered() -> None:
+    both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
+    stage = scene(both, rest, submits=[ok("completed")])
+
+    async def f(n: int) -> str:
+        await anyio.sleep(10.0)
+        return "out"
+
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
+
+
+async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_and_no_tool_runs_again() -> None:
+    both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
+    stage = scene(both, rest, submits=[rest, ok("completed")])
+    ran: list[int] = []
+
+    async def f(n: int) -> str:
+        ran.append(n)
+        return "out"
+
+    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    assert [[one["tool_call_id"] for one in body["tool_outputs"]] for body in stage.transport.bodies("submit")] == [
+        ["call_1", "call_2"],
+        ["call_2"],
+    ]
+    assert sorted(ran) == [1, 2]

@@ -1,0 +1,101 @@
+"""What a client can be told, the checks of it, and what the environment says."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from asyncruns.dialects.errors import RETIRED
+from asyncruns.errors import ConfigurationError
+from asyncruns.transport.auth import Auth
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
+_VERSIONS: Final = ("v1", "v2")
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of a client, beside where it is and how it signs; `Client` describes them."""
+
+    version: str | None
+    default_headers: Mapping[str, str] | None
+    default_query: Mapping[str, str] | None
+    request_timeout: float | None
+    max_retries: int
+    validate: bool
+    session: aiohttp.ClientSession | None
+    proxy: str | None
+    trust_env: bool
+    ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
+
+
+def given_base_url(base_url: str | None) -> str:
+    """Give the base URL.
+
+    Raises:
+        ConfigurationError: There is none; the message says where they come from.
+    """
+    if not base_url:
+        raise ConfigurationError(
+            "There is no default base URL: give base_url=, such as https://host.example/v1, or set "
+            f"ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY and use Client.from_env(). {RETIRED}"
+        )
+    return base_url
+
+
+def checked_auth(auth: object) -> Auth | None:
+    """Give what signs requests.
+
+    Raises:
+        ConfigurationError: It is something else, such as a bare key, which is not shown.
+    """
+    if auth is None or isinstance(auth, Auth):
+        return auth
+    raise ConfigurationError("auth must be an Auth: BearerAuth(key), ApiKeyAuth(key) or PortkeyAuth(...)")
+
+
+def version_header(version: object) -> dict[str, str]:
+    """Give the header that names the version of the API, if any.
+
+    Raises:
+        ConfigurationError: There is no such version.
+    """
+    if version is None:
+        return {}
+    if version not in _VERSIONS:
+        raise ConfigurationError(
+            f'version must be "v2", "v1", or None for no header; got {version!r}. Another one goes in '
+            'default_headers={"OpenAI-Beta": ...}, with version=None'
+        )
+    return {"OpenAI-Beta": f"assistants={version}"}
+
+
+def check_retries(max_retries: object) -> None:
+    """Check how often a request may be sent again.
+
+    Raises:
+        ConfigurationError: It is no number of times.
+    """
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise ConfigurationError(f"max_retries must be 0 or a larger whole number; got {max_retries!r}")
+
+
+def pair_of_environment() -> tuple[str, str]:
+    """Give the base URL and the key that belong together.
+
+    Raises:
+        ConfigurationError: Neither pair is complete; the message says what is missing.
+    """
+    for url_name, key_name in _ENVIRONMENT:
+        base_url, key = os.environ.get(url_name), os.environ.get(key_name)
+        if base_url and key:
+            return base_url, key
+    state = ", ".join(f"{name} is {'set' if os.environ.get(name) else 'not set'}" for name in sum(_ENVIRONMENT, ()))
+    raise ConfigurationError(
+        f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
+        f"only sent to the host that it was set for, so both of a pair are needed. {RETIRED}"
+    )

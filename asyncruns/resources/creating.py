@@ -1,0 +1,66 @@
+"""Creating what lives on a thread, where another run may hold the thread and an answer may get lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from asyncruns.limits import Limits
+from asyncruns.resources.base import Resource
+from asyncruns.resources.busy import OnBusy, check_on_busy, when_free
+from asyncruns.resources.lost import Creation, with_nonce
+from asyncruns.resources.options import CallOptions
+from asyncruns.wire import Message, Run
+
+Item = TypeVar("Item", bound=Run | Message)
+
+_DEFAULT_LIMITS: Final = Limits()
+
+
+class ThreadItems(Resource):
+    """Operations on what lives on a thread."""
+
+    async def _create(
+        self,
+        type_: type[Item],
+        *segments: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any],
+        options: CallOptions,
+        on_busy: OnBusy,
+        adopt: bool,
+    ) -> Item:
+        """Create an item, once; see `busy.py` and `lost.py` for what may come in between."""
+        check_on_busy(on_busy)
+        nonce = None
+        # Metadata of extra_body is the caller's own affair, and would hide a nonce of ours.
+        if adopt and "metadata" not in (options.get("extra_body") or {}):
+            limits = self._server.dialect.limits or _DEFAULT_LIMITS
+            metadata, nonce = with_nonce(body.get("metadata"), limits.metadata_pairs)
+            body = {**body, "metadata": metadata}
+        # Made once: a further try sends the same bytes, and parameters that can be iterated over only once are used up.
+        request = self._request("POST", *segments, query=query, body=body, options=options)
+
+        async def attempt() -> Item:
+            return await self._send(request, type_)
+
+        if adopt:
+            sent = {**body, **(options.get("extra_body") or {})}
+            attempt = Creation(
+                self._server,
+                attempt,
+                type_,
+                segments,
+                nonce=nonce,
+                is_like_ours=lambda item: _is_like(item, sent),
+                raw=self._raw,
+                options=options,
+            ).attempt
+        return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
+
+
+def _is_like(item: Run | Message, sent: Mapping[str, Any]) -> bool:
+    """Tell whether an item may have been created with some fields, by what no server changes."""
+    if isinstance(item, Run):
+        return not item.assistant_id or item.assistant_id == sent["assistant_id"]
+    return not item.role or item.role == sent["role"]

@@ -1,0 +1,118 @@
+"""The wait for a thread that is never let go is bounded, and does not hammer."""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from lossy import client_through
+
+from asyncruns import InvalidRequestError, ThreadBusyError
+from asyncruns.abc import Transport
+from asyncruns.http import Request, Response
+
+
+class Held(Transport):
+    """A thread that is held, by a run that stands as written down."""
+
+    def __init__(self, *, date: bool = True, run_id: str = "run_7", **run: Any) -> None:
+        self.run = {"id": "run_7", "status": "in_progress", "thread_id": "thread_1", **run}
+        self.date, self.run_id = date, run_id
+        self.asked: list[tuple[float, str]] = []
+
+    async def send(self, request: Request) -> Response:
+        now = anyio.current_time()
+        self.asked.append((now, request.method))
+        headers = {"date": formatdate(1_000_000 + now, usegmt=True)} if self.date else {}
+        if request.method == "POST":
+            text = f"Thread thread_1 already has an active run {self.run_id}."
+            return Response(409, headers, msgspec.json.encode({"error": {"message": text}}))
+        return Response(200, headers, msgspec.json.encode(self.run))
+
+    async def aclose(self) -> None:
+        pass
+
+    async def wait(self) -> tuple[ThreadBusyError, float]:
+        start = anyio.current_time()
+        with pytest.raises(ThreadBusyError) as caught:
+            await client_through(self).threads.runs.create("thread_1", assistant_id="a", on_busy="wait")
+        return caught.value, anyio.current_time() - start
+
+    def count(self, method: str) -> int:
+        return sum(1 for _, asked in self.asked if asked == method)
+
+
+async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_servers_clock() -> None:
+    held = Held(expires_at=1_000_000 + int(anyio.current_time()) + 100)
+    error, seconds = await held.wait()
+    assert 159.0 <= seconds <= 162.0
+    assert "It was waited for, 160 s long, and has not ended." in str(error)
+    assert (error.active_run_id, error.status) == ("run_7", 409)
+    assert held.count("POST") == 1
+
+
+@pytest.mark.parametrize(("date", "run"), [(False, {}), (False, {"expires_at": 1}), (True, {"expires_at": None})])
+async def test_without_an_expiry_a_run_is_waited_for_a_quarter_of_an_hour(date: bool, run: dict[str, Any]) -> None:
+    _, seconds = await Held(date=date, **run).wait()
+    assert 899.0 <= seconds <= 902.0
+
+
+@pytest.mark.parametrize("status", ["requires_action", "completed", "warming_up"])
+async def test_a_wait_that_leads_nowhere_is_slow_and_bounded(status: str) -> None:
+    held = Held(status=status)
+    _, seconds = await held.wait()
+    assert seconds <= 902.0
+    assert len(held.asked) <= 1000
+
+
+async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
+    held = Held(status="queued")
+    client = client_through(held)
+    send = held.send
+
+    async def hinting(request: Request) -> Response:
+        response = await send(request)
+        return Response(response.status, {"retry-after": "86400"}, response.body)
+
+    held.send = hinting  # type: ignore[method-assign]
+    start = anyio.current_time()
+    with pytest.raises(ThreadBusyError):
+        await client.threads.runs.create("thread_1", assistant_id="a", on_busy="wait")
+    assert 899.0 <= anyio.current_time() - start <= 902.0
+    assert len(held.asked) <= 20
+
+
+async def test_who_slept_past_the_end_looks_once_more() -> None:
+    held = Held(status="queued")
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(held.wait())
+    await anyio.sleep(10.0)
+    looks = held.count("GET")
+    loop._virtual.now += 10_000.0  # type: ignore[attr-defined]  # the laptop's lid was closed
+    await waiting
+    assert held.count("GET") > looks
+
+
+async def test_what_is_no_id_is_not_asked_for() -> None:
+    held = Held(run_id="%2e%2e")
+    error, seconds = await held.wait()
+    assert isinstance(error.__cause__, InvalidRequestError)
+    assert (seconds, len(held.asked)) == (0.0, 1)
+
+
+async def test_a_server_that_names_two_runs_in_turn_is_not_hammered() -> None:
+    held = Held(status="completed")
+    send = held.send
+
+    async def turning(request: Request) -> Response:
+        held.run_id = "run_8" if held.run_id == "run_7" else "run_7"
+        return await send(request)
+
+    held.send = turning  # type: ignore[method-assign]
+    _, seconds = await held.wait()
+    assert seconds <= 902.0
+    assert len(held.asked) <= 1000

@@ -1,0 +1,55 @@
+"""FACTS.md is whole: every fact and every defect stands there once, with tests that exist and are run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "tests" / "FACTS.md").read_text(encoding="utf-8")
+FACTS, DEFECTS = (re.findall(r"^\| (\d+) \| (.+?) \| (.*) \|$", part, re.MULTILINE) for part in TEXT.split("\n## ")[1:])
+ROWS = [
+    pytest.param(tests, id=f"{kind}-{number}")
+    for kind, rows in (("fact", FACTS), ("defect", DEFECTS))
+    for number, _, tests in rows
+]
+NOT_YET = ("not yet: there are no streams", "not yet: there is no journal")
+
+
+@cache
+def collected(path: str) -> set[str]:
+    """Every test function of a file, but for those that are skipped or expected to fail."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {
+        function.name
+        for function in functions
+        if not any(re.search("skip|xfail", ast.unparse(decorator)) for decorator in function.decorator_list)
+    }
+
+
+@pytest.mark.parametrize(("rows", "last"), [(FACTS, 31), (DEFECTS, 16)], ids=["facts", "defects"])
+def test_every_number_stands_there_once(rows: list[tuple[str, str, str]], last: int) -> None:
+    assert [int(number) for number, _, _ in rows] == list(range(1, last + 1))
+
+
+@pytest.mark.parametrize("tests", ROWS)
+def test_every_claim_has_tests_that_exist(tests: str) -> None:
+    for claim in tests.split("<br>"):
+        if claim.endswith(NOT_YET):
+            continue
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", claim)
+        assert named, f"no test: {claim}"
+        assert claim.count("::") == len(named), f"one is not written as it has to be: {claim}"
+        for path, name in named:
+            assert name in collected(path), f"{path} has no {name}"
+
+
+def test_only_streams_and_the_journal_are_not_there_yet() -> None:
+    lacking = {int(number) for number, _, tests in FACTS if "not yet" in tests}
+    assert lacking == {13, 29, 30, 31}
+    assert not any("not yet" in tests for _, _, tests in DEFECTS)
