@@ -474,10 +474,10 @@ class RunLifecycle:
             cancellation.at = now + pause
             return commands
         cancellation.refuse(refusal.cause)
-        commands: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
+        told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
         if self.state is State.DISPATCHING and not self._ledger.missing():
-            commands += self._settle(now)  # the last output came while nothing was to be submitted
-        return [*commands, self._look_now(now)]
+            told += self._settle(now)  # the last output came while nothing was to be submitted
+        return [*told, self._look_now(now)]
 
     # Time
 
