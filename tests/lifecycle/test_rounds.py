@@ -313,14 +313,15 @@ def test_looks_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
     assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B), run.now) == 30.0
 
 
-def test_an_empty_look_counts_only_in_a_row() -> None:
+@pytest.mark.parametrize(("phase", "calls"), [(Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,))])
+def test_an_empty_look_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
     run = Driver(timeout=None)
-    for between in ((Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,)), (Phase.NEEDS_CALLER, (A,))):
-        for _ in range(3):
-            assert pick(run.sees(Phase.NEEDS_CALLER), PollAt)
-        phase, calls = between
-        run.sees(phase, *calls)
-    assert run.machine.state is State.DISPATCHING
+    for _ in range(3):
+        run.sees(Phase.NEEDS_CALLER)
+    run.sees(phase, *calls)
+    for _ in range(3):
+        assert pick(run.sees(Phase.NEEDS_CALLER), PollAt)
+    assert end_of(run.sees(Phase.NEEDS_CALLER)).reason is Reason.NO_CALLS
 
 
 def test_only_what_was_not_handed_out_before_is_run_in_a_larger_round() -> None:
@@ -453,6 +454,7 @@ def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
         run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
         commands = run.sees(Phase.RUNNING)
     assert pause_of(commands, run.now) == pytest.approx(0.25)
+    assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.375)
 
 
 def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
