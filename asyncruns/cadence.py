@@ -42,7 +42,7 @@ class Cadence(Struct, frozen=True, kw_only=True, gc=False):
             start: The first pause in seconds.
         """
         _require_positive(interval=interval, start=start)
-        return cls(start=min(start, interval), growth=1.5, interval=interval, follows_hints=True)
+        return cls(start=start, growth=1.5, interval=interval, follows_hints=True)
 
     @classmethod
     def fixed(cls, interval: float) -> Cadence:
@@ -57,8 +57,6 @@ class Cadence(Struct, frozen=True, kw_only=True, gc=False):
         """
         if hint is not None and self.follows_hints:
             return min(max(hint, HINT_FLOOR_S), HINT_CEILING_S)
-        if self.growth == 1.0:
-            return self.interval
         # The exponent is bounded so that a watch of days does not overflow a float.
         return min(self.start * self.growth ** min(max(looks - 1, 0), 64), self.interval)
 

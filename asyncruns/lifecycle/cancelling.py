@@ -23,7 +23,7 @@ class Cancellation:
         active: It was sent.
         at: When it is to be sent, or sent again; infinity for not.
         confirm_by: When the run must have ended, once the server took it.
-        refused: Why the server does not cancel, if it does not.
+        refused: Why the server did not cancel, until the run asks for other calls than those that were stopped for it.
     """
 
     __slots__ = ("active", "at", "confirm_by", "refused", "requested", "tries")
@@ -49,7 +49,6 @@ class Cancellation:
     def send(self) -> None:
         """Note that it is being sent."""
         self.active = True
-        self.refused = None
         self.at = math.inf
         self.tries += 1
 

@@ -49,18 +49,18 @@ class Round:
 
     Attributes:
         at: When the stage became SENT or UNSURE, or when the run was last seen going on after that.
-        resends: How often the outputs were sent again since the run was last seen going on.
+        resent: Whether the outputs were sent again since the run was last seen going on.
         send_at: When outputs that are READY are to be sent.
         answer_by: When calls must be answered for the run to live.
     """
 
-    __slots__ = ("answer_by", "at", "calls", "resends", "send_at", "stage")
+    __slots__ = ("answer_by", "at", "calls", "resent", "send_at", "stage")
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self.calls: tuple[Call, ...] = tuple({key_of(call): call for call in calls}.values())
         self.stage: Stage = Stage.OPEN
         self.at: float = 0.0
-        self.resends: int = 0
+        self.resent: bool = False
         self.send_at: float = math.inf
         self.answer_by: float = math.inf
 
@@ -102,16 +102,14 @@ class Ledger:
             round_: The round.
             asked_at: When the look was asked: its answer may have been long on its way.
         """
-        current = self.current
         if round_.stage is Stage.OPEN:
             return Verdict.ANSWER
-        if current is not None and current is not round_ and current.stage in (Stage.OPEN, Stage.READY):
-            return Verdict.WAIT  # the run has asked for newer calls since, so this read is old
-        if round_.stage in (Stage.READY, Stage.IN_FLIGHT) or self.in_flight is not None:
+        current = self.current or round_
+        if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
+            return Verdict.WAIT  # this read is older than what is about to be sent
+        if asked_at - current.at < LAG_S:
             return Verdict.WAIT
-        if asked_at - (current or round_).at < LAG_S:
-            return Verdict.WAIT
-        return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resends else Verdict.SEND_AGAIN
+        return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resent else Verdict.SEND_AGAIN
 
     def hand_out(self, calls: Iterable[Call]) -> tuple[Call, ...]:
         """Give the calls that were never handed out, and count them as handed out from now on."""

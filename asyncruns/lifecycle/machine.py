@@ -30,7 +30,7 @@ from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
 from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
-from asyncruns.lifecycle.patience import Patience, Policy
+from asyncruns.lifecycle.patience import FINAL_LOOK_S, LAST_LOOK_S, Patience, Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
 
@@ -96,14 +96,7 @@ class RunLifecycle:
         """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
         if self.end is not None:
             return math.inf
-        round_ = self._ledger.current
-        call_at = math.inf
-        if round_ is not None and not self.cancel_requested:
-            if round_.stage is Stage.READY and self._ledger.in_flight is None:
-                call_at = round_.send_at
-            elif round_.stage is Stage.OPEN and self._late_calls():
-                call_at = round_.answer_by
-        return min(self._patience.over_at, self._cancellation.wake_at, call_at)
+        return min(self._patience.over_at, self._cancellation.wake_at, self._send_at, self._late_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
         """Take an event; give what to do, in order.
@@ -178,19 +171,21 @@ class RunLifecycle:
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
-        round_ = self._ledger.current
-        if not isinstance(event, ev.Provided) or round_ is None or end.kind is not EndKind.NEEDS_CALLER:
+        if not isinstance(event, ev.Provided) or end.kind is not EndKind.NEEDS_CALLER:
             return []
         answers = self._ledger.resolve(event.outputs)
+        round_ = self._ledger.current
+        if round_ is None:  # no outputs, for no calls
+            return []
         self._go_on_after_end(event.now)
         self._cancellation.refused = None
         round_.move(Stage.OPEN, event.now)
+        round_.resent = False
         self._ledger.leave_unanswered(self._ledger.missing())
         return [*self._record(answers, replace=True), *self._settle(event.now)]
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
         self.end = None
-        self._ended_at = math.inf
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
@@ -263,7 +258,7 @@ class RunLifecycle:
         round_ = self._ledger.current
         if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
             round_.move(Stage.SENT, now)
-            round_.resends = 0
+            round_.resent = False
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
@@ -304,7 +299,7 @@ class RunLifecycle:
             case Verdict.WAIT:
                 return [self._look(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
-                round_.resends += 1
+                round_.resent = True
                 self._ledger.current = round_
                 return self._ready(round_, now)
             case Verdict.IGNORED:
@@ -314,12 +309,12 @@ class RunLifecycle:
 
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
-        fresh = self._ledger.hand_out(round_.calls)
-        if fresh or self._ledger.current is not round_:
-            commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
-        self._ledger.current = round_
-        if fresh:
+        if self._ledger.current is not round_:
+            self._ledger.current = round_
+            self._cancellation.refused = None
             round_.answer_by = self._patience.answer_by(now)
+            commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
+        if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
         commands += self._settle(now)
         return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
@@ -349,15 +344,21 @@ class RunLifecycle:
         return self._send(now)
 
     def _send(self, now: float) -> list[Command]:
-        """Send the outputs of the current round when it is time, one submit after the other."""
+        """Send the outputs of the current round when it is time."""
         round_ = self._ledger.current
-        if round_ is None or round_.stage is not Stage.READY or now < round_.send_at:
-            return []
-        if self._ledger.in_flight is not None or self.cancel_requested:
+        if round_ is None or now < self._send_at:
             return []
         self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
         return [do.Submit(self._ledger.answers(round_))]
+
+    @property
+    def _send_at(self) -> float:
+        """When the outputs of the current round are to be sent, one submit after the other; infinity for not."""
+        round_ = self._ledger.current
+        if round_ is None or round_.stage is not Stage.READY or self._ledger.in_flight is not None:
+            return math.inf
+        return math.inf if self.cancel_requested else round_.send_at
 
     def _landed(self) -> Round | None:
         """Give the round whose submit was answered, or failed; no other is on its way then."""
@@ -422,12 +423,11 @@ class RunLifecycle:
             had_no_effect = kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED)
             round_.move(Stage.READY if had_no_effect else Stage.UNSURE, now)
             round_.send_at = now + pause
-        elif kind is RefusalKind.NOT_ACCEPTING or round_.resends or round_ is not self._ledger.current:
+        elif kind is RefusalKind.NOT_ACCEPTING or round_.resent or round_ is not self._ledger.current:
             # Outputs were taken before, ours or another's, or the run has gone on or ended: the next look tells.
             round_.move(Stage.SENT, now)
         else:
             round_.move(Stage.READY, now)
-            round_.send_at = now
             if not self.cancel_requested and kind is RefusalKind.NOT_FOUND:
                 return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if not self.cancel_requested:
@@ -474,7 +474,10 @@ class RunLifecycle:
             cancellation.at = now + pause
             return commands
         cancellation.refuse(refusal.cause)
-        return [do.Report(notices.CancelRefused(cause=refusal.cause)), self._look_now(now)]
+        told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
+        if self.state is State.DISPATCHING and not self._ledger.missing():
+            told += self._settle(now)  # the last output came while nothing was to be submitted
+        return [*told, self._look_now(now)]
 
     # Time
 
@@ -485,14 +488,23 @@ class RunLifecycle:
             # Why the last looks failed, if they did: a wait that never reached the server must say so.
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
         if now >= self._cancellation.confirm_by:
+            if now - self._cancellation.confirm_by > LAST_LOOK_S:  # we slept: it may have been confirmed long since
+                self._cancellation.confirm_by = now + FINAL_LOOK_S
+                return [do.PollAt(now, now)]
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if now >= self._cancellation.at:
             return self._cancel()
-        round_ = self._ledger.current
-        is_open = round_ is not None and round_.stage is Stage.OPEN and not self.cancel_requested
-        if round_ is not None and is_open and now >= round_.answer_by and self._late_calls():
+        if now >= self._late_at:
             return self._answer_late_calls(now)
         return self._send(now)
+
+    @property
+    def _late_at(self) -> float:
+        """When calls that still run are too late for the run; infinity for never, or when none runs."""
+        round_ = self._ledger.current
+        if round_ is None or not self._late_calls():
+            return math.inf
+        return round_.answer_by
 
     def _late_calls(self) -> list[Call]:
         """Give the calls that run here. An approval, say, is not answered with rubbish, however late it is."""

@@ -23,8 +23,8 @@ MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.DISPATCHING: {
         Observed: frozenset({State.DONE}),
         Refused: frozenset({State.DONE}),
-        Answered: frozenset({State.SUBMITTING}),
-        Provided: frozenset({State.SUBMITTING}),
+        Answered: frozenset({State.SUBMITTING, State.DONE}),
+        Provided: frozenset({State.SUBMITTING, State.DONE}),
         Unanswered: frozenset({State.DONE}),
         CancelAsked: frozenset({State.CANCELLING}),
         Tick: frozenset({State.SUBMITTING, State.DONE}),

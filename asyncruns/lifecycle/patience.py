@@ -112,7 +112,6 @@ class Patience:
         self.restart()
         self.heard()
         self.expiry = self._expires_at = self.final_until = None
-        self._estimates = ()
 
     @property
     def deadline(self) -> float:
@@ -166,11 +165,15 @@ class Patience:
     def next_look(
         self, now: float, pause: float | None = None, *, hint: float | None = None, before: float = math.inf
     ) -> tuple[float, float]:
-        """Give the window of the next look; it begins before `before`, and in time to be answered by the deadline."""
+        """Give the window of the next look.
+
+        It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
+        """
         if pause is None:
             self.looks += 1
             pause = self._policy.cadence.pause(self.looks, hint)
-        pause = max(min(pause, before - now), 0.0)
+        if now < before:
+            pause = min(pause, before - now)
         latest = self.deadline - LAST_LOOK_S
         if now >= latest:  # that look is behind us
             latest = math.inf

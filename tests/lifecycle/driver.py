@@ -52,6 +52,7 @@ class Driver:
 
     def feed(self, event: Event) -> list[Command]:
         commands = self.machine.receive(event)
+        assert pick(commands, Finish) in ([], commands[-1:]), "nothing follows a Finish"
         self.all += commands
         return commands
 

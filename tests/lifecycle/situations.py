@@ -51,6 +51,12 @@ def _half_answered() -> Driver:
     return run
 
 
+def _half_left() -> Driver:
+    run = _asked()
+    run.unanswered("call_a")
+    return run
+
+
 def _in_flight() -> Driver:
     run = _half_answered()
     run.answers(call_b="2")
@@ -119,6 +125,12 @@ def _cancel_sent() -> Driver:
     return run
 
 
+def _cancel_sent_and_answered() -> Driver:
+    run = _cancel_sent()
+    run.answers(call_b="2")
+    return run
+
+
 def _cancel_overtook() -> Driver:
     run = _cancel_held()
     run.passes(2.0)
@@ -134,6 +146,13 @@ def _cancel_taken() -> Driver:
 def _needs_caller() -> Driver:
     run = _half_answered()
     run.unanswered("call_b")
+    return run
+
+
+def _says_not_what() -> Driver:
+    run = Driver()
+    for _ in range(4):
+        run.sees(Phase.NEEDS_CALLER)
     return run
 
 
@@ -165,6 +184,7 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "calls are out": _asked,
     "calls are out, the run expires in 20 s": _expiring,
     "one call of two is answered": _half_answered,
+    "nobody here answers one call of two": _half_left,
     "outputs are on their way": _in_flight,
     "outputs wait to be sent again": _throttled,
     "outputs were sent, no answer came": _unsure,
@@ -174,9 +194,11 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "a cancel waits for a submit": _cancel_held,
     "a cancel was sent": _cancel_of_a_running,
     "a cancel was sent, calls were stopped": _cancel_sent,
+    "a cancel was sent, calls were answered all the same": _cancel_sent_and_answered,
     "a cancel was sent, a submit is on its way": _cancel_overtook,
     "a cancel was taken": _cancel_taken,
     "ended, the caller is needed": _needs_caller,
+    "ended, the run does not say what it needs": _says_not_what,
     "ended, given up": _gave_up,
     "ended, given up with outputs on their way": _gave_up_in_flight,
     "ended, completed": _ended,
@@ -197,6 +219,7 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
     yield "Answered: one", Answered(now, ((B, "2"),))
     yield "Answered: a call of nobody", Answered(now, ((NEW, "1"),))
     yield "Provided: both", Provided(now, (("call_a", "1"), ("call_b", "2")))
+    yield "Provided: one", Provided(now, (("call_b", "2"),))
     yield "Provided: a call of nobody", Provided(now, (("call_x", "1"),))
     yield "Unanswered: one", Unanswered(now, (B,))
     yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))

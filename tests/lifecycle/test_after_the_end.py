@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from driver import Driver, call, end_of, pick, snapshot
+from driver import Driver, call, end_of, pause_of, pick, snapshot
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
     Asked,
+    Cancel,
     EndKind,
     EndRevoked,
     Finish,
@@ -18,7 +20,7 @@ from asyncruns.lifecycle import (
     State,
 )
 
-A = call("call_a")
+A, B = call("call_a"), call("call_b")
 
 
 def revoked(run: Driver) -> list[EndRevoked]:
@@ -105,3 +107,82 @@ def test_a_long_hint_does_not_put_off_the_end_of_an_unknown_status() -> None:
     run = Driver(max_unknown=10.0, timeout=None)
     look = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
     assert look.not_before == run.now + 10.0
+
+
+def test_outputs_for_a_run_that_did_not_say_what_it_needs_are_for_no_call() -> None:
+    run = Driver()
+    for _ in range(4):
+        run.sees(Phase.NEEDS_CALLER)
+    with pytest.raises(InvalidRequestError, match="no call 'call_a'"):
+        run.provides(call_a="1")
+    assert run.provides() == []
+    assert run.machine.end is not None
+    assert run.machine.end.reason is Reason.NO_CALLS
+
+
+def test_tools_that_a_run_without_calls_stopped_are_not_waited_for_when_it_is_taken_up() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    for _ in range(4):
+        run.sees(Phase.NEEDS_CALLER)
+    assert run.machine.state is State.DONE
+    end = end_of(run.provides(call_a="1"))
+    assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
+
+
+def test_a_cancel_that_was_refused_is_no_reason_any_more_once_the_caller_has_answered() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.NEEDS_CALLER, A, B)).reason is Reason.CANCEL_REFUSED
+    assert end_of(run.provides(call_a="1")).reason is Reason.UNANSWERED
+
+
+def test_a_late_look_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.refused(RefusalKind.LOST)
+    assert run.cancels() == []  # it waits for the submit
+    assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel)
+
+
+def test_a_submit_that_fails_for_too_long_ends_the_watch_and_nothing_is_done_after_that() -> None:
+    run = Driver(max_outage=30.0, timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.refused(RefusalKind.LOST)
+    run.answers(call_a="1")
+    run.now += 30.0
+    (*reports, finish) = run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert end_of([finish]).reason is Reason.UNREACHABLE
+    assert all(isinstance(report, Report) for report in reports)
+
+
+def test_an_unknown_status_of_the_callers_object_has_its_minute_from_the_beginning() -> None:
+    run = Driver(snapshot(Phase.UNKNOWN, status="paused"), timeout=None)
+    run.now += 60.0
+    assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
+
+
+def test_a_watch_that_is_taken_up_looks_as_often_as_at_first() -> None:
+    run = Driver(timeout=5.0)
+    for _ in range(10):
+        run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.25)
+
+
+def test_a_watch_that_is_taken_up_learns_the_expiry_anew() -> None:
+    run = Driver()
+    for _ in range(3):
+        run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    run.unanswered("call_a")
+    run.now += 300.0
+    run.provides(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT, expires_at=1600.0, server_time=1200.0)
+    assert run.machine.wake_at == pytest.approx(run.now + 400.0 + 60.0)

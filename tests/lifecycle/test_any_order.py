@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from typing import Any
 
@@ -31,6 +32,10 @@ from asyncruns.lifecycle import (
     Unanswered,
 )
 
+# A mutation run (`.ci/mutate`) tries few, and always the same.
+FEW = os.environ.get("FEW_EXAMPLES") == "1"
+EXAMPLES = 10 if FEW else 100
+
 CALLS = [call(f"call_{n}", arguments=arguments) for n in range(2) for arguments in ("{}", '{"x":1}')]
 ROUNDS = st.lists(st.sampled_from(CALLS), max_size=3)
 
@@ -55,7 +60,7 @@ def refusals(now: float) -> st.SearchStrategy[Event]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * EXAMPLES, derandomize=FEW, deadline=None)
 @given(st.data(), st.sampled_from([None, 0.0, 5.0, 100.0]))
 def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> None:
     run = Driver(timeout=timeout)
@@ -93,7 +98,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
         assert bool(finishes) <= (run.machine.state is State.DONE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * EXAMPLES, derandomize=FEW, deadline=None)
 @given(st.data())
 def test_a_tick_at_the_time_that_was_asked_for_always_gets_on(data: st.DataObject) -> None:
     run = Driver(timeout=50.0)

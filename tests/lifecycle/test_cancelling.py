@@ -225,3 +225,201 @@ def test_a_submit_that_is_answered_after_the_watch_gave_up_is_not_waited_for(ans
     else:
         assert run.refused(RefusalKind.LOST, asked=Asked.SUBMIT) == []
     assert run.cancels() == [Cancel()]
+
+
+@pytest.mark.parametrize(
+    "kind", [RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED]
+)
+def test_a_cancel_that_did_not_arrive_is_asked_again_after_a_pause(kind: RefusalKind) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(kind, asked=Asked.CANCEL)
+    assert run.machine.wake_at == run.now + 0.5
+    assert run.passes(0.4) == []
+    assert run.passes(0.2) == [Cancel()]
+    run.refused(kind, asked=Asked.CANCEL, retry_after=7.0)
+    assert run.machine.wake_at == run.now + 7.0
+
+
+def test_a_cancel_that_was_taken_at_the_second_try_is_not_asked_a_third_time() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.LOST, asked=Asked.CANCEL)
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)  # the answer to the first came after all
+    assert run.machine.wake_at == run.now + 60.0
+
+
+def test_an_outage_while_a_cancel_is_tried_ends_the_watch_like_any() -> None:
+    run = Driver(timeout=None, max_outage=30.0)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.LOST, asked=Asked.CANCEL)
+    run.now += 30.0
+    assert end_of(run.refused(RefusalKind.LOST, asked=Asked.CANCEL)).reason is Reason.UNREACHABLE
+
+
+def test_a_refused_cancel_is_told_with_its_cause_and_looked_after_at_once() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    cause = RuntimeError("no")
+    assert run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL, cause=cause) == [
+        Report(CancelRefused(cause=cause)),
+        PollAt(run.now, run.now),
+    ]
+    assert not run.machine.cancel_requested
+    assert run.machine.wake_at == math.inf
+
+
+def test_a_cancel_that_was_taken_and_then_refused_is_bounded_no_more() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.machine.wake_at == math.inf
+
+
+def test_an_answer_to_a_cancel_that_nobody_asked_changes_nothing() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    assert run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL) == []
+    run.sees(Phase.RUNNING, asked=Asked.CANCEL)
+    assert run.machine.wake_at == math.inf
+    assert run.machine.state is State.POLLING
+
+
+def test_a_bound_that_passed_a_little_late_ends_the_watch() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert end_of(run.passes(61.0)).reason is Reason.CANCEL_UNCONFIRMED
+
+
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_who_sleeps_while_a_run_is_cancelled_looks_once_more(timeout: float | None) -> None:
+    run = Driver(timeout=timeout)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert run.passes(3600.0) == [PollAt(run.now, run.now)]
+    for _ in range(3):
+        if run.machine.wake_at <= run.now:
+            run.passes(0.0)
+    assert run.machine.wake_at == run.now + 5.0
+    assert run.machine.state is State.CANCELLING
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_the_look_after_a_sleep_during_a_cancel_does_not_wait_for_ever() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    run.passes(3600.0)
+    assert end_of(run.passes(5.0)).reason is Reason.CANCEL_UNCONFIRMED
+
+
+def test_a_cancel_after_giving_up_has_a_minute_however_short_the_timeout_was() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.cancels()
+    assert run.machine.wake_at == run.now + 60.0
+    assert end_of(run.passes(60.0)).reason is Reason.TIMEOUT
+
+
+def test_a_cancel_after_giving_up_has_the_whole_timeout_where_that_is_longer() -> None:
+    run = Driver(timeout=300.0)
+    run.sees(Phase.RUNNING)
+    run.passes(300.0)
+    run.cancels()
+    assert run.machine.wake_at == run.now + 300.0
+
+
+@pytest.mark.parametrize(("answered", "state"), [(True, State.POLLING), (False, State.SUBMITTING)])
+def test_what_became_of_a_submit_after_giving_up_counts_when_the_watch_is_taken_up(
+    answered: bool, state: State
+) -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    if answered:
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    else:
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.machine.state is state
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert len(run.of(Submit)) == 2  # what was sent had no effect
+
+
+def test_an_answer_to_no_submit_changes_nothing_after_the_end() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.passes(5.0)
+    assert run.sees(Phase.PENDING, asked=Asked.SUBMIT) == []
+    assert run.refused(RefusalKind.LOST, asked=Asked.SUBMIT) == []
+    assert run.machine.state is State.DONE
+
+
+def test_a_refused_cancel_of_a_run_that_still_says_nothing_surfaces_it_again() -> None:
+    run = Driver(timeout=None)
+    for _ in range(4):
+        run.sees(Phase.NEEDS_CALLER)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.NEEDS_CALLER)).reason is Reason.NO_CALLS
+
+
+def test_outputs_that_come_while_a_cancel_is_under_way_are_kept_and_not_sent() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.cancels()
+    run.answers(call_a="1")
+    assert run.of(Submit) == []
+    commands = run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert [dict(submit.outputs) for submit in pick(commands, Submit)] == [{"call_a": "1"}]
+    assert run.machine.state is State.SUBMITTING
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert len(run.of(Submit)) == 1
+
+
+def test_calls_that_nobody_answers_are_no_end_while_a_cancel_is_under_way() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.cancels()
+    assert run.unanswered("call_a", cause=ValueError("stopped")) == []
+    assert run.machine.state is State.CANCELLING
+
+
+def test_a_cancel_stops_no_tools_where_none_run() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert run.cancels() == [Cancel()]
+
+
+def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.sees(Phase.RUNNING)
+    assert run.machine.wake_at == math.inf
+    assert run.machine.state is State.CANCELLING
+
+
+def test_a_cancel_that_was_refused_is_not_why_later_calls_are_left_unanswered() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert end_of(run.unanswered("call_a")).reason is Reason.UNANSWERED

@@ -15,6 +15,7 @@ from asyncruns.lifecycle import (
     ConnectivityChanged,
     EndKind,
     Phase,
+    Policy,
     PollAt,
     Reason,
     RefusalKind,
@@ -61,6 +62,7 @@ def test_an_object_that_has_ended_needs_no_look(phase: Phase, kind: EndKind) -> 
     run = Driver(snapshot(phase))
     assert end_of(run.began).kind is kind
     assert run.of(PollAt) == []
+    assert statuses(run) == [phase.value]
 
 
 def test_an_object_that_waits_for_outputs_is_looked_at_first() -> None:
@@ -292,9 +294,245 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
 
 
 def test_a_watch_begins_once_and_first() -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="begins once"):
         RunLifecycle().receive(Tick(0.0))
     run = Driver()
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="begins once"):
         run.feed(Begun(run.now))
     assert run.machine.state is State.POLLING
+
+
+def test_looks_spread_over_a_tenth_of_their_pause() -> None:
+    run = Driver(cadence=Cadence.fixed(4.0))
+    assert pick(run.sees(Phase.RUNNING), PollAt) == [PollAt(run.now + 4.0, run.now + 4.4)]
+
+
+def test_the_spread_ends_before_the_deadline_too() -> None:
+    run = Driver(timeout=5.2, cadence=Cadence.fixed(4.0))
+    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert (look.not_before, look.not_after) == pytest.approx((104.0, 104.2))
+
+
+def test_after_the_last_look_no_other_is_made_at_once() -> None:
+    run = Driver(timeout=10.0, cadence=Cadence.fixed(4.0))
+    run.now += 9.0
+    assert pause_of(run.sees(Phase.RUNNING), run.now) == 4.0
+
+
+def test_a_clock_may_begin_anywhere() -> None:
+    machine = RunLifecycle(Policy(timeout=10.0))
+    machine.receive(Begun(-5000.0))
+    assert machine.wake_at == -4990.0
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0])
+def test_a_wait_of_no_time_is_one_look_and_its_answer(timeout: float) -> None:
+    run = Driver(timeout=timeout)
+    assert run.passes(0.0) == [PollAt(run.now, run.now)]
+    assert run.machine.wake_at == run.now + 5.0
+    assert run.passes(4.9) == []
+    assert end_of(run.passes(0.1)).reason is Reason.TIMEOUT
+
+
+def test_the_look_after_a_sleep_has_five_seconds() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    run.passes(3600.0)
+    assert run.machine.wake_at == run.now + 5.0
+    end = end_of(run.passes(5.0))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.TIMEOUT)
+
+
+def test_to_be_woken_a_second_late_is_no_sleep() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    assert end_of(run.passes(11.0)).reason is Reason.TIMEOUT
+
+
+def test_a_wait_that_ends_in_trouble_says_which() -> None:
+    run = Driver(timeout=10.0)
+    cause = RuntimeError("no route")
+    run.refused(RefusalKind.LOST, cause=cause)
+    assert end_of(run.passes(10.0)).cause is cause
+    run = Driver(timeout=10.0)
+    run.refused(RefusalKind.LOST, cause=cause)
+    run.sees(Phase.RUNNING)
+    assert end_of(run.passes(10.0)).cause is None
+
+
+def test_a_run_that_was_never_found_in_time_says_so() -> None:
+    run = Driver(timeout=2.0)
+    cause = RuntimeError("not found")
+    run.refused(RefusalKind.NOT_FOUND, cause=cause)
+    end = end_of(run.passes(2.0))
+    assert (end.reason, end.cause) == (Reason.TIMEOUT, cause)
+
+
+def test_the_grace_of_a_run_that_is_not_there_yet_ends_after_five_seconds() -> None:
+    run = Driver()
+    run.now += 5.0
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
+    run = Driver()
+    run.now += 3600.0
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
+
+
+def test_the_pauses_after_failed_looks_double_up_to_ten_seconds() -> None:
+    run = Driver(timeout=None)
+    pauses = [pause_of(run.refused(RefusalKind.THROTTLED), run.now) for _ in range(7)]
+    assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0])
+
+
+def test_a_server_that_is_away_for_days_is_looked_for_as_long() -> None:
+    run = Driver(timeout=None, max_outage=None)
+    pauses = [pause_of(run.refused(RefusalKind.NOT_SENT), run.now) for _ in range(2000)]
+    assert pauses[-1] == pytest.approx(10.0)
+
+
+def test_a_good_look_begins_the_pauses_after_failures_anew() -> None:
+    run = Driver()
+    for _ in range(4):
+        run.refused(RefusalKind.LOST)
+    run.sees(Phase.RUNNING)
+    assert pause_of(run.refused(RefusalKind.LOST), run.now) == pytest.approx(0.5)
+
+
+def test_a_server_does_not_shorten_the_pause_after_a_failure() -> None:
+    run = Driver()
+    pauses = [pause_of(run.refused(RefusalKind.UNAVAILABLE, retry_after=0.1), run.now) for _ in range(3)]
+    assert pauses == pytest.approx([0.5, 1.0, 2.0])
+
+
+def test_connectivity_is_lost_after_fifteen_seconds_of_failures() -> None:
+    run = Driver()
+    run.refused(RefusalKind.LOST)
+    run.now += 14.9
+    run.refused(RefusalKind.LOST)
+    assert connectivity(run) == [Connectivity.DEGRADED]
+    run.now += 0.1
+    run.refused(RefusalKind.LOST)
+    assert connectivity(run) == [Connectivity.DEGRADED, Connectivity.LOST]
+
+
+def test_a_change_of_connectivity_tells_its_cause() -> None:
+    run = Driver()
+    cause = RuntimeError("no route")
+    run.refused(RefusalKind.LOST, cause=cause)
+    run.sees(Phase.RUNNING)
+    told = [r.notice for r in run.of(Report) if isinstance(r.notice, ConnectivityChanged)]
+    assert told == [
+        ConnectivityChanged(connectivity=Connectivity.DEGRADED, cause=cause),
+        ConnectivityChanged(connectivity=Connectivity.HEALTHY),
+    ]
+
+
+def test_an_outage_of_two_minutes_is_too_long_unless_the_caller_says_otherwise() -> None:
+    run = Driver()
+    run.refused(RefusalKind.LOST)
+    run.now += 119.9
+    run.refused(RefusalKind.LOST)
+    assert run.machine.state is State.POLLING
+    run.now += 0.1
+    assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
+
+
+def test_an_outage_that_is_far_too_long_ends_the_watch_as_well() -> None:
+    run = Driver(max_outage=30.0)
+    run.refused(RefusalKind.LOST)
+    run.now += 31.0
+    assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
+
+
+def test_a_throttled_look_shows_that_the_server_is_there() -> None:
+    run = Driver(max_outage=30.0)
+    run.refused(RefusalKind.LOST)
+    run.now += 20.0
+    run.refused(RefusalKind.THROTTLED)
+    run.now += 20.0
+    run.refused(RefusalKind.LOST)
+    assert run.machine.state is State.POLLING
+
+
+@pytest.mark.parametrize("wrong_at", range(3))
+@pytest.mark.parametrize("wrong_by", [-400.0, 400.0])
+def test_one_answer_with_a_wrong_clock_does_not_move_the_deadline(wrong_at: int, wrong_by: float) -> None:
+    run = Driver()
+    for look in range(3):
+        server_time = 1000.0 + (wrong_by if look == wrong_at else 0.0)
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+@pytest.mark.parametrize("moved_to", [1200.0, 4600.0])
+def test_an_expiry_that_was_known_well_is_followed_at_once_when_it_moves(moved_to: float) -> None:
+    run = Driver()
+    for _ in range(5):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, expires_at=moved_to, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + moved_to - 1000.0 + 60.0)
+
+
+def test_a_run_that_is_past_its_expiry_is_waited_for_a_minute() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1000.0, server_time=5000.0)
+    assert run.machine.wake_at == run.now + 60.0
+
+
+def test_an_unknown_status_that_is_seen_long_after_its_minute_ends_the_watch_as_well() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="hibernating")
+    run.now += 3600.0
+    assert end_of(run.sees(Phase.UNKNOWN, status="hibernating")).reason is Reason.UNKNOWN_STATUS
+
+
+def test_an_unknown_status_that_is_left_for_a_known_one_is_forgotten() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="hibernating")
+    run.sees(Phase.RUNNING)
+    run.now += 3600.0
+    assert pause_of(run.sees(Phase.RUNNING), run.now) > 0.0
+    assert run.machine.state is State.POLLING
+
+
+def test_failed_looks_at_a_status_whose_time_is_over_keep_their_pauses() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="hibernating")
+    run.now += 60.0
+    assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
+
+
+def test_a_watch_needs_no_policy() -> None:
+    machine = RunLifecycle()
+    assert machine.receive(Begun(0.0)) == [PollAt(0.0, 0.0)]
+    assert machine.wake_at == 900.0
+
+
+def test_the_cadence_begins_at_its_start() -> None:
+    run = Driver()
+    assert [pause_of(run.sees(Phase.RUNNING), run.now) for _ in range(3)] == pytest.approx([0.25, 0.375, 0.5625])
+
+
+def test_only_the_first_three_answers_tell_the_expiry() -> None:
+    run = Driver()
+    for server_time in (1010.0, 1000.0, 990.0):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+    for server_time in (980.0, 970.0, 960.0):
+        run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+def test_of_two_answers_the_one_that_leaves_more_time_is_believed() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1500.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+def test_an_answer_without_an_expiry_tells_nothing_of_it() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, server_time=1000.0)
+    assert run.machine.wake_at == 100.0 + 900.0
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.RUNNING, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)

@@ -8,6 +8,7 @@ import pytest
 from driver import Driver, call, end_of, pick, snapshot
 
 from asyncruns.lifecycle import (
+    ActionRequired,
     Asked,
     CallKind,
     Cancel,
@@ -16,6 +17,7 @@ from asyncruns.lifecycle import (
     PollAt,
     Reason,
     RefusalKind,
+    Report,
     RunTools,
     State,
     Submit,
@@ -232,3 +234,117 @@ def test_a_run_that_is_not_found_in_a_wait_of_no_seconds_is_told_at_once() -> No
     run = Driver(snapshot(Phase.PENDING), timeout=0.0)
     run.passes(0.0)
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
+
+
+@pytest.mark.parametrize("looks", [1, 3])
+def test_a_submit_that_was_throttled_is_not_sent_before_its_time_whatever_looks_show(looks: int) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=30.0)
+    for _ in range(looks):
+        run.now += 9.0
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert len(submitted(run)) == 1
+    run.passes(30.0 - 9.0 * looks)
+    assert len(submitted(run)) == 2
+
+
+def test_a_round_that_was_sent_is_not_sent_again_while_the_next_is_long_on_its_way() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    run.now += 60.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
+
+
+def test_fewer_of_the_known_calls_are_a_round_of_their_own_and_run_no_tool_again() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    commands = run.sees(Phase.NEEDS_CALLER, A)
+    assert [r.notice for r in pick(commands, Report)] == [ActionRequired(calls=(A,))]
+    assert pick(commands, RunTools) == []
+    assert [dict(c.outputs) for c in pick(run.answers(call_a="1"), Submit)] == [{"call_a": "1"}]
+
+
+def test_calls_of_a_run_that_has_outlived_its_expiry_are_not_cut_short() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING, expires_at=1000.0, server_time=5000.0)
+    run.now += 10.0
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1000.0, server_time=5010.0)
+    assert run.machine.wake_at == math.inf
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.NOT_ACCEPTING, RefusalKind.REJECTED])
+def test_one_submit_follows_the_other_though_that_failed(kind: RefusalKind) -> None:
+    run = in_flight()
+    run.answers(call_b="2")
+    assert [c.outputs for c in pick(run.refused(kind, asked=Asked.SUBMIT), Submit)] == [(("call_b", "2"),)]
+
+
+def test_a_submit_that_was_refused_before_a_cancel_was_is_surfaced() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.machine.wake_at <= run.now
+    run.passes(0.0)
+    assert end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
+
+
+def test_an_outage_that_is_over_budget_after_a_sleep_is_told_as_that() -> None:
+    run = Driver(timeout=10.0, max_outage=5.0)
+    run.refused(RefusalKind.LOST)
+    run.passes(3600.0)
+    assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
+
+
+def test_a_submit_that_was_dropped_is_sent_when_the_run_asks_for_it_after_all() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=3.0)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
+    assert len(run.of(RunTools)) == 2
+
+
+def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_still_asks() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    for _ in range(4):
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+        run.now += 5.0
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}] * 5
+
+
+def test_fewer_of_the_known_calls_have_to_be_answered_before_the_expiry_too() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B, expires_at=1600.0, server_time=1000.0)
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    assert run.machine.wake_at == pytest.approx(run.now + 595.0)
+    assert [c.outputs[0][0] for c in pick(run.passes(595.0), Submit)] == ["call_a"]
+
+
+def test_the_same_arguments_for_another_function_are_another_call() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call("call_0", "f"))
+    run.answers(call_0="of f")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    (tools,) = pick(run.sees(Phase.NEEDS_CALLER, call("call_0", "g")), RunTools)
+    assert [one.name for one in tools.calls] == ["g"]
+    run.answers(call_0="of g")
+    assert submitted(run) == [{"call_0": "of f"}, {"call_0": "of g"}]

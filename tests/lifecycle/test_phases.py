@@ -43,3 +43,10 @@ def test_the_observable_is_closed_under_steps() -> None:
 def test_the_diagrams_of_the_readme_are_those_of_the_tables() -> None:
     readme = README.read_text(encoding="utf-8")
     assert drawn(readme) == readme, "draw them anew: python tests/lifecycle/diagram.py"
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_status_that_nobody_knows_may_follow_anything_but_an_end_and_lead_anywhere(phase: Phase) -> None:
+    assert (Phase.UNKNOWN in OBSERVABLE[phase]) is not phase.is_terminal
+    assert phase in OBSERVABLE[Phase.UNKNOWN]
+    assert set(OBSERVABLE) == set(Phase)

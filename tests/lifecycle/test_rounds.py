@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from driver import Driver, call, end_of, pause_of, pick
 
+from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
     ActionRequired,
     Asked,
     Call,
+    CallKind,
     EndKind,
     OutputsSubmitted,
     Phase,
@@ -296,3 +299,198 @@ def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     assert end_of(run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT)).reason is Reason.GONE
+
+
+@pytest.mark.parametrize(("hint", "pause"), [(None, 2.0), (0.1, 2.0), (7.0, 7.0)])
+def test_looks_while_tools_run_are_two_seconds_apart_or_more(hint: float | None, pause: float) -> None:
+    run = dispatching(timeout=None)
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B, hint=hint), run.now) == pause
+    assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
+
+
+def test_looks_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
+    run = dispatching(cadence=Cadence.fixed(30.0))
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B), run.now) == 30.0
+
+
+@pytest.mark.parametrize(("phase", "calls"), [(Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,))])
+def test_an_empty_look_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
+    run = Driver(timeout=None)
+    for _ in range(3):
+        run.sees(Phase.NEEDS_CALLER)
+    run.sees(phase, *calls)
+    for _ in range(3):
+        assert pick(run.sees(Phase.NEEDS_CALLER), PollAt)
+    assert end_of(run.sees(Phase.NEEDS_CALLER)).reason is Reason.NO_CALLS
+
+
+def test_only_what_was_not_handed_out_before_is_run_in_a_larger_round() -> None:
+    run = dispatching(A)
+    (tools,) = pick(run.sees(Phase.NEEDS_CALLER, A, B), RunTools)
+    assert tools.calls == (B,)
+    assert run.answers(call_a="1")
+    assert [dict(c.outputs) for c in pick(run.answers(call_b="2"), Submit)] == [{"call_a": "1", "call_b": "2"}]
+
+
+def test_a_run_that_asks_for_an_earlier_round_again_gets_its_recorded_outputs() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, B)
+    run.answers(call_b="2")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 4.9
+    run.sees(Phase.NEEDS_CALLER, A)  # a read older than the second submit
+    assert len(submitted(run)) == 2
+    run.now += 0.1
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
+    assert asked(run) == ["call_a", "call_b"]
+
+
+def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
+    run = dispatching(A, timeout=None)
+    run.answers(call_a="1")
+    for _ in range(2):
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+        run.now += 5.0
+        run.sees(Phase.NEEDS_CALLER, A)
+    assert end_of(run.all).reason is Reason.OUTPUTS_IGNORED
+    run.provides(call_a="other")
+    cause = RuntimeError("bad output")
+    end = end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause))
+    assert (end.reason, end.cause) == (Reason.SUBMIT_REFUSED, cause)
+
+
+APPROVAL = call("call_p", "delete", kind=CallKind.APPROVAL)
+
+
+@pytest.mark.parametrize("output", ["true", "false", '{"approve": true, "headers": {}}'])
+def test_an_approval_is_answered_with_a_plain_yes_or_no(output: str) -> None:
+    run = dispatching(APPROVAL)
+    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),))]
+
+
+def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:
+    run = dispatching(A, APPROVAL)
+    with pytest.raises(InvalidRequestError, match="'call_p' waits for an approval"):
+        run.provides(call_a="1", call_p="go ahead")
+    assert run.machine.state is State.DISPATCHING
+    assert pick(run.provides(call_p="true"), Submit) == []
+    assert [dict(c.outputs) for c in pick(run.provides(call_a="go ahead"), Submit)] == [
+        {"call_a": "go ahead", "call_p": "true"}
+    ]
+
+
+def test_an_approval_alone_is_waited_for_until_the_deadline_and_not_only_until_the_expiry() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, APPROVAL, expires_at=1600.0, server_time=1000.0)
+    assert run.machine.wake_at == run.now + 660.0
+    run.passes(600.0)
+    assert run.machine.state is State.DISPATCHING
+
+
+def test_who_answers_a_call_that_is_not_open_is_told_which_are() -> None:
+    run = dispatching()
+    with pytest.raises(InvalidRequestError, match=r"no call 'call_x' to answer; open are 'call_a', 'call_b'$"):
+        run.provides(call_x="1")
+    run.provides(call_a="1", call_b="2")
+    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+        run.provides(call_x="1")
+
+
+def test_who_answers_before_anything_was_asked_is_told_so() -> None:
+    run = Driver()
+    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+        run.provides(call_a="1")
+
+
+def test_the_pauses_of_a_submit_that_does_not_arrive_are_those_of_looks() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert run.machine.wake_at == run.now + 0.5
+    assert run.passes(0.4) == []
+    assert pick(run.passes(0.2), Submit)
+    run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
+    assert run.machine.wake_at == run.now + 1.0
+
+
+def test_calls_that_are_late_are_answered_once() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    assert run.passes(594.9) == []
+    assert pick(run.passes(0.2), Submit)
+    assert run.passes(0.2) == []
+    run.answers(call_a="too late")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert len(submitted(run)) == 1
+
+
+@pytest.mark.parametrize(("left", "given"), [(1000.0, 995.0), (20.0, 15.0), (19.0, 14.25), (8.0, 6.0)])
+def test_calls_have_until_shortly_before_the_expiry(left: float, given: float) -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=2000.0, server_time=2000.0 - left)
+    assert run.machine.wake_at == pytest.approx(run.now + given)
+
+
+def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
+    (submit,) = pick(run.passes(595.0), Submit)
+    assert json.loads(dict(submit.outputs)["call_a"]) == {"error": "The call did not finish in time."}
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
+    run = Driver()
+    for _ in range(10):
+        run.sees(Phase.RUNNING)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    if accepted:
+        commands = run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    else:
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+        commands = run.sees(Phase.RUNNING)
+    assert pause_of(commands, run.now) == pytest.approx(0.25)
+    assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.375)
+
+
+def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
+    run = dispatching()
+    run.unanswered("call_b")
+    end = end_of(run.sees(Phase.NEEDS_CALLER, B))
+    assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
+
+
+def test_outputs_that_were_not_accepted_are_sent_again_if_the_run_still_asks_for_them() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT, phase=Phase.PENDING)
+    run.now += 4.9
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert len(submitted(run)) == 1
+    run.now += 0.1
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert submitted(run) == [{"call_a": "1"}] * 2
+
+
+def test_who_gives_up_says_what_was_open_and_what_was_answered() -> None:
+    run = dispatching(timeout=10.0)
+    run.answers(call_a="1")
+    end = end_of(run.passes(10.0))
+    assert (end.kind, end.calls, end.outputs) == (EndKind.GAVE_UP, (B,), (("call_a", "1"),))
+
+
+def test_a_run_that_ended_has_nothing_open() -> None:
+    run = dispatching()
+    run.answers(call_a="1")
+    end = end_of(run.sees(Phase.EXPIRED))
+    assert (end.calls, end.outputs) == ((), ())
+
+
+def test_hints_are_heeded_while_the_server_answers_its_own_calls() -> None:
+    run = Driver(timeout=None)
+    own = call("call_s", kind=CallKind.SERVER)
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, own, hint=7.0), run.now) == 7.0
