@@ -460,6 +460,7 @@ def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
 def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
     run = dispatching()
     run.unanswered("call_b")
+    run.now += 5.0
     end = end_of(run.sees(Phase.NEEDS_CALLER, B))
     assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
 

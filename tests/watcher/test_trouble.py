@@ -82,7 +82,6 @@ async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_
     [
         (error(401), Reason.UNAUTHORIZED),
         (error(403), Reason.UNAUTHORIZED),
-        (error(404), Reason.GONE),
         (error(429, code="insufficient_quota"), Reason.QUOTA_SPENT),
         (error(400), Reason.REJECTED),
         (error(302), Reason.REJECTED),
@@ -94,6 +93,18 @@ async def test_what_cannot_pass_ends_the_watch_at_once(answer: Response, reason:
     assert outcome.reason is reason
     assert outcome.polls == 2
     assert "req_1" in str(outcome.cause)
+
+
+async def test_a_run_that_was_there_and_is_gone_ends_the_watch() -> None:
+    outcome = await watch(scene(*[ok("queued")] * 20, error(404)))
+    assert isinstance(outcome, GaveUp)
+    assert outcome.reason is Reason.GONE
+    assert outcome.polls == 21
+
+
+async def test_a_replica_that_does_not_have_a_new_run_yet_is_no_end() -> None:
+    outcome = await watch(scene(ok("queued"), error(404), error(404), ok("completed")))
+    assert outcome.status == "completed"
 
 
 async def test_a_retry_after_of_hours_does_not_block_past_the_timeout() -> None:
