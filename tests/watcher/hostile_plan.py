@@ -69,7 +69,7 @@ def plans(draw: st.DrawFn) -> Plan:
         end=draw(st.sampled_from(["completed", "completed", "completed", "failed", "incomplete", "never"])),
         cancelling=draw(st.sampled_from([0.2, 0.0, 8.0, math.inf])),
         lifetime=draw(st.sampled_from([300.0, 60.0, 15.0])),
-        reuse_call_ids=draw(st.booleans()),
+        reuse_call_ids=alike or draw(st.booleans()),
     )
     skew = draw(st.sampled_from([0.0, 0.0, 86400.0, -86400.0, 7.5]))
     return Plan(tuple(rounds), scenario, skew, draw(st.sampled_from([None, None, 100.0, 2000.0])))

@@ -70,6 +70,7 @@ class Watch:
         self.accepted = 0  # rounds of which it was told so
         self.cancel_asked_at = math.inf
         self.began_at = world.loop.time()  # or when it was taken up again
+        self.was_taken_up = False  # by a cancel, after it had ended before its run
         self.left = False
         self.ends: list[AnyOutcome[Run]] = []
         self._world = world
@@ -119,6 +120,7 @@ class Watch:
         self._world.cancel_was_asked = True
         if self.outcome is not None and self.outcome.reason is not None:
             self.began_at = self._world.loop.time()
+            self.was_taken_up = True
         if self.outcome is None or self.outcome.reason is not None:
             self.cancel_asked_at = min(self.cancel_asked_at, self._world.loop.time())
         await self.watcher.cancel_run()

@@ -247,13 +247,9 @@ class HostileWorld(RuleBasedStateMachine):
     @invariant()
     def a_wait_ends_by_its_timeout(self) -> None:
         for watch in self.watches():
-            if watch.is_over or watch.left or watch.timeout is None:
-                continue
-            assert self.world
-            lasted = self.loop.time() - watch.began_at
-            if not isinstance(watch.timeout, UnsetType):
-                bound = watch.timeout if watch.cancel_asked_at == math.inf else max(watch.timeout, CANCEL_BOUND_S)
-                assert lasted <= bound + LAST_LOOK_S + ROUNDING_S
+            if not watch.is_over and watch.timeout is not None and not isinstance(watch.timeout, UnsetType):
+                bound = max(watch.timeout, CANCEL_BOUND_S) if watch.was_taken_up else watch.timeout
+                assert self.loop.time() - watch.began_at <= bound + LAST_LOOK_S + ROUNDING_S
 
     @invariant()
     def a_watch_breaks_on_nothing(self) -> None:
