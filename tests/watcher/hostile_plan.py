@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from hypothesis import strategies as st
 
@@ -18,8 +18,8 @@ Does = Literal["quick", "slow", "raises", "hangs", "in_thread", "hangs_in_thread
 
 # What calls do is drawn from here, so the usual is frequent.
 _DOINGS: Final[tuple[Does, ...]] = (
-    *("quick",) * 4,
-    *("slow",) * 3,
+    *("quick",) * 6,
+    *("slow",) * 6,
     "raises",
     "hangs",
     "in_thread",
@@ -27,6 +27,9 @@ _DOINGS: Final[tuple[Does, ...]] = (
     "missing",
     "bad_arguments",
 )
+
+Party = Literal["canceller", "other canceller", "other submitter", "operator", "leaver", "other watcher"]
+PARTIES: Final[tuple[Party, ...]] = get_args(Party)
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,17 @@ def call_of(does: Does, n: int) -> FunctionCall:
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     rounds = []
-    alike = draw(st.sampled_from([False, False, False, True]))
-    for place in range(draw(st.integers(0, 3))):
+    alike = draw(st.sampled_from([False] * 5 + [True]))
+    for place in range(draw(st.sampled_from([2, 1, 1, 2, 2, 3, 3, 0]))):
         doings = draw(st.lists(st.sampled_from(_DOINGS), min_size=1, max_size=3))
         rounds.append(tuple((does, at if alike else 10 * place + at) for at, does in enumerate(doings)))
     scenario = Scenario(
-        queued=draw(st.sampled_from([0.1, 0.1, 0.0, 2.0, 2.0, math.inf])),
-        working=draw(st.sampled_from([0.5, 0.5, 0.0, 5.0])),
+        queued=draw(st.sampled_from([*[0.1] * 8, *[0.0] * 3, *[2.0] * 4, math.inf])),
+        working=draw(st.sampled_from([*[0.5] * 4, 0.0, 5.0])),
         rounds=tuple(tuple(call_of(does, n) for does, n in round_) for round_ in rounds),
-        end=draw(st.sampled_from(["completed", "completed", "completed", "failed", "incomplete", "never"])),
+        end=draw(st.sampled_from([*["completed"] * 5, "failed", "incomplete", "never"])),
         cancelling=draw(st.sampled_from([0.2, 0.0, 8.0, math.inf])),
-        lifetime=draw(st.sampled_from([300.0, 60.0, 15.0])),
+        lifetime=draw(st.sampled_from([150.0, 150.0, 60.0, 15.0])),
         reuse_call_ids=alike or draw(st.booleans()),
     )
     skew = draw(st.sampled_from([0.0, 0.0, 86400.0, -86400.0, 7.5]))
@@ -77,7 +80,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 # Each is what a fault does; where it can't be done to any request, `on` says which.
 _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
-    {"status": 500},
+    *({"status": 500},) * 3,
     {"status": 502},
     {"status": 503, "headers": {"Retry-After": "3"}},
     {"status": 429},
@@ -87,13 +90,12 @@ _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
     {"damage": "empty"},
     {"damage": "half"},
     {"damage": "cut"},
-    {"drop": True},
-    {"drop": True},
+    *({"drop": True},) * 8,
     {"delay_before": 0.7},
     {"delay_before": 7.0},  # an answer that arrives after a later one; always within the client's own timeout
     {"delay_after": 0.7},
     {"delay_after": 7.0},
-    {"delay_after": math.inf},
+    *({"delay_after": math.inf},) * 3,
     {"headers": {"Date": "Thu, 01 Jan 1970 00:00:00 GMT"}},
     {"headers": {"Date": "Thu, 01 Jan 2099 00:00:00 GMT"}},
     {"on": "poll", "stale": 1.0},
@@ -106,17 +108,17 @@ _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
 @st.composite
 def faults(draw: st.DrawFn) -> Fault:
     effect = dict(draw(st.sampled_from(_EFFECTS)))
-    effect.setdefault("on", draw(st.sampled_from(["poll", "submit", "any", "cancel"])))
+    effect.setdefault("on", draw(st.sampled_from(["submit", "submit", "submit", "poll", "any", "cancel"])))
     replaced = effect.get("drop") or effect.get("damage") in ("html", "empty") or effect.get("status", 200) >= 400
     if replaced and effect.get("status") != 429:  # who throttles has not acted
-        effect["acts"] = draw(st.booleans())
+        effect["acts"] = draw(st.sampled_from([True, True, False]))
     if "delay_before" not in effect and "delay_after" not in effect:
         effect["delay_before"] = draw(st.sampled_from([0.0, 0.0, 0.0, 1.0]))
     return Fault(
         **effect,
-        skip=draw(st.sampled_from([0, 0, 1, 3])),
-        every=draw(st.sampled_from([1, 1, 2, 3])),
-        times=draw(st.sampled_from([1, 2, 4, 10])),
+        skip=draw(st.sampled_from([*[0] * 8, 1, 3])),
+        every=draw(st.sampled_from([*[1] * 8, 2, 3])),
+        times=draw(st.sampled_from([1, 1, 2, 4, 10])),
     )
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
-from hostile_plan import Plan, faults, is_wrong_clock, may_mislead, plans
+from hostile_plan import PARTIES, Party, Plan, faults, is_wrong_clock, may_mislead, plans
 from hostile_world import Watch, World
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ LEAVING_S = 5.0 + 2.0  # for a submit or a cancel on its way, and for observers
 LAST_LOOK_S = 5.0  # a wait that is over takes so long for one more look, where it slept past its end
 ROUNDING_S = 0.5
 # So much life a run has left when its world gets well, and a watch sees it to its own end.
-TIME_TO_RECOVER_S = 150.0
+TIME_TO_RECOVER_S = 100.0
 
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 12 if sys.flags.dev_mode else 70))
 
@@ -51,10 +51,23 @@ class HostileWorld(RuleBasedStateMachine):
 
     @initialize(
         plan=plans(),
-        timeout=st.sampled_from([UNSET, UNSET, None, 0.0, 4.0, 40.0]),
+        parties=st.sampled_from([0, 1, 1, 2]).flatmap(
+            lambda n: st.sets(st.sampled_from(PARTIES), min_size=n, max_size=n)
+        ),
+        timeout=st.sampled_from([*[UNSET] * 9, None, 0.0, 4.0, 40.0]),
         skip_ahead=st.sampled_from([0.0, 0.0, 1.0]),
+        faults=st.lists(faults(), min_size=1, max_size=4),
     )
-    def begin(self, plan: Plan, timeout: float | UnsetType | None, skip_ahead: float) -> None:
+    def begin(
+        self,
+        plan: Plan,
+        parties: set[Party],
+        timeout: float | UnsetType | None,
+        skip_ahead: float,
+        faults: list[Fault],
+    ) -> None:
+        # All at once would seldom let a run come to its calls.
+        self.parties = parties
         self.loop = VirtualTimeLoop(patience=0.01)
         self.injected: list[Fault] = []
         self.others = False
@@ -62,6 +75,8 @@ class HostileWorld(RuleBasedStateMachine):
         self.world = World(self.loop, plan)
         self.do(self.world.begin())
         self.pass_time(skip_ahead)
+        for fault in faults:
+            self.something_goes_wrong(fault)
         self.world.watch(timeout)
 
     # What can happen
@@ -72,16 +87,11 @@ class HostileWorld(RuleBasedStateMachine):
         self.injected.append(fault)
         self.world.emulator.inject(fault)
 
-    @rule(faults=st.lists(faults(), min_size=2, max_size=4))
-    def much_goes_wrong(self, faults: list[Fault]) -> None:
-        for fault in faults:
-            self.something_goes_wrong(fault)
-
     @rule(seconds=st.sampled_from([0.01, 0.3, 0.3, 1.0, 1.0, 3.0, 3.0, 7.0, 20.0]))
     def pass_time(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
 
-    @precondition(lambda self: self.world and self.world.is_up)
+    @precondition(lambda self: self.has("operator") and self.world.is_up)
     @rule(down=st.sampled_from([0.0, 1.0, 10.0]))
     def the_server_restarts(self, down: float) -> None:
         assert self.world
@@ -89,7 +99,7 @@ class HostileWorld(RuleBasedStateMachine):
         self.pass_time(down)
         self.do(self.world.start())
 
-    @precondition(lambda self: self.world and self.world.is_up)
+    @precondition(lambda self: self.has("operator") and self.world.is_up)
     @rule(down=st.sampled_from([0.3, 150.0]))
     def the_server_is_down(self, down: float) -> None:
         assert self.world
@@ -102,32 +112,34 @@ class HostileWorld(RuleBasedStateMachine):
         assert self.world
         self.do(self.world.start())
 
+    @precondition(lambda self: self.has("other canceller"))
     @rule()
     def another_party_cancels(self) -> None:
         assert self.world
         self.world.others_cancel()
 
+    @precondition(lambda self: self.has("other submitter"))
     @rule()
     def another_party_submits(self) -> None:
         assert self.world
         self.others = True
         self.world.others_submit()
 
-    @precondition(lambda self: self.open_watches())
+    @precondition(lambda self: self.has("canceller") and self.open_watches())
     @rule(data=st.data())
     def the_caller_cancels(self, data: st.DataObject) -> None:
         watch = data.draw(st.sampled_from(self.open_watches()))
         if watch.watcher._group is not None:
             self.do(watch.cancel_run())
 
-    @precondition(lambda self: self.world and len(self.world.watches) < 3)
+    @precondition(lambda self: self.has("other watcher") and len(self.world.watches) < 3)
     @rule(timeout=st.sampled_from([UNSET, 4.0]), on_exit=st.sampled_from(["leave", "cancel"]))
     def another_watch_begins(self, timeout: float | UnsetType, on_exit: str) -> None:
         assert self.world
         self.others = True
         self.world.watch(timeout, "cancel" if on_exit == "cancel" else "leave")
 
-    @precondition(lambda self: self.open_watches())
+    @precondition(lambda self: self.has("leaver") and self.open_watches())
     @rule(data=st.data(), how=st.sampled_from(["leave", "cancel", "cancel twice"]))
     def a_watch_is_left(self, data: st.DataObject, how: str) -> None:
         """Leaving takes seconds at most, whatever is on its way."""
@@ -309,6 +321,9 @@ class HostileWorld(RuleBasedStateMachine):
             assert first.outcome.status == world.plan.scenario.end
 
     # Helpers
+
+    def has(self, party: Party) -> bool:
+        return self.world is not None and party in self.parties
 
     def do(self, work: object) -> None:
         self.loop.run_until_complete(work)  # type: ignore[arg-type]
