@@ -301,7 +301,7 @@ class HostileWorld(RuleBasedStateMachine):
         world.emulator.faults.clear()
         self.do(world.start())
         first = world.watches[0]
-        if first.is_over or not first.cancel_asked_at == math.inf:
+        if first.is_over or first.cancel_asked_at != math.inf:
             return
         left = world.plan.scenario.lifetime - world.age
         self.do(asyncio.wait({world.loop.create_task(until_over(first))}, timeout=max(left, 0.0) + 70.0))
