@@ -278,13 +278,16 @@ class World:
 
     # The end
 
-    async def close(self) -> None:
-        """Leave all watches, and close all that was opened."""
-        self.let_go.set()
+    async def leave(self) -> None:
+        """Leave all watches."""
         for watch in self.watches:
             watch.leave()
         if self.watches:
             await asyncio.wait({watch.task for watch in self.watches})
+
+    async def close(self) -> None:
+        """Close all that was opened, after all watches were left."""
+        self.let_go.set()
         await self.client.close()
         await self.stop()
 

@@ -57,6 +57,7 @@ class HostileWorld(RuleBasedStateMachine):
         timeout=st.sampled_from([*[UNSET] * 9, None, 0.0, 4.0, 40.0]),
         skip_ahead=st.sampled_from([0.0, 0.0, 1.0]),
         faults=st.lists(faults(), min_size=1, max_size=4),
+        sees_it_through=st.sampled_from([True, True, False]),
     )
     def begin(
         self,
@@ -65,7 +66,9 @@ class HostileWorld(RuleBasedStateMachine):
         timeout: float | UnsetType | None,
         skip_ahead: float,
         faults: list[Fault],
+        sees_it_through: bool,
     ) -> None:
+        self.sees_it_through = sees_it_through
         # All at once would seldom let a run come to its calls.
         self.parties = parties
         self.loop = VirtualTimeLoop(patience=0.01)
@@ -290,7 +293,11 @@ class HostileWorld(RuleBasedStateMachine):
         if world is None:
             return
         try:
-            self.get_well(world)
+            if self.sees_it_through:
+                self.get_well(world)
+            began = self.loop.time()
+            self.do(world.leave())
+            assert self.loop.time() - began <= LEAVING_S + ROUNDING_S
             self.do(world.close())
             assert world.leftovers() == []
         finally:
