@@ -71,7 +71,7 @@ def plans(draw: st.DrawFn) -> Plan:
         rounds=tuple(tuple(call_of(does, n) for does, n in round_) for round_ in rounds),
         end=draw(st.sampled_from([*["completed"] * 5, "failed", "incomplete", "never"])),
         cancelling=draw(st.sampled_from([0.2, 0.0, 8.0, math.inf])),
-        lifetime=draw(st.sampled_from([150.0, 150.0, 60.0, 15.0])),
+        lifetime=draw(st.sampled_from([*[220.0] * 4, 60.0, 15.0])),
         reuse_call_ids=alike or draw(st.booleans()),
     )
     skew = draw(st.sampled_from([0.0, 0.0, 86400.0, -86400.0, 7.5]))
@@ -107,7 +107,7 @@ _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
 
 @st.composite
 def faults(draw: st.DrawFn) -> Fault:
-    effect = dict(draw(st.sampled_from(_EFFECTS)))
+    effect: dict[str, Any] = {**draw(st.sampled_from(_EFFECTS))}
     effect.setdefault("on", draw(st.sampled_from(["submit", "submit", "submit", "poll", "any", "cancel"])))
     replaced = effect.get("drop") or effect.get("damage") in ("html", "empty") or effect.get("status", 200) >= 400
     if replaced and effect.get("status") != 429:  # who throttles has not acted

@@ -141,7 +141,8 @@ class Watch:
 
         async def hangs(n: int) -> str:
             begun("hangs", n)
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.get_running_loop().create_future()
+            return "never"
 
         def in_thread(n: int) -> str:
             return begun("in_thread", n)
@@ -232,7 +233,7 @@ class World:
 
     @property
     def age(self) -> float:
-        return self.emulator.now() - self._run.created
+        return self.emulator.now() - float(self._run.created)
 
     @property
     def _run(self) -> Any:
