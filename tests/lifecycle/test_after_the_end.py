@@ -186,3 +186,11 @@ def test_a_watch_that_is_taken_up_learns_the_expiry_anew() -> None:
     run.provides(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT, expires_at=1600.0, server_time=1200.0)
     assert run.machine.wake_at == pytest.approx(run.now + 400.0 + 60.0)
+
+
+def test_a_short_timeout_is_as_short_when_outputs_take_the_watch_up() -> None:
+    run = Driver(timeout=0.5)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.unanswered("call_a")
+    run.provides(call_a="1")
+    assert run.machine.wake_at == run.now + 0.5
