@@ -207,3 +207,11 @@ def test_a_watch_that_is_taken_up_looks_while_it_waits_for_answers() -> None:
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")
     assert pick(run.provides(call_a="1"), PollAt)
+
+
+def test_a_short_timeout_is_as_short_when_outputs_take_the_watch_up() -> None:
+    run = Driver(timeout=0.5)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.unanswered("call_a")
+    run.provides(call_a="1")
+    assert run.machine.wake_at == run.now + 0.5

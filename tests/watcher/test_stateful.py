@@ -132,7 +132,7 @@ class HostileWorld(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_caller_cancels(self, data: st.DataObject) -> None:
         watch = data.draw(st.sampled_from(self.open_watches()))
-        if watch.watcher._group is not None:
+        if watch.watcher._engine.is_running:
             self.do(watch.cancel_run())
 
     @precondition(lambda self: self.has("other watcher") and len(self.world.watches) < 3)
