@@ -100,6 +100,7 @@ class InputItems(_Responses):
         limit: int | None = None,
         order: Literal["asc", "desc"] | None = None,
         after: str | None = None,
+        before: str | None = None,
         include: Sequence[str] | None = None,
         **options: Unpack[CallOptions],
     ) -> PageCall[ResponseItem]:
@@ -109,9 +110,10 @@ class InputItems(_Responses):
             limit: 1 to 100 items a page; the server's default is 20.
             order: By their place; the server's default is the last first.
             after: The id of the item before the page.
+            before: The id of the item after the page, where the server takes it.
             include: What else to send, such as "message.input_image.image_url". Sent as `include[]`.
         """
-        query = {"limit": limit, "order": order, "after": after, "include": include}
+        query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
         item = cast("type[ResponseItem]", ResponseItem)  # a union, which type checkers don't take for a type
         return self._list(item, "responses", response_id, "input_items", query=query, options=options)
 
