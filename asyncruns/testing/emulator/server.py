@@ -92,7 +92,8 @@ class Emulator:
 
     def __repr__(self) -> str:
         where = "stopped" if self._runner is None else self.base_url
-        return f"<Emulator {where} runs={len(self._store.runs.all)} requests={len(self.requests)}>"
+        runs, responses = len(self._store.runs.all), len(self._store.responses.all)
+        return f"<Emulator {where} runs={runs} responses={responses} requests={len(self.requests)}>"
 
     async def __aenter__(self) -> Emulator:
         await self.start()
