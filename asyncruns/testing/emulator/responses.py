@@ -41,7 +41,7 @@ class Responses:
         self.all: dict[str, Response] = {}
 
     def create(self, body: Mapping[str, Any], now: float) -> Body:
-        """Create a response; one that is not in the background has ended in the answer already."""
+        """Create a response; one that is not in the background has ended in the answer already, if it ever does."""
         settings = _settings(body)
         items = self._input(body)
         previous = self._previous(body, now)
