@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
-from asyncruns.resources.base import Server
+from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.busy import OnBusy, check_on_busy
 from asyncruns.resources.options import check_names
 from asyncruns.resources.runs import RunParameters
@@ -48,6 +49,8 @@ from asyncruns.wire import Message, Run
 if TYPE_CHECKING:
     import aiohttp
 
+    from asyncruns.resources.responses import Responses
+
 PAGE_SIZE: Final = 100
 
 
@@ -64,7 +67,8 @@ class Client:
     Args:
         base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
         auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
-        version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header.
+        version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header. It goes
+            with requests about threads, runs and assistants, and with no others.
         default_headers: Sent with every request.
         default_query: Sent with every request, for instance `{"api-version": "v1"}`.
         request_timeout: Seconds for one request as a whole; None is for ever. A wait has its own `timeout=`.
@@ -101,7 +105,9 @@ class Client:
         transport = AiohttpTransport(
             given_base_url(base_url),
             auth=checked_auth(auth),
-            headers={**version_header(version), **(default_headers or {})},
+            headers=default_headers,
+            version_headers=version_header(version),
+            versioned_paths=VERSIONED_PATHS,
             query=default_query,
             request_timeout=request_timeout,
             session=session,
@@ -114,9 +120,18 @@ class Client:
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
-        server = Server(retrying, self.dialect, self.dialect.limits if validate else None, once=transport)
+        server = self._server = Server(
+            retrying, self.dialect, self.dialect.limits if validate else None, once=transport
+        )
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
+
+    @cached_property
+    def responses(self) -> Responses:
+        """`client.responses`: create, retrieve, cancel, delete, and `.input_items`."""
+        from asyncruns.resources.responses import Responses  # late: its many structs cost those who watch runs nothing
+
+        return Responses(self._server)
 
     @classmethod
     def azure(

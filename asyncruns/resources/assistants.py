@@ -18,7 +18,7 @@ class Assistants(Resource):
     Every method also takes the `CallOptions`.
     """
 
-    _tools_limit: ClassVar[str] = "assistant_tools"
+    _tools_limit: ClassVar[str | None] = "assistant_tools"
 
     async def create(
         self,

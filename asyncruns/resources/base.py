@@ -23,6 +23,10 @@ FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].
 """The only documented value of `include`."""
 
 
+VERSIONED_PATHS: Final = ("/threads", "/assistants")
+"""Where the paths begin whose requests name a version of the API in a header."""
+
+
 class Server(Struct, frozen=True):
     """What a resource needs to know.
 
@@ -42,7 +46,7 @@ class Server(Struct, frozen=True):
 class Resource:
     """Some operations of the API."""
 
-    _tools_limit: ClassVar[str] = "run_tools"
+    _tools_limit: ClassVar[str | None] = "run_tools"
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -83,17 +87,22 @@ class Resource:
             # What can be iterated over only once is, before it is checked.
             body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
         if limits is not None and (body or query):
-            limits.check({**(query or {}), **(body or {})}, tools=getattr(limits, self._tools_limit))
+            tools = None if self._tools_limit is None else getattr(limits, self._tools_limit)
+            limits.check({**(query or {}), **(body or {})}, tools=tools)
         return make_request(method, join_path(*segments), query, body, options)
 
     async def _send(self, request: Request, type_: type[T]) -> T:
         """Send a request, and decode the answer."""
         response = await self._server.transport.send(request)
         if not 200 <= response.status < 300:
-            raise self._server.dialect.refusal(request, response).cause
+            raise self._error(request, response)
         if self._raw:
             return cast("T", RawResponse(request, response, type_))
         return decoded(request, response, type_)
+
+    def _error(self, request: Request, response: Response) -> Exception:
+        """Give the exception that an error answer stands for."""
+        return self._server.dialect.refusal(request, response).cause
 
     def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
@@ -214,7 +223,9 @@ class PageCall(Generic[T]):
             is_news = False
             for item in page.data:
                 item_id = getattr(item, "id", None)
-                if item_id not in seen:
+                if not item_id:  # can't be told from others: given, but no reason to ask for more
+                    yield item
+                elif item_id not in seen:
                     seen.add(item_id)
                     is_news = True
                     yield item

@@ -7,7 +7,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.threads import run_in_thread
+
+Wire = Literal["threads", "responses"]
+"""Which API a definition is for: that of threads, assistants and runs, or that of responses."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -75,12 +78,16 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             is_async=_is_async(inner),
         )
 
-    def definition(self) -> dict[str, Any]:
-        """Give the tool as the API takes it."""
+    def definition(self, wire: Wire = "threads") -> dict[str, Any]:
+        """Give the tool as an API takes it."""
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
         function["parameters"] = copy.deepcopy(self.signature.schema)
+        if wire == "responses":
+            # Said either way: a function is strict there unless it says that it is not.
+            # https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
+            return {"type": "function", **function, "strict": self.strict}
         if self.strict:
             function["strict"] = True
         return {"type": "function", "function": function}

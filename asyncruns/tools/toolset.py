@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, get_args, overload
 
 import msgspec
 
@@ -22,7 +22,7 @@ from asyncruns.tools.limit import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import InvalidArgumentsError
-from asyncruns.tools.tool import Tool
+from asyncruns.tools.tool import Tool, Wire
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
@@ -190,9 +190,19 @@ class Toolset:
             raise ConfigurationError(f"There is a tool named {tool.name} already. Give another name with name=.")
         self._tools[tool.name] = tool
 
-    def definitions(self) -> list[dict[str, Any]]:
-        """Give the tools as the API takes them in `tools=`; the caller may change what it gets."""
-        return [tool.definition() for tool in self._tools.values()]
+    def definitions(self, wire: Wire = "threads") -> list[dict[str, Any]]:
+        """Give the tools as an API takes them in `tools=`; the caller may change what it gets.
+
+        Args:
+            wire: "threads" for assistants and runs, "responses" for responses, whose form is flat and always says
+                whether a function is strict.
+
+        Raises:
+            ConfigurationError: There is no such API.
+        """
+        if wire not in get_args(Wire):
+            raise ConfigurationError(f'wire must be "threads" or "responses"; got {wire!r}')
+        return [tool.definition(wire) for tool in self._tools.values()]
 
     async def call(self, call: Call, *, limit: Limit | None = None) -> str:
         """Do one call and give its output, whatever happens.

@@ -53,6 +53,9 @@ class AiohttpTransport(Transport):
         base_url: Scheme, host and path prefix. What is needed of every request beside goes into `headers` and `query`.
         auth: Signs requests; refreshed once when the server answers 401 or 403.
         headers: Sent with every request.
+        version_headers: Sent with the requests whose path begins with one of `versioned_paths`; `headers` count over
+            them.
+        versioned_paths: Below the base URL, each with its first slash.
         query: Sent with every request, before the request's own, which count over those of the same name.
         request_timeout: Seconds for one request as a whole; None is for ever.
         session: A session to borrow; it is never closed here.
@@ -68,6 +71,8 @@ class AiohttpTransport(Transport):
         *,
         auth: Auth | None = None,
         headers: Headers | None = None,
+        version_headers: Headers | None = None,
+        versioned_paths: tuple[str, ...] = (),
         query: Mapping[str, str] | None = None,
         request_timeout: float | None = 30.0,
         session: aiohttp.ClientSession | None = None,
@@ -81,6 +86,8 @@ class AiohttpTransport(Transport):
         for name, value in (headers or {}).items():
             check_header(name, value)
         self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **(headers or {})}
+        self._version_headers = version_headers or {}
+        self._versioned_paths = versioned_paths
         self._query: Query = query_of((query or {}).items())
         if request_timeout is not None and not request_timeout > 0:
             raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
@@ -95,7 +102,7 @@ class AiohttpTransport(Transport):
         self._max_body = max_body
         constants = chain((headers or {}).items(), self._query, _passwords(self._proxy))
         self._secrets = _credentials(constants)
-        self._signed: tuple[Headers, CIMultiDict[str]] | None = None
+        self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
         signature = self._auth.ready()
@@ -206,8 +213,9 @@ class AiohttpTransport(Transport):
 
     def _headers(self, request: Request, signature: Headers) -> CIMultiDict[str]:
         if self._signed is None or self._signed[0] is not signature:
-            self._signed = (signature, CIMultiDict({**self._own_headers, **signature}))
-        signed = self._signed[1]
+            plain = {**self._own_headers, **signature}
+            self._signed = signature, (CIMultiDict(plain), CIMultiDict({**self._version_headers, **plain}))
+        signed = self._signed[1][request.path.startswith(self._versioned_paths)]
         is_json = request.method == "POST" or request.body is not None  # without it, aiohttp says octet-stream
         if not is_json and not request.headers:
             return signed

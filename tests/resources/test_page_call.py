@@ -100,6 +100,8 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         pytest.param([page("a", has_more=None)], ["a"], id="has_more is null"),
         pytest.param([{"data": [{"id": "a"}]}], ["a"], id="nothing but data"),
         pytest.param([page("", has_more=True)], [""], id="an item without a name"),
+        pytest.param([page("", "", has_more=True)], ["", ""], id="several items without a name"),
+        pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="nothing to go on from"),
         pytest.param([{"data": [None, {"id": "a"}], "has_more": False}], ["a"], id="null among the items"),
     ],
 )

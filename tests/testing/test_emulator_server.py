@@ -174,8 +174,8 @@ async def test_ids_are_unique_and_the_same_in_every_emulator(emulator: Emulator,
 
 async def test_it_shows_what_it_does(emulator: Emulator, ask: Ask) -> None:
     await ask("POST", "/threads", {})
-    assert repr(emulator) == f"<Emulator {emulator.base_url} runs=0 requests=1>"
-    assert repr(Emulator()) == "<Emulator stopped runs=0 requests=0>"
+    assert repr(emulator) == f"<Emulator {emulator.base_url} runs=0 responses=0 requests=1>"
+    assert repr(Emulator()) == "<Emulator stopped runs=0 responses=0 requests=0>"
 
 
 async def test_it_may_be_left_from_another_task() -> None:

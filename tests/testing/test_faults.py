@@ -79,6 +79,9 @@ OPERATIONS = [
     ("submit", "POST", "/threads/t/runs/r/submit_tool_outputs"),
     ("steps", "GET", "/threads/t/runs/r/steps"),
     ("step", "GET", "/threads/t/runs/r/steps/s"),
+    ("create_response", "POST", "/responses"),
+    ("delete_response", "DELETE", "/responses/r"),
+    ("input_items", "GET", "/responses/r/input_items"),
 ]
 
 

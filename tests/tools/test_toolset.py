@@ -212,6 +212,25 @@ def test_definitions_are_what_the_api_takes() -> None:
     assert tools.definitions()[0]["function"]["parameters"]
 
 
+def test_definitions_for_responses_are_flat_and_say_whether_they_are_strict() -> None:
+    tools = Toolset([get_weather])
+    tools.tool(add, description="Adds.", strict=True)
+    loose, strict = tools.definitions(wire="responses")
+    function = tools.definitions()[0]["function"]
+    assert loose == {"type": "function", **function, "strict": False}
+    assert list(loose) == ["type", "name", "description", "parameters", "strict"]
+    assert strict == {"type": "function", **tools.definitions("threads")[1]["function"]}
+    assert (strict["strict"], strict["parameters"]["required"]) == (True, ["a", "b"])
+    loose["parameters"].clear()
+    assert tools.definitions("responses")[0]["parameters"]
+
+
+def test_definitions_for_another_api_are_refused() -> None:
+    wrong: Any = "chat"
+    with pytest.raises(ConfigurationError, match='wire must be "threads" or "responses"; got \'chat\''):
+        Toolset().definitions(wrong)
+
+
 def test_a_function_without_a_docstring_has_no_description() -> None:
     assert "description" not in Toolset([add]).definitions()[0]["function"]
 

@@ -91,5 +91,12 @@ OPERATIONS: Final = [
     ),
     Operation("threads.runs.steps.list", "GET", f"{RUN}/steps", ("run_1",), THREAD),
     Operation("threads.runs.steps.retrieve", "GET", f"{RUN}/steps/step_1", ("step_1",), {**THREAD, "run_id": "run_1"}),
+    Operation(
+        "responses.create", "POST", "/responses", (), {"model": "m", "input": "Hi"}, {"model": "m", "input": "Hi"}
+    ),
+    Operation("responses.retrieve", "GET", "/responses/resp_1", ("resp_1",)),
+    Operation("responses.cancel", "POST", "/responses/resp_1/cancel", ("resp_1",)),
+    Operation("responses.delete", "DELETE", "/responses/resp_1", ("resp_1",)),
+    Operation("responses.input_items.list", "GET", "/responses/resp_1/input_items", ("resp_1",)),
 ]
 LISTS: Final = [operation for operation in OPERATIONS if operation.name.endswith(".list")]

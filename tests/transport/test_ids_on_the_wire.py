@@ -110,6 +110,10 @@ OPERATIONS: Mapping[str, tuple[Callable[[Client, str], Awaitable[object]], str]]
     ),
     "assistants.retrieve": (lambda c, bad: c.assistants.retrieve(bad), "assistant_id"),
     "assistants.delete": (lambda c, bad: c.assistants.delete(bad), "assistant_id"),
+    "responses.retrieve": (lambda c, bad: c.responses.retrieve(bad), "response_id"),
+    "responses.cancel": (lambda c, bad: c.responses.cancel(bad), "response_id"),
+    "responses.delete": (lambda c, bad: c.responses.delete(bad), "response_id"),
+    "responses.input_items.list": (lambda c, bad: c.responses.input_items.list(bad), "response_id"),
 }
 
 

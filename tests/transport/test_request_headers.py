@@ -25,6 +25,26 @@ async def test_version_2_is_asked_for_unless_told_otherwise() -> None:
     assert (await sent(version=None)).header("OpenAI-Beta") is None
 
 
+async def test_the_version_is_named_where_there_are_versions() -> None:
+    async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth("sk-test")) as client:
+        await client.responses.retrieve("resp_1")
+        await client.assistants.list()
+        await client.responses.cancel("resp_1")
+        await client.threads.create()
+        await client.responses.retrieve("resp_1", extra_headers={"OpenAI-Beta": "responses=v7"})
+    named = [None, "assistants=v2", None, "assistants=v2", "responses=v7"]
+    assert [seen.header("OpenAI-Beta") for seen in server.seen] == named
+    assert {seen.header("Authorization") for seen in server.seen} == {"Bearer sk-test"}
+
+
+async def test_a_constant_header_of_the_callers_goes_everywhere() -> None:
+    constant = {"OpenAI-Beta": "all=v1"}
+    async with RecordingServer() as server, Client(server.base_url, default_headers=constant) as client:
+        await client.responses.retrieve("resp_1")
+        await client.threads.retrieve("thread_1")
+    assert [seen.header("OpenAI-Beta") for seen in server.seen] == ["all=v1"] * 2
+
+
 async def test_json_is_asked_for_and_nothing_is_signed_without_a_key() -> None:
     seen = await sent()
     assert seen.header("Accept") == "application/json"

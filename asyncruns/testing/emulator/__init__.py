@@ -1,8 +1,8 @@
-"""A server in this process that speaks the Assistants v2 API from memory, with the true lifecycle of a run.
+"""A server in this process that speaks two APIs from memory: that of assistants and runs, and that of responses.
 
-It is an independent view of the wire: plain dicts, none of the client's structs, bodies and error texts as recorded
-from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in milliseconds. It does not
-stream. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
+It has their true lifecycles, and is an independent view of the wire: plain dicts, none of the client's structs, bodies
+and error texts as recorded from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in
+milliseconds. It does not stream. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
 """
 
 from __future__ import annotations

@@ -34,13 +34,18 @@ Operation = Literal[
     "submit",
     "steps",
     "step",
+    "create_response",
+    "delete_response",
+    "input_items",
 ]
 Damage = Literal["html", "empty", "half", "cut", "repeat"]
 
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
-_ON_A_RUN: Final = frozenset({"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages"})
-_DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step"})
+_ON_A_RUN: Final = frozenset(
+    {"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items"}
+)
+_DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step", "input_items"})
 # These leave nothing of what the server says.
 _REPLACING: Final = frozenset({"html", "empty", "repeat"})
 _LOWEST_STATUS: Final = 200
@@ -64,8 +69,10 @@ class Fault:
 
     Attributes:
         on: The operation: "any"; reads are named for what they give ("poll" is one run, "runs" a list), writes for what
-            they do ("create_run", "submit").
-        run_id: Only requests about this run: those with it in their path, and "messages" asked for by it.
+            they do ("create_run", "submit"). Of responses, "poll" and "cancel" are as of runs, and "submit" is one that
+            answers the calls of another.
+        run_id: Only requests about this run or response: those with it in their path, "messages" asked for by it, and a
+            "submit" of the answers to its calls.
         skip: So many matching requests pass first.
         every: Of the others, each `every`-th is struck: 3 strikes the third, the sixth, ...
         times: How often it strikes at most; None is for ever.

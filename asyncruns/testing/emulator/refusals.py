@@ -115,6 +115,52 @@ def not_updatable(status: str) -> RefusedError:
     return RefusedError(f"Cannot update run with status '{status}'.")
 
 
+# Of responses
+
+
+def no_response(id: str) -> RefusedError:
+    """Make the 404 of a response."""
+    return RefusedError(f"Response with id '{id}' not found.", status=404)
+
+
+def no_previous_response(id: str) -> RefusedError:
+    """Make the 400 of a response that goes on from one that is not there."""
+    return RefusedError(
+        f"Previous response with id '{id}' not found.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
+
+
+def still_going(id: str, status: str) -> RefusedError:
+    """Make the 400 of a response that goes on from one that has not ended; no real server's words are known."""
+    return RefusedError(
+        f"Previous response with id '{id}' has status '{status}': it can't be continued yet.",
+        param="previous_response_id",
+    )
+
+
+def no_output_for(call_id: str) -> RefusedError:
+    """Make the 400 of a call that is not answered."""
+    return RefusedError(f"No tool output found for function call {call_id}.", param="input")
+
+
+def no_call_for(call_id: str) -> RefusedError:
+    """Make the 400 of an output that nobody waits for."""
+    return RefusedError(f"No tool call found for function call output with call_id {call_id}.", param="input")
+
+
+def synchronous() -> RefusedError:
+    """Make the 400 of a cancel of a response that is not in the background."""
+    return RefusedError("Cannot cancel a synchronous response.")
+
+
+def over(status: str, http_status: int) -> RefusedError:
+    """Make the error of a cancel that comes too late."""
+    what = "a response in terminal state" if status == "incomplete" else f"a {status} response"
+    return RefusedError(f"Cannot cancel {what}.", status=http_status)
+
+
 def no_streams() -> RefusedError:
     """Make the 400 that no real server gives: an honest refusal is better than an answer in another format."""
     return RefusedError("The emulator does not stream.", param="stream", code="unsupported_parameter")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from asyncruns.testing.emulator.fields import Body
-from asyncruns.testing.emulator.scenario import Scenario
+from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.scenario import FunctionCall, Scenario
 from asyncruns.testing.emulator.timeline import TERMINAL, Course, Position, reached, whole
 
 _NOTHING_USED: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -26,6 +27,14 @@ class Call:
         """Give the call as it stands in `required_action`; `more` are fields of the function."""
         function = {"name": self.name, "arguments": self.arguments, **more}
         return {"id": self.id, "type": "function", "function": function}
+
+
+def calls_of(ids: Ids, asked: Sequence[FunctionCall], *, reuse_ids: bool) -> tuple[Call, ...]:
+    """Give the calls of a round, with their ids."""
+    return tuple(
+        Call(f"call_{place}" if reuse_ids else ids.new("call"), call.name, call.text)
+        for place, call in enumerate(asked)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.assistants import Assistants
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text, tools_of
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.run import Call, Run, Submission
-from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, ScenarioSource
+from asyncruns.testing.emulator.run import Run, Submission, calls_of
+from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
 from asyncruns.testing.emulator.threads import Thread, Threads
 from asyncruns.testing.emulator.timeline import TERMINAL, reached
 
@@ -64,18 +64,12 @@ class Runs:
             created=now,
             scenario=scenario,
             settings=settings,
-            rounds=tuple(self._calls(calls, scenario.reuse_call_ids) for calls in scenario.rounds),
+            rounds=tuple(calls_of(self._ids, calls, reuse_ids=scenario.reuse_call_ids) for calls in scenario.rounds),
             step_ids=tuple(new("step") for _ in range(len(scenario.rounds) + 1)),
             message_id=new("msg"),
         )
         self.all[run.id] = thread.runs[run.id] = thread.active = run
         return run
-
-    def _calls(self, calls: Sequence[FunctionCall], reuse_ids: bool) -> tuple[Call, ...]:
-        return tuple(
-            Call(f"call_{place}" if reuse_ids else self._ids.new("call"), call.name, call.text)
-            for place, call in enumerate(calls)
-        )
 
     def _scenario_of(self, thread: Thread, assistant_id: str, settings: Body) -> Scenario:
         source = self.scripts.get(assistant_id, self._scenario)

@@ -36,7 +36,7 @@ class FunctionCall:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """The course of one run; durations are seconds.
+    """The course of one run, or of the responses that go on from one another; durations are seconds.
 
     A cancel takes `cancelling` seconds and loses when the run's own end comes sooner; with `math.inf` it sticks.
 
@@ -44,12 +44,13 @@ class Scenario:
         queued: In `queued`, at first and again after each submit.
         working: In `in_progress`, before each round and before the end.
         rounds: Each round is the calls that are asked for at once.
-        end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires).
+        end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires, which a response does
+            not).
         answer: The assistant's message; None makes one from the outputs or the last user message.
         error_code, error_message: `last_error` of a failed run.
         incomplete_reason: `incomplete_details.reason` of an incomplete run.
-        cancelling: From the cancel to `cancelled`.
-        lifetime: From creation to expiry.
+        cancelling: From the cancel to `cancelled`; a response stays as it was meanwhile.
+        lifetime: From creation to expiry; a response has none.
         reuse_call_ids: Whether the calls of every round are `call_0`, `call_1`, ..., as some servers number them.
     """
 
@@ -80,9 +81,10 @@ class RunRequest:
     """What is known when a run is created; a scenario may be chosen by it.
 
     Attributes:
+        assistant_id, thread_id: "" for a response.
         tools: The run's own tools, or else its assistant's, as on the wire.
-        message: The text of the thread's last user message, or "".
-        number: How many runs this emulator created before.
+        message: The text of the last user message, or "".
+        number: How many runs, or responses, this emulator created before.
     """
 
     assistant_id: str
@@ -118,10 +120,13 @@ def default_scenario(request: RunRequest) -> Scenario:
 
 
 def _offered_functions(request: RunRequest) -> list[Mapping[str, Any]]:
-    functions: list[Mapping[str, Any]] = [tool["function"] for tool in request.tools if tool.get("type") == "function"]
+    functions: list[Mapping[str, Any]] = [
+        tool.get("function") or tool for tool in request.tools if tool.get("type") == "function"
+    ]
     choice = request.tool_choice
     if choice == "none":
         return []
     if isinstance(choice, dict) and choice.get("type") == "function":
-        return [function for function in functions if function["name"] == choice["function"]["name"]]
+        named = choice.get("function") or choice
+        return [function for function in functions if function["name"] == named["name"]]
     return functions

@@ -22,7 +22,8 @@ class SeenRequest:
         headers: Lower-case names; credentials are replaced by `***`.
         at: When it arrived, by the loop's clock.
         operation: What it asks for, as in `Fault.on`; "" if the server has no such thing.
-        run_id: The run that it is about: in its path, or asked for in a list of messages.
+        run_id: The run or response that it is about: in its path, asked for in a list of messages, or the one whose
+            calls a new response answers.
         status: The HTTP status of the answer, once that was sent; 0 before, and for an answer that was dropped.
         acted: Whether the server did what it was asked, however it was answered; False for what it refused.
         fault: What struck it, if anything did.

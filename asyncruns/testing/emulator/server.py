@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -25,33 +25,40 @@ from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
+from asyncruns.testing.emulator.shown import Shown
 from asyncruns.testing.emulator.store import Store, Target, target_of
 from asyncruns.testing.emulator.timeline import TERMINAL
 
+LateCancel = Literal[200, 400, 409]
+
+_POLLED: Final = frozenset({"thread.run", "response"})
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
 
 
 class Emulator:
-    """An Assistants server in this process, for tests and demonstrations.
+    """A server of assistants and of responses in this process, for tests and demonstrations.
 
     It may be left from another task than it was entered in, and entered again; its state stays.
 
     Args:
-        scenario: What runs do: one scenario for all, or a function that chooses; by default each function that a run
-            offers is called once, then the run completes.
+        scenario: What runs and responses do: one scenario for all, or a function that chooses; by default each function
+            that a run offers is called once, then the run completes.
         port: 0 takes a free one.
         api_key: If given, other keys get a 401; otherwise every request is accepted.
-        poll_after_ms: If given, answers to a GET of an unfinished run carry `openai-poll-after-ms`.
+        poll_after_ms: If given, answers to a GET of an unfinished run or response carry
+            `openai-poll-after-ms`.
         clock_skew: Seconds by which the server's clock is ahead of ours, or behind, if negative.
+        late_cancel: How a cancel of a response that has ended is answered, which servers do differently: 400 and 409
+            refuse it, 200 gives the response as it is.
 
     Attributes:
         requests: What arrived, in that order; it grows without bound, and may be cleared.
         faults: What was injected, with counters, in that order; entries may be removed, and the list be cleared.
 
     Raises:
-        ValueError: If `clock_skew` is not finite.
+        ValueError: If `clock_skew` is not finite, or `late_cancel` is another status.
     """
 
     def __init__(
@@ -63,12 +70,15 @@ class Emulator:
         api_key: str | None = None,
         poll_after_ms: float | None = None,
         clock_skew: float = 0.0,
+        late_cancel: LateCancel = 400,
     ) -> None:
         if not math.isfinite(clock_skew):
             raise ValueError(f"clock_skew is {clock_skew!r}; give a finite number of seconds")
+        if late_cancel not in get_args(LateCancel):
+            raise ValueError(f"late_cancel is {late_cancel!r}; give 200, 400 or 409")
         self.requests: list[SeenRequest] = []
         self.faults: list[InjectedFault] = []
-        self._store = Store(default_scenario if scenario is None else scenario)
+        self._store = Store(default_scenario if scenario is None else scenario, late_cancel=late_cancel)
         self._host, self._port = host, port
         self._api_key = api_key
         self._poll_after_ms = poll_after_ms
@@ -82,7 +92,8 @@ class Emulator:
 
     def __repr__(self) -> str:
         where = "stopped" if self._runner is None else self.base_url
-        return f"<Emulator {where} runs={len(self._store.runs.all)} requests={len(self.requests)}>"
+        runs, responses = len(self._store.runs.all), len(self._store.responses.all)
+        return f"<Emulator {where} runs={runs} responses={responses} requests={len(self.requests)}>"
 
     async def __aenter__(self) -> Emulator:
         await self.start()
@@ -142,7 +153,12 @@ class Emulator:
     @property
     def runs(self) -> Mapping[str, Body]:
         """Every run by its id, as a GET would show it now."""
-        return _Runs(self)
+        return Shown(self._store.runs.all, self.now)
+
+    @property
+    def responses(self) -> Mapping[str, Body]:
+        """Every response by its id, as a GET would show it now."""
+        return Shown(self._store.responses.all, self.now)
 
     def now(self) -> float:
         """Give the server's time: epoch seconds, advancing with the loop's clock."""
@@ -150,10 +166,21 @@ class Emulator:
             return self._epoch
         return self._epoch + self._loop.time() - self._loop_start
 
-    def script(self, scenario: ScenarioSource, *, assistant_id: str) -> None:
-        """Set what an assistant's next runs do; an assistant that doesn't exist is made, with no tools."""
-        self._store.assistants.ensure(assistant_id, self.now())
-        self._store.runs.scripts[assistant_id] = scenario
+    def script(self, scenario: ScenarioSource, *, assistant_id: str | None = None, model: str | None = None) -> None:
+        """Set what an assistant's next runs do, or a model's next responses.
+
+        An assistant that doesn't exist is made, with no tools. A chain of responses stays with what it began with.
+
+        Raises:
+            ValueError: If neither or both of `assistant_id` and `model` are given.
+        """
+        if (assistant_id is None) is (model is None):
+            raise ValueError("give either assistant_id, for runs, or model, for responses")
+        if model is not None:
+            self._store.responses.scripts[model] = scenario
+        elif assistant_id is not None:
+            self._store.assistants.ensure(assistant_id, self.now())
+            self._store.runs.scripts[assistant_id] = scenario
 
     def inject(self, *faults: Fault) -> None:
         """Let things go wrong from now on; `faults` shows them, and is where to take them back.
@@ -163,12 +190,15 @@ class Emulator:
         self.faults.extend(InjectedFault(fault) for fault in faults)
 
     def submitted(self, run_id: str) -> list[dict[str, str]]:
-        """Give the rounds of outputs that were accepted, each by call id."""
+        """Give the rounds of outputs that were accepted, each by call id; of a response, those on the way to it."""
+        if (response := self._store.responses.all.get(run_id)) is not None:
+            return [dict(done.outputs) for done in response.answered]
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
-        target = target_of(request.method, path)
+        raw = await request.read()
+        target = target_of(request.method, path, raw)
         asked = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
         seen = SeenRequest(
@@ -176,7 +206,7 @@ class Emulator:
             path=path,
             query=query,
             headers=without_secrets(request.headers),
-            body=await request.read(),
+            body=raw,
             at=at,
             operation=target.operation,
             run_id=target.run_id or asked.get("run_id"),
@@ -253,26 +283,10 @@ class Emulator:
         }
 
     def _hint(self, headers: dict[str, str], method: str, body: Body) -> None:
-        if self._poll_after_ms is None or method != "GET" or body.get("object") != "thread.run":
+        if self._poll_after_ms is None or method != "GET" or body.get("object") not in _POLLED:
             return
         if body["status"] not in TERMINAL:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
-
-
-class _Runs(Mapping[str, Body]):
-    """The runs by id; each body is made when it is asked for."""
-
-    def __init__(self, emulator: Emulator) -> None:
-        self._emulator = emulator
-
-    def __getitem__(self, run_id: str) -> dict[str, Any]:
-        return self._emulator._store.runs.all[run_id].body(self._emulator.now())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._emulator._store.runs.all)
-
-    def __len__(self) -> int:
-        return len(self._emulator._store.runs.all)
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

@@ -12,6 +12,7 @@ from asyncruns.testing.emulator.assistants import Assistants
 from asyncruns.testing.emulator.faults import Operation
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.responses import Responses, answered_by
 from asyncruns.testing.emulator.runs import Runs
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.threads import Threads
@@ -24,11 +25,12 @@ _ON_A_RUN: Final = frozenset({"poll", "update_run", "cancel", "submit", "steps",
 class Store:
     """Everything that the server remembers."""
 
-    def __init__(self, scenario: ScenarioSource) -> None:
+    def __init__(self, scenario: ScenarioSource, *, late_cancel: int = 400) -> None:
         self.ids: Ids = Ids()
         self.assistants: Assistants = Assistants(self.ids)
         self.threads: Threads = Threads(self.ids)
         self.runs: Runs = Runs(self.ids, self.assistants, self.threads, scenario)
+        self.responses: Responses = Responses(self.ids, scenario, late_cancel)
 
     def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float) -> Body:
         """Do what a request asks for and give the answer's body.
@@ -36,7 +38,7 @@ class Store:
         Raises:
             RefusedError: With the error answer.
         """
-        if body.get("stream"):
+        if body.get("stream") or query.get("stream") == "true":
             raise refusals.no_streams()
         return target.perform(self, Asked(query, body, now, *target.ids))
 
@@ -58,16 +60,15 @@ _Perform = Callable[[Store, Asked], Body]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is aimed at: an operation, and the ids in the path; "" is no operation that there is."""
+    """What a request is aimed at: an operation, and the ids in the path; "" is no operation that there is.
+
+    `run_id` is the run in the path, or the response; of a response that answers calls, the one that asked for them.
+    """
 
     operation: Operation | Literal[""]
     perform: _Perform
     ids: tuple[str, ...] = ()
-
-    @property
-    def run_id(self) -> str | None:
-        """The run in the path."""
-        return self.ids[1] if self.operation in _ON_A_RUN else None
+    run_id: str | None = None
 
 
 # https://platform.openai.com/docs/api-reference/assistants and the pages after it
@@ -98,23 +99,41 @@ _OPERATIONS: Final[Mapping[str, tuple[Operation, _Perform]]] = {
     "POST threads/*/runs/*/submit_tool_outputs": ("submit", lambda s, a: s.runs.submit(a.id, a.inner, a.body, a.now)),
     "GET threads/*/runs/*/steps": ("steps", lambda s, a: s.runs.list_steps(a.id, a.inner, a.query, a.now)),
     "GET threads/*/runs/*/steps/*": ("step", lambda s, a: s.runs.retrieve_step(a.id, a.inner, a.innermost, a.now)),
+    # https://platform.openai.com/docs/api-reference/responses
+    "POST responses": ("create_response", lambda s, a: s.responses.create(a.body, a.now)),
+    "GET responses/*": ("poll", lambda s, a: s.responses.retrieve(a.id, a.now)),
+    "DELETE responses/*": ("delete_response", lambda s, a: s.responses.delete(a.id, a.now)),
+    "POST responses/*/cancel": ("cancel", lambda s, a: s.responses.cancel(a.id, a.now)),
+    "GET responses/*/input_items": ("input_items", lambda s, a: s.responses.list_input_items(a.id, a.query, a.now)),
 }
 
 
-def target_of(method: str, path: str) -> Target:
-    """Take a path apart, which is like `/v1/threads/thread_1/runs`."""
+def target_of(method: str, path: str, raw: bytes = b"") -> Target:
+    """Take a path apart, which is like `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
     if path.startswith(_ROOT):
         inner = path.removeprefix(_ROOT)
         if (exact := _OPERATIONS.get(f"{method} {inner}")) is not None:
-            return Target(*exact)
+            return _created(*exact, raw)
         parts = inner.split("/")
         shape = "/".join("*" if place % 2 else part for place, part in enumerate(parts))
         found = _OPERATIONS.get(f"{method} {shape}")
         ids = tuple(unquote(part) for part in parts[1::2])
         if found is not None and all(ids):
-            return Target(*found, ids[: shape.count("*")])
+            return Target(*found, ids[: shape.count("*")], _run_in(parts[0], found[0], ids))
 
     def refuse(store: Store, asked: Asked) -> Body:
         raise refusals.no_such_url(method, path)
 
     return Target("", refuse)
+
+
+def _created(operation: Operation, perform: _Perform, raw: bytes) -> Target:
+    if operation == "create_response" and (answered := answered_by(raw)) is not None:
+        return Target("submit", perform, run_id=answered)
+    return Target(operation, perform)
+
+
+def _run_in(root: str, operation: Operation, ids: tuple[str, ...]) -> str | None:
+    if root == "responses":
+        return ids[0]
+    return ids[1] if operation in _ON_A_RUN else None

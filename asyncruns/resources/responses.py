@@ -1,0 +1,189 @@
+"""Responses, for servers where a run is one of these: https://platform.openai.com/docs/api-reference/responses"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Unpack, cast
+
+from asyncruns.dialects.errors import status_error
+from asyncruns.http import Request, Response
+from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
+from asyncruns.resources.options import CallOptions
+from asyncruns.resources.runs import split_options
+from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem
+
+
+class ResponseParameters(CallOptions, total=False):
+    """What a response can be created with. What is not given is not sent; None is sent as null.
+
+    Attributes:
+        model: The model's name at the server; needed unless `prompt` names one.
+        input: A text, or a list of items: messages, and outputs of calls such as `{"type": "function_call_output",
+            "call_id": ..., "output": ...}`.
+        instructions: For this response only; those of the previous one are not inherited.
+        background: True answers at once, with a response that goes on: retrieve it until it has ended.
+        background_options: `{"completion_window": "soonest" | "2h" | "8h", "continuation_id": ...}`.
+        store: Whether the server keeps the response, as it must for `background` and for `previous_response_id`; its
+            default is true.
+        previous_response_id: What this one goes on from. All calls of that one need their outputs in `input`.
+        conversation: An id or `{"id": ...}`, instead of `previous_response_id`.
+        tools: `toolset.definitions(wire="responses")` for functions of yours; not inherited either.
+        tool_choice: "none", "auto", "required", or an object that names a tool.
+        parallel_tool_calls: The server's default is true.
+        max_tool_calls: Of the server's own tools.
+        include: What else the response shall have, such as "reasoning.encrypted_content".
+        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
+        text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
+        max_output_tokens: Thinking is counted, too; a response that would use more ends as incomplete.
+        temperature: 0 to 2; the server's default is 1.
+        top_p: 0 to 1; the server's default is 1.
+        top_logprobs: 0 to 20.
+        truncation: "auto" drops the oldest items of an input that is too long; the server's default is "disabled".
+        service_tier: "auto", "default", "flex", "priority", or another one of the server's.
+        prompt: A template at the server: `{"id": ..., "version": ..., "variables": ...}`.
+        safety_identifier: Stands for one of your users.
+        user: What `safety_identifier` and `prompt_cache_key` replace.
+    """
+
+    model: Maybe[str]
+    input: Maybe[str | Iterable[Any]]
+    instructions: Maybe[str]
+    background: Maybe[bool]
+    background_options: Maybe[Mapping[str, Any]]
+    store: Maybe[bool]
+    previous_response_id: Maybe[str]
+    conversation: Maybe[str | Mapping[str, Any]]
+    tools: Maybe[Iterable[Any]]
+    tool_choice: Maybe[str | Mapping[str, Any]]
+    parallel_tool_calls: Maybe[bool]
+    max_tool_calls: Maybe[int]
+    include: Maybe[Sequence[str]]
+    metadata: Maybe[Mapping[str, str]]
+    reasoning: Maybe[Mapping[str, Any]]
+    text: Maybe[Mapping[str, Any]]
+    max_output_tokens: Maybe[int]
+    temperature: Maybe[float]
+    top_p: Maybe[float]
+    top_logprobs: Maybe[int]
+    truncation: Maybe[str]
+    service_tier: Maybe[str]
+    prompt: Maybe[Mapping[str, Any]]
+    prompt_cache_key: Maybe[str]
+    prompt_cache_options: Maybe[Mapping[str, Any]]
+    prompt_cache_retention: Maybe[str]
+    context_management: Maybe[Iterable[Any]]
+    moderation: Maybe[Mapping[str, Any]]
+    image: Maybe[Mapping[str, Any]]
+    access_programs: Maybe[Mapping[str, Any]]
+    safety_identifier: Maybe[str]
+    user: Maybe[str]
+
+
+class _Responses(Resource):
+    """What both resources of responses have of their own."""
+
+    _tools_limit: ClassVar[str | None] = None
+
+    def _error(self, request: Request, response: Response) -> Exception:
+        # Not the dialect's, which is that of threads.
+        return status_error(request, response)
+
+
+class InputItems(_Responses):
+    """`client.responses.input_items`. The method also takes the `CallOptions`."""
+
+    def list(
+        self,
+        response_id: str,
+        *,
+        limit: int | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        include: Sequence[str] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> PageCall[ResponseItem]:
+        """List what a response was created with: `await` for one page, `async for` for all. Safe to cancel.
+
+        Args:
+            limit: 1 to 100 items a page; the server's default is 20.
+            order: By their place; the server's default is the last first.
+            after: The id of the item before the page.
+            before: The id of the item after the page, where the server takes it.
+            include: What else to send, such as "message.input_image.image_url". Sent as `include[]`.
+        """
+        query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
+        item = cast("type[ResponseItem]", ResponseItem)  # a union, which type checkers don't take for a type
+        return self._list(item, "responses", response_id, "input_items", query=query, options=options)
+
+
+class RawResponses(RawCalls):
+    """`client.responses.with_raw_response`."""
+
+    input_items: RawCalls
+
+
+class Responses(_Responses):
+    """`client.responses`, with `.input_items`. Every method also takes the `CallOptions`."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.input_items: InputItems = InputItems(server)
+
+    @property
+    def with_raw_response(self) -> RawResponses:
+        """The same methods, giving a `RawResponse`; `.input_items` too."""
+        return RawResponses(self)
+
+    async def create(self, **parameters: Unpack[ResponseParameters]) -> ModelResponse:
+        """Create a response; with `background=True` it comes back at once, mostly as `queued`, and goes on.
+
+        Safe to cancel; with `background=True` the response may then exist and go on, and nothing but its id leads to
+        it. Without, most servers drop it.
+
+        Args:
+            **parameters: See `ResponseParameters`. It does not stream.
+
+        Raises:
+            BadRequestError: The server refused a parameter, or lacks the output of a call.
+            APIError: There was no answer; after a timeout or a dropped connection the response may exist. It is not
+                sent again: there is no list of responses to find it in.
+        """
+        body, options = split_options(parameters, ResponseParameters)
+        return await self._ask(ModelResponse, "POST", "responses", body=body, options=options)
+
+    async def retrieve(
+        self, response_id: str, *, include: Sequence[str] | None = None, **options: Unpack[CallOptions]
+    ) -> ModelResponse:
+        """Fetch a response. Safe to cancel.
+
+        Args:
+            include: As in `create`. Sent as `include[]`.
+
+        Raises:
+            NotFoundError: There is no such response, or it is not kept any more.
+            APIError: There was no answer.
+        """
+        query = {"include": include}
+        return await self._ask(ModelResponse, "GET", "responses", response_id, query=query, options=options)
+
+    async def cancel(self, response_id: str, **options: Unpack[CallOptions]) -> ModelResponse:
+        """Ask for the cancellation of a response that was created with `background=True`.
+
+        Safe to cancel; the cancellation may then go on at the server.
+
+        Raises:
+            BadRequestError, ConflictError: It has ended already, or is none that can be cancelled; some servers give
+                the response as it is instead.
+            APIError: There was no answer.
+        """
+        return await self._ask(ModelResponse, "POST", "responses", response_id, "cancel", options=options)
+
+    async def delete(self, response_id: str, **options: Unpack[CallOptions]) -> Deleted:
+        """Delete a response. Safe to cancel; it may then be deleted or not.
+
+        Raises:
+            APIError: There is no such response, or no answer.
+        """
+        return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)

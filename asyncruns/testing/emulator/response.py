@@ -1,0 +1,145 @@
+"""One response of the emulator, and its body as it goes over the wire.
+
+::
+
+    queued -> in_progress -> completed, with the calls of its round, or else -> completed | failed | incomplete
+    queued or in_progress -(cancel)-> as it was, for `cancelling` seconds -> cancelled
+
+There is no status for waiting: a response with calls has completed, and another one goes on from it. It never expires.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from asyncruns.testing.emulator.fields import Body
+from asyncruns.testing.emulator.run import Call
+from asyncruns.testing.emulator.scenario import Scenario
+from asyncruns.testing.emulator.timeline import reached, whole
+
+OPEN: Final = frozenset({"queued", "in_progress"})
+_WITH_OUTPUT: Final = frozenset({"completed", "incomplete"})
+# The same thing has another name here; others are sent as they were written.
+_INCOMPLETE_REASONS: Final = {"max_completion_tokens": "max_output_tokens"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A round of calls that were answered, with the outputs by call id."""
+
+    calls: tuple[Call, ...]
+    outputs: Mapping[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Response:
+    """A response: fixed at creation, but for its cancel.
+
+    Attributes:
+        answered: The rounds before it, each answered.
+        calls: What it asks for; none, and it is the end of its scenario.
+        item_ids: Of the items of its output.
+        settings: The body's fields that come from the request.
+        said: The last text of a user on the way to it.
+    """
+
+    id: str
+    created: float
+    scenario: Scenario
+    background: bool
+    answered: tuple[Answered, ...]
+    calls: tuple[Call, ...]
+    item_ids: tuple[str, ...]
+    input: tuple[Body, ...]
+    settings: Body
+    said: str
+    cancelled: float | None = None
+
+    def as_of(self, now: float) -> Response:
+        """Give the response as it was then; itself, if nothing was done to it since."""
+        if self.cancelled is None or reached(now, self.cancelled):
+            return self
+        return replace(self, cancelled=None)
+
+    def status(self, now: float) -> str:
+        """Tell where the response stands."""
+        status, moment = self._end()
+        if reached(now, moment):
+            return status
+        is_queued = self.background and not reached(now, self.created + self.scenario.queued)
+        return "queued" if is_queued else "in_progress"
+
+    def pending(self, now: float) -> tuple[Call, ...]:
+        """Give the calls that wait for outputs by then."""
+        return self.calls if self.status(now) == "completed" else ()
+
+    def body(self, now: float) -> Body:
+        """Give the response as the wire has it at that time."""
+        status = self.status(now)
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": whole(self.created),
+            "status": status,
+            "background": self.background,
+            "completed_at": whole(self._end()[1]) if status == "completed" else None,
+            "error": self._error() if status == "failed" else None,
+            "incomplete_details": self._incomplete_details() if status == "incomplete" else None,
+            "output": self._output(status) if status in _WITH_OUTPUT else [],
+            "usage": self._usage() if status in _WITH_OUTPUT else None,
+            **self.settings,
+        }
+
+    def _end(self) -> tuple[str, float]:
+        """Give the end that comes first, and when: its own, or a cancel's."""
+        took = self.scenario.queued + self.scenario.working if self.background else 0.0
+        status = "completed" if self.calls else self.scenario.end
+        own = math.inf if status == "never" else self.created + took
+        cancelled = math.inf if self.cancelled is None else self.cancelled + self.scenario.cancelling
+        return ("cancelled", cancelled) if cancelled < own else (status, own)
+
+    def _output(self, status: str) -> list[Body]:
+        if self.calls:
+            return [_call_item(item_id, call) for item_id, call in zip(self.item_ids, self.calls, strict=True)]
+        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": self._answer()}
+        return [
+            {"id": self.item_ids[0], "type": "message", "status": status, "role": "assistant", "content": [part]},
+        ]
+
+    def _answer(self) -> str:
+        if self.scenario.answer is not None:
+            return self.scenario.answer
+        lines = [f"{call.name}: {done.outputs[call.id]}" for done in self.answered for call in done.calls]
+        return "\n".join(lines) or f"You said: {self.said}"
+
+    def _error(self) -> Body:
+        return {"code": self.scenario.error_code, "message": self.scenario.error_message}
+
+    def _incomplete_details(self) -> Body:
+        reason = self.scenario.incomplete_reason
+        return {"reason": _INCOMPLETE_REASONS.get(reason, reason)}
+
+    def _usage(self) -> Body:
+        """Make up the tokens: more with each round."""
+        given, made = 100 * (1 + len(self.answered)), 20
+        return {
+            "input_tokens": given,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": made,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": given + made,
+        }
+
+
+def _call_item(item_id: str, call: Call) -> dict[str, Any]:
+    return {
+        "id": item_id,
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+    }

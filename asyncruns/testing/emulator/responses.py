@@ -1,0 +1,215 @@
+"""The responses of an emulator: creating them, one after the other, and what a client may do to them.
+
+A `Scenario` tells a chain: its first response completes with the calls of the first round, one that answers these with
+the calls of the second, and so on to the end. One that goes on from a response without calls begins another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asyncruns.testing.emulator import refusals
+from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text
+from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.input_items import input_items, outputs_of, said_in
+from asyncruns.testing.emulator.response import OPEN, Answered, Response
+from asyncruns.testing.emulator.run import Call, calls_of
+from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
+from asyncruns.testing.emulator.timeline import reached
+
+# "around ten minutes": https://platform.openai.com/docs/guides/background#limits
+KEPT_UNSTORED_S: Final = 600.0
+_SUCCESS: Final = 200
+
+
+class Responses:
+    """Creates responses; times are epoch seconds.
+
+    Args:
+        scenario: What a response does whose model has no script.
+        late_cancel: The status of the answer to a cancel of a response that has ended: 200 gives the response.
+    """
+
+    def __init__(self, ids: Ids, scenario: ScenarioSource, late_cancel: int) -> None:
+        self._ids = ids
+        self._scenario = scenario
+        self._late_cancel = late_cancel
+        self.scripts: dict[str, ScenarioSource] = {}
+        self.all: dict[str, Response] = {}
+
+    def create(self, body: Mapping[str, Any], now: float) -> Body:
+        """Create a response; one that is not in the background has ended in the answer already, if it ever does."""
+        settings = _settings(body)
+        items = self._input(body)
+        previous = self._previous(body, now)
+        pending = () if previous is None else previous.pending(now)
+        outputs = outputs_of(items, pending)
+        said = said_in(items) or ("" if previous is None else previous.said)
+        if previous is not None and pending:
+            scenario = previous.scenario
+            answered = (*previous.answered, Answered(pending, {call.id: outputs[call.id] for call in pending}))
+        else:
+            scenario, answered = self._chosen(settings, said), ()
+        response = self._add(scenario, answered, items, settings, said, bool(body.get("background")), now)
+        return response.body(now)
+
+    def _add(
+        self,
+        scenario: Scenario,
+        answered: tuple[Answered, ...],
+        items: list[Body],
+        settings: Body,
+        said: str,
+        background: bool,
+        now: float,
+    ) -> Response:
+        place, calls = len(answered), tuple[Call, ...]()
+        if place < len(scenario.rounds):
+            calls = calls_of(self._ids, scenario.rounds[place], reuse_ids=scenario.reuse_call_ids)
+        response = Response(
+            id=self._ids.new("resp"),
+            created=now,
+            scenario=scenario,
+            background=background,
+            answered=answered,
+            calls=calls,
+            item_ids=tuple(self._ids.new("fc") for _ in calls) or (self._ids.new("msg"),),
+            input=tuple(items),
+            settings=settings,
+            said=said,
+        )
+        self.all[response.id] = response
+        return response
+
+    def retrieve(self, response_id: str, now: float) -> Body:
+        """Give a response's body."""
+        return self._find(response_id, now).body(now)
+
+    def cancel(self, response_id: str, now: float) -> Body:
+        """Begin to cancel a response in the background; doing so twice changes nothing."""
+        response = self._find(response_id, now)
+        status = response.status(now)
+        if not response.background:
+            raise refusals.synchronous()
+        if status in OPEN and response.cancelled is None:
+            response.cancelled = now
+        elif status not in OPEN and status != "cancelled" and self._late_cancel != _SUCCESS:
+            raise refusals.over(status, self._late_cancel)
+        return response.body(now)
+
+    def delete(self, response_id: str, now: float) -> Body:
+        """Delete a response; nothing can go on from it any more."""
+        self._find(response_id, now)
+        del self.all[response_id]
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    def list_input_items(self, response_id: str, query: Mapping[str, str], now: float) -> Body:
+        """Give a page of what a response was created with, and not what came before it."""
+        return page(query, self._find(response_id, now).input, "item")
+
+    def _find(self, response_id: str, now: float) -> Response:
+        """Give a response; for a time that is past, as it was then."""
+        response = self.all.get(response_id)
+        if response is None or not reached(now, response.created) or not _is_kept(response, now):
+            raise refusals.no_response(response_id)
+        return response.as_of(now)
+
+    def _input(self, body: Mapping[str, Any]) -> list[Body]:
+        if body.get("input") is None and not body.get("previous_response_id"):
+            raise refusals.missing("input")
+        return input_items(given(body, "input", []), self._ids)
+
+    def _previous(self, body: Mapping[str, Any], now: float) -> Response | None:
+        response_id = body.get("previous_response_id")
+        if response_id is None:
+            return None
+        previous = self.all.get(response_id) if isinstance(response_id, str) else None
+        if previous is None or not _is_kept(previous, now):
+            raise refusals.no_previous_response(str(response_id))
+        status = previous.status(now)
+        if status in OPEN:
+            raise refusals.still_going(previous.id, status)
+        return previous
+
+    def _chosen(self, settings: Body, said: str) -> Scenario:
+        source = self.scripts.get(settings["model"], self._scenario)
+        if isinstance(source, Scenario):
+            return source
+        return source(
+            RunRequest(
+                assistant_id="",
+                thread_id="",
+                model=settings["model"],
+                instructions=settings["instructions"],
+                tools=tuple(settings["tools"]),
+                metadata=settings["metadata"],
+                tool_choice=settings["tool_choice"],
+                parallel_tool_calls=settings["parallel_tool_calls"],
+                message=said,
+                number=len(self.all),
+            )
+        )
+
+
+def answered_by(raw: bytes) -> str | None:
+    """Give the id of the response whose calls a request for another one answers, or None."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    items = body.get("input") if isinstance(body, dict) else None
+    if not isinstance(items, list):
+        return None
+    kinds = (str(item.get("type", "")) for item in items if isinstance(item, dict))
+    if not any(kind.endswith("_output") or kind == "mcp_approval_response" for kind in kinds):
+        return None
+    previous = body.get("previous_response_id")
+    return previous if isinstance(previous, str) else None
+
+
+def _is_kept(response: Response, now: float) -> bool:
+    if response.settings["store"]:
+        return True
+    return response.background and not reached(now, response.created + KEPT_UNSTORED_S)
+
+
+def _settings(body: Mapping[str, Any]) -> Body:
+    conversation = body.get("conversation")
+    return {
+        "model": required_text(body, "model"),
+        "instructions": body.get("instructions"),
+        "previous_response_id": body.get("previous_response_id"),
+        "conversation": {"id": conversation} if isinstance(conversation, str) else conversation,
+        "tools": _tools(body),
+        "tool_choice": given(body, "tool_choice", "auto"),
+        "parallel_tool_calls": given(body, "parallel_tool_calls", True),
+        "metadata": metadata_of(body),
+        "reasoning": given(body, "reasoning", {"effort": None, "summary": None}),
+        "text": given(body, "text", {"format": {"type": "text"}}),
+        "temperature": given(body, "temperature", 1.0),
+        "top_p": given(body, "top_p", 1.0),
+        "top_logprobs": given(body, "top_logprobs", 0),
+        "max_output_tokens": body.get("max_output_tokens"),
+        "max_tool_calls": body.get("max_tool_calls"),
+        "truncation": given(body, "truncation", "disabled"),
+        "service_tier": given(body, "service_tier", "default"),
+        "store": given(body, "store", True),
+        "user": body.get("user"),
+    }
+
+
+def _tools(body: Mapping[str, Any]) -> list[Any]:
+    """Read the tools; a function must have a name, since a default scenario calls it."""
+    tools = given_list(body, "tools")
+    for place, tool in enumerate(tools):
+        param = f"tools[{place}]"
+        if not isinstance(tool, dict):
+            raise refusals.wrong_type(param, "an object", tool)
+        if "type" not in tool:
+            raise refusals.missing(f"{param}.type")
+        if tool["type"] == "function" and not isinstance(tool.get("name"), str):
+            raise refusals.missing(f"{param}.name")
+    return tools

@@ -1,0 +1,104 @@
+"""The parts of messages of a response, and what they stand on.
+
+https://platform.openai.com/docs/api-reference/responses/object#responses-object-output
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from msgspec import UNSET, Struct
+
+from asyncruns.wire.codec import Maybe, Unknown
+
+
+class ResponseFileCitation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation", gc=False):
+    """A file that the text stands on; `index` is that of the file in the list of files."""
+
+    type: ClassVar[Literal["file_citation"]] = "file_citation"
+    file_id: str = ""
+    filename: Maybe[str] = UNSET
+    index: Maybe[int] = UNSET
+
+
+class ResponseURLCitation(Struct, frozen=True, kw_only=True, tag_field="type", tag="url_citation", gc=False):
+    """A page that a place in the text stands on."""
+
+    type: ClassVar[Literal["url_citation"]] = "url_citation"
+    url: str = ""
+    title: Maybe[str] = UNSET
+    start_index: Maybe[int] = UNSET
+    end_index: Maybe[int] = UNSET
+
+
+class ResponseContainerFileCitation(
+    Struct, frozen=True, kw_only=True, tag_field="type", tag="container_file_citation", gc=False
+):
+    """A file of the code interpreter's that a place in the text stands on."""
+
+    type: ClassVar[Literal["container_file_citation"]] = "container_file_citation"
+    container_id: str = ""
+    file_id: str = ""
+    filename: Maybe[str] = UNSET
+    start_index: Maybe[int] = UNSET
+    end_index: Maybe[int] = UNSET
+
+
+class ResponseFilePath(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_path", gc=False):
+    """A file that the text names."""
+
+    type: ClassVar[Literal["file_path"]] = "file_path"
+    file_id: str = ""
+    index: Maybe[int] = UNSET
+
+
+ResponseAnnotation = (
+    ResponseFileCitation | ResponseURLCitation | ResponseContainerFileCitation | ResponseFilePath | Unknown
+)
+
+
+class ResponseOutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
+    """Text that the model wrote, with what it stands on; `logprobs` only when `include` asks for them."""
+
+    type: ClassVar[Literal["output_text"]] = "output_text"
+    text: str = ""
+    annotations: Maybe[list[ResponseAnnotation]] = UNSET
+    logprobs: Maybe[list[Any]] = UNSET
+
+
+class ResponseOutputRefusal(Struct, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
+    """What the model said instead of an answer."""
+
+    type: ClassVar[Literal["refusal"]] = "refusal"
+    refusal: str = ""
+
+
+class ResponseInputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_text", gc=False):
+    """Text that was given to the model."""
+
+    type: ClassVar[Literal["input_text"]] = "input_text"
+    text: str = ""
+
+
+class ResponseInputImage(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_image", gc=False):
+    """An image that was given to the model, by its address or its file."""
+
+    type: ClassVar[Literal["input_image"]] = "input_image"
+    detail: Maybe[str] = UNSET
+    file_id: Maybe[str] = UNSET
+    image_url: Maybe[str] = UNSET
+
+
+class ResponseInputFile(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_file", gc=False):
+    """A file that was given to the model: its id, its address, or its contents."""
+
+    type: ClassVar[Literal["input_file"]] = "input_file"
+    file_id: Maybe[str] = UNSET
+    file_url: Maybe[str] = UNSET
+    file_data: Maybe[str] = UNSET
+    filename: Maybe[str] = UNSET
+
+
+ResponseContent = (
+    ResponseOutputText | ResponseOutputRefusal | ResponseInputText | ResponseInputImage | ResponseInputFile | Unknown
+)

@@ -1,0 +1,107 @@
+"""Responses: https://platform.openai.com/docs/api-reference/responses/object
+
+The object is `ModelResponse` here, as the API calls it in prose, since a `Response` is HTTP's in `asyncruns.http`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import UNSET, Struct
+
+from asyncruns.wire.codec import Maybe
+from asyncruns.wire.common import Metadata, Time
+from asyncruns.wire.response_items import ResponseItem, ResponseMessage
+from asyncruns.wire.runs import IncompleteDetails
+
+# The statuses that are documented. The set is open: compare with these, and expect others.
+QUEUED: Final = "queued"
+IN_PROGRESS: Final = "in_progress"
+COMPLETED: Final = "completed"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
+INCOMPLETE: Final = "incomplete"
+
+
+class ResponseError(Struct, frozen=True, kw_only=True, gc=False):
+    """Why a response failed. The code is open; `rate_limit_exceeded` here is a failed response, not an HTTP 429."""
+
+    code: Maybe[str] = UNSET
+    message: Maybe[str] = UNSET
+    type: Maybe[str] = UNSET
+    param: Maybe[str] = UNSET
+
+
+class InputTokensDetails(Struct, frozen=True, kw_only=True, gc=False):
+    """How many of the input's tokens came from the prompt cache, and how many were written to it."""
+
+    cached_tokens: Maybe[int] = UNSET
+    cache_write_tokens: Maybe[int] = UNSET
+
+
+class OutputTokensDetails(Struct, frozen=True, kw_only=True, gc=False):
+    """How many of the output's tokens were spent on thinking."""
+
+    reasoning_tokens: Maybe[int] = UNSET
+
+
+class ResponseUsage(Struct, frozen=True, kw_only=True):
+    """Tokens that a response used; null until it has ended."""
+
+    input_tokens: Maybe[int] = UNSET
+    input_tokens_details: Maybe[InputTokensDetails] = UNSET
+    output_tokens: Maybe[int] = UNSET
+    output_tokens_details: Maybe[OutputTokensDetails] = UNSET
+    total_tokens: Maybe[int] = UNSET
+
+
+class ResponseConversation(Struct, frozen=True, kw_only=True, gc=False):
+    """The conversation that a response belongs to."""
+
+    id: str = ""
+
+
+class ModelResponse(Struct, frozen=True, kw_only=True):
+    """A response. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
+
+    id: str
+    status: str
+    object: str = "response"
+    created_at: Time = UNSET
+    completed_at: Time = UNSET
+    background: Maybe[bool] = UNSET
+    error: Maybe[ResponseError] = UNSET
+    incomplete_details: Maybe[IncompleteDetails] = UNSET
+    output: Maybe[list[ResponseItem]] = UNSET
+    usage: Maybe[ResponseUsage] = UNSET
+    previous_response_id: Maybe[str] = UNSET
+    conversation: Maybe[ResponseConversation] = UNSET
+    model: Maybe[str] = UNSET
+    instructions: Maybe[str | list[Any]] = UNSET
+    tools: Maybe[list[dict[str, Any]]] = UNSET
+    tool_choice: Maybe[str | dict[str, Any]] = UNSET
+    parallel_tool_calls: Maybe[bool] = UNSET
+    metadata: Metadata = UNSET
+    reasoning: Maybe[dict[str, Any]] = UNSET
+    text: Maybe[dict[str, Any]] = UNSET
+    temperature: Maybe[float] = UNSET
+    top_p: Maybe[float] = UNSET
+    top_logprobs: Maybe[int] = UNSET
+    max_output_tokens: Maybe[int] = UNSET
+    max_tool_calls: Maybe[int] = UNSET
+    truncation: Maybe[str] = UNSET
+    service_tier: Maybe[str] = UNSET
+    store: Maybe[bool] = UNSET
+    prompt: Maybe[dict[str, Any]] = UNSET
+    prompt_cache_key: Maybe[str] = UNSET
+    prompt_cache_options: Maybe[dict[str, Any]] = UNSET
+    prompt_cache_retention: Maybe[str] = UNSET
+    safety_identifier: Maybe[str] = UNSET
+    user: Maybe[str] = UNSET
+    tool_usage: Maybe[dict[str, Any]] = UNSET
+    moderation: Maybe[dict[str, Any]] = UNSET
+
+    @property
+    def output_text(self) -> str:
+        """What the model wrote, all its texts joined; "" where it wrote none, or not yet."""
+        return "".join(item.text for item in self.output or [] if isinstance(item, ResponseMessage))
