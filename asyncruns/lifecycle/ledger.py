@@ -117,7 +117,7 @@ class Ledger:
         self._begun.update(map(key_of, fresh))
         return fresh
 
-    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool = False) -> list[tuple[str, str]]:
+    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool) -> list[tuple[str, str]]:
         """Keep outputs; give those that are news. A call's first output is kept, unless another shall replace it."""
         news = []
         for call, output in outputs:
