@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import anyio
 
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
-from asyncruns.lifecycle import Answered, Call, CallKind, Event, Outputs, Unanswered
+from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
+from asyncruns.tools.attempt import Raised, attempt_call, attempt_now
 from asyncruns.tools.limit import Limit
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
@@ -52,40 +52,46 @@ class Answering:
         self._tools = tools
         self._limit = None if at_once is None else Limit(at_once)
         self._post = post
-        self._scopes: set[anyio.CancelScope] = set()
+        self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
 
-    def stop(self) -> None:
-        """Cancel the handler and the tools that still run."""
-        for scope in self._scopes:
-            scope.cancel()
+    def stop(self, *, approvals: bool = True) -> None:
+        """Cancel the handlers and the tools that still run; `approvals` says whether who asks for these is, too."""
+        for scope, asks in self._scopes.items():
+            if approvals or not asks:
+                scope.cancel()
 
-    def begin(self, calls: tuple[Call, ...]) -> Callable[[], Coroutine[Any, Any, None]]:
-        """Give what answers these calls, all at once; `stop` stops it from now on, even before it runs.
+    def begin(self, calls: tuple[Call, ...]) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Give what answers these calls, to be done at once; `stop` stops it from now on, even before it runs.
 
-        Safe to cancel: tools that run are cancelled, threads abandoned.
+        Safe to cancel: handlers and tools that run are cancelled, threads abandoned.
         """
-        scope = anyio.CancelScope()
-        self._scopes.add(scope)
+        jobs = []
+        approve = self._approve
+        if approve is not None and (approvals := tuple(call for call in calls if call.kind is CallKind.APPROVAL)):
+            jobs.append(self._stoppable(partial(self._ask_for_approval, approve, approvals), asks=True))
+            calls = tuple(call for call in calls if call not in approvals)
+        if calls:
+            jobs.append(self._stoppable(partial(self._answer_others, calls), asks=False))
+        return jobs
 
-        async def answer() -> None:
+    def _stoppable(
+        self, job: Callable[[], Coroutine[Any, Any, None]], *, asks: bool
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        scope = anyio.CancelScope()
+        self._scopes[scope] = asks
+
+        async def run() -> None:
             try:
                 with scope:
-                    if scope.cancel_called:
-                        return
-                    approvals = tuple(call for call in calls if self._is_for_approve(call))
-                    others = tuple(call for call in calls if not self._is_for_approve(call))
-                    jobs = [partial(self._ask_for_approval, approvals), partial(self._answer_others, others)]
-                    await _at_once([job for job in jobs if job.args != ((),)])
+                    if not scope.cancel_called:
+                        await job()
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[scope]
 
-        return answer
+        return run
 
-    def _is_for_approve(self, call: Call) -> bool:
-        return self._approve is not None and call.kind is CallKind.APPROVAL
-
-    async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
-        for call in await self._ask(self._approve, calls, _approvals_of):
+    async def _ask_for_approval(self, approve: ApprovalHandler, calls: tuple[Call, ...]) -> None:
+        for call in await self._ask(approve, calls, _approvals_of):
             self._post(Unanswered(_now(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
@@ -94,25 +100,18 @@ class Answering:
         await _at_once([partial(self._answer, call) for call in calls])
 
     async def _ask(
-        self, handler: Callable[[list[Call]], Any] | None, calls: tuple[Call, ...], read: Callable[..., Outputs]
+        self, handler: Callable[[list[Call]], Any], calls: tuple[Call, ...], read: Callable[..., Outputs]
     ) -> tuple[Call, ...]:
         """Let a handler answer; give the calls that it left out."""
-        try:
-            given = handler(list(calls)) if handler else None
-            if inspect.isawaitable(given):
-                given = await given
-            outputs = {} if given is None else dict(read(given, calls))
-            _check_ids(outputs, calls)
-            answered = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
-            check_answers(answered)
-        except (Exception, asyncio.CancelledError) as error:
-            if is_cancelled(error):
-                raise
-            self._post(Unanswered(_now(), calls, as_exception(error)))
+        given = await attempt_call(handler, list(calls))
+        answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
+        if isinstance(answered, Raised):
+            self._post(Unanswered(_now(), calls, answered.error))
             return ()
         if answered:
             self._post(Answered(_now(), answered))
-        return tuple(call for call in calls if call.id not in outputs)
+        done = {call.id for call, _ in answered}
+        return tuple(call for call in calls if call.id not in done)
 
     async def _answer(self, call: Call) -> None:
         if self._tools is None or call.kind is not CallKind.FUNCTION:
@@ -136,21 +135,6 @@ async def _at_once(jobs: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
             group.start_soon(job)
 
 
-def is_cancelled(error: BaseException) -> bool:
-    """Tell whether an error is our own cancellation, and not one that a callback let out of something that it did."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
-
-
-def as_exception(error: BaseException) -> Exception:
-    """Give an error that can be reported like any other."""
-    if isinstance(error, Exception):
-        return error
-    wrapped = RuntimeError(f"{type(error).__name__} was raised")
-    wrapped.__cause__ = error
-    return wrapped
-
-
 def texts_of(outputs: GivenOutputs) -> Outputs:
     """Give outputs as (call id, text), whatever form and type they were given in.
 
@@ -171,7 +155,7 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
         raise InvalidRequestError("The ids of calls are strings")
     try:
         return tuple((call_id, encode_output(output)) for call_id, output in pairs)
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
 
 
@@ -190,10 +174,19 @@ def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
         ) from error
 
 
-def _check_ids(outputs: Mapping[str, str], calls: tuple[Call, ...]) -> None:
+def _answers_of(given: Any, calls: tuple[Call, ...], read: Callable[[Any, tuple[Call, ...]], Outputs]) -> Answers:
+    """Give what a handler gave as answers to the calls that it was asked for.
+
+    Raises:
+        InvalidRequestError: It is nothing such.
+    """
+    outputs = {} if given is None else dict(read(given, calls))
     unknown = set(outputs) - {call.id for call in calls}
     if unknown:
         raise InvalidRequestError(f"The handler answered calls that were not asked: {sorted(unknown)}")
+    answers = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
+    check_answers(answers)
+    return answers
 
 
 def _now() -> float:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
-from asyncruns.answering import is_cancelled
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import Notice, StatusChanged
+from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
 from asyncruns.outcome import AnyOutcome, NeedsCaller
+from asyncruns.tools.attempt import Raised, attempt_call
 
 R = TypeVar("R")
 
 log: Final = logging.getLogger("asyncruns.watcher")
 
-COALESCE_ABOVE: Final = 256  # so many unread events, then a new status takes the place of the last
+COALESCE_ABOVE: Final = 256  # so many unread events, then a newer takes the place of the last
+COALESCED: Final = (StatusChanged, ConnectivityChanged)
 
 SLOW_OBSERVER_S: Final = 1.0
 
@@ -57,9 +57,9 @@ class Feed(Generic[R]):
         self._drained: asyncio.Future[None] | None = None
 
     def put(self, event: Notice | Ended[R]) -> None:
-        """Add an event; a status replaces an unread one when the reader is far behind."""
+        """Add an event; one that a newer makes old is replaced when the reader is far behind."""
         full = len(self._events) >= COALESCE_ABOVE
-        if full and isinstance(event, StatusChanged) and isinstance(self._events[-1], StatusChanged):
+        if full and isinstance(event, COALESCED) and type(event) is type(self._events[-1]):
             self._events.pop()
         self._events.append(event)
         self._idle = False
@@ -103,6 +103,7 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
 async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None) -> None:
     """Call the observers, one event after the other, until cancelled."""
     while event := await feed.get():
+        await asyncio.sleep(0)  # who is cancelled does not call one observer more
         if isinstance(event, StatusChanged) and on_status is not None:
             await _call(on_status, event)
         elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
@@ -110,15 +111,10 @@ async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observ
 
 
 async def _call(observer: Observer, value: object) -> None:
-    began = asyncio.get_running_loop().time()
-    try:
-        result = observer(value)
-        if inspect.isawaitable(result):
-            await result
-        took = asyncio.get_running_loop().time() - began
-        if took >= SLOW_OBSERVER_S:
-            log.warning("An observer took %.1f s; the watch went on, and new statuses waited for it", took)
-    except (Exception, asyncio.CancelledError) as error:
-        if is_cancelled(error):
-            raise
-        log.exception("An observer raised; the watch goes on")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    result = await attempt_call(observer, value)
+    if isinstance(result, Raised):
+        log.error("An observer raised; the watch goes on", exc_info=result.error)
+    elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
+        log.warning("An observer took %.1f s; the watch went on, and new statuses waited for it", took)

@@ -1,54 +1,27 @@
-"""The shell around the lifecycle: it looks, runs the tools, submits and cancels, as the machine says.
+"""Watches one run: what a caller enters, waits for, iterates over, and leaves.
 
-All that happens in the background happens in one task, which the watcher owns; its task group is entered and left
-inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is. That task looks,
-one look after the other; tools and submits are children of it; timers of the loop wake the machine.
+All that happens in the background happens in one task, which the watcher owns; its task groups are entered and left
+inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
-from typing import Final, Generic, Literal, TypeVar, assert_never
+from typing import Final, Generic, Literal, TypeVar
 
 import anyio
-import anyio.abc
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Connection
-from asyncruns.admission import admitted
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
-from asyncruns.errors import APIConnectionError, APIResponseValidationError, InvalidRequestError
-from asyncruns.http import Request
-from asyncruns.lifecycle import (
-    Asked,
-    Begun,
-    Cancel,
-    CancelAsked,
-    EndKind,
-    Event,
-    Finish,
-    Notice,
-    Observed,
-    Policy,
-    PollAt,
-    Provided,
-    Refusal,
-    RefusalKind,
-    Refused,
-    Report,
-    RunLifecycle,
-    RunRef,
-    RunTools,
-    StopTools,
-    Submit,
-    Tick,
-)
-from asyncruns.lifecycle.commands import Command
+from asyncruns.engine import Engine, loop_time, wake
+from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Policy, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
 from asyncruns.tools import Toolset
@@ -139,32 +112,22 @@ class RunWatcher(Generic[R]):
                 cadence=cadence or Cadence.hinted(),
             )
         )
-        self._answering = Answering(
+        answering = Answering(
             handler=on_requires_action,
             approve=on_approval,
             tools=tools,
             at_once=max_concurrent_calls,
-            post=self._receive,
+            post=lambda event: self._engine.receive(event),
         )
+        self._engine = Engine(connection, self.ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
         self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
         self._iterated: Feed[R] = Feed()
         self._ended = asyncio.Event()
-        self._poll_at = math.inf
-        self._poll_moved: asyncio.Future[None] | None = None
-        self._tick_at = math.inf
-        self._tick_timer: asyncio.TimerHandle | None = None
-        self._ticking: asyncio.Task[None] | None = None
-        self._changes = 0  # submits and cancels that the server accepted
-        self._changing: set[anyio.CancelScope] = set()
-        self._leave_by = math.inf
-        self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
         self._failure_told = False
-        self._group: anyio.abc.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = 0.0
-        self.polls: int = 0
         self.outcome: AnyOutcome[R] | None = None
 
     # The public side
@@ -172,16 +135,14 @@ class RunWatcher(Generic[R]):
     async def __aenter__(self) -> RunWatcher[R]:
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
-        await admitted()
-        self._started = _now()
+        self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
         try:
             await begun
-        except asyncio.CancelledError:
-            self._task.cancel()
-            await _joined(self._task)
+        except asyncio.CancelledError as error:
+            await self.__aexit__(asyncio.CancelledError, error, None)
             raise
         return self
 
@@ -191,16 +152,11 @@ class RunWatcher(Generic[R]):
         task = self._task
         if task is None:
             return
-        self._leave_by = _now() + LEAVING_GRACE_S
-        for scope in self._changing:
-            scope.deadline = self._leave_by
-        if self._cancels_on_exit and not self._is_over() and not task.done():
-            self._receive(CancelAsked(_now()))
-        elif self._machine.end is None:
-            task.cancel()
-        else:
-            self._stop_looking()
-        await _joined(task, by=self._leave_by)
+        by = loop_time() + LEAVING_GRACE_S
+        try:
+            self._engine.leave(by=by, cancel=self._cancels_on_exit)
+        finally:
+            await _joined(task, by=by)
         if self._failure_told:
             return
         if error is None:
@@ -217,12 +173,14 @@ class RunWatcher(Generic[R]):
             InvalidRequestError: The watcher was not entered with `async with`.
         """
         task = self._entered()
-        await self._ended.wait()
-        if self.outcome is None:
-            self._failure_told = True
-            _raise_failure(task)
-            raise InvalidRequestError("The watcher was left before the watch ended")
-        return self.outcome
+        while True:
+            await self._ended.wait()
+            if task.done() and self.outcome is None:
+                self._failure_told = True
+                _raise_failure(task)
+                raise InvalidRequestError("The watcher was left before the watch ended")
+            if self.outcome is not None and self._ended.is_set():  # and not taken up again since
+                return self.outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off.
@@ -246,7 +204,7 @@ class RunWatcher(Generic[R]):
         Raises:
             InvalidRequestError: There is no such call; nothing was submitted then.
         """
-        self._tell_machine(Provided(_now(), texts_of(outputs)))
+        self._tell_machine(Provided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
@@ -259,13 +217,18 @@ class RunWatcher(Generic[R]):
         Raises:
             InvalidRequestError: The watch was not entered, or was left; cancel the run through the client.
         """
-        if not self._is_over():
-            self._tell_machine(CancelAsked(_now()))
+        if not self._engine.is_over:
+            self._tell_machine(CancelAsked(loop_time()))
 
     def _tell_machine(self, event: Event) -> None:
-        if self._group is None or self._is_over():
+        if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
-        self._receive(event)
+        self._engine.receive(event)
+
+    @property
+    def polls(self) -> int:
+        """How many looks were sent."""
+        return self._engine.polls
 
     @property
     def run(self) -> R | None:
@@ -288,195 +251,41 @@ class RunWatcher(Generic[R]):
 
     # The background task
 
-    def _stopped(self, task: asyncio.Task[None]) -> None:
-        self._ended.set()
-        self._iterated.close()
-
     async def _drive(self, begun: asyncio.Future[None]) -> None:
+        run = partial(self._engine.run, self._given, partial(wake, begun))
         if self._observed is None:
-            await self._watch(begun)
+            await run()
             return
         async with anyio.create_task_group() as group:
             group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
-            await self._watch(begun)
+            await run()
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
             group.cancel_scope.cancel()
 
-    async def _watch(self, begun: asyncio.Future[None]) -> None:
-        try:
-            async with anyio.create_task_group() as self._group:
-                if not begun.done():
-                    begun.set_result(None)
-                self._receive(Begun(_now(), self._given))
-                while not self._is_done():
-                    await self._until_poll()
-                    await self._look()
-                self._group.cancel_scope.cancel()
-        finally:
-            self._group = None
-            self._set_tick(math.inf)
-        if self._failure is not None:
-            raise self._failure
-
-    def _is_over(self) -> bool:
-        """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
-        end = self._machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
-
-    def _is_done(self) -> bool:
-        """Whether there is nothing to wait for any more.
-
-        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way.
-        """
-        leaving = self._leave_by < math.inf
-        may_leave = leaving and (self._machine.end is not None or not self._machine.cancel_requested)
-        return self._is_over() or may_leave or self._failure is not None
-
-    def _stop_looking(self) -> None:
-        # Who is in the midst of the looks sees by itself that they are done.
-        if self._group is not None and asyncio.current_task() is not self._task:
-            self._group.cancel_scope.cancel()
-
-    async def _until_poll(self) -> None:
-        """Wait for the time of the next look, which may be moved meanwhile."""
-        loop = asyncio.get_running_loop()
-        while (poll_at := self._poll_at) > loop.time():
-            self._poll_moved = moved = loop.create_future()
-            timer = None if poll_at == math.inf else loop.call_at(poll_at, _wake, moved)
-            try:
-                await moved
-            finally:
-                self._poll_moved = None
-                if timer is not None:
-                    timer.cancel()
-            if self._poll_at == poll_at:  # by the timer; it may be early by the clock's resolution
-                return
-
-    def _set_tick(self, at: float) -> None:
-        if at == self._tick_at:
-            return
-        self._tick_at = at
-        if self._tick_timer is not None:
-            self._tick_timer.cancel()
-        self._tick_timer = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._tick)
-
-    def _tick(self) -> None:
-        # A task group takes no tasks from a callback, so the machine is told in a task, which ends at its first step.
-        now = max(_now(), self._tick_at)  # a timer may be early by the clock's resolution
-        self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self.ref}")
-
-    async def _ticked(self, now: float) -> None:
-        self._set_tick(math.inf)
-        try:
-            self._receive(Tick(now))
-        except Exception as error:
-            self._failure = error
-            self._stop_looking()
-
-    def _receive(self, event: Event) -> None:
-        if self._group is None:
-            return
-        commands = self._machine.receive(event)
-        if self.outcome is not None and self._machine.end is None:
-            self.outcome = None  # the watch was taken up again
-            self._ended.clear()
-        for command in commands:
-            self._perform(command, self._group)
-        self._set_tick(self._machine.wake_at)
-        if self._is_done():
-            self._stop_looking()
-
-    def _perform(self, command: Command, group: anyio.abc.TaskGroup) -> None:
-        match command:
-            case PollAt(not_before, not_after):
-                self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
-            case RunTools(calls):
-                group.start_soon(self._answering.begin(calls))
-            case StopTools():
-                self._answering.stop()
-            case Submit(outputs):
-                request = self._connection.dialect.submit(self.ref, outputs)
-                group.start_soon(self._change, request, Asked.SUBMIT)
-            case Cancel():
-                group.start_soon(self._change, self._connection.dialect.cancel(self.ref), Asked.CANCEL)
-            case Report(notice):
-                self._tell(notice)
-            case Finish():
-                self._finish(command)
-            case _:
-                assert_never(command)
-
-    def _poll(self, at: float) -> None:
-        self._poll_at = at
-        if self._poll_moved is not None:
-            _wake(self._poll_moved)
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._ended.set()
+        self._iterated.close()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
         if self._observed is not None:
             self._observed.put(event)
         self._iterated.put(event)
 
-    def _finish(self, command: Finish) -> None:
-        self._answering.stop()
-        self._poll(math.inf)
+    def _end(self, end: End | None) -> None:
+        if end is None:  # taken up again; what the outcome was stands until there is another
+            self._ended.clear()
+            return
         self.outcome = outcome_of(
-            command.end,
+            end,
             self.ref,
             self._connection,
             polls=self.polls,
-            elapsed=_now() - self._started,
+            elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
         )
         self._tell(Ended(self.outcome))
         self._ended.set()
-
-    # Requests
-
-    async def _look(self) -> None:
-        self._poll_at = math.inf
-        changes = self._changes
-        event = await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL)
-        # Else it may show the run as it was before a submit or a cancel, whose answer has asked for a new look already.
-        if changes == self._changes:
-            self._receive(event)
-
-    async def _change(self, request: Request, asked: Asked) -> None:
-        # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
-        with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
-            self._changing.add(scope)
-            try:
-                event = await self._ask(request, asked)
-            finally:
-                self._changing.discard(scope)
-            if isinstance(event, Observed):
-                self._changes += 1
-            self._receive(event)
-
-    async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
-        dialect = self._connection.dialect
-        await admitted()
-        self.polls += asked is Asked.POLL
-        asked_at = _now()
-        try:
-            response = await self._connection.transport.send(request)
-            if not 200 <= response.status < 300:
-                return Refused(_now(), dialect.refusal(request, response), asked)
-            return Observed(_now(), dialect.read(request, response), asked, asked_at)
-        except APIConnectionError as error:
-            kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
-            return Refused(_now(), Refusal(kind=kind, cause=error), asked)
-        except APIResponseValidationError as error:
-            return Refused(_now(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
-
-
-def _wake(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _raise_failure(task: asyncio.Task[None]) -> None:
@@ -497,12 +306,12 @@ async def _joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
     """
     interrupted: asyncio.CancelledError | None = None
     while not task.done():
-        if _now() >= by:
+        if loop_time() >= by:
             task.cancel()
             by = math.inf
         try:
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({task}, timeout=None if by == math.inf else by - _now())
+                await asyncio.wait({task}, timeout=None if by == math.inf else by - loop_time())
         except asyncio.CancelledError as error:
             interrupted = error
     if interrupted is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final
 
 import aiohttp
 import pytest
+from blockbuster import BlockBuster, BlockBusterFunction, blockbuster_ctx
 
 from asyncruns.testing import Emulator, VirtualTimeLoop
 
@@ -22,6 +23,24 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("real_time") is not None:
         return {"real": asyncio.new_event_loop}
     return {"virtual": VirtualTimeLoop}
+
+
+# The clock of virtual time waits in real time, as it must; the command line prints.
+MAY_BLOCK: Final = ["asyncruns.testing", "asyncruns.cli"]
+# What BlockBuster does not know by itself.
+ALSO_BLOCKING: Final = ("socket.getaddrinfo", "socket.gethostbyname", "builtins.open", "subprocess.Popen.__init__")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    """Raise a BlockingError where the package, or what it calls, blocks a running event loop."""
+    with blockbuster_ctx("asyncruns", excluded_modules=MAY_BLOCK) as blockbuster:
+        for name in ALSO_BLOCKING:
+            function = BlockBusterFunction(None, name, scanned_modules="asyncruns", excluded_modules=MAY_BLOCK)
+            # anyio and asyncruns load parts of themselves on first use, once in a process.
+            function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
+            blockbuster.functions[name] = function.activate()
+        yield blockbuster
 
 
 @pytest.fixture

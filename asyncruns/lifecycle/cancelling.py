@@ -22,24 +22,21 @@ class Cancellation:
         requested: The caller asked for it, and the server did not refuse; no call is handed out, nothing submitted.
         active: It was sent.
         at: When it is to be sent, or sent again; infinity for not.
-        confirm_by: When the run must have ended, once the server took it.
+        confirm_by: From then on a look that shows the run going on means that the cancel came to nothing.
+        may_have_acted: A try of it was lost, so that it may have had its effect, whatever a later one was told.
         refused: Why the server did not cancel, until the run asks for other calls than those that were stopped for it.
     """
 
-    __slots__ = ("active", "at", "confirm_by", "refused", "requested", "tries")
+    __slots__ = ("active", "at", "confirm_by", "may_have_acted", "refused", "requested", "tries")
 
     def __init__(self) -> None:
         self.requested: bool = False
         self.active: bool = False
         self.at: float = math.inf
         self.confirm_by: float = math.inf
+        self.may_have_acted: bool = False
         self.refused: Exception | None = None
         self.tries: int = 0
-
-    @property
-    def wake_at(self) -> float:
-        """When something is to be done about it."""
-        return min(self.at, self.confirm_by)
 
     @property
     def waits(self) -> bool:
@@ -62,6 +59,11 @@ class Cancellation:
         """Note that the server took it, or says that the run is over."""
         self.at = math.inf
         self.confirm_by = min(self.confirm_by, now + CANCEL_BOUND_S)
+
+    def failed(self, again_at: float, *, acted: bool) -> None:
+        """Note that a try was not answered; `acted` says whether it may have had its effect all the same."""
+        self.at = again_at
+        self.may_have_acted = self.may_have_acted or acted
 
     def may_be_tried_again(self) -> bool:
         """Tell whether one more try is due after one that did not arrive."""

@@ -27,7 +27,13 @@ class RunTools(Struct, frozen=True):
 
 
 class StopTools(Struct, frozen=True):
-    """Stop the calls that still run; their outputs are not wanted any more."""
+    """Stop the calls that still run; their outputs are not wanted any more.
+
+    Attributes:
+        approvals: Whether that goes for approvals that are asked for, too.
+    """
+
+    approvals: bool = True
 
 
 class Submit(Struct, frozen=True):

@@ -52,9 +52,12 @@ class Round:
         resent: Whether the outputs were sent again since the run was last seen going on.
         send_at: When outputs that are READY are to be sent.
         answer_by: When calls must be answered for the run to live.
+        seen_at: When it was first asked for.
+        failures: How often a submit failed that may be repeated.
+        refused: Why the outputs were refused when they were sent again.
     """
 
-    __slots__ = ("answer_by", "at", "calls", "resent", "send_at", "stage")
+    __slots__ = ("answer_by", "at", "calls", "failures", "refused", "resent", "seen_at", "send_at", "stage")
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self.calls: tuple[Call, ...] = tuple({key_of(call): call for call in calls}.values())
@@ -63,6 +66,9 @@ class Round:
         self.resent: bool = False
         self.send_at: float = math.inf
         self.answer_by: float = math.inf
+        self.seen_at: float = -math.inf
+        self.failures: int = 0
+        self.refused: Exception | None = None
 
     def move(self, stage: Stage, now: float) -> None:
         """Enter a stage."""
@@ -78,11 +84,12 @@ class Ledger:
         in_flight: The round whose outputs are on their way; one at a time.
     """
 
-    __slots__ = ("_begun", "_outputs", "_rounds", "_unanswered", "current", "in_flight")
+    __slots__ = ("_begun", "_left", "_outputs", "_rounds", "_unanswered", "current", "in_flight")
 
     def __init__(self) -> None:
         self._begun: set[CallKey] = set()
         self._outputs: dict[CallKey, str] = {}
+        self._left: set[CallKey] = set()
         self._unanswered: dict[CallKey, Exception | None] = {}
         self._rounds: dict[frozenset[CallKey], Round] = {}
         self.current: Round | None = None
@@ -102,9 +109,11 @@ class Ledger:
             round_: The round.
             asked_at: When the look was asked: its answer may have been long on its way.
         """
-        if round_.stage is Stage.OPEN:
-            return Verdict.ANSWER
         current = self.current or round_
+        if round_.stage is Stage.OPEN:
+            # A part of the calls that are out may be a read from before the others came.
+            is_part = current.stage is Stage.OPEN and set(round_.calls) < set(current.calls)
+            return Verdict.WAIT if is_part and asked_at - current.seen_at < LAG_S else Verdict.ANSWER
         if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
             return Verdict.WAIT  # this read is older than what is about to be sent
         if asked_at - current.at < LAG_S:
@@ -116,6 +125,12 @@ class Ledger:
         fresh = tuple(call for call in calls if key_of(call) not in self._begun)
         self._begun.update(map(key_of, fresh))
         return fresh
+
+    def leave_to_server(self, calls: Iterable[Call]) -> tuple[Call, ...]:
+        """Note that the server answers these calls; give those that are news."""
+        news = tuple(call for call in calls if key_of(call) not in self._left)
+        self._left.update(map(key_of, news))
+        return news
 
     def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool) -> list[tuple[str, str]]:
         """Keep outputs; give those that are news. A call's first output is kept, unless another shall replace it."""

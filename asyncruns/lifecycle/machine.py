@@ -30,7 +30,7 @@ from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
 from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
-from asyncruns.lifecycle.patience import FINAL_LOOK_S, LAST_LOOK_S, Patience, Policy
+from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
 
@@ -38,7 +38,8 @@ NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be
 LOOKS_WITHOUT_CALLS: Final = 4
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
+_UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
+_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
 
 class RunLifecycle:
@@ -74,8 +75,8 @@ class RunLifecycle:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether the caller asked for a cancel that the server did not refuse."""
-        return self._cancellation.requested
+        """Whether the caller asked for a cancel, and the server did not surely refuse it."""
+        return self._cancellation.requested or self._cancellation.may_have_acted
 
     @property
     def state(self) -> State:
@@ -96,7 +97,7 @@ class RunLifecycle:
         """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
         if self.end is not None:
             return math.inf
-        return min(self._patience.over_at, self._cancellation.wake_at, self._send_at, self._late_at)
+        return min(self._patience.over_at, self._cancellation.at, self._send_at, self._late_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
         """Take an event; give what to do, in order.
@@ -167,7 +168,7 @@ class RunLifecycle:
         if isinstance(event, ev.CancelAsked):
             self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
             self._cancellation = Cancellation()
-            return self._cancel_asked(event.now)
+            return [*self._cancel_asked(event.now), self._look_now(event.now)]
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
@@ -182,10 +183,13 @@ class RunLifecycle:
         round_.move(Stage.OPEN, event.now)
         round_.resent = False
         self._ledger.leave_unanswered(self._ledger.missing())
-        return [*self._record(answers, replace=True), *self._settle(event.now)]
+        commands = [*self._record(answers, replace=True), *self._settle(event.now)]
+        return commands if self.end else [*commands, self._look(event.now)]
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
         self.end = None
+        self._unknown_since = None
+        self._empty_looks = 0
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
@@ -223,7 +227,7 @@ class RunLifecycle:
         if snapshot.phase.is_terminal:
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
         if self._cancellation.waits and self._ledger.in_flight is None:
-            return [*commands, *self._cancel()]
+            return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
@@ -242,10 +246,12 @@ class RunLifecycle:
         if self._patience.final_until is not None:
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
         if snapshot.phase is Phase.NEEDS_CALLER:
-            if not self.cancel_requested:
+            if not self._cancellation.requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
+        if now >= self._cancellation.confirm_by:
+            return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if self._unknown_since is not None and now - self._unknown_since >= self._max_unknown:
             return [self._finish(now, EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
         return [self._look(now, hint=snapshot.hint)]
@@ -264,6 +270,7 @@ class RunLifecycle:
         if pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(hint)
         before = math.inf if self._unknown_since is None else self._unknown_since + self._max_unknown
+        before = min(before, self._cancellation.confirm_by)
         return do.PollAt(*self._patience.next_look(now, pause, hint=hint, before=before))
 
     def _look_now(self, now: float) -> do.PollAt:
@@ -283,7 +290,7 @@ class RunLifecycle:
         return left + (self._round(calls, snapshot, now, asked_at) if calls else self._went_past(snapshot, now))
 
     def _left_to_server(self, calls: tuple[Call, ...]) -> list[Command]:
-        news = self._ledger.hand_out(call for call in calls if call.kind is CallKind.SERVER)
+        news = self._ledger.leave_to_server(call for call in calls if call.kind is CallKind.SERVER)
         return [do.Report(notices.CallsLeft(calls=news))] if news else []
 
     def _went_past(self, snapshot: AnySnapshot, now: float) -> list[Command]:
@@ -301,9 +308,10 @@ class RunLifecycle:
             case Verdict.SEND_AGAIN:
                 round_.resent = True
                 self._ledger.current = round_
-                return self._ready(round_, now)
+                return [*self._ready(round_, now), self._look(now, hint=snapshot.hint)]
             case Verdict.IGNORED:
-                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)]
+                reason = Reason.OUTPUTS_IGNORED if round_.refused is None else Reason.SUBMIT_REFUSED
+                return [self._finish(now, EndKind.NEEDS_CALLER, reason, round_.refused)]
             case _:
                 assert_never(verdict)
 
@@ -313,6 +321,7 @@ class RunLifecycle:
             self._ledger.current = round_
             self._cancellation.refused = None
             round_.answer_by = self._patience.answer_by(now)
+            round_.seen_at = max(round_.seen_at, now)
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
@@ -326,7 +335,7 @@ class RunLifecycle:
     def _settle(self, now: float) -> list[Command]:
         """Submit when every call is answered; end when what is missing will come from nobody here."""
         round_ = self._ledger.current
-        if round_ is None or round_.stage is not Stage.OPEN or self.cancel_requested:
+        if round_ is None or round_.stage is not Stage.OPEN or self._cancellation.requested:
             return []
         if not self._ledger.missing():
             return self._ready(round_, now)
@@ -358,7 +367,7 @@ class RunLifecycle:
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.READY or self._ledger.in_flight is not None:
             return math.inf
-        return math.inf if self.cancel_requested else round_.send_at
+        return math.inf if self._cancellation.requested else round_.send_at
 
     def _landed(self) -> Round | None:
         """Give the round whose submit was answered, or failed; no other is on its way then."""
@@ -390,10 +399,9 @@ class RunLifecycle:
         if refusal.kind in FATAL_LOOKS:
             return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
-            if self._seen:
-                return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
             if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
-                return [self._finish(now, EndKind.GAVE_UP, Reason.NOT_FOUND, refusal.cause)]
+                reason = Reason.GONE if self._seen else Reason.NOT_FOUND
+                return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
             self._patience.trouble = refusal.cause
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
@@ -419,18 +427,20 @@ class RunLifecycle:
         kind = refusal.kind
         commands: list[Command] = []
         if kind in _PASSING:
-            pause, commands = self._trouble(refusal, now)
+            _, commands = self._trouble(refusal, now)
             had_no_effect = kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED)
             round_.move(Stage.READY if had_no_effect else Stage.UNSURE, now)
-            round_.send_at = now + pause
+            round_.send_at = now + backoff(round_.failures, refusal)
+            round_.failures += 1
         elif kind is RefusalKind.NOT_ACCEPTING or round_.resent or round_ is not self._ledger.current:
             # Outputs were taken before, ours or another's, or the run has gone on or ended: the next look tells.
             round_.move(Stage.SENT, now)
+            round_.refused = refusal.cause if kind is not RefusalKind.NOT_ACCEPTING else None
         else:
             round_.move(Stage.READY, now)
-            if not self.cancel_requested and kind is RefusalKind.NOT_FOUND:
+            if not self._cancellation.requested and kind is RefusalKind.NOT_FOUND:
                 return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
-            if not self.cancel_requested:
+            if not self._cancellation.requested:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
         if self.end is not None:
             return commands
@@ -470,8 +480,8 @@ class RunLifecycle:
             cancellation.taken(now)
             return [self._look_now(now)]
         if refusal.kind in _PASSING and cancellation.may_be_tried_again():
-            pause, commands = self._trouble(refusal, now)
-            cancellation.at = now + pause
+            _, commands = self._trouble(refusal, now)
+            cancellation.failed(now + backoff(cancellation.tries - 1, refusal), acted=refusal.kind in _UNSURE)
             return commands
         cancellation.refuse(refusal.cause)
         told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
@@ -487,11 +497,6 @@ class RunLifecycle:
                 return [do.PollAt(now, now)]
             # Why the last looks failed, if they did: a wait that never reached the server must say so.
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
-        if now >= self._cancellation.confirm_by:
-            if now - self._cancellation.confirm_by > LAST_LOOK_S:  # we slept: it may have been confirmed long since
-                self._cancellation.confirm_by = now + FINAL_LOOK_S
-                return [do.PollAt(now, now)]
-            return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if now >= self._cancellation.at:
             return self._cancel()
         if now >= self._late_at:
@@ -513,4 +518,4 @@ class RunLifecycle:
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the calls that are not done, so that the others' work is not lost with the run."""
         late = tuple((call, TIMED_OUT_OUTPUT) for call in self._late_calls())
-        return [do.StopTools(), *self._record(late), *self._settle(now)]
+        return [do.StopTools(approvals=False), *self._record(late), *self._settle(now)]

@@ -47,6 +47,12 @@ class Policy(Struct, frozen=True, kw_only=True):
     cadence: Cadence = Cadence.hinted()
 
 
+def backoff(failures: int, refusal: Refusal) -> float:
+    """Give the seconds to wait after a request that failed, as others did before it in a row."""
+    pause = min(BACKOFF_START_S * 2.0 ** min(failures, 16), BACKOFF_CEILING_S)
+    return pause if refusal.retry_after is None else max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
+
+
 class Patience:
     """The times of one watch. Times are of the shell's clock, but for what the server sends."""
 
@@ -151,10 +157,8 @@ class Patience:
             self.outage_since = now
         lost = self.outage_since is not None and now - self.outage_since >= LOST_AFTER_S
         before, self.connectivity = self.connectivity, Connectivity.LOST if lost else Connectivity.DEGRADED
-        pause = min(BACKOFF_START_S * 2.0 ** min(self.failures, 16), BACKOFF_CEILING_S)
+        pause = backoff(self.failures, refusal)
         self.failures += 1
-        if refusal.retry_after is not None:
-            pause = max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
         return pause, before is not self.connectivity
 
     def outage_is_over_budget(self, now: float) -> bool:

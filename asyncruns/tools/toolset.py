@@ -16,7 +16,7 @@ import msgspec
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
-from asyncruns.tools.attempt import Raised, attempt
+from asyncruns.tools.attempt import Raised, attempt_now
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.limit import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
@@ -38,8 +38,8 @@ _logger = logging.getLogger("asyncruns.tools")
 class Toolset:
     """A set of functions that a model may call, by name.
 
-    Coroutine functions run in the task that calls; all others run in daemon threads, at most 64 of them at once in the
-    process. A thread cannot be stopped: after a timeout or a cancellation it goes on unheeded.
+    Coroutine functions run in a task each, with the caller's context; all others run in daemon threads, at most 64 of
+    them at once in the process. A thread cannot be stopped: after a timeout or a cancellation it goes on unheeded.
 
     Args:
         functions: Functions to begin with: a mapping by name, or any iterable of functions with names.
@@ -228,7 +228,7 @@ class Toolset:
         if tool is None:
             unknown = LookupError(self._no_such_tool(call.name))
             return Failure(FailureKind.UNKNOWN_TOOL, unknown, str(unknown))
-        arguments = await _decoded(tool, call)
+        arguments = _decoded(tool, call)
         if isinstance(arguments, Failure):
             return arguments
         if tool.approve is not None:
@@ -256,11 +256,8 @@ class Toolset:
         return f"There is no tool named {_shown(name)}. {names}"
 
 
-async def _decoded(tool: Tool, call: Call) -> dict[str, Any] | Failure:
-    async def decode() -> dict[str, Any]:
-        return tool.signature.decode(call.arguments)
-
-    arguments = await attempt(decode)
+def _decoded(tool: Tool, call: Call) -> dict[str, Any] | Failure:
+    arguments = attempt_now(lambda: tool.signature.decode(call.arguments))
     if not isinstance(arguments, Raised):
         return arguments
     if isinstance(arguments.error, InvalidArgumentsError):

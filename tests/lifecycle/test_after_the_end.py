@@ -146,7 +146,7 @@ def test_a_late_look_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
     run.passes(5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.refused(RefusalKind.LOST)
-    assert run.cancels() == []  # it waits for the submit
+    assert pick(run.cancels(), Cancel) == []  # it waits for the submit
     assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel)
 
 
@@ -186,6 +186,27 @@ def test_a_watch_that_is_taken_up_learns_the_expiry_anew() -> None:
     run.provides(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT, expires_at=1600.0, server_time=1200.0)
     assert run.machine.wake_at == pytest.approx(run.now + 400.0 + 60.0)
+
+
+def test_an_unknown_status_does_not_end_a_cancel_that_followed_it() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="paused")
+    run.now += 60.0
+    assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
+    run.cancels()
+    run.sees(Phase.UNKNOWN, status="paused", asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_a_watch_that_is_taken_up_looks_while_it_waits_for_answers() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.passes(5.0)
+    assert pick(run.cancels(), PollAt) == [PollAt(run.now, run.now)]
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.unanswered("call_a")
+    assert pick(run.provides(call_a="1"), PollAt)
 
 
 def test_a_short_timeout_is_as_short_when_outputs_take_the_watch_up() -> None:

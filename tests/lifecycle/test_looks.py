@@ -14,6 +14,7 @@ from asyncruns.lifecycle import (
     Connectivity,
     ConnectivityChanged,
     EndKind,
+    Finish,
     Phase,
     Policy,
     PollAt,
@@ -279,6 +280,9 @@ def test_a_run_that_is_not_there_yet_has_some_seconds_of_grace() -> None:
 def test_a_run_that_was_seen_and_is_not_there_is_gone() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
+    run.now += 4.9
+    assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)  # one replica has a new run, another has not
+    run.now += 0.1
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
 
 

@@ -266,6 +266,7 @@ def test_a_round_that_was_sent_is_not_sent_again_while_the_next_is_long_on_its_w
 def test_fewer_of_the_known_calls_are_a_round_of_their_own_and_run_no_tool_again() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, B)
+    run.now += 5.0
     commands = run.sees(Phase.NEEDS_CALLER, A)
     assert [r.notice for r in pick(commands, Report)] == [ActionRequired(calls=(A,))]
     assert pick(commands, RunTools) == []
@@ -335,9 +336,10 @@ def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_st
 def test_fewer_of_the_known_calls_have_to_be_answered_before_the_expiry_too() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, B, expires_at=1600.0, server_time=1000.0)
-    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
-    assert run.machine.wake_at == pytest.approx(run.now + 595.0)
-    assert [c.outputs[0][0] for c in pick(run.passes(595.0), Submit)] == ["call_a"]
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1005.0)
+    assert run.machine.wake_at == pytest.approx(run.now + 590.0)
+    assert [c.outputs[0][0] for c in pick(run.passes(590.0), Submit)] == ["call_a"]
 
 
 def test_the_same_arguments_for_another_function_are_another_call() -> None:
@@ -349,3 +351,48 @@ def test_the_same_arguments_for_another_function_are_another_call() -> None:
     assert [one.name for one in tools.calls] == ["g"]
     run.answers(call_0="of g")
     assert submitted(run) == [{"call_0": "of f"}, {"call_0": "of g"}]
+
+
+def test_a_read_from_before_more_calls_came_does_not_submit_the_few() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.now += 1.0
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.now += 1.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    assert pick(run.answers(call_a="1"), Submit) == []
+    assert [dict(c.outputs) for c in pick(run.answers(call_b="2"), Submit)] == [{"call_a": "1", "call_b": "2"}]
+
+
+def test_outputs_that_are_refused_when_sent_again_end_the_watch_with_that_refusal() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    run.now += 6.0
+    assert pick(run.sees(Phase.NEEDS_CALLER, A), PollAt)
+    cause = RuntimeError("string too long")
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause)
+    run.now += 6.0
+    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
+    assert (end.kind, end.reason, end.cause) == (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, cause)
+
+
+def test_looks_that_succeed_do_not_hurry_a_submit_that_is_throttled() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    pauses = []
+    for _ in range(4):
+        run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT)
+        run.sees(Phase.NEEDS_CALLER, A)
+        pauses.append(run.machine.wake_at - run.now)
+        run.passes(pauses[-1])
+    assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0])
+
+
+def test_a_call_that_was_left_to_the_server_and_then_waits_for_an_approval_is_asked() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call("call_m", kind=CallKind.SERVER))
+    approval = call("call_m", kind=CallKind.APPROVAL)
+    assert [c.calls for c in pick(run.sees(Phase.NEEDS_CALLER, approval), RunTools)] == [(approval,)]

@@ -264,7 +264,7 @@ def test_before_the_expiry_open_calls_are_answered_so_that_the_run_lives() -> No
     run.answers(call_a="1")
     assert run.machine.wake_at == pytest.approx(run.now + 595.0)
     commands = run.passes(595.0)
-    assert commands[0] == StopTools()
+    assert commands[0] == StopTools(approvals=False)
     (submit,) = pick(commands, Submit)
     assert dict(submit.outputs)["call_a"] == "1"
     assert "in time" in dict(submit.outputs)["call_b"]
@@ -462,6 +462,7 @@ def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
 def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
     run = dispatching()
     run.unanswered("call_b")
+    run.now += 5.0
     end = end_of(run.sees(Phase.NEEDS_CALLER, B))
     assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
 

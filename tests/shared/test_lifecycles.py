@@ -27,6 +27,7 @@ from asyncruns import (
     StatusChanged,
     Toolset,
 )
+from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.runs import RunParameters
 from asyncruns.watch_options import WatchOptions
@@ -84,10 +85,10 @@ async def watched(
     raise AssertionError("the watch has no end")
 
 
-def check_end(outcome: AnyOutcome[Run], lifecycle: Lifecycle) -> None:
+def check_end(outcome: AnyOutcome[Run], lifecycle: Lifecycle, given_up: Reason = Reason.TIMEOUT) -> None:
     last = lifecycle.statuses[-1]
     assert type(outcome) is ENDS.get(last, GaveUp)
-    assert outcome.reason == (None if last in ENDS else Reason.TIMEOUT)
+    assert outcome.reason == (None if last in ENDS else given_up)
     assert outcome.status == last
     assert outcome.cancel_requested == bool(lifecycle.cancels)
     assert outcome.run is not None
@@ -179,16 +180,18 @@ async def test_outputs_of_a_handler_are_submitted_once_and_as_recorded(lifecycle
 
 
 @by_name(CUT_OFF)
-async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry(lifecycle: Lifecycle) -> None:
+async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry_or_its_cancel(lifecycle: Lifecycle) -> None:
     async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
         run = await created(client, lifecycle)
         async with asyncio.timeout(2 * EXPIRY_AND_GRACE_S):  # a watch that goes on for ever shall fail, not hang
             statuses, outcome = await watched(client, run, lifecycle, {"cadence": Cadence.fixed(10.0)})
 
     assert tuple(statuses) == lifecycle.statuses
-    check_end(outcome, lifecycle)
-    # They expire ten minutes after they were created, and were looked at within two seconds of that.
-    assert EXPIRY_AND_GRACE_S - 2 - TICK_S <= outcome.elapsed <= EXPIRY_AND_GRACE_S + TICK_S
+    check_end(outcome, lifecycle, Reason.CANCEL_UNCONFIRMED if lifecycle.cancels else Reason.TIMEOUT)
+    # They expire ten minutes after they were created, and were looked at within two seconds of that. A cancel that was
+    # taken has a minute to come to something.
+    bound = CANCEL_BOUND_S if lifecycle.cancels else EXPIRY_AND_GRACE_S
+    assert bound - 2 - TICK_S <= outcome.elapsed <= bound + 2 + TICK_S
 
 
 @by_name(LIFECYCLES)

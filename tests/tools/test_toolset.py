@@ -239,12 +239,15 @@ async def test_no_arguments_come_in_many_forms(arguments: str) -> None:
     assert await output_of(lambda: "done", arguments) == "done"
 
 
-async def test_an_async_tool_runs_in_the_calling_task() -> None:
-    async def who() -> bool:
-        return asyncio.current_task() is task
+async def test_an_async_tool_runs_in_the_loops_thread_with_the_context_of_the_caller() -> None:
+    user = contextvars.ContextVar("user", default="nobody")
 
-    task = asyncio.current_task()
-    assert await output_of(who) == "true"
+    async def who() -> str:
+        return f"{user.get()} {threading.current_thread() is thread}"
+
+    thread = threading.current_thread()
+    user.set("me")
+    assert await output_of(who) == "me True"
 
 
 async def test_a_sync_tool_runs_in_a_thread_of_its_name_and_sees_context_variables() -> None:

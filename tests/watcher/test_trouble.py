@@ -82,7 +82,6 @@ async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_
     [
         (error(401), Reason.UNAUTHORIZED),
         (error(403), Reason.UNAUTHORIZED),
-        (error(404), Reason.GONE),
         (error(429, code="insufficient_quota"), Reason.QUOTA_SPENT),
         (error(400), Reason.REJECTED),
         (error(302), Reason.REJECTED),
@@ -94,6 +93,18 @@ async def test_what_cannot_pass_ends_the_watch_at_once(answer: Response, reason:
     assert outcome.reason is reason
     assert outcome.polls == 2
     assert "req_1" in str(outcome.cause)
+
+
+async def test_a_run_that_was_there_and_is_gone_ends_the_watch() -> None:
+    outcome = await watch(scene(*[ok("queued")] * 20, error(404)))
+    assert isinstance(outcome, GaveUp)
+    assert outcome.reason is Reason.GONE
+    assert outcome.polls == 21
+
+
+async def test_a_replica_that_does_not_have_a_new_run_yet_is_no_end() -> None:
+    outcome = await watch(scene(ok("queued"), error(404), error(404), ok("completed")))
+    assert outcome.status == "completed"
 
 
 async def test_a_retry_after_of_hours_does_not_block_past_the_timeout() -> None:
@@ -175,9 +186,7 @@ async def test_a_submit_that_is_refused_keeps_the_outputs() -> None:
 
 
 async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back() -> None:
-    stage = scene(
-        ok("in_progress"), ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1
-    )
+    stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1)
     async with RunWatcher(stage, stage.ref) as watcher:
         await anyio.sleep(1.5)  # the second look is on its way
         await watcher.cancel_run()

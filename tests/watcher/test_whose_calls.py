@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from email.utils import formatdate
 from typing import Any
 
 import anyio
@@ -204,3 +205,45 @@ async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_an
         ["call_2"],
     ]
     assert sorted(ran) == [1, 2]
+
+
+async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late() -> None:
+    started = anyio.current_time()
+
+    def look() -> Response:
+        if anyio.current_time() - started >= 30.0:
+            return ok("expired")
+        body = run_body("requires_action", expires_at=1_700_000_030)
+        body["required_action"] = {
+            "submit_tool_approval": {"tool_calls": [mcp("call_1")]},
+            "submit_tool_outputs": {"tool_calls": [function("call_2", "slow")]},
+        }
+        date = formatdate(1_700_000_000 + anyio.current_time() - started, usegmt=True)
+        return Response(200, {"date": date}, json.dumps(body).encode())
+
+    async def approve(calls: list[Call]) -> bool:
+        await anyio.sleep(27.0)
+        return True
+
+    async def slow() -> None:
+        await anyio.sleep(1000.0)
+
+    stage = scene(look, submits=[ok("completed")])
+    async with RunWatcher(stage, stage.ref, tools=Toolset([slow]), on_approval=approve) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    (body,) = stage.transport.bodies("submit")
+    assert body["tool_approvals"] == [{"approve": True, "tool_call_id": "call_1"}]
+    assert "in time" in body["tool_outputs"][0]["output"]
+
+
+@pytest.mark.parametrize("output", [float("nan"), {1, 2}, "\ud800", object()], ids=repr)
+async def test_an_output_that_cannot_be_sent_is_refused_in_our_words(output: Any) -> None:
+    stage = scene(asking(function("call_1"), kind="submit_tool_outputs"), submits=[ok("completed")])
+    async with RunWatcher(stage, stage.ref) as watcher:
+        await watcher.wait()
+        try:
+            await watcher.submit({"call_1": output})
+        except InvalidRequestError:
+            assert stage.transport.count("submit") == 0
+        else:
+            assert isinstance(await watcher.wait(), Completed)

@@ -1,0 +1,319 @@
+"""Does what the lifecycle of one run says: looks, submits and cancels, has calls answered, and wakes it in time.
+
+It looks in its own task, one look after the other; tools, submits and cancels are children of that task; timers of the
+loop wake the machine. It knows nothing of who waits for the end, and who looks on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import math
+import random
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, assert_never
+
+import anyio
+import anyio.abc
+
+from asyncruns.abc import Connection
+from asyncruns.admission import admitted
+from asyncruns.answering import Answering
+from asyncruns.errors import APIConnectionError, APIResponseValidationError
+from asyncruns.http import Request
+from asyncruns.lifecycle import (
+    Asked,
+    Begun,
+    Cancel,
+    CancelAsked,
+    Command,
+    End,
+    EndKind,
+    Event,
+    Finish,
+    Notice,
+    Observed,
+    PollAt,
+    Refusal,
+    RefusalKind,
+    Refused,
+    Report,
+    RunLifecycle,
+    RunRef,
+    RunTools,
+    Snapshot,
+    StopTools,
+    Submit,
+    Tick,
+)
+
+R = TypeVar("R")
+
+# anyio loads its backend when it is first used, which would hold up a running loop for some 20 ms.
+with contextlib.suppress(ImportError):
+    importlib.import_module("anyio._backends._asyncio")
+
+
+class Engine(Generic[R]):
+    """One machine, and what it needs to go.
+
+    Args:
+        connection: Where requests go, and in which language.
+        ref: The run.
+        machine: Its lifecycle, before the beginning.
+        answering: Has calls answered; its events are to be given to `receive`.
+        on_notice: Told what is to be reported. Must not wait.
+        on_end: Told how the watch ended, and None when it is taken up again. Must not wait.
+
+    Attributes:
+        polls: How many looks were sent.
+        is_running: Whether events from outside are taken.
+    """
+
+    def __init__(
+        self,
+        connection: Connection[R],
+        ref: RunRef,
+        machine: RunLifecycle,
+        answering: Answering,
+        *,
+        on_notice: Callable[[Notice], object],
+        on_end: Callable[[End | None], object],
+    ) -> None:
+        self._connection = connection
+        self._ref = ref
+        self._machine = machine
+        self._answering = answering
+        self._on_notice, self._on_end = on_notice, on_end
+        self._poll_at = math.inf
+        self._poll_moved: asyncio.Future[None] | None = None
+        self._tick_at = math.inf
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
+        self._changing: set[anyio.CancelScope] = set()
+        self._looking: anyio.CancelScope | None = None
+        self._leave_by = math.inf
+        self._cancels = False  # who left before the beginning wants the run cancelled
+        self._closing = False
+        self._task: asyncio.Task[Any] | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+        self.polls: int = 0
+
+    async def run(self, given: Snapshot[R] | None, begun: Callable[[], object]) -> None:
+        """Watch until the run has ended, or until it is left.
+
+        Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
+        gives.
+
+        Args:
+            given: What the caller's object says.
+            begun: Called as soon as events are taken.
+        """
+        self._task = asyncio.current_task()
+        await admitted()
+        try:
+            async with anyio.create_task_group() as self._group:
+                try:
+                    begun()
+                    self.receive(Begun(loop_time(), given))
+                    if self._cancels and not self.is_over:
+                        self.receive(CancelAsked(loop_time()))
+                    while not self._is_done():
+                        await self._until_poll()
+                        await self._look()
+                finally:
+                    self._close()
+                self._group.cancel_scope.cancel()
+        finally:
+            self._group = None
+        if self._failure is not None:
+            raise self._failure
+
+    def _close(self) -> None:
+        """Begin nothing any more; what changes something at the server is still waited for."""
+        self._closing = True
+        self._answering.stop()
+        self._set_tick(math.inf)
+
+    def receive(self, event: Event) -> None:
+        """Tell the machine of an event, and do what it says. After the end, nothing happens.
+
+        Raises:
+            InvalidRequestError: The event cannot be; nothing was done.
+        """
+        if self._group is None:
+            return
+        had_ended = self._machine.end is not None
+        commands = self._machine.receive(event)
+        if had_ended and self._machine.end is None:
+            self._on_end(None)
+        for command in commands:
+            self._perform(command, self._group)
+        if not self._closing:
+            self._set_tick(self._machine.wake_at)
+        if self._is_done():
+            self._stop()
+
+    def leave(self, *, by: float, cancel: bool) -> None:
+        """Stop watching: at once, when the run is left as it is; else when its cancel is confirmed or refused.
+
+        Args:
+            by: How long at most a request that changes something is waited for, by the loop's clock.
+            cancel: Whether a run that goes on is to be cancelled.
+        """
+        self._leave_by = by
+        self._cancels = cancel
+        for scope in self._changing:
+            scope.deadline = by
+        if cancel and not self.is_over:
+            self.receive(CancelAsked(loop_time()))
+        if self._is_done():
+            self._stop()
+
+    @property
+    def is_running(self) -> bool:
+        return self._group is not None and not self._closing
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
+        end = self._machine.end
+        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+
+    def _is_done(self) -> bool:
+        """Whether there is nothing to wait for any more.
+
+        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way.
+        """
+        leaving = self._leave_by < math.inf
+        may_leave = leaving and (self._machine.end is not None or not self._machine.cancel_requested)
+        return self.is_over or may_leave or self._failure is not None
+
+    def _stop(self) -> None:
+        # Our own task sees by itself that it is done.
+        if self._group is not None and asyncio.current_task() is not self._task:
+            self._group.cancel_scope.cancel()
+
+    # Time
+
+    async def _until_poll(self) -> None:
+        """Wait for the time of the next look, which may be moved meanwhile."""
+        loop = asyncio.get_running_loop()
+        while (poll_at := self._poll_at) > loop.time():
+            self._poll_moved = moved = loop.create_future()
+            timer = None if poll_at == math.inf else loop.call_at(poll_at, wake, moved)
+            try:
+                await moved
+            finally:
+                self._poll_moved = None
+                if timer is not None:
+                    timer.cancel()
+            if self._poll_at == poll_at < math.inf:  # by the timer; it may be early by the clock's resolution
+                return
+
+    def _set_tick(self, at: float) -> None:
+        if at == self._tick_at:
+            return
+        self._tick_at = at
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._tick_timer = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        # A task group takes no tasks from a callback, so the machine is told in a task, which ends at its first step.
+        now = max(loop_time(), self._tick_at)  # a timer may be early by the clock's resolution
+        self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self._ref}")
+
+    async def _ticked(self, now: float) -> None:
+        self._set_tick(math.inf)
+        try:
+            self.receive(Tick(now))
+        except Exception as error:
+            self._failure = error
+            self._stop()
+
+    def _poll(self, at: float) -> None:
+        self._poll_at = at
+        if self._poll_moved is not None:
+            wake(self._poll_moved)
+
+    # Commands
+
+    def _perform(self, command: Command, group: anyio.abc.TaskGroup) -> None:
+        if self._closing and isinstance(command, PollAt | RunTools | Submit):
+            return
+        match command:
+            case PollAt(not_before, not_after):
+                self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
+            case RunTools(calls):
+                for job in self._answering.begin(calls):
+                    group.start_soon(job)
+            case StopTools(approvals):
+                self._answering.stop(approvals=approvals)
+            case Submit(answers):
+                request = self._connection.dialect.submit(self._ref, answers)
+                group.start_soon(self._change, request, Asked.SUBMIT)
+            case Cancel():
+                group.start_soon(self._change, self._connection.dialect.cancel(self._ref), Asked.CANCEL)
+            case Report(notice):
+                self._on_notice(notice)
+            case Finish(end):
+                self._answering.stop()
+                self._poll(math.inf)
+                if self.is_over:
+                    for scope in self._changing:  # their answers can change nothing any more
+                        scope.cancel()
+                self._on_end(end)
+            case _:
+                assert_never(command)
+
+    # Requests
+
+    async def _look(self) -> None:
+        self._poll_at = math.inf
+        with anyio.CancelScope() as self._looking:
+            event = await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL)
+        if not self._looking.cancel_called:
+            self.receive(event)
+
+    async def _change(self, request: Request, asked: Asked) -> None:
+        # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
+        with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
+            self._changing.add(scope)
+            try:
+                event = await self._ask(request, asked)
+            finally:
+                self._changing.discard(scope)
+            if isinstance(event, Observed) and self._looking is not None:
+                # The look may show the run as it was before; this answer asks for a new one.
+                self._looking.cancel()
+            self.receive(event)
+
+    async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
+        dialect = self._connection.dialect
+        await admitted()
+        self.polls += asked is Asked.POLL
+        asked_at = loop_time()
+        try:
+            response = await self._connection.transport.send(request)
+            if not 200 <= response.status < 300:
+                return Refused(loop_time(), dialect.refusal(request, response), asked)
+            return Observed(loop_time(), dialect.read(request, response), asked, asked_at)
+        except APIConnectionError as error:
+            kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
+            return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+        except APIResponseValidationError as error:
+            return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+
+
+def wake(waiting: asyncio.Future[None]) -> None:
+    """Let who waits go on; may be called twice."""
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def loop_time() -> float:
+    """Give the loop's clock, which all times of a watch are of."""
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,184 @@
+"""Real sockets, real time, and a server in another process that is killed, stopped, or cut off in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_world import free_port
+from kept_server import ROUNDS
+from tcp_proxy import TcpProxy
+
+from asyncruns import Client, Completed, GaveUp, Reason, Toolset
+from asyncruns.outcome import AnyOutcome
+from asyncruns.wire import Run
+
+pytestmark = [
+    pytest.mark.real_time,
+    pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
+]
+
+RUNS = 8
+LAG_S = 1.0  # instead of 5 s, which this server does not need
+
+
+@pytest.fixture(autouse=True)
+def _short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncruns.lifecycle.ledger.LAG_S", LAG_S)
+
+
+class ServerProcess:
+    """The server, what it remembers, and what is done to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.file = folder / "state"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def start(self) -> None:
+        script = str(Path(__file__).with_name("kept_server.py"))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, script, str(self.port), str(self.file), stdout=asyncio.subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        assert await self._process.stdout.readline() == b"ready\n"
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            await process.communicate()
+
+    def submissions(self) -> list[list[dict[str, str]]]:
+        """Give the rounds that were accepted, of each run, from the file."""
+        if not self.file.exists():
+            return []
+        store, _ = self._state()
+        return [[dict(one.outputs) for one in run.submissions] for run in store.runs.all.values()]
+
+    def refused(self) -> list[str]:
+        return list(self._state()[1])
+
+    def _state(self) -> Any:
+        return pickle.loads(self.file.read_bytes())
+
+    async def until_submitted(self, rounds: int) -> None:
+        """Wait until so many rounds were accepted, of all runs together."""
+        while sum(map(len, self.submissions())) < rounds:
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
+    server = ServerProcess(tmp_path)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+class Watches:
+    """Several runs at once, each watched, and what their tools did."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.executed: Counter[tuple[int, int]] = Counter()
+
+    async def all(self) -> list[AnyOutcome[Run]]:
+        assistant = await self._client.assistants.create(model="gpt-4o")
+        return await asyncio.gather(*(self._one(number, assistant.id) for number in range(RUNS)))
+
+    async def _one(self, number: int, assistant_id: str) -> AnyOutcome[Run]:
+        async def f(n: int) -> str:
+            self.executed[number, n] += 1
+            await asyncio.sleep(0.02 * number)  # so that they are not all at the same point
+            return f"{number} {n}"
+
+        runs = self._client.threads.runs
+        thread = await self._client.threads.create()
+        run = await runs.create(thread.id, assistant_id=assistant_id)
+        return await self._client.watch(run, tools=Toolset([f]), timeout=20.0)
+
+
+def check_all_went_well(server: ServerProcess, watches: Watches, outcomes: list[AnyOutcome[Run]]) -> None:
+    assert [type(outcome) for outcome in outcomes] == [Completed] * RUNS
+    wanted = {(number, call.arguments["n"]) for number in range(RUNS) for round_ in ROUNDS for call in round_}  # type: ignore[index]
+    assert watches.executed == Counter(wanted)  # each once
+    accepted = sorted([sorted(outputs.values()) for outputs in rounds] for rounds in server.submissions())
+    assert accepted == [
+        [sorted(f"{number} {call.arguments['n']}" for call in round_) for round_ in ROUNDS]  # type: ignore[index]
+        for number in range(RUNS)
+    ]
+
+
+async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: ServerProcess) -> None:
+    """Some submits had arrived, and their answers are lost; some had not; and some were refused a connection."""
+    async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
+        watches = Watches(client)
+        waiting = group.create_task(watches.all())
+        for rounds in (3, RUNS + 3):
+            await server.until_submitted(rounds)
+            await server.kill()
+            await server.start()
+        check_all_went_well(server, watches, await waiting)
+    assert server.refused() == []
+
+
+async def test_a_server_that_forgot_its_runs_ends_their_watches_at_once(server: ServerProcess) -> None:
+    async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
+        watches = Watches(client)
+        waiting = group.create_task(watches.all())
+        await server.until_submitted(3)
+        await server.kill()
+        server.file.unlink()
+        await server.start()
+        async with asyncio.timeout(10.0):
+            outcomes = await waiting
+    assert all(isinstance(outcome, GaveUp) and outcome.reason is Reason.GONE for outcome in outcomes)
+    assert max(watches.executed.values()) == 1
+
+
+async def test_a_server_that_stands_still_for_a_while_is_waited_for(server: ServerProcess) -> None:
+    """Requests run into their timeout, and are acted upon all the same when it goes on."""
+    async with Client(server.base_url, request_timeout=0.5) as client, asyncio.TaskGroup() as group:
+        watches = Watches(client)
+        waiting = group.create_task(watches.all())
+        await server.until_submitted(3)
+        server.signal(signal.SIGSTOP)
+        await asyncio.sleep(0.8)
+        server.signal(signal.SIGCONT)
+        check_all_went_well(server, watches, await waiting)
+    assert all(message.startswith("Runs in status") for message in server.refused())
+
+
+async def test_a_proxy_that_is_killed_and_started_again_loses_no_run(server: ServerProcess) -> None:
+    proxy = TcpProxy(free_port(), server.port)
+    await proxy.start()
+    async with Client(f"http://127.0.0.1:{proxy.port}/v1") as client, asyncio.TaskGroup() as group:
+        watches = Watches(client)
+        waiting = group.create_task(watches.all())
+        for rounds in (3, RUNS + 3):
+            await server.until_submitted(rounds)
+            await proxy.kill()
+            await asyncio.sleep(0.2)
+            await proxy.start()
+        check_all_went_well(server, watches, await waiting)
+    await proxy.kill()
+    assert proxy.accepted > RUNS
+    assert server.refused() == []
