@@ -274,9 +274,7 @@ class Engine(Generic[R]):
     async def _look(self) -> None:
         self._poll_at = math.inf
         with anyio.CancelScope() as self._looking:
-            event = await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL)
-        if not self._looking.cancel_called:
-            self.receive(event)
+            self.receive(await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.

@@ -132,7 +132,7 @@ class Ledger:
         self._left.update(map(key_of, news))
         return news
 
-    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool = False) -> list[tuple[str, str]]:
+    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool) -> list[tuple[str, str]]:
         """Keep outputs; give those that are news. A call's first output is kept, unless another shall replace it."""
         news = []
         for call, output in outputs:

@@ -485,7 +485,7 @@ class RunLifecycle:
             return commands
         cancellation.refuse(refusal.cause)
         told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
-        if self.state is State.DISPATCHING and not self._ledger.missing():
+        if not self._ledger.missing():
             told += self._settle(now)  # the last output came while nothing was to be submitted
         return [*told, self._look_now(now)]
 

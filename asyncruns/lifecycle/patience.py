@@ -106,7 +106,7 @@ class Patience:
             return math.inf
         return self.expiry - min(EXPIRY_MARGIN_S, (self.expiry - now) / 4)
 
-    def begin_again(self, now: float, at_least: float = 0.0) -> None:
+    def begin_again(self, now: float, at_least: float) -> None:
         """Forget what was before a pause that the caller made: its time is neither the run's nor the server's.
 
         Args:

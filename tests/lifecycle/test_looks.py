@@ -498,10 +498,11 @@ def test_an_unknown_status_that_is_left_for_a_known_one_is_forgotten() -> None:
     assert run.machine.state is State.POLLING
 
 
-def test_failed_looks_at_a_status_whose_time_is_over_keep_their_pauses() -> None:
+@pytest.mark.parametrize("after", [60.0, 61.0, 3600.0])
+def test_failed_looks_at_a_status_whose_time_is_over_keep_their_pauses(after: float) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="hibernating")
-    run.now += 60.0
+    run.now += after
     assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
 
 

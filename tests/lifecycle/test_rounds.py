@@ -298,7 +298,9 @@ def test_a_run_that_seems_to_go_on_while_tools_run_does_not_lose_their_outputs()
 def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
-    assert end_of(run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT)).reason is Reason.GONE
+    cause = RuntimeError("not found")
+    end = end_of(run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT, cause=cause))
+    assert (end.kind, end.reason, end.cause) == (EndKind.GAVE_UP, Reason.GONE, cause)
 
 
 @pytest.mark.parametrize(("hint", "pause"), [(None, 2.0), (0.1, 2.0), (7.0, 7.0)])

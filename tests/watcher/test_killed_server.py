@@ -140,7 +140,7 @@ async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: Se
     assert server.refused() == []
 
 
-async def test_a_server_that_forgot_its_runs_ends_their_watches_at_once(server: ServerProcess) -> None:
+async def test_a_server_that_forgot_its_runs_ends_their_watches(server: ServerProcess) -> None:
     async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
         watches = Watches(client)
         waiting = group.create_task(watches.all())

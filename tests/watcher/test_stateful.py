@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
-from hostile_plan import PARTIES, Party, Plan, faults, is_wrong_clock, may_mislead, plans
+from hostile_plan import Party, Plan, faults, is_wrong_clock, may_mislead, parties, plans
 from hostile_world import Watch, World
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ ROUNDING_S = 0.5
 # So much life a run has left when its world gets well, and a watch sees it to its own end.
 TIME_TO_RECOVER_S = 110.0
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 12 if sys.flags.dev_mode else 70))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 12 if sys.flags.dev_mode else 60))
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +51,10 @@ class HostileWorld(RuleBasedStateMachine):
 
     @initialize(
         plan=plans(),
-        parties=st.sampled_from([0, 1, 1, 2]).flatmap(
-            lambda n: st.sets(st.sampled_from(PARTIES), min_size=n, max_size=n)
-        ),
+        parties=parties(),
         timeout=st.sampled_from([*[UNSET] * 9, None, 0.0, 4.0, 40.0]),
         skip_ahead=st.sampled_from([0.0, 0.0, 1.0]),
-        faults=st.lists(faults(), min_size=1, max_size=4),
+        faults=st.lists(faults(), min_size=1, max_size=3),
         dusk=st.sampled_from([30.0, 30.0, 10.0, 0.0, None]),
     )
     def begin(
@@ -69,7 +67,6 @@ class HostileWorld(RuleBasedStateMachine):
         dusk: float | None,
     ) -> None:
         self.dusk = dusk  # so long the faults stay after the last rule; with None, all is left in their midst
-        # All at once would seldom let a run come to its calls.
         self.parties = parties
         self.loop = VirtualTimeLoop(patience=0.01)
         self.injected: list[Fault] = []
@@ -84,6 +81,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     # What can happen
 
+    @precondition(lambda self: self.world and len(self.injected) < 5)
     @rule(fault=faults())
     def something_goes_wrong(self, fault: Fault) -> None:
         assert self.world
@@ -257,7 +255,8 @@ class HostileWorld(RuleBasedStateMachine):
             case Reason.OUTPUTS_IGNORED:
                 assert self.world.plan.is_alike or any(map(may_mislead, self.injected))
             case Reason.SUBMIT_REFUSED:
-                assert self.others
+                # Another answered, and the run asks for other calls; or why it refuses was lost with half of the body.
+                assert self.others or any(fault.damage == "half" for fault in self.injected)
             case _:
                 raise AssertionError(outcome)
 
@@ -279,6 +278,13 @@ class HostileWorld(RuleBasedStateMachine):
     def nobody_cancels_unasked(self) -> None:
         if self.world and not self.world.cancel_was_asked:
             assert all(seen.operation != "cancel" for seen in self.world.emulator.requests)
+
+    @invariant()
+    def nothing_is_submitted_after_a_cancel(self) -> None:
+        """As long as the server did not refuse it; no tool begins then either, which the tools tell themselves."""
+        if self.world and len(self.world.watches) == 1:
+            submits = [seen.at for seen in self.world.emulator.requests if seen.operation == "submit"]
+            assert max(submits, default=0.0) <= self.world.watches[0].cancel_asked_at
 
     @invariant()
     def every_thread_is_counted(self) -> None:
