@@ -42,10 +42,12 @@ class Dialect(ABC, Generic[R]):
     Attributes:
         name: What a `RunRef` of this dialect carries.
         limits: What the server is documented to refuse; None where nothing is known.
+        shows_submits: Whether a look tells if a submit was taken whose answer was lost.
     """
 
     name: str
     limits: Limits | None = None
+    shows_submits: bool = True
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
@@ -72,8 +74,8 @@ class Dialect(ABC, Generic[R]):
         """
 
     @abstractmethod
-    def submit(self, ref: RunRef, answers: Answers) -> Request:
-        """Make the request that submits the outputs of all calls of a round."""
+    def submit(self, ref: RunRef, snapshot: Snapshot[R], answers: Answers) -> Request:
+        """Make the request that submits the outputs of all calls of a round, which the snapshot asked for."""
 
     @abstractmethod
     def cancel(self, ref: RunRef) -> Request:

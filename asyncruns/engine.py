@@ -67,6 +67,8 @@ class Engine(Generic[R]):
         on_end: Told how the watch ended, and None when it is taken up again. Must not wait.
 
     Attributes:
+        ref: What is watched; it changes at servers where a submit begins a new run.
+        refs: All that were watched, in their order.
         polls: How many looks were sent.
         is_running: Whether events from outside are taken.
     """
@@ -82,7 +84,8 @@ class Engine(Generic[R]):
         on_end: Callable[[End | None], object],
     ) -> None:
         self._connection = connection
-        self._ref = ref
+        self.ref: RunRef = ref
+        self.refs: tuple[RunRef, ...] = (ref,)
         self._machine = machine
         self._answering = answering
         self._on_notice, self._on_end = on_notice, on_end
@@ -224,7 +227,7 @@ class Engine(Generic[R]):
     def _tick(self) -> None:
         # A task group takes no tasks from a callback, so the machine is told in a task, which ends at its first step.
         now = max(loop_time(), self._tick_at)  # a timer may be early by the clock's resolution
-        self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self._ref}")
+        self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self.ref}")
 
     async def _ticked(self, now: float) -> None:
         self._set_tick(math.inf)
@@ -252,11 +255,11 @@ class Engine(Generic[R]):
                     group.start_soon(job)
             case StopTools(approvals):
                 self._answering.stop(approvals=approvals)
-            case Submit(answers):
-                request = self._connection.dialect.submit(self._ref, answers)
+            case Submit(answers, snapshot):
+                request = self._connection.dialect.submit(self.ref, snapshot, answers)
                 group.start_soon(self._change, request, Asked.SUBMIT)
             case Cancel():
-                group.start_soon(self._change, self._connection.dialect.cancel(self._ref), Asked.CANCEL)
+                group.start_soon(self._change, self._connection.dialect.cancel(self.ref), Asked.CANCEL)
             case Report(notice):
                 self._on_notice(notice)
             case Finish(end):
@@ -274,7 +277,7 @@ class Engine(Generic[R]):
     async def _look(self) -> None:
         self._poll_at = math.inf
         with anyio.CancelScope() as self._looking:
-            self.receive(await self._ask(self._connection.dialect.poll(self._ref), Asked.POLL))
+            self.receive(await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
@@ -287,7 +290,15 @@ class Engine(Generic[R]):
             if isinstance(event, Observed) and self._looking is not None:
                 # The look may show the run as it was before; this answer asks for a new one.
                 self._looking.cancel()
+            if asked is Asked.SUBMIT and isinstance(event, Observed) and event.snapshot.ref is not None:
+                self._follow(event.snapshot.ref)
             self.receive(event)
+
+    def _follow(self, ref: RunRef) -> None:
+        """Watch what a submit gave from now on, where that is something new."""
+        if ref != self.ref:
+            self.ref = ref
+            self.refs = (*self.refs, ref)
 
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         dialect = self._connection.dialect

@@ -44,6 +44,8 @@ _WHY: Final = {
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
+    Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell whether they were taken; what they began may "
+    "go on at the server",
 }
 
 
@@ -51,7 +53,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
 
     Attributes:
-        ref: Which run.
+        ref: Which run; the last one where each round of outputs begins a new one.
+        refs: All of these, in their order.
         status: The server's own word at the last look, or "" when no look succeeded.
         run: The typed run at the last look; None when no look succeeded.
         polls: How many looks were made.
@@ -65,6 +68,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """
 
     ref: RunRef
+    refs: tuple[RunRef, ...]
     status: str
     run: R | None
     polls: int
@@ -208,12 +212,19 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
 
 
 def outcome_of(
-    end: End, ref: RunRef, connection: Connection[R], *, polls: int, elapsed: float, cancel_requested: bool
+    end: End,
+    refs: tuple[RunRef, ...],
+    connection: Connection[R],
+    *,
+    polls: int,
+    elapsed: float,
+    cancel_requested: bool,
 ) -> AnyOutcome[R]:
     """Give the typed value for an end."""
     snapshot = end.snapshot
     outcome: AnyOutcome[R] = _TYPES[end.kind](
-        ref=ref,
+        ref=refs[-1],
+        refs=refs,
         status=snapshot.status if snapshot else "",
         run=snapshot.resource if snapshot else None,
         polls=polls,

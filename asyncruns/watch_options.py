@@ -24,6 +24,7 @@ class WatchOptions(TypedDict, total=False):
     max_concurrent_calls: int | None
     cadence: Cadence | None
     on_exit: Literal["leave", "cancel"]
+    on_ambiguous: Literal["give_up", "resend"]
     on_status: Observer | None
     on_requires_action: Handler | None
     on_approval: ApprovalHandler | None
@@ -49,6 +50,8 @@ def check_watch_options(options: Mapping[str, Any]) -> None:
         raise InvalidRequestError(f"max_concurrent_calls must be 1 or more, or None for no limit; got {at_once!r}")
     if options.get("on_exit", "leave") not in ("leave", "cancel"):
         raise InvalidRequestError(f'on_exit must be "leave" or "cancel"; got {options["on_exit"]!r}')
+    if options.get("on_ambiguous", "give_up") not in ("give_up", "resend"):
+        raise InvalidRequestError(f'on_ambiguous must be "give_up" or "resend"; got {options["on_ambiguous"]!r}')
     for name in ("timeout", "max_outage", "max_unknown"):
         seconds = options.get(name)
         if seconds is None or seconds is UNSET:

@@ -54,6 +54,8 @@ class RunWatcher(Generic[R]):
         cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
             or "cancel" it, which waits up to 5 s for the run to end. `outcome` then tells what became of it.
+        on_ambiguous: What to do when no answer to a submit came and no look can tell whether it was taken, as with
+            responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
         on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
             call id or as a list of `{"tool_call_id", "output"}`, or None. Calls that it leaves out go to `tools`. If it
@@ -82,6 +84,7 @@ class RunWatcher(Generic[R]):
         max_concurrent_calls: int | None = None,
         cadence: Cadence | None = None,
         on_exit: Literal["leave", "cancel"] = "leave",
+        on_ambiguous: Literal["give_up", "resend"] = "give_up",
         on_status: Observer | None = None,
         on_requires_action: Handler | None = None,
         on_approval: ApprovalHandler | None = None,
@@ -89,9 +92,7 @@ class RunWatcher(Generic[R]):
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
         self._connection = connection
-        self.ref: RunRef = connection.dialect.identify(
-            run, {name: id_ for name, id_ in given.items() if id_ is not None}
-        )
+        ref = connection.dialect.identify(run, {name: id_ for name, id_ in given.items() if id_ is not None})
         self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         check_watch_options(
             {
@@ -102,6 +103,7 @@ class RunWatcher(Generic[R]):
                 "max_concurrent_calls": max_concurrent_calls,
                 "cadence": cadence,
                 "on_exit": on_exit,
+                "on_ambiguous": on_ambiguous,
             }
         )
         self._machine = RunLifecycle(
@@ -109,6 +111,7 @@ class RunWatcher(Generic[R]):
                 timeout=timeout,
                 max_outage=max_outage,
                 max_unknown=max_unknown,
+                on_lost_submit="look" if connection.dialect.shows_submits else on_ambiguous,
                 cadence=cadence or Cadence.hinted(),
             )
         )
@@ -119,7 +122,7 @@ class RunWatcher(Generic[R]):
             at_once=max_concurrent_calls,
             post=lambda event: self._engine.receive(event),
         )
-        self._engine = Engine(connection, self.ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
+        self._engine = Engine(connection, ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
         self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
@@ -226,6 +229,11 @@ class RunWatcher(Generic[R]):
         self._engine.receive(event)
 
     @property
+    def ref(self) -> RunRef:
+        """Which run is watched; it changes where each round of outputs begins a new one."""
+        return self._engine.ref
+
+    @property
     def polls(self) -> int:
         """How many looks were sent."""
         return self._engine.polls
@@ -278,7 +286,7 @@ class RunWatcher(Generic[R]):
             return
         self.outcome = outcome_of(
             end,
-            self.ref,
+            self._engine.refs,
             self._connection,
             polls=self.polls,
             elapsed=loop_time() - self._started,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +16,7 @@ from asyncruns.errors import (
     status_error_class,
 )
 from asyncruns.http import Request, Response, request_id
+from asyncruns.lifecycle.values import RefusalKind
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
 
@@ -23,6 +26,17 @@ _NEXT_STEP = {
     404: "Check the id, and that the base URL serves this path.",
     429: "Ask less often, or check the quota.",
 }
+_KINDS: Final[Mapping[int, RefusalKind]] = {
+    401: RefusalKind.UNAUTHORIZED,
+    403: RefusalKind.UNAUTHORIZED,
+    404: RefusalKind.NOT_FOUND,
+    408: RefusalKind.UNAVAILABLE,
+    409: RefusalKind.UNAVAILABLE,
+    410: RefusalKind.NOT_FOUND,
+    425: RefusalKind.UNAVAILABLE,
+    429: RefusalKind.THROTTLED,
+}
+_QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
     f"{_RETIRED_HOST} no longer serves threads and runs (shut down on 2026-08-26); set base_url to a server that does."
@@ -43,6 +57,17 @@ def error_object(response: Response) -> ErrorObject:
         text = body.detail if isinstance(body.detail, str) else shown(msgspec.json.encode(body.detail))
         return ErrorObject(message=text, code=body.code)
     return ErrorObject(message=body.message, code=body.code)
+
+
+def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
+    """Give what an error status means on every wire."""
+    kind = _KINDS.get(response.status)
+    if kind is None:
+        return RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
+    said = f"{error.code} {error.type} {error.message}"
+    if kind is RefusalKind.THROTTLED and re.search(_QUOTA, said, re.IGNORECASE):
+        return RefusalKind.QUOTA_SPENT
+    return kind
 
 
 def shown(body: bytes) -> str:

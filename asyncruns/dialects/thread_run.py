@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, busy_error, error_object, status_error
+from asyncruns.dialects.errors import bad_answer, busy_error, error_object, refusal_kind, status_error
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -76,17 +76,6 @@ _PROSE: Final = (
     (r"already has an active run ([^\s.]+)", RefusalKind.BUSY),
     (r"while a run ([^\s.]+) is active", RefusalKind.BUSY),
 )
-_QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
-_STATUSES: Final[Mapping[int, RefusalKind]] = {
-    401: RefusalKind.UNAUTHORIZED,
-    403: RefusalKind.UNAUTHORIZED,
-    404: RefusalKind.NOT_FOUND,
-    408: RefusalKind.UNAVAILABLE,
-    409: RefusalKind.UNAVAILABLE,
-    410: RefusalKind.NOT_FOUND,
-    425: RefusalKind.UNAVAILABLE,
-    429: RefusalKind.THROTTLED,
-}
 
 
 class ThreadRun(Dialect[Run]):
@@ -144,7 +133,7 @@ class ThreadRun(Dialect[Run]):
         message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
         return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
-    def submit(self, ref: RunRef, answers: Answers) -> Request:
+    def submit(self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers) -> Request:
         outputs, approvals = [], []
         for call, output in answers:
             if call.kind is CallKind.APPROVAL:
@@ -162,13 +151,7 @@ class ThreadRun(Dialect[Run]):
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
         cause: APIStatusError = status_error(request, response, host=self._host)
-        kind = _STATUSES.get(response.status)
-        if kind is None:
-            kind = RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
-        if kind is RefusalKind.THROTTLED and re.search(
-            _QUOTA, f"{error.code} {error.type} {error.message}", re.IGNORECASE
-        ):
-            kind = RefusalKind.QUOTA_SPENT
+        kind = refusal_kind(response, error)
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):

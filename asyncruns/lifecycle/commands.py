@@ -37,9 +37,10 @@ class StopTools(Struct, frozen=True):
 
 
 class Submit(Struct, frozen=True):
-    """Send these outputs, in one request."""
+    """Send these outputs, in one request. `snapshot` is what asked for them."""
 
     answers: Answers
+    snapshot: Snapshot[Any]
 
     @property
     def outputs(self) -> Outputs:
@@ -87,6 +88,7 @@ class Reason(enum.Enum):
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
+    SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no look can tell whether they were taken
 
 
 ENDS: Final[Mapping[Phase, EndKind]] = {

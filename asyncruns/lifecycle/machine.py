@@ -53,6 +53,7 @@ class RunLifecycle:
         "_ledger",
         "_max_unknown",
         "_patience",
+        "_policy",
         "_seen",
         "_unknown_since",
         "end",
@@ -64,6 +65,7 @@ class RunLifecycle:
         self._ledger = Ledger()
         self._patience = Patience(policy)
         self._cancellation = Cancellation()
+        self._policy = policy
         self._max_unknown = math.inf if policy.max_unknown is None else policy.max_unknown
         self._begun = False
         self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
@@ -250,6 +252,8 @@ class RunLifecycle:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
+        if snapshot.is_final and self._cancellation.confirm_by < math.inf:  # there is nothing that could be cancelled
+            return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if self._unknown_since is not None and now - self._unknown_since >= self._max_unknown:
@@ -354,12 +358,12 @@ class RunLifecycle:
 
     def _send(self, now: float) -> list[Command]:
         """Send the outputs of the current round when it is time."""
-        round_ = self._ledger.current
-        if round_ is None or now < self._send_at:
+        round_, snapshot = self._ledger.current, self.snapshot
+        if round_ is None or snapshot is None or now < self._send_at:
             return []
         self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
-        return [do.Submit(self._ledger.answers(round_))]
+        return [do.Submit(self._ledger.answers(round_), snapshot)]
 
     @property
     def _send_at(self) -> float:
@@ -428,8 +432,12 @@ class RunLifecycle:
         commands: list[Command] = []
         if kind in _PASSING:
             _, commands = self._trouble(refusal, now)
-            had_no_effect = kind in (RefusalKind.NOT_SENT, RefusalKind.THROTTLED)
-            round_.move(Stage.READY if had_no_effect else Stage.UNSURE, now)
+            is_lost = kind in _UNSURE
+            if is_lost and self._policy.on_lost_submit == "give_up" and self.end is None:
+                round_.move(Stage.UNSURE, now)
+                return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
+            looks = is_lost and self._policy.on_lost_submit == "look"
+            round_.move(Stage.UNSURE if looks else Stage.READY, now)
             round_.send_at = now + backoff(round_.failures, refusal)
             round_.failures += 1
         elif kind is RefusalKind.NOT_ACCEPTING or round_.resent or round_ is not self._ledger.current:

@@ -7,7 +7,7 @@ look. (One request's timeout and one tool's are the shell's.)
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -38,12 +38,15 @@ class Policy(Struct, frozen=True, kw_only=True):
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
         max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
+        on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken; where
+            none can, "give_up", or "resend" the same.
         cadence: The pauses between looks.
     """
 
     timeout: float | UnsetType | None = UNSET
     max_outage: float | None = 120.0
     max_unknown: float | None = 60.0
+    on_lost_submit: Literal["look", "give_up", "resend"] = "look"
     cadence: Cadence = Cadence.hinted()
 
 

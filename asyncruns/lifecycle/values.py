@@ -76,6 +76,8 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
         server_time: The server's clock at the answer, in seconds of its epoch; None where it does not say.
         hint: How many seconds the server asks to wait before the next look; None where it does not.
         resource: The typed run.
+        ref: Its name; with some servers a submit gives another run, which is watched from then on. None is the same.
+        is_final: Whether what is seen never changes, though it waits for the caller: outputs begin something new.
     """
 
     phase: Phase
@@ -86,6 +88,8 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
     expires_at: float | None = None
     server_time: float | None = None
     hint: float | None = None
+    ref: RunRef | None = None
+    is_final: bool = False
 
 
 class RefusalKind(enum.Enum):

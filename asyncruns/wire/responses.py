@@ -70,6 +70,7 @@ class ModelResponse(Struct, frozen=True, kw_only=True):
     created_at: Time = UNSET
     completed_at: Time = UNSET
     background: Maybe[bool] = UNSET
+    background_options: Maybe[dict[str, Any]] = UNSET
     error: Maybe[ResponseError] = UNSET
     incomplete_details: Maybe[IncompleteDetails] = UNSET
     output: Maybe[list[ResponseItem]] = UNSET

@@ -1,0 +1,277 @@
+"""Background responses: `GET /responses/{id}`, as OpenAI, Azure, vLLM, SGLang and others serve it.
+
+https://platform.openai.com/docs/guides/background
+
+There is no pause in this API: a response that asks for calls is completed, and what answers them is another response,
+which names it and is given its parameters anew. So the name of what is watched changes with each round, and a follow-up
+whose answer was lost cannot be found by looking: its id is unknown, and nothing lists responses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asyncruns.abc import Dialect
+from asyncruns.dialects.errors import bad_answer, error_object, refusal_kind, status_error
+from asyncruns.errors import InvalidRequestError
+from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import (
+    Answers,
+    Call,
+    CallKind,
+    Refusal,
+    RefusalKind,
+    RunFault,
+    RunRef,
+    Snapshot,
+    approval_of,
+)
+from asyncruns.wire import ModelResponse, decode, encode, response_items, responses
+from asyncruns.wire.common import epoch_seconds
+
+PHASES: Final[Mapping[str, Phase]] = {
+    responses.QUEUED: Phase.PENDING,
+    responses.IN_PROGRESS: Phase.RUNNING,
+    responses.COMPLETED: Phase.SUCCEEDED,  # or it waits for outputs, as its items tell
+    responses.FAILED: Phase.FAILED,
+    responses.CANCELLED: Phase.CANCELLED,
+    responses.INCOMPLETE: Phase.INCOMPLETE,
+}
+
+# https://platform.openai.com/docs/guides/background: a response that may take hours is not asked for every second.
+WINDOWS_S: Final[Mapping[str, float]] = {"2h": 7200.0, "8h": 28800.0}
+WINDOW_HINT_S: Final = 30.0
+
+# Parameters that a response echoes, and that a follow-up needs again: nothing is inherited.
+ECHOED: Final = (
+    "model",
+    "instructions",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "reasoning",
+    "text",
+    "temperature",
+    "top_p",
+    "max_output_tokens",
+    "max_tool_calls",
+    "truncation",
+    "service_tier",
+    "metadata",
+)
+
+# How calls of the caller's are answered: the type of the item that does it, and the field that names the call.
+ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
+    "function_call": ("function_call_output", "call_id"),
+    "custom_tool_call": ("custom_tool_call_output", "call_id"),
+    "computer_call": ("computer_call_output", "call_id"),
+    "shell_call": ("shell_call_output", "call_id"),
+    "local_shell_call": ("local_shell_call_output", "id"),
+    "apply_patch_call": ("apply_patch_call_output", "call_id"),
+    "tool_search_call": ("tool_search_output", "call_id"),
+    "mcp_approval_request": ("mcp_approval_response", "approval_request_id"),
+}
+_TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # whose output is any text
+
+_PROSE: Final = (
+    (r"cannot cancel|already (?:been )?(?:completed|cancelled|finished)|not cancell?able", RefusalKind.ALREADY_OVER),
+    (r"conversation_locked|conversation is (?:currently )?locked", RefusalKind.THROTTLED),
+)
+
+
+class Responses(Dialect[ModelResponse]):
+    """The dialect of `GET /responses/{response_id}`.
+
+    Args:
+        continue_with: The parameters that follow-ups are created with; by default those that the response echoes.
+    """
+
+    name = "response"
+    shows_submits = False
+
+    def __init__(self, continue_with: Mapping[str, Any] | None = None) -> None:
+        self._continue_with = dict(continue_with or {})
+
+    def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
+        if ids:
+            raise InvalidRequestError("A response is named by its own id: give the response, or a RunRef")
+        if isinstance(run, RunRef):
+            if run.dialect != self.name or len(run.ids) != 1:
+                raise InvalidRequestError(f"{run!r} does not name a response")
+            return self.ref(*run.ids)
+        if isinstance(run, ModelResponse):
+            return self.ref(run.id)
+        raise InvalidRequestError(f"A response or a RunRef is wanted; got {type(run).__name__}")
+
+    def ref(self, response_id: str) -> RunRef:
+        """Name a response by its id.
+
+        Raises:
+            InvalidRequestError: It can't be an id.
+        """
+        require_id("response_id", response_id)
+        join_path(response_id)
+        return RunRef(self.name, (str(response_id),))
+
+    def snapshot(self, resource: ModelResponse) -> Snapshot[ModelResponse]:
+        return self._snapshot(resource, {})
+
+    def poll(self, ref: RunRef) -> Request:
+        return Request("GET", join_path("responses", *ref.ids))
+
+    def read(self, request: Request, response: Response) -> Snapshot[ModelResponse]:
+        try:
+            read = decode(response.body, ModelResponse)
+        except msgspec.DecodeError as error:
+            raise bad_answer(request, response, error) from error
+        return self._snapshot(read, response.headers)
+
+    def submit(self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers) -> Request:
+        body: dict[str, Any] = {}
+        for name in ECHOED:
+            value = getattr(snapshot.resource, name)
+            if value or value is False:
+                body[name] = value
+        body |= self._continue_with
+        options = {**_mapping(body.get("background_options")), **_continuation(snapshot.resource)}
+        if options:
+            body["background_options"] = options
+        if not body.get("conversation"):
+            body["previous_response_id"] = ref.ids[0]
+        body |= {"input": [_item(call, output) for call, output in answers], "background": True}
+        return Request("POST", "/responses", body=encode(body))
+
+    def cancel(self, ref: RunRef) -> Request:
+        return Request("POST", join_path("responses", *ref.ids, "cancel"))
+
+    def refusal(self, request: Request, response: Response) -> Refusal:
+        error = error_object(response)
+        kind = refusal_kind(response, error)
+        if response.status == 409 and request.path.endswith("/cancel"):
+            kind = RefusalKind.ALREADY_OVER
+        for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
+            if re.search(pattern, f"{error.code} {error.message}", re.IGNORECASE):
+                kind = meaning
+        return Refusal(kind=kind, cause=status_error(request, response), retry_after=wait_hint(response.headers))
+
+    def _snapshot(self, response: ModelResponse, headers: Mapping[str, str]) -> Snapshot[ModelResponse]:
+        phase = PHASES.get(response.status, Phase.UNKNOWN)
+        calls = _calls(response) if phase is Phase.SUCCEEDED else ()
+        hint, expires_at = wait_hint(headers), None
+        window = WINDOWS_S.get(str(self._window(response)))
+        if window is not None:
+            created = epoch_seconds(response.created_at)
+            expires_at = None if created is None else created + window
+            hint = WINDOW_HINT_S if hint is None else hint
+        return Snapshot(
+            phase=Phase.NEEDS_CALLER if calls else phase,
+            status=response.status,
+            resource=response,
+            calls=calls,
+            fault=_fault(response),
+            expires_at=expires_at,
+            server_time=server_time(headers),
+            hint=hint,
+            ref=RunRef(self.name, (response.id,)),
+            is_final=bool(calls),
+        )
+
+    def _window(self, response: ModelResponse) -> object:
+        given = _mapping(self._continue_with.get("background_options"))
+        return {**given, **_mapping(response.background_options)}.get("completion_window")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _continuation(response: ModelResponse) -> Mapping[str, Any]:
+    found = _mapping(response.background_options).get("continuation_id")
+    return {} if found is None else {"continuation_id": found}
+
+
+def _fault(response: ModelResponse) -> RunFault | None:
+    if response.error:
+        return RunFault(response.error.code or "", response.error.message or "")
+    if response.incomplete_details:
+        return RunFault(response.incomplete_details.reason or "", "")
+    return None
+
+
+def _calls(response: ModelResponse) -> tuple[Call, ...]:
+    """Give the calls that the caller has to answer. What the server runs itself has its result beside it."""
+    items = response.output or []
+    answered = {answer for item in items if (answer := _answer_in(item)) is not None}
+    return tuple(call for call in map(_call, items) if call is not None and call.id not in answered)
+
+
+def _answer_in(item: object) -> str | None:
+    for field in ("call_id", "approval_request_id"):
+        named = getattr(item, field, None)
+        is_answer = field == "approval_request_id" or str(getattr(item, "type", "")).endswith("_output")
+        if isinstance(named, str) and is_answer:
+            return named
+    return None
+
+
+def _call(item: response_items.ResponseItem) -> Call | None:
+    match item:
+        case response_items.ResponseFunctionToolCall():
+            return Call(id=item.call_id, name=item.name, arguments=item.arguments, type=item.type)
+        case response_items.ResponseCustomToolCall():
+            return Call(id=item.call_id, name=item.name, arguments=item.input, kind=CallKind.OTHER, type=item.type)
+        case response_items.McpApprovalRequest():
+            return Call(
+                id=item.id,
+                name=item.name,
+                arguments=item.arguments,
+                kind=CallKind.APPROVAL,
+                type=item.type,
+                server_label=item.server_label,
+            )
+        case (
+            response_items.ResponseComputerToolCall()
+            | response_items.LocalShellCall()
+            | response_items.ResponseApplyPatchToolCall()
+        ):
+            return _other(item, item.call_id)
+        case response_items.ResponseFunctionShellToolCall() if not _is_of_a_container(item):
+            return _other(item, item.call_id)
+        case response_items.ResponseToolSearchCall() if item.execution == "client" and item.call_id:
+            return _other(item, item.call_id)
+        case _:
+            return None
+
+
+def _other(item: Any, call_id: str) -> Call:
+    """Give a call that no function answers; its arguments are the item as it came."""
+    return Call(id=call_id, name="", arguments=encode(item).decode(), kind=CallKind.OTHER, type=item.type)
+
+
+def _is_of_a_container(item: response_items.ResponseFunctionShellToolCall) -> bool:
+    return str(_mapping(item.environment or None).get("type", "")).startswith("container")
+
+
+def _item(call: Call, output: str) -> dict[str, Any]:
+    """Make the input item that answers a call."""
+    type_, id_field = ANSWERED_BY.get(call.type, ANSWERED_BY["function_call"])
+    item: dict[str, Any] = {"type": type_, id_field: call.id}
+    if call.kind is CallKind.APPROVAL:
+        approval = approval_of(output) or {"approve": False}
+        return item | {name: approval[name] for name in ("approve", "reason") if name in approval}
+    if call.type in _TEXTS:
+        return item | {"output": output}
+    try:
+        read = msgspec.json.decode(output)
+    except msgspec.DecodeError:
+        read = output
+    return item | (read if isinstance(read, dict) and not _is_output(call.type) else {"output": read})
+
+
+def _is_output(type_: str) -> bool:
+    return type_ == "computer_call"  # whose output is an object itself
