@@ -1,17 +1,14 @@
-"""What `test_stateful.py` found and is not mended yet, each in its shortest form. A test that passes loses its mark."""
+"""What `test_stateful.py` found, each in its shortest form: one look more tells that it is not the end."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 
-import pytest
-
 from asyncruns import Client, Completed, Expired, Toolset
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 
 
-@pytest.mark.xfail(strict=True, reason="a refused submit ends the watch before a look tells that the run has gone on")
 async def test_a_round_that_another_answered_meanwhile_is_no_end(emulator: Emulator) -> None:
     """The server asks for the calls of the next round: `Expected tool outputs for call_ids [...], got [...]`."""
 
@@ -34,7 +31,6 @@ async def test_a_round_that_another_answered_meanwhile_is_no_end(emulator: Emula
     assert isinstance(second, Completed)
 
 
-@pytest.mark.xfail(strict=True, reason="the grace for a run that a replica does not have yet ends with the first look")
 async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator: Emulator) -> None:
     emulator.script(Scenario(), assistant_id="asst_1")
     emulator.inject(Fault(on="poll", stale=2.0, skip=1))
@@ -42,7 +38,6 @@ async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator
         assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
 
 
-@pytest.mark.xfail(strict=True, reason="why a submit was refused is read in the text alone, which a proxy cut here")
 async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(emulator: Emulator) -> None:
     async def f() -> str:
         return "out"
