@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
@@ -60,50 +60,59 @@ class Answering:
             if approvals or not asks:
                 scope.cancel()
 
-    def begin(self, calls: tuple[Call, ...]) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """Give what answers these calls, to be done at once; `stop` stops it from now on, even before it runs.
+    def begin(self, calls: tuple[Call, ...], group: TaskGroup) -> None:
+        """Have these calls answered, at once, in tasks of the group; `stop` stops it, even before it runs."""
+        if self._approve is not None:
+            approvals = tuple(call for call in calls if call.kind is CallKind.APPROVAL)
+            calls = tuple(call for call in calls if call.kind is not CallKind.APPROVAL)
+            self._start(group, self._ask_for_approval, approvals, asks=True)
+        self._start(group, self._answer_others, calls, asks=False)
 
-        Safe to cancel: handlers and tools that run are cancelled, threads abandoned.
-        """
-        jobs = []
-        approve = self._approve
-        if approve is not None and (approvals := tuple(call for call in calls if call.kind is CallKind.APPROVAL)):
-            jobs.append(self._stoppable(partial(self._ask_for_approval, approve, approvals), asks=True))
-            calls = tuple(call for call in calls if call not in approvals)
+    def _start(
+        self,
+        group: TaskGroup,
+        job: Callable[[tuple[Call, ...]], Coroutine[Any, Any, None]],
+        calls: tuple[Call, ...],
+        *,
+        asks: bool,
+    ) -> None:
         if calls:
-            jobs.append(self._stoppable(partial(self._answer_others, calls), asks=False))
-        return jobs
+            scope = anyio.CancelScope()
+            self._scopes[scope] = asks
+            group.start_soon(self._in_scope, scope, job, calls)
 
-    def _stoppable(
-        self, job: Callable[[], Coroutine[Any, Any, None]], *, asks: bool
-    ) -> Callable[[], Coroutine[Any, Any, None]]:
-        scope = anyio.CancelScope()
-        self._scopes[scope] = asks
+    async def _in_scope(
+        self,
+        scope: anyio.CancelScope,
+        job: Callable[[tuple[Call, ...]], Coroutine[Any, Any, None]],
+        calls: tuple[Call, ...],
+    ) -> None:
+        try:
+            with scope:
+                if not scope.cancel_called:
+                    await job(calls)
+        finally:
+            del self._scopes[scope]
 
-        async def run() -> None:
-            try:
-                with scope:
-                    if not scope.cancel_called:
-                        await job()
-            finally:
-                del self._scopes[scope]
-
-        return run
-
-    async def _ask_for_approval(self, approve: ApprovalHandler, calls: tuple[Call, ...]) -> None:
-        for call in await self._ask(approve, calls, _approvals_of):
+    async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
+        for call in await self._ask(self._approve, calls, _approvals_of):
             self._post(Unanswered(_now(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
             calls = await self._ask(self._handler, calls, lambda given, calls: texts_of(given))
-        await _at_once([partial(self._answer, call) for call in calls])
+        if len(calls) == 1:  # needs no task of its own
+            await self._answer(calls[0])
+            return
+        async with anyio.create_task_group() as group:
+            for call in calls:
+                group.start_soon(self._answer, call)
 
     async def _ask(
-        self, handler: Callable[[list[Call]], Any], calls: tuple[Call, ...], read: Callable[..., Outputs]
+        self, handler: Callable[[list[Call]], Any] | None, calls: tuple[Call, ...], read: Callable[..., Outputs]
     ) -> tuple[Call, ...]:
         """Let a handler answer; give the calls that it left out."""
-        given = await attempt_call(handler, list(calls))
+        given = None if handler is None else await attempt_call(handler, list(calls))
         answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(answered, Raised):
             self._post(Unanswered(_now(), calls, answered.error))
@@ -123,16 +132,6 @@ class Answering:
             self._post(Unanswered(_now(), (call,), error))
         else:
             self._post(Answered(_now(), ((call, output),)))
-
-
-async def _at_once(jobs: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-    """Do some jobs at the same time; a lone one needs no task of its own."""
-    if len(jobs) == 1:
-        await jobs[0]()
-        return
-    async with anyio.create_task_group() as group:
-        for job in jobs:
-            group.start_soon(job)
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:

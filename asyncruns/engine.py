@@ -104,7 +104,7 @@ class Engine(Generic[R]):
         self._group: anyio.abc.TaskGroup | None = None
         self.polls: int = 0
 
-    async def run(self, given: Snapshot[R] | None, begun: Callable[[], object]) -> None:
+    async def run(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
         """Watch until the run has ended, or until it is left.
 
         Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
@@ -112,14 +112,14 @@ class Engine(Generic[R]):
 
         Args:
             given: What the caller's object says.
-            begun: Called as soon as events are taken.
+            begun: Gets its result as soon as events are taken.
         """
         self._task = asyncio.current_task()
         await admitted()
         try:
             async with anyio.create_task_group() as self._group:
                 try:
-                    begun()
+                    wake(begun)
                     self.receive(Begun(loop_time(), given))
                     if self._cancels and not self.is_over:
                         self.receive(CancelAsked(loop_time()))
@@ -251,8 +251,7 @@ class Engine(Generic[R]):
             case PollAt(not_before, not_after):
                 self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
             case RunTools(calls):
-                for job in self._answering.begin(calls):
-                    group.start_soon(job)
+                self._answering.begin(calls, group)
             case StopTools(approvals):
                 self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot):

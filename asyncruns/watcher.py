@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from functools import partial
 from types import TracebackType
 from typing import Final, Generic, Literal, TypeVar
 
@@ -19,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
-from asyncruns.engine import Engine, loop_time, wake
+from asyncruns.engine import Engine, loop_time
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Policy, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
@@ -120,7 +119,7 @@ class RunWatcher(Generic[R]):
             approve=on_approval,
             tools=tools,
             at_once=max_concurrent_calls,
-            post=lambda event: self._engine.receive(event),
+            post=self._receive,
         )
         self._engine = Engine(connection, ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
         self._cancels_on_exit = on_exit == "cancel"
@@ -260,16 +259,18 @@ class RunWatcher(Generic[R]):
     # The background task
 
     async def _drive(self, begun: asyncio.Future[None]) -> None:
-        run = partial(self._engine.run, self._given, partial(wake, begun))
         if self._observed is None:
-            await run()
+            await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
             group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
-            await run()
+            await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
             group.cancel_scope.cancel()
+
+    def _receive(self, event: Event) -> None:
+        self._engine.receive(event)
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._ended.set()

@@ -5,7 +5,8 @@
 Each client runs in a process of its own, against a server in another. A heartbeat sleeps 1 ms and notes by how much it
 woke too late; that is how long a request to the same web backend would have waited. All runs are begun at once, each
 asks for one call of a tool that blocks for 50 ms, and completes. The figures are of the whole time, from before the
-first watch to after the last.
+first watch to after the last. Each client is measured twice: as Python comes, and with the cyclic garbage collector
+switched off, since a full collection stops everything for some tens of milliseconds when there are so many objects.
 Writes `results/loop_stall.json` and `results/loop_stall.png` beside this file.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import platform
 import subprocess
@@ -24,6 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CLIENTS = ("asyncruns", "plain", "openai")
+COLLECTORS = ("on", "off")
 WATCHERS = 1000
 TICK_S = 0.001
 BLOCKS_S = 0.05
@@ -149,7 +152,7 @@ async def measure(watch: Watch) -> dict[str, float]:
     }
 
 
-def measured(name: str) -> dict[str, float]:
+def measured(name: str, collector: str) -> dict[str, float]:
     """Run one client against a fresh server, each in its process."""
     command = [sys.executable, str(HERE / "runs_server.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
@@ -157,6 +160,7 @@ def measured(name: str) -> dict[str, float]:
         assert server.stdout
         port = server.stdout.readline().strip()
         client = [sys.executable, __file__, "--client", name, "--base-url", f"http://127.0.0.1:{port}/v1"]
+        client += ["--collector", collector]
         result = subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True)
         server.stdin.close()
     figures: dict[str, float] = json.loads(result.stdout)
@@ -167,16 +171,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, help="measure this one here (used by the benchmark itself)")
     parser.add_argument("--base-url", help="where its server is")
+    parser.add_argument("--collector", choices=COLLECTORS, default="on", help="of cyclic garbage")
     parser.add_argument("--only", choices=CLIENTS, help="run this client only, and write nothing")
     options = parser.parse_args()
     if options.client:
+        if options.collector == "off":
+            gc.disable()
         print(json.dumps(asyncio.run(WITH[options.client](options.base_url, measure))))
         return
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for name in [options.only] if options.only else CLIENTS:
-        results[name] = measured(name)
-        figures = ", ".join(f"{what} {figure:.4g}" for what, figure in results[name].items())
-        print(f"{name:>10}: {figures}", flush=True)
+        for collector in COLLECTORS:
+            key = f"{name}, collector {collector}"
+            results[key] = measured(name, collector)
+            figures = ", ".join(f"{what} {figure:.4g}" for what, figure in results[key].items())
+            print(f"{key:>24}: {figures}", flush=True)
     if not options.only:
         write(results)
 
@@ -193,7 +202,7 @@ def write(results: dict[str, dict[str, float]]) -> None:
     mpl.use("svg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 2.6))
+    figure, axes = plt.subplots(figsize=(6.8, 3.6))
     for offset, (what, label) in enumerate((("p99.9_ms", "99.9 %"), ("worst_ms", "worst"))):
         places = [place + (offset - 0.5) * 0.36 for place in range(len(results))]
         bars = axes.barh(places, [one[what] for one in results.values()], height=0.34, label=label)

@@ -109,6 +109,13 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.BUSY: Reason.REJECTED,
 }
 
+# What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.
+FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
+    RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
+    RefusalKind.QUOTA_SPENT: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
+    RefusalKind.NOT_FOUND: (EndKind.GAVE_UP, Reason.GONE),
+}
+
 
 class End(Struct, frozen=True, kw_only=True):
     """How the watch ended, and what is left.

@@ -28,7 +28,7 @@ from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
-from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
@@ -183,7 +183,7 @@ class RunLifecycle:
         self._go_on_after_end(event.now)
         self._cancellation.refused = None
         round_.move(Stage.OPEN, event.now)
-        round_.resent = False
+        round_.resent, round_.refused = False, None
         self._ledger.leave_unanswered(self._ledger.missing())
         commands = [*self._record(answers, replace=True), *self._settle(event.now)]
         return commands if self.end else [*commands, self._look(event.now)]
@@ -268,7 +268,7 @@ class RunLifecycle:
         round_ = self._ledger.current
         if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
             round_.move(Stage.SENT, now)
-            round_.resent = False
+            round_.resent, round_.refused = False, None
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
@@ -440,16 +440,14 @@ class RunLifecycle:
             round_.move(Stage.UNSURE if looks else Stage.READY, now)
             round_.send_at = now + backoff(round_.failures, refusal)
             round_.failures += 1
-        elif kind is RefusalKind.NOT_ACCEPTING or round_.resent or round_ is not self._ledger.current:
-            # Outputs were taken before, ours or another's, or the run has gone on or ended: the next look tells.
-            round_.move(Stage.SENT, now)
-            round_.refused = refusal.cause if kind is not RefusalKind.NOT_ACCEPTING else None
-        else:
+        elif kind in FATAL_SUBMITS and round_ is self._ledger.current and not self._cancellation.requested:
             round_.move(Stage.READY, now)
-            if not self._cancellation.requested and kind is RefusalKind.NOT_FOUND:
-                return [self._finish(now, EndKind.GAVE_UP, Reason.GONE, refusal.cause)]
-            if not self._cancellation.requested:
-                return [self._finish(now, EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, refusal.cause)]
+            return [self._finish(now, *FATAL_SUBMITS[kind], refusal.cause)]
+        else:
+            # The run may have gone on or ended, or another has answered it: looks tell, over the lag.
+            round_.move(Stage.SENT, now)
+            if kind is not RefusalKind.NOT_ACCEPTING:
+                round_.resent, round_.refused = True, refusal.cause
         if self.end is not None:
             return commands
         if self._cancellation.waits:

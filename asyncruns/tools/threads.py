@@ -12,6 +12,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final
 
 from asyncruns.admission import admitted
@@ -87,11 +88,42 @@ class _Job:
             del error  # it holds this frame
 
 
+class Place:
+    """A place for a thread; it is given back on leaving, unless a thread has begun, which then does that."""
+
+    __slots__ = ("begun", "limit")
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.begun = False
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.begun:
+            self.limit.release()
+
+
+async def place_for_thread(limit: Limit | None = None) -> Place:
+    """Wait for a place; a thousand may wait here, at little cost. Safe to cancel: then none is taken.
+
+    Args:
+        limit: Who waits for whom; by default all share one limit of 64 threads.
+    """
+    limit = _THREADS if limit is None else limit
+    await limit.acquire()
+    return Place(limit)
+
+
 async def run_in_thread(
     function: Callable[[], Any],
     *,
     name: str,
     limit: Limit | None = None,
+    place: Place | None = None,
     on_start: Callable[[], object] | None = None,
 ) -> Any:
     """Call a blocking function in a daemon thread, with a copy of the caller's context variables.
@@ -105,6 +137,7 @@ async def run_in_thread(
         function: What to call.
         name: What the thread is named after.
         limit: Who waits for whom; by default all share one limit of 64 threads.
+        place: Of `place_for_thread`, by who has waited already.
         on_start: Called in the loop as soon as the thread runs, so that queueing does not count.
 
     Raises:
@@ -112,17 +145,13 @@ async def run_in_thread(
             `__cause__`).
         BaseException: Whatever else the function raised.
     """
-    limit = _THREADS if limit is None else limit
-    await limit.acquire()
-    try:
+    with place or await place_for_thread(limit) as place:
         await admitted()  # starting a thread takes a while, and many may end at the same time
-        job = _Job(function, limit)
+        job = _Job(function, place.limit)
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(job.run,), name=THREAD_NAME_PREFIX + name, daemon=True)
         thread.start()
-    except BaseException:
-        limit.release()
-        raise
+        place.begun = True
     if on_start is not None:
         on_start()
     try:

@@ -17,7 +17,7 @@ from asyncruns.tools.attempt import Raised, attempt
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
-from asyncruns.tools.threads import run_in_thread
+from asyncruns.tools.threads import Place, place_for_thread, run_in_thread
 
 Wire = Literal["threads", "responses"]
 """Which API a definition is for: that of threads, assistants and runs, or that of responses."""
@@ -98,11 +98,17 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         Safe to cancel: a coroutine function is cancelled and awaited, a thread is abandoned and goes on. The function
         cannot swallow the cancellation.
         """
+        if self.is_async:
+            return await self._run(arguments, None)
+        with await place_for_thread() as place:
+            return await self._run(arguments, place)
+
+    async def _run(self, arguments: dict[str, Any], place: Place | None) -> str | Failure:
         deadline = asyncio.timeout(None)
 
         async def work() -> str:
             async with deadline:
-                value = await self._value(arguments, deadline)
+                value = await self._value(arguments, deadline, place)
             return encode_output(value)
 
         output = await attempt(work)
@@ -113,12 +119,12 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             return self._timed_out(output.error)
         return failure
 
-    async def _value(self, arguments: dict[str, Any], deadline: asyncio.Timeout) -> Any:
+    async def _value(self, arguments: dict[str, Any], deadline: asyncio.Timeout, place: Place | None) -> Any:
         if self.is_async:
             self._start(deadline)
             return await self.function(**arguments)
         return await run_in_thread(
-            lambda: self.function(**arguments), name=self.name, on_start=lambda: self._start(deadline)
+            lambda: self.function(**arguments), name=self.name, place=place, on_start=lambda: self._start(deadline)
         )
 
     def _timed_out(self, cause: Exception) -> Failure:

@@ -6,7 +6,6 @@ others their work: `Toolset.call` gives a string, unless a policy of the caller'
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar, get_args, overload
@@ -245,7 +244,10 @@ class Toolset:
             refused = await ask(tool.approve, call, tool.signature)
             if refused is not None:
                 return refused
-        async with limit or contextlib.nullcontext(), self._limit:
+        if limit is None:
+            async with self._limit:
+                return await tool.run(arguments)
+        async with limit, self._limit:
             return await tool.run(arguments)
 
     def _observe(self, call: Call, failure: Failure) -> None:

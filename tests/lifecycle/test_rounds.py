@@ -203,15 +203,40 @@ def test_a_submit_that_another_made_before_us_is_no_error() -> None:
 def test_a_refused_submit_ends_the_watch_with_the_outputs_kept() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
-    end = end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT))
+    assert run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT) == [PollAt(run.now, run.now)]
+    run.now += 4.9
+    assert run.machine.end is None
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.now += 0.1
+    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
     assert (end.kind, end.reason) == (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED)
     assert end.outputs == (("call_a", "1"),)
+    assert submitted(run) == [{"call_a": "1"}]
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT])
+def test_a_submit_that_no_look_can_mend_ends_the_watch_at_once(kind: RefusalKind) -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    assert end_of(run.refused(kind, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
+
+
+@pytest.mark.parametrize("kind", [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.ALREADY_OVER])
+def test_a_refused_submit_is_no_end_when_the_run_has_gone_on(kind: RefusalKind) -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    run.refused(kind, asked=Asked.SUBMIT)
+    run.sees(Phase.RUNNING)
+    run.now += 10.0
+    assert pick(run.sees(Phase.NEEDS_CALLER, A), Submit)  # asked for anew
 
 
 def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
     assert [c.outputs for c in pick(run.provides(call_a="better"), Submit)] == [(("call_a", "better"),)]
 
 
@@ -360,7 +385,9 @@ def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
     assert end_of(run.all).reason is Reason.OUTPUTS_IGNORED
     run.provides(call_a="other")
     cause = RuntimeError("bad output")
-    end = end_of(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause))
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause)
+    run.now += 5.0
+    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
     assert (end.reason, end.cause) == (Reason.SUBMIT_REFUSED, cause)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
-REQUEST_TIMEOUT_S: Final = 10.0
+REQUEST_TIMEOUT_S: Final = 20.0
 LAG_S: Final = 5.0  # so long, and not longer, a read may be older than a submit
 
 Does = Literal["quick", "slow", "raises", "hangs", "in_thread", "hangs_in_thread", "missing", "bad_arguments"]

@@ -1,0 +1,52 @@
+"""What `test_stateful.py` found, each in its shortest form: one look more tells that it is not the end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from asyncruns import Client, Completed, Expired, Toolset
+from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
+
+
+async def test_a_round_that_another_answered_meanwhile_is_no_end(emulator: Emulator) -> None:
+    """The server asks for the calls of the next round: `Expected tool outputs for call_ids [...], got [...]`."""
+
+    def taking(*seconds: float) -> Toolset:
+        async def f(n: int) -> str:
+            await asyncio.sleep(seconds[n])
+            return str(n)
+
+        return Toolset([f])
+
+    emulator.script(Scenario(rounds=tuple((FunctionCall("f", {"n": n}),) for n in range(2))), assistant_id="asst_1")
+    async with Client(emulator.base_url) as client:
+        thread = await client.threads.create()
+        run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
+        await asyncio.sleep(1.0)  # both see the first round at once
+        first, second = await asyncio.gather(
+            client.watch(run, tools=taking(0.0, 10.0)), client.watch(run, tools=taking(1.8, 0.0))
+        )
+    assert isinstance(first, Completed)
+    assert isinstance(second, Completed)
+
+
+async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator: Emulator) -> None:
+    emulator.script(Scenario(), assistant_id="asst_1")
+    emulator.inject(Fault(on="poll", stale=2.0, skip=1))
+    async with Client(emulator.base_url) as client:
+        assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
+
+
+async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(emulator: Emulator) -> None:
+    async def f() -> str:
+        return "out"
+
+    emulator.script(Scenario(rounds=((FunctionCall("f"),),), lifetime=8.0), assistant_id="asst_1")
+    async with Client(emulator.base_url) as client:
+        thread = await client.threads.create()
+        run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
+        await asyncio.sleep(1.0)
+        emulator.inject(Fault(on="submit", damage="half", delay_before=10.0))
+        emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # or else a look tells of the end first
+        assert isinstance(await client.watch(run, tools=Toolset([f])), Expired)
