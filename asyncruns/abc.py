@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
+
+if TYPE_CHECKING:
+    from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
 
@@ -99,6 +102,6 @@ class Connection(Protocol[R]):
         """Speaks the server's language."""
         ...
 
-    async def answer(self, ref: RunRef) -> list[Message]:
+    async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
         """Fetch what a run said, oldest first."""
         ...

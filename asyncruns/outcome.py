@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import anyio
 from msgspec import Struct
@@ -22,6 +22,9 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
+
+if TYPE_CHECKING:
+    from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
 
@@ -44,8 +47,8 @@ _WHY: Final = {
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
-    Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell whether they were taken; what they began may "
-    "go on at the server",
+    Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell whether they were taken; what they may have "
+    "begun goes on at the server",
 }
 
 
@@ -93,7 +96,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         raises = RunGoneError if self.reason is Reason.GONE else self.raises
         raise raises(self._message(), self) from self.cause
 
-    async def messages(self) -> list[Message]:
+    async def messages(self) -> list[Message | ResponseMessage]:
         """Fetch the messages that this run wrote, oldest first.
 
         Safe to cancel.
@@ -101,7 +104,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         Raises:
             APIError: They could not be fetched.
         """
-        return await self.connection.answer(self.ref)
+        return [*await self.connection.answer(self.ref)]
 
     async def text(self) -> str:
         """Fetch the run's answer: the text of its messages, joined by empty lines.
@@ -139,7 +142,7 @@ class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
         """Give the run."""
         return self.run
 
-    async def messages(self) -> list[Message]:
+    async def messages(self) -> list[Message | ResponseMessage]:
         """Fetch the messages that this run wrote, oldest first; reads again for some seconds while there are none.
 
         Safe to cancel.
@@ -149,9 +152,9 @@ class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
         """
         for pause in ANSWER_LAG_PAUSES_S:
             if found := await self.connection.answer(self.ref):
-                return found
+                return [*found]
             await anyio.sleep(pause)
-        return await self.connection.answer(self.ref)
+        return [*await self.connection.answer(self.ref)]
 
 
 class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):

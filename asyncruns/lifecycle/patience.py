@@ -38,8 +38,8 @@ class Policy(Struct, frozen=True, kw_only=True):
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
         max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
-        on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken; where
-            none can, "give_up", or "resend" the same.
+        on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
+            where none can, "give_up", or "resend" the same.
         cadence: The pauses between looks.
     """
 

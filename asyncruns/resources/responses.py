@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack, cast
 
+from asyncruns.abc import Dialect, Transport
+from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
+from asyncruns.dialects.responses import Responses as ResponsesDialect
+from asyncruns.errors import APIError
 from asyncruns.http import Request, Response
+from asyncruns.lifecycle import RunRef
+from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
+from asyncruns.resources.looks import extended
+from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.runs import split_options
-from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem
+from asyncruns.watch_options import WatchOptions
+from asyncruns.watcher import RunWatcher
+from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem, ResponseMessage
 
 
 class ResponseParameters(CallOptions, total=False):
@@ -124,12 +134,104 @@ class RawResponses(RawCalls):
     input_items: RawCalls
 
 
+class WatchedResponses:
+    """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
+
+    def __init__(self, responses: Responses, continue_with: Mapping[str, Any] | None) -> None:
+        self._responses = responses
+        self.transport: Transport = responses._server.once or responses._server.transport
+        self.dialect: Dialect[ModelResponse] = ResponsesDialect(continue_with)
+
+    async def answer(self, ref: RunRef) -> list[ResponseMessage]:
+        """Fetch what the response said. Safe to cancel.
+
+        Raises:
+            APIError: It could not be fetched.
+        """
+        response = await self._responses.retrieve(*ref.ids)
+        return [item for item in response.output or [] if isinstance(item, ResponseMessage)]
+
+
 class Responses(_Responses):
     """`client.responses`, with `.input_items`. Every method also takes the `CallOptions`."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self.input_items: InputItems = InputItems(server)
+
+    def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
+        """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
+
+        Args:
+            continue_with: As `watch` takes it.
+        """
+        return WatchedResponses(self, continue_with)
+
+    async def watch(
+        self,
+        response: ModelResponse | RunRef | str,
+        *,
+        continue_with: ResponseParameters | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[ModelResponse]:
+        """Watch a response to its end, and have its calls answered, each round by a new response.
+
+        Nothing is inherited from one response to the next, so each is created with the parameters of the first. The
+        outcome's `refs` are all of them. An answer to a follow-up that gets lost leaves an orphan that nobody can find:
+        the watch gives up then, or sends the same once more with `on_ambiguous="resend"`; tools are not run again.
+
+        Safe to cancel: a follow-up on its way is waited for; the response goes on at the server, or is cancelled with
+        `on_exit="cancel"`.
+
+        Args:
+            response: The response, a `RunRef`, or the id.
+            continue_with: The parameters that it was created with; by default those that it echoes, among which
+                `background_options` and `include` are not.
+            **options: See `RunWatcher`.
+
+        Raises:
+            InvalidRequestError: That names no response.
+        """
+        connection = self.continued(continue_with)
+        run = RunRef(connection.dialect.name, (response,)) if isinstance(response, str) else response
+        await admitted()
+        async with RunWatcher(connection, run, **options) as watcher:
+            outcome = await watcher.wait()
+        return watcher.outcome or outcome  # leaving may have cancelled a response that went on
+
+    async def run(
+        self, parameters: ResponseParameters, *, tries: int = 1, **options: Unpack[WatchOptions]
+    ) -> AnyOutcome[ModelResponse]:
+        """Create a response in the background, with the toolset's definitions, and watch it to its end.
+
+        Safe to cancel, as `watch`.
+
+        Args:
+            parameters: See `ResponseParameters`.
+            tries: How often it is created at most, when no answer to that comes: each may leave an orphan.
+            **options: See `RunWatcher`.
+
+        Raises:
+            APIError: It could not be created, or it is not known whether it was.
+        """
+        tools = options.get("tools")
+        given: dict[str, Any] = {**({"tools": tools.definitions(wire="responses")} if tools else {}), **parameters}
+        given["background"] = True
+        given.setdefault("store", True)
+        while True:
+            tries -= 1
+            try:
+                response = await self.create(**cast("ResponseParameters", given))
+            except APIError as error:
+                if not is_lost(error):
+                    raise
+                if tries < 1:
+                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
+            else:
+                break
+        call = CallOptions.__annotations__
+        again = {name: value for name, value in given.items() if name not in call and name != "input"}
+        return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
 
     @property
     def with_raw_response(self) -> RawResponses:
