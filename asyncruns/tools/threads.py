@@ -94,8 +94,8 @@ class Place:
     __slots__ = ("begun", "limit")
 
     def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self.begun = False
+        self.limit: Limit = limit
+        self.begun: bool = False
 
     def __enter__(self) -> Place:
         return self
