@@ -6,7 +6,7 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
 from urllib.parse import urlsplit
 
 from asyncruns.abc import Dialect, Transport
@@ -20,7 +20,7 @@ from asyncruns.client_options import (
     version_header,
 )
 from asyncruns.dialects.thread_run import ThreadRun
-from asyncruns.errors import ConfigurationError
+from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
@@ -49,9 +49,11 @@ from asyncruns.wire import Message, Run
 if TYPE_CHECKING:
     import aiohttp
 
-    from asyncruns.resources.responses import Responses
+    from asyncruns.resources.responses import ResponseParameters, Responses
+    from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
+CREATE_TRIES: Final = 3
 
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
@@ -223,6 +225,7 @@ class Client:
         base_url, key = pair_of_environment()
         return cls(base_url, auth=BearerAuth(key), **options)
 
+    @overload
     async def run(
         self,
         *,
@@ -233,8 +236,35 @@ class Client:
         on_busy: OnBusy = "raise",
         adopt: bool = True,
         **options: Unpack[WatchOptions],
-    ) -> AnyOutcome[Run]:
-        """Put a message on a thread, run the assistant on it, and watch the run to its end.
+    ) -> AnyOutcome[Run]: ...
+
+    @overload
+    async def run(
+        self,
+        *,
+        model: str,
+        message: str | Iterable[Mapping[str, Any]],
+        parameters: ResponseParameters | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[ModelResponse]: ...
+
+    async def run(
+        self,
+        *,
+        message: str | Iterable[Mapping[str, Any]],
+        assistant_id: str | None = None,
+        model: str | None = None,
+        thread_id: str | None = None,
+        parameters: Any = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = True,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[Any]:
+        """Put a message on a thread, run the assistant on it, and watch the run to its end; or the same with a model.
+
+        With `model` in place of `assistant_id`, there is no thread: a background response is created, with the
+        definitions of `tools`, and watched (see `client.responses.watch`). When no answer to that comes, it is not
+        created again but with `on_ambiguous="resend"`, since nothing can find it.
 
         What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
         can't be found: another one is created, and an orphan without a run may stay at the server.
@@ -243,11 +273,12 @@ class Client:
         there, or is cancelled with `on_exit="cancel"`.
 
         Args:
+            model: The model of a response, at servers that have them.
             assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or give
                 them as `parameters={"tools": ...}`.
             message: The user's text, or a list of content parts.
             thread_id: The thread; a new one by default.
-            parameters: What else the run shall be created with, `metadata` among it.
+            parameters: What else the run, or the response, shall be created with, `metadata` among it.
             on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended; see
                 `threads.runs.create`. That wait is not part of `timeout`, and another run may slip in between the
                 message and the run.
@@ -256,18 +287,31 @@ class Client:
             **options: `tools`, `timeout` and the other options of `RunWatcher`.
 
         Raises:
+            InvalidRequestError: Neither or both of `assistant_id` and `model` are given; nothing was sent.
             ThreadBusyError: Another run is active on the thread; the error names it.
             APIError: The thread, the message or the run could not be created. What happens later is in the outcome.
         """
         check_watch_options(options)
+        if assistant_id is None or model is not None:
+            return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
         check_on_busy(on_busy)
-        check_names(parameters or {}, RunParameters)
-        run = await start_run(
-            self.threads, thread_id, assistant_id, message, parameters or {}, on_busy=on_busy, adopt=adopt
-        )
+        given: RunParameters = parameters or {}
+        check_names(given, RunParameters)
+        run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
         warn_of_unknown_tools(run, options.get("tools"))
         return await self.watch(run, **options)
 
+    async def _run_model(
+        self, model: str | None, of_threads: str | None, message: Any, parameters: Any, options: WatchOptions
+    ) -> AnyOutcome[ModelResponse]:
+        if model is None or of_threads is not None:
+            raise InvalidRequestError("Give either assistant_id, with or without thread_id, or model")
+        given: Any = {"model": model, "input": message if isinstance(message, str) else list(message)}
+        given |= parameters or {}
+        tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
+        return await self.responses.run(given, tries=tries, **options)
+
+    @overload
     async def watch(
         self,
         run: Run | RunRef | None = None,
@@ -275,15 +319,30 @@ class Client:
         thread_id: str | None = None,
         run_id: str | None = None,
         **options: Unpack[WatchOptions],
-    ) -> AnyOutcome[Run]:
+    ) -> AnyOutcome[Run]: ...
+
+    @overload
+    async def watch(self, run: ModelResponse, **options: Unpack[WatchOptions]) -> AnyOutcome[ModelResponse]: ...
+
+    async def watch(
+        self,
+        run: Any = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        **options: Unpack[WatchOptions],
+    ) -> AnyOutcome[Any]:
         """Watch a run to its end; `RunWatcher` describes the options, and shows what happens on the way.
 
         Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
         `on_exit="cancel"`. With that, a wait that is given up gives what became of the run, and not `GaveUp`.
 
         Args:
-            run: The run, or a `RunRef`; or else give `thread_id` and `run_id`.
+            run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
+        is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
+        if not is_ours and thread_id is None and run_id is None:
+            return await self.responses.watch(run, **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()

@@ -218,17 +218,7 @@ class Responses(_Responses):
         given: dict[str, Any] = {**({"tools": tools.definitions(wire="responses")} if tools else {}), **parameters}
         given["background"] = True
         given.setdefault("store", True)
-        while True:
-            tries -= 1
-            try:
-                response = await self.create(**cast("ResponseParameters", given))
-            except APIError as error:
-                if not is_lost(error):
-                    raise
-                if tries < 1:
-                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
-            else:
-                break
+        response = await self._create_once(cast("ResponseParameters", given), tries)
         call = CallOptions.__annotations__
         again = {name: value for name, value in given.items() if name not in call and name != "input"}
         return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
@@ -289,3 +279,14 @@ class Responses(_Responses):
             APIError: There is no such response, or no answer.
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
+
+    async def _create_once(self, parameters: ResponseParameters, tries: int) -> ModelResponse:
+        while True:
+            tries -= 1
+            try:
+                return await self.create(**parameters)
+            except APIError as error:
+                if not is_lost(error):
+                    raise
+                if tries < 1:
+                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
