@@ -225,10 +225,12 @@ class RunLifecycle:
             self._cancellation.taken(now)
         elif snapshot.phase is not Phase.NEEDS_CALLER:
             self._went_on(now)
+        was_final = self.snapshot is not None and self.snapshot.is_final
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
-        if self._cancellation.waits and self._ledger.in_flight is None:
+        began_anew = event.asked is Asked.SUBMIT and was_final and self._cancellation.requested
+        if began_anew or (self._cancellation.waits and self._ledger.in_flight is None):
             return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
 
@@ -252,7 +254,8 @@ class RunLifecycle:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
-        if snapshot.is_final and self._cancellation.confirm_by < math.inf:  # there is nothing that could be cancelled
+        nothing_goes_on = snapshot.is_final and self._ledger.in_flight is None
+        if nothing_goes_on and self._cancellation.confirm_by < math.inf:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]

@@ -7,6 +7,7 @@ from driver import Driver, call, end_of, pick
 
 from asyncruns.lifecycle import (
     Asked,
+    Cancel,
     EndKind,
     Phase,
     PollAt,
@@ -78,6 +79,17 @@ def test_a_cancel_of_what_is_final_ends_once_a_look_shows_that(refused: bool) ->
         commands = run.sees(Phase.NEEDS_CALLER, A, asked=Asked.CANCEL, is_final=True)
     end = end_of(commands)
     assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, (A,))
+
+
+def test_a_cancel_that_overtook_a_submit_goes_to_what_the_submit_began() -> None:
+    run = in_flight()
+    run.cancels()
+    assert pick(run.passes(2.0), Cancel) == [Cancel()]
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    assert run.machine.end is None  # the submit is on its way
+    assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
 def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
