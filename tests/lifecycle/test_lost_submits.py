@@ -9,6 +9,7 @@ from asyncruns.lifecycle import (
     Asked,
     Cancel,
     EndKind,
+    Finish,
     Phase,
     PollAt,
     Reason,
@@ -98,3 +99,13 @@ def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
     run.cancels()
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     assert run.machine.end is None
+
+
+def test_what_a_submit_began_may_not_be_there_yet() -> None:
+    run = in_flight()
+    run.now += 60.0
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 4.9
+    assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)
+    run.now += 0.1
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
