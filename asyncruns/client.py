@@ -295,7 +295,7 @@ class Client:
         if assistant_id is None or model is not None:
             return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
         check_on_busy(on_busy)
-        given: RunParameters = parameters or {}
+        given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
         run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
         warn_of_unknown_tools(run, options.get("tools"))
