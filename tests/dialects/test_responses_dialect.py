@@ -1,7 +1,8 @@
-"""The dialect of background responses, reading: statuses, calls, windows, faults; what it asks for; what errors mean."""
+"""The dialect of background responses: statuses, calls, windows, faults; what it asks for; what errors mean."""
 
 from __future__ import annotations
 
+import contextlib
 from email.utils import formatdate
 from typing import Any
 
@@ -105,7 +106,7 @@ LOCAL_SHELL = {"type": "local_shell_call", "id": "lsh_1", "call_id": "call_1", "
 PATCH = {"type": "apply_patch_call", "id": "apc_1", "call_id": "call_1", "operation": {"type": "delete_file"}}
 SEARCH = {"type": "tool_search_call", "id": "tsc_1", "call_id": "call_1", "execution": "client", "arguments": {"q": 1}}
 APPROVAL = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "f", "server_label": "x", "arguments": "{}"}
-CALLS = [FUNCTION, CUSTOM, COMPUTER, SHELL, LOCAL_SHELL, PATCH, SEARCH, APPROVAL]
+CALLS: list[dict[str, Any]] = [FUNCTION, CUSTOM, COMPUTER, SHELL, LOCAL_SHELL, PATCH, SEARCH, APPROVAL]
 
 
 def of_type(item: dict[str, Any]) -> str:
@@ -263,7 +264,7 @@ def test_a_fault_does_not_tell_the_credential() -> None:
 def test_a_window_says_when_it_is_over_and_how_patient_to_be(window: str, seconds: int, is_echoed: bool) -> None:
     options = {"background_options": {"completion_window": window}}
     dialect = DIALECT if is_echoed else Responses(options)
-    fields = {"status": "queued", "created_at": NOW, **(options if is_echoed else {"background_options": None})}
+    fields: Any = {"status": "queued", "created_at": NOW, **(options if is_echoed else {"background_options": None})}
     found = read(dialect=dialect, **fields)
     assert (found.expires_at, found.hint) == (NOW + seconds, 30.0)
     assert read(dialect=dialect, **{**fields, "created_at": NOW * 1000}).expires_at == NOW + seconds
@@ -414,13 +415,14 @@ def test_what_the_response_echoes_is_repeated_since_nothing_is_inherited() -> No
     assert ECHO.keys() == {*ECHOED}
     body = submitted(**ECHO, output=[FUNCTION], usage={"total_tokens": 5}, user="u", id="resp_1", store=True)
     assert body == {**ECHO, "previous_response_id": "resp_1", "background": True, "input": []}
-    nothing = submitted(**dict.fromkeys(ECHOED))
-    assert nothing == {"previous_response_id": "resp_1", "background": True, "input": []}
+    nothing: Any = dict.fromkeys(ECHOED)
+    assert submitted(**nothing) == {"previous_response_id": "resp_1", "background": True, "input": []}
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
 def test_a_zero_is_a_value(name: str) -> None:
-    assert submitted(**{name: 0.0})[name] == 0.0
+    fields: Any = {name: 0.0}
+    assert submitted(**fields)[name] == 0.0
 
 
 def test_the_parameters_that_were_given_win_over_the_echo() -> None:
@@ -653,10 +655,8 @@ def test_no_response_makes_the_dialect_raise(
 @settings(deadline=None)
 @given(JSON.map(msgspec.json.encode) | st.binary())
 def test_no_body_makes_it_raise_but_as_a_bad_answer(body: bytes) -> None:
-    try:
+    with contextlib.suppress(APIResponseValidationError):
         DIALECT.read(CREATE, Response(200, {}, body))
-    except APIResponseValidationError:
-        pass
 
 
 @settings(deadline=None)
