@@ -342,7 +342,7 @@ class Client:
         """
         is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
         if not is_ours and thread_id is None and run_id is None:
-            return await self.responses.watch(run, **options)
+            return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()

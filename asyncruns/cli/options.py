@@ -42,7 +42,9 @@ exit codes: 0 if every run ended as it should (on a real server: if none needed 
 class _CommandParser(argparse.ArgumentParser):
     """Takes a positional that may be left out from behind options too, as argparse itself does from Python 3.13 on."""
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - overloads there, and all are served
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
         options, rest = super().parse_known_args(args, namespace)
         if rest and not rest[0].startswith("-") and getattr(options, "run_id", "") is None:
             options.run_id = rest.pop(0)
