@@ -13,6 +13,7 @@ from msgspec import Struct
 from asyncruns import cadence
 from asyncruns.lifecycle import (
     CallKind,
+    Phase,
     Policy,
     Refusal,
     RunFault,
@@ -56,7 +57,8 @@ def test_a_run_is_named_by_its_ids() -> None:
 
 
 def test_a_submit_names_calls_by_their_ids() -> None:
-    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")))
+    asked = values.Snapshot(phase=Phase.NEEDS_CALLER, status="waits", resource=None)
+    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")), asked)
     assert submit.outputs == (("call_a", "1"), ("call_b", "true"))
 
 
