@@ -52,7 +52,6 @@ class RunLifecycle:
         "_ended_at",
         "_ledger",
         "_max_unknown",
-        "_new_since",
         "_patience",
         "_policy",
         "_seen",
@@ -71,15 +70,10 @@ class RunLifecycle:
         self._begun = False
         self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
         self._empty_looks = 0
-        self._new_since = -math.inf  # when a submit began what is watched now
         self._unknown_since: float | None = None
         self._ended_at = math.inf
         self.snapshot: AnySnapshot | None = None
         self.end: End | None = None
-
-    @property
-    def _is_final(self) -> bool:
-        return self.snapshot is not None and self.snapshot.is_final
 
     @property
     def cancel_requested(self) -> bool:
@@ -225,8 +219,6 @@ class RunLifecycle:
         self._seen = True
         self._patience.learn(snapshot, now)
         if event.asked is Asked.SUBMIT:
-            if self._is_final:
-                self._new_since = now
             commands += self._accepted(now)
         elif event.asked is Asked.CANCEL and self._cancellation.active:
             self._patience.restart()
@@ -411,8 +403,7 @@ class RunLifecycle:
         if refusal.kind in FATAL_LOOKS:
             return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
-            since = max(self._patience.started, self._new_since)
-            if now - since >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
+            if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 reason = Reason.GONE if self._seen else Reason.NOT_FOUND
                 return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
             self._patience.trouble = refusal.cause
@@ -442,7 +433,7 @@ class RunLifecycle:
         if kind in _PASSING:
             _, commands = self._trouble(refusal, now)
             is_lost = kind in _UNSURE
-            if is_lost and self._gives_up_lost and self.end is None:
+            if is_lost and self._policy.on_lost_submit == "give_up" and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
             looks = is_lost and self._policy.on_lost_submit == "look"
@@ -464,12 +455,6 @@ class RunLifecycle:
         self._patience.restart()
         return [*commands, *self._send(now), self._look_now(now)]
 
-    @property
-    def _gives_up_lost(self) -> bool:
-        """Whether the watch ends when an answer to a submit is lost: who cancels does not send it again either."""
-        policy = self._policy.on_lost_submit
-        return policy == "give_up" or (policy == "resend" and self._cancellation.requested)
-
     # Cancelling
 
     def _cancel_asked(self, now: float) -> list[Command]:
@@ -478,8 +463,8 @@ class RunLifecycle:
             return []
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
-            # while in any case, where there is anything yet that could be cancelled.
-            cancellation.ask(at=math.inf if self._is_final else now + CANCEL_HOLD_S)
+            # while in any case.
+            cancellation.ask(at=now + CANCEL_HOLD_S)
             return []
         cancellation.ask()
         return self._cancel()
