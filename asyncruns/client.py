@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
-CREATE_TRIES: Final = 3
 
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
@@ -295,7 +294,7 @@ class Client:
         if assistant_id is None or model is not None:
             return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
         check_on_busy(on_busy)
-        given: RunParameters = parameters or {}
+        given: RunParameters = cast("RunParameters", parameters or {})
         check_names(given, RunParameters)
         run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
         warn_of_unknown_tools(run, options.get("tools"))
@@ -306,10 +305,7 @@ class Client:
     ) -> AnyOutcome[ModelResponse]:
         if model is None or of_threads is not None:
             raise InvalidRequestError("Give either assistant_id, with or without thread_id, or model")
-        given: Any = {"model": model, "input": message if isinstance(message, str) else list(message)}
-        given |= parameters or {}
-        tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
-        return await self.responses.run(given, tries=tries, **options)
+        return await self.responses.run(model, message, parameters, **options)
 
     @overload
     async def watch(

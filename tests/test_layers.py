@@ -122,12 +122,26 @@ def test_the_prose_of_servers_is_known_to_the_dialects_alone() -> None:
     prose = re.compile(
         r"not accept tool outputs|cannot cancel run|has an active run|is active\.|exceeded your", re.IGNORECASE
     )
-    readers = [path for path in MODULES if room(path) not in ("dialects", "testing")]
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in readers]
+    assert [text for text in _texts_outside(("dialects", "testing")) if prose.search(text)] == []
+
+
+def test_the_words_of_the_wires_are_known_to_few() -> None:
+    words = re.compile(
+        r"^(queued|in_progress|requires_action|required_action|submit_tool_\w+|tool_outputs|tool_approvals|thread\.run"
+        r"|response|call_id|previous_response_id|function_call\w*|custom_tool_call\w*|mcp_\w+|background\w*"
+        r"|continuation_id|completion_window|conversation_locked)$|^/?(threads|runs|responses)/"
+    )
+    known = ("dialects", "wire", "resources", "testing")
+    assert {text for text in _texts_outside(known) if words.search(text)} == set()
+
+
+def _texts_outside(rooms: tuple[str, ...]) -> list[str]:
+    """Give every text in the code of other rooms, but for documentation."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES if room(path) not in rooms]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in docs]
-    assert [text for text in texts if isinstance(text, str) and prose.search(text)] == []
+    return [text for text in texts if isinstance(text, str)]
 
 
 def test_the_lifecycle_alone_brings_no_http_along() -> None:

@@ -26,7 +26,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.outcome import AnyOutcome
 from asyncruns.watcher import RunWatcher
-from asyncruns.wire import Run
+from asyncruns.wire import Run, runs
 
 CREATING: Final = "creating"
 NOT_CREATED: Final = "not created"
@@ -34,15 +34,15 @@ NOT_CREATED: Final = "not created"
 # As a run goes through them; what is not among them comes last.
 ORDER: Final = (
     CREATING,
-    "queued",
-    "in_progress",
-    "requires_action",
-    "cancelling",
-    "completed",
-    "failed",
-    "cancelled",
-    "expired",
-    "incomplete",
+    runs.QUEUED,
+    runs.IN_PROGRESS,
+    runs.REQUIRES_ACTION,
+    runs.CANCELLING,
+    runs.COMPLETED,
+    runs.FAILED,
+    runs.CANCELLED,
+    runs.EXPIRED,
+    runs.INCOMPLETE,
     "needs caller",
     "gave up",
     NOT_CREATED,

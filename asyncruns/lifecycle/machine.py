@@ -52,6 +52,7 @@ class RunLifecycle:
         "_ended_at",
         "_ledger",
         "_max_unknown",
+        "_new_at",
         "_patience",
         "_policy",
         "_seen",
@@ -72,6 +73,7 @@ class RunLifecycle:
         self._empty_looks = 0
         self._unknown_since: float | None = None
         self._ended_at = math.inf
+        self._new_at = -math.inf  # since when there is what is watched, as far as we know
         self.snapshot: AnySnapshot | None = None
         self.end: End | None = None
 
@@ -138,7 +140,7 @@ class RunLifecycle:
 
     def _begin(self, event: ev.Begun) -> list[Command]:
         self._begun = True
-        self._patience.started = event.now
+        self._patience.started = self._new_at = event.now
         snapshot = event.snapshot
         if snapshot is None:
             return [do.PollAt(event.now, event.now)]
@@ -225,10 +227,15 @@ class RunLifecycle:
             self._cancellation.taken(now)
         elif snapshot.phase is not Phase.NEEDS_CALLER:
             self._went_on(now)
+        was_final = self.snapshot is not None and self.snapshot.is_final
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
-        if self._cancellation.waits and self._ledger.in_flight is None:
+        is_new = event.asked is Asked.SUBMIT and was_final
+        if is_new:
+            self._new_at = now
+        wants_cancel = self._cancellation.waits and self._ledger.in_flight is None
+        if wants_cancel or (is_new and self._cancellation.requested):
             return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
 
@@ -252,7 +259,8 @@ class RunLifecycle:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
-        if snapshot.is_final and self._cancellation.confirm_by < math.inf:  # there is nothing that could be cancelled
+        nothing_goes_on = snapshot.is_final and self._ledger.in_flight is None
+        if nothing_goes_on and self._cancellation.confirm_by < math.inf:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
@@ -403,7 +411,7 @@ class RunLifecycle:
         if refusal.kind in FATAL_LOOKS:
             return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
-            if now - self._patience.started >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
+            if now - self._new_at >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 reason = Reason.GONE if self._seen else Reason.NOT_FOUND
                 return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
             self._patience.trouble = refusal.cause

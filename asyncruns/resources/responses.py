@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Unpack, cast
+from typing import Any, ClassVar, Final, Literal, Unpack, cast
 
 from asyncruns.abc import Dialect, Transport
 from asyncruns.admission import admitted
@@ -21,6 +21,8 @@ from asyncruns.resources.runs import split_options
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import RunWatcher
 from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem, ResponseMessage
+
+CREATE_TRIES: Final = 3
 
 
 class ResponseParameters(CallOptions, total=False):
@@ -200,25 +202,37 @@ class Responses(_Responses):
         return watcher.outcome or outcome  # leaving may have cancelled a response that went on
 
     async def run(
-        self, parameters: ResponseParameters, *, tries: int = 1, **options: Unpack[WatchOptions]
+        self,
+        model: str,
+        message: str | Iterable[Any],
+        parameters: ResponseParameters | None,
+        **options: Unpack[WatchOptions],
     ) -> AnyOutcome[ModelResponse]:
         """Create a response in the background, with the toolset's definitions, and watch it to its end.
 
-        Safe to cancel, as `watch`.
+        With `on_ambiguous="resend"`, it is created up to three times when no answer to that comes; each may leave an
+        orphan. Safe to cancel, as `watch`. `client.run(model=...)` does this.
 
         Args:
+            model: As in `create`.
+            message: Its input.
             parameters: See `ResponseParameters`.
-            tries: How often it is created at most, when no answer to that comes: each may leave an orphan.
             **options: See `RunWatcher`.
 
         Raises:
             APIError: It could not be created, or it is not known whether it was.
         """
         tools = options.get("tools")
-        given: dict[str, Any] = {**({"tools": tools.definitions(wire="responses")} if tools else {}), **parameters}
-        given["background"] = True
-        given.setdefault("store", True)
-        response = await self._create_once(cast("ResponseParameters", given), tries)
+        given: dict[str, Any] = {
+            "model": model,
+            "input": message if isinstance(message, str) else list(message),
+            "store": True,
+            **({"tools": tools.definitions(wire="responses")} if tools else {}),
+            **(parameters or {}),
+            "background": True,
+        }
+        tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
+        response = await self._created(cast("ResponseParameters", given), tries)
         call = CallOptions.__annotations__
         again = {name: value for name, value in given.items() if name not in call and name != "input"}
         return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
@@ -280,7 +294,7 @@ class Responses(_Responses):
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
 
-    async def _create_once(self, parameters: ResponseParameters, tries: int) -> ModelResponse:
+    async def _created(self, parameters: ResponseParameters, tries: int) -> ModelResponse:
         while True:
             tries -= 1
             try:

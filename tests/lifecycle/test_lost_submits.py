@@ -1,0 +1,111 @@
+"""Submits whose answer was lost where no look can tell what became of them, and cancels of what is final."""
+
+from __future__ import annotations
+
+import pytest
+from driver import Driver, call, end_of, pick
+
+from asyncruns.lifecycle import (
+    Asked,
+    Cancel,
+    EndKind,
+    Finish,
+    Phase,
+    PollAt,
+    Reason,
+    RefusalKind,
+    State,
+    Submit,
+)
+
+A = call("call_a")
+LOST = pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.UNAVAILABLE])
+
+
+def in_flight(**policy: object) -> Driver:
+    run = Driver(timeout=None, **policy)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    run.answers(call_a="1")
+    return run
+
+
+@LOST
+def test_where_no_look_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: RefusalKind) -> None:
+    run = in_flight(on_lost_submit="give_up")
+    cause = RuntimeError("dropped")
+    end = end_of(run.refused(kind, asked=Asked.SUBMIT, cause=cause))
+    assert (end.kind, end.reason, end.cause) == (EndKind.GAVE_UP, Reason.SUBMIT_LOST, cause)
+    assert end.outputs == (("call_a", "1"),)
+
+
+@LOST
+def test_or_sends_the_same_again_after_a_pause(kind: RefusalKind) -> None:
+    run = in_flight(on_lost_submit="resend")
+    assert pick(run.refused(kind, asked=Asked.SUBMIT), Submit) == []
+    assert run.machine.state is State.SUBMITTING
+    (again,) = pick(run.passes(0.5), Submit)
+    assert again.outputs == (("call_a", "1"),)
+    assert again.answers[0][0] == A
+
+
+@pytest.mark.parametrize("policy", ["give_up", "resend"])
+@pytest.mark.parametrize("kind", [RefusalKind.NOT_SENT, RefusalKind.THROTTLED])
+def test_what_surely_had_no_effect_is_sent_again_in_any_case(kind: RefusalKind, policy: str) -> None:
+    run = in_flight(on_lost_submit=policy)
+    run.refused(kind, asked=Asked.SUBMIT)
+    assert pick(run.passes(0.5), Submit)
+
+
+def test_a_lost_submit_that_spends_the_outage_budget_ends_as_unreachable() -> None:
+    run = in_flight(on_lost_submit="give_up", max_outage=0.0)
+    assert end_of(run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)).reason is Reason.UNREACHABLE
+
+
+def test_a_submit_names_what_asked_for_it() -> None:
+    run = in_flight()
+    (submit,) = run.of(Submit)
+    assert submit.snapshot.calls == (A,)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_cancel_of_what_is_final_ends_once_a_look_shows_that(refused: bool) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    run.cancels()
+    if refused:
+        commands = run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+        assert pick(commands, PollAt) == [PollAt(run.now, run.now)]
+        commands = run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    else:  # some servers answer with what there is
+        commands = run.sees(Phase.NEEDS_CALLER, A, asked=Asked.CANCEL, is_final=True)
+    end = end_of(commands)
+    assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, (A,))
+
+
+def test_a_cancel_that_overtook_a_submit_goes_to_what_the_submit_began() -> None:
+    run = in_flight()
+    run.cancels()
+    assert pick(run.passes(2.0), Cancel) == [Cancel()]
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    assert run.machine.end is None  # the submit is on its way
+    assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    run.cancels()
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    assert run.machine.end is None
+
+
+def test_what_a_submit_began_may_not_be_there_yet() -> None:
+    run = in_flight()
+    run.now += 60.0
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 4.9
+    assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)
+    run.now += 0.1
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
