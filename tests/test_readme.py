@@ -66,6 +66,16 @@ async def test_an_example_runs(emulator: Emulator, path: Path) -> None:
     assert await run_script(emulator, str(path))
 
 
+@pytest.mark.real_time
+@pytest.mark.parametrize(("wire", "other"), [("threads", "create_response"), ("responses", "create_run")])
+async def test_the_agent_loop_runs_on_either_wire(emulator: Emulator, wire: str, other: str) -> None:
+    printed = await run_script(emulator, str(ROOT / "examples" / "agent_loop.py"), wire)
+    assert printed.count("get_weather: 21 degrees in") == 2
+    seen = {request.operation for request in emulator.requests}
+    assert {"poll", "submit"} <= seen
+    assert other not in seen
+
+
 async def test_the_constructors_construct() -> None:
     class Credential:
         async def get_token(self, *scopes: str) -> Any: ...
