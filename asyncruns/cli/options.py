@@ -40,7 +40,7 @@ exit codes: 0 if every run ended as it should (on a real server: if none needed 
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """Takes a positional that may be left out from behind options too, as argparse itself does from Python 3.13 on."""
+    """Takes a positional that may be left out from behind options too; argparse settles it with those before them."""
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - overloads there, and all are served
         self, args: Any = None, namespace: Any = None
