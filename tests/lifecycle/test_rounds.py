@@ -397,7 +397,8 @@ APPROVAL = call("call_p", "delete", kind=CallKind.APPROVAL)
 @pytest.mark.parametrize("output", ["true", "false", '{"approve": true, "headers": {}}'])
 def test_an_approval_is_answered_with_a_plain_yes_or_no(output: str) -> None:
     run = dispatching(APPROVAL)
-    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),))]
+    (submit,) = pick(run.provides(call_p=output), Submit)
+    assert submit.answers == ((APPROVAL, output),)
 
 
 def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:

@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driver import call
+from driver import call, snapshot
 from msgspec import Struct
 
 from asyncruns import cadence
 from asyncruns.lifecycle import (
     CallKind,
+    Phase,
     Policy,
     Refusal,
     RunFault,
@@ -56,7 +57,8 @@ def test_a_run_is_named_by_its_ids() -> None:
 
 
 def test_a_submit_names_calls_by_their_ids() -> None:
-    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")))
+    answers = ((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true"))
+    submit = Submit(answers, snapshot(Phase.NEEDS_CALLER))
     assert submit.outputs == (("call_a", "1"), ("call_b", "true"))
 
 
