@@ -442,7 +442,7 @@ class RunLifecycle:
         if kind in _PASSING:
             _, commands = self._trouble(refusal, now)
             is_lost = kind in _UNSURE
-            if is_lost and self._policy.on_lost_submit == "give_up" and self.end is None:
+            if is_lost and self._gives_up_lost and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
             looks = is_lost and self._policy.on_lost_submit == "look"
@@ -463,6 +463,12 @@ class RunLifecycle:
             return [*commands, *self._cancel()]
         self._patience.restart()
         return [*commands, *self._send(now), self._look_now(now)]
+
+    @property
+    def _gives_up_lost(self) -> bool:
+        """Whether the watch ends when an answer to a submit is lost: who cancels does not send it again either."""
+        policy = self._policy.on_lost_submit
+        return policy == "give_up" or (policy == "resend" and self._cancellation.requested)
 
     # Cancelling
 

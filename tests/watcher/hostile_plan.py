@@ -40,6 +40,7 @@ class Plan:
     scenario: Scenario
     clock_skew: float
     poll_after_ms: float | None
+    on_ambiguous: Literal["give_up", "resend"]
 
     @property
     def is_alike(self) -> bool:
@@ -80,7 +81,8 @@ def plans(draw: st.DrawFn) -> Plan:
         reuse_call_ids=alike or draw(st.booleans()),
     )
     skew = draw(st.sampled_from([0.0, 0.0, 86400.0, -86400.0, 7.5]))
-    return Plan(tuple(rounds), scenario, skew, draw(st.sampled_from([None, None, 500.0, 2000.0])))
+    poll_after_ms = draw(st.sampled_from([None, None, 500.0, 2000.0]))
+    return Plan(tuple(rounds), scenario, skew, poll_after_ms, draw(st.sampled_from(["give_up", "resend", "resend"])))
 
 
 # Each is what a fault does; where it can't be done to any request, `on` says which.

@@ -17,6 +17,7 @@ from hostile_plan import REQUEST_TIMEOUT_S, Plan
 from msgspec import UNSET, UnsetType
 
 from asyncruns import CancelRefused, Client, Ended, OutputsSubmitted, RunRef, RunWatcher, Toolset
+from asyncruns.abc import Connection
 from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
@@ -76,7 +77,7 @@ class Watch:
         self._world = world
         self._leave = asyncio.Event()
         self.watcher: RunWatcher[Run] = RunWatcher(
-            world.client, world.ref, tools=self._tools(), timeout=timeout, on_exit=on_exit
+            world.connection, world.ref, tools=self._tools(), timeout=timeout, on_exit=on_exit, **world.options
         )
         self.task = world.loop.create_task(self._live())
 
@@ -178,6 +179,8 @@ class World:
         self.held_threads: set[threading.Thread] = set()
         self.complaints: list[str] = []
         self.client: Client
+        self.connection: Connection[Any]
+        self.options: dict[str, Any] = {}  # of the watches
         self.ref: RunRef
         self._threads_before = threads.running()
         loop.set_exception_handler(lambda _, context: self.complain(repr(context)))
@@ -197,11 +200,16 @@ class World:
     async def begin(self) -> None:
         await self.start()
         self.client = Client(self.emulator.base_url, request_timeout=REQUEST_TIMEOUT_S)
+        await self.begin_run()
+        self.emulator.requests.clear()
+
+    async def begin_run(self) -> None:
+        """Create the run, and say how it is watched."""
+        self.connection = self.client
         assistant = await self.client.assistants.create(model="gpt-4o")
         thread = await self.client.threads.create()
         run = await self.client.threads.runs.create(thread.id, assistant_id=assistant.id)
         self.ref = self.client.dialect.identify(run, {})
-        self.emulator.requests.clear()
 
     async def start(self) -> None:
         if not self.is_up:

@@ -47,6 +47,7 @@ def _quiet() -> Iterator[None]:
 class HostileWorld(RuleBasedStateMachine):
     """Rules are what can happen to a watch; invariants are what the README promises of one."""
 
+    world_type: type[World] = World
     world: World | None = None
 
     @initialize(
@@ -72,7 +73,7 @@ class HostileWorld(RuleBasedStateMachine):
         self.injected: list[Fault] = []
         self.others = False
         self.ended: dict[int, AnyOutcome[Run] | None] = {}
-        self.world = World(self.loop, plan)
+        self.world = self.world_type(self.loop, plan)
         self.do(self.world.begin())
         self.pass_time(skip_ahead)
         for fault in faults:
