@@ -20,6 +20,7 @@ from asyncruns.lifecycle import (
     Report,
     RunTools,
     State,
+    StopTools,
     Submit,
 )
 
@@ -395,3 +396,27 @@ def test_a_call_that_was_left_to_the_server_and_then_waits_for_an_approval_is_as
     run.sees(Phase.NEEDS_CALLER, call("call_m", kind=CallKind.SERVER))
     approval = call("call_m", kind=CallKind.APPROVAL)
     assert [c.calls for c in pick(run.sees(Phase.NEEDS_CALLER, approval), RunTools)] == [(approval,)]
+
+
+def test_fewer_calls_are_believed_when_the_read_is_younger_than_the_lag() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.now += 6.0
+    commands = run.sees(Phase.NEEDS_CALLER, A)
+    assert any(isinstance(r.notice, ActionRequired) and r.notice.calls == (A,) for r in pick(commands, Report))
+
+
+def test_outputs_of_the_caller_that_had_no_effect_are_sent_again_once_like_any() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.unanswered("call_a")
+    run.provides(call_a="1")
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 6.0
+    assert pick(run.sees(Phase.NEEDS_CALLER, A), Submit)
+
+
+def test_a_cancel_stops_who_is_asked_for_approvals_too() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call("call_p", kind=CallKind.APPROVAL))
+    assert [stop.approvals for stop in pick(run.cancels(), StopTools)] == [True]
