@@ -33,7 +33,7 @@ ROUNDING_S = 0.5
 # So much life a run has left when its world gets well, and a watch sees it to its own end.
 TIME_TO_RECOVER_S = 110.0
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 12 if sys.flags.dev_mode else 60))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 8 if sys.flags.dev_mode else 40))
 
 
 @pytest.fixture(autouse=True)
