@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import test_stateful
 from hostile_plan import Party, Plan
-from hostile_world import World
+from hostile_world import Watch, World
 from hypothesis import event
 from hypothesis.stateful import invariant
-from test_stateful import HostileWorld, Watch, _quiet
+from test_stateful import HostileWorld, _quiet
 
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.outcome import AnyOutcome
