@@ -294,7 +294,7 @@ class Client:
         if assistant_id is None or model is not None:
             return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
         check_on_busy(on_busy)
-        given: RunParameters = cast("RunParameters", parameters or {})
+        given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
         run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
         warn_of_unknown_tools(run, options.get("tools"))
@@ -338,7 +338,7 @@ class Client:
         """
         is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
         if not is_ours and thread_id is None and run_id is None:
-            return await self.responses.watch(run, **options)
+            return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from asyncruns.lifecycle import EndKind
 from asyncruns.outcome import (
@@ -15,10 +15,9 @@ from asyncruns.outcome import (
     Incomplete,
     NeedsCaller,
 )
-from asyncruns.wire import Run
 
 
-def end_of(outcome: AnyOutcome[Run]) -> EndKind:
+def end_of(outcome: AnyOutcome[Any]) -> EndKind:
     """Give the kind of an outcome."""
     match outcome:
         case Completed():

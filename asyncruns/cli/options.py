@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Final
+from typing import Any, Final
 
 import asyncruns
 
@@ -39,23 +39,35 @@ exit codes: 0 if every run ended as it should (on a real server: if none needed 
 """
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Takes a positional that may be left out from behind options too; argparse settles it with those before them."""
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - overloads there, and all are served
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        options, rest = super().parse_known_args(args, namespace)
+        if rest and not rest[0].startswith("-") and getattr(options, "run_id", "") is None:
+            options.run_id = rest.pop(0)
+        return options, rest
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="asyncruns", description="Wait for remote agent runs.", allow_abbrev=False, epilog="asyncruns COMMAND -h"
     )
     parser.add_argument("--version", action="version", version=f"asyncruns {asyncruns.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(
         _command(commands, "demo", "Run some dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
     )
-    _add_watch(_command(commands, "watch", "Watch one run of a server to its end.", _WATCH_EPILOG))
+    _add_watch(_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
     _add_emulate(_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C."))
     return parser
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, epilog: str = ""
+    commands: argparse._SubParsersAction[_CommandParser], name: str, text: str, epilog: str = ""
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
@@ -83,8 +95,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_watch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("thread_id", metavar="THREAD_ID")
-    parser.add_argument("run_id", metavar="RUN_ID")
+    parser.add_argument("id", metavar="ID", help="the thread of a run, or a response where no other id follows")
+    parser.add_argument("run_id", metavar="RUN_ID", nargs="?", help="the run on that thread")
     parser.add_argument("--base-url", metavar="URL", help="where the API begins, such as https://host.example/v1")
     parser.add_argument("--api-key", metavar="KEY", help=_KEY_HELP)
     parser.add_argument("--auth-header", metavar="NAME", help="send the key in this header, such as api-key for Azure")

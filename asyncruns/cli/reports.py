@@ -25,7 +25,6 @@ from asyncruns.lifecycle import (
     StatusChanged,
 )
 from asyncruns.outcome import AnyOutcome
-from asyncruns.wire import Run
 
 
 class Report(ABC):
@@ -36,7 +35,7 @@ class Report(ABC):
         """Take one notice."""
 
     @abstractmethod
-    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+    def end(self, outcome: AnyOutcome[Any], text: str | None, trouble: Exception | None) -> None:
         """Take the end.
 
         Args:
@@ -70,7 +69,7 @@ class LineReport(Report):
             case _:
                 assert_never(notice)
 
-    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+    def end(self, outcome: AnyOutcome[Any], text: str | None, trouble: Exception | None) -> None:
         say(on_one_line(sentence(outcome)))
         if trouble is not None:
             complain(f"the answer could not be fetched: {trouble}")
@@ -113,7 +112,7 @@ class JsonReport(Report):
             case _:
                 assert_never(notice)
 
-    def end(self, outcome: AnyOutcome[Run], text: str | None, trouble: Exception | None) -> None:
+    def end(self, outcome: AnyOutcome[Any], text: str | None, trouble: Exception | None) -> None:
         self._line(
             "end",
             outcome=end_of(outcome).value,
@@ -133,7 +132,7 @@ class JsonReport(Report):
         say(msgspec.json.encode({"at": at, "event": event, **fields}).decode())
 
 
-def sentence(outcome: AnyOutcome[Run]) -> str:
+def sentence(outcome: AnyOutcome[Any]) -> str:
     """Say in one sentence how a watch ended."""
     try:
         outcome.unwrap()

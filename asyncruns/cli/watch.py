@@ -1,10 +1,10 @@
-"""`asyncruns watch`: one run, from the shell."""
+"""`asyncruns watch`: one run or response, from the shell."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
@@ -14,7 +14,7 @@ from asyncruns.cli.process import run
 from asyncruns.cli.reports import JsonReport, LineReport, Report
 from asyncruns.client import Client
 from asyncruns.errors import AsyncRunsError
-from asyncruns.lifecycle import EndKind
+from asyncruns.lifecycle import EndKind, RunRef
 from asyncruns.observers import Ended
 from asyncruns.outcome import Completed
 from asyncruns.watcher import RunWatcher
@@ -31,7 +31,7 @@ EXIT_CODES: Final[Mapping[EndKind, int]] = {
 
 
 def main(options: argparse.Namespace) -> int:
-    """Watch the run; the exit code says how it ended."""
+    """Watch the run or the response; the exit code says how it ended."""
     client = connect(
         options.base_url,
         options.api_key,
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
     return run(
         watch(
             client,
-            options.thread_id,
+            options.id,
             options.run_id,
             JsonReport() if options.json else LineReport(),
             timeout=UNSET if options.timeout is None else options.timeout,
@@ -54,8 +54,8 @@ def main(options: argparse.Namespace) -> int:
 
 async def watch(
     client: Client,
-    thread_id: str,
-    run_id: str,
+    id: str,
+    run_id: str | None,
     report: Report,
     *,
     timeout: float | UnsetType | None = UNSET,
@@ -63,11 +63,21 @@ async def watch(
 ) -> int:
     """Watch a run, report it, and give the exit code. Closes the client. Safe to cancel: the run goes on.
 
+    Args:
+        id: The thread of the run; or a response, which is watched in place of a run.
+        run_id: The run; None for a response.
+
     Raises:
         InvalidRequestError: The ids cannot be ids.
     """
     async with client:
-        watcher = RunWatcher(client, thread_id=thread_id, run_id=run_id, timeout=timeout, max_outage=max_outage)
+        watcher: RunWatcher[Any]
+        if run_id is not None:
+            watcher = RunWatcher(client, thread_id=id, run_id=run_id, timeout=timeout, max_outage=max_outage)
+        else:
+            responses = client.responses.continued()
+            ref = RunRef(responses.dialect.name, (id,))
+            watcher = RunWatcher(responses, ref, timeout=timeout, max_outage=max_outage)
         async with watcher:
             async for event in watcher:
                 if not isinstance(event, Ended):

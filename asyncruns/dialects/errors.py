@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
@@ -16,7 +17,7 @@ from asyncruns.errors import (
     status_error_class,
 )
 from asyncruns.http import Request, Response, request_id
-from asyncruns.lifecycle.values import RefusalKind
+from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
 
@@ -125,6 +126,14 @@ def _next_step(response: Response, host: str) -> str:
     if response.status in (404, 410) and host == _RETIRED_HOST:
         return RETIRED
     return _NEXT_STEP.get(response.status, "")
+
+
+def redacted(snapshot: Snapshot[R], response: Response) -> Snapshot[R]:
+    """Give a look without the credential in its fault: gateways copy what another server said of a key."""
+    if snapshot.fault is None or response.redact is None:
+        return snapshot
+    message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
+    return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
 
 def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:

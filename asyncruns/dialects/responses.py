@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, error_object, refusal_kind, status_error
+from asyncruns.dialects.errors import bad_answer, error_object, redacted, refusal_kind, status_error
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -31,7 +31,7 @@ from asyncruns.lifecycle.values import (
     Snapshot,
     approval_of,
 )
-from asyncruns.wire import ModelResponse, decode, encode, response_items, responses
+from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, responses
 from asyncruns.wire.common import epoch_seconds
 
 PHASES: Final[Mapping[str, Phase]] = {
@@ -76,10 +76,13 @@ ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
     "tool_search_call": ("tool_search_output", "call_id"),
     "mcp_approval_request": ("mcp_approval_response", "approval_request_id"),
 }
+_CREATE: Final = "/responses"
+_NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # these two may be the server's own
 _TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # whose output is any text
 
+_OVER: Final = r"cannot cancel|already (?:been )?(?:completed|cancell?ed|finished)|not cancell?able"
 _PROSE: Final = (
-    (r"cannot cancel|already (?:been )?(?:completed|cancelled|finished)|not cancell?able", RefusalKind.ALREADY_OVER),
+    (r"previous_response_not_found", RefusalKind.NOT_FOUND),
     (r"conversation_locked|conversation is (?:currently )?locked", RefusalKind.THROTTLED),
 )
 
@@ -129,22 +132,31 @@ class Responses(Dialect[ModelResponse]):
             read = decode(response.body, ModelResponse)
         except msgspec.DecodeError as error:
             raise bad_answer(request, response, error) from error
-        return self._snapshot(read, response.headers)
+        if request.path == _CREATE:
+            try:
+                self.ref(read.id)  # it is watched from now on
+            except InvalidRequestError as error:
+                raise bad_answer(request, response, error) from error
+        return redacted(self._snapshot(read, response.headers), response)
 
     def submit(self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers) -> Request:
         body: dict[str, Any] = {}
         for name in ECHOED:
             value = getattr(snapshot.resource, name)
-            if value or value is False:
+            if value or value in (0, False):  # both are values; nothing and empty are none
                 body[name] = value
+        if snapshot.resource.conversation and snapshot.resource.conversation.id:
+            body["conversation"] = snapshot.resource.conversation.id
         body |= self._continue_with
-        options = {**_mapping(body.get("background_options")), **_continuation(snapshot.resource)}
+        options = {**_echoed_options(snapshot.resource), **_mapping(body.get("background_options"))}
         if options:
             body["background_options"] = options
-        if not body.get("conversation"):
+        if body.get("conversation"):
+            body.pop("previous_response_id", None)  # either of them
+        else:
             body["previous_response_id"] = ref.ids[0]
         body |= {"input": [_item(call, output) for call, output in answers], "background": True}
-        return Request("POST", "/responses", body=encode(body))
+        return Request("POST", _CREATE, body=encode(body))
 
     def cancel(self, ref: RunRef) -> Request:
         return Request("POST", join_path("responses", *ref.ids, "cancel"))
@@ -152,11 +164,13 @@ class Responses(Dialect[ModelResponse]):
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
         kind = refusal_kind(response, error)
-        if response.status == 409 and request.path.endswith("/cancel"):
-            kind = RefusalKind.ALREADY_OVER
-        for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
-            if re.search(pattern, f"{error.code} {error.message}", re.IGNORECASE):
-                kind = meaning
+        said = f"{error.code} {error.message}"
+        if response.status in (400, 409, 422):
+            if request.path.endswith("/cancel") and (response.status == 409 or re.search(_OVER, said, re.IGNORECASE)):
+                kind = RefusalKind.ALREADY_OVER
+            for pattern, meaning in _PROSE:
+                if re.search(pattern, said, re.IGNORECASE):
+                    kind = meaning
         return Refusal(kind=kind, cause=status_error(request, response), retry_after=wait_hint(response.headers))
 
     def _snapshot(self, response: ModelResponse, headers: Mapping[str, str]) -> Snapshot[ModelResponse]:
@@ -190,9 +204,9 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _continuation(response: ModelResponse) -> Mapping[str, Any]:
-    found = _mapping(response.background_options).get("continuation_id")
-    return {} if found is None else {"continuation_id": found}
+def _echoed_options(response: ModelResponse) -> Mapping[str, Any]:
+    echoed = _mapping(response.background_options)
+    return {name: echoed[name] for name in ("completion_window", "continuation_id") if echoed.get(name) is not None}
 
 
 def _fault(response: ModelResponse) -> RunFault | None:
@@ -210,13 +224,24 @@ def _calls(response: ModelResponse) -> tuple[Call, ...]:
     return tuple(call for call in map(_call, items) if call is not None and call.id not in answered)
 
 
-def _answer_in(item: object) -> str | None:
-    for field in ("call_id", "approval_request_id"):
-        named = getattr(item, field, None)
-        is_answer = field == "approval_request_id" or str(getattr(item, "type", "")).endswith("_output")
-        if isinstance(named, str) and is_answer:
-            return named
-    return None
+def _answer_in(item: response_items.ResponseItem) -> str | None:
+    """Give the id of the call that an item answers, or None."""
+    match item:
+        case response_items.McpCall() | response_items.McpApprovalResponse():
+            return item.approval_request_id or None
+        case response_items.LocalShellCallOutput():
+            return item.id
+        case (
+            response_items.ResponseFunctionToolCallOutputItem()
+            | response_items.ResponseCustomToolCallOutputItem()
+            | response_items.ResponseComputerToolCallOutputItem()
+            | response_items.ResponseFunctionShellToolCallOutput()
+            | response_items.ResponseApplyPatchToolCallOutput()
+            | response_items.ResponseToolSearchOutputItem()
+        ):
+            return item.call_id or None
+        case _:
+            return None
 
 
 def _call(item: response_items.ResponseItem) -> Call | None:
@@ -242,8 +267,11 @@ def _call(item: response_items.ResponseItem) -> Call | None:
             return _other(item, item.call_id)
         case response_items.ResponseFunctionShellToolCall() if not _is_of_a_container(item):
             return _other(item, item.call_id)
-        case response_items.ResponseToolSearchCall() if item.execution == "client" and item.call_id:
-            return _other(item, item.call_id)
+        case response_items.ResponseToolSearchCall() if item.execution == "client":
+            return _other(item, item.call_id or "")
+        case Unknown() if item.type in _NAMED:
+            # A call without what it takes to answer it: the response waits all the same.
+            return _other(item, "")
         case _:
             return None
 
@@ -261,6 +289,8 @@ def _item(call: Call, output: str) -> dict[str, Any]:
     """Make the input item that answers a call."""
     type_, id_field = ANSWERED_BY.get(call.type, ANSWERED_BY["function_call"])
     item: dict[str, Any] = {"type": type_, id_field: call.id}
+    if call.type == "tool_search_call":
+        item["execution"] = "client"
     if call.kind is CallKind.APPROVAL:
         approval = approval_of(output) or {"approve": False}
         return item | {name: approval[name] for name in ("approve", "reason") if name in approval}
@@ -270,8 +300,9 @@ def _item(call: Call, output: str) -> dict[str, Any]:
         read = msgspec.json.decode(output)
     except msgspec.DecodeError:
         read = output
-    return item | (read if isinstance(read, dict) and not _is_output(call.type) else {"output": read})
-
-
-def _is_output(type_: str) -> bool:
-    return type_ == "computer_call"  # whose output is an object itself
+    if isinstance(read, list):
+        return item | {"tools" if call.type == "tool_search_call" else "output": read}
+    if not isinstance(read, dict):
+        return item | {"output": output}
+    is_output = call.type == "computer_call" and "output" not in read  # the screenshot itself, an object
+    return {**({"output": read} if is_output else read), **item}

@@ -11,10 +11,9 @@ from typing import Final
 from urllib.parse import unquote
 
 import msgspec
-from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, busy_error, error_object, refusal_kind, status_error
+from asyncruns.dialects.errors import bad_answer, busy_error, error_object, redacted, refusal_kind, status_error
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -126,12 +125,7 @@ class ThreadRun(Dialect[Run]):
             run = decode(response.body, Run)
         except msgspec.DecodeError as error:
             raise bad_answer(request, response, error) from error
-        snapshot = _snapshot(run, response.headers)
-        if snapshot.fault is None or response.redact is None:
-            return snapshot
-        # Gateways copy what another server said of a key.
-        message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
-        return replace(snapshot, fault=replace(snapshot.fault, message=message))
+        return redacted(_snapshot(run, response.headers), response)
 
     def submit(self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers) -> Request:
         outputs, approvals = [], []

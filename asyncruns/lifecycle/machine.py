@@ -332,7 +332,8 @@ class RunLifecycle:
         if self._ledger.current is not round_:
             self._ledger.current = round_
             self._cancellation.refused = None
-            round_.answer_by = self._patience.answer_by(now)
+            # What never changes does not expire either, so its calls have their time.
+            round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
             round_.seen_at = max(round_.seen_at, now)
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
         if fresh := self._ledger.hand_out(round_.calls):

@@ -53,7 +53,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [
         ("fly",),
-        ("watch", "thread_x"),
+        ("watch",),
+        ("watch", "t", "r", "x"),
+        ("watch", "t", "--json", "r", "x"),
+        ("watch", "t", "--unknown", "r"),
         ("watch", "t", "r", "--timeout", "-1"),
         ("watch", "t", "r", "--timeout", "nan"),
         ("watch", "t", "r", "--timeout", "soon"),
@@ -87,6 +90,10 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
         (("watch", "t", "r", "--base-url", "ftp://x"), "base_url must be an absolute URL"),
         (("watch", "..", "r", "--base-url", HERE), "thread_id '..'"),
+        (("watch", "..", "--base-url", HERE), "'..' is no id"),
+        (("watch", "", "--base-url", HERE), "response_id must be"),
+        (("watch", "x", "", "--base-url", HERE), "run_id must be"),
+        (("watch", "x"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--base-url", HERE, "--header", "x=a\nb"), "control character"),
         (("demo", "--api-key", "hidden"), "--api-key needs --base-url"),
     ],
@@ -125,6 +132,24 @@ def test_what_is_given_is_read() -> None:
     assert options.header == [("x-y", "z")]
     assert (options.timeout, options.max_outage, options.version) == (0.5, 30.0, "v2")
     assert make_parser().parse_args(("emulate", "--port", "8080")).port == 8080
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (("resp_1",), ("resp_1", None)),
+        (("--json", "resp_1"), ("resp_1", None)),
+        (("resp_1", "--json", "--timeout", "5"), ("resp_1", None)),
+        (("t", "r"), ("t", "r")),
+        (("t", "--json", "r"), ("t", "r")),
+        (("t", "--timeout", "5", "r", "--json"), ("t", "r")),
+        (("--json", "t", "--timeout", "5", "r"), ("t", "r")),
+    ],
+    ids=lambda value: " ".join(map(str, value)),
+)
+def test_one_id_is_a_response_and_two_are_a_run(given: tuple[str, ...], ids: tuple[str, str | None]) -> None:
+    options = make_parser().parse_args(("watch", *given))
+    assert (options.id, options.run_id) == ids
 
 
 def test_rich_is_for_the_table_only_and_help_needs_no_http() -> None:

@@ -13,7 +13,7 @@ from asyncruns import APIConnectionError, BearerAuth, Client, InvalidRequestErro
 from asyncruns.cli.reports import JsonReport, LineReport
 from asyncruns.cli.watch import watch
 from asyncruns.testing import Emulator, FunctionCall, Scenario
-from asyncruns.wire import Message, Run
+from asyncruns.wire import Message, ModelResponse, Run
 
 CALLS = ((FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("bell", "\x1b[31m\x07red")),)
 
@@ -142,6 +142,80 @@ async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFi
     assert await watch(client, "thread_x", "run_x", JsonReport(), max_outage=1) == 7
     first = json_lines(capsys)[0]
     assert (first["event"], first["state"]) == ("connection", "degraded")
+
+
+async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> ModelResponse:
+    emulator.script(scenario, model="m")
+    tools = [{"type": "function", "name": name} for name in ("get_weather", "bell")]
+    return await client.responses.create(model="m", input="Hi", background=True, tools=tools)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "said"),
+    [
+        (Scenario(answer="Good day."), 0, "is completed after"),
+        (Scenario(end="failed"), 1, "is failed: server_error: "),
+        (Scenario(end="incomplete"), 5, "is incomplete: max_"),
+        (Scenario(rounds=CALLS), 6, "is completed; the watch ended after"),
+    ],
+    ids=lambda value: value.end if isinstance(value, Scenario) else None,
+)
+async def test_one_id_is_that_of_a_response(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+) -> None:
+    response = await begin(emulator, client, scenario)
+    assert await watch(client, response.id, None, LineReport()) == code
+    out, err = capsys.readouterr()
+    assert f"The run {response.id} {said}" in out
+    assert err == ""
+    if code == 0:
+        assert out.splitlines()[-1] == "Good day."
+
+
+async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    going_on = await begin(emulator, client, Scenario(end="never"))
+    over = await begin(emulator, client, Scenario(end="never"))
+    await client.responses.cancel(over.id)
+    assert await watch(client, over.id, None, LineReport()) == 3
+    assert await watch(Client(emulator.base_url), going_on.id, None, LineReport(), timeout=5) == 7
+    async with Client(emulator.base_url) as client:
+        assert (await client.responses.retrieve(going_on.id)).status == "in_progress"
+    assert "the wait's time was over" in capsys.readouterr().out
+
+
+async def test_a_response_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await watch(client, "resp_x", None, JsonReport()) == 7
+    end = json_lines(capsys)[-1]
+    assert (end["outcome"], end["reason"]) == ("gave_up", "not_found")
+
+
+async def test_json_lines_of_a_response_name_it_and_have_its_answer(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = await begin(emulator, client, Scenario(answer="Good day."))
+    await watch(client, response.id, None, JsonReport())
+    *statuses, end = json_lines(capsys)
+    assert [(event["event"], event["run"]) for event in statuses] == [("status", response.id)] * len(statuses)
+    assert [event["status"] for event in statuses] == ["queued", "in_progress", "completed"]
+    assert (end["outcome"], end["text"], end["trouble"]) == ("completed", "Good day.", None)
+
+
+async def test_the_calls_of_a_response_are_listed_and_not_answered(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = await begin(emulator, client, Scenario(rounds=CALLS))
+    assert await watch(client, response.id, None, JsonReport()) == 6
+    *_, calls, end = json_lines(capsys)
+    assert [call["name"] for call in calls["calls"]] == ["get_weather", "bell"]
+    assert (end["outcome"], end["status"], end["reason"]) == ("needs_caller", "completed", "unanswered")
+    assert end["calls"] == calls["calls"]
+
+
+async def test_what_cannot_be_the_id_of_a_response_raises(client: Client) -> None:
+    with pytest.raises(InvalidRequestError):
+        await watch(client, "..", None, LineReport())
 
 
 class Mute(Client):

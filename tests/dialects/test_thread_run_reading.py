@@ -233,7 +233,7 @@ def test_requests_are_those_of_the_api() -> None:
     assert DIALECT.poll(REF) == LOOK
     assert DIALECT.cancel(REF) == Request("POST", "/threads/thread_1/runs/run_1/cancel")
     answers = ((Call(id="call_1", name="f"), "22°"), (Call(id="call_2", name="f"), ""))
-    assert DIALECT.submit(REF, answers) == Request(
+    assert DIALECT.submit(REF, read(), answers) == Request(
         "POST",
         "/threads/thread_1/runs/run_1/submit_tool_outputs",
         body='{"tool_outputs":[{"tool_call_id":"call_1","output":"22°"},{"tool_call_id":"call_2","output":""}]}'.encode(),

@@ -397,8 +397,9 @@ APPROVAL = call("call_p", "delete", kind=CallKind.APPROVAL)
 @pytest.mark.parametrize("output", ["true", "false", '{"approve": true, "headers": {}}'])
 def test_an_approval_is_answered_with_a_plain_yes_or_no(output: str) -> None:
     run = dispatching(APPROVAL)
-    (submit,) = pick(run.provides(call_p=output), Submit)
-    assert submit.answers == ((APPROVAL, output),)
+    asked = run.machine.snapshot
+    assert asked is not None
+    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),), asked)]
 
 
 def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:
@@ -525,3 +526,10 @@ def test_hints_are_heeded_while_the_server_answers_its_own_calls() -> None:
     run = Driver(timeout=None)
     own = call("call_s", kind=CallKind.SERVER)
     assert pause_of(run.sees(Phase.NEEDS_CALLER, own, hint=7.0), run.now) == 7.0
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_the_calls_of_what_never_changes_are_not_cut_short_by_an_expiry(is_final: bool) -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, expires_at=run.now + 100, server_time=run.now, is_final=is_final)
+    assert bool(pick(run.passes(97), Submit)) is not is_final

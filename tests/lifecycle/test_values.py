@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driver import call, snapshot
+from driver import call
 from msgspec import Struct
 
 from asyncruns import cadence
@@ -57,8 +57,8 @@ def test_a_run_is_named_by_its_ids() -> None:
 
 
 def test_a_submit_names_calls_by_their_ids() -> None:
-    answers = ((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true"))
-    submit = Submit(answers, snapshot(Phase.NEEDS_CALLER))
+    asked = values.Snapshot(phase=Phase.NEEDS_CALLER, status="waits", resource=None)
+    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")), asked)
     assert submit.outputs == (("call_a", "1"), ("call_b", "true"))
 
 
