@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from driver import Driver, call, end_of, pick
 
@@ -22,7 +24,7 @@ A = call("call_a")
 LOST = pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.UNAVAILABLE])
 
 
-def in_flight(**policy: object) -> Driver:
+def in_flight(**policy: Any) -> Driver:
     run = Driver(timeout=None, **policy)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.answers(call_a="1")
