@@ -14,6 +14,7 @@ from typing import Final, Generic, Literal, TypeVar
 
 import anyio
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
@@ -159,6 +160,9 @@ class RunWatcher(Generic[R]):
             self._engine.leave(by=by, cancel=self._cancels_on_exit)
         finally:
             await _joined(task, by=by)
+            if self.outcome is not None and self.outcome.refs != self._engine.refs:
+                # A submit was answered after the end, and began something.
+                self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
         if self._failure_told:
             return
         if error is None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
 from asyncruns.dialects.errors import bad_answer, error_object, redacted, refusal_kind, status_error
@@ -61,7 +62,6 @@ ECHOED: Final = (
     "max_output_tokens",
     "max_tool_calls",
     "truncation",
-    "service_tier",
     "metadata",
 )
 
@@ -92,13 +92,20 @@ class Responses(Dialect[ModelResponse]):
 
     Args:
         continue_with: The parameters that follow-ups are created with; by default those that the response echoes.
+        like: Requests have its query, headers and timeout.
     """
 
     name = "response"
     shows_submits = False
 
-    def __init__(self, continue_with: Mapping[str, Any] | None = None) -> None:
-        self._continue_with = dict(continue_with or {})
+    def __init__(self, continue_with: Mapping[str, Any] | None = None, *, like: Request | None = None) -> None:
+        self._continue_with = continue_with
+        self._like = like
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> Request:
+        if self._like is None:
+            return Request(method, path, body=body)
+        return replace(self._like, method=method, path=path, body=body)
 
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
         if ids:
@@ -125,7 +132,7 @@ class Responses(Dialect[ModelResponse]):
         return self._snapshot(resource, {})
 
     def poll(self, ref: RunRef) -> Request:
-        return Request("GET", join_path("responses", *ref.ids))
+        return self._request("GET", join_path("responses", *ref.ids))
 
     def read(self, request: Request, response: Response) -> Snapshot[ModelResponse]:
         try:
@@ -140,26 +147,24 @@ class Responses(Dialect[ModelResponse]):
         return redacted(self._snapshot(read, response.headers), response)
 
     def submit(self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers) -> Request:
-        body: dict[str, Any] = {}
-        for name in ECHOED:
-            value = getattr(snapshot.resource, name)
-            if value or value in (0, False):  # both are values; nothing and empty are none
-                body[name] = value
+        body = _echo(snapshot.resource) if self._continue_with is None else {**self._continue_with}
+        if snapshot.resource.model:
+            body.setdefault("model", snapshot.resource.model)
         if snapshot.resource.conversation and snapshot.resource.conversation.id:
-            body["conversation"] = snapshot.resource.conversation.id
-        body |= self._continue_with
+            body.setdefault("conversation", snapshot.resource.conversation.id)
         options = {**_echoed_options(snapshot.resource), **_mapping(body.get("background_options"))}
         if options:
             body["background_options"] = options
         if body.get("conversation"):
             body.pop("previous_response_id", None)  # either of them
         else:
+            body.pop("conversation", None)
             body["previous_response_id"] = ref.ids[0]
         body |= {"input": [_item(call, output) for call, output in answers], "background": True}
-        return Request("POST", _CREATE, body=encode(body))
+        return self._request("POST", _CREATE, encode(body))
 
     def cancel(self, ref: RunRef) -> Request:
-        return Request("POST", join_path("responses", *ref.ids, "cancel"))
+        return self._request("POST", join_path("responses", *ref.ids, "cancel"))
 
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
@@ -196,8 +201,20 @@ class Responses(Dialect[ModelResponse]):
         )
 
     def _window(self, response: ModelResponse) -> object:
-        given = _mapping(self._continue_with.get("background_options"))
+        given = _mapping((self._continue_with or {}).get("background_options"))
         return {**given, **_mapping(response.background_options)}.get("completion_window")
+
+
+def _echo(response: ModelResponse) -> dict[str, Any]:
+    """Give what a response tells of its parameters, but for what it fills in by itself."""
+    body = {name: getattr(response, name) for name in ECHOED}
+    body = {name: value for name, value in body.items() if value or value in (0, False)}  # empty ones are none
+    for name in ("temperature", "top_p"):
+        if body.get(name) == 1:  # the default, which some models refuse when it is given
+            del body[name]
+    if not isinstance(body.get("instructions", ""), str):  # of a template
+        del body["instructions"]
+    return body
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

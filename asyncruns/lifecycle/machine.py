@@ -479,7 +479,9 @@ class RunLifecycle:
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
             # while in any case.
-            cancellation.ask(at=now + CANCEL_HOLD_S)
+            # What is final can't be cancelled, only what the submit begins.
+            is_final = self.snapshot is not None and self.snapshot.is_final
+            cancellation.ask(at=math.inf if is_final else now + CANCEL_HOLD_S)
             return []
         cancellation.ask()
         return self._cancel()

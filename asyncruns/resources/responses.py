@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, Unpack, cast
+
+import msgspec
 
 from asyncruns.abc import Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
 from asyncruns.dialects.responses import Responses as ResponsesDialect
-from asyncruns.errors import APIError
+from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
-from asyncruns.resources.options import CallOptions
+from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.runs import split_options
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import RunWatcher
@@ -136,13 +138,33 @@ class RawResponses(RawCalls):
     input_items: RawCalls
 
 
+def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
+    """Make the dialect of a chain of responses; what the parameters hold is written down now, before anything is sent.
+
+    Raises:
+        InvalidRequestError: They are no parameters of a response.
+    """
+    if continue_with is None:
+        return ResponsesDialect()
+    if not isinstance(cast("object", continue_with), Mapping):
+        raise InvalidRequestError(f"continue_with are the parameters of a response, by name; got {continue_with!r}")
+    try:
+        body, options = split_options(continue_with, ResponseParameters)
+    except TypeError as error:
+        raise InvalidRequestError(f"continue_with: {error}") from None
+    extra = options.pop("extra_body", None) or {}
+    given = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
+    plain = msgspec.json.decode(json_body({**given, **extra}))
+    return ResponsesDialect(plain, like=make_request("POST", "/", None, None, options))
+
+
 class WatchedResponses:
     """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
 
     def __init__(self, responses: Responses, continue_with: Mapping[str, Any] | None) -> None:
         self._responses = responses
         self.transport: Transport = responses._server.once or responses._server.transport
-        self.dialect: Dialect[ModelResponse] = ResponsesDialect(continue_with)
+        self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
 
     async def answer(self, ref: RunRef) -> list[ResponseMessage]:
         """Fetch what the response said. Safe to cancel.
@@ -187,8 +209,9 @@ class Responses(_Responses):
 
         Args:
             response: The response, a `RunRef`, or the id.
-            continue_with: The parameters that it was created with; by default those that it echoes, among which
-                `background_options` and `include` are not.
+            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which looks
+                get, too. By default those that it echoes, of which some servers leave out or hide a part: with MCP
+                tools, a template or `include`, give them.
             **options: See `RunWatcher`.
 
         Raises:
@@ -222,19 +245,22 @@ class Responses(_Responses):
         Raises:
             APIError: It could not be created, or it is not known whether it was.
         """
+        given_by_caller = parameters or {}
+        for name in ("model", "input"):
+            if name in given_by_caller:
+                raise InvalidRequestError(f"Give {name} as model= or message=, not in the parameters as well")
         tools = options.get("tools")
         given: dict[str, Any] = {
             "model": model,
             "input": message if isinstance(message, str) else list(message),
             "store": True,
             **({"tools": tools.definitions(wire="responses")} if tools else {}),
-            **(parameters or {}),
+            **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
             "background": True,
         }
         tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
         response = await self._created(cast("ResponseParameters", given), tries)
-        call = CallOptions.__annotations__
-        again = {name: value for name, value in given.items() if name not in call and name != "input"}
+        again = {name: value for name, value in given.items() if name != "input"}
         return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
 
     @property

@@ -402,11 +402,10 @@ ECHO: dict[str, Any] = {
     "reasoning": {"effort": "low"},
     "text": {"format": {"type": "text"}},
     "temperature": 0.5,
-    "top_p": 1.0,
+    "top_p": 0.9,
     "max_output_tokens": 100,
     "max_tool_calls": 3,
     "truncation": "disabled",
-    "service_tier": "default",
     "metadata": {"a": "b"},
 }
 
@@ -425,10 +424,31 @@ def test_a_zero_is_a_value(name: str) -> None:
     assert submitted(**fields)[name] == 0.0
 
 
-def test_the_parameters_that_were_given_win_over_the_echo() -> None:
-    given = {"model": "mine", "tools": [], "include": ["x"], "background": False, "user": "u", "temperature": None}
+def test_the_parameters_that_were_given_stand_alone_but_for_the_model() -> None:
+    given = {"tools": [], "include": ["x"], "background": False, "user": "u", "temperature": None}
     body = submitted(dialect=Responses(given), **ECHO)
-    assert body == {**ECHO, **given, "previous_response_id": "resp_1", "background": True, "input": []}
+    rest = {"model": ECHO["model"], "previous_response_id": "resp_1", "background": True, "input": []}
+    assert body == {**given, **rest}
+    assert submitted(dialect=Responses({"model": "mine"}), **ECHO)["model"] == "mine"
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_a_default_that_the_server_filled_in_is_not_given_back(name: str) -> None:
+    fields: Any = {name: 1.0}
+    assert name not in submitted(**fields)
+
+
+def test_the_instructions_of_a_template_are_not_given_back() -> None:
+    fields: Any = {"instructions": [{"type": "message", "role": "developer", "content": "x"}]}
+    assert "instructions" not in submitted(**fields)
+
+
+def test_all_requests_of_a_chain_are_like_the_one_that_was_given() -> None:
+    like = Request("POST", "/", query=(("q", "1"),), headers=(("x-tenant", "7"),), timeout=3.0)
+    dialect = Responses({}, like=like)
+    for request in (dialect.poll(REF), dialect.cancel(REF)):
+        assert (request.query, request.headers, request.timeout) == (like.query, like.headers, like.timeout)
+    assert dialect.poll(REF).method == "GET"
 
 
 def test_neither_an_input_nor_a_predecessor_that_was_given_is_repeated() -> None:
@@ -451,7 +471,8 @@ def test_a_conversation_that_the_response_tells_is_gone_on_with() -> None:
     assert body == {"conversation": "conv_1", "background": True, "input": []}
     assert submitted(conversation={})["previous_response_id"] == "resp_1"
     own = submitted(conversation={"id": "conv_1"}, dialect=Responses({"conversation": None}))
-    assert (own["conversation"], own["previous_response_id"]) == (None, "resp_1")
+    assert "conversation" not in own
+    assert own["previous_response_id"] == "resp_1"
     assert submitted(conversation=None)["previous_response_id"] == "resp_1"
 
 
