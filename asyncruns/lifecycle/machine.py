@@ -478,8 +478,7 @@ class RunLifecycle:
             return []
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
-            # while in any case.
-            # What is final can't be cancelled, only what the submit begins.
+            # while in any case; but not over what is final, where only what the submit begins can be cancelled.
             is_final = self.snapshot is not None and self.snapshot.is_final
             cancellation.ask(at=math.inf if is_final else now + CANCEL_HOLD_S)
             return []

@@ -162,9 +162,11 @@ class WatchedResponses:
     """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
 
     def __init__(self, responses: Responses, continue_with: Mapping[str, Any] | None) -> None:
-        self._responses = responses
         self.transport: Transport = responses._server.once or responses._server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
+        self._responses = responses
+        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout")
+        self._options = {name: given[name] for name in names if name in given}
 
     async def answer(self, ref: RunRef) -> list[ResponseMessage]:
         """Fetch what the response said. Safe to cancel.
@@ -172,7 +174,7 @@ class WatchedResponses:
         Raises:
             APIError: It could not be fetched.
         """
-        response = await self._responses.retrieve(*ref.ids)
+        response = await self._responses.retrieve(*ref.ids, **cast("CallOptions", self._options))
         return [item for item in response.output or [] if isinstance(item, ResponseMessage)]
 
 
@@ -202,7 +204,7 @@ class Responses(_Responses):
 
         Nothing is inherited from one response to the next, so each is created with the parameters of the first. The
         outcome's `refs` are all of them. An answer to a follow-up that gets lost leaves an orphan that nobody can find:
-        the watch gives up then, or sends the same once more with `on_ambiguous="resend"`; tools are not run again.
+        the watch gives up then, or sends the same again with `on_ambiguous="resend"`; tools are not run again.
 
         Safe to cancel: a follow-up on its way is waited for; the response goes on at the server, or is cancelled with
         `on_exit="cancel"`.

@@ -37,6 +37,7 @@ async def test_each_round_has_the_options_of_the_call_and_none_of_them_in_its_bo
     }
     outcome = await client.run(model="m", message="Go", tools=Toolset([f]), parameters=parameters)
     assert isinstance(outcome, Completed)
+    assert await outcome.text()
     bodies = [msgspec.json.decode(seen.body) for seen in emulator.requests if seen.method == "POST"]
     assert len(bodies) == 3
     for body in bodies:
