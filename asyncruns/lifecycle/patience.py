@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from asyncruns.cadence import Cadence
+from asyncruns.cadence import Cadence, Course
 from asyncruns.lifecycle.notices import Connectivity
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
@@ -178,7 +178,7 @@ class Patience:
         """
         if pause is None:
             self.looks += 1
-            pause = self._policy.cadence.pause(self.looks, hint)
+            pause = self._policy.cadence.pause(Course(looks=self.looks, hint=hint))
         if now < before:
             pause = min(pause, before - now)
         latest = self.deadline - LAST_LOOK_S
@@ -188,7 +188,7 @@ class Patience:
 
     def slow_pause(self, hint: float | None) -> float:
         """Give the pause between looks while tools run."""
-        return max(SLOW_PAUSE_S, self._policy.cadence.pause(self.looks, hint))
+        return max(SLOW_PAUSE_S, self._policy.cadence.pause(Course(looks=self.looks, hint=hint)))
 
     def may_look_once_more(self, now: float) -> bool:
         """Tell, once, whether one look is due although the deadline has passed.
