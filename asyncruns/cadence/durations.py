@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
 
 from asyncruns.cadence import grid
+from asyncruns.cadence.grid import AGES
 from asyncruns.cadence.schedule import plan
 
 MEMORIES_RUNS: Final = (400.0, 40.0)
@@ -32,6 +33,8 @@ SCORE_FLOOR: Final = -12.0  # for one run, so that an absurd one does not decide
 BATCH_SHARE: Final = 0.05  # of the runs that are remembered: so many new ones are worth a reckoning
 BATCH_LIMIT: Final = 16
 NEGLIGIBLE: Final = 1e-4
+NO_RUNS: Final = 1e-9
+CELLS_AND_END: Final = range(grid.CELLS + 1)
 
 Span = tuple[float, float]  # positions on the grid: after, by
 
@@ -39,7 +42,7 @@ Span = tuple[float, float]  # positions on the grid: after, by
 class Durations:
     """The durations of one group in one stage."""
 
-    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_pending", "_scores", "_totals", "runs")
+    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_pending", "_scores", "_stays", "_totals", "runs")
 
     def __init__(self, base: Durations | None = None) -> None:
         """Begin with what is known of all groups, or with what is usual."""
@@ -51,6 +54,7 @@ class Durations:
         self._pending: list[Span] = []
         self._hazard = _cumulative_hazard(self._before())
         self._looks: array[float] | None = None
+        self._stays: array[float] | None = None
 
     def learn(self, after: float, by: float) -> None:
         """Note a run that ended between two ages. This takes a millisecond or two each time that it is worth it."""
@@ -84,6 +88,51 @@ class Durations:
         cell = bisect_right(known, hazard) - 1
         inside = (hazard - known[cell]) / (known[cell + 1] - known[cell])
         return max(after, grid.age_of(cell + inside))
+
+    def delay(self, after: float, by: float) -> float:
+        """Give for how many seconds a run older than `after` is expected to have ended by the age `by`."""
+        after = max(after, 0.0)
+        if not by > after:
+            return 0.0
+        left = math.exp(-self.hazard(after))
+        if left < NO_RUNS:  # there should be none as old as this
+            return by - after
+        return max(by - after - (self._stay(by) - self._stay(after)) / left, 0.0)
+
+    def age_of_delay(self, after: float, delay: float) -> float:
+        """Give the age by which a run older than `after` is expected to have ended for so many seconds."""
+        after = max(after, 0.0)
+        first = int(grid.position(after))
+        stays, left = self._stays or self._summed(), math.exp(-self.hazard(after))
+        if left < NO_RUNS or first >= grid.CELLS:
+            return after + delay
+        origin = after - self._stay(after) / left
+
+        def delay_at(cell: int) -> float:
+            return AGES[cell] - stays[cell] / left - origin
+
+        cell = bisect_left(CELLS_AND_END, delay, lo=first + 1, key=delay_at)
+        if cell <= grid.CELLS:
+            return AGES[cell]
+        # Beyond the grid all who are left are as good as over.
+        return grid.END_S + delay - delay_at(grid.CELLS)
+
+    def _stay(self, age: float) -> float:
+        """Give the mean time that runs spend below an age."""
+        stays = self._stays or self._summed()
+        if age >= grid.END_S:
+            return stays[-1]
+        at = grid.position(age)
+        cell = int(at)
+        share = (age - AGES[cell]) / (AGES[cell + 1] - AGES[cell])
+        return stays[cell] + share * (stays[cell + 1] - stays[cell])
+
+    def _summed(self) -> array[float]:
+        survival = [math.exp(-hazard) for hazard in self._hazard]
+        widths = map(sub, AGES[1:], AGES)
+        means = ((one + next_) / 2 for one, next_ in pairwise(survival))
+        self._stays = array("d", accumulate(map(mul, widths, means), initial=0.0))
+        return self._stays
 
     def hazard(self, age: float) -> float:
         """Give the hazard summed up to an age: minus the logarithm of the share of runs that are older."""
@@ -119,7 +168,7 @@ class Durations:
             self._totals[memory] = self._totals[memory] * fading + len(self._pending)
         self._pending.clear()
         self._hazard = _cumulative_hazard(self._mixed(base, self._smoothed()))
-        self._looks = None
+        self._looks = self._stays = None
 
     def _smoothed(self) -> list[list[float]]:
         """Give the histograms as shares, each at all its widths."""
