@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
 from urllib.parse import urlsplit
 
-from asyncruns.abc import Dialect, Transport
+from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -336,13 +336,21 @@ class Client:
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
-        is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
-        if not is_ours and thread_id is None and run_id is None:
+        if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()
         return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+
+    def connection_for(self, run: object) -> Connection[Any]:
+        """Give what a `Fleet` needs to watch this run, response or `RunRef`."""
+        return self if self._speaks_of(run) else self.responses.alone
+
+    def _speaks_of(self, run: object) -> bool:
+        if isinstance(run, RunRef):
+            return run.dialect == self.dialect.name
+        return run is None or isinstance(run, Run)
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.

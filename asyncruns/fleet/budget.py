@@ -34,6 +34,7 @@ class Budget:
 
     Attributes:
         in_flight: How many are.
+        taken: How many were sent.
         throttled: How many the server refused for their number.
     """
 
@@ -45,10 +46,11 @@ class Budget:
         "_max_in_flight",
         "_measured",
         "_next_at",
+        "_of_second",
         "_rate",
         "_second",
-        "_taken",
         "in_flight",
+        "taken",
         "throttled",
     )
 
@@ -60,10 +62,11 @@ class Budget:
         self._max_in_flight = max_in_flight
         self._next_at = -math.inf
         self._cut_at = -math.inf
-        self._second = -math.inf  # since when `_taken` counts
-        self._taken = 0
+        self._second = -math.inf  # since when `_of_second` counts
+        self._of_second = 0
         self._measured = 0.0  # requests in the second before
         self.in_flight: int = 0
+        self.taken: int = 0
         self.throttled: int = 0
 
     @property
@@ -85,9 +88,10 @@ class Budget:
         """Note that a request is sent."""
         self.in_flight += 1
         if now - self._second >= 1.0:
-            self._measured = self._taken / (now - self._second) if self._second > -math.inf else 0.0
-            self._second, self._taken = now, 0
-        self._taken += 1
+            self._measured = self._of_second / (now - self._second) if self._second > -math.inf else 0.0
+            self._second, self._of_second = now, 0
+        self.taken += 1
+        self._of_second += 1
         if self._rate < math.inf:
             # Slower by the catch-up, so that it is inside the rate too.
             self._next_at = max(self._next_at, now - CATCH_UP_S) + (1 + CATCH_UP_S) / self._rate
@@ -106,7 +110,7 @@ class Budget:
             self._grow(now)
             so_far = self._rate
             if so_far == math.inf:
-                so_far = max(self._measured, self._taken / max(now - self._second, 1.0), 1.0)
+                so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
                 self._full = so_far
             self._cut(so_far * DECREASE, now)
 

@@ -213,8 +213,8 @@ class Schedule(Generic[S]):
     def before(self, slot: S) -> int:
         """How many requests go before the look of this run, which waits."""
         higher = sum(len(level) for level in self._levels[slot.level + 1 :])
-        return self.changes + higher + next(
-            place for place, other in enumerate(self._levels[slot.level]) if other is slot
+        return (
+            self.changes + higher + next(place for place, other in enumerate(self._levels[slot.level]) if other is slot)
         )
 
     def waiting(self) -> Iterator[S]:

@@ -151,6 +151,21 @@ class RunLifecycle:
         return self._patience.delayed_at(delay)
 
     @property
+    def open_calls(self) -> tuple[Call, ...]:
+        """The calls that have no output yet."""
+        return self._ledger.missing()
+
+    @property
+    def connectivity(self) -> notices.Connectivity:
+        """How it stands with the server."""
+        return self._patience.connectivity
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the last request failed, if it did."""
+        return self._patience.trouble
+
+    @property
     def expiry(self) -> float:
         """When the run expires at the server, by the shell's clock; infinity where that is not known."""
         return math.inf if self._patience.expiry is None else self._patience.expiry
