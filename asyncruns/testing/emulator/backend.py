@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
@@ -34,7 +35,7 @@ Act = Callable[[float], Answer]
 _POLLED: Final = frozenset({"thread.run", "response"})
 
 
-class Backend:
+class Backend(ABC):
     """What `Emulator` and `InMemoryTransport` have in common; they describe the arguments.
 
     Raises:
@@ -70,9 +71,9 @@ class Backend:
         counts = f"runs={runs} responses={responses} requests={len(self.requests)}"
         return f"<{type(self).__name__} {self._where()} {counts}>"
 
+    @abstractmethod
     def _where(self) -> str:
-        """Say in a word or two where the door is."""
-        raise NotImplementedError
+        """Say in a word or two where the door is, for `repr`."""
 
     @property
     def runs(self) -> Mapping[str, Body]:
