@@ -169,7 +169,8 @@ class Runs:
 
     def _report(self) -> dict[str, object]:
         busiest = max(
-            (after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(self._seconds)
+            ((after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(self._seconds)),
+            default=(0, 0.0),
         )
         return {
             "ends": self._ends,
