@@ -119,11 +119,11 @@ def median(repetitions: list[Figures]) -> Figures:
 
 def measure_all(sizes: list[int], names: list[str], repeat: int, report: Callable[[str], None]) -> Results:
     """Measure the clients at each size, taking turns, each time in another order."""
-    plan = {size: [name for name in names if name != OPENAI or size <= max(OPENAI_RUNS)] for size in sizes}
-    if OPENAI in names:
-        plan.update({size: [OPENAI, *plan.get(size, [])[:-1]] for size in OPENAI_RUNS})
+    plan = {size: [name for name in names if name != OPENAI or size in OPENAI_RUNS] for size in sizes}
+    if OPENAI in names and min(sizes) <= max(OPENAI_RUNS):
+        plan.update({size: [OPENAI] for size in OPENAI_RUNS if size not in plan})
     results: Results = {}
-    for size in sorted(plan):
+    for size in sorted(size for size, those in plan.items() if those):
         found: dict[str, list[Figures]] = {name: [] for name in plan[size]}
         for seed in range(repeat):
             turn = seed % len(plan[size])

@@ -30,6 +30,7 @@ BODY_BYTES: Final = 1024
 DIGITS: Final = 24
 WARM_UP_S: Final = 1.5
 EXPIRES_IN_S: Final = 86_400
+SECOND_S: Final = 1.0 - 1e-6  # sums of floats come out a little short
 BACKLOG: Final = 16_384
 
 _PREFIX: Final = b"GET /v1/threads/thread_"
@@ -70,22 +71,21 @@ def ids(number: int) -> tuple[str, str]:
     return f"thread_{number:0{DIGITS}}", f"run_{number:0{DIGITS}}"
 
 
-def run_body(number: int, status: str, created_at: float) -> bytes:
+def run_body(number: int, created_at: float, completed_at: float | None = None) -> bytes:
     """Give a run as the API does, of 1 KB whatever its status."""
     thread_id, run_id = ids(number)
-    ended = status == "completed"
     run = {
         "id": run_id,
         "object": "thread.run",
         "created_at": int(created_at),
         "assistant_id": "asst_abc123",
         "thread_id": thread_id,
-        "status": status,
+        "status": "in_progress" if completed_at is None else "completed",
         "started_at": int(created_at),
         "expires_at": int(created_at) + EXPIRES_IN_S,
         "cancelled_at": None,
         "failed_at": None,
-        "completed_at": int(time.time()) if ended else None,
+        "completed_at": None if completed_at is None else int(completed_at),
         "required_action": None,
         "last_error": None,
         "model": "gpt-4o",
@@ -99,7 +99,7 @@ def run_body(number: int, status: str, created_at: float) -> bytes:
         "max_prompt_tokens": None,
         "truncation_strategy": {"type": "auto", "last_messages": None},
         "incomplete_details": None,
-        "usage": {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18} if ended else None,
+        "usage": None,
         "response_format": "auto",
         "tool_choice": "auto",
         "parallel_tool_calls": True,
@@ -109,14 +109,30 @@ def run_body(number: int, status: str, created_at: float) -> bytes:
     return json.dumps(run).encode()
 
 
+class Budget:
+    """So many requests in any one second, and no more."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: deque[float] = deque()
+
+    def takes(self, now: float) -> bool:
+        """Say whether one more request is taken at this time."""
+        while self._taken and self._taken[0] <= now - SECOND_S:
+            self._taken.popleft()
+        if len(self._taken) >= self._most:
+            return False
+        self._taken.append(now)
+        return True
+
+
 class Runs:
     """The runs, their answers, and what serving them has cost."""
 
     def __init__(self, budget: int | None) -> None:
         """Make the server's state; a budget is how many polls it takes in any one second, and 429 beyond."""
         self.connections = self.most_connections = 0
-        self._budget = budget
-        self._taken: deque[float] = deque()
+        self._budget = Budget(budget) if budget else None
         self._ends: list[float] = []
         self._created: list[float] = []
         self._waiting: list[bytes] = []
@@ -138,7 +154,7 @@ class Runs:
     def answer(self, line: bytes) -> bytes:
         """Give the answer to a poll, as bytes of HTTP."""
         number, now = int(line[_RUN_AT:_RUN_TO]), time.monotonic()
-        if self._budget is not None and not self._takes(now):
+        if self._budget is not None and not self._budget.takes(now):
             self._refused += 1
             return _error(429)
         if number >= len(self._ends):
@@ -146,7 +162,7 @@ class Runs:
         self._polls += 1
         if now < self._ends[number]:
             return self._head + self._waiting[number]
-        return self._head + run_body(number, "completed", self._created[number])
+        return self._head + run_body(number, self._created[number], time.time() - (now - self._ends[number]))
 
     def control(self, line: bytes) -> bytes:
         """Give the answer to `/start` and `/ends`."""
@@ -158,7 +174,7 @@ class Runs:
 
     def _start(self, plan: list[Planned]) -> dict[str, object]:
         self._created = [time.time() + run.arrives for run in plan]
-        self._waiting = [run_body(n, "in_progress", created) for n, created in enumerate(self._created)]
+        self._waiting = [run_body(n, created) for n, created in enumerate(self._created)]
         self._cpu, self._polls, self._refused = time.process_time(), 0, 0
         self._seconds.clear()
         self._seconds.append((0, self._cpu))
@@ -181,18 +197,9 @@ class Runs:
             "busiest_second": {"polls": busiest[0], "cpu_share": busiest[1]},
         }
 
-    def _takes(self, now: float) -> bool:
-        while self._taken and self._taken[0] <= now - 1.0:
-            self._taken.popleft()
-        assert self._budget is not None
-        if len(self._taken) >= self._budget:
-            return False
-        self._taken.append(now)
-        return True
-
     def _warm_up(self, number: int, now: float) -> bytes:
-        ended = now - self._warming.setdefault(number, now) >= WARM_UP_S
-        return self._head + run_body(number, "completed" if ended else "in_progress", time.time())
+        lasted = now - self._warming.setdefault(number, now)
+        return self._head + run_body(number, time.time() - lasted, time.time() if lasted >= WARM_UP_S else None)
 
 
 def _json(value: object) -> bytes:
