@@ -132,15 +132,14 @@ class Window:
 
 
 async def with_asyncruns(window: Window) -> dict[str, Any]:
-    from asyncruns import BearerAuth, Client, Fleet
+    from asyncruns import BearerAuth, Client, Fleet, RunRef
 
     async with Client(f"{window.base_url}/v1", auth=BearerAuth(KEY)) as client:
         retrieve = client.threads.runs.retrieve
 
         async def watch_all(names: Names) -> None:
-            async with Fleet(client) as fleet:
-                for thread_id, run_id in names:
-                    fleet.watch(thread_id=thread_id, run_id=run_id)
+            async with Fleet(client, requests_per_second=None) as fleet:
+                await fleet.add_many(RunRef("thread.run", name) for name in names)
                 async for outcome in fleet:
                     assert outcome.status == "completed", outcome
                     if names is window.names:
