@@ -138,7 +138,7 @@ async def with_asyncruns(window: Window) -> dict[str, Any]:
         retrieve = client.threads.runs.retrieve
 
         async def watch_all(names: Names) -> None:
-            async with Fleet(client) as fleet:
+            async with Fleet(client, requests_per_second=None, max_in_flight=100) as fleet:
                 for thread_id, run_id in names:
                     fleet.watch(thread_id=thread_id, run_id=run_id)
                 async for outcome in fleet:
