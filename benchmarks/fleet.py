@@ -191,6 +191,7 @@ def plot(results: Results, path: Path) -> None:
     for name, figures in results[size].items():
         left.plot(figures["delay_percentiles_s"], range(101), color=colours[name], label=name)
     left.set_xscale("symlog", linthresh=1.0)
+    left.set_xticks([0, 0.5, 1, 2, 5, 10, 20], ["0", "0.5", "1", "2", "5", "10", "20"])
     left.set_xlim(left=0)
     left.set_ylim(0, 100)
     left.set_xlabel("s from the end of a run to seeing it (log beyond 1 s)")

@@ -284,6 +284,7 @@ def plot(results: dict[str, Figures], path: Path) -> None:
         label = f"{name}: mean {one['delay_mean_s']:.2f} s"
         axes.plot(one["delay_percentiles_s"], range(101), style, label=label)
     axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xticks([0, 0.5, 1, 2, 5, 10, 20], ["0", "0.5", "1", "2", "5", "10", "20"])
     axes.set_xlim(left=0)
     axes.set_ylim(0, 100)
     axes.set_xlabel("s from the end of a run to seeing it (log beyond 1 s)")
