@@ -14,7 +14,7 @@ from asyncruns.cadence.base import Cadence, Course
 from asyncruns.cadence.durations import Durations
 from asyncruns.cadence.grid import END_S
 
-GROUPS_KEPT: Final = 64  # each has 25 KB
+GROUPS_KEPT: Final = 64  # each has 20 KB
 
 Key = tuple[tuple[str, ...], int]
 
@@ -45,7 +45,7 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         else:
             pause = ceiling
         hint = course.hint
-        return pause if hint is None else max(pause, min(ceiling, hint))
+        return pause if hint is None or not hint > pause else min(hint, ceiling)
 
     def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
         """Note that a run of this group left this stage when it was older than `after`, and at most `by`, in seconds.

@@ -12,13 +12,14 @@ moves along it in one direction. All ages together take one pass.
 
 from __future__ import annotations
 
+import math
 from array import array
 
 from asyncruns.cadence.grid import AGES, CELLS, END_S
 
 
 def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]:
-    """Give for each age of the grid the age of the look after it.
+    """Give for each age of the grid the age of the look after it, which is infinite for the end of the grid.
 
     Args:
         survival: The share of runs that are older than each age of the grid.
@@ -26,7 +27,7 @@ def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]
         floor: The least pause.
     """
     costs = [0.0] * CELLS
-    looks = array("d", bytes(8 * CELLS))
+    looks = array("d", [math.inf]) * (CELLS + 1)
     slopes, bases, best = [END_S], [0.0], 0  # of the hull's lines, and which of them was the least one last time
     ready = CELLS - 1  # the oldest age that has no line yet, since it was too near
     for cell in range(CELLS - 1, -1, -1):
