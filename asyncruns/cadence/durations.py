@@ -27,14 +27,14 @@ from asyncruns.cadence.schedule import plan
 # These come to deviations of 2, 5, 11 and 23 % of an age.
 HISTOGRAMS: Final = {400.0: (1, 3, 7, 14), 40.0: (3, 7, 14), 10.0: (8, 14)}
 OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
-PRIOR_RUNS: Final = 1.0  # what was known before counts as so many runs
+PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
 EVEN_SHARE: Final = 0.1  # of a run is spread evenly over its interval, or else no new mode could be found within it
 SCORE_MEMORY_RUNS: Final = 100.0
 LEAST_FORETOLD: Final = 1e-5  # for one run, so that an absurd one does not decide for long
 NEGLIGIBLE: Final = 1e-4  # of all opinions
 # It takes so many new runs to reckon anew: a share of those remembered, and a limit. A surprising one counts for more,
 # so that a shift is followed soon: one where, with what lies near it, few runs were expected.
-BATCH_SHARE: Final = 0.05
+BATCH_SHARE: Final = 0.1
 BATCH_LIMIT: Final = 16.0
 SURPRISE_SHARE: Final = 0.05
 SURPRISE_COUNTS: Final = 4.0
