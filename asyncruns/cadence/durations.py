@@ -69,11 +69,12 @@ class Durations:
         if self._news >= min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
             self._reckon()
 
-    def next_look(self, age: float, poll_worth: float, floor: float) -> float:
-        """Give the age of the look after one at `age`; both other numbers stay the same for life."""
+    def pause(self, age: float, poll_worth: float, floor: float) -> float:
+        """Give the cheapest pause after a look at `age`; both other numbers stay the same for life."""
         if self._looks is None:
             self._looks = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
-        return self._looks[int(grid.position(age) + 0.5)]  # the nearest, as a look is late or early by a rounding
+        look = self._looks[int(grid.position(age) + 0.5)]  # the nearest, as a look is late or early by a rounding
+        return look - age if look > 0.0 else -look
 
     def chance(self, after: float, by: float) -> float:
         """Give the probability that a run older than `after` ends by the age `by`."""

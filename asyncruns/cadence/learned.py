@@ -38,9 +38,7 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         """Give the pause after a look at the age `course.age`; a server's hint is the least pause."""
         age, ceiling = course.age, self.ceiling
         if age < END_S:
-            durations = self._of(course.group, course.stage)
-            age = max(0.0, age)
-            pause = durations.next_look(age, self.poll_worth, self.floor) - age
+            pause = self._of(course.group, course.stage).pause(max(0.0, age), self.poll_worth, self.floor)
             pause = min(max(self.floor, pause), ceiling)
         else:
             pause = ceiling

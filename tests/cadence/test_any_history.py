@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ STAGES = st.integers(0, 1)
 ANY = st.floats() | st.sampled_from([0.0, END_S, math.nextafter(END_S, 0.0), AGES[1], AGES[100]])
 AGE = st.floats(0.0, 1e5)
 PROBABILITY = st.floats(0.0, 1.0)
-ENDS = st.lists(st.tuples(GROUPS, STAGES, ANY, ANY), max_size=30)
+ENDS = st.lists(st.tuples(GROUPS, STAGES, ANY, ANY), max_size=12)
 
 
 def told(ends: list[tuple[tuple[str, ...], int, float, float]], **limits: float) -> Any:
@@ -30,7 +31,7 @@ def told(ends: list[tuple[tuple[str, ...], int, float, float]], **limits: float)
 
 
 @given(ENDS, GROUPS, STAGES, st.integers(), ANY, ANY | st.none())
-@settings(max_examples=100)
+@settings(max_examples=50, deadline=None)
 def test_a_pause_is_from_the_floor_to_the_ceiling(
     ends: Any, group: tuple[str, ...], stage: int, looks: int, age: float, hint: float | None
 ) -> None:
@@ -39,7 +40,7 @@ def test_a_pause_is_from_the_floor_to_the_ceiling(
 
 
 @given(ENDS, ANY, st.lists(ANY, min_size=2, max_size=5))
-@settings(max_examples=100)
+@settings(max_examples=50, deadline=None)
 def test_a_chance_is_a_probability_and_grows_with_time(ends: Any, after: float, ages: list[float]) -> None:
     cadence = told(ends)
     ordered = sorted(age for age in ages if not math.isnan(age))
@@ -51,7 +52,7 @@ def test_a_chance_is_a_probability_and_grows_with_time(ends: Any, after: float, 
 
 @given(ENDS, AGE, st.floats(1e-6, 0.999))
 @example([], math.nextafter(END_S, 0.0), 0.5)
-@settings(max_examples=100)
+@settings(max_examples=50, deadline=None)
 def test_by_the_age_of_a_chance_it_has_come(ends: Any, after: float, chance: float) -> None:
     cadence = told(ends)
     age = cadence.age_at(GROUP, 0, after=after, chance=chance)
@@ -60,6 +61,7 @@ def test_by_the_age_of_a_chance_it_has_come(ends: Any, after: float, chance: flo
 
 
 @given(ENDS, ANY, ANY)
+@settings(max_examples=50, deadline=None)
 def test_the_age_of_any_chance_is_not_before(ends: Any, after: float, chance: float) -> None:
     age = told(ends).age_at(GROUP, 0, after=after, chance=chance)
     assert age >= 0.0
@@ -98,23 +100,25 @@ def test_an_age_has_its_position(age: float) -> None:
 
 def test_smoothing_keeps_shares() -> None:
     masses = [0.0] * (CELLS + 1)
-    masses[3], masses[200] = 1.0, 3.0
+    masses[50], masses[200] = 1.0, 3.0
     smoothed = smooth(masses, 7)
     assert sum(smoothed) == pytest.approx(1.0)
     assert min(smoothed) == pytest.approx(0.0, abs=1e-15)
     assert smoothed[200] == max(smoothed)
-    assert sum(smoothed[186:215]) == pytest.approx(0.75, abs=0.05)
+    assert sum(smoothed[186:215]) == pytest.approx(0.75)
+    assert smoothed[:36] == smoothed[215:251] == pytest.approx([0.0] * 36, abs=1e-15)
 
 
-@given(st.lists(st.floats(0.0, 1.0), min_size=CELLS, max_size=CELLS), st.floats(0.01, 1.0), st.floats(0.01, 3.0))
+@given(st.integers(), st.floats(0.01, 1.0), st.floats(0.01, 3.0))
 @settings(max_examples=10, deadline=None)
-def test_no_other_looks_are_cheaper(shares: list[float], poll_worth: float, floor: float) -> None:
-    left = sorted([1.0, *shares], reverse=True)
+def test_no_other_looks_at_ages_of_the_grid_are_cheaper(seed: int, poll_worth: float, floor: float) -> None:
+    random = Random(seed)
+    left = sorted([1.0, *(random.random() ** 3 for _ in range(CELLS))], reverse=True)
     found = plan(left, poll_worth, floor)
     costs, best = [0.0] * (CELLS + 1), [0.0] * (CELLS + 1)
     where = {age: cell for cell, age in enumerate(AGES)}
     for cell in range(CELLS - 1, -1, -1):
-        then = where[found[cell]]
+        then = where[found[cell]] if found[cell] > 0.0 else cell + 1  # twice in a cell is not of this grid
         costs[cell] = left[cell] * (poll_worth + AGES[then] - AGES[cell]) + costs[then]
         may = [n for n in range(cell + 1, CELLS) if AGES[n] >= AGES[cell] + floor]
         best[cell] = min(left[cell] * (poll_worth + AGES[n] - AGES[cell]) + best[n] for n in [*may, CELLS])
