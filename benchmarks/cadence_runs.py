@@ -45,7 +45,8 @@ def draw(family: str, seed: str, count: int) -> list[float]:
 
 def look_at(cadence: Cadence, durations: list[float]) -> Seen:
     """Let a cadence look at runs, without learning from them: then all see the same looks."""
-    looks, age, oldest = [], 0.0, max(durations)
+    looks: list[float] = []
+    age, oldest = 0.0, max(durations)
     while age < oldest:
         age += cadence.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
         looks.append(age)

@@ -29,7 +29,8 @@ def two_humps(count: int, seed: int = 1) -> list[float]:
 
 def looks(cadence: Cadence, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
     """Give the ages at which a run is looked at that does not end."""
-    ages, age = [], 0.0
+    ages: list[float] = []
+    age = 0.0
     while age < until:
         age += cadence.pause(Course(looks=len(ages) + 1, age=age, group=group, stage=stage))
         ages.append(age)

@@ -136,7 +136,7 @@ def test_the_groups_that_it_remembers_are_bounded() -> None:
     assert f"groups={GROUPS_KEPT - 1} " in repr(cadence)
     # Not those that were taught lately.
     assert cadence.chance(("asst_0",), 0, after=0.0, by=2.0) == cadence.chance((), 0, after=0.0, by=2.0)
-    always, last = (cadence.chance((name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{number}"))
+    always, last = (cadence.chance((name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}"))
     assert len({always, last, cadence.chance((), 0, after=0.0, by=2.0)}) == 3
 
 
