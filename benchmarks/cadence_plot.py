@@ -41,6 +41,6 @@ def _ratios(axes: Any, families: dict[str, dict[str, float]]) -> None:
     axes.set_yticks(range(len(families)), list(families))
     axes.invert_yaxis()
     axes.axvline(1.0, color="grey", linestyle=":")
-    axes.set_xlim(0.0, 1.6)
+    axes.set_xlim(0.0, 2.2)
     axes.set_xlabel("delay, over the other's at as many polls")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center right")

@@ -14,7 +14,7 @@ from asyncruns.cadence.base import Cadence, Course
 from asyncruns.cadence.durations import Durations
 from asyncruns.cadence.grid import END_S
 
-GROUPS_KEPT: Final = 64  # each has 20 KB
+GROUPS_KEPT: Final = 64  # each has 22 KB
 
 Key = tuple[tuple[str, ...], int]
 

@@ -82,14 +82,14 @@ def test_an_end_that_is_no_time_teaches_nothing() -> None:
     assert "runs=0" in repr(cadence)
 
 
-def test_a_thousand_runs_later_it_is_forgotten() -> None:
+def test_a_thousand_runs_later_little_is_remembered() -> None:
     cadence, other = Cadence.learned(), Cadence.learned()
     teach(cadence, [100.0] * 500)
     for some in (cadence, other):
         teach(some, [2.0, 3.0, 4.0] * 400)
     for age in (2.5, 10.0, 99.0):
         known, lately = (some.chance(GROUP, 0, after=0.0, by=age) for some in (cadence, other))
-        assert known == pytest.approx(lately, abs=0.02)
+        assert known == pytest.approx(lately, abs=0.05)
 
 
 @given(st.floats(0.0, END_S, exclude_max=True))
