@@ -15,7 +15,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (ratios, online, shift) = pyplot.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    _ratios(ratios, result["families"])
+    _ratios(ratios, result["families"], result["reached"])
     for family, costs in result["online"]["cost"].items():
         online.plot(result["online"]["runs"], costs, marker=".", label=family)
     online.set_xscale("symlog", linthresh=1)
@@ -32,15 +32,15 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _ratios(axes: Any, families: dict[str, dict[str, float]]) -> None:
+def _ratios(axes: Any, families: dict[str, dict[str, float]], goals: dict[str, float]) -> None:
     for row, found in enumerate(families.values()):
         for offset, name in enumerate(BESIDE):
-            label = None if row else f"{name}, geometric mean at most {0.4 if offset else 0.78}"
+            label = None if row else f"{name}: {goals[f'{name}, geometric mean']} on average"
             bar = axes.barh(row + (offset - 1) * 0.27, found[name], height=0.25, color=f"C{offset}", label=label)
             axes.bar_label(bar, fmt="%.2f", padding=2, fontsize=8)
     axes.set_yticks(range(len(families)), list(families))
     axes.invert_yaxis()
     axes.axvline(1.0, color="grey", linestyle=":")
-    axes.set_xlim(0.0, 2.2)
+    axes.set_xlim(0.0, 2.3)
     axes.set_xlabel("delay, over the other's at as many polls")
     axes.legend(fontsize=8, loc="center right")
