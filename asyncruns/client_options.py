@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from asyncruns.abc import Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.auth import Auth
@@ -56,6 +57,28 @@ def checked_auth(auth: object) -> Auth | None:
     if auth is None or isinstance(auth, Auth):
         return auth
     raise ConfigurationError("auth must be an Auth: BearerAuth(key), ApiKeyAuth(key) or PortkeyAuth(...)")
+
+
+def given_transport(transport: object, **others: tuple[Any, Any]) -> Transport:
+    """Give the transport that a client shall send with.
+
+    Args:
+        transport: The transport, made by the caller.
+        **others: The options for the transport that the client would make else, each with its default.
+
+    Raises:
+        ConfigurationError: It is none, or an option is given that it would take no notice of.
+    """
+    if not isinstance(transport, Transport):
+        kind = type(transport).__name__
+        raise ConfigurationError(f"transport must be an instance of asyncruns.abc.Transport, not {kind}")
+    # The values are not shown, for there may be a credential among them.
+    if given := [f"{name}=" for name, (value, default) in others.items() if value is not default and value != default]:
+        raise ConfigurationError(
+            f"{', '.join(given)} would have no effect beside transport=, which is sent with as it is; configure the "
+            "transport itself, or leave transport= out"
+        )
+    return transport
 
 
 def version_header(version: object) -> dict[str, str]:

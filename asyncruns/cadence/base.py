@@ -104,6 +104,20 @@ class Cadence(Struct, frozen=True, kw_only=True, gc=False):
         A cadence that does not learn does nothing.
         """
 
+    def delay(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float | None:
+        """Give for how many seconds a run still in the stage at the age `after` is expected to have left it by `by`.
+
+        That is the delay that a look at the age `by` ends. None is that nothing is known of durations.
+        """
+        return None
+
+    def age_of_delay(self, group: tuple[str, ...], stage: int, *, after: float, delay: float) -> float | None:
+        """Give the age at which `delay` gives so much, to about a percent.
+
+        It may be infinite. None is that nothing is known of durations.
+        """
+        return None
+
     def chance(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float | None:
         """Give the probability that a run still in the stage at the age `after` has left it by the age `by`.
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import accumulate, repeat
+from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
 
 from asyncruns.cadence import grid
+from asyncruns.cadence.grid import AGES
 from asyncruns.cadence.schedule import plan
 
 # The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
@@ -39,6 +40,8 @@ BATCH_LIMIT: Final = 16.0
 SURPRISE_SHARE: Final = 0.05
 SURPRISE_COUNTS: Final = 4.0
 NEAR_CELLS: Final = 15.0  # a quarter of an age on either side
+NO_RUNS: Final = 1e-9
+CELLS_AND_END: Final = range(grid.CELLS + 1)
 
 Span = tuple[float, float]  # positions on the grid: after, by
 
@@ -46,7 +49,7 @@ Span = tuple[float, float]  # positions on the grid: after, by
 class Durations:
     """The durations of one group in one stage."""
 
-    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_news", "_pending", "_scores", "_totals", "runs")
+    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_news", "_pending", "_scores", "_stays", "_totals", "runs")
 
     def __init__(self, base: Durations | None = None) -> None:
         """Begin with what is known of all groups, or with what is usual."""
@@ -59,6 +62,7 @@ class Durations:
         self._news = 0.0
         self._hazard = _cumulative_hazard(self._before())
         self._looks: array[float] | None = None
+        self._stays: array[float] | None = None
 
     def learn(self, after: float, by: float) -> None:
         """Note a run that ended between two ages. Where it is worth it, this takes a millisecond or two."""
@@ -95,6 +99,51 @@ class Durations:
         cell = bisect_right(known, hazard) - 1
         inside = (hazard - known[cell]) / (known[cell + 1] - known[cell])
         return max(after, grid.age_of(cell + inside))
+
+    def delay(self, after: float, by: float) -> float:
+        """Give for how many seconds a run older than `after` is expected to have ended by the age `by`."""
+        after = max(after, 0.0)
+        if not by > after:
+            return 0.0
+        left = math.exp(-self._hazard_at(after))
+        if left < NO_RUNS:  # there should be none as old as this
+            return by - after
+        return max(by - after - (self._stay(by) - self._stay(after)) / left, 0.0)
+
+    def age_of_delay(self, after: float, delay: float) -> float:
+        """Give the age by which a run older than `after` is expected to have ended for so many seconds."""
+        after = max(after, 0.0)
+        first = int(grid.position(after))
+        stays, left = self._stays or self._summed(), math.exp(-self._hazard_at(after))
+        if left < NO_RUNS or first >= grid.CELLS:
+            return after + delay
+        origin = after - self._stay(after) / left
+
+        def delay_at(cell: int) -> float:
+            return AGES[cell] - stays[cell] / left - origin
+
+        cell = bisect_left(CELLS_AND_END, delay, lo=first + 1, key=delay_at)
+        if cell <= grid.CELLS:
+            return AGES[cell]
+        # Beyond the grid all who are left are as good as over.
+        return grid.END_S + delay - delay_at(grid.CELLS)
+
+    def _stay(self, age: float) -> float:
+        """Give the mean time that runs spend below an age."""
+        stays = self._stays or self._summed()
+        if age >= grid.END_S:
+            return stays[-1]
+        at = grid.position(age)
+        cell = int(at)
+        share = (age - AGES[cell]) / (AGES[cell + 1] - AGES[cell])
+        return stays[cell] + share * (stays[cell + 1] - stays[cell])
+
+    def _summed(self) -> array[float]:
+        survival = [math.exp(-hazard) for hazard in self._hazard]
+        widths = map(sub, AGES[1:], AGES)
+        means = ((one + next_) / 2 for one, next_ in pairwise(survival))
+        self._stays = array("d", accumulate(map(mul, widths, means), initial=0.0))
+        return self._stays
 
     def masses(self) -> list[float]:
         """Give the share of runs that end in each cell of the grid, as believed."""
@@ -138,7 +187,7 @@ class Durations:
         self._pending.clear()
         self._news = 0.0
         self._hazard = _cumulative_hazard(self._mixed(base, self._smoothed()))
-        self._looks = None
+        self._looks = self._stays = None
 
     def _smoothed(self) -> list[tuple[float, list[float]]]:
         """Give each histogram at all its widths: how far it is to be trusted, and the shares of the cells."""

@@ -57,6 +57,14 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         if group:
             self._touched((group, stage), all_groups).learn(after, by)
 
+    def delay(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
+        """Give for how many seconds a run still in the stage at the age `after` is expected to have left it by `by`."""
+        return self._of(group, stage).delay(after, by)
+
+    def age_of_delay(self, group: tuple[str, ...], stage: int, *, after: float, delay: float) -> float:
+        """Give the age at which `delay` gives so much, to about a percent."""
+        return self._of(group, stage).age_of_delay(after, delay)
+
     def chance(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
         """Give the probability that a run still in the stage at the age `after` has left it by the age `by`."""
         return self._of(group, stage).chance(after, by)
