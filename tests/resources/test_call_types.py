@@ -104,10 +104,10 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
         await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="additional_instructions"):  # not here: the messages go into `thread`
         await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="timeout"):
-        await client.threads.runs.retrieve(run_id, thread_id=thread_id, timeout=5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="timeout"):
-        await client.threads.list(timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="time_out"):
+        await client.threads.runs.retrieve(run_id, thread_id=thread_id, time_out=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="time_out"):
+        await client.threads.list(time_out=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="temperature"):
         await client.assistants.retrieve(assistant_id, temperature=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="thread_id"):
@@ -116,5 +116,5 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
         await client.threads.runs.create(thread_id)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="api_version"):
         Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="timeout"):
-        Client("https://host.example/v1", timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="http_client"):
+        Client("https://host.example/v1", http_client=None)  # type: ignore[call-arg]

@@ -82,7 +82,7 @@ def test_a_method_takes_every_parameter_and_no_other(operation: Operation) -> No
     described = operation.keywords - {name for operation_name, name in NOT_TAKEN if operation_name == operation.name}
     own = NOT_DESCRIBED.get(operation.name, set())
     options = set(get_type_hints(CallOptions))
-    assert options == {"request_timeout", "extra_headers", "extra_query", "extra_body"}
+    assert options == {"request_timeout", "timeout", "extra_headers", "extra_query", "extra_body"}
     assert keywords_of(method_of(CLIENT, operation)) == described | own | options
 
 
