@@ -27,6 +27,7 @@ from asyncruns.client_options import (
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
@@ -65,7 +66,7 @@ AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
-class Client:
+class Client(OtherNames):
     """A client of one server; use it with `async with`, or call `close` at the end.
 
     One client serves many tasks of one event loop at once.

@@ -29,7 +29,12 @@ NOT_DESCRIBED: Final[Mapping[str, set[str]]] = {
 }
 NO_OPERATIONS: Final = {
     "threads.list",  # of Azure AI Foundry
-    "threads.runs.watch",  # many requests
+    "threads.runs.watch",  # many requests, and so are the rest
+    "threads.runs.poll",
+    "threads.runs.create_and_poll",
+    "threads.runs.submit_tool_outputs_and_poll",
+    "threads.runs.create_and_process",
+    "threads.create_and_run_poll",
 }
 RESOURCES: Final = ("assistants", "threads", "threads.messages", "threads.runs", "threads.runs.steps")
 
