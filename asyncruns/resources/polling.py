@@ -54,12 +54,13 @@ class PolledRuns(Runs):
         Args:
             poll_interval_ms: Milliseconds from one look to the next. By default the server's hints, else from 250
                 growing to 1,000.
-            **options: For each look; so `timeout` is that of one request. The wait ends 60 s after the run's expiry.
+            **options: For each look; so `timeout` is that of one request. The wait ends 60 s after the run's expiry, or
+                after 15 minutes where it has none.
 
         Raises:
             APIStatusError: The server refuses to show the run, such as a NotFoundError.
             WatchGaveUpError: The wait ended before the run did: the server could not be reached for 120 s, or a status
-                that nobody knows stayed for 60 s, or the run's expiry is over.
+                that nobody knows stayed for 60 s, or the time was over.
         """
         cadence = cadence_of(poll_interval_ms)
         ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
@@ -125,7 +126,7 @@ class PolledRuns(Runs):
         else:
             return await polled(self._connection, _on(thread_id, run), cadence, options)
         ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
-        handler = _once({each["tool_call_id"]: each["output"] for each in outputs})
+        handler = _once({each.get("tool_call_id", ""): each.get("output", "") for each in outputs})
         return await polled(self._connection, ref, cadence, options, handler=handler)
 
     async def create_and_process(
@@ -145,7 +146,8 @@ class PolledRuns(Runs):
 
         Args:
             agent_id: The assistant.
-            toolset: Answers the calls. The run is created with its definitions, unless `tools` is given.
+            toolset: Answers the calls. The run is created with its definitions, in place of all the assistant's tools,
+                unless `tools` is given: `tools=[*toolset.definitions(), {"type": "code_interpreter"}]`, say.
             polling_interval: Seconds from one look to the next; the default is that of `poll`.
             include: What else the steps in the answer shall have.
             **parameters: See `RunParameters`.

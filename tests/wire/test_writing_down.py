@@ -11,8 +11,8 @@ from openai.types.beta import Thread as TheirThread
 from openai.types.beta.threads import Message as TheirMessage
 from openai.types.beta.threads import Run as TheirRun
 
-from asyncruns.wire import Assistant, Message, Page, Run, Thread, decode
-from asyncruns.wire.codec import Object
+from asyncruns import wire
+from asyncruns.wire import Assistant, Message, Object, Page, Run, Thread, decode
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 RUN: dict[str, Any] = {
@@ -82,6 +82,13 @@ def test_an_unknown_object_is_written_as_it_came() -> None:
     assert isinstance(run.tools, list)
     assert run.tools[0].to_dict() == {"type": "telepathy", "range": None}
     assert run.tools[0].to_dict(exclude_none=True) == {"type": "telepathy", "range": None}
+
+
+def test_every_object_of_the_wire_can_be_written_down() -> None:
+    found = [getattr(wire, name) for name in wire.__all__]
+    structs = [each for each in found if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+    assert len(structs) > 40
+    assert [each for each in structs if not issubclass(each, Object)] == []
 
 
 def test_a_page_can_be_written_down() -> None:
