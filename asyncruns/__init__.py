@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
+    from asyncruns.fleet import Fleet as Fleet
+    from asyncruns.fleet import Statistics as Statistics
+    from asyncruns.fleet import Watch as Watch
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
@@ -105,6 +108,7 @@ _HOMES: Final = {
     "Ended": "asyncruns.observers",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
+    "Fleet": "asyncruns.fleet",
     "GaveUp": "asyncruns.outcome",
     "Incomplete": "asyncruns.outcome",
     "InternalServerError": "asyncruns.errors",
@@ -131,11 +135,13 @@ _HOMES: Final = {
     "RunRef": "asyncruns.lifecycle",
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
+    "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
+    "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
 }
 
@@ -173,6 +179,7 @@ __all__ = [
     "Ended",
     "Expired",
     "Failed",
+    "Fleet",
     "GaveUp",
     "Incomplete",
     "InternalServerError",
@@ -199,11 +206,13 @@ __all__ = [
     "RunRef",
     "RunWatcher",
     "Snapshot",
+    "Statistics",
     "StatusChanged",
     "ThreadBusyError",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",
+    "Watch",
     "WatchGaveUpError",
 ]
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import Dialect, Transport
+from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -20,6 +20,7 @@ from asyncruns.client_options import (
     chosen_auth,
     chosen_timeout,
     given_base_url,
+    given_transport,
     own_headers,
     pair_of_environment,
     version_header,
@@ -92,9 +93,15 @@ class Client(OtherNames):
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
         ssl: An `ssl.SSLContext`, or False for no checks.
+        transport: What to send with, such as `asyncruns.testing.InMemoryTransport`, in place of the client's own. It is
+            borrowed: not closed here. What configures the client's own, `base_url` and `version` among it, can't be
+            given beside it; `max_retries` and `validate` can.
+
+    Attributes:
+        base_url: Where the API begins; "" with a `transport` that was given.
 
     Raises:
-        ConfigurationError: No request could ever be sent like that.
+        ConfigurationError: No request could ever be sent like that, or an option would have no effect.
     """
 
     def __init__(
@@ -116,23 +123,45 @@ class Client(OtherNames):
         proxy: str | None = None,
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+        transport: Transport | None = None,
     ) -> None:
         check_retries(max_retries)
-        transport = AiohttpTransport(
-            given_base_url(base_url),
-            auth=chosen_auth(auth, api_key),
-            headers=own_headers(default_headers, organization, project),
-            version_headers=version_header(version),
-            versioned_paths=VERSIONED_PATHS,
-            query=default_query,
-            request_timeout=chosen_timeout(request_timeout, timeout),
-            session=session,
-            proxy=proxy,
-            trust_env=trust_env,
-            ssl=ssl,
-        )
-        host = urlsplit(transport.base_url).hostname or ""
-        self.base_url: str = transport.base_url
+        self.base_url: str = ""
+        self._own: AiohttpTransport | None = None
+        if transport is None:
+            transport = self._own = AiohttpTransport(
+                given_base_url(base_url),
+                auth=chosen_auth(auth, api_key),
+                headers=own_headers(default_headers, organization, project),
+                version_headers=version_header(version),
+                versioned_paths=VERSIONED_PATHS,
+                query=default_query,
+                request_timeout=chosen_timeout(request_timeout, timeout),
+                session=session,
+                proxy=proxy,
+                trust_env=trust_env,
+                ssl=ssl,
+            )
+            self.base_url = transport.base_url
+        else:
+            given_transport(
+                transport,
+                base_url=(base_url, None),
+                auth=(auth, None),
+                api_key=(api_key, None),
+                version=(version, "v2"),
+                default_headers=(default_headers, None),
+                default_query=(default_query, None),
+                organization=(organization, None),
+                project=(project, None),
+                request_timeout=(request_timeout, UNSET),
+                timeout=(timeout, UNSET),
+                session=(session, None),
+                proxy=(proxy, None),
+                trust_env=(trust_env, False),
+                ssl=(ssl, True),
+            )
+        host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
@@ -351,13 +380,21 @@ class Client(OtherNames):
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
-        is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
-        if not is_ours and thread_id is None and run_id is None:
+        if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()
         return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+
+    def connection_for(self, run: object) -> Connection[Any]:
+        """Give what a `Fleet` needs to watch this run, response or `RunRef`."""
+        return self if self._speaks_of(run) else self.responses.alone
+
+    def _speaks_of(self, run: object) -> bool:
+        if isinstance(run, RunRef):
+            return run.dialect == self.dialect.name
+        return run is None or isinstance(run, Run)
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.
@@ -371,8 +408,9 @@ class Client(OtherNames):
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
     async def close(self) -> None:
-        """Close the connections, but for those of a borrowed session. May be called twice."""
-        await self.transport.aclose()
+        """Close the connections, but for those of a borrowed session or transport. May be called twice."""
+        if self._own is not None:
+            await self._own.aclose()
 
     async def __aenter__(self) -> Client:
         return self
@@ -383,4 +421,4 @@ class Client(OtherNames):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self.base_url}>"
+        return f"<Client {self.base_url or repr(self.transport)}>"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from msgspec import UNSET, UnsetType
 
+from asyncruns.abc import Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.auth import AccessToken, Auth, BearerAuth
@@ -96,6 +97,28 @@ def own_headers(
     given = dict(default_headers or {})
     known = {str(name).lower() for name in given}  # no name of them is checked yet
     return {name: value for name, value in named.items() if value is not None and name.lower() not in known} | given
+
+
+def given_transport(transport: object, **others: tuple[Any, Any]) -> Transport:
+    """Give the transport that a client shall send with.
+
+    Args:
+        transport: The transport, made by the caller.
+        **others: The options for the transport that the client would make else, each with its default.
+
+    Raises:
+        ConfigurationError: It is none, or an option is given that it would take no notice of.
+    """
+    if not isinstance(transport, Transport):
+        kind = type(transport).__name__
+        raise ConfigurationError(f"transport must be an instance of asyncruns.abc.Transport, not {kind}")
+    # The values are not shown, for there may be a credential among them.
+    if given := [f"{name}=" for name, (value, default) in others.items() if value is not default and value != default]:
+        raise ConfigurationError(
+            f"{', '.join(given)} would have no effect beside transport=, which is sent with as it is; configure the "
+            "transport itself, or leave transport= out"
+        )
+    return transport
 
 
 def version_header(version: object) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast
 
 import msgspec
@@ -184,6 +185,11 @@ class Responses(_Responses):
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self.input_items: InputItems = InputItems(server)
+
+    @cached_property
+    def alone(self) -> WatchedResponses:
+        """What watches any response, by what that echoes; many watches may share it."""
+        return WatchedResponses(self, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
         """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
