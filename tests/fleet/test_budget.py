@@ -220,7 +220,20 @@ def test_a_server_that_takes_far_less_refuses_few(rate: float | None, taken_by_s
         clocked.take_all(20)
     late = [at for at in clocked.taken if at > BEGIN + 60.0]
     assert refused <= 0.1 * len(late)
-    assert len(late) / 60.0 >= 0.7 * taken_by_server
+    assert len(late) / 60.0 >= 0.7 * min(taken_by_server, rate or math.inf)
+
+
+@pytest.mark.parametrize("rate", [1.0, 50.0, 10_000.0])
+def test_after_a_time_in_which_all_is_refused_the_full_rate_comes_back_within_a_minute_or_two(rate: float) -> None:
+    clocked = Clocked(rate)
+    for _ in range(60):
+        clocked.budget.refused(clocked.now, None)
+        clocked.now += 1.0
+    assert clocked.budget.rate == pytest.approx(SLOWEST_PER_S, rel=0.1)
+    for _ in range(80):
+        clocked.now += 1.0
+        clocked.budget.ready_at(clocked.now)
+    assert clocked.budget.rate == rate
 
 
 def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
@@ -337,4 +350,4 @@ def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: floa
     assert clocked.take_all(1) == 1
     clocked.now += 100.0
     budget.ready_at(clocked.now)
-    assert budget.rate == (math.inf if rate is None else rate) or rate is not None
+    assert budget.rate == math.inf or rate is not None
