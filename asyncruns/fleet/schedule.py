@@ -98,7 +98,7 @@ class Schedule(Generic[S]):
         """Forget the looks and ticks of a run; changes that are not sent yet stay."""
         if slot.level >= 0:
             self._leave(slot)
-        slot.look_at = slot.tick_at = math.inf
+        slot.look_at = slot.tick_at = slot._at = math.inf
 
     def landed(self, slot: S, *, was_look: bool) -> None:
         """Note that a request of this run was answered, or given up."""
@@ -184,11 +184,14 @@ class Schedule(Generic[S]):
                 self._tidy()
 
     def _tidy(self) -> None:
-        """Drop old entries, which are many only when times were moved to earlier ones very often."""
-        live = [entry for entry in self._heap if entry[0] == entry[2]._at]
-        if len(live) < len(self._heap) // 2:
-            heapq.heapify(live)
-            self._heap = live
+        """Drop old entries, where they are most.
+
+        A run leaves some: with each look before its tick another entry for the tick, and its last ones when it goes.
+        """
+        newest = {entry[2]: entry for entry in self._heap if entry[0] == entry[2]._at}
+        if len(newest) < len(self._heap) // 2:
+            self._heap = list(newest.values())
+            heapq.heapify(self._heap)
 
     def _wake_at(self, now: float) -> float:
         """Say when something is to be done, as far as that does not hang on an answer."""

@@ -8,12 +8,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from windows import BEGIN, ROUNDING_S, check_windows
 
 from asyncruns.fleet.budget import DECREASE, FORGOTTEN_AT, PAUSE_CEILING_S, SLOWEST_PER_S, Budget
 from asyncruns.http import RateLimit
 
-BEGIN = 1000.0
-ROUNDING_S = 1e-7
 RATES = [0.1, 0.3, 1.0, 1.5, 3.0, 7.7, 50.0, 200.0, 3333.3, 10_000.0]
 MOST_TAKEN = 25_000  # in one example
 
@@ -44,21 +43,6 @@ class Clocked:
                 break
             self.now = max(ready_at, math.nextafter(self.now, math.inf))
         self.now = max(self.now, end)
-
-
-def check_windows(taken: list[float], rate: float) -> None:
-    """Check that no half-open window of a second, nor a longer one, has more than the rate gives, rounded up."""
-
-    def place(number: int) -> float:  # how far a request is before a line of that rate
-        return number - rate * (taken[number] - BEGIN)
-
-    oldest, least = 0, math.inf
-    for number, at in enumerate(taken):
-        while taken[oldest] <= at - 1.0 + ROUNDING_S:
-            least = min(least, place(oldest))
-            oldest += 1
-        assert number - oldest < math.ceil(rate), f"more than {rate} in the second up to {at}"
-        assert place(number) <= least + (1.0 + rate) * ROUNDING_S, f"more than {rate} in a window up to {at}"
 
 
 Step = Callable[[Clocked], None]
