@@ -162,9 +162,7 @@ class RateLimit(Struct, frozen=True, gc=False):
     reset: float | None = None
 
 
-_DURATION: Final = re.compile(
-    r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?|\.\d+)s)?(?:(\d+(?:\.\d*)?|\.\d+)ms)?"
-)
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?|\.\d+)s)?(?:(\d+(?:\.\d*)?|\.\d+)ms)?")
 
 
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:

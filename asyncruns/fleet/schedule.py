@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from msgspec import Struct
 from asyncruns.fleet.budget import Budget
 
 LEVELS: Final = 8
+WOKEN_AT_ONCE: Final = 500  # in one plan, of some hundredths of a millisecond each: after a laptop's sleep all are due
 
 
 class Slot:
@@ -56,7 +57,7 @@ class Plan(Struct, Generic[S], gc=False):
         ticks: Runs to be woken. When there are any, nothing is to be sent before the next plan: they may change it.
         changes: Submits and cancels to send, as they were added.
         looks: Runs to look at.
-        wake_at: When to plan again, unless something changes before.
+        wake_at: When to plan again, unless something changes before; at once, where that is not after now.
     """
 
     ticks: list[S]
@@ -72,7 +73,8 @@ class Schedule(Generic[S]):
         self.budget: Budget = budget
         self._heap: list[tuple[float, int, S]] = []
         self._count = 0
-        self._levels: tuple[dict[S, None], ...] = tuple({} for _ in range(LEVELS))
+        # A plain dict, taken from at its front again and again, looks through all that was there before.
+        self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS))
         self._changes: deque[tuple[S, Any]] = deque()
 
     # What is wanted
@@ -138,7 +140,9 @@ class Schedule(Generic[S]):
     def _wake(self, now: float) -> list[S]:
         """Take what is due from the heap: looks begin to wait or rise, ticks are given."""
         ticks: list[S] = []
-        while self._heap and self._heap[0][0] <= now:
+        for _ in range(WOKEN_AT_ONCE):
+            if not self._heap or self._heap[0][0] > now:
+                break
             at, _, slot = heapq.heappop(self._heap)
             if at != slot._at:
                 continue

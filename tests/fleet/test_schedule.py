@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from windows import BEGIN, check_windows
 
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import LEVELS, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import LEVELS, WOKEN_AT_ONCE, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
 TOP = LEVELS - 1
@@ -426,6 +426,17 @@ def test_who_waits_is_served_although_others_keep_coming(
         now += 0.5 / rate
     assert last.is_looking
     assert schedule.plan(now, 1).looks != [last]
+
+
+def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
+    schedule, runs = of(10 * WOKEN_AT_ONCE)
+    for run in runs[::2]:
+        schedule.tick(run, BEGIN + 1.0)
+    plans = [schedule.plan(BEGIN + 3600.0, 1) for _ in range(10)]
+    assert {run for plan in plans for run in plan.ticks} == set(runs[::2])
+    assert max(len(plan.ticks) for plan in plans) <= WOKEN_AT_ONCE
+    assert [plan.wake_at <= BEGIN + 3600.0 for plan in plans] == [True] * 10
+    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(10 * WOKEN_AT_ONCE))
 
 
 # The heap is bounded

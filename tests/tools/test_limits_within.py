@@ -46,7 +46,9 @@ async def all_work(*limits: Limit) -> None:
     assert not any(taken(*limits))
 
 
-@pytest.mark.parametrize(("inner", "outer", "most"), [(2, 4, 2), (4, 2, 2), (None, 3, 3), (3, None, 3), (None, None, 6)])
+@pytest.mark.parametrize(
+    ("inner", "outer", "most"), [(2, 4, 2), (4, 2, 2), (None, 3, 3), (3, None, 3), (None, None, 6)]
+)
 async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: int | None, most: int) -> None:
     around = Limit(outer)
     limit, room = Limit(inner, within=around), Room()
