@@ -161,7 +161,9 @@ class Steps(Cadence, frozen=True, kw_only=True, gc=False):
             pause = min(self.start * self.growth ** max(course.looks - 1, 0), self.interval)
         except OverflowError:
             pause = self.interval
-        return pause if hint is None or self.hints == "ignore" else max(pause, min(HINT_CEILING_S, hint))
+        if hint is None or self.hints == "ignore" or not hint > pause:
+            return pause
+        return max(pause, min(hint, HINT_CEILING_S))
 
 
 def require_positive(**seconds: float) -> None:

@@ -1,9 +1,9 @@
 """How long the runs of one group took, and what that foretells.
 
-Two histograms hold the same runs: one fades over hundreds of them, the other over tens. Each is smoothed by little, by
-more and by much, which gives eight opinions on how long the next run takes; the ninth is what was known before any run
-of this group. Each opinion counts by how well it has foretold the runs that ended since. So the smoothing fits the
-durations, few runs are not believed too much, and when durations shift the short memory takes over after a few runs.
+Histograms hold the same runs: one remembers hundreds of them, one tens, one a handful. Each is smoothed by little, by
+more and by much, and each of these is an opinion on how long the next run takes; one more is what was known before any
+run of this group. Each opinion counts by how well it has foretold the runs that ended since. So the smoothing fits the
+durations, few runs are not believed too much, and when durations shift the short memories take over after a few runs.
 
 Most ends are known as an interval between two looks. A run is spread over its interval in proportion to what is
 believed now: spread evenly, or put at the look that saw it, it would make the next schedule see longer runs than there
@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterator
 from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
@@ -24,15 +24,22 @@ from asyncruns.cadence import grid
 from asyncruns.cadence.grid import AGES
 from asyncruns.cadence.schedule import plan
 
-MEMORIES_RUNS: Final = (400.0, 40.0)
-RADII: Final = (1, 4, 9, 18)  # one after the other: deviations of 1, 5, 11 and 22 % of an age
-PRIOR_RUNS: Final = 1.0  # what was known before counts as so many runs
-EVEN_SHARE: Final = 0.1  # spread evenly over an interval, or else no new mode could be found within it
+# The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
+# These come to deviations of 2, 5, 11 and 23 % of an age.
+HISTOGRAMS: Final = {400.0: (1, 3, 7, 14), 40.0: (3, 7, 14), 10.0: (8, 14)}
+OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
+PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
+EVEN_SHARE: Final = 0.1  # of a run is spread evenly over its interval, or else no new mode could be found within it
 SCORE_MEMORY_RUNS: Final = 100.0
-SCORE_FLOOR: Final = -12.0  # for one run, so that an absurd one does not decide for long
-BATCH_SHARE: Final = 0.05  # of the runs that are remembered: so many new ones are worth a reckoning
-BATCH_LIMIT: Final = 16
-NEGLIGIBLE: Final = 1e-4
+LEAST_FORETOLD: Final = 1e-5  # for one run, so that an absurd one does not decide for long
+NEGLIGIBLE: Final = 1e-4  # of all opinions
+# It takes so many new runs to reckon anew: a share of those remembered, and a limit. A surprising one counts for more,
+# so that a shift is followed soon: one where, with what lies near it, few runs were expected.
+BATCH_SHARE: Final = 0.1
+BATCH_LIMIT: Final = 16.0
+SURPRISE_SHARE: Final = 0.05
+SURPRISE_COUNTS: Final = 4.0
+NEAR_CELLS: Final = 15.0  # a quarter of an age on either side
 NO_RUNS: Final = 1e-9
 CELLS_AND_END: Final = range(grid.CELLS + 1)
 
@@ -42,38 +49,42 @@ Span = tuple[float, float]  # positions on the grid: after, by
 class Durations:
     """The durations of one group in one stage."""
 
-    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_pending", "_scores", "_stays", "_totals", "runs")
+    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_news", "_pending", "_scores", "_stays", "_totals", "runs")
 
     def __init__(self, base: Durations | None = None) -> None:
         """Begin with what is known of all groups, or with what is usual."""
         self.runs = 0
         self._base = base
-        self._counts = [array("d", bytes(8 * (grid.CELLS + 1))) for _ in MEMORIES_RUNS]
-        self._totals = [0.0 for _ in MEMORIES_RUNS]
-        self._scores = [0.0] * (1 + len(MEMORIES_RUNS) * len(RADII))
+        self._counts = [array("d", bytes(8 * (grid.CELLS + 1))) for _ in HISTOGRAMS]
+        self._totals = [0.0 for _ in HISTOGRAMS]
+        self._scores = [0.0] * OPINIONS  # logarithms, the highest is 0
         self._pending: list[Span] = []
+        self._news = 0.0
         self._hazard = _cumulative_hazard(self._before())
         self._looks: array[float] | None = None
         self._stays: array[float] | None = None
 
     def learn(self, after: float, by: float) -> None:
-        """Note a run that ended between two ages. This takes a millisecond or two each time that it is worth it."""
+        """Note a run that ended between two ages. Where it is worth it, this takes a millisecond or two."""
         self.runs += 1
-        self._pending.append((grid.position(min(after, by)), grid.position(by)))
-        if len(self._pending) >= min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
+        span = grid.position(min(after, by)), grid.position(by)
+        self._pending.append(span)
+        self._news += SURPRISE_COUNTS if self._is_surprise(span) else 1.0
+        if self._news >= min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
             self._reckon()
 
-    def next_look(self, age: float, poll_worth: float, floor: float) -> float:
-        """Give the age of the look after one at `age`, which is below the grid's end; the numbers stay the same."""
+    def pause(self, age: float, poll_worth: float, floor: float) -> float:
+        """Give the cheapest pause after a look at `age`; both other numbers stay the same for life."""
         if self._looks is None:
             self._looks = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
-        return self._looks[int(grid.position(age))]
+        look = self._looks[int(grid.position(age) + 0.5)]  # the nearest, as a look is late or early by a rounding
+        return look - age if look > 0.0 else -look
 
     def chance(self, after: float, by: float) -> float:
         """Give the probability that a run older than `after` ends by the age `by`."""
         if not by > after:
             return 0.0
-        return -math.expm1(self.hazard(after) - self.hazard(by))
+        return -math.expm1(self._hazard_at(after) - self._hazard_at(by))
 
     def age_at(self, after: float, chance: float) -> float:
         """Give the age by which a run older than `after` ends with that probability."""
@@ -82,7 +93,7 @@ class Durations:
             return after
         if chance >= 1.0:
             return math.inf
-        hazard, known = self.hazard(after) - math.log1p(-chance), self._hazard
+        hazard, known = self._hazard_at(after) - math.log1p(-chance), self._hazard
         if hazard >= known[-1]:
             return max(after, _beyond(hazard - known[-1]))
         cell = bisect_right(known, hazard) - 1
@@ -94,7 +105,7 @@ class Durations:
         after = max(after, 0.0)
         if not by > after:
             return 0.0
-        left = math.exp(-self.hazard(after))
+        left = math.exp(-self._hazard_at(after))
         if left < NO_RUNS:  # there should be none as old as this
             return by - after
         return max(by - after - (self._stay(by) - self._stay(after)) / left, 0.0)
@@ -103,7 +114,7 @@ class Durations:
         """Give the age by which a run older than `after` is expected to have ended for so many seconds."""
         after = max(after, 0.0)
         first = int(grid.position(after))
-        stays, left = self._stays or self._summed(), math.exp(-self.hazard(after))
+        stays, left = self._stays or self._summed(), math.exp(-self._hazard_at(after))
         if left < NO_RUNS or first >= grid.CELLS:
             return after + delay
         origin = after - self._stay(after) / left
@@ -134,7 +145,12 @@ class Durations:
         self._stays = array("d", accumulate(map(mul, widths, means), initial=0.0))
         return self._stays
 
-    def hazard(self, age: float) -> float:
+    def masses(self) -> list[float]:
+        """Give the share of runs that end in each cell of the grid, as believed."""
+        survival = [math.exp(-hazard) for hazard in self._hazard]
+        return [*map(sub, survival, survival[1:]), survival[-1]]
+
+    def _hazard_at(self, age: float) -> float:
         """Give the hazard summed up to an age: minus the logarithm of the share of runs that are older."""
         known = self._hazard
         if age >= grid.END_S:
@@ -145,77 +161,74 @@ class Durations:
         cell = int(at)
         return known[cell] + (at - cell) * (known[cell + 1] - known[cell])
 
-    def masses(self) -> list[float]:
-        """Give the share of runs that end in each cell of the grid, as believed."""
-        survival = [math.exp(-hazard) for hazard in self._hazard]
-        return [*map(sub, survival, survival[1:]), survival[-1]]
-
     def _before(self) -> list[float]:
+        """Give what is believed without the runs of this group."""
         return grid.prior() if self._base is None else self._base.masses()
 
+    def _is_surprise(self, span: Span) -> bool:
+        after, by = span
+        wider = max(NEAR_CELLS - (by - after) / 2, 0.0)
+        first, last = int(max(after - wider, 0.0)), int(min(by + wider, grid.CELLS))
+        return math.exp(-self._hazard[first]) - math.exp(-self._hazard[last]) < SURPRISE_SHARE
+
     def _reckon(self) -> None:
-        """Take in the runs that wait: first ask each opinion what it thought of them."""
+        """Take in the runs that wait; before that, ask each opinion what it thought of them."""
         base = self._before()
         self._judge(base, self._smoothed())
         believed = self.masses()
-        for memory, kept in enumerate(MEMORIES_RUNS):
-            fading = (1.0 - 1.0 / kept) ** len(self._pending)
-            counts = array("d", map(mul, self._counts[memory], repeat(fading)))
-            for span in self._pending:
-                for cell, share in _shares(span, believed):
-                    counts[cell] += share
-            self._counts[memory] = counts
-            self._totals[memory] = self._totals[memory] * fading + len(self._pending)
+        shares = [share for span in self._pending for share in _shares(span, believed)]
+        for histogram, memory in enumerate(HISTOGRAMS):
+            fading = (1.0 - 1.0 / memory) ** len(self._pending)
+            counts = array("d", map(mul, self._counts[histogram], repeat(fading)))
+            for cell, share in shares:
+                counts[cell] += share
+            self._counts[histogram] = counts
+            self._totals[histogram] = self._totals[histogram] * fading + len(self._pending)
         self._pending.clear()
+        self._news = 0.0
         self._hazard = _cumulative_hazard(self._mixed(base, self._smoothed()))
         self._looks = self._stays = None
 
-    def _smoothed(self) -> list[list[float]]:
-        """Give the histograms as shares, each at all its widths."""
-        opinions: list[list[float]] = []
-        for counts, total in zip(self._counts, self._totals, strict=True):
+    def _smoothed(self) -> list[tuple[float, list[float]]]:
+        """Give each histogram at all its widths: how far it is to be trusted, and the shares of the cells."""
+        opinions: list[tuple[float, list[float]]] = []
+        for counts, total, radii in zip(self._counts, self._totals, HISTOGRAMS.values(), strict=True):
+            trust = total / (total + PRIOR_RUNS)
             masses = list(counts)
-            for radius in RADII:
-                if total:
-                    masses = grid.smooth(masses, radius)
-                    whole = sum(masses)  # some of it went over the edges
-                    masses = list(map(mul, masses, repeat(1.0 / whole)))
-                opinions.append(masses)
+            for radius in radii:
+                masses = grid.smooth(masses, radius) if total else masses
+                opinions.append((trust, masses))
         return opinions
 
-    def _trusts(self) -> list[float]:
-        """Tell how far each smoothed histogram is more than what was known before."""
-        return [total / (total + PRIOR_RUNS) for total in self._totals for _ in RADII]
-
-    def _judge(self, base: list[float], opinions: list[list[float]]) -> None:
+    def _judge(self, base: list[float], opinions: list[tuple[float, list[float]]]) -> None:
+        """Score each opinion by the probability that it gave to the runs that wait."""
         fading = (1.0 - 1.0 / SCORE_MEMORY_RUNS) ** len(self._pending)
         before = _foretold(base, self._pending)
         scores = [_score(before)]
-        for trust, opinion in zip(self._trusts(), opinions, strict=True):
-            new = _foretold(opinion, self._pending)
-            scores.append(_score([trust * p + (1.0 - trust) * q for p, q in zip(new, before, strict=True)]))
-        self._scores = [old * fading + score for old, score in zip(self._scores, scores, strict=True)]
-        top = max(self._scores)
-        self._scores = [score - top for score in self._scores]
+        for trust, masses in opinions:
+            foretold = _foretold(masses, self._pending)
+            scores.append(_score([trust * p + (1.0 - trust) * q for p, q in zip(foretold, before, strict=True)]))
+        summed = [old * fading + new for old, new in zip(self._scores, scores, strict=True)]
+        top = max(summed)
+        self._scores = [score - top for score in summed]
 
-    def _mixed(self, base: list[float], opinions: list[list[float]]) -> list[float]:
+    def _mixed(self, base: list[float], opinions: list[tuple[float, list[float]]]) -> list[float]:
+        """Give what all opinions come to."""
         weights = [math.exp(score) for score in self._scores]
         whole = sum(weights)
-        mixed = [0.0] * len(base)
-        rest = 1.0
-        for weight, trust, opinion in zip(weights[1:], self._trusts(), opinions, strict=True):
+        mixed, rest = [0.0] * len(base), 1.0
+        for weight, (trust, masses) in zip(weights[1:], opinions, strict=True):
             part = weight / whole * trust
             if part > NEGLIGIBLE:
+                mixed = list(map(add, mixed, map(mul, masses, repeat(part))))
                 rest -= part
-                mixed = list(map(add, mixed, map(mul, opinion, repeat(part))))
         return list(map(add, mixed, map(mul, base, repeat(rest))))
 
 
 def _cumulative_hazard(masses: list[float]) -> array[float]:
     survival = list(accumulate(reversed(masses)))
-    survival.reverse()
-    whole = survival[0]
-    return array("d", (-math.log(share / whole) for share in survival))
+    whole = survival[-1]
+    return array("d", (-math.log(share / whole) for share in reversed(survival)))
 
 
 def _beyond(hazard: float) -> float:
@@ -234,7 +247,7 @@ def _foretold(masses: list[float], spans: list[Span]) -> list[float]:
 
     found: list[float] = []
     for after, by in spans:
-        if by >= grid.CELLS:
+        if by >= grid.CELLS:  # the last cell has no end, so it is never in part
             found.append(below[-1] - share(after))
             continue
         wider = max(0.0, 1.0 - (by - after)) / 2
@@ -242,23 +255,21 @@ def _foretold(masses: list[float], spans: list[Span]) -> list[float]:
     return found
 
 
-def _score(probabilities: list[float]) -> float:
-    least = math.exp(SCORE_FLOOR)
-    return sum(math.log(max(probability, least)) for probability in probabilities)
+def _score(foretold: list[float]) -> float:
+    return sum(math.log(max(probability, LEAST_FORETOLD)) for probability in foretold)
 
 
-def _shares(span: Span, believed: list[float]) -> Iterable[tuple[int, float]]:
-    """Spread one run over the cells of its span; the last cell has no end, so it is never in part."""
+def _shares(span: Span, believed: list[float]) -> Iterator[tuple[int, float]]:
+    """Spread one run over the cells of its span."""
     after, by = span
     first, last = int(after), int(by)
     if first == last:
-        return [(last, 1.0)]
+        yield last, 1.0
+        return
     widths = [1.0] * (last - first + 1)
     widths[0] = first + 1 - after
     widths[-1] = by - last if last < grid.CELLS else 1.0
     shares = list(map(mul, widths, believed[first : last + 1]))
     whole, width = sum(shares), sum(widths)
-    return [
-        (first + n, (1.0 - EVEN_SHARE) * share / whole + EVEN_SHARE * wide / width)
-        for n, (share, wide) in enumerate(zip(shares, widths, strict=True))
-    ]
+    for cell, (share, wide) in enumerate(zip(shares, widths, strict=True), start=first):
+        yield cell, (1.0 - EVEN_SHARE) * share / whole + EVEN_SHARE * wide / width

@@ -14,7 +14,7 @@ from asyncruns.cadence.base import Cadence, Course
 from asyncruns.cadence.durations import Durations
 from asyncruns.cadence.grid import END_S
 
-GROUPS_KEPT: Final = 64  # each has 25 KB
+GROUPS_KEPT: Final = 64  # each has 22 KB
 
 Key = tuple[tuple[str, ...], int]
 
@@ -38,14 +38,12 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         """Give the pause after a look at the age `course.age`; a server's hint is the least pause."""
         age, ceiling = course.age, self.ceiling
         if age < END_S:
-            durations = self._of(course.group, course.stage)
-            age = max(0.0, age)
-            pause = durations.next_look(age, self.poll_worth, self.floor) - age
+            pause = self._of(course.group, course.stage).pause(max(0.0, age), self.poll_worth, self.floor)
             pause = min(max(self.floor, pause), ceiling)
         else:
             pause = ceiling
         hint = course.hint
-        return pause if hint is None else max(pause, min(ceiling, hint))
+        return pause if hint is None or not hint > pause else min(hint, ceiling)
 
     def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
         """Note that a run of this group left this stage when it was older than `after`, and at most `by`, in seconds.

@@ -23,7 +23,7 @@ from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
 from asyncruns.observers import log
 
-AT_ONCE: Final = 4  # requests begun in each pass of the loop, of some tenths of a millisecond each
+AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
 
 Job = tuple[Member, Request | None, Asked]
 

@@ -39,6 +39,7 @@ LOOKS_WITHOUT_CALLS: Final = 4
 DISPATCHING_SHARE: Final = 0.1
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
+NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
 _UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
@@ -67,7 +68,7 @@ class RunLifecycle:
         policy = Policy() if policy is None else policy
         self._ledger = Ledger()
         self._patience = Patience(policy)
-        self._cancellation = Cancellation()
+        self._cancellation = NOT_ASKED
         self._policy = policy
         self._max_unknown = math.inf if policy.max_unknown is None else policy.max_unknown
         self._begun = False
@@ -512,9 +513,11 @@ class RunLifecycle:
     # Cancelling
 
     def _cancel_asked(self, now: float) -> list[Command]:
-        cancellation = self._cancellation
-        if cancellation.requested:
+        if self._cancellation.requested:
             return []
+        if self._cancellation is NOT_ASKED:
+            self._cancellation = Cancellation()
+        cancellation = self._cancellation
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
             # while in any case; but not over what is final, where only what the submit begins can be cancelled.

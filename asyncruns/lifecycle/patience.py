@@ -27,6 +27,7 @@ BACKOFF_START_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 10.0
 RETRY_AFTER_CEILING_S: Final = 60.0
 SLOW_PAUSE_S: Final = 2.0  # between looks while tools run
+OLD_SHARE: Final = 0.125  # of the time that a run waits for its first look counts as delay
 JITTER: Final = 0.1  # of the pause
 
 
@@ -158,23 +159,31 @@ class Patience:
     def delay(self, now: float) -> float:
         """Give how many seconds the end of the run is expected to have waited for a look by now.
 
-        Where no durations are known, half of the time since the last look is a fair guess.
+        Where no durations are known, half of the time since the last look is a fair guess. A run that was not seen yet
+        began when the watch did, most likely; but it may be old, so some of the time counts in any case.
         """
         progress = self.progress
+        waited = now - progress.seen_at
+        after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
-        if progress.at_work is not None:
-            after, by = progress.at_work - progress.began, now - progress.began
+        if progress.at_work is not None or not progress.looks:
+            by = now - progress.began
             known = self._policy.cadence.delay(progress.group, progress.stage, after=after, by=by)
-        return (now - progress.seen_at) / 2 if known is None else known
+        if known is None:
+            return waited / 2
+        return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
 
     def delayed_at(self, delay: float) -> float:
         """Give when the end of the run is expected to have waited so many seconds; may be infinite."""
         progress = self.progress
+        after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
-        if progress.at_work is not None:
-            after = progress.at_work - progress.began
+        if progress.at_work is not None or not progress.looks:
             known = self._policy.cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
-        return progress.seen_at + 2 * delay if known is None else progress.began + known
+        if known is None:
+            return progress.seen_at + 2 * delay
+        at = progress.began + known
+        return at if progress.at_work is not None else min(at, progress.seen_at + delay / OLD_SHARE)
 
     def heard(self) -> bool:
         """Note a good answer; tell whether connectivity changed."""

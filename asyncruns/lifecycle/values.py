@@ -42,7 +42,7 @@ class Call(Struct, frozen=True, kw_only=True):
     server_label: str = ""
 
 
-class RunRef(Struct, frozen=True):
+class RunRef(Struct, frozen=True, gc=False):
     """The name of a run, good for writing down.
 
     Attributes:
@@ -64,7 +64,7 @@ class RunFault(Struct, frozen=True):
     message: str
 
 
-class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
+class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     """One look at a run.
 
     Attributes:
