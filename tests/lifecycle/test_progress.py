@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec import field
 
 from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence.grid import PER_FOLD
 from asyncruns.lifecycle import Asked, CallKind, Phase, RefusalKind
 from asyncruns.lifecycle.machine import DISPATCHING_SHARE
 
@@ -324,12 +325,31 @@ def driven(cadence: Cadence, situation: str, created_at: float | None = 999.0) -
     run.answers(call_a="1")
     if situation == "submitting":
         return run
+    if situation == "its outputs were refused":
+        run.now += 300.0
+        run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT)
+        run.sees(Phase.NEEDS_CALLER, A, **facts)
+        run.refused(RefusalKind.LOST)
+        return run
+    if situation == "its cancel was taken":
+        run.cancels()
+        run.now += 300.0
+        run.sees(Phase.CANCELLING, asked=Asked.CANCEL, **facts)
+        return run
     run.sees(Phase.PENDING, asked=Asked.SUBMIT, **facts)
     return run
 
 
-SITUATIONS = ["not seen yet", "at work", "waiting for calls", "submitting", "in its second stage"]
-CELL = 0.0127  # of (1 s + age): so wide the steps are in which ages are given back
+SITUATIONS = [
+    "not seen yet",
+    "at work",
+    "waiting for calls",
+    "submitting",
+    "its outputs were refused",
+    "its cancel was taken",
+]
+SITUATIONS += ["in its second stage"]
+CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # of (1 s + age): so wide the steps are in which ages are given back
 PAUSES = st.one_of(st.floats(0.0, 100.0), st.sampled_from([0.0, 1e-9, 1e4, 1e7]))
 
 
