@@ -20,10 +20,22 @@ class Progress:
         stage: 0 before outputs were submitted, by us or by others, 1 after.
         began: When the stage began, as far as we know.
         seen_at: When the last good look was; before it, when the watch began.
+        is_seen: Whether any look has shown the run.
         at_work: When the last look was that showed the run at work in this stage; None where none did.
     """
 
-    __slots__ = ("_is_anchored", "_is_exact", "_is_left", "at_work", "began", "group", "looks", "seen_at", "stage")
+    __slots__ = (
+        "_is_anchored",
+        "_is_exact",
+        "_is_left",
+        "at_work",
+        "began",
+        "group",
+        "is_seen",
+        "looks",
+        "seen_at",
+        "stage",
+    )
 
     def __init__(self) -> None:
         self.looks = 0
@@ -31,6 +43,7 @@ class Progress:
         self.stage = 0
         self.began = self.seen_at = 0.0
         self.at_work: float | None = None
+        self.is_seen = False
         self._is_anchored = False
         self._is_exact = False
         self._is_left = False
@@ -50,6 +63,7 @@ class Progress:
                 self.go_on(now)
             self.at_work = now
         self.seen_at = now
+        self.is_seen = True
 
     def _anchor(self, snapshot: AnySnapshot, now: float) -> None:
         """Find when the run was created; both times are the server's, since our wall clock may be wrong."""

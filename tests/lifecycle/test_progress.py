@@ -327,13 +327,13 @@ def driven(cadence: Cadence, situation: str, created_at: float | None = 999.0) -
         return run
     if situation == "its outputs were refused":
         run.now += 300.0
-        run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT)
         run.sees(Phase.NEEDS_CALLER, A, **facts)
-        run.refused(RefusalKind.LOST)
+        run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT)
         return run
     if situation == "its cancel was taken":
-        run.cancels()
         run.now += 300.0
+        run.cancels()
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
         run.sees(Phase.CANCELLING, asked=Asked.CANCEL, **facts)
         return run
     run.sees(Phase.PENDING, asked=Asked.SUBMIT, **facts)
