@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from windows import BEGIN, ROUNDING_S, check_windows
 
-from asyncruns.fleet.budget import DECREASE, FORGOTTEN_AT, PAUSE_CEILING_S, SLOWEST_PER_S, Budget
+from asyncruns.fleet.budget import DECREASE, FORGOTTEN_AT, INCREASE_PER_S, PAUSE_CEILING_S, SLOWEST_PER_S, Budget
 from asyncruns.http import RateLimit
 
 RATES = [0.1, 0.3, 1.0, 1.5, 3.0, 7.7, 50.0, 200.0, 3333.3, 10_000.0]
@@ -218,6 +218,31 @@ def test_after_a_time_in_which_all_is_refused_the_full_rate_comes_back_within_a_
         clocked.now += 1.0
         clocked.budget.ready_at(clocked.now)
     assert clocked.budget.rate == rate
+
+
+def test_a_rate_below_the_slowest_is_kept() -> None:
+    clocked = Clocked(0.02)
+    clocked.take_all()
+    clocked.budget.refused(clocked.now, None)
+    clocked.budget.heard(clocked.now, RateLimit(0.0))
+    assert clocked.budget.rate == 0.02
+    assert clocked.budget.ready_at(clocked.now) == pytest.approx(clocked.now + 51.0, abs=0.1)
+
+
+def test_a_refusal_is_forgotten_when_the_full_rate_is_back() -> None:
+    clocked = Clocked(50.0)
+    budget = clocked.budget
+    for _ in range(20):
+        budget.refused(clocked.now, None)
+        clocked.now += 1.0
+    for _ in range(80):
+        clocked.now += 1.0
+        budget.ready_at(clocked.now)
+    assert budget.rate == 50.0
+    budget.heard(clocked.now, RateLimit(1.0, 1000.0, 1.0))
+    clocked.now += 1.0
+    budget.ready_at(clocked.now)
+    assert budget.rate == pytest.approx(1.0 + 50.0 * INCREASE_PER_S)
 
 
 def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
