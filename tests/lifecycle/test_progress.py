@@ -136,6 +136,13 @@ def test_accepted_outputs_begin_a_new_stage() -> None:
     assert run.course == Course(looks=2, age=4.0, group=GROUP, stage=1)
 
 
+def test_clocks_that_come_in_the_second_stage_do_not_move_its_beginning() -> None:
+    run = Watched(created_at=None)
+    run.asks(A)
+    run.shows(Phase.RUNNING, after=3.0, created_at=500.0)
+    assert run.course.age == pytest.approx(3.0)
+
+
 # What is learned
 
 
@@ -395,6 +402,12 @@ def test_where_durations_are_not_known_it_is_half_of_the_time_since_the_last_loo
     run.now += 5.0
     run.sees(Phase.RUNNING)
     assert run.machine.delay(run.now + 1.0) == pytest.approx(0.5)
+
+
+def test_what_is_known_of_the_second_stage_counts_in_it_from_its_beginning() -> None:
+    run = driven(CADENCES["learned"], "in its second stage")  # which takes 20 s
+    assert run.machine.delay(run.now + 15.0) < 1.0
+    assert run.machine.delay(run.now + 40.0) > 15.0
 
 
 def test_a_look_that_fails_ends_no_delay() -> None:
