@@ -7,7 +7,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
@@ -123,6 +123,8 @@ def test_an_age_beyond_the_grid_is_one_at_which_all_are_as_good_as_over(cadence:
 
 @settings(deadline=None, max_examples=300)  # a busy machine is no failure
 @given(ANY, st.one_of(AGES, ODD), st.one_of(AGES, ODD), st.one_of(AGES, ODD))
+@example(CADENCES["of nothing"], 1e300, math.inf, 1.0)
+@example(CADENCES["of nothing"], math.inf, math.inf, math.inf)
 def test_no_number_makes_it_raise(cadence: Cadence, after: float, by: float, delay: float) -> None:
     found = delay_of(cadence, after, by)
     assert found >= 0.0
