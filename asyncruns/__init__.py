@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
+    from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
     from asyncruns.errors import RunCancelledError as RunCancelledError
@@ -117,6 +118,7 @@ _HOMES: Final = {
     "NotFoundError": "asyncruns.errors",
     "Outcome": "asyncruns.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
+    "OpenAIError": "asyncruns.errors",
     "PermissionDeniedError": "asyncruns.errors",
     "Phase": "asyncruns.lifecycle",
     "PortkeyAuth": "asyncruns.transport.auth",
@@ -185,6 +187,7 @@ __all__ = [
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
     "PermissionDeniedError",

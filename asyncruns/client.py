@@ -9,20 +9,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
 from urllib.parse import urlsplit
 
+from msgspec import UNSET, UnsetType
+
 from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
+    Key,
     check_retries,
-    checked_auth,
+    chosen_auth,
+    chosen_timeout,
     given_base_url,
     given_transport,
+    own_headers,
     pair_of_environment,
     version_header,
 )
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
@@ -61,7 +67,7 @@ AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
-class Client:
+class Client(OtherNames):
     """A client of one server; use it with `async with`, or call `close` at the end.
 
     One client serves many tasks of one event loop at once.
@@ -69,11 +75,16 @@ class Client:
     Args:
         base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
         auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
+        api_key: A key, or an async function that gives one, instead of `auth=BearerAuth(key)`.
         version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header. It goes
             with requests about threads, runs and assistants, and with no others.
         default_headers: Sent with every request.
         default_query: Sent with every request, for instance `{"api-version": "v1"}`.
-        request_timeout: Seconds for one request as a whole; None is for ever. A wait has its own `timeout=`.
+        organization: Sent as `OpenAI-Organization`.
+        project: Sent as `OpenAI-Project`.
+        request_timeout: Seconds for one request as a whole, 30 by default; None is for ever. A wait has its own
+            `timeout=`.
+        timeout: The same, by the name that users of the official client know.
         max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
             has its own patience.
         validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
@@ -98,10 +109,14 @@ class Client:
         base_url: str | None = None,
         *,
         auth: Auth | None = None,
+        api_key: Key | None = None,
         version: str | None = "v2",
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
-        request_timeout: float | None = 30.0,
+        organization: str | None = None,
+        project: str | None = None,
+        request_timeout: float | UnsetType | None = UNSET,
+        timeout: float | UnsetType | None = UNSET,
         max_retries: int = 2,
         validate: bool = True,
         session: aiohttp.ClientSession | None = None,
@@ -116,12 +131,12 @@ class Client:
         if transport is None:
             transport = self._own = AiohttpTransport(
                 given_base_url(base_url),
-                auth=checked_auth(auth),
-                headers=default_headers,
+                auth=chosen_auth(auth, api_key),
+                headers=own_headers(default_headers, organization, project),
                 version_headers=version_header(version),
                 versioned_paths=VERSIONED_PATHS,
                 query=default_query,
-                request_timeout=request_timeout,
+                request_timeout=chosen_timeout(request_timeout, timeout),
                 session=session,
                 proxy=proxy,
                 trust_env=trust_env,
@@ -133,10 +148,14 @@ class Client:
                 transport,
                 base_url=(base_url, None),
                 auth=(auth, None),
+                api_key=(api_key, None),
                 version=(version, "v2"),
                 default_headers=(default_headers, None),
                 default_query=(default_query, None),
-                request_timeout=(request_timeout, 30.0),
+                organization=(organization, None),
+                project=(project, None),
+                request_timeout=(request_timeout, UNSET),
+                timeout=(timeout, UNSET),
                 session=(session, None),
                 proxy=(proxy, None),
                 trust_env=(trust_env, False),
@@ -241,7 +260,7 @@ class Client:
         are never mixed: a key only goes to the host that it was set for.
 
         Args:
-            **options: As `Client` takes them, but for `base_url` and `auth`.
+            **options: As `Client` takes them, but for `base_url`, `auth` and `api_key`.
 
         Raises:
             ConfigurationError: Neither pair is complete; the message says what is missing.

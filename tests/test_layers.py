@@ -38,6 +38,7 @@ LAYERS = {
     "resources": 6,
     "client": 7,
     "client_options": 7,
+    "other_names": 7,
     "testing": 8,
     "cli": 9,
     "__main__": 10,
@@ -46,6 +47,7 @@ LAYERS = {
 SAME_LAYER = {
     ("lifecycle", "cadence"),
     ("client", "client_options"),
+    ("client", "other_names"),
     ("watch_options", "answering"),
     ("watch_options", "observers"),
     ("engine", "answering"),

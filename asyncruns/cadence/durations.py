@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
@@ -26,38 +26,58 @@ from asyncruns.cadence.schedule import plan
 
 # The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
 # These come to deviations of 2, 5, 11 and 23 % of an age.
-HISTOGRAMS: Final = {400.0: (1, 3, 7, 14), 40.0: (3, 7, 14), 10.0: (8, 14)}
+HISTOGRAMS: Final = {400.0: (1, 3, 7, 14), 15.0: (7, 14)}
 OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
+# By so much better must short memories foretell than the long one. Who is found ended is a matter of who is looked at,
+# so ends of the same kind come together, and what just came foretells the next without that durations have changed.
+HANDICAPS: Final = [0.0, *(0.0 if memory == 400.0 else 10.0 for memory, radii in HISTOGRAMS.items() for _ in radii)]
 PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
-EVEN_SHARE: Final = 0.1  # of a run is spread evenly over its interval, or else no new mode could be found within it
+EVEN_SHARE: Final = 0.03  # of a run is spread evenly over its interval, or else no new mode could be found within it
 SCORE_MEMORY_RUNS: Final = 100.0
 LEAST_FORETOLD: Final = 1e-5  # for one run, so that an absurd one does not decide for long
 NEGLIGIBLE: Final = 1e-4  # of all opinions
 # It takes so many new runs to reckon anew: a share of those remembered, and a limit. A surprising one counts for more,
 # so that a shift is followed soon: one where, with what lies near it, few runs were expected.
 BATCH_SHARE: Final = 0.1
-BATCH_LIMIT: Final = 16.0
+BATCH_LIMIT: Final = 64.0
+POOL_BATCHES: Final = 4.0  # what all groups share is only where a new one begins, so that is reckoned less often
 SURPRISE_SHARE: Final = 0.05
 SURPRISE_COUNTS: Final = 4.0
 NEAR_CELLS: Final = 15.0  # a quarter of an age on either side
 NO_RUNS: Final = 1e-9
 CELLS_AND_END: Final = range(grid.CELLS + 1)
 
+Opinion = tuple[float, "array[float]"]  # how far it is to be trusted, and the shares of the cells
 Span = tuple[float, float]  # positions on the grid: after, by
 
 
 class Durations:
     """The durations of one group in one stage."""
 
-    __slots__ = ("_base", "_counts", "_hazard", "_looks", "_news", "_pending", "_scores", "_stays", "_totals", "runs")
+    __slots__ = (
+        "_base",
+        "_counts",
+        "_hazard",
+        "_looks",
+        "_news",
+        "_opinions",
+        "_pending",
+        "_scores",
+        "_stays",
+        "_totals",
+        "runs",
+    )
 
     def __init__(self, base: Durations | None = None) -> None:
         """Begin with what is known of all groups, or with what is usual."""
+        if base is not None:
+            base.catch_up()
         self.runs = 0
         self._base = base
         self._counts = [array("d", bytes(8 * (grid.CELLS + 1))) for _ in HISTOGRAMS]
         self._totals = [0.0 for _ in HISTOGRAMS]
         self._scores = [0.0] * OPINIONS  # logarithms, the highest is 0
+        self._opinions = self._smoothed()
         self._pending: list[Span] = []
         self._news = 0.0
         self._hazard = _cumulative_hazard(self._before())
@@ -70,7 +90,11 @@ class Durations:
         span = grid.position(min(after, by)), grid.position(by)
         self._pending.append(span)
         self._news += SURPRISE_COUNTS if self._is_surprise(span) else 1.0
-        if self._news >= min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
+        self.catch_up(1.0 if self._base else POOL_BATCHES)
+
+    def catch_up(self, batches: float = 1.0) -> None:
+        """Take in the runs that wait, if that is worth it: when so many times a batch of them do."""
+        if self._pending and self._news >= batches * min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
             self._reckon()
 
     def pause(self, age: float, poll_worth: float, floor: float) -> float:
@@ -174,7 +198,7 @@ class Durations:
     def _reckon(self) -> None:
         """Take in the runs that wait; before that, ask each opinion what it thought of them."""
         base = self._before()
-        self._judge(base, self._smoothed())
+        self._judge(base, self._opinions)
         believed = self.masses()
         shares = [share for span in self._pending for share in _shares(span, believed)]
         for histogram, memory in enumerate(HISTOGRAMS):
@@ -186,21 +210,22 @@ class Durations:
             self._totals[histogram] = self._totals[histogram] * fading + len(self._pending)
         self._pending.clear()
         self._news = 0.0
-        self._hazard = _cumulative_hazard(self._mixed(base, self._smoothed()))
+        self._opinions = self._smoothed()
+        self._hazard = _cumulative_hazard(self._mixed(base, self._opinions))
         self._looks = self._stays = None
 
-    def _smoothed(self) -> list[tuple[float, list[float]]]:
-        """Give each histogram at all its widths: how far it is to be trusted, and the shares of the cells."""
-        opinions: list[tuple[float, list[float]]] = []
+    def _smoothed(self) -> list[Opinion]:
+        """Give each histogram at all its widths."""
+        opinions: list[Opinion] = []
         for counts, total, radii in zip(self._counts, self._totals, HISTOGRAMS.values(), strict=True):
             trust = total / (total + PRIOR_RUNS)
             masses = list(counts)
             for radius in radii:
                 masses = grid.smooth(masses, radius) if total else masses
-                opinions.append((trust, masses))
+                opinions.append((trust, array("d", masses)))
         return opinions
 
-    def _judge(self, base: list[float], opinions: list[tuple[float, list[float]]]) -> None:
+    def _judge(self, base: list[float], opinions: list[Opinion]) -> None:
         """Score each opinion by the probability that it gave to the runs that wait."""
         fading = (1.0 - 1.0 / SCORE_MEMORY_RUNS) ** len(self._pending)
         before = _foretold(base, self._pending)
@@ -212,9 +237,9 @@ class Durations:
         top = max(summed)
         self._scores = [score - top for score in summed]
 
-    def _mixed(self, base: list[float], opinions: list[tuple[float, list[float]]]) -> list[float]:
+    def _mixed(self, base: list[float], opinions: list[Opinion]) -> list[float]:
         """Give what all opinions come to."""
-        weights = [math.exp(score) for score in self._scores]
+        weights = [math.exp(score - handicap) for score, handicap in zip(self._scores, HANDICAPS, strict=True)]
         whole = sum(weights)
         mixed, rest = [0.0] * len(base), 1.0
         for weight, (trust, masses) in zip(weights[1:], opinions, strict=True):
@@ -237,7 +262,7 @@ def _beyond(hazard: float) -> float:
     return (grid.END_S + grid.PRIOR_SCALE_S) * math.exp(fold) - grid.PRIOR_SCALE_S if fold < 700.0 else math.inf
 
 
-def _foretold(masses: list[float], spans: list[Span]) -> list[float]:
+def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:
     """Give how probable each span was; one within a cell counts as the width of a cell around it."""
     below = [0.0, *accumulate(masses)]
 

@@ -88,6 +88,7 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         found = known.get((group, stage))
         if found is None:
             found = known.get(((), stage), self._usual)
+            found.catch_up()
         return found
 
     def _touched(self, key: Key, base: Durations | None) -> Durations:

@@ -13,7 +13,7 @@ from typing import Final
 
 from asyncruns.http import RateLimit
 
-CATCH_UP_S: Final = 0.02  # who comes late may send so much at once: timers and other tasks hold us up by some ms
+CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
 DECREASE: Final = 0.7
 DECREASE_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
 INCREASE_PER_S: Final = 0.05  # of the rate that was refused, to which it takes some six seconds

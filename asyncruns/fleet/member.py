@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from asyncruns.fleet.runner import Runner
     from asyncruns.fleet.watch import Watch
 
-TOP_DELAY_S: Final = 4.0  # so much expected delay is the highest level; half of it the one below, and so on
+TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, a STEP-th of it the one below, and so on
+STEP: Final = 2.0
+LOG_STEP: Final = math.log(STEP)
 
 
 class Answers(Struct, frozen=True):
@@ -132,9 +134,9 @@ class Member(Slot):
         delay = self.machine.delay(now)
         if delay >= TOP_DELAY_S:
             return LEVELS - 1, math.inf
-        halvings = -math.frexp(delay / TOP_DELAY_S)[1] if delay > 0.0 else LEVELS
-        level = max(LEVELS - 2 - halvings, 0)
-        rises_at = self.machine.delayed_at(math.ldexp(TOP_DELAY_S, level + 2 - LEVELS))
+        steps = math.ceil(math.log(TOP_DELAY_S / delay) / LOG_STEP) if delay > 0.0 else LEVELS
+        level = max(LEVELS - 1 - steps, 0)
+        rises_at = self.machine.delayed_at(TOP_DELAY_S * STEP ** (level + 2 - LEVELS))
         return level, min(rises_at, self.machine.expiry)
 
     # What happens

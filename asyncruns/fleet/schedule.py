@@ -43,7 +43,7 @@ class Slot:
         self._at = math.inf  # of its newest entry in the heap
 
     def rank(self, now: float) -> tuple[int, float]:
-        """Say how much a look that is due is worth now, from 0 to 7, and when it is worth more, or infinity."""
+        """Say how much a look that is due is worth now, from 0 to LEVELS - 1, and when that grows, or infinity."""
         raise NotImplementedError
 
 

@@ -166,7 +166,7 @@ class WatchedResponses:
         self.transport: Transport = responses._server.once or responses._server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
         self._responses = responses
-        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout")
+        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
         self._options = {name: given[name] for name in names if name in given}
 
     async def answer(self, ref: RunRef) -> list[ResponseMessage]:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncruns.wire.assistants import Assistant
-from asyncruns.wire.codec import Maybe, Unknown, decode, encode
+from asyncruns.wire.codec import Maybe, Object, Unknown, decode, encode
 from asyncruns.wire.common import (
     CodeInterpreterTool,
     Deleted,
@@ -135,6 +135,7 @@ __all__ = [
     "Message",
     "MessageCreationStepDetails",
     "ModelResponse",
+    "Object",
     "OutputTokensDetails",
     "Page",
     "ReasoningText",
