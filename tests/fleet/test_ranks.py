@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.member import TOP_DELAY_S, Member
+from asyncruns.fleet.member import STEP, TOP_DELAY_S, Member
 from asyncruns.fleet.schedule import LEVELS, Schedule
 from asyncruns.lifecycle import Begun, Call, Observed, Phase, Policy, RunLifecycle, Snapshot
 
@@ -85,16 +85,19 @@ def test_waiting_alone_leads_to_the_top_without_spinning(
     assert now <= BEGIN + 10 * TOP_DELAY_S / 0.1
 
 
-@pytest.mark.parametrize(
-    ("seconds", "level"),
-    [(0.0, 0), (0.12, 0), (0.125, 1), (0.25, 2), (0.5, 3), (1.0, 4), (2.0, 5), (4.0, 6), (7.9, 6), (8.0, TOP)],
-)
-def test_each_level_is_of_twice_the_delay_of_the_one_below(seconds: float, level: int) -> None:
-    run = Ranked(Cadence.hinted(), Phase.RUNNING)  # half of the time since the look is its delay
-    assert run.rank(BEGIN + seconds)[0] == level
+@pytest.mark.parametrize("level", range(1, LEVELS))
+def test_each_level_is_of_some_times_the_delay_of_the_one_below(level: int) -> None:
+    run = Ranked(Cadence.hinted(), Phase.RUNNING)
+    seconds = 2 * TOP_DELAY_S * STEP ** (level - TOP)  # half of the time since the look is its delay
+    assert run.rank(BEGIN)[0] == 0
+    assert run.rank(BEGIN + seconds * 0.999)[0] == level - 1
+    assert run.rank(BEGIN + seconds * 1.001)[0] == level
+    assert run.rank(BEGIN + seconds * 0.999)[1] == pytest.approx(BEGIN + seconds)
 
 
 def test_a_run_past_its_expiry_is_looked_at_before_all_others() -> None:
     run = Ranked(Cadence.hinted(), Phase.RUNNING, expires_at=1001.0, server_time=1000.0)
-    assert run.rank(BEGIN + 0.5) == (3, BEGIN + 1.0)
+    level, rises_at = run.rank(BEGIN + 0.9)
+    assert level < TOP
+    assert rises_at <= BEGIN + 1.0
     assert run.rank(BEGIN + 1.0) == (TOP, math.inf)
