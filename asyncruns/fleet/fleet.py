@@ -59,7 +59,8 @@ class Fleet(Generic[R]):
         on_outcome: Called with each outcome, one after the other; whatever takes long, begin in a task. What it raises
             is logged.
         on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, "leave" leaves them as
-            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask.
+            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask;
+            with those that were given up, or need the caller.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
             runs together. `cadence` is `Cadence.learned()` by default.
@@ -90,7 +91,7 @@ class Fleet(Generic[R]):
         self._on_outcome = on_outcome
         self._on_exit = on_exit
         self._budget = Budget(requests_per_second, max_in_flight)
-        self._runner = Runner(self._budget, on_end=self._ended)
+        self._runner = Runner(self._budget, on_end=self._ended, keeps_unfinished=on_exit == "cancel")
         self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
         self._unread: dict[Member, AnyOutcome[R]] = {}
         self._readers = 0
@@ -129,7 +130,7 @@ class Fleet(Generic[R]):
             cancels = self._on_exit == "cancel"
             by = loop_time() + LEAVING_GRACE_S
             if cancels:
-                by += self._runner.active / min(self._budget.rate, CANCELS_PER_S)
+                by += (self._runner.active + len(self._runner.unfinished)) / min(self._budget.rate, CANCELS_PER_S)
             self._runner.leave(by=by, cancel=cancels)
             await joined(task, by=by)
         if error is None:

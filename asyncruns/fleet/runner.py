@@ -34,18 +34,22 @@ class Runner:
     Args:
         budget: What may be sent.
         on_end: Told of each member whose watch has ended, and when it is taken up again. Must not wait.
+        keeps_unfinished: Whether who leaves may cancel runs whose watch ended before they did.
 
     Attributes:
         members: The runs that are watched, by their names.
+        unfinished: The runs whose watch ended before they did, where these are kept.
         group: Where tools and requests run; None when the fleet does not run.
         closing: Nothing new is begun any more.
         active: How many there are; one may have several names.
         polls: How many looks were sent.
     """
 
-    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object]) -> None:
+    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.members: dict[RunRef, Member] = {}
+        self.unfinished: dict[RunRef, Member] = {}
+        self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing = False
         self.polls: int = 0
@@ -210,6 +214,7 @@ class Runner:
     def add(self, member: Member) -> None:
         """Watch one more run; it is to be told to begin then."""
         self.members[member.ref] = member
+        self.unfinished.pop(member.ref, None)
         self.active += 1
 
     def drop(self, member: Member) -> None:
@@ -228,6 +233,8 @@ class Runner:
             for scope, other in self._changing.items():
                 if other is member:  # the answer can change nothing any more
                     scope.cancel()
+        elif self._keeps_unfinished and not member.is_broken:
+            self.unfinished[member.ref] = member
         self._on_end(member)
 
     def _forget(self, member: Member) -> None:
@@ -240,6 +247,7 @@ class Runner:
         """Watch a member again."""
         self.active += 1
         self.members.setdefault(member.ref, member)
+        self.unfinished.pop(member.ref, None)
         self._on_end(member)
 
     # Leaving
@@ -255,7 +263,7 @@ class Runner:
         for scope in self._changing:
             scope.deadline = by
         if cancel:
-            self._cancelling = list(self.members.values())
+            self._cancelling = list(dict.fromkeys([*self.unfinished.values(), *self.members.values()]))
             self._to_cancel = self._cancelling.copy()
         else:
             for member in self.members.values():
@@ -267,7 +275,7 @@ class Runner:
     def _ask_for_cancels(self) -> None:
         for _ in range(min(len(self._to_cancel), AT_ONCE)):
             member = self._to_cancel.pop()
-            if member.machine.end is None:
+            if not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.receive, CancelAsked(loop_time())))
 
     def _close(self) -> None:

@@ -145,7 +145,8 @@ class Watch(Generic[R]):
     def outcome(self) -> AnyOutcome[R] | None:
         """How the watch ended; None while it goes on."""
         member = self._member
-        return member.outcome if member.machine.end is not None or member.is_broken else None
+        has_ended = member.machine.end is not None or member.is_broken
+        return member.outcome if has_ended or not self._fleet.is_running else None
 
     @property
     def is_active(self) -> bool:
