@@ -30,14 +30,17 @@ class FleetOfOne:
         run_id: str | None = None,
         **options: Any,
     ) -> None:
-        self._name: dict[str, Any] = {"run": run, "thread_id": thread_id, "run_id": run_id}
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        self._run = run
+        self._ids = {name: id_ for name, id_ in ids.items() if id_ is not None}
+        self._ref = connection.dialect.identify(run, self._ids)
         options.setdefault("cadence", Cadence.hinted())
         self.fleet: Fleet[Any] = Fleet(connection, requests_per_second=None, on_exit=on_exit, **options)
         self._watch: Watch[Any] | None = None
 
     async def __aenter__(self) -> FleetOfOne:
         await self.fleet.__aenter__()
-        self._watch = self.fleet.watch(**self._name)
+        self._watch = self.fleet.watch(self._run, **self._ids)
         return self
 
     async def __aexit__(
@@ -67,15 +70,15 @@ class FleetOfOne:
 
     @property
     def ref(self) -> RunRef:
-        return self.watch.ref
+        return self._ref if self._watch is None else self._watch.ref
 
     @property
     def polls(self) -> int:
-        return self.watch.polls
+        return 0 if self._watch is None else self._watch.polls
 
     @property
     def status(self) -> str:
-        return self.watch.status
+        return "" if self._watch is None else self._watch.status
 
     @property
     def outcome(self) -> AnyOutcome[Any] | None:

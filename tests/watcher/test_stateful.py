@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import UNSET, UnsetType
+from shells import FleetOfOne, is_running
 
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
@@ -131,7 +132,7 @@ class HostileWorld(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_caller_cancels(self, data: st.DataObject) -> None:
         watch = data.draw(st.sampled_from(self.open_watches()))
-        if watch.watcher._engine.is_running:
+        if is_running(watch.watcher):
             self.do(watch.cancel_run())
 
     @precondition(lambda self: self.has("other watcher") and len(self.world.watches) < 3)
@@ -378,3 +379,19 @@ TestHostileWorld.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
+
+
+class WorldOfFleet(World):
+    """A world whose run is watched in a fleet."""
+
+    shell = FleetOfOne
+
+
+class HostileFleet(HostileWorld):
+    """The same rules, and the same holds."""
+
+    world_type = WorldOfFleet
+
+
+TestHostileFleet = HostileFleet.TestCase
+TestHostileFleet.settings = settings(TestHostileWorld.settings, max_examples=EXAMPLES // 2)
