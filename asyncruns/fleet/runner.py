@@ -215,6 +215,7 @@ class Runner:
         """Watch one more run; it is to be told to begin then."""
         self.members[member.ref] = member
         self.unfinished.pop(member.ref, None)
+        member.is_watched = True
         self.active += 1
 
     def drop(self, member: Member) -> None:
@@ -238,6 +239,7 @@ class Runner:
         self._on_end(member)
 
     def _forget(self, member: Member) -> None:
+        member.is_watched = False
         self.active -= 1
         for ref in member.refs:
             if self.members.get(ref) is member:
@@ -245,6 +247,7 @@ class Runner:
 
     def taken_up(self, member: Member) -> None:
         """Watch a member again."""
+        member.is_watched = True
         self.active += 1
         self.members.setdefault(member.ref, member)
         self.unfinished.pop(member.ref, None)
