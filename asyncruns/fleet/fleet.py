@@ -306,11 +306,15 @@ class Fleet(Generic[R]):
     def _ended(self, member: Member) -> None:
         """Note that a watch has ended, or was taken up again."""
         outcome = member.outcome
-        if outcome is None or (member.machine.end is None and not member.is_broken):
+        if outcome is None:
+            return
+        if member.is_watched:
             self._unread.pop(member, None)
+            self._ended_count -= 1
+            self._polls_of_ended -= outcome.polls
             return
         self._ended_count += 1
-        self._polls_of_ended += member.polls
+        self._polls_of_ended += outcome.polls
         if self._on_outcome is not None:
             self._observers.put(self._on_outcome, outcome)
         is_had = self._on_outcome is not None or any(watch.is_awaited for watch in member.watches)
