@@ -291,12 +291,15 @@ class Fleet(Generic[R]):
             await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
             while True:
                 while self._unread:
-                    yield self._unread.pop(next(iter(self._unread)))
+                    outcome = self._unread.pop(next(iter(self._unread)))
+                    self._make_room()
+                    yield outcome
                 if not self._goes_on():
                     break
                 await self._next_news()
         finally:
             self._readers -= 1
+            self._make_room()
         if task.done():
             raise_failure(task)
 
@@ -321,6 +324,11 @@ class Fleet(Generic[R]):
         if self._readers or not is_had:
             self._unread[member] = outcome
         self._tell_news()
+
+    def _make_room(self) -> None:
+        """Let who adds runs, and is held back by outcomes that nobody has read, see that there are fewer of these."""
+        if self._adding:
+            self._tell_news()
 
     def _tell_news(self) -> None:
         for waiting in self._news:
