@@ -170,6 +170,19 @@ class Member(Slot):
         self._forget_body()
         self._runner.moved()
 
+    def told(self, event: Event) -> None:
+        """Take an event from the caller; what cannot be is for the caller, and any other error ends the watch.
+
+        Raises:
+            InvalidRequestError: The event cannot be; nothing was done.
+        """
+        try:
+            self.receive(event)
+        except InvalidRequestError:
+            raise
+        except Exception as error:
+            self._runner.broke(self, error)
+
     def _forget_body(self) -> None:
         """Keep of a look only what the machine goes by: ten thousand bodies would be many megabytes."""
         snapshot = self.machine.snapshot

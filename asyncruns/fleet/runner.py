@@ -133,9 +133,7 @@ class Runner:
         try:
             do()
         except Exception as error:
-            log.exception("The watch of %s broke", member.ref)
-            if not member.is_broken:
-                member.broke(error)
+            self.broke(member, error)
 
     # Requests
 
@@ -169,7 +167,7 @@ class Runner:
             request = member.connection.dialect.poll(member.ref)
             event = await ask(member.connection, request, Asked.POLL, self._heed)
         except Exception as error:
-            self._break(member, error)
+            self.broke(member, error)
         finally:
             self.schedule.landed(member, was_look=look == member.look)
         if event is not None:
@@ -187,7 +185,7 @@ class Runner:
             try:
                 event = await ask(member.connection, request, asked, self._heed)
             except Exception as error:
-                self._break(member, error)
+                self.broke(member, error)
             finally:
                 del self._changing[scope]
                 self.schedule.landed(member, was_look=False)
@@ -195,7 +193,8 @@ class Runner:
             self._note_refusal(event)
             self.guard(member, partial(member.changed, event))
 
-    def _break(self, member: Member, error: Exception) -> None:
+    def broke(self, member: Member, error: Exception) -> None:
+        """End the watch of a member for an error that nobody expected."""
         log.error("The watch of %s broke", member.ref, exc_info=error)
         if not member.is_broken:
             member.broke(error)

@@ -87,7 +87,7 @@ class Watch(Generic[R]):
             InvalidRequestError: There is no such call, or the watch is over; nothing was submitted then.
         """
         self._check()
-        self._member.receive(Provided(loop_time(), texts_of(outputs)))
+        self._member.told(Provided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
@@ -97,7 +97,7 @@ class Watch(Generic[R]):
         """
         if not self._member.is_over:
             self._check()
-            self._member.receive(CancelAsked(loop_time()))
+            self._member.told(CancelAsked(loop_time()))
 
     def cancel(self) -> bool:
         """Stop watching; the run at the server goes on as it is. Who waits for this watch gets a CancelledError.
