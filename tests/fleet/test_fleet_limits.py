@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -10,10 +11,11 @@ import anyio
 import pytest
 from stage import ASSISTANT, ONE_CALL, Stage, Tools, other_tasks
 
-from asyncruns import BearerAuth, Cadence, Cancelled, Client, Completed, Fleet, GaveUp, Reason
+from asyncruns import Cadence, Cancelled, Client, Completed, Fleet, GaveUp, Reason
 from asyncruns.http import Request
 from asyncruns.lifecycle import RunLifecycle, Tick
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
+from asyncruns.transport.auth import Auth
 
 THREE_CALLS = tuple(FunctionCall("f", {"n": n}) for n in range(3))
 
@@ -181,27 +183,32 @@ def broken_by_ticks(receive: Any) -> Any:
     return broken
 
 
-async def test_a_credential_that_can_not_be_had_ends_the_watches_and_not_the_fleet(emulator: Emulator) -> None:
-    has_broken = False
+class BrokenAuth(Auth):
+    """A credential that signs so many requests, and then fails as no credential should."""
 
-    async def token() -> str:
-        if has_broken:
-            raise Trouble("the vault is sealed")
-        return "sk-hidden"
+    def __init__(self, requests: int) -> None:
+        self.left = requests
 
+    def ready(self) -> Mapping[str, str]:
+        self.left -= 1
+        if self.left < 0:
+            raise Trouble("the vault is on fire")
+        return {"Authorization": "Bearer sk-hidden"}
+
+    def secrets(self) -> tuple[str, ...]:
+        return ("sk-hidden",)
+
+
+async def test_a_credential_that_breaks_ends_the_watches_that_need_it(emulator: Emulator) -> None:
     emulator.script(Scenario(working=20.0), assistant_id=ASSISTANT)
-    async with Client(emulator.base_url, auth=BearerAuth(token)) as client, Client(emulator.base_url) as other:
-        runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(3)]
+    async with Client(emulator.base_url) as client, Client(emulator.base_url, auth=BrokenAuth(5)) as broken:
+        runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(4)]
         async with Fleet(client) as fleet:
-            watches = [fleet.watch(run) for run in runs[:2]]
-            good = fleet.watch(runs[2], connection=other)
-            await anyio.sleep(2.0)
-            has_broken = True
-            emulator.inject(*(Fault(on="poll", status=401, run_id=run.id) for run in runs[:2]))
-            outcomes = await asyncio.gather(*watches)
-            assert isinstance(await good, Completed)
+            bad = [fleet.watch(run, connection=broken) for run in runs[:2]]
+            good = [fleet.watch(run) for run in runs[2:]]
+            outcomes = await asyncio.gather(*bad)
+            assert [type(outcome) for outcome in await asyncio.gather(*good)] == [Completed] * 2
     for outcome in outcomes:
-        assert isinstance(outcome, GaveUp)
         assert outcome.reason is Reason.BROKE
         assert isinstance(outcome.cause, Trouble)
 
