@@ -210,7 +210,7 @@ class Fleet(Generic[R]):
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
-        both = {**self._options, **options} if options else self._options
+        both: SharedOptions = {**self._options, **options} if options else self._options
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if is_new:

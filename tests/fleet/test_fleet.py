@@ -243,7 +243,7 @@ async def test_a_fleet_watches_while_it_is_entered_and_says_so(stage: Stage) -> 
     fleet = Fleet(stage.client)
     for early in (lambda: fleet.watch(run), lambda: anext(aiter(fleet)), lambda: fleet.add_many([run])):
         with pytest.raises(InvalidRequestError, match="async with Fleet"):
-            await early()  # type: ignore[misc]
+            await early()
     async with fleet:
         pass
     with pytest.raises(InvalidRequestError, match="was left; make a new one"):

@@ -149,7 +149,7 @@ async def test_a_fleet_may_be_left_from_another_task(stage: Stage) -> None:
     async def leave() -> None:
         await fleet.__aexit__(None, None, None)
 
-    await asyncio.create_task(fleet.__aenter__())  # type: ignore[arg-type]
+    await asyncio.create_task(fleet.__aenter__())
     watch = fleet.watch(await stage.run(working=10.0))
     await asyncio.create_task(leave())
     assert isinstance(watch.outcome, Completed)
@@ -172,7 +172,7 @@ async def test_a_generator_that_is_broken_off_leaves_its_fleet(stage: Stage) -> 
         seen.append(outcome)
         if len(seen) == 2:
             break
-    await asyncio.create_task(generator.aclose())  # type: ignore[arg-type] # in another task, as the loop does
+    await asyncio.create_task(generator.aclose())  # in another task, as the loop does
     assert [type(outcome) for outcome in seen] == [Completed] * 2
     assert other_tasks() == []
 

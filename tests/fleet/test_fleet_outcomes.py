@@ -67,7 +67,9 @@ async def test_who_iterates_gets_also_what_others_get(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
         watches = [fleet.watch(run) for run in await stage.runs(3)]
-        read, *awaited = await asyncio.gather(gathered(fleet), *watches)
+        reading = asyncio.create_task(gathered(fleet))
+        awaited = [await watch for watch in watches]
+        read = await reading
     assert ids(read) == ids(awaited) == ids(seen)
 
 

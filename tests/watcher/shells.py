@@ -30,7 +30,7 @@ class FleetOfOne:
         run_id: str | None = None,
         **options: Any,
     ) -> None:
-        ids = {"thread_id": thread_id, "run_id": run_id}
+        ids: dict[str, Any] = {"thread_id": thread_id, "run_id": run_id}
         self._run = run
         self._ids = {name: id_ for name, id_ in ids.items() if id_ is not None}
         self._ref = connection.dialect.identify(run, self._ids)

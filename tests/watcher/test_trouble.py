@@ -38,7 +38,7 @@ def counting() -> tuple[Toolset, list[int]]:
 
 
 async def watch(shell: Shell, stage: Scene, **options: object):  # type: ignore[no-untyped-def]
-    async with shell(stage, stage.ref, **options) as watcher:  # type: ignore[arg-type]
+    async with shell(stage, stage.ref, **options) as watcher:
         return await watcher.wait()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import pytest
 from scripted import Scene, ok, run_body, scene
-from shells import Shell
+from shells import OneWatch, Shell
 
-from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, RunWatcher, Toolset
+from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, Toolset
 from asyncruns.http import Response
 from asyncruns.lifecycle import Call, CallKind
 
@@ -37,7 +37,7 @@ def approving(*calls: dict[str, Any]) -> Scene:
     return scene(asking(*calls), submits=[ok("queued")], takes=0.01)
 
 
-async def first_submit(stage: Scene, watcher: RunWatcher[Any]) -> Any:
+async def first_submit(stage: Scene, watcher: OneWatch) -> Any:
     async with watcher:
         for _ in range(100):
             if stage.transport.count("submit"):
