@@ -51,6 +51,8 @@ class Fleet(Generic[R]):
     assistant and model take. Submits and cancels go before all looks. A 429, or a small
     `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
 
+    Of an answer no more is kept than what the watch goes by: an outcome whose run still goes on has no `run`.
+
     Args:
         connection: A `Client`, or what `RunWatcher` takes.
         requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
