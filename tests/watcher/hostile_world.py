@@ -27,7 +27,7 @@ from asyncruns.testing.emulator.timeline import TERMINAL
 from asyncruns.tools import threads
 from asyncruns.wire import Run
 
-HELD_THREAD_S: Final = 5.0  # in real time; the world lets it go long before
+HELD_THREAD_S: Final = 30.0  # in real time, of which fifteen virtual minutes take some; the world lets it go before
 
 
 def free_port() -> int:

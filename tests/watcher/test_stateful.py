@@ -333,7 +333,9 @@ class HostileWorld(RuleBasedStateMachine):
         if first.is_over or first.cancel_asked_at != math.inf:
             return
         left = world.plan.scenario.lifetime - world.age
-        self.do(asyncio.wait({world.loop.create_task(until_over(first))}, timeout=max(left, 0.0) + 70.0))
+        waiting = world.loop.create_task(until_over(first))
+        self.do(asyncio.wait({waiting}, timeout=max(left, 0.0) + 70.0))
+        waiting.cancel()  # a tool that hangs, with responses and without a timeout, is waited for without end
         self.an_end_is_the_truth()
         if first.timeout is UNSET and not any(map(is_wrong_clock, self.injected)):
             assert first.is_over
