@@ -14,9 +14,12 @@ from typing import Final
 from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
-DECREASE: Final = 0.7
-DECREASE_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
-INCREASE_PER_S: Final = 0.05  # of the rate that was refused, to which it takes some six seconds
+LEAST_CUT: Final = 0.03  # of the rate; more where more of the requests were refused, up to
+MOST_CUT: Final = 0.5
+CUT_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
+INCREASE_PER_S: Final = 0.05  # of the rate that was refused last
+NEAR: Final = 0.9  # from such a part of it on, slowly: a limit that was just met is likely still there
+NEAR_INCREASE_PER_S: Final = 0.01
 REGAIN_PER_S: Final = 0.2  # of the rate, beyond what was refused, up to a limit of ours
 SLOWEST_PER_S: Final = 0.1
 PAUSE_CEILING_S: Final = 60.0
@@ -41,6 +44,7 @@ class Budget:
     """
 
     __slots__ = (
+        "_at_cut",
         "_cut_at",
         "_full",
         "_grown_at",
@@ -64,6 +68,7 @@ class Budget:
         self._max_in_flight = max_in_flight
         self._next_at = -math.inf
         self._cut_at = -math.inf
+        self._at_cut = (0, 0)  # requests taken and throttled until then
         self._second = -math.inf  # since when `_of_second` counts
         self._of_second = 0
         self._measured = 0.0  # requests in the second before
@@ -107,14 +112,16 @@ class Budget:
         self.throttled += 1
         if retry_after is not None:
             self._next_at = max(self._next_at, now + min(max(retry_after, 0.0), PAUSE_CEILING_S))
-        if now - self._cut_at >= DECREASE_EVERY_S:
-            self._cut_at = now
+        if now - self._cut_at >= CUT_EVERY_S:
+            sent, refused = self.taken - self._at_cut[0], self.throttled - self._at_cut[1]
+            share = min(max(refused / max(sent, 1), LEAST_CUT), MOST_CUT)
+            self._cut_at, self._at_cut = now, (self.taken, self.throttled)
             self._grow(now)
             so_far = self._rate
             if so_far == math.inf:
                 so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
             self._full = so_far
-            self._cut(so_far * DECREASE, now)
+            self._cut(so_far * (1.0 - share), now)
 
     def heard(self, now: float, limit: RateLimit) -> None:
         """Note what the server says is left."""
@@ -138,7 +145,10 @@ class Budget:
             return
         # Not by a share of a limit far above what the server takes: most requests would be refused for ever.
         is_beyond = self._full <= self._rate and self._limit < math.inf
-        growth = self._rate * REGAIN_PER_S if is_beyond else self._full * INCREASE_PER_S
+        is_near = self._rate >= self._full * NEAR
+        growth = self._full * (NEAR_INCREASE_PER_S if is_near else INCREASE_PER_S)
+        if is_beyond:
+            growth = self._rate * REGAIN_PER_S
         self._rate = min(self._rate + growth * (now - self._grown_at), self._limit)
         self._grown_at = now
         if self._rate >= self._limit:

@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     from asyncruns.fleet.runner import Runner
     from asyncruns.fleet.watch import Watch
 
-TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, a STEP-th of it the one below, and so on
-STEP: Final = 2.0
-LOG_STEP: Final = math.log(STEP)
+TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, half of it the one below, and so on
 
 
 class Answers(Struct, frozen=True):
@@ -130,17 +128,18 @@ class Member(Slot):
         """Whether calls of the run are being answered."""
         return self._answering is not None and self._answering.is_busy
 
-    def rank(self, now: float) -> tuple[int, float]:
+    def rank(self, now: float) -> int:
         """Rank the look by the delay that it is expected to end; one that is past the run's expiry is at the top."""
-        if now >= self.machine.expiry:
-            return LEVELS - 1, math.inf
         delay = self.machine.delay(now)
-        if delay >= TOP_DELAY_S:
-            return LEVELS - 1, math.inf
-        steps = math.ceil(math.log(TOP_DELAY_S / delay) / LOG_STEP) if delay > 0.0 else LEVELS
-        level = max(LEVELS - 1 - steps, 0)
-        rises_at = self.machine.delayed_at(TOP_DELAY_S * STEP ** (level + 2 - LEVELS))
-        return level, min(rises_at, self.machine.expiry)
+        if now >= self.machine.expiry or delay >= TOP_DELAY_S:
+            return LEVELS - 1
+        if not delay > 0.0:
+            return 0
+        return max(LEVELS - 2 + math.frexp(delay / TOP_DELAY_S)[1], 0)
+
+    def rises_at(self, level: int) -> float:
+        """Say when the look has this rank."""
+        return min(self.machine.delayed_at(math.ldexp(TOP_DELAY_S, level + 1 - LEVELS)), self.machine.expiry)
 
     # What happens
 

@@ -1,10 +1,12 @@
 """Which run is asked next: sans-I/O; the shell tells the time, `plan(now)` says what to do.
 
-Theory of operation. Each run has the time of its next look and that of its next tick. One heap holds, for each run, the
-time when something about it changes; entries that are old are found so when they come up. A look whose time has come
-waits in one of some levels. The level says how much the look is worth, and a run rises from one to the next while it
-waits: that, too, is a time in the heap. What is sent, as the budget allows: submits and cancels, in their order; then
-looks from the highest level down, in their order. Waiting alone leads to the highest level, so no run waits for ever.
+Theory of operation. Each run has the time of its next look, and that of its next tick, each in a heap. A look that has
+come due waits, in one of some levels: the level says how much the look is worth, and a run rises while it waits, at
+times that are in a third heap. Only when there are more looks than may be sent are they ranked at all. What is sent, as
+the budget allows: submits and cancels, in their order; then looks from the highest level down, in their order. Waiting
+alone leads to the highest level, so no run waits for ever.
+
+Entries of a heap are never searched for: one that does not say any more what its run says is dropped when it comes up.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
@@ -20,7 +22,8 @@ from msgspec import Struct
 from asyncruns.fleet.budget import Budget
 
 LEVELS: Final = 8
-WOKEN_AT_ONCE: Final = 500  # in one plan, of some hundredths of a millisecond each: after a laptop's sleep all are due
+NEW: Final = LEVELS  # the level of looks that are due and were not ranked yet
+AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
 
 
 class Slot:
@@ -29,21 +32,25 @@ class Slot:
     Attributes:
         look_at: When the next look is due; infinity for none.
         tick_at: When the machine wants to be woken; infinity for never.
-        level: Where its look waits, from 0; -1 where it does not wait.
+        level: Where its look waits, from 0, or NEW; -1 where it does not wait.
         is_looking: Whether a look is on its way.
     """
 
-    __slots__ = ("_at", "is_looking", "level", "look_at", "tick_at")
+    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "tick_at")
 
     def __init__(self) -> None:
         self.look_at = math.inf
         self.tick_at = math.inf
         self.level = -1
         self.is_looking = False
-        self._at = math.inf  # of its newest entry in the heap
+        self._rises_at = math.inf
 
-    def rank(self, now: float) -> tuple[int, float]:
-        """Say how much a look that is due is worth now, from 0 to LEVELS - 1, and when that grows, or infinity."""
+    def rank(self, now: float) -> int:
+        """Say how much a look that is due is worth now, from 0 to LEVELS - 1."""
+        raise NotImplementedError
+
+    def rises_at(self, level: int) -> float:
+        """Say when a look that waits is worth that much, at the latest; infinity for never."""
         raise NotImplementedError
 
 
@@ -71,10 +78,13 @@ class Schedule(Generic[S]):
 
     def __init__(self, budget: Budget) -> None:
         self.budget: Budget = budget
-        self._heap: list[tuple[float, int, S]] = []
-        self._count = 0
+        self._looks: _Times[S] = _Times(lambda slot, at: slot.look_at == at and slot.level < 0 and not slot.is_looking)
+        self._ticks: _Times[S] = _Times(lambda slot, at: slot.tick_at == at)
+        self._rises: _Times[S] = _Times(lambda slot, at: slot._rises_at == at and slot.level >= 0)
         # A plain dict, taken from at its front again and again, looks through all that was there before.
-        self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS))
+        self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS + 1))
+        self._ranked = 0
+        self._served = 0  # the level that was come to last: it is no use to raise looks to those below
         self._changes: deque[tuple[S, Any]] = deque()
 
     # What is wanted
@@ -85,12 +95,12 @@ class Schedule(Generic[S]):
             self._leave(slot)
         slot.look_at = at
         if not slot.is_looking:
-            self._expect(slot, at)
+            self._looks.add(at, slot)
 
     def tick(self, slot: S, at: float) -> None:
         """Have this run woken at this time instead of another that was given before; infinity for not."""
         slot.tick_at = at
-        self._expect(slot, at)
+        self._ticks.add(at, slot)
 
     def change(self, slot: S, job: Any) -> None:
         """Have this sent for the run, before all looks."""
@@ -100,14 +110,14 @@ class Schedule(Generic[S]):
         """Forget the looks and ticks of a run; changes that are not sent yet stay."""
         if slot.level >= 0:
             self._leave(slot)
-        slot.look_at = slot.tick_at = slot._at = math.inf
+        slot.look_at = slot.tick_at = math.inf
 
     def landed(self, slot: S, *, was_look: bool) -> None:
         """Note that a request of this run was answered, or given up."""
         self.budget.landed()
         if was_look:
             slot.is_looking = False
-            self._expect(slot, slot.look_at)
+            self._looks.add(slot.look_at, slot)
 
     # What to do
 
@@ -118,99 +128,82 @@ class Schedule(Generic[S]):
             now: The time.
             at_most: So many requests in this plan.
         """
-        ticks = self._wake(now)
-        if ticks:
-            return Plan(ticks, [], [], now)
+        ticks = list(self._ticks.until(now))
+        for slot in ticks:
+            slot.tick_at = math.inf
+        for slot in self._looks.until(now):
+            self._enter(slot, NEW)
         changes: list[tuple[S, Any]] = []
         looks: list[S] = []
-        while len(changes) + len(looks) < at_most and self.budget.ready_at(now) <= now:
+        while not ticks and len(changes) + len(looks) < at_most and self.budget.ready_at(now) <= now:
             if self._changes:
                 if not self.budget.places(for_look=False):
                     break
                 changes.append(self._changes.popleft())
-            elif (slot := self._best()) is not None and self.budget.places(for_look=True):
+            elif self.due and (room := self.budget.places(for_look=True)):
+                slot = self._best(now, min(room, at_most - len(looks)))
                 self._leave(slot)
                 slot.look_at, slot.is_looking = math.inf, True
                 looks.append(slot)
             else:
                 break
             self.budget.take(now)
-        return Plan([], changes, looks, self._wake_at(now))
+        return Plan(ticks, changes, looks, now if ticks else self._wake_at(now))
 
-    def _wake(self, now: float) -> list[S]:
-        """Take what is due from the heap: looks begin to wait or rise, ticks are given."""
-        ticks: list[S] = []
-        for _ in range(WOKEN_AT_ONCE):
-            if not self._heap or self._heap[0][0] > now:
-                break
-            at, _, slot = heapq.heappop(self._heap)
-            if at != slot._at:
-                continue
-            slot._at = math.inf
-            if slot.tick_at <= now:
-                slot.tick_at = math.inf
-                ticks.append(slot)
-            rises_at = math.inf
-            if slot.look_at <= now and not slot.is_looking:
-                rises_at = self._rise(slot, now)
-            elif not slot.is_looking:
-                rises_at = slot.look_at
-            self._expect(slot, min(rises_at, slot.tick_at))
-        return ticks
+    def _best(self, now: float, room: int) -> S:
+        """Give the run whose look is worth most; some wait."""
+        new = self._levels[NEW]
+        if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
+            return next(iter(new))  # all will have their turn
+        self._rank(now)
+        self._raise(now)
+        level = max(number for number in range(LEVELS) if self._levels[number])
+        self._served = level
+        return next(iter(self._levels[level]))
 
-    def _rise(self, slot: S, now: float) -> float:
-        level, rises_at = slot.rank(now)
-        level = min(max(level, slot.level, 0), LEVELS - 1)
-        if level != slot.level:
-            if slot.level >= 0:
-                self._leave(slot)
-            slot.level = level
-            self._levels[level][slot] = None
-        return max(rises_at, math.nextafter(now, math.inf))
+    def _rank(self, now: float) -> None:
+        new = self._levels[NEW]
+        for _ in range(min(len(new), AT_ONCE)):
+            slot = next(iter(new))
+            self._leave(slot)
+            self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
+
+    def _raise(self, now: float) -> None:
+        for slot in list(self._rises.until(now)):
+            level = min(max(slot.rank(now), slot.level + 1), LEVELS - 1)
+            self._leave(slot)
+            self._enter(slot, level)
+
+    def _enter(self, slot: S, level: int) -> None:
+        slot.level = level
+        self._levels[level][slot] = None
+        if level == NEW:
+            return
+        self._ranked += 1
+        slot._rises_at = math.inf
+        if level < LEVELS - 1:
+            slot._rises_at = slot.rises_at(max(level + 1, self._served))
+            self._rises.add(slot._rises_at, slot)
 
     def _leave(self, slot: S) -> None:
         del self._levels[slot.level][slot]
+        self._ranked -= slot.level != NEW
         slot.level = -1
-
-    def _best(self) -> S | None:
-        for level in reversed(self._levels):
-            if level:
-                return next(iter(level))
-        return None
-
-    def _expect(self, slot: S, at: float) -> None:
-        """See to it that the run comes up at this time at the latest."""
-        if at < slot._at:
-            slot._at = at
-            self._count += 1
-            heapq.heappush(self._heap, (at, self._count, slot))
-            if self._count % 4096 == 0:
-                self._tidy()
-
-    def _tidy(self) -> None:
-        """Drop old entries, where they are most.
-
-        A run leaves some: with each look before its tick another entry for the tick, and its last ones when it goes.
-        """
-        newest = {entry[2]: entry for entry in self._heap if entry[0] == entry[2]._at}
-        if len(newest) < len(self._heap) // 2:
-            self._heap = list(newest.values())
-            heapq.heapify(self._heap)
 
     def _wake_at(self, now: float) -> float:
         """Say when something is to be done, as far as that does not hang on an answer."""
-        at = self._heap[0][0] if self._heap else math.inf
-        has_place = self.budget.places(for_look=not self._changes)
-        if has_place and (self._changes or self._best() is not None):
-            at = min(at, max(self.budget.ready_at(now), now))
-        return at
+        at = self._ticks.first()
+        if self._changes or self.due:  # other looks that come due change nothing
+            has_place = self.budget.places(for_look=not self._changes)
+            return min(at, max(self.budget.ready_at(now), now)) if has_place else at
+        return min(at, self._looks.first())
 
     # What there is
 
     @property
     def due(self) -> int:
         """How many looks wait for their turn."""
-        return sum(map(len, self._levels))
+        return self._ranked + len(self._levels[NEW])
 
     @property
     def changes(self) -> int:
@@ -218,13 +211,51 @@ class Schedule(Generic[S]):
         return len(self._changes)
 
     def before(self, slot: S) -> int:
-        """How many requests go before the look of this run, which waits."""
-        higher = sum(len(level) for level in self._levels[slot.level + 1 :])
-        return (
-            self.changes + higher + next(place for place, other in enumerate(self._levels[slot.level]) if other is slot)
-        )
+        """How many requests go before the look of this run, which waits, as it stands."""
+        higher = self._ranked if slot.level == NEW else sum(map(len, self._levels[slot.level + 1 : LEVELS]))
+        place = next(place for place, other in enumerate(self._levels[slot.level]) if other is slot)
+        return self.changes + higher + place
 
     def waiting(self) -> Iterator[S]:
-        """Give the runs whose looks wait, those that are worth most first."""
-        for level in reversed(self._levels):
+        """Give the runs whose looks wait."""
+        for level in self._levels:
             yield from level
+
+
+class _Times(Generic[S]):
+    """Runs by a time, the next one first.
+
+    Args:
+        holds: Whether an entry is not old.
+    """
+
+    def __init__(self, holds: Callable[[S, float], bool]) -> None:
+        self._holds = holds
+        self._heap: list[tuple[float, int, S]] = []
+        self._count = 0
+        self._tidy_at = 64
+
+    def add(self, at: float, slot: S) -> None:
+        """Let a run come up at a time; infinity for not."""
+        if at == math.inf:
+            return
+        self._count += 1
+        heapq.heappush(self._heap, (at, self._count, slot))
+        if len(self._heap) >= self._tidy_at:
+            newest = {slot: (at, number, slot) for at, number, slot in self._heap if self._holds(slot, at)}
+            self._heap = list(newest.values())
+            heapq.heapify(self._heap)
+            self._tidy_at = max(2 * len(self._heap), 64)
+
+    def until(self, now: float) -> Iterator[S]:
+        """Take those whose time has come, as many as one plan takes; they are to be changed at once."""
+        for _ in range(AT_ONCE):
+            if self.first() > now:
+                return
+            yield heapq.heappop(self._heap)[2]
+
+    def first(self) -> float:
+        """Give the next time, or infinity."""
+        while self._heap and not self._holds(self._heap[0][2], self._heap[0][0]):
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else math.inf

@@ -255,7 +255,8 @@ class RunLifecycle:
         if self._patience.heard():
             commands.append(do.Report(notices.ConnectivityChanged(connectivity=self._patience.connectivity)))
         self._seen = True
-        self._patience.learn(snapshot, now)
+        asked_at = now if event.asked_at is None else event.asked_at
+        self._patience.learn(snapshot, now, asked_at)
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
         elif event.asked is Asked.CANCEL and self._cancellation.active:
@@ -275,7 +276,7 @@ class RunLifecycle:
         wants_cancel = self._cancellation.waits and self._ledger.in_flight is None
         if wants_cancel or (is_new and self._cancellation.requested):
             return [*commands, *self._cancel(), self._look(now)]
-        return commands + self._go_on(snapshot, now, now if event.asked_at is None else event.asked_at)
+        return commands + self._go_on(snapshot, now, asked_at)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         previous = self.snapshot.status if self.snapshot else None

@@ -95,9 +95,9 @@ class Patience:
         self.started = now
         self.progress.begin(now)
 
-    def learn(self, snapshot: AnySnapshot, now: float) -> None:
+    def learn(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Take a look: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
-        self.progress.see(snapshot, now)
+        self.progress.see(snapshot, now, asked_at)
         if snapshot.expires_at is not None and snapshot.server_time is not None:
             if snapshot.expires_at != self._expires_at:
                 self._expires_at, self._estimates = snapshot.expires_at, ()

@@ -52,8 +52,8 @@ class Progress:
         """Note that the watch begins; until a look tells more, the run began then, too."""
         self.began = self.seen_at = now
 
-    def see(self, snapshot: AnySnapshot, now: float) -> None:
-        """Take a look at the run."""
+    def see(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
+        """Take a look at the run: what it shows was so when it was asked for, or a little later."""
         if snapshot.group != self.group:
             self.group = snapshot.group
         if not self._is_anchored:
@@ -61,7 +61,7 @@ class Progress:
         if snapshot.phase in AT_WORK:
             if self._is_left:  # by a submit of others, or one whose answer was lost; this look is the first to tell
                 self.go_on(now)
-            self.at_work = now
+            self.at_work = max(asked_at, self.began)
         self.seen_at = now
         self.is_seen = True
 
