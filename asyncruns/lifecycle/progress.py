@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from asyncruns.lifecycle.phases import Phase
@@ -25,9 +26,11 @@ class Progress:
     """
 
     __slots__ = (
-        "_is_anchored",
+        "_earliest",
         "_is_exact",
         "_is_left",
+        "_latest",
+        "_watched_from",
         "at_work",
         "began",
         "group",
@@ -44,20 +47,21 @@ class Progress:
         self.began = self.seen_at = 0.0
         self.at_work: float | None = None
         self.is_seen = False
-        self._is_anchored = False
+        self._watched_from = self._latest = 0.0
+        self._earliest = -math.inf
         self._is_exact = False
         self._is_left = False
 
     def begin(self, now: float) -> None:
         """Note that the watch begins; until a look tells more, the run began then, too."""
-        self.began = self.seen_at = now
+        self.began = self.seen_at = self._watched_from = self._latest = now
 
     def see(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Take a look at the run: what it shows was so when it was asked for, or a little later."""
         if snapshot.group != self.group:
             self.group = snapshot.group
-        if not self._is_anchored:
-            self._anchor(snapshot, now)
+        if self.stage == 0 and not self._is_left:
+            self._anchor(snapshot, now, asked_at)
         if snapshot.phase in AT_WORK:
             if self._is_left:  # by a submit of others, or one whose answer was lost; this look is the first to tell
                 self.go_on(now)
@@ -65,21 +69,27 @@ class Progress:
         self.seen_at = now
         self.is_seen = True
 
-    def _anchor(self, snapshot: AnySnapshot, now: float) -> None:
-        """Find when the run was created; both times are the server's, since our wall clock may be wrong."""
+    def _anchor(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
+        """Find when the run was created; both times are the server's, since our wall clock may be wrong.
+
+        Each look gives bounds of a second or two; together, they come closer.
+        """
         if snapshot.created_at is None or snapshot.server_time is None:
             return
-        self._is_anchored = True
         age = snapshot.server_time - snapshot.created_at
-        self._is_exact = age - CLOCK_GRAIN_S <= now - self.began  # created when the watch began, then
-        if not self._is_exact:
-            self.began = now - age
+        earliest, latest = asked_at - age - CLOCK_GRAIN_S, now - age + CLOCK_GRAIN_S
+        self._earliest, self._latest = max(self._earliest, earliest), min(self._latest, latest)
+        if self._earliest > self._latest:  # a clock was set
+            self._earliest, self._latest = earliest, min(latest, now)
+        if self._latest < self._watched_from:
+            self.began = (self._earliest + self._latest) / 2
+        self._is_exact = self._latest == self._watched_from  # nothing says that it is older than the watch
 
     def go_on(self, now: float) -> None:
         """Note that outputs were accepted: a new stage."""
         self.stage, self.began, self.at_work = 1, now, now
         self._is_left = False
-        self._is_anchored = self._is_exact = True
+        self._is_exact = True
 
     def leave(self, now: float) -> tuple[float, float] | None:
         """Give the ages between which the run left the stage, once; None where that is not known."""

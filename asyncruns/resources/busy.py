@@ -104,7 +104,7 @@ class _Holder:
             return None, None
         except APIError as error:
             raise extended(busy, f"It can't be waited for: {error}") from error
-        self._patience.learn(snapshot, loop_time())
+        self._patience.learn(snapshot, now := loop_time(), now)
         return snapshot.phase, snapshot.hint
 
 
