@@ -184,7 +184,6 @@ def test_a_refusal_cuts_the_rate_a_little_and_it_grows_back_to_the_full_rate_and
 def test_the_cut_is_the_share_that_was_refused_since_the_last_one(share: float) -> None:
     clocked = Clocked(100.0)
     refused(clocked, 0.0, 100.0)
-    before = clocked.budget.rate
     taken = clocked.budget.taken
     clocked.take_for(1.0, 0.0)
     clocked.budget.throttled += round(share * (clocked.budget.taken - taken)) - 1
@@ -227,12 +226,12 @@ def test_requests_that_were_on_their_way_at_a_cut_do_not_make_another_one() -> N
     for _ in range(100):
         now = max(budget.ready_at(now), now)
         budget.take(now)
+    rates: list[float] = []
     for number in range(100):  # all are refused, by a slow server
         budget.landed()
         budget.refused(now + number / 20, None)
-        if number == 0:
-            first = budget.rate
-    assert budget.rate >= first
+        rates.append(budget.rate)
+    assert rates[0] == min(rates) == pytest.approx(1000.0 * (1.0 - MOST_CUT))
 
 
 def test_refusals_without_end_leave_one_request_in_ten_seconds() -> None:
@@ -292,7 +291,7 @@ def play(budget: Budget, server: Server, seconds: float, *, latency: float = 0.0
     return (server.sent - server.refused - sent) / seconds
 
 
-@pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.08), (50.0, 0.02), (200.0, 0.02)])
+@pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (50.0, 0.02), (200.0, 0.02)])
 @pytest.mark.parametrize("ours", [0.2, 1.0, 2.0, 25.0, None])
 def test_what_a_server_takes_is_used_and_little_is_refused(
     takes: float, most_refused: float, ours: float | None
