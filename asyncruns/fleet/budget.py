@@ -4,6 +4,9 @@ The rate falls at once when the server refuses or says that little is left, and 
 congestion control does (additive increase, multiplicative decrease: https://www.rfc-editor.org/rfc/rfc5681); beyond
 the rate that was refused last it grows by a share of itself, since the server takes more than it did. Requests are
 spaced out rather than sent in bursts, since servers count in windows that we do not know.
+
+Some servers refuse a share of all requests, however few there are. Where small shares are refused on and on, although
+the rate was cut far below that at which this began, so large a share is taken for noise, for a minute.
 """
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
 LEAST_CUT: Final = 0.03  # of the rate; more where more of the requests were refused, up to
-MOST_CUT: Final = 0.5
+MOST_CUT: Final = 0.7
+LEAST_CUT_PER_S: Final = 0.6  # of a low rate that is more; each time that it comes back is one refusal at least
 CUT_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
+CUT_AFTER: Final = 20  # answers, and twice those in flight at the last cut: then at once, where most are refused
+SMALL_SHARE: Final = 0.1  # refused: of a limit that was passed by so little, nothing is left
+NOISE_BELOW: Final = 0.7  # of the rate at which it began
+NOISE_FOR_S: Final = 60.0
 INCREASE_PER_S: Final = 0.05  # of the rate that was refused last
-NEAR: Final = 0.9  # from such a part of it on, slowly: a limit that was just met is likely still there
+NEAR: Final = 0.85  # from such a part of it on, and to as much above it, slowly: what refused is likely still there
 NEAR_INCREASE_PER_S: Final = 0.01
 REGAIN_PER_S: Final = 0.2  # of the rate, beyond what was refused, up to a limit of ours
 SLOWEST_PER_S: Final = 0.1
@@ -45,6 +53,7 @@ class Budget:
 
     __slots__ = (
         "_at_cut",
+        "_began",
         "_cut_at",
         "_full",
         "_grown_at",
@@ -52,6 +61,8 @@ class Budget:
         "_max_in_flight",
         "_measured",
         "_next_at",
+        "_noise",
+        "_noise_until",
         "_of_second",
         "_rate",
         "_second",
@@ -68,7 +79,10 @@ class Budget:
         self._max_in_flight = max_in_flight
         self._next_at = -math.inf
         self._cut_at = -math.inf
-        self._at_cut = (0, 0)  # requests taken and throttled until then
+        self._at_cut = (0, 0, 0)  # requests answered and refused until then, and in flight
+        self._began = (0.0, 0, 0)  # the rate at which small shares began to be refused; answered and refused then
+        self._noise = 0.0  # the share that is refused whatever the rate
+        self._noise_until = -math.inf
         self._second = -math.inf  # since when `_of_second` counts
         self._of_second = 0
         self._measured = 0.0  # requests in the second before
@@ -112,16 +126,40 @@ class Budget:
         self.throttled += 1
         if retry_after is not None:
             self._next_at = max(self._next_at, now + min(max(retry_after, 0.0), PAUSE_CEILING_S))
-        if now - self._cut_at >= CUT_EVERY_S:
-            sent, refused = self.taken - self._at_cut[0], self.throttled - self._at_cut[1]
-            share = min(max(refused / max(sent, 1), LEAST_CUT), MOST_CUT)
-            self._cut_at, self._at_cut = now, (self.taken, self.throttled)
-            self._grow(now)
-            so_far = self._rate
-            if so_far == math.inf:
-                so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
+        answered = self.taken - self.in_flight
+        sent, refused = answered - self._at_cut[0], self.throttled - self._at_cut[1]
+        is_most = sent > CUT_AFTER + 2 * self._at_cut[2] and 2 * refused > sent
+        if (now - self._cut_at < CUT_EVERY_S or sent <= self._at_cut[2]) and not is_most:
+            return
+        self._cut_at, self._at_cut = now, (answered, self.throttled, self.in_flight)
+        self._grow(now)
+        so_far = self._rate
+        if so_far == math.inf:
+            so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
+        if not self._is_noise(now, so_far, sent, refused):
             self._full = so_far
-            self._cut(so_far * (1.0 - share), now)
+            share = max(refused / max(sent, 1), LEAST_CUT, LEAST_CUT_PER_S / so_far)
+            self._cut(so_far * (1.0 - min(share, MOST_CUT)), now)
+
+    def _is_noise(self, now: float, rate: float, sent: int, refused: int) -> bool:
+        """Whether so many are refused at any rate; the rate is what it was, where that is found."""
+        if now < self._noise_until and refused <= 2.0 * self._noise * sent + 1.0:
+            return True
+        began, answered_then, refused_then = self._began
+        answered = self.taken - self.in_flight
+        noise = (self.throttled - refused_then) / max(answered - answered_then, 1)
+        is_small = refused <= SMALL_SHARE * sent + 2.0 and noise <= SMALL_SHARE
+        if now < self._noise_until or rate >= began or not is_small:
+            self._noise_until = -math.inf
+            self._began = (rate, answered, self.throttled)
+            return False
+        if rate > began * NOISE_BELOW:
+            return False
+        self._noise = noise
+        self._noise_until = now + NOISE_FOR_S
+        self._full = began
+        self._cut(began, now)
+        return True
 
     def heard(self, now: float, limit: RateLimit) -> None:
         """Note what the server says is left."""
@@ -145,7 +183,7 @@ class Budget:
             return
         # Not by a share of a limit far above what the server takes: most requests would be refused for ever.
         is_beyond = self._full <= self._rate and self._limit < math.inf
-        is_near = self._rate >= self._full * NEAR
+        is_near = self._full * NEAR <= self._rate <= self._full / NEAR
         growth = self._full * (NEAR_INCREASE_PER_S if is_near else INCREASE_PER_S)
         if is_beyond:
             growth = self._rate * REGAIN_PER_S

@@ -12,6 +12,7 @@ Entries of a heap are never searched for: one that does not say any more what it
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -128,9 +129,10 @@ class Schedule(Generic[S]):
             now: The time.
             at_most: So many requests in this plan.
         """
-        ticks = list(self._ticks.until(now))
-        for slot in ticks:
+        ticks: list[S] = []
+        for slot in self._ticks.until(now):
             slot.tick_at = math.inf
+            ticks.append(slot)
         for slot in self._looks.until(now):
             self._enter(slot, NEW)
         changes: list[tuple[S, Any]] = []
@@ -141,7 +143,9 @@ class Schedule(Generic[S]):
                     break
                 changes.append(self._changes.popleft())
             elif self.due and (room := self.budget.places(for_look=True)):
-                slot = self._best(now, min(room, at_most - len(looks)))
+                if not looks:
+                    self._order(now, min(room, at_most - len(changes)))
+                slot = self._best()
                 self._leave(slot)
                 slot.look_at, slot.is_looking = math.inf, True
                 looks.append(slot)
@@ -150,29 +154,30 @@ class Schedule(Generic[S]):
             self.budget.take(now)
         return Plan(ticks, changes, looks, now if ticks else self._wake_at(now))
 
-    def _best(self, now: float, room: int) -> S:
-        """Give the run whose look is worth most; some wait."""
+    def _order(self, now: float, room: int) -> None:
+        """Rank the looks that wait, unless all will have their turn now."""
         new = self._levels[NEW]
         if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
-            return next(iter(new))  # all will have their turn
-        self._rank(now)
-        self._raise(now)
-        level = max(number for number in range(LEVELS) if self._levels[number])
-        self._served = level
-        return next(iter(self._levels[level]))
-
-    def _rank(self, now: float) -> None:
-        new = self._levels[NEW]
-        for _ in range(min(len(new), AT_ONCE)):
-            slot = next(iter(new))
+            self._served = 0
+            return
+        for slot in list(itertools.islice(new, AT_ONCE)):
             self._leave(slot)
             self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
-
-    def _raise(self, now: float) -> None:
-        for slot in list(self._rises.until(now)):
+        rising: list[S] = []
+        for slot in self._rises.until(now):
+            slot._rises_at = math.inf
+            rising.append(slot)
+        for slot in rising:
             level = min(max(slot.rank(now), slot.level + 1), LEVELS - 1)
             self._leave(slot)
             self._enter(slot, level)
+
+    def _best(self) -> S:
+        """Give the run whose look is worth most; some wait."""
+        if not self._ranked:
+            return next(iter(self._levels[NEW]))
+        self._served = max(level for level in range(LEVELS) if self._levels[level])
+        return next(iter(self._levels[self._served]))
 
     def _enter(self, slot: S, level: int) -> None:
         slot.level = level
@@ -180,7 +185,6 @@ class Schedule(Generic[S]):
         if level == NEW:
             return
         self._ranked += 1
-        slot._rises_at = math.inf
         if level < LEVELS - 1:
             slot._rises_at = slot.rises_at(max(level + 1, self._served))
             self._rises.add(slot._rises_at, slot)
@@ -189,6 +193,7 @@ class Schedule(Generic[S]):
         del self._levels[slot.level][slot]
         self._ranked -= slot.level != NEW
         slot.level = -1
+        slot._rises_at = math.inf
 
     def _wake_at(self, now: float) -> float:
         """Say when something is to be done, as far as that does not hang on an answer."""

@@ -98,13 +98,14 @@ class _Holder:
 
     async def _where_it_stands(self, busy: ThreadBusyError) -> tuple[Phase | None, float | None]:
         """Give the run's phase, None for a run that is not there, and the server's hint."""
+        asked_at = loop_time()
         try:
             snapshot = await look(self._server, self._look, self._server.dialect.read, self._patience)
         except NotFoundError:  # deleted, or not there yet
             return None, None
         except APIError as error:
             raise extended(busy, f"It can't be waited for: {error}") from error
-        self._patience.learn(snapshot, now := loop_time(), now)
+        self._patience.learn(snapshot, loop_time(), asked_at)
         return snapshot.phase, snapshot.hint
 
 

@@ -246,9 +246,9 @@ def rates(times: list[float], seconds: float) -> list[float]:
     return [count / seconds for count in counts]
 
 
-@pytest.mark.parametrize(("per_second", "back_after"), [(50.0, 20.0), (None, 100.0)])
+@pytest.mark.parametrize(("per_second", "times", "back_after"), [(50.0, 30, 30.0), (None, 150, 120.0)])
 async def test_refusals_slow_the_whole_fleet_and_it_recovers(
-    stage: Stage, per_second: float | None, back_after: float
+    stage: Stage, per_second: float | None, times: int, back_after: float
 ) -> None:
     runs = await stage.runs(100, end="never", lifetime=1e6)
     async with Fleet(
@@ -259,8 +259,8 @@ async def test_refusals_slow_the_whole_fleet_and_it_recovers(
         await anyio.sleep(20.0)
         before = fleet.statistics().budget
         stage.server.requests.clear()
-        stage.server.inject(Fault(on="poll", status=429, times=30))
-        await anyio.sleep(1.0)
+        stage.server.inject(Fault(on="poll", status=429, times=times))
+        await anyio.sleep(2.0)
         slowed = fleet.statistics()
         await anyio.sleep(back_after)
         after = fleet.statistics()

@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,28 +14,42 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from windows import BEGIN, check_windows
 
+from asyncruns.fleet import schedule as module
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import LEVELS, WOKEN_AT_ONCE, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import AT_ONCE, LEVELS, NEW, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
 TOP = LEVELS - 1
-TIDY_EVERY = 4096
+MANY = 4096
 
 
 class Run(Slot):
     """A run whose rank is given: so high it begins, and rises after so many seconds of waiting."""
 
-    __slots__ = ("first", "name", "rises")
+    __slots__ = ("asked", "first", "name", "rises")
 
     def __init__(self, name: int = 0, first: int = 0, rises: tuple[float, ...] = ()) -> None:
         super().__init__()
         self.name = name
         self.first = first
         self.rises = rises
+        self.asked: list[float] = []  # when its rank was asked for
 
-    def rank(self, now: float) -> tuple[int, float]:
-        times = [self.look_at + pause for pause in self.rises]
-        return self.first + sum(at <= now for at in times), min((at for at in times if at > now), default=math.inf)
+    def rank_of(self, look_at: float, now: float) -> int:
+        return self.first + sum(look_at + pause <= now for pause in self.rises)
+
+    def rise_of(self, look_at: float, level: int) -> float:
+        steps = level - self.first
+        if steps > len(self.rises):
+            return math.inf
+        return look_at + self.rises[steps - 1] if steps > 0 else -math.inf
+
+    def rank(self, now: float) -> int:
+        self.asked.append(now)
+        return self.rank_of(self.look_at, now)
+
+    def rises_at(self, level: int) -> float:
+        return self.rise_of(self.look_at, level)
 
     def __repr__(self) -> str:
         return f"<Run {self.name}>"
@@ -50,6 +64,7 @@ class Known:
         self.is_looking = False
         self.level = -1
         self.since = 0  # the number of the plan in which it came to that level
+        self.rises_at = math.inf
 
 
 PAUSES = st.one_of(
@@ -66,8 +81,13 @@ class AnySchedule(RuleBasedStateMachine):
     @initialize(
         rate=st.sampled_from([None, 0.5, 1.0, 3.0, 50.0, 200.0, 10_000.0]),
         max_in_flight=st.sampled_from([1, 2, 3, 10, 64]),
+        at_once=st.sampled_from([1, 2, 5, AT_ONCE]),
     )
-    def begin(self, rate: float | None, max_in_flight: int) -> None:
+    def begin(self, rate: float | None, max_in_flight: int, at_once: int) -> None:
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(module, "AT_ONCE", at_once)
+        self.at_once = at_once
+        self.served = 0
         self.rate = rate
         self.max_in_flight = max_in_flight
         self.kept = 0 if max_in_flight == 1 else math.ceil(max_in_flight / 10)
@@ -178,7 +198,7 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(at_most=st.integers(1, 8), late=st.sampled_from([0.0, 0.0, 0.001, 0.01]))
     def it_is_planned_until_nothing_is_to_be_done(self, at_most: int, late: float) -> None:
         begun = len(self.taken)
-        limit = len(self.schedule._heap) + 10 * len(self.runs) + 10  # of plans with nothing to send
+        limit = 20 * len(self.runs) + 10  # of plans with nothing to send
         for plans in itertools.count():
             assert plans <= limit + len(self.taken) - begun, "it spins"
             wake_at = self.plan(at_most).wake_at
@@ -187,47 +207,102 @@ class AnySchedule(RuleBasedStateMachine):
             self.now = max(self.now, wake_at) + late
 
     def plan(self, at_most: int) -> Plan[Run]:
-        now, schedule = self.now, self.schedule
+        now = self.now
         self.plans += 1
         ticks = {run for run, known in self.runs.items() if known.tick_at <= now}
-        for run, known in self.runs.items():
-            if known.look_at <= now and not known.is_looking and known.level != (level := min(run.rank(now)[0], TOP)):
-                known.level, known.since = level, self.plans
-        changes, looks = self.allowed(at_most) if not ticks else (0, 0)
-        plan = schedule.plan(now, at_most)
-        assert set(plan.ticks) == ticks
-        assert len(plan.ticks) == len(ticks), "a tick came twice"
-        for run in ticks:
+        due = {run for run, known in self.runs.items() if self.is_to_come(known) and known.look_at <= now}
+        waited = set(self.waiting())
+        for run in self.runs:
+            run.asked.clear()
+        could_send = self.allowed(at_most, len(waited) + min(len(due), self.at_once)) if not ticks else (0, 0)
+        plan = self.schedule.plan(now, at_most)
+        self.check_some(plan.ticks, ticks, lambda run: self.runs[run].tick_at)
+        for run in plan.ticks:
             self.runs[run].tick_at = math.inf
-        assert plan.changes == self.changes[:changes]
-        del self.changes[:changes]
+        woken = [run for run in due if run.level >= 0 or run in plan.looks]
+        self.check_some(woken, due, lambda run: self.runs[run].look_at)
+        for run in woken:
+            self.runs[run].level, self.runs[run].since = NEW, self.plans
+            self.runs[run].rises_at = math.inf
+        assert (len(plan.changes), len(plan.looks)) == could_send
+        assert plan.changes == self.changes[: len(plan.changes)]
+        del self.changes[: len(plan.changes)]
         self.in_flight += [(run, False) for run, _ in plan.changes]
-        assert len(plan.looks) == looks
+        self.check_order(len(plan.looks) and min(self.room, at_most - len(plan.changes)))
         for run in plan.looks:
             self.check_is_first(run)
             known = self.runs[run]
             known.look_at, known.level, known.is_looking = math.inf, -1, True
             self.in_flight.append((run, True))
-        self.taken += [now] * (changes + looks)
-        assert not looks or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
-        assert plan.wake_at == now if ticks else plan.wake_at <= self.next_thing()
-        if not (ticks or changes or looks):
-            assert plan.wake_at > now, "it spins"
+        self.taken += [now] * (len(plan.changes) + len(plan.looks))
+        assert not plan.looks or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
+        self.check_wake_at(plan)
+        for run in self.waiting():
+            assert run.level == self.runs[run].level
         return plan
 
-    def allowed(self, at_most: int) -> tuple[int, int]:
+    def check_some(self, some: list[Run], those: set[Run], time: Callable[[Run], float]) -> None:
+        """Check that these are the first of those, as many as one plan takes."""
+        assert set(some) <= those
+        assert len(set(some)) == len(some), "one came twice"
+        assert len(some) == min(len(those), self.at_once)
+        rest = those.difference(some)
+        assert not some or not rest or max(map(time, some)) <= min(map(time, rest))
+
+    def check_order(self, room: int) -> None:
+        """Check that as many as one plan takes were ranked and raised, if any had to be: the first of those."""
+        knowns = {run: self.runs[run] for run in self.waiting()}
+        new = {run for run, known in knowns.items() if known.level == NEW}
+        asked = {run for run in self.runs for _ in run.asked}
+        assert asked <= set(knowns)
+        if not room or (len(new) == len(knowns) and len(new) <= (room if self.schedule.budget.rate == math.inf else 1)):
+            assert not asked, "ranked for nothing"
+            self.served = 0 if room else self.served
+            return
+        # Those that were ranked now may be raised at once, where they are due to rise.
+        ranked = [run for run in asked if run in new]
+        self.check_some(ranked, new, lambda run: knowns[run].since)
+        for run in ranked:
+            self.enter(run, min(run.rank_of(knowns[run].look_at, self.now), TOP))
+        rising = {run for run, known in knowns.items() if known.rises_at <= self.now}
+        raised = [run for run in asked if len(run.asked) > (run in new)]
+        self.check_some(raised, rising, lambda run: knowns[run].rises_at)
+        for run in raised:
+            level = min(run.rank_of(knowns[run].look_at, self.now), TOP)
+            assert level > knowns[run].level
+            self.enter(run, level)
+
+    def enter(self, run: Run, level: int) -> None:
+        known = self.runs[run]
+        known.level, known.since = level, self.plans
+        known.rises_at = run.rise_of(known.look_at, max(level + 1, self.served)) if level < TOP else math.inf
+
+    def check_wake_at(self, plan: Plan[Run]) -> None:
+        if plan.ticks:
+            assert plan.wake_at == self.now
+            return
+        next_thing = self.next_thing()
+        assert plan.wake_at <= next_thing, "it comes too late"
+        if not (plan.changes or plan.looks):
+            assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "it spins"
+
+    def allowed(self, at_most: int, waiting: int) -> tuple[int, int]:
         """Give how many changes and looks the budget allows now."""
         budget = copy.copy(self.schedule.budget)
-        changes = looks = 0
+        changes = looks = self.room = 0
         while changes + looks < at_most and budget.ready_at(self.now) <= self.now:
             if changes < len(self.changes) and budget.places(for_look=False):
                 changes += 1
-            elif changes == len(self.changes) and looks < len(self.waiting()) and budget.places(for_look=True):
+            elif changes == len(self.changes) and looks < waiting and budget.places(for_look=True):
+                self.room = self.room or budget.places(for_look=True)
                 looks += 1
             else:
                 break
             budget.take(self.now)
         return changes, looks
+
+    def is_to_come(self, known: Known) -> bool:
+        return not known.is_looking and known.level < 0
 
     def waiting(self) -> list[Run]:
         return [run for run, known in self.runs.items() if known.level >= 0]
@@ -235,17 +310,25 @@ class AnySchedule(RuleBasedStateMachine):
     def check_is_first(self, run: Run) -> None:
         known = self.runs[run]
         assert known.level >= 0, "this look was not due, or was planned twice"
-        for other in map(self.runs.__getitem__, self.waiting()):
+        ranked = [other for other in map(self.runs.__getitem__, self.waiting()) if other.level != NEW]
+        if known.level == NEW:
+            assert not ranked, "one that was ranked waits"
+            ranked = list(map(self.runs.__getitem__, self.waiting()))
+        else:
+            self.served = known.level
+        for other in ranked:
             assert other.level <= known.level, "a look that is worth more waits"
             assert other.level < known.level or other.since >= known.since, "one that came earlier waits"
 
     def next_thing(self) -> float:
         """Give when something is to be done that hangs on no answer."""
         times = [known.tick_at for known in self.runs.values()]
-        times += [known.look_at for known in self.runs.values() if not known.is_looking and known.level < 0]
         budget = self.schedule.budget
-        if budget.places(for_look=not self.changes) and (self.changes or self.waiting()):
-            times.append(max(budget.ready_at(self.now), self.now))
+        if self.changes or self.waiting():
+            if budget.places(for_look=not self.changes):
+                times.append(max(budget.ready_at(self.now), self.now))
+        else:
+            times += [known.look_at for known in self.runs.values() if self.is_to_come(known)]
         return min(times, default=math.inf)
 
     # What always holds
@@ -259,14 +342,23 @@ class AnySchedule(RuleBasedStateMachine):
         assert set(waiting) == set(self.waiting())
         assert schedule.changes == len(self.changes)
         assert schedule.budget.in_flight == len(self.in_flight) <= self.max_in_flight
-        levels = [self.runs[run].level for run in waiting]
-        assert levels == sorted(levels, reverse=True)
-        for place, run in enumerate(waiting):
-            assert schedule.before(run) == len(self.changes) + place
+        for run in waiting:
+            ahead = [other for other in waiting if other.level > run.level and other.level != NEW]
+            ahead = [other for other in waiting if other.level != NEW] if run.level == NEW else ahead
+            peers = [other for other in waiting if other.level == run.level]
+            assert schedule.before(run) == len(self.changes) + len(ahead) + peers.index(run)
+        for times in (schedule._looks, schedule._ticks, schedule._rises):
+            assert len(times._heap) <= 2 * len(self.runs) + 64
 
     def teardown(self) -> None:
         if not hasattr(self, "schedule"):
             return
+        try:
+            self.end()
+        finally:
+            self.patch.undo()
+
+    def end(self) -> None:
         if self.rate is not None:
             check_windows(self.taken, self.rate)
         # When all is answered and nothing new comes, all that is due is served.
@@ -321,45 +413,162 @@ def test_looks_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
     assert names(schedule.plan(BEGIN + 3600.0, 10)) == [1, 3, 2, 0]
 
 
-def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+def sent_one_by_one(schedule: Schedule[Run], now: float, looks: int) -> list[int]:
+    """Give the names of the looks that are sent, with nearly no time in between."""
+    sent: list[int] = []
+    while len(sent) < looks:
+        plan = schedule.plan(now, 1)
+        sent += names(plan)
+        now = max(now, plan.wake_at)
+    return sent
+
+
+def test_one_look_that_waits_alone_is_not_ranked() -> None:
+    schedule, (run,) = of(1, rate=50.0)
+    assert schedule.plan(BEGIN, 5).looks == [run]
+    assert run.asked == []
+
+
+def test_looks_that_all_have_their_turn_are_not_ranked() -> None:
+    schedule, runs = of(20)
+    assert schedule.plan(BEGIN, 20).looks == runs
+    assert [run.asked for run in runs] == [[]] * 20
+
+
+def test_looks_that_come_due_while_nothing_can_be_sent_are_ranked_when_something_can() -> None:
     schedule, runs = of(0, rate=0.1)
-    runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1)]
+    runs += [Run(0, 0, (10.0,)), Run(1, 0), Run(2, 1), Run(3, TOP)]
+    schedule.budget.take(BEGIN)
     for run in runs:
         schedule.look(run, BEGIN)
-    schedule.budget.take(BEGIN)
-    schedule.plan(BEGIN + 0.5, 1)
-    assert list(schedule.waiting()) == [runs[2], runs[0], runs[1]]
-    schedule.plan(BEGIN + 1.0, 1)
-    assert list(schedule.waiting()) == [runs[2], runs[0], runs[1]]
-    assert [schedule.before(run) for run in runs] == [1, 2, 0]
+    assert schedule.plan(BEGIN + 0.5, 1).looks == []
+    assert [run.asked for run in runs] == [[]] * 4
+    assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 0, 2, 1]
+
+
+def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+    schedule, runs = of(0, rate=1.0)
+    runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1), Run(3, 1), Run(4, 1)]
+    for run in runs:
+        schedule.look(run, BEGIN)
+    assert sent_one_by_one(schedule, BEGIN, 5) == [2, 3, 4, 0, 1]
 
 
 def test_a_rank_that_falls_does_not_bring_a_look_down() -> None:
-    schedule, (run,) = of(1, rate=0.001)
-    schedule.budget.take(BEGIN)
-    run.first, run.rises = 5, (1.0, 2.0)
-    schedule.plan(BEGIN, 1)
-    run.first = 1
-    schedule.plan(BEGIN + 1.0, 1)
-    assert run.level == 5
+    schedule, runs = of(0, rate=1.0)
+    runs += [Run(0, TOP), Run(1, 3, (1.0,)), Run(2, 1)]
+    for run in runs:
+        schedule.look(run, BEGIN)
+    assert names(schedule.plan(BEGIN, 1)) == [0]
+    runs[1].first = 0
+    schedule.plan(BEGIN + 1.1, 0)
+    assert runs[1].level == 3
+    assert names(schedule.plan(BEGIN + 1.1, 1)) == [1]
 
 
 @pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
-def test_a_rank_that_says_it_rose_before_is_asked_once_in_a_plan(rises_at: float) -> None:
+def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: float) -> None:
     asked = []
 
     class Confused(Slot):
         __slots__ = ()
 
-        def rank(self, now: float) -> tuple[int, float]:
+        def rank(self, now: float) -> int:
             asked.append(now)
-            return 0, rises_at
+            return 0
 
-    schedule: Schedule[Confused] = Schedule(Budget(0.001, 10))
-    schedule.budget.take(BEGIN)
-    schedule.look(Confused(), BEGIN)
-    assert schedule.plan(BEGIN, 1).wake_at > BEGIN
-    assert asked == [BEGIN]
+        def rises_at(self, level: int) -> float:
+            return rises_at
+
+    schedule: Schedule[Confused] = Schedule(Budget(1.0, 10))
+    for _ in range(3):
+        schedule.look(Confused(), BEGIN)
+    assert len(schedule.plan(BEGIN, 1).looks) == 1
+    assert asked == [BEGIN] * 6  # each once to be ranked, and once to be raised
+    assert [slot.level for slot in schedule.waiting()] == [1, 1]
+    assert schedule.plan(BEGIN + 0.5, 1).wake_at > BEGIN + 0.5
+
+
+def test_a_time_at_which_an_earlier_look_was_to_rise_does_not_raise_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    schedule, runs = of(0, rate=1.0)
+    early, other = Run(0, 3, (5.0,)), Run(1, 2)
+    schedule.look(early, BEGIN)
+    schedule.look(other, BEGIN)
+    assert schedule.plan(BEGIN, 1).looks == [early]
+    schedule.landed(early, was_look=True)
+    early.first, early.rises = 0, ()
+    runs += [Run(number, 5) for number in range(2, 6)]
+    for run in [*runs, early]:
+        schedule.look(run, BEGIN + 1.0)
+    schedule.plan(BEGIN + 1.0, 0)
+    schedule.plan(BEGIN + 1.0, 0)
+    schedule.plan(BEGIN + 1.0, 0)
+    assert early.level == NEW
+    assert sent_one_by_one(schedule, BEGIN + 10.0, 6) == [2, 3, 4, 5, 1, 0]
+
+
+def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sent() -> None:
+    schedule, runs = of(8 * AT_ONCE)
+    for _ in range(8):
+        schedule.plan(BEGIN, 0)
+    assert len(schedule.plan(BEGIN, 8).looks) == 8
+    assert sum(len(run.asked) for run in runs) == AT_ONCE
+    assert schedule.due == 8 * AT_ONCE - 8
+
+
+def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> None:
+    schedule, runs = of(4 * AT_ONCE, rate=1.0)
+    for run in runs:
+        run.rises = (0.1, 0.2, 0.3)
+    plan = schedule.plan(BEGIN, 8)
+    assert len(plan.looks) == 1
+    assert plan.wake_at == pytest.approx(BEGIN + 1.0)
+    for number in range(1, 5):
+        plan = schedule.plan(BEGIN + number / 10, 8)
+        assert plan.looks == []
+        assert plan.wake_at == pytest.approx(BEGIN + 1.0)
+    assert schedule.due == 4 * AT_ONCE - 1
+    schedule.plan(plan.wake_at, 8)
+    assert sum(len(run.asked) for run in runs) <= 3 * AT_ONCE  # ranked twice, raised once
+    assert max(len(run.asked) for run in runs) == 2
+
+
+def test_looks_without_a_place_wait_for_an_answer_alone() -> None:
+    schedule: Schedule[Run] = Schedule(Budget(None, 10))
+    runs = [Run(number) for number in range(20)]
+    for number, run in enumerate(runs):
+        schedule.look(run, BEGIN + number / 100)
+    sent = schedule.plan(BEGIN + 0.15, 20)
+    assert len(sent.looks) == 9
+    assert sent.wake_at == math.inf
+    schedule.tick(runs[0], BEGIN + 5.0)
+    assert schedule.plan(BEGIN + 0.16, 20).wake_at == BEGIN + 5.0
+    schedule.landed(sent.looks[0], was_look=True)
+    assert len(schedule.plan(BEGIN + 0.16, 20).looks) == 1
+
+
+def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
+    schedule, (run,) = of(1, at=math.inf)
+    for at in (1.0, 2.0, 1.0):
+        schedule.tick(run, BEGIN + at)
+    assert schedule.plan(BEGIN + 3.0, 1).ticks == [run]
+    assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
+
+
+def test_a_look_of_an_hour_ago_does_not_say_how_far_those_of_now_rise() -> None:
+    schedule, _ = of(0, rate=1.0)
+    for run in (Run(0, TOP), Run(1, TOP)):
+        schedule.look(run, BEGIN)
+    assert sent_one_by_one(schedule, BEGIN, 2) == [0, 1]
+    schedule.look(Run(2), BEGIN + 3600.0)
+    assert names(schedule.plan(BEGIN + 3600.0, 1)) == [2]
+    low = Run(3, 0, (1.5, 2.5, 3.5, 4.5, 500.0, 600.0, 700.0))
+    for run in (Run(4, 2), Run(5, 1), Run(6, 0), low):
+        schedule.look(run, BEGIN + 3600.0)
+    assert sent_one_by_one(schedule, BEGIN + 3601.1, 4) == [4, 5, 3, 6]
 
 
 def test_a_moved_look_is_planned_at_its_new_time_only() -> None:
@@ -428,18 +637,45 @@ def test_who_waits_is_served_although_others_keep_coming(
     assert schedule.plan(now, 1).looks != [last]
 
 
+def test_a_look_below_the_level_that_is_served_rises_to_it_in_time() -> None:
+    schedule, _ = of(0, rate=10.0)
+    low = Run(-1, 0, tuple(float(number) for number in range(1, TOP + 1)))
+    schedule.look(low, BEGIN)
+    now = BEGIN
+    while not low.is_looking:
+        for number in range(3):  # more than the rate allows: those in the level 5 alone have more than their share
+            schedule.look(Run(number, 5), now)
+        schedule.plan(now, 8)
+        now += 0.1
+        assert now < BEGIN + 7.0, "it is worth more than all others since a second"
+    assert now > BEGIN + 5.0
+
+
 def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
-    schedule, runs = of(10 * WOKEN_AT_ONCE)
+    schedule, runs = of(10 * AT_ONCE)
     for run in runs[::2]:
         schedule.tick(run, BEGIN + 1.0)
     plans = [schedule.plan(BEGIN + 3600.0, 1) for _ in range(10)]
     assert {run for plan in plans for run in plan.ticks} == set(runs[::2])
-    assert max(len(plan.ticks) for plan in plans) <= WOKEN_AT_ONCE
+    assert max(len(plan.ticks) for plan in plans) <= AT_ONCE
     assert [plan.wake_at <= BEGIN + 3600.0 for plan in plans] == [True] * 10
-    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(10 * WOKEN_AT_ONCE))
+    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(5, 10 * AT_ONCE))
 
 
-# The heap is bounded
+def test_very_many_looks_are_all_sent_by_plans_that_say_when_to_come_back() -> None:
+    schedule, _ = of(10 * AT_ONCE)
+    sent: list[int] = []
+    while (plan := schedule.plan(BEGIN, 100)).looks:
+        sent += names(plan)
+        assert plan.wake_at == (BEGIN if len(sent) < 10 * AT_ONCE else math.inf)
+    assert sorted(sent) == list(range(10 * AT_ONCE))
+
+
+# The heaps are bounded
+
+
+def entries(schedule: Schedule[Run]) -> int:
+    return sum(len(times._heap) for times in (schedule._looks, schedule._ticks, schedule._rises))
 
 
 def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
@@ -451,32 +687,32 @@ def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
 
 
 @pytest.mark.parametrize("parity", [0, 1])
-def test_the_heap_does_not_grow_with_the_looks_of_a_run(parity: int) -> None:
+def test_the_heaps_do_not_grow_with_the_looks_of_a_run(parity: int) -> None:
     schedule, (run,) = of(1)
     for number in range(parity):
         schedule.look(Run(number), BEGIN + 1e9)
     schedule.tick(run, BEGIN + 1e8)
-    played(schedule, (BEGIN + number for number in range(5 * TIDY_EVERY)), run)
-    assert len(schedule._heap) <= TIDY_EVERY + 10
+    played(schedule, (BEGIN + number for number in range(5 * MANY)), run)
+    assert entries(schedule) <= 3 * 64
 
 
-def test_the_heap_does_not_grow_with_times_that_are_moved() -> None:
+def test_the_heaps_do_not_grow_with_times_that_are_moved() -> None:
     schedule, runs = of(10, at=math.inf)
-    for number in range(3 * TIDY_EVERY):
+    for number in range(3 * MANY):
         for run in runs[:2]:
             schedule.look(run, BEGIN + 1e6 - number)
             schedule.tick(run, BEGIN + 2e6 - number)
-    assert len(schedule._heap) <= TIDY_EVERY + 2 * len(runs)
-    assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * TIDY_EVERY + 1
+    assert entries(schedule) <= 3 * 64
+    assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * MANY + 1
 
 
 def test_runs_that_went_are_forgotten_long_before_their_time() -> None:
     schedule, _ = of(0)
-    for number in range(5 * TIDY_EVERY):
+    for number in range(5 * MANY):
         run = Run(number)
         schedule.tick(run, BEGIN + 900.0 + number / 7)
         schedule.look(run, BEGIN + number / 1000)
         assert schedule.plan(BEGIN + number / 1000, 1).looks == [run]
         schedule.remove(run)
         schedule.landed(run, was_look=True)
-    assert len(schedule._heap) <= 2 * TIDY_EVERY
+    assert entries(schedule) <= 3 * 64

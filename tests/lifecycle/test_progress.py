@@ -16,6 +16,7 @@ from asyncruns.cadence import Cadence, Course
 from asyncruns.cadence.grid import PER_FOLD
 from asyncruns.lifecycle import Asked, CallKind, Phase, RefusalKind
 from asyncruns.lifecycle.machine import DISPATCHING_SHARE
+from asyncruns.lifecycle.progress import Progress
 
 A, B = call("call_a"), call("call_b")
 GROUP = ("asst_1", "model")
@@ -422,3 +423,19 @@ def test_a_run_that_waits_for_us_is_looked_at_for_little() -> None:
     run = driven(Cadence.hinted(), "waiting for calls")
     assert run.machine.delay(run.now + 8.0) == pytest.approx(4.0 * DISPATCHING_SHARE)
     assert run.machine.delayed_at(0.4) == pytest.approx(run.now + 8.0)
+
+
+def test_a_look_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_came() -> None:
+    progress = Progress()
+    progress.begin(100.0)
+    progress.see(snapshot(Phase.RUNNING), 105.0, 103.0)
+    assert (progress.at_work, progress.seen_at) == (103.0, 105.0)
+    assert progress.leave(107.0) == (3.0, 7.0)
+
+
+def test_a_look_that_was_asked_before_the_stage_began_shows_its_beginning_at_the_earliest() -> None:
+    progress = Progress()
+    progress.begin(100.0)
+    progress.go_on(104.0)
+    progress.see(snapshot(Phase.RUNNING), 105.0, 103.0)
+    assert progress.at_work == 104.0
