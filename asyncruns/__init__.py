@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
+    from asyncruns.errors import EventTooLargeError as EventTooLargeError
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
@@ -102,6 +103,7 @@ _HOMES: Final = {
     "ConnectivityChanged": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.observers",
+    "EventTooLargeError": "asyncruns.errors",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
     "GaveUp": "asyncruns.outcome",
@@ -169,6 +171,7 @@ __all__ = [
     "ConnectivityChanged",
     "EndRevoked",
     "Ended",
+    "EventTooLargeError",
     "Expired",
     "Failed",
     "GaveUp",

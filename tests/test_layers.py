@@ -18,6 +18,7 @@ LAYERS = {
     "errors": 0,
     "wire": 1,
     "http": 2,
+    "sse": 2,
     "cadence": 2,
     "limits": 2,
     "lifecycle": 2,
@@ -54,7 +55,7 @@ SAME_LAYER = {
     ("observers", "answering"),
     ("observers", "outcome"),
 }
-PURE = ("lifecycle", "cadence", "http", "errors", "wire")
+PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
 ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
 
