@@ -19,6 +19,7 @@ LAYERS = {
     "wire": 1,
     "http": 2,
     "sse": 2,
+    "accumulator": 2,
     "cadence": 2,
     "limits": 2,
     "lifecycle": 2,
@@ -55,7 +56,7 @@ SAME_LAYER = {
     ("observers", "answering"),
     ("observers", "outcome"),
 }
-PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
+PURE = ("lifecycle", "cadence", "http", "sse", "accumulator", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
 ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
 

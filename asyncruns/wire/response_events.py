@@ -204,3 +204,19 @@ def _decode_openly(name: str, text: str, kind: Any) -> ResponseStreamEvent:
     except (ValueError, RecursionError) as error:
         return UndecodableEvent(name, text, str(error))
     return found
+
+
+_PARTS: Final = {
+    "output_text": ("message", "content", "output_text", "text"),
+    "refusal": ("message", "content", "refusal", "refusal"),
+    "reasoning_text": ("reasoning", "content", "reasoning_text", "text"),
+    "reasoning_summary_text": ("reasoning", "summary", "summary_text", "text"),
+    "function_call_arguments": ("function_call", "", "", "arguments"),
+    "mcp_call_arguments": ("mcp_call", "", "", "arguments"),
+    "custom_tool_call_input": ("custom_tool_call", "", "", "input"),
+    "code_interpreter_call_code": ("code_interpreter_call", "", "", "code"),
+}
+FIELDS: Final = {f"response.{name}.delta": where for name, where in _PARTS.items()}
+"""What a delta adds to: the item's type, its list of parts ("" for the item itself), the part's type, and the field."""
+DONE_FIELDS: Final = {f"response.{name}.done": where for name, where in _PARTS.items()}
+"""The same for the event that gives the whole of it."""
