@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from asyncruns.outcome import Incomplete as Incomplete
     from asyncruns.outcome import NeedsCaller as NeedsCaller
     from asyncruns.outcome import Outcome as Outcome
+    from asyncruns.resources.response_streams import ResponseStream as ResponseStream
+    from asyncruns.resources.streams import RunStream as RunStream
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
@@ -120,6 +122,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
+    "ResponseStream": "asyncruns.resources.response_streams",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -129,6 +132,7 @@ _HOMES: Final = {
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
     "RunRef": "asyncruns.lifecycle",
+    "RunStream": "asyncruns.resources.streams",
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "StatusChanged": "asyncruns.lifecycle",
@@ -188,6 +192,7 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "ResponseStream",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -197,6 +202,7 @@ __all__ = [
     "RunLifecycle",
     "RunNeedsCallerError",
     "RunRef",
+    "RunStream",
     "RunWatcher",
     "Snapshot",
     "StatusChanged",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from msgspec import UNSET
 
@@ -14,6 +14,9 @@ from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.runs import RawRuns, Runs, RunSettings, split_options
 from asyncruns.wire import Deleted, Maybe, Run, Thread
+
+if TYPE_CHECKING:
+    from asyncruns.resources.streams import RunStream
 
 
 class RawThreads(RawCalls):
@@ -112,14 +115,48 @@ class Threads(Resource):
         """
         return await self._ask(Deleted, "DELETE", "threads", thread_id, options=options)
 
+    @overload
     async def create_and_run(
         self,
         *,
         assistant_id: str,
         thread: Maybe[Mapping[str, Any]] = UNSET,
         tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: Literal[False] | None = None,
         **parameters: Unpack[RunSettings],
-    ) -> Run:
+    ) -> Run: ...
+
+    @overload
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: Literal[True],
+        **parameters: Unpack[RunSettings],
+    ) -> RunStream: ...
+
+    @overload
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: bool,
+        **parameters: Unpack[RunSettings],
+    ) -> Run | RunStream: ...
+
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: bool | None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> Run | RunStream:
         """Create a thread and start a run on it, in one request.
 
         Safe to cancel; thread and run may then exist or not.
@@ -127,6 +164,7 @@ class Threads(Resource):
         Args:
             assistant_id: The assistant.
             thread: What `create` takes, as one object.
+            stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunSettings`; messages go into `thread` here.
 
         Raises:
@@ -135,4 +173,9 @@ class Threads(Resource):
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
+        if stream:
+            from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+
+            request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
+            return RunStream(request, await open_stream(self, request))
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)

@@ -101,9 +101,9 @@ async def test_options_are_taken_beside_parameters(client: Client) -> None:
 async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(client: Client) -> None:
     assistant_id, thread_id, run_id = await make(client)
     with pytest.raises(TypeError, match="temperatur"):
-        await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-arg]
+        await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="additional_instructions"):  # not here: the messages go into `thread`
-        await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-arg]
+        await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="timeout"):
         await client.threads.runs.retrieve(run_id, thread_id=thread_id, timeout=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="timeout"):
@@ -113,7 +113,7 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
     with pytest.raises(TypeError, match="thread_id"):
         await client.threads.runs.retrieve(run_id)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="assistant_id"):
-        await client.threads.runs.create(thread_id)  # type: ignore[call-arg]
+        await client.threads.runs.create(thread_id)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="api_version"):
         Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="timeout"):
