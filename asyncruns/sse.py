@@ -22,6 +22,8 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # an image in base64 fits in
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _UNNAMED: Final = "message"
+_MOST_NAMES: Final = 128
+_LONGEST_NAME: Final = 128
 _DIGITS: Final = re.compile(r"[0-9]{1,12}")  # 31 years in milliseconds; more is no pause
 
 
@@ -60,6 +62,7 @@ class Decoder:
         self._is_after_cr = False
         self._rest: list[bytes] = []  # a line whose end did not come yet
         self._rest_size = 0
+        self._names: dict[bytes, str] = {}  # those of the events so far, by their lines
         self._name = ""
         self._data: list[bytes] = []
         self._data_size = 0
@@ -126,23 +129,32 @@ class Decoder:
         if self._data or self._name:
             data = self._read_first(data, events)
         *blocks, tail = data.split(b"\n\n")
+        names, limit = self._names, self._max_event
+        last_id, retry = self.last_event_id, self.retry
         for block in blocks:
             # The common form, in a few steps: an event line, if any, then one line of data.
             head, found, text = block.partition(b"data: ")
-            if (
-                found
-                and b"\n" not in text
-                and len(block) <= self._max_event
-                and (not head or (head.startswith(b"event: ") and head.find(b"\n") == len(head) - 1))
-            ):
-                name = head[7:-1].decode("utf-8", "replace") or _UNNAMED
-                events.append(ServerSentEvent(name, text.decode("utf-8", "replace"), self.last_event_id, self.retry))
+            name = names.get(head) or self._name_in(head)
+            if name and found and b"\n" not in text and len(block) <= limit:
+                events.append(ServerSentEvent(name, _text(text), last_id, retry))
             else:
                 self._read_lines(block.split(b"\n"), events)
                 self._dispatch(events)
+                last_id, retry = self.last_event_id, self.retry
         *lines, rest = tail.split(b"\n")
         self._read_lines(lines, events)
         self._keep(rest)
+
+    def _name_in(self, head: bytes) -> str:
+        """Give the name in what comes before the data, if that is one line of an event, or nothing; else ""."""
+        if not head:
+            return _UNNAMED
+        if not head.startswith(b"event: ") or head.find(b"\n") != len(head) - 1:
+            return ""
+        name = _text(head[7:-1]) or _UNNAMED
+        if len(self._names) < _MOST_NAMES and len(head) < _LONGEST_NAME:
+            self._names[head] = name
+        return name
 
     def _read_first(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
         """Go on with the event that was begun; give what comes after it."""
@@ -167,15 +179,15 @@ class Decoder:
                 self._data.append(value)
                 self._data_size += len(line) + 1
             elif field == b"event":
-                self._name = value.decode("utf-8", "replace")
+                self._name = _text(value)
             elif field == b"id" and b"\0" not in value:
-                self.last_event_id = value.decode("utf-8", "replace")
-            elif field == b"retry" and _DIGITS.fullmatch(value.decode("utf-8", "replace")):
+                self.last_event_id = _text(value)
+            elif field == b"retry" and _DIGITS.fullmatch(_text(value)):
                 self.retry = int(value) / 1000.0
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
         if self._data:
-            text = b"\n".join(self._data).decode("utf-8", "replace")
+            text = _text(b"\n".join(self._data))
             events.append(ServerSentEvent(self._name or _UNNAMED, text, self.last_event_id, self.retry))
             self._data.clear()
         self._name = ""
@@ -196,3 +208,10 @@ class Decoder:
                 status=200,
                 body=shown[:SHOWN_BODY_CHARACTERS],
             )
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncruns.accumulator.tree import Growing, Tree, append_at, item_at, items_at
+from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, pieces_at
 from asyncruns.wire.codec import plain
 from asyncruns.wire.response_events import (
     DONE_FIELDS,
@@ -65,7 +65,12 @@ class ResponseAccumulator:
         return None if self._response is None else self._response.whole
 
 
-def _fold(tree: Tree, event: Any) -> None:
+def _fold(tree: Tree, events: list[Any]) -> None:
+    for event in events:
+        _fold_event(tree, event)
+
+
+def _fold_event(tree: Tree, event: Any) -> None:
     if isinstance(event, ResponseEvent):
         fields = plain(event.response)
         tree.update({name: value for name, value in fields.items() if value is not None and name != "output"})
@@ -103,4 +108,4 @@ def _fold_text(item: Tree, event: ResponseTextDeltaEvent | ResponseDeltaEvent | 
         if isinstance(text, str):
             node[field] = text
     elif isinstance(event.delta, str):
-        append_at(node, field, event.delta)
+        pieces_at(node, field).append(event.delta)

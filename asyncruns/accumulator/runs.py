@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from asyncruns.accumulator.tree import Growing, Tree, append_at, merge
+from msgspec import UNSET
+
+from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, merge, pieces_at
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
-from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock
+from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
 from asyncruns.wire.runs import CANCELLED, COMPLETED, EXPIRED, FAILED, IN_PROGRESS, INCOMPLETE
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
@@ -46,7 +48,8 @@ class RunAccumulator:
     def receive(self, event: ThreadStreamEvent) -> None:
         """Take the next event. Never raises."""
         match event:
-            case MessageDeltaEvent(data=delta):
+            case MessageDeltaEvent():
+                delta = event.data
                 self._last_message = delta.id
                 growing = self._messages.get(delta.id)
                 if not isinstance(growing, Growing):
@@ -112,21 +115,34 @@ def _grown(
     return growing
 
 
-def _fold(tree: Tree, delta: MessageDelta | RunStepDelta) -> None:
-    if not isinstance(delta, MessageDelta) or not _fold_text(tree, delta):
-        merge(tree, plain(delta.delta))
+def _fold(tree: Tree, deltas: list[Any]) -> None:
+    index, pieces = None, None  # of the text that the delta before was of
+    for delta in deltas:
+        found = _text_in(delta)
+        if found is None:
+            merge(tree, plain(delta.delta))
+            index = pieces = None
+            continue
+        if pieces is None or found[0] != index:
+            index = found[0]
+            part = item_at(items_at(tree, "content"), index)
+            part.setdefault("type", TextDeltaBlock.type)
+            pieces = pieces_at(item_at(part, "text"), "value")
+        pieces.append(found[1])
 
 
-def _fold_text(tree: Tree, delta: MessageDelta) -> bool:
-    """Add a delta of one text part that is there already, as nearly all are: it need not become JSON for that."""
-    content, parts = delta.delta.content, tree.get("content")
-    if not content or len(content) != 1 or delta.delta.role or delta.delta.file_ids or not isinstance(parts, dict):
-        return False
-    (block,) = content
-    if not isinstance(block, TextDeltaBlock) or not block.text or block.text.annotations or not block.text.value:
-        return False
-    part = parts.get(block.index or 0)
-    if not part or not isinstance(part.get("text"), dict):
-        return False
-    append_at(part["text"], "value", block.text.value)
-    return True
+def _text_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
+    """Give the index and the text of a delta that has nothing else, as nearly all: it need not become JSON first."""
+    fields = delta.delta
+    if fields.__class__ is not MessageDeltaFields:
+        return None
+    content = fields.content
+    if not content or len(content) != 1 or fields.role or fields.file_ids:
+        return None
+    block = content[0]
+    if block.__class__ is not TextDeltaBlock:
+        return None
+    text = block.text
+    if not text or text.annotations is not UNSET or not text.value:
+        return None
+    return block.index or 0, text.value

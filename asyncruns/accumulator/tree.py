@@ -33,10 +33,10 @@ class Growing(Generic[T]):
     Args:
         type_: What it is.
         tree: What is known of it.
-        fold: Adds a delta to the tree.
+        fold: Adds deltas to the tree.
     """
 
-    def __init__(self, type_: type[T], tree: Tree, fold: Callable[[Tree, Any], None]) -> None:
+    def __init__(self, type_: type[T], tree: Tree, fold: Callable[[Tree, list[Any]], None]) -> None:
         self._type = type_
         self._fold = fold
         self._tree = tree
@@ -51,8 +51,7 @@ class Growing(Generic[T]):
             self._catch_up()
 
     def _catch_up(self) -> None:
-        for delta in self._waiting:
-            self._fold(self._tree, delta)
+        self._fold(self._tree, self._waiting)
         self._waiting.clear()
 
     @property
@@ -81,18 +80,18 @@ def merge(tree: Tree, delta: Tree) -> None:
                 fields = {key: value for key, value in item.items() if key != "index"}
                 merge(item_at(items, index if isinstance(index, int) else place), fields)
         elif isinstance(new, str) and name in IN_PIECES:
-            append_at(tree, name, new)
+            pieces_at(tree, name).append(new)
         else:
             tree[name] = new
 
 
-def append_at(tree: Tree, name: str, text: str) -> None:
-    """Add to a text."""
+def pieces_at(tree: Tree, name: str) -> list[str]:
+    """Give the pieces of a text, to be added to."""
     old = tree.get(name)
     if isinstance(old, _Pieces):
-        old.append(text)
-    else:
-        tree[name] = _Pieces([old, text] if isinstance(old, str) else [text])
+        return old
+    pieces = tree[name] = _Pieces([old] if isinstance(old, str) else [])
+    return pieces
 
 
 def items_at(tree: Tree, name: str) -> dict[int, Any]:
@@ -104,8 +103,8 @@ def items_at(tree: Tree, name: str) -> dict[int, Any]:
     return items
 
 
-def item_at(items: dict[int, Any], index: int) -> Tree:
-    """Give the object at an index; there is one afterwards, if there was none."""
+def item_at(items: dict[Any, Any], index: object) -> Tree:
+    """Give the object at an index, or by a name; there is one afterwards, if there was none."""
     found = items.get(index)
     if not isinstance(found, dict):
         found = items[index] = {}

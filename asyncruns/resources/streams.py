@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asyncruns.resources.base import Resource
 
 E = TypeVar("E")
+_OF_THE_STREAM: Final = (DoneEvent, ErrorEvent, UndecodableEvent)
 
 EVENT_STREAM: Final = "text/event-stream"
 _NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events without a type, or as text
@@ -122,13 +123,16 @@ class EventStream(Generic[E]):
             await self._fetch()
         sent = self._ready.popleft()
         event = self._decoded(sent.event, sent.data)
+        return self._noted(sent, event) if isinstance(event, _OF_THE_STREAM) else event
+
+    def _noted(self, sent: ServerSentEvent, event: E) -> E:
         if isinstance(event, DoneEvent):
             self.is_done = True
             self._ready.clear()
-        elif isinstance(event, ErrorEvent | UndecodableEvent):
-            event = self._redacted(sent, event)
-            if isinstance(event, ErrorEvent):
-                self.error = event.data
+            return event
+        event = self._redacted(sent, event)
+        if isinstance(event, ErrorEvent):
+            self.error = event.data
         return event
 
     def _redacted(self, sent: ServerSentEvent, event: E) -> E:

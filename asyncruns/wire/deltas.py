@@ -34,14 +34,17 @@ class FilePathDeltaAnnotation(Struct, frozen=True, kw_only=True, tag_field="type
     file_path: Maybe[dict[str, Any]] = UNSET
 
 
-class TextDelta(Struct, frozen=True, kw_only=True):
+# A text comes in thousands of pieces; what one is made of cannot refer to itself, so it is kept from the collector.
+
+
+class TextDelta(Struct, frozen=True, kw_only=True, gc=False):
     """More of a text."""
 
     value: Maybe[str] = UNSET
     annotations: Maybe[list[FileCitationDeltaAnnotation | FilePathDeltaAnnotation | Unknown]] = UNSET
 
 
-class TextDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+class TextDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text", gc=False):
     """More of a text part."""
 
     type: ClassVar[Literal["text"]] = "text"
@@ -76,7 +79,7 @@ class ImageURLDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", ta
 MessageDeltaContent = TextDeltaBlock | RefusalDeltaBlock | ImageFileDeltaBlock | ImageURLDeltaBlock | Unknown
 
 
-class MessageDeltaFields(Struct, frozen=True, kw_only=True):
+class MessageDeltaFields(Struct, frozen=True, kw_only=True, gc=False):
     """What is new in a message."""
 
     role: Maybe[str] = UNSET
@@ -84,7 +87,7 @@ class MessageDeltaFields(Struct, frozen=True, kw_only=True):
     file_ids: Maybe[list[str]] = UNSET
 
 
-class MessageDelta(Struct, frozen=True, kw_only=True):
+class MessageDelta(Struct, frozen=True, kw_only=True, gc=False):
     """A change of the message `id`."""
 
     id: str

@@ -57,7 +57,7 @@ class MessageEvent(Struct, frozen=True):
     data: Message
 
 
-class MessageDeltaEvent(Struct, frozen=True):
+class MessageDeltaEvent(Struct, frozen=True, gc=False):
     """`thread.message.delta`: more of a message."""
 
     event: str

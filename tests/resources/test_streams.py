@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from stream_server import BREAK, DONE, END, FLOOD, RUN, STOP, StreamServer, delta, event, message, run
+from scripted_stream import BREAK, DONE, END, FLOOD, RUN, STOP, StreamServer, delta, event, message, run
 
 from asyncruns import (
     APIConnectionError,
