@@ -134,13 +134,13 @@ def _fold(tree: Tree, deltas: list[Any]) -> None:
 def _text_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
     """Give the index and the text of a delta that has nothing else, as nearly all: it need not become JSON first."""
     fields = delta.delta
-    if fields.__class__ is not MessageDeltaFields:
+    if not isinstance(fields, MessageDeltaFields):
         return None
     content = fields.content
     if not content or len(content) != 1 or fields.role or fields.file_ids:
         return None
     block = content[0]
-    if block.__class__ is not TextDeltaBlock:
+    if not isinstance(block, TextDeltaBlock):
         return None
     text = block.text
     if not text or text.annotations is not UNSET or not text.value:

@@ -139,6 +139,7 @@ async def test_an_error_in_the_middle_is_an_event() -> None:
         async with await create(client) as stream:
             events = [event async for event in stream]
         assert isinstance(events[-1], ErrorEvent)
+        assert stream.error is not None
         assert stream.error == events[-1].data
         assert stream.error.message == "Sorry, ***"
         async with await create(client) as stream:
@@ -398,17 +399,13 @@ async def test_the_stream_of_a_response_is_taken_up_again_where_it_broke() -> No
         server.script = (response_event("response.output_text.delta", 4, delta="!"), STOP)
         again = await client.responses.retrieve("resp_1", stream=True, starting_after=stream.sequence_number)
         assert isinstance(again, ResponseStream)
-        assert [text async for text in _first(again)] == ["!"]
+        async for text in again.text_deltas():
+            assert text == "!"
+            break
         await again.close()
         assert server.requests[-1][0].startswith("GET /v1/responses/resp_1?stream=true&starting_after=3 ")
         assert again.response is None
         assert again.sequence_number == 4
-
-
-async def _first(stream: ResponseStream) -> Any:
-    async for text in stream.text_deltas():
-        yield text
-        return
 
 
 async def test_the_error_of_a_response_is_an_event() -> None:

@@ -163,7 +163,7 @@ def over(status: str, http_status: int) -> RefusedError:
 
 def no_streams() -> RefusedError:
     """Make the 400 that no real server gives: an honest refusal is better than an answer in another format."""
-    return RefusedError("The emulator does not stream.", param="stream", code="unsupported_parameter")
+    return RefusedError("The emulator does not stream this.", param="stream", code="unsupported_parameter")
 
 
 def wrong_key(key: str) -> RefusedError:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Literal, get_args
 from urllib.parse import parse_qsl
@@ -23,10 +24,12 @@ from asyncruns.testing.emulator.answers import Answer, spoiled
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
+from asyncruns.testing.emulator.run import Run
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
 from asyncruns.testing.emulator.shown import Shown
-from asyncruns.testing.emulator.store import Store, Target, target_of
+from asyncruns.testing.emulator.store import Store, Target, target_of, wants_stream
+from asyncruns.testing.emulator.streaming import RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL
 
 LateCancel = Literal[200, 400, 409]
@@ -215,9 +218,37 @@ class Emulator:
         act = partial(self._act, seen, target, asked, request.headers.get("Authorization"))
         injected = strike(self.faults, seen)
         if injected is None:
-            return self._send(seen, act())
+            return await self._reply(request, target, seen, act())
         answer = await self._fail(injected, seen, act)
-        return _drop(request) if injected.fault.drop else self._send(seen, answer)
+        if injected.fault.drop:
+            return _drop(request)
+        return await self._reply(request, target, seen, answer)
+
+    async def _reply(
+        self, request: web.BaseRequest, target: Target, seen: SeenRequest, answer: Answer
+    ) -> web.StreamResponse:
+        body = _json_object(seen.body) if seen.acted and answer.status == HTTPStatus.OK else {}
+        run = self._store.runs.all.get(str(_json_object(answer.body).get("id"))) if wants_stream(target, body) else None
+        # An answer that a fault has made into something else is sent as it is.
+        return self._send(seen, answer) if run is None else await self._stream(request, seen, answer, run)
+
+    async def _stream(
+        self, request: web.BaseRequest, seen: SeenRequest, answer: Answer, run: Run
+    ) -> web.StreamResponse:
+        seen.status = answer.status
+        thread = self._store.threads.find(run.thread_id, self.now())
+        response = web.StreamResponse(headers={**answer.headers, "Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for event in RunFeed(run, thread, self.now, operation=seen.operation).events():
+                if isinstance(event, bytes):
+                    await response.write(event)
+                else:
+                    await self._pause(event - self.now())
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client has left; the run goes on
+        return response
 
     async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Callable[[float], Answer]) -> Answer:
         fault = injected.fault
@@ -251,7 +282,7 @@ class Emulator:
         return response
 
     async def _pause(self, seconds: float) -> None:
-        if not seconds:
+        if not seconds > 0:
             return
         task = asyncio.current_task()
         assert task is not None
@@ -287,6 +318,13 @@ class Emulator:
             return
         if body["status"] not in TERMINAL:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

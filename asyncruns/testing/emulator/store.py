@@ -38,7 +38,7 @@ class Store:
         Raises:
             RefusedError: With the error answer.
         """
-        if body.get("stream") or query.get("stream") == "true":
+        if (body.get("stream") or query.get("stream") == "true") and not wants_stream(target, body):
             raise refusals.no_streams()
         return target.perform(self, Asked(query, body, now, *target.ids))
 
@@ -55,6 +55,8 @@ class Asked:
     innermost: str = ""
 
 
+_CREATE_RUNS: Final = frozenset({"create_run", "create_thread_and_run"})
+
 _Perform = Callable[[Store, Asked], Body]
 
 
@@ -69,6 +71,13 @@ class Target:
     perform: _Perform
     ids: tuple[str, ...] = ()
     run_id: str | None = None
+
+
+def wants_stream(target: Target, body: Mapping[str, Any]) -> bool:
+    """Tell whether a request asks for a stream that there is: of runs, not of responses."""
+    # A submit without an id in its path is a response that answers calls.
+    is_of_a_run = target.operation in _CREATE_RUNS or (target.operation == "submit" and target.ids != ())
+    return is_of_a_run and body.get("stream") is True
 
 
 # https://platform.openai.com/docs/api-reference/assistants and the pages after it
