@@ -144,7 +144,7 @@ _HOMES: Final = {
 }
 
 # Modules that are part of the public surface: `asyncruns.testing.Emulator` works after `import asyncruns`.
-_PARTS: Final = ("errors", "testing", "wire")
+_PARTS: Final = ("errors", "sse", "testing", "wire")
 
 __all__ = [
     "APIConnectionError",

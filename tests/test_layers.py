@@ -167,7 +167,8 @@ def test_every_root_name_is_there_and_sorted() -> None:
 
 
 def test_the_public_modules_are_there_after_importing_the_root() -> None:
-    code = "import asyncruns\nasyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError"
+    parts = "asyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError, asyncruns.sse.Decoder"
+    code = f"import asyncruns\n{parts}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -338,9 +338,10 @@ class _AiohttpStream(ByteStream):
         if self._is_over:
             return b""
         content = self._answer.content
+        # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
+        if content._buffer:
+            return content._read_nowait(-1)
         try:
-            if content.exception() is None and not content.at_eof() and (found := content.read_nowait(-1)):
-                return found
             self._waiting_since = self._loop.time()
             if self._timer is None and self._silence_s is not None:
                 self._timer = self._loop.call_later(self._silence_s, self._look)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from scripted_stream import BREAK, DONE, END, FLOOD, RUN, STOP, StreamServer, delta, event, message, run
@@ -25,7 +25,9 @@ from asyncruns import (
 )
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
+from asyncruns.resources.base import Server
 from asyncruns.resources.response_streams import ResponseStream
+from asyncruns.resources.runs import Runs
 from asyncruns.resources.streams import RunStream
 from asyncruns.wire import DoneEvent, ErrorEvent, MessageDeltaEvent, RunEvent, UndecodableEvent
 
@@ -189,6 +191,20 @@ async def test_a_stream_that_breaks_raises_and_says_what_to_do() -> None:
         assert len(server.requests) == 1
 
 
+async def test_what_came_before_a_stream_broke_is_not_lost_to_a_slow_reader() -> None:
+    script = (run("queued"), 0.5, delta("Hel"), 0.1, delta("lo"), BREAK)
+    async with StreamServer(*script) as server, client_of(server) as client:
+        stream = await create(client)
+        await anext(stream)
+        await asyncio.sleep(5)
+        for text in ("Hel", "Hello"):
+            await anext(stream)
+            assert stream.message is not None
+            assert stream.message.text == text
+        with pytest.raises(APIConnectionError, match="broke off"):
+            await anext(stream)
+
+
 async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_look() -> None:
     async with StreamServer(b": hello\n\n", BREAK) as server, client_of(server) as client:
         with pytest.raises(APIConnectionError, match="may exist and go on on the thread thread_1"):
@@ -320,6 +336,51 @@ async def test_an_answer_that_is_no_stream_is_said_to_be_none() -> None:
             await create(client)
     async with StreamServer(*HELLO, END, kind="text/plain") as server, client_of(server) as client:
         assert len([event async for event in await create(client)]) == 6
+
+
+async def test_a_transport_may_give_a_whole_answer_in_place_of_a_stream() -> None:
+    class Whole(Transport):
+        def __init__(self, answer: Response) -> None:
+            self.answer = answer
+
+        async def send(self, request: Request) -> Response:
+            raise AssertionError("it is asked for a stream")
+
+        async def stream(self, request: Request) -> Response:
+            return self.answer
+
+        async def aclose(self) -> None:
+            pass
+
+    for status, kind in ((200, APIResponseValidationError), (404, NotFoundError)):
+        threads = Runs(cast("Any", None), Server(Whole(Response(status, {}, b"{}"))))
+        with pytest.raises(kind):
+            await threads.create("thread_1", assistant_id="asst_1", stream=True)
+
+
+async def test_headers_of_the_call_count_over_those_of_the_stream() -> None:
+    async with StreamServer(*HELLO, DONE, END) as server, client_of(server) as client:
+        async with await create(client, extra_headers={"accept": "text/plain"}, extra_query={"x": "y"}) as stream:
+            await anext(stream)
+        head = server.requests[0][0]
+        assert head.startswith("POST /v1/threads/thread_1/runs?x=y ")
+        assert "text/event-stream" not in head
+
+
+async def test_a_connection_that_breaks_after_the_end_was_said_breaks_nothing() -> None:
+    script = (*HELLO, DONE, 0.1, BREAK)
+    async with StreamServer(*script) as server, client_of(server) as client, await create(client) as stream:
+        assert len([event async for event in stream]) == 7
+
+
+async def test_an_event_that_is_no_json_shows_no_credential() -> None:
+    broken = event("thread.run.queued", f"Wrong key {KEY}")
+    async with (
+        StreamServer(broken, broken.replace(KEY.encode(), b"of yours"), END) as server,
+        client_of(server) as client,
+        await create(client) as stream,
+    ):
+        assert [event.data async for event in stream] == ["Wrong key ***", "Wrong key of yours"]
 
 
 async def test_only_the_opening_is_tried_again() -> None:
