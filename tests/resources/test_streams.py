@@ -7,7 +7,7 @@ import json
 from typing import Any, cast
 
 import pytest
-from scripted_stream import BREAK, DONE, END, FLOOD, RUN, STOP, StreamServer, delta, event, message, run
+from scripted_stream import BREAK, DONE, END, FLOOD, RUN, STOP, Piece, StreamServer, delta, event, message, run
 
 from asyncruns import (
     APIConnectionError,
@@ -368,7 +368,7 @@ async def test_headers_of_the_call_count_over_those_of_the_stream() -> None:
 
 
 async def test_a_connection_that_breaks_after_the_end_was_said_breaks_nothing() -> None:
-    script = (*HELLO, DONE, 0.1, BREAK)
+    script: list[Piece] = [*HELLO, DONE, 0.1, BREAK]
     async with StreamServer(*script) as server, client_of(server) as client, await create(client) as stream:
         assert len([event async for event in stream]) == 7
 
