@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from asyncruns.outcome import Incomplete as Incomplete
     from asyncruns.outcome import NeedsCaller as NeedsCaller
     from asyncruns.outcome import Outcome as Outcome
-    from asyncruns.resources.response_streams import ResponseStream as ResponseStream
     from asyncruns.resources.streams import RunStream as RunStream
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
@@ -122,7 +121,6 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
-    "ResponseStream": "asyncruns.resources.response_streams",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -192,7 +190,6 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
-    "ResponseStream",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
