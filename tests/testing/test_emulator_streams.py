@@ -11,9 +11,10 @@ import openai
 import pytest
 from openai.types.beta import AssistantStreamEvent
 
-from asyncruns import APIConnectionError, BearerAuth, Client, RunStream
+from asyncruns import APIConnectionError, APITimeoutError, BearerAuth, Client, RunStream
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
-from asyncruns.wire import MessageDeltaEvent, ToolCallsStepDetails
+from asyncruns.testing.emulator.faults import StreamEnd
+from asyncruns.wire import ErrorEvent, MessageDeltaEvent, ThreadStreamEvent, ToolCallsStepDetails
 
 PLAIN = [
     "thread.run.created",
@@ -161,6 +162,34 @@ async def test_faults_strike_the_opening(emulator: Emulator, client: Client) -> 
     async with await begin(client) as stream:
         assert await names(stream) == PLAIN
     assert asyncio.get_running_loop().time() - before > 5
+
+
+@pytest.mark.parametrize("end", ["break", "close", "error", "silence"])
+@pytest.mark.parametrize("events", [0, 1, 8, 100])
+async def test_a_stream_may_end_too_early_in_four_ways(
+    emulator: Emulator, client: Client, end: StreamEnd, events: int
+) -> None:
+    emulator.inject(Fault(stream=end, events=events))
+    found: list[ThreadStreamEvent] = []
+    stream = await begin(client)  # the thread's creation is no stream, and is not struck
+    try:
+        async for event in stream:
+            found.append(event)
+    except APITimeoutError:
+        assert end == "silence"
+    except APIConnectionError:
+        assert end == "break"
+    else:
+        assert end in ("close", "error") or events == 100
+    await stream.close()
+    error = [event for event in found if isinstance(event, ErrorEvent)]
+    assert len(error) == (end == "error" and events < 100)
+    assert len(found) - len(error) == min(events, 16)
+    assert stream.is_done is (events == 100)
+    assert emulator.faults[0].struck == 1
+    (run,) = emulator.runs.values()
+    await asyncio.sleep(2)
+    assert (await client.threads.runs.retrieve(run["id"], thread_id=run["thread_id"])).status == "completed"
 
 
 async def test_the_emulator_stops_while_it_streams() -> None:

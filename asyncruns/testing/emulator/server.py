@@ -21,15 +21,15 @@ from aiohttp import web
 
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import Answer, spoiled
-from asyncruns.testing.emulator.faults import Fault
+from asyncruns.testing.emulator.faults import Fault, StreamEnd
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
 from asyncruns.testing.emulator.run import Run
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
-from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
+from asyncruns.testing.emulator.seen import SeenRequest, json_object, without_secrets
 from asyncruns.testing.emulator.shown import Shown
-from asyncruns.testing.emulator.store import Store, Target, target_of, wants_stream
-from asyncruns.testing.emulator.streaming import RunFeed
+from asyncruns.testing.emulator.store import Store, Target, may_stream, target_of
+from asyncruns.testing.emulator.streaming import ERROR, RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL
 
 LateCancel = Literal[200, 400, 409]
@@ -227,9 +227,10 @@ class Emulator:
     async def _reply(
         self, request: web.BaseRequest, target: Target, seen: SeenRequest, answer: Answer
     ) -> web.StreamResponse:
-        body = _json_object(seen.body) if seen.acted and answer.status == HTTPStatus.OK else {}
-        run = self._store.runs.all.get(str(_json_object(answer.body).get("id"))) if wants_stream(target, body) else None
-        # An answer that a fault has made into something else is sent as it is.
+        run = None
+        if seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target):
+            # An answer that a fault has made into something else is sent as it is.
+            run = self._store.runs.all.get(str(json_object(answer.body).get("id")))
         return self._send(seen, answer) if run is None else await self._stream(request, seen, answer, run)
 
     async def _stream(
@@ -239,15 +240,33 @@ class Emulator:
         thread = self._store.threads.find(run.thread_id, self.now())
         response = web.StreamResponse(headers={**answer.headers, "Content-Type": "text/event-stream"})
         await response.prepare(request)
+        end = None if seen.fault is None else seen.fault.stream
+        left = math.inf if end is None or seen.fault is None else seen.fault.events
         try:
             for event in RunFeed(run, thread, self.now, operation=seen.operation).events():
+                if left < 1:
+                    return await self._end_early(request, response, end)
                 if isinstance(event, bytes):
                     await response.write(event)
+                    left -= 1
                 else:
                     await self._pause(event - self.now())
             await response.write_eof()
         except ConnectionError:
             pass  # the client has left; the run goes on
+        return response
+
+    async def _end_early(
+        self, request: web.BaseRequest, response: web.StreamResponse, end: StreamEnd | None
+    ) -> web.StreamResponse:
+        if end == "break":
+            _drop(request)
+            return response
+        if end == "silence":
+            await self._pause(math.inf)
+        if end == "error":
+            await response.write(ERROR)
+        await response.write_eof()
         return response
 
     async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Callable[[float], Answer]) -> Answer:
@@ -318,13 +337,6 @@ class Emulator:
             return
         if body["status"] not in TERMINAL:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        return {}
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

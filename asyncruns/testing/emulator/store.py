@@ -38,7 +38,7 @@ class Store:
         Raises:
             RefusedError: With the error answer.
         """
-        if (body.get("stream") or query.get("stream") == "true") and not wants_stream(target, body):
+        if (body.get("stream") or query.get("stream") == "true") and not may_stream(target):
             raise refusals.no_streams()
         return target.perform(self, Asked(query, body, now, *target.ids))
 
@@ -73,11 +73,10 @@ class Target:
     run_id: str | None = None
 
 
-def wants_stream(target: Target, body: Mapping[str, Any]) -> bool:
-    """Tell whether a request asks for a stream that there is: of runs, not of responses."""
+def may_stream(target: Target) -> bool:
+    """Tell whether an operation has a stream: those of runs have, not those of responses."""
     # A submit without an id in its path is a response that answers calls.
-    is_of_a_run = target.operation in _CREATE_RUNS or (target.operation == "submit" and target.ids != ())
-    return is_of_a_run and body.get("stream") is True
+    return target.operation in _CREATE_RUNS or (target.operation == "submit" and target.ids != ())
 
 
 # https://platform.openai.com/docs/api-reference/assistants and the pages after it

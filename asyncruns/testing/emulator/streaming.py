@@ -20,6 +20,10 @@ from asyncruns.testing.emulator.threads import Thread, answer_of, message_of
 from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
 
 DONE: Final = b"event: done\ndata: [DONE]\n\n"
+ERROR: Final = (
+    b'event: error\ndata: {"message":"The server had an error while processing your request. Sorry about that!",'
+    b'"type":"server_error","param":null,"code":null}\n\n'
+)
 
 _LONGEST_WAIT_S: Final = 0.1  # somebody may cancel the run
 _PIECE: Final = re.compile(r"\s*\S+|\s+")
