@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
+    from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
     from asyncruns.errors import RunCancelledError as RunCancelledError
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
+    from asyncruns.fleet import Fleet as Fleet
+    from asyncruns.fleet import Statistics as Statistics
+    from asyncruns.fleet import Watch as Watch
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
@@ -107,6 +111,7 @@ _HOMES: Final = {
     "EventTooLargeError": "asyncruns.errors",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
+    "Fleet": "asyncruns.fleet",
     "GaveUp": "asyncruns.outcome",
     "Incomplete": "asyncruns.outcome",
     "InternalServerError": "asyncruns.errors",
@@ -116,6 +121,7 @@ _HOMES: Final = {
     "NotFoundError": "asyncruns.errors",
     "Outcome": "asyncruns.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
+    "OpenAIError": "asyncruns.errors",
     "PermissionDeniedError": "asyncruns.errors",
     "Phase": "asyncruns.lifecycle",
     "PortkeyAuth": "asyncruns.transport.auth",
@@ -133,11 +139,13 @@ _HOMES: Final = {
     "RunStream": "asyncruns.resources.streams",
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
+    "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
+    "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
 }
 
@@ -176,6 +184,7 @@ __all__ = [
     "EventTooLargeError",
     "Expired",
     "Failed",
+    "Fleet",
     "GaveUp",
     "Incomplete",
     "InternalServerError",
@@ -183,6 +192,7 @@ __all__ = [
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
+    "OpenAIError",
     "Outcome",
     "OutputsSubmitted",
     "PermissionDeniedError",
@@ -202,11 +212,13 @@ __all__ = [
     "RunStream",
     "RunWatcher",
     "Snapshot",
+    "Statistics",
     "StatusChanged",
     "ThreadBusyError",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",
+    "Watch",
     "WatchGaveUpError",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
@@ -132,6 +132,15 @@ class Dialect(ABC, Generic[R]):
     @abstractmethod
     def refusal(self, request: Request, response: Response) -> Refusal:
         """Say what an error answer means: the only place where a server's prose is matched. Never raises."""
+
+
+@runtime_checkable
+class Speaking(Protocol):
+    """What knows connections for runs of several kinds, as a `Client` does."""
+
+    def connection_for(self, run: object) -> Connection[Any]:
+        """Give what speaks the language of this run, or of this `RunRef`; None is a run by its ids."""
+        ...
 
 
 class Connection(Protocol[R]):

@@ -34,7 +34,7 @@ class Answering:
         handler: Asked first, once for each round.
         approve: Asked for the approvals of a round, before and instead of the handler.
         tools: Asked for the functions that the handler left out.
-        at_once: How many calls run at once; None is no limit.
+        limit: How many calls run at once; None is no limit.
         post: Takes an event; must not wait.
     """
 
@@ -44,15 +44,20 @@ class Answering:
         handler: Handler | None,
         approve: ApprovalHandler | None,
         tools: Toolset | None,
-        at_once: int | None,
+        limit: Limit | None,
         post: Callable[[Event], None],
     ) -> None:
         self._handler = handler
         self._approve = approve
         self._tools = tools
-        self._limit = None if at_once is None else Limit(at_once)
+        self._limit = limit
         self._post = post
         self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls are being answered."""
+        return bool(self._scopes)
 
     def stop(self, *, approvals: bool = True) -> None:
         """Cancel the handlers and the tools that still run; `approvals` says whether who asks for these is, too."""

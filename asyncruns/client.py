@@ -9,19 +9,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
 from urllib.parse import urlsplit
 
-from asyncruns.abc import Dialect, Transport
+from msgspec import UNSET, UnsetType
+
+from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
+    Key,
     check_retries,
-    checked_auth,
+    chosen_auth,
+    chosen_timeout,
     given_base_url,
+    given_transport,
+    own_headers,
     pair_of_environment,
     version_header,
 )
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
@@ -60,7 +67,7 @@ AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
-class Client:
+class Client(OtherNames):
     """A client of one server; use it with `async with`, or call `close` at the end.
 
     One client serves many tasks of one event loop at once.
@@ -68,11 +75,16 @@ class Client:
     Args:
         base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
         auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
+        api_key: A key, or an async function that gives one, instead of `auth=BearerAuth(key)`.
         version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header. It goes
             with requests about threads, runs and assistants, and with no others.
         default_headers: Sent with every request.
         default_query: Sent with every request, for instance `{"api-version": "v1"}`.
-        request_timeout: Seconds for one request as a whole; None is for ever. A wait has its own `timeout=`.
+        organization: Sent as `OpenAI-Organization`.
+        project: Sent as `OpenAI-Project`.
+        request_timeout: Seconds for one request as a whole, 30 by default; None is for ever. A wait has its own
+            `timeout=`.
+        timeout: The same, by the name that users of the official client know.
         max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
             has its own patience.
         validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
@@ -81,9 +93,15 @@ class Client:
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
         ssl: An `ssl.SSLContext`, or False for no checks.
+        transport: What to send with, such as `asyncruns.testing.InMemoryTransport`, in place of the client's own. It is
+            borrowed: not closed here. What configures the client's own, `base_url` and `version` among it, can't be
+            given beside it; `max_retries` and `validate` can.
+
+    Attributes:
+        base_url: Where the API begins; "" with a `transport` that was given.
 
     Raises:
-        ConfigurationError: No request could ever be sent like that.
+        ConfigurationError: No request could ever be sent like that, or an option would have no effect.
     """
 
     def __init__(
@@ -91,33 +109,59 @@ class Client:
         base_url: str | None = None,
         *,
         auth: Auth | None = None,
+        api_key: Key | None = None,
         version: str | None = "v2",
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
-        request_timeout: float | None = 30.0,
+        organization: str | None = None,
+        project: str | None = None,
+        request_timeout: float | UnsetType | None = UNSET,
+        timeout: float | UnsetType | None = UNSET,
         max_retries: int = 2,
         validate: bool = True,
         session: aiohttp.ClientSession | None = None,
         proxy: str | None = None,
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+        transport: Transport | None = None,
     ) -> None:
         check_retries(max_retries)
-        transport = AiohttpTransport(
-            given_base_url(base_url),
-            auth=checked_auth(auth),
-            headers=default_headers,
-            version_headers=version_header(version),
-            versioned_paths=VERSIONED_PATHS,
-            query=default_query,
-            request_timeout=request_timeout,
-            session=session,
-            proxy=proxy,
-            trust_env=trust_env,
-            ssl=ssl,
-        )
-        host = urlsplit(transport.base_url).hostname or ""
-        self.base_url: str = transport.base_url
+        self.base_url: str = ""
+        self._own: AiohttpTransport | None = None
+        if transport is None:
+            transport = self._own = AiohttpTransport(
+                given_base_url(base_url),
+                auth=chosen_auth(auth, api_key),
+                headers=own_headers(default_headers, organization, project),
+                version_headers=version_header(version),
+                versioned_paths=VERSIONED_PATHS,
+                query=default_query,
+                request_timeout=chosen_timeout(request_timeout, timeout),
+                session=session,
+                proxy=proxy,
+                trust_env=trust_env,
+                ssl=ssl,
+            )
+            self.base_url = transport.base_url
+        else:
+            given_transport(
+                transport,
+                base_url=(base_url, None),
+                auth=(auth, None),
+                api_key=(api_key, None),
+                version=(version, "v2"),
+                default_headers=(default_headers, None),
+                default_query=(default_query, None),
+                organization=(organization, None),
+                project=(project, None),
+                request_timeout=(request_timeout, UNSET),
+                timeout=(timeout, UNSET),
+                session=(session, None),
+                proxy=(proxy, None),
+                trust_env=(trust_env, False),
+                ssl=(ssl, True),
+            )
+        host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
         self.dialect: Dialect[Run] = ThreadRun(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
@@ -216,7 +260,7 @@ class Client:
         are never mixed: a key only goes to the host that it was set for.
 
         Args:
-            **options: As `Client` takes them, but for `base_url` and `auth`.
+            **options: As `Client` takes them, but for `base_url`, `auth` and `api_key`.
 
         Raises:
             ConfigurationError: Neither pair is complete; the message says what is missing.
@@ -336,13 +380,21 @@ class Client:
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
         """
-        is_ours = run is None or isinstance(run, Run) or (isinstance(run, RunRef) and run.dialect == self.dialect.name)
-        if not is_ours and thread_id is None and run_id is None:
+        if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
             outcome = await watcher.wait()
         return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+
+    def connection_for(self, run: object) -> Connection[Any]:
+        """Give what a `Fleet` needs to watch this run, response or `RunRef`."""
+        return self if self._speaks_of(run) else self.responses.alone
+
+    def _speaks_of(self, run: object) -> bool:
+        if isinstance(run, RunRef):
+            return run.dialect == self.dialect.name
+        return run is None or isinstance(run, Run)
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.
@@ -356,8 +408,9 @@ class Client:
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
     async def close(self) -> None:
-        """Close the connections, but for those of a borrowed session. May be called twice."""
-        await self.transport.aclose()
+        """Close the connections, but for those of a borrowed session or transport. May be called twice."""
+        if self._own is not None:
+            await self._own.aclose()
 
     async def __aenter__(self) -> Client:
         return self
@@ -368,4 +421,4 @@ class Client:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"<Client {self.base_url}>"
+        return f"<Client {self.base_url or repr(self.transport)}>"

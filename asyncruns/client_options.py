@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, TypedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
+from msgspec import UNSET, UnsetType
+
+from asyncruns.abc import Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
-from asyncruns.transport.auth import Auth
+from asyncruns.transport.auth import AccessToken, Auth, BearerAuth
 
 if TYPE_CHECKING:
     import aiohttp
 
 _ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
 _VERSIONS: Final = ("v1", "v2")
+
+DEFAULT_TIMEOUT_S: Final = 30.0
+
+Key = str | Callable[[], Awaitable[str | AccessToken]]
+"""A key, or an async function that gives one, as the official client takes them."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -24,7 +32,10 @@ class ClientOptions(TypedDict, total=False):
     version: str | None
     default_headers: Mapping[str, str] | None
     default_query: Mapping[str, str] | None
-    request_timeout: float | None
+    organization: str | None
+    project: str | None
+    request_timeout: float | UnsetType | None
+    timeout: float | UnsetType | None
     max_retries: int
     validate: bool
     session: aiohttp.ClientSession | None
@@ -47,15 +58,67 @@ def given_base_url(base_url: str | None) -> str:
     return base_url
 
 
-def checked_auth(auth: object) -> Auth | None:
+def chosen_auth(auth: object, api_key: Key | None) -> Auth | None:
     """Give what signs requests.
 
     Raises:
-        ConfigurationError: It is something else, such as a bare key, which is not shown.
+        ConfigurationError: It is something else, such as a bare key, which is not shown; or there are two.
     """
+    if auth is not None and api_key is not None:
+        raise ConfigurationError("Give either api_key=, which is sent as a bearer token, or auth=")
+    if api_key is not None:
+        return BearerAuth(api_key)
     if auth is None or isinstance(auth, Auth):
         return auth
     raise ConfigurationError("auth must be an Auth: BearerAuth(key), ApiKeyAuth(key) or PortkeyAuth(...)")
+
+
+def chosen_timeout(request_timeout: float | UnsetType | None, timeout: float | UnsetType | None) -> float | None:
+    """Give the seconds for one request, which go by two names.
+
+    Raises:
+        ConfigurationError: Both are given, or they are no seconds.
+    """
+    if request_timeout is not UNSET and timeout is not UNSET:
+        raise ConfigurationError("Give request_timeout= or timeout=: they are the same")
+    seconds = timeout if request_timeout is UNSET else request_timeout
+    if seconds is UNSET:
+        return DEFAULT_TIMEOUT_S
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+        raise ConfigurationError(f"request_timeout must be seconds, or None for ever; got a {type(seconds).__name__}")
+    return seconds
+
+
+def own_headers(
+    default_headers: Mapping[str, str] | None, organization: str | None, project: str | None
+) -> dict[str, str]:
+    """Give the headers of every request; those that are given by their names count more."""
+    named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
+    given = dict(default_headers or {})
+    known = {str(name).lower() for name in given}  # no name of them is checked yet
+    return {name: value for name, value in named.items() if value is not None and name.lower() not in known} | given
+
+
+def given_transport(transport: object, **others: tuple[Any, Any]) -> Transport:
+    """Give the transport that a client shall send with.
+
+    Args:
+        transport: The transport, made by the caller.
+        **others: The options for the transport that the client would make else, each with its default.
+
+    Raises:
+        ConfigurationError: It is none, or an option is given that it would take no notice of.
+    """
+    if not isinstance(transport, Transport):
+        kind = type(transport).__name__
+        raise ConfigurationError(f"transport must be an instance of asyncruns.abc.Transport, not {kind}")
+    # The values are not shown, for there may be a credential among them.
+    if given := [f"{name}=" for name, (value, default) in others.items() if value is not default and value != default]:
+        raise ConfigurationError(
+            f"{', '.join(given)} would have no effect beside transport=, which is sent with as it is; configure the "
+            "transport itself, or leave transport= out"
+        )
+    return transport
 
 
 def version_header(version: object) -> dict[str, str]:

@@ -20,7 +20,7 @@ import anyio.abc
 from asyncruns.abc import Connection
 from asyncruns.admission import admitted
 from asyncruns.answering import Answering
-from asyncruns.errors import APIConnectionError, APIResponseValidationError
+from asyncruns.asking import ask, loop_time, wake
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
     Asked,
@@ -35,8 +35,6 @@ from asyncruns.lifecycle import (
     Notice,
     Observed,
     PollAt,
-    Refusal,
-    RefusalKind,
     Refused,
     Report,
     RunLifecycle,
@@ -300,28 +298,6 @@ class Engine(Generic[R]):
             self.refs = (*self.refs, ref)
 
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
-        dialect = self._connection.dialect
         await admitted()
         self.polls += asked is Asked.POLL
-        asked_at = loop_time()
-        try:
-            response = await self._connection.transport.send(request)
-            if not 200 <= response.status < 300:
-                return Refused(loop_time(), dialect.refusal(request, response), asked)
-            return Observed(loop_time(), dialect.read(request, response), asked, asked_at)
-        except APIConnectionError as error:
-            kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
-            return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
-        except APIResponseValidationError as error:
-            return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
-
-
-def wake(waiting: asyncio.Future[None]) -> None:
-    """Let who waits go on; may be called twice."""
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-def loop_time() -> float:
-    """Give the loop's clock, which all times of a watch are of."""
-    return asyncio.get_running_loop().time()
+        return await ask(self._connection, request, asked)

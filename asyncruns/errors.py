@@ -31,8 +31,9 @@
     ├── CallNotAnsweredError          a toolset's policy leaves a call that failed to the caller
     └── ToolError                     raise it in a tool: its text is what the model reads
 
-Names under `APIError` are those that users of the official client catch. No message, repr or attribute holds a
-credential: the transport takes them out of what a server echoes.
+Names under `APIError` are those that users of the official client catch; what they know as `OpenAIError` is
+`AsyncRunsError`. No message, repr or attribute holds a credential: the transport takes them out of what a server
+echoes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class AsyncRunsError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Arguments that go by name only are lost in the default way, and errors travel between processes.
         return _restore, (type(self), self.args, self.__dict__)
+
+
+OpenAIError = AsyncRunsError
 
 
 def _restore(kind: type[AsyncRunsError], args: tuple[Any, ...], state: dict[str, Any]) -> AsyncRunsError:
@@ -91,7 +95,16 @@ class APIError(AsyncRunsError):
         message: What happened, in one sentence.
         method: The HTTP method, or "".
         path: The path that was asked, without the query, or "".
+        code, type, param: As in the server's error object; None where there is none.
+        body: The raw body of the answer; b"" where no answer came.
+        request_id: What to tell the server's operators, or "".
     """
+
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    body: bytes = b""
+    request_id: str = ""
 
     def __init__(self, message: str, *, method: str = "", path: str = "") -> None:
         super().__init__(message)
@@ -139,6 +152,11 @@ class APIResponseValidationError(APIError):
         self.body = body
         self.request_id = request_id
 
+    @property
+    def status_code(self) -> int:
+        """The HTTP status, by the name that users of the official client know."""
+        return self.status
+
 
 class EventTooLargeError(APIResponseValidationError):
     """An event of a stream has more bytes than are taken, such as a line without end. The run goes on at the server."""
@@ -149,10 +167,7 @@ class APIStatusError(APIError):
 
     Attributes:
         status: The HTTP status (also as `status_code`).
-        code, type, param: As in the server's error object; None where it has none.
         detail: The server's own message, or the first characters of a body that has none.
-        request_id: What to tell the server's operators, or "".
-        body: The raw body.
         headers: The answer's headers, by names in lower case.
     """
 

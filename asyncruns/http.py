@@ -148,6 +148,50 @@ def server_time(headers: Mapping[str, str]) -> float | None:
     return None if text is None else _http_date(text)
 
 
+class RateLimit(Struct, frozen=True, gc=False):
+    """What a server says of the requests that it still takes.
+
+    Attributes:
+        remaining: How many it takes until the reset.
+        limit: How many it takes between two resets; None where it does not say.
+        reset: In how many seconds it takes all again; None where it does not say.
+    """
+
+    remaining: float
+    limit: float | None = None
+    reset: float | None = None
+
+
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+
+
+def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """Give what `x-ratelimit-remaining-requests` and its neighbours say, or None.
+
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    """
+    remaining = _number(headers.get("x-ratelimit-remaining-requests"))
+    if remaining is None:
+        return None
+    return RateLimit(
+        remaining,
+        _number(headers.get("x-ratelimit-limit-requests")),
+        _duration(headers.get("x-ratelimit-reset-requests")),
+    )
+
+
+def _duration(text: str | None) -> float | None:
+    """Give the seconds of "6m0s", "120ms", "1.5s" or "2"."""
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or not any(found.groups()):
+        return None
+    parts = [_number(part) or 0.0 for part in found.groups()]
+    return sum(part * unit for part, unit in zip(parts, (3600.0, 60.0, 1.0, 0.001), strict=True))
+
+
 def request_id(headers: Mapping[str, str]) -> str:
     """Give what names this exchange to the server's operators, or ""."""
     return next((found for name in _REQUEST_IDS if (found := headers.get(name))), "")

@@ -105,12 +105,13 @@ async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observ
     while event := await feed.get():
         await asyncio.sleep(0)  # who is cancelled does not call one observer more
         if isinstance(event, StatusChanged) and on_status is not None:
-            await _call(on_status, event)
+            await call_observer(on_status, event)
         elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
-            await _call(on_terminal, event.outcome)
+            await call_observer(on_terminal, event.outcome)
 
 
-async def _call(observer: Observer, value: object) -> None:
+async def call_observer(observer: Observer, value: object) -> None:
+    """Call an observer, and wait for it; what it raises is logged, and that it is slow."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     result = await attempt_call(observer, value)
@@ -118,3 +119,37 @@ async def _call(observer: Observer, value: object) -> None:
         log.error("An observer raised; the watch goes on", exc_info=result.error)
     elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
         log.warning("An observer took %.1f s; the watch went on, and new statuses waited for it", took)
+
+
+class Observers:
+    """Calls observers one after the other, in the order in which things happened."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[Observer, object]] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._idle = True
+
+    def put(self, observer: Observer, value: object) -> None:
+        """Have this observer called with this value."""
+        self._queue.append((observer, value))
+        self._idle = False
+        _wake(self._news)
+
+    async def run(self) -> None:
+        """Call them, until cancelled."""
+        while True:
+            while self._queue:
+                await asyncio.sleep(0)  # who is cancelled does not call one observer more
+                observer, value = self._queue.popleft()
+                await call_observer(observer, value)
+            self._idle = True
+            _wake(self._drained)
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+
+    async def drained(self) -> None:
+        """Wait until all have been called, and are done."""
+        while not self._idle:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained

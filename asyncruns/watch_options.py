@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
 from asyncruns.answering import ApprovalHandler, Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle import Policy
 from asyncruns.observers import Observer
 from asyncruns.tools import Toolset
 
 
-class WatchOptions(TypedDict, total=False):
-    """The options of a watch; `RunWatcher` describes them."""
+class SharedOptions(TypedDict, total=False):
+    """The options that a watch has in a fleet, too; `RunWatcher` describes them."""
 
     tools: Toolset | None
     timeout: float | UnsetType | None
@@ -23,7 +24,6 @@ class WatchOptions(TypedDict, total=False):
     max_unknown: float | None
     max_concurrent_calls: int | None
     cadence: Cadence | None
-    on_exit: Literal["leave", "cancel"]
     on_ambiguous: Literal["give_up", "resend"]
     on_status: Observer | None
     on_requires_action: Handler | None
@@ -31,15 +31,42 @@ class WatchOptions(TypedDict, total=False):
     on_terminal: Observer | None
 
 
-def check_watch_options(options: Mapping[str, Any]) -> None:
+class WatchOptions(SharedOptions, total=False):
+    """The options of a watch; `RunWatcher` describes them."""
+
+    on_exit: Literal["leave", "cancel"]
+
+
+def policy_of(options: SharedOptions, *, shows_submits: bool) -> Policy:
+    """Give what the lifecycle of a watch goes by.
+
+    Args:
+        options: Checked ones.
+        shows_submits: Whether a look at this server tells if a submit was taken.
+    """
+    return Policy(
+        timeout=options.get("timeout", UNSET),
+        max_outage=options.get("max_outage", 120.0),
+        max_unknown=options.get("max_unknown", 60.0),
+        on_lost_submit="look" if shows_submits else options.get("on_ambiguous", "give_up"),
+        cadence=options.get("cadence") or Cadence.hinted(),
+    )
+
+
+def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) -> None:
     """Check the options of a watch, before anything is done at a server.
+
+    Args:
+        options: By their names.
+        known: Those that there are: `WatchOptions`, or `SharedOptions`.
 
     Raises:
         InvalidRequestError: One is not known, or can't be used; the message says what to give.
     """
     for name in options:
-        if name not in WatchOptions.__annotations__:
-            raise InvalidRequestError(f"There is no option {name!r} of a watch; there are {', '.join(_OPTIONS)}")
+        if name not in known.__annotations__:
+            there_are = ", ".join(known.__annotations__)
+            raise InvalidRequestError(f"There is no option {name!r} of a watch here; there are {there_are}")
     tools, cadence = options.get("tools"), options.get("cadence")
     if tools is not None and not isinstance(tools, Toolset):
         raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
@@ -58,6 +85,3 @@ def check_watch_options(options: Mapping[str, Any]) -> None:
             continue
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
             raise InvalidRequestError(f"{name} must be 0 seconds or more, or None for ever; got {seconds!r}")
-
-
-_OPTIONS: Final = tuple(WatchOptions.__annotations__)

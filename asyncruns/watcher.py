@@ -7,7 +7,6 @@ inside of it, so a watcher may be left from any task, and an exception of the bo
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final, Generic, Literal, TypeVar
@@ -18,14 +17,17 @@ from msgspec.structs import replace
 
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
+from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
-from asyncruns.engine import Engine, loop_time
+from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Policy, Provided, RunLifecycle, RunRef
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
+from asyncruns.owned import joined, raise_failure
 from asyncruns.tools import Toolset
-from asyncruns.watch_options import check_watch_options
+from asyncruns.tools.limit import Limit
+from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
 
 R = TypeVar("R")
 
@@ -94,32 +96,23 @@ class RunWatcher(Generic[R]):
         self._connection = connection
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in given.items() if id_ is not None})
         self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        check_watch_options(
-            {
-                "tools": tools,
-                "timeout": timeout,
-                "max_outage": max_outage,
-                "max_unknown": max_unknown,
-                "max_concurrent_calls": max_concurrent_calls,
-                "cadence": cadence,
-                "on_exit": on_exit,
-                "on_ambiguous": on_ambiguous,
-            }
-        )
-        self._machine = RunLifecycle(
-            Policy(
-                timeout=timeout,
-                max_outage=max_outage,
-                max_unknown=max_unknown,
-                on_lost_submit="look" if connection.dialect.shows_submits else on_ambiguous,
-                cadence=cadence or Cadence.hinted(),
-            )
-        )
+        options: WatchOptions = {
+            "tools": tools,
+            "timeout": timeout,
+            "max_outage": max_outage,
+            "max_unknown": max_unknown,
+            "max_concurrent_calls": max_concurrent_calls,
+            "cadence": cadence,
+            "on_exit": on_exit,
+            "on_ambiguous": on_ambiguous,
+        }
+        check_watch_options(options)
+        self._machine = RunLifecycle(policy_of(options, shows_submits=connection.dialect.shows_submits))
         answering = Answering(
             handler=on_requires_action,
             approve=on_approval,
             tools=tools,
-            at_once=max_concurrent_calls,
+            limit=None if max_concurrent_calls is None else Limit(max_concurrent_calls),
             post=self._receive,
         )
         self._engine = Engine(connection, ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
@@ -159,14 +152,14 @@ class RunWatcher(Generic[R]):
         try:
             self._engine.leave(by=by, cancel=self._cancels_on_exit)
         finally:
-            await _joined(task, by=by)
+            await joined(task, by=by)
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # A submit was answered after the end, and began something.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
         if self._failure_told:
             return
         if error is None:
-            _raise_failure(task)
+            raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
             log.error("The watch of %s broke", self.ref, exc_info=task.exception())
 
@@ -183,7 +176,7 @@ class RunWatcher(Generic[R]):
             await self._ended.wait()
             if task.done() and self.outcome is None:
                 self._failure_told = True
-                _raise_failure(task)
+                raise_failure(task)
                 raise InvalidRequestError("The watcher was left before the watch ended")
             if self.outcome is not None and self._ended.is_set():  # and not taken up again since
                 return self.outcome
@@ -199,7 +192,7 @@ class RunWatcher(Generic[R]):
             yield event
             if isinstance(event, Ended):
                 return
-        _raise_failure(task)
+        raise_failure(task)
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Give outputs for open calls, and go on: `await wait()` again.
@@ -299,33 +292,3 @@ class RunWatcher(Generic[R]):
         )
         self._tell(Ended(self.outcome))
         self._ended.set()
-
-
-def _raise_failure(task: asyncio.Task[None]) -> None:
-    """Raise what broke the background task, if anything did; a lone error without the group around it."""
-    failure = None if task.cancelled() else task.exception()
-    while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
-        failure = failure.exceptions[0]
-    if failure is not None:
-        raise failure
-
-
-async def _joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
-    """Wait until a task has ended, even when we are cancelled ourselves: it holds a submit or a cancel at most.
-
-    Args:
-        task: The task.
-        by: When it is cancelled.
-    """
-    interrupted: asyncio.CancelledError | None = None
-    while not task.done():
-        if loop_time() >= by:
-            task.cancel()
-            by = math.inf
-        try:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({task}, timeout=None if by == math.inf else by - loop_time())
-        except asyncio.CancelledError as error:
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted

@@ -106,6 +106,7 @@ def test_portkey_needs_a_key_and_to_know_where_to_send_the_request() -> None:
         {"default_query": None, "default_headers": None},
         {"request_timeout": None, "max_retries": 0, "validate": False, "trust_env": False, "ssl": False},
         {"version": "v1", "proxy": None, "session": None},
+        {"timeout": 5.0, "organization": "org-1", "project": None},
     ],
     ids=repr,
 )
@@ -115,10 +116,10 @@ def test_every_option_of_a_client_may_be_given(options: ClientOptions) -> None:
 
 
 def test_an_option_that_does_not_exist_is_refused() -> None:
-    wrong: Any = {"timeout": 5}
-    with pytest.raises(TypeError, match="timeout"):
+    wrong: Any = {"http_client": None}
+    with pytest.raises(TypeError, match="http_client"):
         Client.azure("https://res.openai.azure.com", api_version="v1", api_key="k", **wrong)
-    with pytest.raises(TypeError, match="timeout"):
+    with pytest.raises(TypeError, match="http_client"):
         Client.portkey("pk", config="pc", **wrong)
 
 

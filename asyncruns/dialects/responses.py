@@ -195,6 +195,8 @@ class Responses(Dialect[ModelResponse]):
             fault=_fault(response),
             expires_at=expires_at,
             server_time=server_time(headers),
+            created_at=epoch_seconds(response.created_at),
+            group=(response.model or "",),
             hint=hint,
             ref=RunRef(self.name, (response.id,)),
             is_final=bool(calls),

@@ -185,6 +185,8 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         fault=fault,
         expires_at=epoch_seconds(run.expires_at),
         server_time=server_time(headers),
+        created_at=epoch_seconds(run.created_at),
+        group=(run.assistant_id or "", run.model or ""),
         hint=wait_hint(headers),
     )
 

@@ -89,6 +89,7 @@ class Reason(enum.Enum):
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
     SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no look can tell whether they were taken
+    BROKE = "broke"  # in a fleet, where an unexpected error in one watch must not end the others
 
 
 ENDS: Final[Mapping[Phase, EndKind]] = {

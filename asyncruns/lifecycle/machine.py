@@ -36,8 +36,11 @@ from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKi
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
 LOOKS_WITHOUT_CALLS: Final = 4
+DISPATCHING_SHARE: Final = 0.1
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
+NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
+ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
 _UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
@@ -65,7 +68,7 @@ class RunLifecycle:
         policy = Policy() if policy is None else policy
         self._ledger = Ledger()
         self._patience = Patience(policy)
-        self._cancellation = Cancellation()
+        self._cancellation = NOT_ASKED
         self._policy = policy
         self._max_unknown = math.inf if policy.max_unknown is None else policy.max_unknown
         self._begun = False
@@ -136,11 +139,44 @@ class RunLifecycle:
             case _:
                 assert_never(event)
 
+    def delay(self, now: float) -> float:
+        """Give how many seconds the run's end is expected to have waited for a look by now: what a look is worth."""
+        if self.state is State.DISPATCHING:  # it waits for us, and can only have expired or been cancelled
+            return self._patience.delay(now) * DISPATCHING_SHARE
+        return self._patience.delay(now)
+
+    def delayed_at(self, delay: float) -> float:
+        """Give when the run's end is expected to have waited so many seconds for a look; may be infinite."""
+        if self.state is State.DISPATCHING:
+            delay /= DISPATCHING_SHARE
+        return self._patience.delayed_at(delay)
+
+    @property
+    def open_calls(self) -> tuple[Call, ...]:
+        """The calls that have no output yet."""
+        return self._ledger.missing()
+
+    @property
+    def connectivity(self) -> notices.Connectivity:
+        """How it stands with the server."""
+        return self._patience.connectivity
+
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the last request failed, if it did."""
+        return self._patience.trouble
+
+    @property
+    def expiry(self) -> float:
+        """When the run expires at the server, by the shell's clock; infinity where that is not known."""
+        return math.inf if self._patience.expiry is None else self._patience.expiry
+
     # Beginning and ending
 
     def _begin(self, event: ev.Begun) -> list[Command]:
         self._begun = True
-        self._patience.started = self._new_at = event.now
+        self._new_at = event.now
+        self._patience.begin(event.now)
         snapshot = event.snapshot
         if snapshot is None:
             return [do.PollAt(event.now, event.now)]
@@ -230,6 +266,8 @@ class RunLifecycle:
         was_final = self.snapshot is not None and self.snapshot.is_final
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
+            if snapshot.phase in ENDS_BY_ITSELF:
+                self._patience.left_stage(now)
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
         is_new = event.asked is Asked.SUBMIT and was_final
         if is_new:
@@ -280,7 +318,7 @@ class RunLifecycle:
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
-            pause = self._patience.slow_pause(hint)
+            pause = self._patience.slow_pause(now, hint)
         before = math.inf if self._unknown_since is None else self._unknown_since + self._max_unknown
         before = min(before, self._cancellation.confirm_by)
         return do.PollAt(*self._patience.next_look(now, pause, hint=hint, before=before))
@@ -331,6 +369,7 @@ class RunLifecycle:
         commands: list[Command] = []
         if self._ledger.current is not round_:
             self._ledger.current = round_
+            self._patience.left_stage(now)
             self._cancellation.refused = None
             # What never changes does not expire either, so its calls have their time.
             round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
@@ -393,6 +432,7 @@ class RunLifecycle:
         if round_ is None:
             return []
         round_.move(Stage.SENT, now)
+        self._patience.progress.go_on(now)
         return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(round_))), *self._send(now)]
 
     # Refusals
@@ -473,9 +513,11 @@ class RunLifecycle:
     # Cancelling
 
     def _cancel_asked(self, now: float) -> list[Command]:
-        cancellation = self._cancellation
-        if cancellation.requested:
+        if self._cancellation.requested:
             return []
+        if self._cancellation is NOT_ASKED:
+            self._cancellation = Cancellation()
+        cancellation = self._cancellation
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
             # while in any case; but not over what is final, where only what the submit begins can be cancelled.

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from asyncruns.cadence import Cadence
+from asyncruns.cadence import Cadence, Course
 from asyncruns.lifecycle.notices import Connectivity
+from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
@@ -26,6 +27,7 @@ BACKOFF_START_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 10.0
 RETRY_AFTER_CEILING_S: Final = 60.0
 SLOW_PAUSE_S: Final = 2.0  # between looks while tools run
+OLD_SHARE: Final = 0.125  # of the time that a run waits for its first look counts as delay
 JITTER: Final = 0.1  # of the pause
 
 
@@ -68,8 +70,8 @@ class Patience:
         "expiry",
         "failures",
         "final_until",
-        "looks",
         "outage_since",
+        "progress",
         "started",
         "trouble",
     )
@@ -77,10 +79,10 @@ class Patience:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self.started: float = 0.0  # until the watch begins
+        self.progress: Progress = Progress()
         self.expiry: float | None = None
         self._expires_at: float | None = None  # what it was anchored from, by the server's clock
         self._estimates: tuple[float, ...] = ()
-        self.looks: int = 0
         self.failures: int = 0
         self.outage_since: float | None = None
         self.connectivity: Connectivity = Connectivity.HEALTHY
@@ -88,8 +90,14 @@ class Patience:
         self._not_before: float = -math.inf
         self.trouble: Exception | None = None  # why the last request failed, if it did
 
+    def begin(self, now: float) -> None:
+        """Note that the wait begins."""
+        self.started = now
+        self.progress.begin(now)
+
     def learn(self, snapshot: AnySnapshot, now: float) -> None:
-        """Anchor the expiry to our clock, by the server's own: our wall clock may be wrong."""
+        """Take a look: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
+        self.progress.see(snapshot, now)
         if snapshot.expires_at is not None and snapshot.server_time is not None:
             if snapshot.expires_at != self._expires_at:
                 self._expires_at, self._estimates = snapshot.expires_at, ()
@@ -140,7 +148,42 @@ class Patience:
 
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""
-        self.looks = 0
+        self.progress.looks = 0
+
+    def left_stage(self, now: float) -> None:
+        """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
+        ages = self.progress.leave(now)
+        if ages is not None:
+            self._policy.cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
+
+    def delay(self, now: float) -> float:
+        """Give how many seconds the end of the run is expected to have waited for a look by now.
+
+        Where no durations are known, half of the time since the last look is a fair guess. A run that was not seen yet
+        began when the watch did, most likely; but it may be old, so some of the time counts in any case.
+        """
+        progress = self.progress
+        waited = now - progress.seen_at
+        after = 0.0 if progress.at_work is None else progress.at_work - progress.began
+        known = None
+        if progress.at_work is not None or not progress.looks:
+            by = now - progress.began
+            known = self._policy.cadence.delay(progress.group, progress.stage, after=after, by=by)
+        if known is None:
+            return waited / 2
+        return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
+
+    def delayed_at(self, delay: float) -> float:
+        """Give when the end of the run is expected to have waited so many seconds; may be infinite."""
+        progress = self.progress
+        after = 0.0 if progress.at_work is None else progress.at_work - progress.began
+        known = None
+        if progress.at_work is not None or not progress.looks:
+            known = self._policy.cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
+        if known is None:
+            return progress.seen_at + 2 * delay
+        at = progress.began + known
+        return at if progress.at_work is not None else min(at, progress.seen_at + delay / OLD_SHARE)
 
     def heard(self) -> bool:
         """Note a good answer; tell whether connectivity changed."""
@@ -177,8 +220,8 @@ class Patience:
         It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
         """
         if pause is None:
-            self.looks += 1
-            pause = self._policy.cadence.pause(self.looks, hint)
+            self.progress.looks += 1
+            pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
         latest = self.deadline - LAST_LOOK_S
@@ -186,9 +229,20 @@ class Patience:
             latest = math.inf
         return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)
 
-    def slow_pause(self, hint: float | None) -> float:
+    def slow_pause(self, now: float, hint: float | None) -> float:
         """Give the pause between looks while tools run."""
-        return max(SLOW_PAUSE_S, self._policy.cadence.pause(self.looks, hint))
+        return max(SLOW_PAUSE_S, self._pause(now, hint))
+
+    def _pause(self, now: float, hint: float | None) -> float:
+        progress = self.progress
+        course = Course(
+            looks=progress.looks,
+            age=max(now - progress.began, 0.0),
+            hint=hint,
+            group=progress.group,
+            stage=progress.stage,
+        )
+        return self._policy.cadence.pause(course)
 
     def may_look_once_more(self, now: float) -> bool:
         """Tell, once, whether one look is due although the deadline has passed.

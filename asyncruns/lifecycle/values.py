@@ -42,7 +42,7 @@ class Call(Struct, frozen=True, kw_only=True):
     server_label: str = ""
 
 
-class RunRef(Struct, frozen=True):
+class RunRef(Struct, frozen=True, gc=False):
     """The name of a run, good for writing down.
 
     Attributes:
@@ -64,7 +64,7 @@ class RunFault(Struct, frozen=True):
     message: str
 
 
-class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
+class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     """One look at a run.
 
     Attributes:
@@ -74,6 +74,8 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
         fault: Why it ended badly, if it did and the server says so.
         expires_at: When the server will give the run up, in seconds of the server's epoch; None where it does not say.
         server_time: The server's clock at the answer, in seconds of its epoch; None where it does not say.
+        created_at: When the run was created, by the same clock; None where it does not say.
+        group: What runs take equally long, mostly: those of the same assistant and model, say.
         hint: How many seconds the server asks to wait before the next look; None where it does not.
         resource: The typed run.
         ref: Its name; with some servers a submit gives another run, which is watched from then on. None is the same.
@@ -87,6 +89,8 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True):
     fault: RunFault | None = None
     expires_at: float | None = None
     server_time: float | None = None
+    created_at: float | None = None
+    group: tuple[str, ...] = ()
     hint: float | None = None
     ref: RunRef | None = None
     is_final: bool = False

@@ -174,8 +174,8 @@ class RawResponse(Generic[T]):
 class RawCalls:
     """The methods of a resource, each giving a `RawResponse` of what it else gives; a list gives its page.
 
-    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. `watch` has no one answer, so
-    it is not among them.
+    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. What waits for a run has no
+    one answer (`watch`, `poll`, ...), so it is not among them.
     """
 
     def __init__(self, resource: Resource) -> None:
@@ -196,7 +196,15 @@ class RawCalls:
         return f"<{type(self).__name__} of {type(self._resource).__name__}>"
 
 
-_NOT_RAW: Final = frozenset({"watch", "with_raw_response"})
+_WAITING: Final = (
+    "watch",
+    "poll",
+    "create_and_poll",
+    "submit_tool_outputs_and_poll",
+    "create_and_process",
+    "create_and_run_poll",
+)
+_NOT_RAW: Final = frozenset({*_WAITING, "with_raw_response"})
 
 
 class PageCall(Generic[T]):

@@ -90,7 +90,9 @@ class _Holder:
             if self._was_over and not was_over:
                 return
             # What waits for another caller, or is over and still holds the thread, is not brought on by looking often.
-            await wait_for_next(patience, None if phase in _MOVING else patience.slow_pause(hint), hint=hint)
+            await wait_for_next(
+                patience, None if phase in _MOVING else patience.slow_pause(loop_time(), hint), hint=hint
+            )
             if self._was_over:
                 return
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.http import Request, query_of
@@ -12,12 +12,15 @@ from asyncruns.transport.auth import check_header
 from asyncruns.wire import encode
 from asyncruns.wire.codec import present
 
+_TIMEOUTS: Final = ("request_timeout", "timeout")
+
 
 class CallOptions(TypedDict, total=False):
-    """What any call takes beside its own parameters; of the last three, None is as if it were not given.
+    """What any call takes beside its own parameters; of the three extras, None is as if it were not given.
 
     Attributes:
         request_timeout: Seconds for each request of this call, instead of the client's; None is for ever.
+        timeout: The same, by the name that users of the official client know. Of a watch, it is the whole wait.
         extra_headers: Sent with it, and instead of the client's of the same name.
         extra_query: Sent with it, and instead of the parameters of the same name; a list repeats its name with `[]`.
         extra_body: Fields that are put into the JSON body, over the parameters' own. They are not checked before
@@ -25,6 +28,7 @@ class CallOptions(TypedDict, total=False):
     """
 
     request_timeout: float | None
+    timeout: float | None
     extra_headers: Mapping[str, str] | None
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
@@ -42,8 +46,8 @@ def check_names(given: Iterable[str], known: type) -> None:
     """
     for name in given:
         if name not in known.__annotations__:
-            hint = "request_timeout=" if name == "timeout" else "extra_body= for a field that only your server knows"
-            raise TypeError(f"got an unexpected keyword argument {name!r}; there is {hint}")
+            hint = "there is extra_body= for a field that only your server knows"
+            raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
 
 
 def make_request(
@@ -87,13 +91,16 @@ def _headers(options: CallOptions) -> tuple[tuple[str, str], ...]:
 
 
 def _timeout(options: CallOptions) -> float | None:
-    if "request_timeout" not in options:
+    given: list[tuple[str, Any]] = [each for each in options.items() if each[0] in _TIMEOUTS]
+    if not given:
         return None
-    seconds: Any = options["request_timeout"]
+    if len(given) > 1:
+        raise InvalidRequestError(f"Give {' or '.join(_TIMEOUTS)}: they are the same")
+    ((name, seconds),) = given
     if seconds is None:
         return math.inf
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise InvalidRequestError(f"request_timeout must be more than 0 seconds, or None for ever; got {seconds!r}")
+        raise InvalidRequestError(f"{name} must be more than 0 seconds, or None for ever; got {seconds!r}")
     return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
 import msgspec
@@ -167,7 +168,7 @@ class WatchedResponses:
         self.transport: Transport = responses._server.once or responses._server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
         self._responses = responses
-        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout")
+        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
         self._options = {name: given[name] for name in names if name in given}
 
     async def answer(self, ref: RunRef) -> list[ResponseMessage]:
@@ -186,6 +187,11 @@ class Responses(_Responses):
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self.input_items: InputItems = InputItems(server)
+
+    @cached_property
+    def alone(self) -> WatchedResponses:
+        """What watches any response, by what that echoes; many watches may share it."""
+        return WatchedResponses(self, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
         """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.

@@ -12,7 +12,8 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.runs import RawRuns, Runs, RunSettings, split_options
+from asyncruns.resources.polling import PolledRuns, cadence_of, polled
+from asyncruns.resources.runs import RawRuns, RunSettings, split_options
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ class Threads(Resource):
 
     def __init__(self, connection: Connection[Run], server: Server) -> None:
         super().__init__(server)
+        self._connection = connection
         self.messages: Messages = Messages(server)
-        self.runs: Runs = Runs(connection, server)
+        self.runs: PolledRuns = PolledRuns(connection, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
@@ -179,3 +181,32 @@ class Threads(Resource):
             request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
             return RunStream(request, await open_stream(self, request))
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)
+
+    async def create_and_run_poll(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        poll_interval_ms: float | None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> Run:
+        """Create a thread, start a run on it, and look at that until it has ended, or waits for the caller.
+
+        Safe to cancel; thread and run may then exist or not, and the run goes on at the server if it does.
+
+        Args:
+            assistant_id: The assistant.
+            thread: What `create` takes, as one object.
+            poll_interval_ms: As in `runs.poll`.
+            **parameters: See `RunSettings`; messages go into `thread` here.
+
+        Raises:
+            APIError: The server refused it, or gave no answer.
+            WatchGaveUpError: As in `runs.poll`.
+        """
+        cadence = cadence_of(poll_interval_ms)
+        run = await self.create_and_run(
+            assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
+        )
+        return await polled(self._connection, run, cadence, split_options(parameters, RunSettings)[1])

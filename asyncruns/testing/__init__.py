@@ -1,4 +1,4 @@
-"""What a test needs: a server in this process, and an event loop whose time is virtual.
+"""What a test needs: a server in this process, with sockets or without, and an event loop whose time is virtual.
 
 Everything is imported on first use, so that the loop can be had without aiohttp.
 """
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
-    from asyncruns.testing.emulator import Emulator, Fault, FunctionCall, Scenario
+    from asyncruns.testing.emulator import Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
 
-__all__ = ["Emulator", "Fault", "FunctionCall", "Scenario", "VirtualTimeLoop"]
+__all__ = ["Emulator", "Fault", "FunctionCall", "InMemoryTransport", "Scenario", "VirtualTimeLoop"]
 
 _HOME: Final = {
     "Emulator": "asyncruns.testing.emulator",
     "Fault": "asyncruns.testing.emulator",
     "FunctionCall": "asyncruns.testing.emulator",
+    "InMemoryTransport": "asyncruns.testing.emulator",
     "Scenario": "asyncruns.testing.emulator",
     "VirtualTimeLoop": "asyncruns.testing.clock",
 }

@@ -36,15 +36,17 @@ class Limit:
 
     Args:
         at_once: How many places there are; None is no limit, and what runs is counted all the same.
+        within: Another limit, of which who has a place here takes one, too.
 
     Raises:
         ConfigurationError: There is not even one place.
     """
 
-    def __init__(self, at_once: int | None) -> None:
+    def __init__(self, at_once: int | None, *, within: Limit | None = None) -> None:
         if at_once is not None and at_once < 1:
             raise ConfigurationError(f"A limit must be at least 1, not {at_once}; None means no limit.")
         self.at_once = at_once
+        self._within = within
         self._running = 0
         self._waiters: deque[_Waiter] = deque()
         # Reentrant, since the garbage collector may close a waiting coroutine while its thread holds the lock.
@@ -88,10 +90,18 @@ class Limit:
 
     async def __aenter__(self) -> None:
         await self.acquire()
+        if self._within is not None:
+            try:
+                await self._within.__aenter__()
+            except BaseException:
+                self.release()
+                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._within is not None:
+            await self._within.__aexit__(kind, error, trace)
         self.release()
 
     def _withdraw(self, waiter: _Waiter) -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncruns.wire.assistants import Assistant
-from asyncruns.wire.codec import Maybe, Unknown, decode, encode
+from asyncruns.wire.codec import Maybe, Object, Unknown, decode, encode
 from asyncruns.wire.common import (
     CodeInterpreterTool,
     Deleted,
@@ -210,6 +210,7 @@ __all__ = [
     "MessageDeltaFields",
     "MessageEvent",
     "ModelResponse",
+    "Object",
     "OutputTokensDetails",
     "Page",
     "ReasoningText",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe
+from asyncruns.wire.codec import Maybe, Object
 from asyncruns.wire.common import Metadata, Time, Tool, ToolResources
 
 
-class Assistant(Struct, frozen=True, kw_only=True):
+class Assistant(Object, frozen=True, kw_only=True):
     """An assistant, of v1 and of v2."""
 
     id: str

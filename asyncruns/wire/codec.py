@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar, Union, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, inspect
@@ -30,7 +30,43 @@ JsonText = Annotated[str, Meta(extra={"is_json_text": True})]
 """A field for JSON text. Lenient servers send the object itself, and a call must not lose its arguments to that."""
 
 
-class Unknown(Struct, frozen=True, tag_field="type", tag=UNKNOWN_TAG, rename={"raw": _RAW}):
+class Object(Struct, frozen=True):
+    """What all objects of the wire can do: be written down again, by the names that users of pydantic know.
+
+    What the server did not send (UNSET) is left out. So is a field that this version does not name, which was not
+    kept; `with_raw_response` gives all that came.
+    """
+
+    def to_dict(self, *, exclude_none: bool = False) -> dict[str, Any]:
+        """Give it as a dict of what JSON knows, to any depth; the caller may change that.
+
+        Args:
+            exclude_none: Whether fields that the server sent as null are left out, too; not so in what is free in its
+                form, such as `metadata`, a JSON Schema, or an `Unknown`.
+        """
+        found: dict[str, Any] = _written(self, exclude_none=exclude_none)
+        return found
+
+    def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
+        """Give it as JSON text.
+
+        Args:
+            indent: Spaces for each level; None gives one line without any.
+            exclude_none: As in `to_dict`.
+        """
+        data = _ENCODER.encode(self.to_dict(exclude_none=exclude_none))
+        return (data if indent is None else msgspec.json.format(data, indent=indent)).decode()
+
+    def model_dump(self, *, mode: Literal["json", "python"] = "python", exclude_none: bool = False) -> dict[str, Any]:
+        """Give the same as `to_dict`; the two modes do not differ, since times are numbers."""
+        return self.to_dict(exclude_none=exclude_none)
+
+    def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
+        """Give the same as `to_json`, on one line by default."""
+        return self.to_json(indent=indent, exclude_none=exclude_none)
+
+
+class Unknown(Object, frozen=True, tag_field="type", tag=UNKNOWN_TAG, rename={"raw": _RAW}):
     """An object of a type that this version does not name. `raw` is all that came."""
 
     raw: dict[str, Any]
@@ -124,6 +160,22 @@ def _unwrap(node: Any) -> Any:
     if isinstance(node, list):
         return [_unwrap(value) for value in node]
     return node
+
+
+def _written(node: Any, *, exclude_none: bool) -> Any:
+    if isinstance(node, list):
+        return [_written(item, exclude_none=exclude_none) for item in node]
+    if isinstance(node, Unknown):
+        node = node.raw
+    if not isinstance(node, Struct):
+        return msgspec.to_builtins(node)
+    shape = node.__struct_config__
+    found: dict[str, Any] = {} if shape.tag_field is None else {shape.tag_field: shape.tag}
+    for name, written_as in zip(node.__struct_fields__, node.__struct_encode_fields__, strict=True):
+        value = getattr(node, name)
+        if value is not UNSET and not (exclude_none and value is None):
+            found[written_as] = _written(value, exclude_none=exclude_none)
+    return found
 
 
 # The slow way: a walk over the parsed JSON, guided by the type.

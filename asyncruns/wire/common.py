@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.codec import Maybe, Object, Unknown
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ Metadata = Maybe[dict[str, Any]]
 """Up to 16 pairs; strings in the documentation, and other things at lenient servers."""
 
 
-class Page(Struct, Generic[T], frozen=True, kw_only=True):
+class Page(Object, Generic[T], frozen=True, kw_only=True):
     """One page of a list."""
 
     data: list[T]
@@ -58,7 +58,7 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
     has_more: Maybe[bool] = UNSET
 
 
-class Deleted(Struct, frozen=True, kw_only=True, gc=False):
+class Deleted(Object, frozen=True, kw_only=True, gc=False):
     """The answer to a deletion."""
 
     id: str
@@ -66,7 +66,7 @@ class Deleted(Struct, frozen=True, kw_only=True, gc=False):
     deleted: bool = True
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Object, frozen=True, kw_only=True):
     """Tokens that a run or a step used."""
 
     prompt_tokens: Maybe[int] = UNSET
@@ -77,14 +77,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     completion_tokens_details: Maybe[dict[str, Any]] = UNSET
 
 
-class LastError(Struct, frozen=True, kw_only=True, gc=False):
+class LastError(Object, frozen=True, kw_only=True, gc=False):
     """Why a run or a step failed. The code is open; `rate_limit_exceeded` here is a failed run, not an HTTP 429."""
 
     code: Maybe[str] = UNSET
     message: Maybe[str] = UNSET
 
 
-class FunctionDefinition(Struct, frozen=True, kw_only=True):
+class FunctionDefinition(Object, frozen=True, kw_only=True):
     """A function as the model knows it; `parameters` is its JSON Schema."""
 
     name: str = ""
@@ -93,27 +93,27 @@ class FunctionDefinition(Struct, frozen=True, kw_only=True):
     strict: Maybe[bool] = UNSET
 
 
-class FunctionTool(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+class FunctionTool(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
     """A function of the caller's."""
 
     type: ClassVar[Literal["function"]] = "function"
     function: FunctionDefinition = FunctionDefinition()
 
 
-class CodeInterpreterTool(Struct, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
+class CodeInterpreterTool(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
     """The server's own code interpreter."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
 
 
-class FileSearchTool(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
+class FileSearchTool(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
     """The server's own file search; `file_search` holds its options."""
 
     type: ClassVar[Literal["file_search"]] = "file_search"
     file_search: Maybe[dict[str, Any]] = UNSET
 
 
-class RetrievalTool(Struct, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
+class RetrievalTool(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
     """What file search was called in v1."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
@@ -122,26 +122,26 @@ class RetrievalTool(Struct, frozen=True, kw_only=True, tag_field="type", tag="re
 Tool = FunctionTool | CodeInterpreterTool | FileSearchTool | RetrievalTool | Unknown
 
 
-class CodeInterpreterResources(Struct, frozen=True, kw_only=True):
+class CodeInterpreterResources(Object, frozen=True, kw_only=True):
     """Files that the code interpreter may read."""
 
     file_ids: Maybe[list[str]] = UNSET
 
 
-class FileSearchResources(Struct, frozen=True, kw_only=True):
+class FileSearchResources(Object, frozen=True, kw_only=True):
     """Vector stores that file search may read."""
 
     vector_store_ids: Maybe[list[str]] = UNSET
 
 
-class ToolResources(Struct, frozen=True, kw_only=True):
+class ToolResources(Object, frozen=True, kw_only=True):
     """What the server's own tools may read."""
 
     code_interpreter: Maybe[CodeInterpreterResources] = UNSET
     file_search: Maybe[FileSearchResources] = UNSET
 
 
-class ErrorObject(Struct, frozen=True, kw_only=True, gc=False):
+class ErrorObject(Object, frozen=True, kw_only=True, gc=False):
     """The server's error; `code` is null about half of the time."""
 
     message: Maybe[str] = UNSET
@@ -150,7 +150,7 @@ class ErrorObject(Struct, frozen=True, kw_only=True, gc=False):
     code: Maybe[str | int] = UNSET
 
 
-class ErrorBody(Struct, frozen=True, kw_only=True):
+class ErrorBody(Object, frozen=True, kw_only=True):
     """The shapes in which servers send an error, one beside the other.
 
     `{"error": {...}}`, `{"error": "text"}`, `{"detail": ...}`, and flat `{"code", "message", "request_id"}`.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
 
 
-class FileCitationDeltaAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
+class FileCitationDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
     """A place in the text that stands on a file."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
@@ -23,7 +23,7 @@ class FileCitationDeltaAnnotation(Struct, frozen=True, kw_only=True, tag_field="
     file_citation: Maybe[dict[str, Any]] = UNSET
 
 
-class FilePathDeltaAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
+class FilePathDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
     """A place in the text that names a file which the code interpreter made."""
 
     type: ClassVar[Literal["file_path"]] = "file_path"
@@ -37,14 +37,14 @@ class FilePathDeltaAnnotation(Struct, frozen=True, kw_only=True, tag_field="type
 # A text comes in thousands of pieces; what one is made of cannot refer to itself, so it is kept from the collector.
 
 
-class TextDelta(Struct, frozen=True, kw_only=True, gc=False):
+class TextDelta(Object, frozen=True, kw_only=True, gc=False):
     """More of a text."""
 
     value: Maybe[str] = UNSET
     annotations: Maybe[list[FileCitationDeltaAnnotation | FilePathDeltaAnnotation | Unknown]] = UNSET
 
 
-class TextDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text", gc=False):
+class TextDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="text", gc=False):
     """More of a text part."""
 
     type: ClassVar[Literal["text"]] = "text"
@@ -52,7 +52,7 @@ class TextDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="t
     text: Maybe[TextDelta] = UNSET
 
 
-class RefusalDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
+class RefusalDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
     """More of what the model says instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
@@ -60,7 +60,7 @@ class RefusalDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag
     refusal: Maybe[str] = UNSET
 
 
-class ImageFileDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
+class ImageFileDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
     """An image by its file."""
 
     type: ClassVar[Literal["image_file"]] = "image_file"
@@ -68,7 +68,7 @@ class ImageFileDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", t
     image_file: Maybe[dict[str, Any]] = UNSET
 
 
-class ImageURLDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
+class ImageURLDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
     """An image by its address."""
 
     type: ClassVar[Literal["image_url"]] = "image_url"
@@ -79,7 +79,7 @@ class ImageURLDeltaBlock(Struct, frozen=True, kw_only=True, tag_field="type", ta
 MessageDeltaContent = TextDeltaBlock | RefusalDeltaBlock | ImageFileDeltaBlock | ImageURLDeltaBlock | Unknown
 
 
-class MessageDeltaFields(Struct, frozen=True, kw_only=True, gc=False):
+class MessageDeltaFields(Object, frozen=True, kw_only=True, gc=False):
     """What is new in a message."""
 
     role: Maybe[str] = UNSET
@@ -87,7 +87,7 @@ class MessageDeltaFields(Struct, frozen=True, kw_only=True, gc=False):
     file_ids: Maybe[list[str]] = UNSET
 
 
-class MessageDelta(Struct, frozen=True, kw_only=True, gc=False):
+class MessageDelta(Object, frozen=True, kw_only=True, gc=False):
     """A change of the message `id`."""
 
     id: str
@@ -101,20 +101,20 @@ class MessageDelta(Struct, frozen=True, kw_only=True, gc=False):
         return "".join(block.text.value or "" for block in blocks if isinstance(block, TextDeltaBlock) and block.text)
 
 
-class MessageCreationDelta(Struct, frozen=True, kw_only=True, gc=False):
+class MessageCreationDelta(Object, frozen=True, kw_only=True, gc=False):
     """Which message the step makes."""
 
     message_id: Maybe[str] = UNSET
 
 
-class MessageCreationDeltaDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
+class MessageCreationDeltaDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
     """A step that makes a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
     message_creation: Maybe[MessageCreationDelta] = UNSET
 
 
-class FunctionDelta(Struct, frozen=True, kw_only=True, gc=False):
+class FunctionDelta(Object, frozen=True, kw_only=True, gc=False):
     """More of a call of the caller's function: `arguments` is the next piece of its JSON text."""
 
     name: Maybe[str] = UNSET
@@ -122,7 +122,7 @@ class FunctionDelta(Struct, frozen=True, kw_only=True, gc=False):
     output: Maybe[str] = UNSET
 
 
-class FunctionToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+class FunctionToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
     """More of a call of a function; its `id` comes with the first piece only."""
 
     type: ClassVar[Literal["function"]] = "function"
@@ -131,7 +131,7 @@ class FunctionToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type",
     function: Maybe[FunctionDelta] = UNSET
 
 
-class CodeInterpreterLogsDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="logs", gc=False):
+class CodeInterpreterLogsDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="logs", gc=False):
     """More of what the code wrote."""
 
     type: ClassVar[Literal["logs"]] = "logs"
@@ -139,7 +139,7 @@ class CodeInterpreterLogsDelta(Struct, frozen=True, kw_only=True, tag_field="typ
     logs: Maybe[str] = UNSET
 
 
-class CodeInterpreterImageDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="image"):
+class CodeInterpreterImageDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
     """An image that the code made."""
 
     type: ClassVar[Literal["image"]] = "image"
@@ -147,14 +147,14 @@ class CodeInterpreterImageDelta(Struct, frozen=True, kw_only=True, tag_field="ty
     image: Maybe[dict[str, Any]] = UNSET
 
 
-class CodeInterpreterDelta(Struct, frozen=True, kw_only=True):
+class CodeInterpreterDelta(Object, frozen=True, kw_only=True):
     """More of the code, or of what came of it."""
 
     input: Maybe[str] = UNSET
     outputs: Maybe[list[CodeInterpreterLogsDelta | CodeInterpreterImageDelta | Unknown]] = UNSET
 
 
-class CodeInterpreterToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
+class CodeInterpreterToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
     """More of a call of the code interpreter."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
@@ -163,7 +163,7 @@ class CodeInterpreterToolCallDelta(Struct, frozen=True, kw_only=True, tag_field=
     code_interpreter: Maybe[CodeInterpreterDelta] = UNSET
 
 
-class FileSearchToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
+class FileSearchToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
     """A file search."""
 
     type: ClassVar[Literal["file_search"]] = "file_search"
@@ -172,7 +172,7 @@ class FileSearchToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type
     file_search: Maybe[dict[str, Any]] = UNSET
 
 
-class RetrievalToolCallDelta(Struct, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
+class RetrievalToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
     """What a file search was called in v1."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
@@ -186,20 +186,20 @@ ToolCallDelta = (
 )
 
 
-class ToolCallsDeltaDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_calls"):
+class ToolCallsDeltaDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="tool_calls"):
     """A step that calls tools."""
 
     type: ClassVar[Literal["tool_calls"]] = "tool_calls"
     tool_calls: Maybe[list[ToolCallDelta]] = UNSET
 
 
-class RunStepDeltaFields(Struct, frozen=True, kw_only=True):
+class RunStepDeltaFields(Object, frozen=True, kw_only=True):
     """What is new in a step."""
 
     step_details: Maybe[MessageCreationDeltaDetails | ToolCallsDeltaDetails | Unknown] = UNSET
 
 
-class RunStepDelta(Struct, frozen=True, kw_only=True):
+class RunStepDelta(Object, frozen=True, kw_only=True):
     """A change of the step `id`."""
 
     id: str

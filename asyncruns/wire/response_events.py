@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, convert, decoder, parse
+from asyncruns.wire.codec import Maybe, Object, convert, decoder, parse
 from asyncruns.wire.response_items import ReasoningText, ResponseItem
 from asyncruns.wire.response_parts import ResponseAnnotation, ResponseContent
 from asyncruns.wire.responses import ModelResponse
@@ -25,7 +25,7 @@ from asyncruns.wire.stream_events import (
 )
 
 
-class _Event(Struct, frozen=True, kw_only=True):
+class _Event(Object, frozen=True, kw_only=True):
     type: str = ""
     sequence_number: Maybe[int] = UNSET
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
 from asyncruns.wire.response_parts import ResponseContent, ResponseInputText, ResponseOutputText
 
 
-class ResponseMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
+class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="message"):
     """A message: the model's (role `assistant`), or one that was given to it.
 
     `phase` is `commentary` or `final_answer` where the model says which.
@@ -36,14 +36,14 @@ class ResponseMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="
         return "".join(part.text for part in parts if isinstance(part, ResponseOutputText | ResponseInputText))
 
 
-class ReasoningText(Struct, frozen=True, kw_only=True, gc=False):
+class ReasoningText(Object, frozen=True, kw_only=True, gc=False):
     """A piece of reasoning, or of a summary of it; `type` is `reasoning_text` or `summary_text`."""
 
     type: str = ""
     text: str = ""
 
 
-class ResponseReasoningItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
+class ResponseReasoningItem(Object, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
     """What the model thought: summaries mostly, and `encrypted_content` where `include` asks for it."""
 
     type: ClassVar[Literal["reasoning"]] = "reasoning"
@@ -54,7 +54,7 @@ class ResponseReasoningItem(Struct, frozen=True, kw_only=True, tag_field="type",
     status: Maybe[str] = UNSET
 
 
-class ResponseCompactionItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="compaction", gc=False):
+class ResponseCompactionItem(Object, frozen=True, kw_only=True, tag_field="type", tag="compaction", gc=False):
     """What an earlier part of the conversation was compacted to."""
 
     type: ClassVar[Literal["compaction"]] = "compaction"
@@ -65,7 +65,7 @@ class ResponseCompactionItem(Struct, frozen=True, kw_only=True, tag_field="type"
 # Calls that wait for the caller. `call_id` is what an output names; `id` is the item's own.
 
 
-class ResponseFunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
+class ResponseFunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
     """A call of a function of the caller's; `arguments` is JSON text as the model wrote it, maybe broken."""
 
     type: ClassVar[Literal["function_call"]] = "function_call"
@@ -78,7 +78,7 @@ class ResponseFunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="typ
     status: Maybe[str] = UNSET
 
 
-class ResponseCustomToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call"):
+class ResponseCustomToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call"):
     """A call of a custom tool of the caller's; `input` is any text."""
 
     type: ClassVar[Literal["custom_tool_call"]] = "custom_tool_call"
@@ -91,7 +91,7 @@ class ResponseCustomToolCall(Struct, frozen=True, kw_only=True, tag_field="type"
     status: Maybe[str] = UNSET
 
 
-class ResponseComputerToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="computer_call"):
+class ResponseComputerToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="computer_call"):
     """Something to do at a computer of the caller's: one `action`, or several `actions`."""
 
     type: ClassVar[Literal["computer_call"]] = "computer_call"
@@ -103,7 +103,7 @@ class ResponseComputerToolCall(Struct, frozen=True, kw_only=True, tag_field="typ
     status: Maybe[str] = UNSET
 
 
-class ResponseFunctionShellToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="shell_call"):
+class ResponseFunctionShellToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="shell_call"):
     """Commands for a shell: the caller's, or that of a container of the server's, as `environment` says."""
 
     type: ClassVar[Literal["shell_call"]] = "shell_call"
@@ -115,7 +115,7 @@ class ResponseFunctionShellToolCall(Struct, frozen=True, kw_only=True, tag_field
     status: Maybe[str] = UNSET
 
 
-class LocalShellCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call"):
+class LocalShellCall(Object, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call"):
     """A command for the caller's shell."""
 
     type: ClassVar[Literal["local_shell_call"]] = "local_shell_call"
@@ -125,7 +125,7 @@ class LocalShellCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="l
     status: Maybe[str] = UNSET
 
 
-class ResponseApplyPatchToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="apply_patch_call"):
+class ResponseApplyPatchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="apply_patch_call"):
     """A file of the caller's to create, change or delete."""
 
     type: ClassVar[Literal["apply_patch_call"]] = "apply_patch_call"
@@ -136,7 +136,7 @@ class ResponseApplyPatchToolCall(Struct, frozen=True, kw_only=True, tag_field="t
     status: Maybe[str] = UNSET
 
 
-class ResponseToolSearchCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_search_call"):
+class ResponseToolSearchCall(Object, frozen=True, kw_only=True, tag_field="type", tag="tool_search_call"):
     """A search for tools. Only where `execution` is `client` does it wait for the caller."""
 
     type: ClassVar[Literal["tool_search_call"]] = "tool_search_call"
@@ -147,7 +147,7 @@ class ResponseToolSearchCall(Struct, frozen=True, kw_only=True, tag_field="type"
     status: Maybe[str] = UNSET
 
 
-class McpApprovalRequest(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_request", gc=False):
+class McpApprovalRequest(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_request", gc=False):
     """A call of a tool behind the server that waits for an approval, which names its `id`."""
 
     type: ClassVar[Literal["mcp_approval_request"]] = "mcp_approval_request"
@@ -160,7 +160,7 @@ class McpApprovalRequest(Struct, frozen=True, kw_only=True, tag_field="type", ta
 # Calls that the server does itself
 
 
-class ResponseFunctionWebSearch(Struct, frozen=True, kw_only=True, tag_field="type", tag="web_search_call"):
+class ResponseFunctionWebSearch(Object, frozen=True, kw_only=True, tag_field="type", tag="web_search_call"):
     """A search in the web, or a page that was opened there."""
 
     type: ClassVar[Literal["web_search_call"]] = "web_search_call"
@@ -169,7 +169,7 @@ class ResponseFunctionWebSearch(Struct, frozen=True, kw_only=True, tag_field="ty
     status: Maybe[str] = UNSET
 
 
-class ResponseFileSearchToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search_call"):
+class ResponseFileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search_call"):
     """A search in vector stores; `results` only when `include` asks for them."""
 
     type: ClassVar[Literal["file_search_call"]] = "file_search_call"
@@ -179,7 +179,7 @@ class ResponseFileSearchToolCall(Struct, frozen=True, kw_only=True, tag_field="t
     status: Maybe[str] = UNSET
 
 
-class ResponseCodeInterpreterToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter_call"):
+class ResponseCodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter_call"):
     """Code that ran in a container; `outputs` (logs and images) only when `include` asks for them."""
 
     type: ClassVar[Literal["code_interpreter_call"]] = "code_interpreter_call"
@@ -190,7 +190,7 @@ class ResponseCodeInterpreterToolCall(Struct, frozen=True, kw_only=True, tag_fie
     status: Maybe[str] = UNSET
 
 
-class ImageGenerationCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_generation_call"):
+class ImageGenerationCall(Object, frozen=True, kw_only=True, tag_field="type", tag="image_generation_call"):
     """An image that was made; `result` is base64."""
 
     type: ClassVar[Literal["image_generation_call"]] = "image_generation_call"
@@ -206,7 +206,7 @@ class ImageGenerationCall(Struct, frozen=True, kw_only=True, tag_field="type", t
     status: Maybe[str] = UNSET
 
 
-class McpCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp_call"):
+class McpCall(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_call"):
     """A call of a tool behind the server, done: its `output`, or the `error`."""
 
     type: ClassVar[Literal["mcp_call"]] = "mcp_call"
@@ -220,7 +220,7 @@ class McpCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp_call
     status: Maybe[str] = UNSET
 
 
-class McpListTools(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp_list_tools"):
+class McpListTools(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_list_tools"):
     """The tools that a server of tools has."""
 
     type: ClassVar[Literal["mcp_list_tools"]] = "mcp_list_tools"
@@ -234,7 +234,7 @@ class McpListTools(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp
 
 
 class ResponseFunctionToolCallOutputItem(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call_output"
+    Object, frozen=True, kw_only=True, tag_field="type", tag="function_call_output"
 ):
     """The output of a `function_call`: a text, or a list of parts."""
 
@@ -246,7 +246,7 @@ class ResponseFunctionToolCallOutputItem(
 
 
 class ResponseCustomToolCallOutputItem(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call_output"
+    Object, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call_output"
 ):
     """The output of a `custom_tool_call`: a text, or a list of parts."""
 
@@ -258,7 +258,7 @@ class ResponseCustomToolCallOutputItem(
 
 
 class ResponseComputerToolCallOutputItem(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="computer_call_output"
+    Object, frozen=True, kw_only=True, tag_field="type", tag="computer_call_output"
 ):
     """What a `computer_call` led to: a screenshot."""
 
@@ -270,7 +270,7 @@ class ResponseComputerToolCallOutputItem(
     status: Maybe[str] = UNSET
 
 
-class ResponseFunctionShellToolCallOutput(Struct, frozen=True, kw_only=True, tag_field="type", tag="shell_call_output"):
+class ResponseFunctionShellToolCallOutput(Object, frozen=True, kw_only=True, tag_field="type", tag="shell_call_output"):
     """What the commands of a `shell_call` wrote, and how each ended."""
 
     type: ClassVar[Literal["shell_call_output"]] = "shell_call_output"
@@ -281,7 +281,7 @@ class ResponseFunctionShellToolCallOutput(Struct, frozen=True, kw_only=True, tag
     status: Maybe[str] = UNSET
 
 
-class LocalShellCallOutput(Struct, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call_output"):
+class LocalShellCallOutput(Object, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call_output"):
     """What the command of a `local_shell_call` wrote; `id` is the `call_id` of the call."""
 
     type: ClassVar[Literal["local_shell_call_output"]] = "local_shell_call_output"
@@ -291,7 +291,7 @@ class LocalShellCallOutput(Struct, frozen=True, kw_only=True, tag_field="type", 
 
 
 class ResponseApplyPatchToolCallOutput(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="apply_patch_call_output", gc=False
+    Object, frozen=True, kw_only=True, tag_field="type", tag="apply_patch_call_output", gc=False
 ):
     """Whether the patch of an `apply_patch_call` was applied: `status` is `completed` or `failed`."""
 
@@ -302,7 +302,7 @@ class ResponseApplyPatchToolCallOutput(
     status: Maybe[str] = UNSET
 
 
-class ResponseToolSearchOutputItem(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_search_output"):
+class ResponseToolSearchOutputItem(Object, frozen=True, kw_only=True, tag_field="type", tag="tool_search_output"):
     """The tools that a `tool_search_call` found."""
 
     type: ClassVar[Literal["tool_search_output"]] = "tool_search_output"
@@ -313,7 +313,7 @@ class ResponseToolSearchOutputItem(Struct, frozen=True, kw_only=True, tag_field=
     status: Maybe[str] = UNSET
 
 
-class McpApprovalResponse(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_response", gc=False):
+class McpApprovalResponse(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_response", gc=False):
     """Whether the call of an `mcp_approval_request` may be done."""
 
     type: ClassVar[Literal["mcp_approval_response"]] = "mcp_approval_response"

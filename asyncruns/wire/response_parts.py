@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.codec import Maybe, Object, Unknown
 
 
-class ResponseFileCitation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation", gc=False):
+class ResponseFileCitation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation", gc=False):
     """A file that the text stands on; `index` is that of the file in the list of files."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
@@ -21,7 +21,7 @@ class ResponseFileCitation(Struct, frozen=True, kw_only=True, tag_field="type", 
     index: Maybe[int] = UNSET
 
 
-class ResponseURLCitation(Struct, frozen=True, kw_only=True, tag_field="type", tag="url_citation", gc=False):
+class ResponseURLCitation(Object, frozen=True, kw_only=True, tag_field="type", tag="url_citation", gc=False):
     """A page that a place in the text stands on."""
 
     type: ClassVar[Literal["url_citation"]] = "url_citation"
@@ -32,7 +32,7 @@ class ResponseURLCitation(Struct, frozen=True, kw_only=True, tag_field="type", t
 
 
 class ResponseContainerFileCitation(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="container_file_citation", gc=False
+    Object, frozen=True, kw_only=True, tag_field="type", tag="container_file_citation", gc=False
 ):
     """A file of the code interpreter's that a place in the text stands on."""
 
@@ -44,7 +44,7 @@ class ResponseContainerFileCitation(
     end_index: Maybe[int] = UNSET
 
 
-class ResponseFilePath(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_path", gc=False):
+class ResponseFilePath(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path", gc=False):
     """A file that the text names."""
 
     type: ClassVar[Literal["file_path"]] = "file_path"
@@ -57,7 +57,7 @@ ResponseAnnotation = (
 )
 
 
-class ResponseOutputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
+class ResponseOutputText(Object, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
     """Text that the model wrote, with what it stands on; `logprobs` only when `include` asks for them."""
 
     type: ClassVar[Literal["output_text"]] = "output_text"
@@ -66,21 +66,21 @@ class ResponseOutputText(Struct, frozen=True, kw_only=True, tag_field="type", ta
     logprobs: Maybe[list[Any]] = UNSET
 
 
-class ResponseOutputRefusal(Struct, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
+class ResponseOutputRefusal(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
     """What the model said instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
     refusal: str = ""
 
 
-class ResponseInputText(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_text", gc=False):
+class ResponseInputText(Object, frozen=True, kw_only=True, tag_field="type", tag="input_text", gc=False):
     """Text that was given to the model."""
 
     type: ClassVar[Literal["input_text"]] = "input_text"
     text: str = ""
 
 
-class ResponseInputImage(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_image", gc=False):
+class ResponseInputImage(Object, frozen=True, kw_only=True, tag_field="type", tag="input_image", gc=False):
     """An image that was given to the model, by its address or its file."""
 
     type: ClassVar[Literal["input_image"]] = "input_image"
@@ -89,7 +89,7 @@ class ResponseInputImage(Struct, frozen=True, kw_only=True, tag_field="type", ta
     image_url: Maybe[str] = UNSET
 
 
-class ResponseInputFile(Struct, frozen=True, kw_only=True, tag_field="type", tag="input_file", gc=False):
+class ResponseInputFile(Object, frozen=True, kw_only=True, tag_field="type", tag="input_file", gc=False):
     """A file that was given to the model: its id, its address, or its contents."""
 
     type: ClassVar[Literal["input_file"]] = "input_file"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe
+from asyncruns.wire.codec import Maybe, Object
 from asyncruns.wire.common import Metadata, Time
 from asyncruns.wire.response_items import ResponseItem, ResponseMessage
 from asyncruns.wire.runs import IncompleteDetails
@@ -23,7 +23,7 @@ CANCELLED: Final = "cancelled"
 INCOMPLETE: Final = "incomplete"
 
 
-class ResponseError(Struct, frozen=True, kw_only=True, gc=False):
+class ResponseError(Object, frozen=True, kw_only=True, gc=False):
     """Why a response failed. The code is open; `rate_limit_exceeded` here is a failed response, not an HTTP 429."""
 
     code: Maybe[str] = UNSET
@@ -32,20 +32,20 @@ class ResponseError(Struct, frozen=True, kw_only=True, gc=False):
     param: Maybe[str] = UNSET
 
 
-class InputTokensDetails(Struct, frozen=True, kw_only=True, gc=False):
+class InputTokensDetails(Object, frozen=True, kw_only=True, gc=False):
     """How many of the input's tokens came from the prompt cache, and how many were written to it."""
 
     cached_tokens: Maybe[int] = UNSET
     cache_write_tokens: Maybe[int] = UNSET
 
 
-class OutputTokensDetails(Struct, frozen=True, kw_only=True, gc=False):
+class OutputTokensDetails(Object, frozen=True, kw_only=True, gc=False):
     """How many of the output's tokens were spent on thinking."""
 
     reasoning_tokens: Maybe[int] = UNSET
 
 
-class ResponseUsage(Struct, frozen=True, kw_only=True):
+class ResponseUsage(Object, frozen=True, kw_only=True):
     """Tokens that a response used; null until it has ended."""
 
     input_tokens: Maybe[int] = UNSET
@@ -55,13 +55,13 @@ class ResponseUsage(Struct, frozen=True, kw_only=True):
     total_tokens: Maybe[int] = UNSET
 
 
-class ResponseConversation(Struct, frozen=True, kw_only=True, gc=False):
+class ResponseConversation(Object, frozen=True, kw_only=True, gc=False):
     """The conversation that a response belongs to."""
 
     id: str = ""
 
 
-class ModelResponse(Struct, frozen=True, kw_only=True):
+class ModelResponse(Object, frozen=True, kw_only=True):
     """A response. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
 
     id: str

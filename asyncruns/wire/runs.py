@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
 from asyncruns.wire.common import LastError, Metadata, Time, Tool, ToolResources, Usage
 
 # The statuses that are documented. The set is open: compare with these, and expect others.
@@ -21,14 +21,14 @@ INCOMPLETE: Final = "incomplete"
 EXPIRED: Final = "expired"
 
 
-class Function(Struct, frozen=True, kw_only=True, gc=False):
+class Function(Object, frozen=True, kw_only=True, gc=False):
     """Which function the model calls, and with what: `arguments` is JSON text as the model wrote it, maybe broken."""
 
     name: str = ""
     arguments: JsonText = ""
 
 
-class RequiredActionFunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function", gc=False):
+class RequiredActionFunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function", gc=False):
     """A call that the run waits for."""
 
     type: ClassVar[Literal["function"]] = "function"
@@ -36,7 +36,7 @@ class RequiredActionFunctionToolCall(Struct, frozen=True, kw_only=True, tag_fiel
     function: Function = Function()
 
 
-class RequiredActionMCPToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="mcp", gc=False):
+class RequiredActionMCPToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp", gc=False):
     """A call of a tool behind the server that waits for an approval (Azure AI Foundry)."""
 
     type: ClassVar[Literal["mcp"]] = "mcp"
@@ -49,13 +49,13 @@ class RequiredActionMCPToolCall(Struct, frozen=True, kw_only=True, tag_field="ty
 ToolCall = RequiredActionFunctionToolCall | RequiredActionMCPToolCall | Unknown
 
 
-class SubmitToolOutputs(Struct, frozen=True, kw_only=True):
+class SubmitToolOutputs(Object, frozen=True, kw_only=True):
     """The calls whose outputs the run waits for."""
 
     tool_calls: Maybe[list[ToolCall]] = UNSET
 
 
-class RequiredAction(Struct, frozen=True, kw_only=True):
+class RequiredAction(Object, frozen=True, kw_only=True):
     """What the run waits for. `type` is open; `submit_tool_approval` is Azure's."""
 
     type: Maybe[str] = UNSET
@@ -63,20 +63,20 @@ class RequiredAction(Struct, frozen=True, kw_only=True):
     submit_tool_approval: Maybe[SubmitToolOutputs] = UNSET
 
 
-class IncompleteDetails(Struct, frozen=True, kw_only=True, gc=False):
+class IncompleteDetails(Object, frozen=True, kw_only=True, gc=False):
     """Why a run is incomplete: `max_completion_tokens`, `max_prompt_tokens`, or another word."""
 
     reason: Maybe[str] = UNSET
 
 
-class TruncationStrategy(Struct, frozen=True, kw_only=True, gc=False):
+class TruncationStrategy(Object, frozen=True, kw_only=True, gc=False):
     """How the thread is cut before the run."""
 
     type: Maybe[str] = UNSET
     last_messages: Maybe[int] = UNSET
 
 
-class Run(Struct, frozen=True, kw_only=True):
+class Run(Object, frozen=True, kw_only=True):
     """A run, of v1 and of v2. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
 
     id: str

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
 from asyncruns.wire.common import LastError, Metadata, Time, Usage
 
 
-class MessageCreation(Struct, frozen=True, kw_only=True, gc=False):
+class MessageCreation(Object, frozen=True, kw_only=True, gc=False):
     """Which message the step made."""
 
     message_id: str = ""
 
 
-class MessageCreationStepDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
+class MessageCreationStepDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
     """A step that made a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
     message_creation: MessageCreation = MessageCreation()
 
 
-class StepFunction(Struct, frozen=True, kw_only=True, gc=False):
+class StepFunction(Object, frozen=True, kw_only=True, gc=False):
     """A call of the caller's function; `output` is null until it was submitted."""
 
     name: str = ""
@@ -31,7 +31,7 @@ class StepFunction(Struct, frozen=True, kw_only=True, gc=False):
     output: Maybe[str] = UNSET
 
 
-class FunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+class FunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
     """A call of a function of the caller's."""
 
     type: ClassVar[Literal["function"]] = "function"
@@ -39,7 +39,7 @@ class FunctionToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag=
     function: StepFunction = StepFunction()
 
 
-class CodeInterpreterToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
+class CodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
     """A call of the code interpreter: its `input`, and `outputs` (logs and images)."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
@@ -47,7 +47,7 @@ class CodeInterpreterToolCall(Struct, frozen=True, kw_only=True, tag_field="type
     code_interpreter: Maybe[dict[str, Any]] = UNSET
 
 
-class FileSearchToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
+class FileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
     """A file search: its `ranking_options`, and `results`, whose `content` comes only when `include` asks for it."""
 
     type: ClassVar[Literal["file_search"]] = "file_search"
@@ -55,7 +55,7 @@ class FileSearchToolCall(Struct, frozen=True, kw_only=True, tag_field="type", ta
     file_search: Maybe[dict[str, Any]] = UNSET
 
 
-class RetrievalToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
+class RetrievalToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
     """What a file search was called in v1."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
@@ -66,14 +66,14 @@ class RetrievalToolCall(Struct, frozen=True, kw_only=True, tag_field="type", tag
 StepToolCall = FunctionToolCall | CodeInterpreterToolCall | FileSearchToolCall | RetrievalToolCall | Unknown
 
 
-class ToolCallsStepDetails(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_calls"):
+class ToolCallsStepDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="tool_calls"):
     """A step that called tools."""
 
     type: ClassVar[Literal["tool_calls"]] = "tool_calls"
     tool_calls: Maybe[list[StepToolCall]] = UNSET
 
 
-class RunStep(Struct, frozen=True, kw_only=True):
+class RunStep(Object, frozen=True, kw_only=True):
     """A step of a run. Servers send `expires_at`; the documentation says `expired_at`."""
 
     id: str

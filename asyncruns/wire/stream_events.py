@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
 
-from asyncruns.wire.codec import convert, decode, decoder, parse
+from asyncruns.wire.codec import Object, convert, decode, decoder, parse
 from asyncruns.wire.common import ErrorBody, ErrorObject
 from asyncruns.wire.deltas import MessageDelta, RunStepDelta
 from asyncruns.wire.runs import Run
@@ -22,70 +21,70 @@ from asyncruns.wire.threads import Message, Thread
 DONE: Final = "[DONE]"
 
 
-class ThreadEvent(Struct, frozen=True):
+class ThreadEvent(Object, frozen=True):
     """`thread.created`: the thread was created together with the run."""
 
     event: str
     data: Thread
 
 
-class RunEvent(Struct, frozen=True):
+class RunEvent(Object, frozen=True):
     """`thread.run.*`: the run changed. `data.status` counts, and not the name."""
 
     event: str
     data: Run
 
 
-class RunStepEvent(Struct, frozen=True):
+class RunStepEvent(Object, frozen=True):
     """`thread.run.step.*`: a step began, or changed its status."""
 
     event: str
     data: RunStep
 
 
-class RunStepDeltaEvent(Struct, frozen=True):
+class RunStepDeltaEvent(Object, frozen=True):
     """`thread.run.step.delta`: more of a step."""
 
     event: str
     data: RunStepDelta
 
 
-class MessageEvent(Struct, frozen=True):
+class MessageEvent(Object, frozen=True):
     """`thread.message.*`: a message began, or changed its status."""
 
     event: str
     data: Message
 
 
-class MessageDeltaEvent(Struct, frozen=True, gc=False):
+class MessageDeltaEvent(Object, frozen=True, gc=False):
     """`thread.message.delta`: more of a message."""
 
     event: str
     data: MessageDelta
 
 
-class ErrorEvent(Struct, frozen=True):
+class ErrorEvent(Object, frozen=True):
     """`error`: the server gave up the stream; what the run came to is not known. Mostly it is the last event."""
 
     event: str
     data: ErrorObject
 
 
-class DoneEvent(Struct, frozen=True):
+class DoneEvent(Object, frozen=True):
     """`done`, or data `[DONE]`: the stream is over, which some servers do not say. The run may wait for outputs."""
 
     event: str
     data: str = DONE
 
 
-class UnknownEvent(Struct, frozen=True):
+class UnknownEvent(Object, frozen=True):
     """An event that this version does not name; `data` is the text that came."""
 
     event: str
     data: str
 
 
-class UndecodableEvent(Struct, frozen=True):
+class UndecodableEvent(Object, frozen=True):
     """An event whose data is not what its kind has, or no JSON; `data` is the text that came."""
 
     event: str

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, Unknown
+from asyncruns.wire.codec import Maybe, Object, Unknown
 from asyncruns.wire.common import Metadata, Time, Tool, ToolResources
 from asyncruns.wire.runs import IncompleteDetails
 
 
-class Thread(Struct, frozen=True, kw_only=True):
+class Thread(Object, frozen=True, kw_only=True):
     """A conversation."""
 
     id: str
@@ -21,7 +21,7 @@ class Thread(Struct, frozen=True, kw_only=True):
     tool_resources: Maybe[ToolResources] = UNSET
 
 
-class FileCitationAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
+class FileCitationAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
     """A place in the text that stands on a file."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
@@ -31,7 +31,7 @@ class FileCitationAnnotation(Struct, frozen=True, kw_only=True, tag_field="type"
     file_citation: Maybe[dict[str, Any]] = UNSET
 
 
-class FilePathAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
+class FilePathAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
     """A place in the text that names a file which the code interpreter made."""
 
     type: ClassVar[Literal["file_path"]] = "file_path"
@@ -41,35 +41,35 @@ class FilePathAnnotation(Struct, frozen=True, kw_only=True, tag_field="type", ta
     file_path: Maybe[dict[str, Any]] = UNSET
 
 
-class Text(Struct, frozen=True, kw_only=True):
+class Text(Object, frozen=True, kw_only=True):
     """A text with its annotations."""
 
     value: str = ""
     annotations: Maybe[list[FileCitationAnnotation | FilePathAnnotation | Unknown]] = UNSET
 
 
-class TextContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+class TextContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="text"):
     """A text part."""
 
     type: ClassVar[Literal["text"]] = "text"
     text: Text = Text()
 
 
-class ImageFileContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
+class ImageFileContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
     """An image by its file."""
 
     type: ClassVar[Literal["image_file"]] = "image_file"
     image_file: Maybe[dict[str, Any]] = UNSET
 
 
-class ImageURLContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
+class ImageURLContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
     """An image by its address."""
 
     type: ClassVar[Literal["image_url"]] = "image_url"
     image_url: Maybe[dict[str, Any]] = UNSET
 
 
-class RefusalContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="refusal"):
+class RefusalContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal"):
     """What the model said instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
@@ -79,14 +79,14 @@ class RefusalContentBlock(Struct, frozen=True, kw_only=True, tag_field="type", t
 MessageContent = TextContentBlock | ImageFileContentBlock | ImageURLContentBlock | RefusalContentBlock | Unknown
 
 
-class Attachment(Struct, frozen=True, kw_only=True):
+class Attachment(Object, frozen=True, kw_only=True):
     """A file that came with a message, and the tools that may read it."""
 
     file_id: Maybe[str] = UNSET
     tools: Maybe[list[Tool]] = UNSET
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Object, frozen=True, kw_only=True):
     """A message. `status` and what belongs to it are only sent in streams."""
 
     id: str

@@ -49,6 +49,21 @@ async def test_objects_have_their_types(client: Client) -> None:
     assert_type(await client.threads.create_and_run(assistant_id=(await client.assistants.create(model="m")).id), Run)
 
 
+async def test_the_names_of_other_clients_have_their_types(client: Client) -> None:
+    assistant_id, thread_id, run_id = await make(client)
+    assert_type(client.beta, Client)
+    runs = client.beta.threads.runs
+    run = await runs.poll(run_id, thread_id=thread_id, poll_interval_ms=100)
+    assert_type(run, Run)
+    assert_type(await runs.create_and_poll(thread_id=thread_id, assistant_id=assistant_id, temperature=1), Run)
+    assert_type(await client.runs.create_and_process(thread_id, agent_id=assistant_id, polling_interval=1), Run)
+    assert_type(await client.threads.create_and_run_poll(assistant_id=assistant_id), Run)
+    assert_type(run.to_dict(), dict[str, Any])
+    assert_type(run.to_json(), str)
+    with pytest.raises(TypeError, match="agent_id"):
+        await runs.create_and_poll(thread_id=thread_id, assistant_id=assistant_id, agent_id="a")  # type: ignore[call-arg]
+
+
 async def test_lists_give_pages_and_items(client: Client) -> None:
     assistant_id, thread_id, run_id = await make(client)
     runs = client.threads.runs.list(thread_id, limit=1, order="asc")
@@ -104,10 +119,10 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
         await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="additional_instructions"):  # not here: the messages go into `thread`
         await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="timeout"):
-        await client.threads.runs.retrieve(run_id, thread_id=thread_id, timeout=5)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="timeout"):
-        await client.threads.list(timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="time_out"):
+        await client.threads.runs.retrieve(run_id, thread_id=thread_id, time_out=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="time_out"):
+        await client.threads.list(time_out=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="temperature"):
         await client.assistants.retrieve(assistant_id, temperature=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="thread_id"):
@@ -116,5 +131,5 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
         await client.threads.runs.create(thread_id)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="api_version"):
         Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="timeout"):
-        Client("https://host.example/v1", timeout=5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="http_client"):
+        Client("https://host.example/v1", http_client=None)  # type: ignore[call-arg]

@@ -97,8 +97,8 @@ async def test_errors_are_raised_as_ever() -> None:
             await client.threads.with_raw_response.retrieve("")
         with pytest.raises(InvalidRequestError, match="limit"):
             await client.threads.with_raw_response.list(limit=0)
-        with pytest.raises(TypeError, match="timeout"):
-            await client.threads.with_raw_response.retrieve("thread_1", timeout=5)
+        with pytest.raises(TypeError, match="time_out"):
+            await client.threads.with_raw_response.retrieve("thread_1", time_out=5)
         assert len(server.seen) == 2
     async with Client(await unused_origin(), max_retries=0) as client:
         with pytest.raises(APIConnectionError):
@@ -168,7 +168,7 @@ async def test_a_repr_shows_no_secret(client: Client) -> None:
     )
     size = len(raw.content)
     assert repr(raw) == f"<RawResponse 200 of POST /threads/thread_1/runs, {size} bytes>"
-    assert repr(calls) == "<RawRuns of Runs>"
+    assert repr(calls) == "<RawRuns of PolledRuns>"
     assert repr(client.assistants.with_raw_response) == "<RawCalls of Assistants>"
 
 

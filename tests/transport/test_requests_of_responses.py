@@ -105,7 +105,7 @@ def test_the_parameters_are_those_of_the_official_client_but_for_streams() -> No
     theirs = set(inspect.signature(openai.AsyncOpenAI(api_key="x").responses.create).parameters)
     assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout"}
     assert {"stream", "stream_options"}.isdisjoint(ResponseParameters.__annotations__)
-    assert len(ResponseParameters.__annotations__) == 36
+    assert len(ResponseParameters.__annotations__) == 37
 
 
 async def test_what_the_server_would_refuse_is_refused_before_sending(server: RecordingServer, client: Client) -> None:

@@ -3,12 +3,14 @@
 It has their true lifecycles, and is an independent view of the wire: plain dicts, none of the client's structs, bodies
 and error texts as recorded from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in
 milliseconds. It streams runs, not responses. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
+The `Emulator` answers at a port of this machine, the `InMemoryTransport` without sockets.
 """
 
 from __future__ import annotations
 
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
+from asyncruns.testing.emulator.memory import InMemoryTransport
 from asyncruns.testing.emulator.scenario import FunctionCall, RunRequest, Scenario, default_scenario
 from asyncruns.testing.emulator.seen import SeenRequest
 from asyncruns.testing.emulator.server import Emulator
@@ -17,6 +19,7 @@ __all__ = [
     "Emulator",
     "Fault",
     "FunctionCall",
+    "InMemoryTransport",
     "InjectedFault",
     "RunRequest",
     "Scenario",

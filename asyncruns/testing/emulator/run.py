@@ -45,6 +45,16 @@ class Submission:
     outputs: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Where a run stood, true from `since` to `until` while no more was done to it: most looks see just that."""
+
+    done: tuple[int, float | None]
+    since: float
+    until: float
+    position: Position
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """A run: fixed at creation, but for its metadata, its submissions and its cancel.
@@ -64,6 +74,7 @@ class Run:
     message_id: str
     submissions: list[Submission] = field(default_factory=list)
     cancelled: float | None = None
+    _kept: _Kept | None = field(default=None, init=False, repr=False)
 
     def as_of(self, now: float) -> Run:
         """Give the run as it was then, but for its settings; itself, if nothing was done to it since."""
@@ -75,8 +86,13 @@ class Run:
 
     def position(self, now: float) -> Position:
         """Tell where the run stands."""
+        kept, done = self._kept, (len(self.submissions), self.cancelled)
+        if kept is not None and kept.done == done and kept.since <= now and not reached(now, kept.until):
+            return kept.position
         submitted = [submission.at for submission in self.submissions]
-        return Course(self.scenario, self.created, submitted, self.cancelled).at(now)
+        course = Course(self.scenario, self.created, submitted, self.cancelled)
+        self._kept = _Kept(done, now, course.changes_after(now), course.at(now))
+        return self._kept.position
 
     @property
     def open_round(self) -> tuple[Call, ...]:

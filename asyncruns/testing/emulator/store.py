@@ -17,7 +17,7 @@ from asyncruns.testing.emulator.runs import Runs
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.threads import Threads
 
-_ROOT: Final = "/v1/"
+ROOT: Final = "/v1/"
 # Their paths go on from `threads/*/runs/*`.
 _ON_A_RUN: Final = frozenset({"poll", "update_run", "cancel", "submit", "steps", "step"})
 
@@ -118,8 +118,8 @@ _OPERATIONS: Final[Mapping[str, tuple[Operation, _Perform]]] = {
 
 def target_of(method: str, path: str, raw: bytes = b"") -> Target:
     """Take a path apart, which is like `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
-    if path.startswith(_ROOT):
-        inner = path.removeprefix(_ROOT)
+    if path.startswith(ROOT):
+        inner = path.removeprefix(ROOT)
         if (exact := _OPERATIONS.get(f"{method} {inner}")) is not None:
             return _created(*exact, raw)
         parts = inner.split("/")

@@ -72,6 +72,14 @@ class Course:
             asked=tuple(moment for moment in self._rounds() if reached(seen, moment)),
         )
 
+    def changes_after(self, now: float) -> float:
+        """Give a moment before which nothing changes any more, if nothing is done to the run."""
+        legs = self._legs()
+        queued = (leg + self.scenario.queued for leg in legs)
+        worked = (self._working_until(leg) for leg in legs)
+        moments = (*queued, *worked, self._end()[1])
+        return min((moment for moment in moments if not reached(now, moment)), default=math.inf)
+
     def _legs(self) -> list[float]:
         return [self.created, *self.submitted]
 

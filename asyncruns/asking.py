@@ -1,0 +1,52 @@
+"""Sends one request of a watch, and gives what came of it as an event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from asyncruns.abc import Connection
+from asyncruns.errors import APIConnectionError, APIResponseValidationError
+from asyncruns.http import Request, Response
+from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
+
+
+async def ask(
+    connection: Connection[Any],
+    request: Request,
+    asked: Asked,
+    heed: Callable[[Response], object] | None = None,
+) -> Observed | Refused:
+    """Send a request; whatever becomes of it is an event.
+
+    Safe to cancel; the server may then have acted or not.
+
+    Args:
+        heed: Gets the answer, before it is read. Must not raise.
+    """
+    dialect = connection.dialect
+    asked_at = loop_time()
+    try:
+        response = await connection.transport.send(request)
+        if heed is not None:
+            heed(response)
+        if not 200 <= response.status < 300:
+            return Refused(loop_time(), dialect.refusal(request, response), asked)
+        return Observed(loop_time(), dialect.read(request, response), asked, asked_at)
+    except APIConnectionError as error:
+        kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
+        return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
+    except APIResponseValidationError as error:
+        return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+
+
+def loop_time() -> float:
+    """Give the loop's clock, which all times of a watch are of."""
+    return asyncio.get_running_loop().time()
+
+
+def wake(waiting: asyncio.Future[None] | None) -> None:
+    """Let who waits go on; may be called twice."""
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)

@@ -1,0 +1,101 @@
+"""The cadence that learns how long runs take, and looks when they are likely to end.
+
+It keeps the durations of each group and stage, and of all groups together, from which a new group begins. Groups of
+which no run has ended for the longest are forgotten: what is kept is bounded, whatever names come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import field
+
+from asyncruns.cadence.base import Cadence, Course
+from asyncruns.cadence.durations import Durations
+from asyncruns.cadence.grid import END_S
+
+GROUPS_KEPT: Final = 64  # each has 22 KB
+
+Key = tuple[tuple[str, ...], int]
+
+
+class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
+    """Pauses by how long runs of the group took.
+
+    Attributes:
+        poll_worth: How many seconds of delay one look may cost.
+        floor: The shortest pause in seconds.
+        ceiling: The longest pause in seconds.
+    """
+
+    poll_worth: float
+    floor: float
+    ceiling: float
+    _known: dict[Key, Durations] = field(default_factory=dict)
+    _usual: Durations = field(default_factory=Durations)
+
+    def pause(self, course: Course) -> float:
+        """Give the pause after a look at the age `course.age`; a server's hint is the least pause."""
+        age, ceiling = course.age, self.ceiling
+        if age < END_S:
+            pause = self._of(course.group, course.stage).pause(max(0.0, age), self.poll_worth, self.floor)
+            pause = min(max(self.floor, pause), ceiling)
+        else:
+            pause = ceiling
+        hint = course.hint
+        return pause if hint is None or not hint > pause else min(hint, ceiling)
+
+    def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
+        """Note that a run of this group left this stage when it was older than `after`, and at most `by`, in seconds.
+
+        Where the age was measured, `after` is just below `by`.
+        """
+        if by != by:  # no number
+            return
+        all_groups = self._touched(((), stage), None)
+        all_groups.learn(after, by)
+        if group:
+            self._touched((group, stage), all_groups).learn(after, by)
+
+    def delay(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
+        """Give for how many seconds a run still in the stage at the age `after` is expected to have left it by `by`."""
+        return self._of(group, stage).delay(after, by)
+
+    def age_of_delay(self, group: tuple[str, ...], stage: int, *, after: float, delay: float) -> float:
+        """Give the age at which `delay` gives so much, to about a percent."""
+        return self._of(group, stage).age_of_delay(after, delay)
+
+    def chance(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
+        """Give the probability that a run still in the stage at the age `after` has left it by the age `by`."""
+        return self._of(group, stage).chance(after, by)
+
+    def age_at(self, group: tuple[str, ...], stage: int, *, after: float, chance: float) -> float:
+        """Give the age at which a run still in the stage at the age `after` has left it with that probability."""
+        return self._of(group, stage).age_at(after, chance)
+
+    def __repr__(self) -> str:
+        known = self._known
+        groups = len({group for group, _ in known if group})
+        runs = sum(durations.runs for (group, _), durations in known.items() if not group)
+        return (
+            f"<Cadence.learned poll_worth={self.poll_worth} floor={self.floor} ceiling={self.ceiling}"
+            f" groups={groups} runs={runs}>"
+        )
+
+    def _of(self, group: tuple[str, ...], stage: int) -> Durations:
+        """Find what is known of a group; else of all; else what is usual."""
+        known = self._known
+        found = known.get((group, stage))
+        if found is None:
+            found = known.get(((), stage), self._usual)
+            found.catch_up()
+        return found
+
+    def _touched(self, key: Key, base: Durations | None) -> Durations:
+        """Find or begin the durations of a group, as the one that is forgotten last."""
+        known = self._known
+        found = known.pop(key, None) or Durations(base)
+        known[key] = found
+        if len(known) > GROUPS_KEPT:
+            del known[next(iter(known))]
+        return found

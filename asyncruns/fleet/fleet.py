@@ -1,0 +1,423 @@
+"""Watches thousands of runs in one process, under one budget of requests.
+
+There is no task per run: each run is a lifecycle and a place in the schedule, and one owned task (`runner.py`) asks for
+the runs that are worth it. Who waits, iterates or looks on is served here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
+
+import anyio
+
+from asyncruns.abc import Connection, Speaking
+from asyncruns.asking import loop_time, wake
+from asyncruns.cadence import Cadence
+from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.member import Answers, Member
+from asyncruns.fleet.runner import Runner
+from asyncruns.fleet.schedule import Schedule
+from asyncruns.fleet.statistics import Statistics
+from asyncruns.fleet.watch import Watch
+from asyncruns.lifecycle import Policy, RunRef
+from asyncruns.observers import Observer, Observers, log
+from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import joined, raise_failure
+from asyncruns.tools.limit import Limit
+from asyncruns.watch_options import SharedOptions, check_watch_options, policy_of
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answers to submits and cancels
+OBSERVER_GRACE_S: Final = 2.0  # and so long for observers that have not seen all yet
+ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
+CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
+
+
+class Fleet(Generic[R]):
+    """Watch many runs, under one budget of requests, with one set of tools.
+
+    Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. When it is left by an exception or a
+    cancellation, the runs are not waited for. Submits on their way always are, up to 5 s.
+
+    Looks go to those runs first whose end has likely waited longest for one: the fleet learns how long runs of an
+    assistant and model take. Submits and cancels go before all looks. A 429, or a small
+    `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
+
+    Args:
+        connection: A `Client`, or what `RunWatcher` takes.
+        requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
+            limit of ours, but for what the server refuses.
+        max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
+        on_outcome: Called with each outcome, one after the other; whatever takes long, begin in a task. What it raises
+            is logged.
+        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, "leave" leaves them as
+            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask.
+        **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
+            `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
+            runs together. `cadence` is `Cadence.learned()` by default.
+
+    Raises:
+        InvalidRequestError: An option can't be used; the message says what to give.
+    """
+
+    def __init__(
+        self,
+        connection: Connection[R],
+        *,
+        requests_per_second: float | None = 50.0,
+        max_in_flight: int = 64,
+        on_outcome: Observer | None = None,
+        on_exit: Literal["drain", "leave", "cancel"] = "drain",
+        **options: Unpack[SharedOptions],
+    ) -> None:
+        check_watch_options(options, SharedOptions)
+        _check_budget(requests_per_second, max_in_flight)
+        if on_exit not in ("drain", "leave", "cancel"):
+            raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
+        self._connection = connection
+        self._speaks = connection.connection_for if isinstance(connection, Speaking) else None
+        self._options: SharedOptions = {"cadence": Cadence.learned(), **_given(options)}
+        at_once = self._options.pop("max_concurrent_calls", None)
+        self._limit = None if at_once is None else Limit(at_once)
+        self._on_outcome = on_outcome
+        self._on_exit = on_exit
+        self._budget = Budget(requests_per_second, max_in_flight)
+        self._runner = Runner(self._budget, on_end=self._ended)
+        self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
+        self._unread: dict[Member, AnyOutcome[R]] = {}
+        self._readers = 0
+        self._adding = 0
+        self._news: list[asyncio.Future[None]] = []
+        self._observers = Observers()
+        self._ended_count = 0
+        self._polls_of_ended = 0
+        self._task: asyncio.Task[None] | None = None
+
+    # Entering and leaving
+
+    async def __aenter__(self) -> Fleet[R]:
+        if self._task is not None:
+            raise InvalidRequestError("A Fleet is entered once; make a new one")
+        begun = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._drive(begun), name="asyncruns fleet")
+        self._task.add_done_callback(self._stopped)
+        try:
+            await begun
+        except asyncio.CancelledError as error:
+            await self.__aexit__(asyncio.CancelledError, error, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = self._task
+        if task is None:
+            return
+        try:
+            if error is None and self._on_exit == "drain":
+                await self.drain()
+        finally:
+            cancels = self._on_exit == "cancel"
+            by = loop_time() + LEAVING_GRACE_S
+            if cancels:
+                by += self._runner.active / min(self._budget.rate, CANCELS_PER_S)
+            self._runner.leave(by=by, cancel=cancels)
+            await joined(task, by=by)
+        if error is None:
+            raise_failure(task)
+        elif not task.cancelled() and task.exception() is not None:
+            log.error("The fleet broke", exc_info=task.exception())
+
+    async def drain(self) -> None:
+        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on."""
+        while self._goes_on():
+            await self._next_news()
+
+    async def _drive(self, begun: asyncio.Future[None]) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._observers.run)
+            await self._runner.run(begun)
+            with anyio.move_on_after(OBSERVER_GRACE_S):
+                await self._observers.drained()
+            group.cancel_scope.cancel()
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        for member in set(self._runner.members.values()):
+            for watch in member.watches:
+                watch.stop_waiting()
+        self._tell_news()
+
+    # Adding runs
+
+    @overload
+    def watch(
+        self,
+        run: RunRef | None = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        connection: Connection[R] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> Watch[R]: ...
+
+    @overload
+    def watch(
+        self, run: T, *, connection: Connection[T] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[T]: ...
+
+    def watch(
+        self,
+        run: Any = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        connection: Connection[Any] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> Watch[Any]:
+        """Watch a run, and give what to await, cancel or ask about it. Returns at once.
+
+        A run that is watched already is not looked at twice: this watch then only listens, and of the options only
+        `on_status` and `on_terminal` count.
+
+        Args:
+            run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
+            connection: What speaks for this run instead of the fleet's: another client of the same server, or for a
+                response `client.responses.continued(parameters)`.
+            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's.
+
+        Raises:
+            InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
+        """
+        self.check_goes_on()
+        if connection is None:
+            connection = self._connection if self._speaks is None else self._speaks(run)
+        ids = {"thread_id": thread_id, "run_id": run_id}
+        ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
+        if options:
+            check_watch_options(options, SharedOptions)
+        member = self._runner.members.get(ref)
+        is_new = member is None
+        if member is None:
+            policy, answers = self._settings_of(connection, options)
+            member = Member(self._runner, connection, ref, policy, answers)
+        both = {**self._options, **options} if options else self._options
+        watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
+        member.watches = (*member.watches, watch)
+        if is_new:
+            self._runner.add(member)
+            member.begin(None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run))
+        return watch
+
+    async def add_many(
+        self, runs: Iterable[Any] | AsyncIterable[Any], *, at_most: int = 10_000, **options: Unpack[SharedOptions]
+    ) -> int:
+        """Watch all runs of an iterable, taking no more of them while very many are watched; give how many it had.
+
+        The event loop stays free meanwhile, which it does not when `watch` is called ten thousand times in a row. Safe
+        to cancel: those that were taken are watched on.
+
+        Args:
+            runs: Runs, responses or `RunRef`s. An async iterable is closed at the end, however it comes.
+            at_most: How many may be watched at once, by the whole fleet, with those whose outcomes wait for a reader.
+            **options: As for `watch`.
+
+        Raises:
+            InvalidRequestError: One of them is no run; those before it are watched.
+        """
+        if at_most < 1:
+            raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
+        self.check_goes_on()
+        self._adding += 1
+        added = 0
+        try:
+            async with contextlib.aclosing(_each(runs)) as each:
+                async for run in each:
+                    self.watch(run, **options)
+                    added += 1
+                    if added % ADDED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+                    while self._runner.active + (len(self._unread) if self._readers else 0) >= at_most:
+                        await self._next_news()
+                        self.check_goes_on()
+        finally:
+            self._adding -= 1
+            self._tell_news()
+        return added
+
+    def _settings_of(self, connection: Connection[Any], options: SharedOptions) -> tuple[Policy, Answers]:
+        """Give what the watch of a run goes by; runs without options of their own share one."""
+        shows = connection.dialect.shows_submits
+        if not options and shows in self._settings:
+            return self._settings[shows]
+        both: SharedOptions = {**self._options, **options}
+        at_once = options.get("max_concurrent_calls")
+        settings = (
+            policy_of(both, shows_submits=shows),
+            Answers(
+                handler=both.get("on_requires_action"),
+                approve=both.get("on_approval"),
+                tools=both.get("tools"),
+                limit=self._limit if at_once is None else Limit(at_once, within=self._limit),
+            ),
+        )
+        if not options:
+            self._settings[shows] = settings
+        return settings
+
+    # Outcomes
+
+    async def __aiter__(self) -> AsyncIterator[AnyOutcome[R]]:
+        """Iterate over the outcomes as they come, until no run is watched any more.
+
+        Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
+        awaited the watch. Of several readers each outcome goes to one. May be broken off, and begun again.
+
+        Raises:
+            InvalidRequestError: The fleet was not entered.
+        """
+        task = self._entered()
+        self._readers += 1
+        try:
+            await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
+            while True:
+                while self._unread:
+                    yield self._unread.pop(next(iter(self._unread)))
+                if not self._goes_on():
+                    break
+                await self._next_news()
+        finally:
+            self._readers -= 1
+        if task.done():
+            raise_failure(task)
+
+    def _goes_on(self) -> bool:
+        return self.is_running and bool(self._runner.active or self._adding)
+
+    def _ended(self, member: Member) -> None:
+        """Note that a watch has ended, or was taken up again."""
+        outcome = member.outcome
+        if outcome is None or (member.machine.end is None and not member.is_broken):
+            self._unread.pop(member, None)
+            return
+        self._ended_count += 1
+        self._polls_of_ended += member.polls
+        if self._on_outcome is not None:
+            self._observers.put(self._on_outcome, outcome)
+        is_had = self._on_outcome is not None or any(watch.is_awaited for watch in member.watches)
+        if self._readers or not is_had:
+            self._unread[member] = outcome
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        for waiting in self._news:
+            wake(waiting)
+        self._news.clear()
+
+    async def _next_news(self) -> None:
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news.append(news)
+        await news
+
+    # How it is
+
+    def statistics(self) -> Statistics:
+        """Tell how the fleet is doing."""
+        schedule, budget, now = self.schedule, self._budget, loop_time()
+        polls, ended = self._runner.polls, self._ended_count
+        return Statistics(
+            active=self._runner.active,
+            due=schedule.due + schedule.changes,
+            in_flight=budget.in_flight,
+            lag=max((now - member.look_at for member in schedule.waiting()), default=0.0),
+            budget=None if budget.rate == math.inf else budget.rate,
+            polls=polls,
+            ended=ended,
+            polls_per_run=self._polls_of_ended / ended if ended else 0.0,
+            throttled=budget.throttled / budget.taken if budget.taken else 0.0,
+        )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether runs can be watched."""
+        return self._runner.is_running
+
+    def __repr__(self) -> str:
+        counts = f"{self._runner.active} active, {self._ended_count} ended, {self._runner.polls} polls"
+        return f"<Fleet {counts}, {self._budget.in_flight} in flight{'' if self.is_running else ', not running'}>"
+
+    # For watches
+
+    @property
+    def schedule(self) -> Schedule[Member]:
+        """Which run is asked next."""
+        return self._runner.schedule
+
+    def check_goes_on(self) -> None:
+        """Check that runs can be watched.
+
+        Raises:
+            InvalidRequestError: The fleet was not entered, or was left.
+        """
+        task = self._entered()
+        if task.done():
+            raise_failure(task)
+        if not self.is_running:
+            raise InvalidRequestError("The fleet was left; make a new one")
+
+    def _entered(self) -> asyncio.Task[None]:
+        if self._task is None:
+            raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
+        return self._task
+
+    def delivered(self, member: Member) -> None:
+        """Note that somebody has the outcome of a watch."""
+        if not self._readers:
+            self._unread.pop(member, None)
+
+    def observe(self, observer: Observer, value: object) -> None:
+        """Have an observer called."""
+        self._observers.put(observer, value)
+
+    def drop(self, watch: Watch[Any], member: Member) -> None:
+        """Let a watch go, and its run when nobody watches it any more."""
+        member.watches = tuple(other for other in member.watches if other is not watch)
+        if not member.watches:
+            self._runner.drop(member)
+            self._tell_news()
+
+
+def _given(options: SharedOptions) -> SharedOptions:
+    """Leave out the options that say what the default is."""
+    return cast("SharedOptions", {name: value for name, value in options.items() if name != "cadence" or value})
+
+
+async def _each(runs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+    if not isinstance(runs, AsyncIterable):
+        for run in runs:
+            yield run
+        return
+    try:
+        async for run in runs:
+            yield run
+    finally:
+        if isinstance(runs, AsyncGenerator):
+            await runs.aclose()
+
+
+def _check_budget(per_second: object, max_in_flight: object) -> None:
+    is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
+    if per_second is not None and not (is_number and 0 < cast("float", per_second) < math.inf):
+        raise InvalidRequestError(
+            f"requests_per_second must be more than 0, or None for no limit of ours; got {per_second!r}"
+        )
+    if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+        raise InvalidRequestError(f"max_in_flight must be 1 or more; got {max_in_flight!r}")

@@ -1,0 +1,276 @@
+"""One run of a fleet: its lifecycle, and the doing of what that says. It holds no task, and no body of an answer."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncruns.abc import Connection
+from asyncruns.answering import Answering, ApprovalHandler, Handler
+from asyncruns.asking import loop_time
+from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.schedule import LEVELS, Slot
+from asyncruns.lifecycle import (
+    Asked,
+    Begun,
+    Cancel,
+    Command,
+    End,
+    EndKind,
+    Event,
+    Finish,
+    Observed,
+    Phase,
+    Policy,
+    PollAt,
+    Reason,
+    Refused,
+    Report,
+    RunLifecycle,
+    RunRef,
+    RunTools,
+    Snapshot,
+    StopTools,
+    Submit,
+    Tick,
+)
+from asyncruns.observers import Ended
+from asyncruns.outcome import AnyOutcome, outcome_of
+from asyncruns.tools import Toolset
+from asyncruns.tools.limit import Limit
+
+if TYPE_CHECKING:
+    from asyncruns.fleet.runner import Runner
+    from asyncruns.fleet.watch import Watch
+
+TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, a STEP-th of it the one below, and so on
+STEP: Final = 2.0
+LOG_STEP: Final = math.log(STEP)
+
+
+class Answers(Struct, frozen=True):
+    """Who answers the calls of runs; many runs share one."""
+
+    handler: Handler | None
+    approve: ApprovalHandler | None
+    tools: Toolset | None
+    limit: Limit | None
+
+
+class Member(Slot):
+    """A run that is watched.
+
+    Attributes:
+        ref: The run; it changes at servers where a submit begins a new one.
+        machine: Its lifecycle.
+        watches: Who wait for it, and look on.
+        polls: How many looks were sent.
+        outcome: How the watch ended, the last time that it did.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_answers",
+        "_earlier",
+        "_look",
+        "_runner",
+        "connection",
+        "is_broken",
+        "machine",
+        "outcome",
+        "polls",
+        "ref",
+        "started",
+        "watches",
+    )
+
+    def __init__(
+        self, runner: Runner, connection: Connection[Any], ref: RunRef, policy: Policy, answers: Answers
+    ) -> None:
+        super().__init__()
+        self._runner = runner
+        self._answers = answers
+        self._answering: Answering | None = None
+        self._earlier: tuple[RunRef, ...] = ()
+        self._look = 0  # counts up with each answer that makes the looks on their way old
+        self.connection = connection
+        self.ref: RunRef = ref
+        self.machine = RunLifecycle(policy)
+        self.watches: tuple[Watch[Any], ...] = ()
+        self.polls: int = 0
+        self.started: float = 0.0
+        self.outcome: AnyOutcome[Any] | None = None
+        self.is_broken = False
+
+    @property
+    def refs(self) -> tuple[RunRef, ...]:
+        """All that were watched, in their order."""
+        return (*self._earlier, self.ref)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended. A watch that ended before its run can be taken up again."""
+        end = self.machine.end
+        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether its cancel is under way."""
+        return self.machine.end is None and not self.is_broken and self.machine.cancel_requested
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether calls of the run are being answered."""
+        return self._answering is not None and self._answering.is_busy
+
+    def rank(self, now: float) -> tuple[int, float]:
+        """Rank the look by the delay that it is expected to end; one that is past the run's expiry is at the top."""
+        if now >= self.machine.expiry:
+            return LEVELS - 1, math.inf
+        delay = self.machine.delay(now)
+        if delay >= TOP_DELAY_S:
+            return LEVELS - 1, math.inf
+        steps = math.ceil(math.log(TOP_DELAY_S / delay) / LOG_STEP) if delay > 0.0 else LEVELS
+        level = max(LEVELS - 1 - steps, 0)
+        rises_at = self.machine.delayed_at(TOP_DELAY_S * STEP ** (level + 2 - LEVELS))
+        return level, min(rises_at, self.machine.expiry)
+
+    # What happens
+
+    def begin(self, given: Snapshot[Any] | None) -> None:
+        """Begin to watch, from what the caller's object says."""
+        self.started = loop_time()
+        self.receive(Begun(self.started, given))
+
+    def wake(self, now: float) -> None:
+        """Tell the machine that its time has come."""
+        self.receive(Tick(now))
+
+    def receive(self, event: Event) -> None:
+        """Tell the machine of an event, and do what it says.
+
+        Raises:
+            InvalidRequestError: The event cannot be; nothing was done.
+        """
+        had_ended = self.machine.end is not None
+        commands = self.machine.receive(event)
+        if had_ended and self.machine.end is None:
+            self._runner.taken_up(self)
+        for command in commands:
+            self._perform(command)
+        if self.machine.end is None:
+            wake_at = self.machine.wake_at
+            if wake_at != self.tick_at:
+                self._runner.schedule.tick(self, wake_at)
+        self._forget_body()
+        self._runner.moved()
+
+    def _forget_body(self) -> None:
+        """Keep of a look only what the machine goes by: ten thousand bodies would be many megabytes."""
+        snapshot = self.machine.snapshot
+        if snapshot is None or snapshot.resource is None:
+            return
+        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
+            self.machine.snapshot = replace(snapshot, resource=None)
+
+    def answered(self, event: Observed | Refused, look: int) -> None:
+        """Take the answer to a look, unless another answer has made it old."""
+        if look == self._look:
+            self.receive(event)
+
+    def changed(self, event: Observed | Refused) -> None:
+        """Take the answer to a submit or a cancel."""
+        if isinstance(event, Observed):
+            # A look on its way may show the run as it was before; this answer asks for a new one.
+            self._look += 1
+            self.is_looking = False
+            new = event.snapshot.ref
+            if event.asked is Asked.SUBMIT and new is not None and new != self.ref:
+                self._earlier, self.ref = self.refs, new
+                self._runner.renamed(self)
+        self.receive(event)
+
+    @property
+    def look(self) -> int:
+        """Names the looks that are sent from now on, until one is old."""
+        return self._look
+
+    def stop(self) -> None:
+        """Stop tools and handlers, and look no more."""
+        if self._answering is not None:
+            self._answering.stop()
+        self._runner.schedule.remove(self)
+
+    # Commands
+
+    def _perform(self, command: Command) -> None:
+        runner = self._runner
+        if runner.closing and isinstance(command, PollAt | RunTools | Submit):
+            return
+        match command:
+            case PollAt(not_before, _):
+                runner.schedule.look(self, not_before)
+            case RunTools(calls):
+                self._begin_answering(calls)
+            case StopTools(approvals):
+                if self._answering is not None:
+                    self._answering.stop(approvals=approvals)
+            case Submit(answers, snapshot):
+                request = self.connection.dialect.submit(self.ref, snapshot, answers)
+                runner.schedule.change(self, (request, Asked.SUBMIT))
+            case Cancel():
+                runner.schedule.change(self, (self.connection.dialect.cancel(self.ref), Asked.CANCEL))
+            case Report(notice):
+                for watch in self.watches:
+                    watch.tell(notice)
+            case Finish(end):
+                self.stop()
+                self._finish(end)
+            case _:
+                assert_never(command)
+
+    def _begin_answering(self, calls: tuple[Any, ...]) -> None:
+        if self._answering is None:
+            who = self._answers
+            self._answering = Answering(
+                handler=who.handler, approve=who.approve, tools=who.tools, limit=who.limit, post=self._posted
+            )
+        if self._runner.group is not None:
+            self._answering.begin(calls, self._runner.group)
+
+    def _posted(self, event: Event) -> None:
+        self._runner.guard(self, partial(self.receive, event))
+
+    def _finish(self, end: End) -> None:
+        self.outcome = outcome_of(
+            end,
+            self.refs,
+            self.connection,
+            polls=self.polls,
+            elapsed=loop_time() - self.started,
+            cancel_requested=self.machine.cancel_requested,
+        )
+        told = Ended(self.outcome)
+        self._runner.ended(self)
+        for watch in self.watches:
+            watch.tell(told)
+
+    def broke(self, error: Exception) -> None:
+        """End the watch for an error that nobody expected; the machine is not asked any more."""
+        self.stop()
+        self._look += 1
+        self.is_broken = True
+        self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
+
+    def check_may_be_told(self) -> None:
+        """Check that the watch goes on, or can be taken up again.
+
+        Raises:
+            InvalidRequestError: It does not, and can't be.
+        """
+        if not self._runner.is_running or self.is_over or self.is_broken or not self.watches:
+            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")

@@ -1,0 +1,277 @@
+"""Does what the schedule of a fleet plans: one task plans, a few send, and all belong to one task that is owned.
+
+The plan says what to send; in each pass of the event loop a few requests are begun, so that the loop stays free for
+others. Tools, handlers and the requests are children of the owned task, however many runs there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import anyio
+import anyio.abc
+
+from asyncruns.asking import ask, loop_time, wake
+from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.member import Member
+from asyncruns.fleet.schedule import Schedule
+from asyncruns.http import Request, Response, rate_limit
+from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
+from asyncruns.observers import log
+
+AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
+
+Job = tuple[Member, Request | None, Asked]
+
+
+class Runner:
+    """The members of a fleet, and what goes on for them.
+
+    Args:
+        budget: What may be sent.
+        on_end: Told of each member whose watch has ended, and when it is taken up again. Must not wait.
+
+    Attributes:
+        members: The runs that are watched, by their names.
+        group: Where tools and requests run; None when the fleet does not run.
+        closing: Nothing new is begun any more.
+        active: How many there are; one may have several names.
+        polls: How many looks were sent.
+    """
+
+    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object]) -> None:
+        self.schedule: Schedule[Member] = Schedule(budget)
+        self.members: dict[RunRef, Member] = {}
+        self.group: anyio.abc.TaskGroup | None = None
+        self.closing = False
+        self.polls: int = 0
+        self.active: int = 0
+        self._on_end = on_end
+        self._waiting: asyncio.Future[None] | None = None  # of the task that plans
+        self._idle: list[asyncio.Future[Job]] = []
+        self._changing: dict[anyio.CancelScope, Member] = {}
+        self._leave_by = math.inf
+        self._left = False
+        self._to_cancel: list[Member] = []  # by who leaves, and has not come to these yet
+        self._cancelling: list[Member] = []  # who leaves waits for these
+
+    @property
+    def is_running(self) -> bool:
+        """Whether runs can be watched."""
+        return self.group is not None and not self.closing
+
+    # The owned task
+
+    async def run(self, begun: asyncio.Future[None]) -> None:
+        """Plan and send, until `leave`.
+
+        Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
+        gives.
+        """
+        try:
+            async with anyio.create_task_group() as self.group:
+                wake(begun)
+                try:
+                    await self._plan()
+                finally:
+                    self._close()
+                self.group.cancel_scope.cancel()  # submits and cancels on their way are shielded
+        finally:
+            self.group = None
+
+    async def _plan(self) -> None:
+        schedule = self.schedule
+        while not self._is_done():
+            self._ask_for_cancels()
+            now = loop_time()
+            plan = schedule.plan(now, AT_ONCE)
+            for member in plan.ticks:
+                self.guard(member, partial(member.wake, now))
+            for member, (request, asked) in plan.changes:
+                self._hand(member, request, asked)
+            for member in plan.looks:
+                self._hand(member, None, Asked.POLL)
+            if plan.wake_at <= now or self._to_cancel:
+                await asyncio.sleep(0)
+            else:
+                await self._until(plan.wake_at)
+
+    def _is_done(self) -> bool:
+        if not self._left:
+            return False
+        while not self._to_cancel and self._cancelling and not self._cancelling[-1].is_cancelling:
+            self._cancelling.pop()
+        waits = self._to_cancel or self._cancelling or self.schedule.changes or self._changing
+        return not waits or loop_time() >= self._leave_by
+
+    async def _until(self, at: float) -> None:
+        loop = asyncio.get_running_loop()
+        at = min(at, self._leave_by)
+        self._waiting = waiting = loop.create_future()
+        timer = None if at == math.inf else loop.call_at(at, wake, waiting)
+        try:
+            await waiting
+        finally:
+            self._waiting = None
+            if timer is not None:
+                timer.cancel()
+
+    def moved(self) -> None:
+        """Plan again: something is to be done earlier, or there is room for more."""
+        wake(self._waiting)
+
+    def guard(self, member: Member, do: Callable[[], object]) -> None:
+        """Do something for a member; an error that nobody expected ends its watch, and not those of the others."""
+        try:
+            do()
+        except Exception as error:
+            log.exception("The watch of %s broke", member.ref)
+            if not member.is_broken:
+                member.broke(error)
+
+    # Requests
+
+    def _hand(self, member: Member, request: Request | None, asked: Asked) -> None:
+        """Have a request sent by a task that has nothing to do, or by a new one."""
+        job = (member, request, asked)
+        if self._idle:
+            self._idle.pop().set_result(job)
+        elif self.group is not None:
+            self.group.start_soon(self._work, job)
+
+    async def _work(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            member, request, asked = job
+            if request is None:
+                await self._look(member)
+            else:
+                await self._change(member, request, asked)
+            self.moved()
+            idle: asyncio.Future[Job] = loop.create_future()
+            self._idle.append(idle)
+            job = await idle
+
+    async def _look(self, member: Member) -> None:
+        look = member.look
+        member.polls += 1
+        self.polls += 1
+        event: Observed | Refused | None = None
+        try:
+            request = member.connection.dialect.poll(member.ref)
+            event = await ask(member.connection, request, Asked.POLL, self._heed)
+        except Exception as error:
+            self._break(member, error)
+        finally:
+            self.schedule.landed(member, was_look=look == member.look)
+        if event is not None:
+            self._note_refusal(event)
+            self.guard(member, partial(member.answered, event, look))
+
+    async def _change(self, member: Member, request: Request, asked: Asked) -> None:
+        if member.is_over or member.is_broken:
+            self.schedule.landed(member, was_look=False)
+            return
+        event: Observed | Refused | None = None
+        # Who leaves the fleet meanwhile waits for the answer for some seconds: what a submit came to would be lost.
+        with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
+            self._changing[scope] = member
+            try:
+                event = await ask(member.connection, request, asked, self._heed)
+            except Exception as error:
+                self._break(member, error)
+            finally:
+                del self._changing[scope]
+                self.schedule.landed(member, was_look=False)
+        if event is not None:
+            self._note_refusal(event)
+            self.guard(member, partial(member.changed, event))
+
+    def _break(self, member: Member, error: Exception) -> None:
+        log.error("The watch of %s broke", member.ref, exc_info=error)
+        if not member.is_broken:
+            member.broke(error)
+
+    def _heed(self, response: Response) -> None:
+        limit = rate_limit(response.headers)
+        if limit is not None:
+            self.schedule.budget.heard(loop_time(), limit)
+
+    def _note_refusal(self, event: Observed | Refused) -> None:
+        if isinstance(event, Refused) and event.refusal.kind is RefusalKind.THROTTLED:
+            self.schedule.budget.refused(event.now, event.refusal.retry_after)
+
+    # Members
+
+    def add(self, member: Member) -> None:
+        """Watch one more run; it is to be told to begin then."""
+        self.members[member.ref] = member
+        self.active += 1
+
+    def drop(self, member: Member) -> None:
+        """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
+        member.stop()
+        self._forget(member)
+
+    def renamed(self, member: Member) -> None:
+        """Know a member by its new name, too."""
+        self.members[member.ref] = member
+
+    def ended(self, member: Member) -> None:
+        """Forget a member whose watch has ended."""
+        self._forget(member)
+        if member.is_over:
+            for scope, other in self._changing.items():
+                if other is member:  # the answer can change nothing any more
+                    scope.cancel()
+        self._on_end(member)
+
+    def _forget(self, member: Member) -> None:
+        self.active -= 1
+        for ref in member.refs:
+            if self.members.get(ref) is member:
+                del self.members[ref]
+
+    def taken_up(self, member: Member) -> None:
+        """Watch a member again."""
+        self.active += 1
+        self.members.setdefault(member.ref, member)
+        self._on_end(member)
+
+    # Leaving
+
+    def leave(self, *, by: float, cancel: bool) -> None:
+        """Stop watching: runs are left as they are, or cancelled, and what changes something is waited for.
+
+        Args:
+            by: When the waiting ends, by the loop's clock.
+            cancel: Whether the runs that go on are to be cancelled.
+        """
+        self._leave_by = by
+        for scope in self._changing:
+            scope.deadline = by
+        if cancel:
+            self._cancelling = list(self.members.values())
+            self._to_cancel = self._cancelling.copy()
+        else:
+            for member in self.members.values():
+                member.stop()
+            self.closing = True
+        self._left = True
+        self.moved()
+
+    def _ask_for_cancels(self) -> None:
+        for _ in range(min(len(self._to_cancel), AT_ONCE)):
+            member = self._to_cancel.pop()
+            if member.machine.end is None:
+                self.guard(member, partial(member.receive, CancelAsked(loop_time())))
+
+    def _close(self) -> None:
+        """Begin nothing any more; what changes something at the server is still waited for."""
+        self.closing = True
+        for member in self.members.values():
+            member.stop()

@@ -1,0 +1,31 @@
+"""How a fleet is doing, as a value."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Statistics(Struct, frozen=True, kw_only=True, gc=False):
+    """A fleet at one moment; counts are since it was entered.
+
+    Attributes:
+        active: Runs that are watched.
+        due: Looks, submits and cancels that wait for their turn.
+        in_flight: Requests without an answer yet.
+        lag: For how many seconds the look that is due for longest waits for its turn; 0 where none does.
+        budget: How many requests per second are allowed now; None is no limit.
+        polls: Looks that were sent.
+        ended: Watches that have ended.
+        polls_per_run: Looks for each watch that has ended, on average; 0 where none has.
+        throttled: The share of requests that the server refused for their number (429).
+    """
+
+    active: int
+    due: int
+    in_flight: int
+    lag: float
+    budget: float | None
+    polls: int
+    ended: int
+    polls_per_run: float
+    throttled: float

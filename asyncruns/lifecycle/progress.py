@@ -1,0 +1,72 @@
+"""How far a run has come in its stage, for the cadence: before outputs were submitted, and after each round of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import AnySnapshot
+
+AT_WORK: Final = (Phase.PENDING, Phase.RUNNING)
+CLOCK_GRAIN_S: Final = 1.0  # servers tell times in whole seconds
+
+
+class Progress:
+    """The age of the stage, and since when looks have shown the run at work in it.
+
+    Attributes:
+        looks: Good looks since the stage began, or since something else happened at the server.
+        group: What runs take equally long, as the last look says.
+        stage: 0 before outputs were submitted, 1 after.
+        began: When the stage began, as far as we know.
+        seen_at: When the last good look was; before it, when the watch began.
+        at_work: When the last look was that showed the run at work in this stage; None where none did.
+    """
+
+    __slots__ = ("_is_anchored", "_is_exact", "at_work", "began", "group", "looks", "seen_at", "stage")
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.group: tuple[str, ...] = ()
+        self.stage = 0
+        self.began = self.seen_at = 0.0
+        self.at_work: float | None = None
+        self._is_anchored = False
+        self._is_exact = False
+
+    def begin(self, now: float) -> None:
+        """Note that the watch begins; until a look tells more, the run began then, too."""
+        self.began = self.seen_at = now
+
+    def see(self, snapshot: AnySnapshot, now: float) -> None:
+        """Take a look at the run."""
+        if snapshot.group != self.group:
+            self.group = snapshot.group
+        if not self._is_anchored:
+            self._anchor(snapshot, now)
+        if snapshot.phase in AT_WORK:
+            self.at_work = now
+        self.seen_at = now
+
+    def _anchor(self, snapshot: AnySnapshot, now: float) -> None:
+        """Find when the run was created; both times are the server's, since our wall clock may be wrong."""
+        if snapshot.created_at is None or snapshot.server_time is None:
+            return
+        self._is_anchored = True
+        age = snapshot.server_time - snapshot.created_at
+        self._is_exact = age - CLOCK_GRAIN_S <= now - self.began  # created when the watch began, then
+        if not self._is_exact:
+            self.began = now - age
+
+    def go_on(self, now: float) -> None:
+        """Note that outputs were accepted: a new stage."""
+        self.stage, self.began, self.at_work = 1, now, now
+        self._is_anchored = self._is_exact = True
+
+    def leave(self, now: float) -> tuple[float, float] | None:
+        """Give the ages between which the run left the stage, once; None where that is not known."""
+        at_work, self.at_work = self.at_work, None
+        if at_work is None and not self._is_exact:
+            return None
+        self._is_exact = False
+        return (0.0 if at_work is None else max(at_work - self.began, 0.0)), max(now - self.began, 0.0)

@@ -1,0 +1,253 @@
+"""Helpers that wait for a run, by the names that users of the official client and of azure-ai-agents know.
+
+They give the run and no outcome. Beneath is a watch, so they survive what it survives: failing looks, statuses that
+nobody knows, lost answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Unpack
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from asyncruns.abc import Connection, Dialect, Transport
+from asyncruns.admission import admitted
+from asyncruns.answering import Handler
+from asyncruns.cadence import Cadence
+from asyncruns.errors import APIError, APIStatusError, InvalidRequestError
+from asyncruns.http import Request, Response
+from asyncruns.lifecycle import Call, Reason, RunRef
+from asyncruns.outcome import GaveUp
+from asyncruns.resources.looks import options_of_looks
+from asyncruns.resources.lost import is_lost
+from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
+from asyncruns.tools import Toolset
+from asyncruns.watcher import RunWatcher
+from asyncruns.wire import Run
+
+MS_PER_S: Final = 1000.0
+
+_ENDS: Final = (None, Reason.UNANSWERED, Reason.NO_CALLS)  # the run has ended, or the caller is to answer
+# The server's answer says it all, and nobody waited in vain.
+_REFUSED: Final = (
+    Reason.NOT_FOUND,
+    Reason.UNAUTHORIZED,
+    Reason.QUOTA_SPENT,
+    Reason.REJECTED,
+    Reason.SUBMIT_REFUSED,
+)
+
+
+class PolledRuns(Runs):
+    """`client.threads.runs`: the operations, and helpers that wait."""
+
+    async def poll(
+        self, run_id: str, thread_id: str, *, poll_interval_ms: float | None = None, **options: Unpack[CallOptions]
+    ) -> Run:
+        """Look at a run until it has ended, or waits for the caller.
+
+        Safe to cancel; the run goes on at the server.
+
+        Args:
+            poll_interval_ms: Milliseconds from one look to the next. By default the server's hints, else from 250
+                growing to 1,000.
+            **options: For each look; so `timeout` is that of one request. The wait ends 60 s after the run's expiry, or
+                after 15 minutes where it has none.
+
+        Raises:
+            APIStatusError: The server refuses to show the run, such as a NotFoundError.
+            WatchGaveUpError: The wait ended before the run did: the server could not be reached for 120 s, or a status
+                that nobody knows stayed for 60 s, or the time was over.
+        """
+        cadence = cadence_of(poll_interval_ms)
+        ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
+        return await polled(self._connection, ref, cadence, options)
+
+    async def create_and_poll(
+        self,
+        *,
+        thread_id: str,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        poll_interval_ms: float | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> Run:
+        """Start a run, and look at it until it has ended, or waits for the caller.
+
+        Safe to cancel; the run may then exist or not, and goes on at the server if it does.
+
+        Args:
+            include: What else the steps in the answer shall have.
+            poll_interval_ms: As in `poll`.
+            **parameters: See `RunParameters`.
+
+        Raises:
+            ThreadBusyError: Another run on the thread is active; it names the run.
+            APIError: The run could not be created.
+            WatchGaveUpError: As in `poll`.
+        """
+        cadence = cadence_of(poll_interval_ms)
+        run = await self.create(thread_id, assistant_id=assistant_id, include=include, **parameters)
+        return await polled(self._connection, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
+
+    async def submit_tool_outputs_and_poll(
+        self,
+        *,
+        tool_outputs: Iterable[ToolOutput | Mapping[str, str]],
+        run_id: str,
+        thread_id: str,
+        poll_interval_ms: float | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Run:
+        """Give a run the outputs of its calls, and look at it until it has ended, or waits for the caller again.
+
+        When no answer to the outputs comes, looks at the run tell whether they are to be sent again.
+
+        Safe to cancel; the outputs may then have been taken or not, and the run goes on at the server.
+
+        Args:
+            tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
+            poll_interval_ms: As in `poll`.
+
+        Raises:
+            BadRequestError: The run does not wait for outputs, or not for these.
+            APIError: The outputs surely did not arrive.
+            WatchGaveUpError: As in `poll`.
+        """
+        cadence, outputs = cadence_of(poll_interval_ms), list(tool_outputs)
+        try:
+            run = await self.submit_tool_outputs(run_id, thread_id=thread_id, tool_outputs=outputs, **options)
+        except APIError as error:
+            if not is_lost(error):
+                raise
+        else:
+            return await polled(self._connection, _on(thread_id, run), cadence, options)
+        ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
+        handler = _once({each.get("tool_call_id", ""): each.get("output", "") for each in outputs})
+        return await polled(self._connection, ref, cadence, options, handler=handler)
+
+    async def create_and_process(
+        self,
+        thread_id: str,
+        *,
+        agent_id: str,
+        toolset: Toolset | None = None,
+        polling_interval: float | None = None,
+        include: Sequence[str] | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> Run:
+        """Start a run, and watch it to its end while `toolset` answers its calls; as in azure-ai-agents.
+
+        Safe to cancel: a submit on its way is waited for; the run may exist or not, and goes on at the server if it
+        does.
+
+        Args:
+            agent_id: The assistant.
+            toolset: Answers the calls. The run is created with its definitions, in place of all the assistant's tools,
+                unless `tools` is given: `tools=[*toolset.definitions(), {"type": "code_interpreter"}]`, say.
+            polling_interval: Seconds from one look to the next; the default is that of `poll`.
+            include: What else the steps in the answer shall have.
+            **parameters: See `RunParameters`.
+
+        Raises:
+            ThreadBusyError: Another run on the thread is active; it names the run.
+            APIError: The run could not be created.
+            RunNeedsCallerError: A policy of the toolset leaves a call that failed to the caller.
+            WatchGaveUpError: As in `poll`.
+        """
+        cadence = cadence_of(polling_interval, "s")
+        if toolset is not None and parameters.get("tools", UNSET) is UNSET:
+            parameters["tools"] = toolset.definitions()
+        run = await self.create(thread_id, assistant_id=agent_id, include=include, **parameters)
+        options = split_options(parameters, RunParameters)[1]
+        return await polled(self._connection, _on(thread_id, run), cadence, options, tools=toolset)
+
+
+async def polled(
+    connection: Connection[Run],
+    run: Run | RunRef,
+    cadence: Cadence | None,
+    options: CallOptions,
+    *,
+    tools: Toolset | None = None,
+    handler: Handler | None = None,
+) -> Run:
+    """Watch a run, and give what became of it; the helpers' docstrings say what is raised.
+
+    Args:
+        cadence: None for the watch's own.
+        options: Of the call, for each look and submit.
+    """
+    await admitted()
+    asked = _WithOptions(connection, options_of_looks(options))
+    async with RunWatcher(asked, run, tools=tools, cadence=cadence, on_requires_action=handler) as watcher:
+        outcome = await watcher.wait()
+    if outcome.reason in _REFUSED and isinstance(outcome.cause, APIStatusError):
+        raise outcome.cause
+    if isinstance(outcome, GaveUp) or outcome.reason not in _ENDS:
+        return outcome.unwrap()
+    return outcome.run
+
+
+def cadence_of(pause: Any, unit: Literal["s", "ms"] = "ms") -> Cadence | None:
+    """Give the cadence of a fixed pause; None for the watch's own.
+
+    Raises:
+        InvalidRequestError: It is no pause.
+    """
+    if pause is None:
+        return None
+    if isinstance(pause, bool) or not isinstance(pause, int | float) or not pause > 0:
+        raise InvalidRequestError(f"The pause from one look to the next must be more than 0 {unit}; got {pause!r}")
+    return Cadence.fixed(pause if unit == "s" else pause / MS_PER_S)
+
+
+def _on(thread_id: str, run: Run) -> Run:
+    """Give a run that knows its thread: some servers leave that out."""
+    return run if run.thread_id else replace(run, thread_id=thread_id)
+
+
+def _once(outputs: Mapping[str, str]) -> Handler:
+    """Give a handler that answers one round, and none that has other calls."""
+    left = [outputs]
+
+    def answer(calls: list[Call]) -> Mapping[str, str] | None:
+        given = left.pop() if left else {}
+        return {call.id: given[call.id] for call in calls} if given.keys() >= {call.id for call in calls} else None
+
+    return answer
+
+
+class _OptionedTransport(Transport):
+    """Puts the options of a call on each request."""
+
+    def __init__(self, inner: Transport, options: CallOptions) -> None:
+        self._inner = inner
+        self._like = make_request("GET", "/", None, None, options)
+
+    async def send(self, request: Request) -> Response:
+        like = self._like
+        return await self._inner.send(
+            replace(
+                request,
+                query=(*request.query, *like.query),
+                headers=(*request.headers, *like.headers),
+                timeout=request.timeout if like.timeout is None else like.timeout,
+            )
+        )
+
+    async def aclose(self) -> None:
+        """Leave the client's transport open."""
+
+
+class _WithOptions:
+    """A client whose every request has the options of one call."""
+
+    def __init__(self, connection: Connection[Run], options: CallOptions) -> None:
+        inner = connection.transport
+        self.transport: Transport = _OptionedTransport(inner, options) if options else inner
+        self.dialect: Dialect[Run] = connection.dialect
+        self.answer = connection.answer

@@ -1,0 +1,220 @@
+"""The emulator behind its doors: what it was asked, what goes wrong, and the answers, as values.
+
+The doors are `server.py`, a socket, and `memory.py`, a transport. A door says what was asked, and carries the answer
+away; a scenario has the same course behind either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from email.utils import formatdate
+from functools import partial
+from http import HTTPStatus
+from typing import Final, Literal, get_args
+
+import msgspec
+
+from asyncruns.testing.emulator import refusals
+from asyncruns.testing.emulator.answers import Answer, spoiled
+from asyncruns.testing.emulator.faults import Fault
+from asyncruns.testing.emulator.fields import Body, read_body
+from asyncruns.testing.emulator.injected import InjectedFault, strike
+from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
+from asyncruns.testing.emulator.seen import SeenRequest, json_object
+from asyncruns.testing.emulator.shown import Shown
+from asyncruns.testing.emulator.store import Store, Target, may_stream
+from asyncruns.testing.emulator.streaming import ERROR, RunFeed
+from asyncruns.testing.emulator.timeline import TERMINAL
+
+LateCancel = Literal[200, 400, 409]
+Act = Callable[[float], Answer]
+"""Does what was asked, as of so many seconds ago, and gives the answer."""
+Feed = Iterator[bytes | float | None]
+"""The events of a stream, times to wait for in between, epoch seconds, and None where the connection breaks."""
+
+EVENT_STREAM: Final = "text/event-stream"
+_POLLED: Final = frozenset({"thread.run", "response"})
+
+
+class Backend(ABC):
+    """What `Emulator` and `InMemoryTransport` have in common; they describe the arguments.
+
+    Raises:
+        ValueError: If `clock_skew` is not finite, or `late_cancel` is another status.
+    """
+
+    def __init__(
+        self,
+        scenario: ScenarioSource | None,
+        *,
+        api_key: str | None = None,
+        poll_after_ms: float | None,
+        clock_skew: float,
+        late_cancel: LateCancel,
+    ) -> None:
+        if not math.isfinite(clock_skew):
+            raise ValueError(f"clock_skew is {clock_skew!r}; give a finite number of seconds")
+        if late_cancel not in get_args(LateCancel):
+            raise ValueError(f"late_cancel is {late_cancel!r}; give 200, 400 or 409")
+        self.requests: list[SeenRequest] = []
+        self.faults: list[InjectedFault] = []
+        self._store = Store(default_scenario if scenario is None else scenario, late_cancel=late_cancel)
+        self._api_key = api_key
+        self._poll_after_ms = poll_after_ms
+        # Whole seconds: the wire's times then don't depend on the moment at which a test happened to start.
+        self._epoch = float(math.floor(time.time() + clock_skew))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_start = 0.0
+        self._date = (0, "")
+
+    def __repr__(self) -> str:
+        runs, responses = len(self._store.runs.all), len(self._store.responses.all)
+        counts = f"runs={runs} responses={responses} requests={len(self.requests)}"
+        return f"<{type(self).__name__} {self._where()} {counts}>"
+
+    @abstractmethod
+    def _where(self) -> str:
+        """Say in a word or two where the door is, for `repr`."""
+
+    @property
+    def runs(self) -> Mapping[str, Body]:
+        """Every run by its id, as a GET would show it now."""
+        return Shown(self._store.runs.all, self.now)
+
+    @property
+    def responses(self) -> Mapping[str, Body]:
+        """Every response by its id, as a GET would show it now."""
+        return Shown(self._store.responses.all, self.now)
+
+    def now(self) -> float:
+        """Give the server's time: epoch seconds, advancing with the loop's clock."""
+        if self._loop is None:
+            return self._epoch
+        return self._epoch + self._loop.time() - self._loop_start
+
+    def script(self, scenario: ScenarioSource, *, assistant_id: str | None = None, model: str | None = None) -> None:
+        """Set what an assistant's next runs do, or a model's next responses.
+
+        An assistant that doesn't exist is made, with no tools. A chain of responses stays with what it began with.
+
+        Raises:
+            ValueError: If neither or both of `assistant_id` and `model` are given.
+        """
+        if (assistant_id is None) is (model is None):
+            raise ValueError("give either assistant_id, for runs, or model, for responses")
+        if model is not None:
+            self._store.responses.scripts[model] = scenario
+        elif assistant_id is not None:
+            self._store.assistants.ensure(assistant_id, self.now())
+            self._store.runs.scripts[assistant_id] = scenario
+
+    def inject(self, *faults: Fault) -> None:
+        """Let things go wrong from now on; `faults` shows them, and is where to take them back.
+
+        If several are due for a request, the one that was injected first strikes; the others miss their turn.
+        """
+        self.faults.extend(InjectedFault(fault) for fault in faults)
+
+    def submitted(self, run_id: str) -> list[dict[str, str]]:
+        """Give the rounds of outputs that were accepted, each by call id; of a response, those on the way to it."""
+        if (response := self._store.responses.all.get(run_id)) is not None:
+            return [dict(done.outputs) for done in response.answered]
+        return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
+
+    def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the server's clock advance with a loop's, from where it is."""
+        self._epoch, self._loop, self._loop_start = self.now(), loop, loop.time()
+
+    def _receive(
+        self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None
+    ) -> tuple[InjectedFault | None, Act]:
+        """Take note of a request; give the fault that strikes it, and what does as it says."""
+        self.requests.append(seen)
+        return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, asked, key)
+
+    def _spoil(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> Answer:
+        """Give what a fault leaves of the answer, acting or not."""
+        fault = injected.fault
+        answer = act(fault.stale) if fault.reaches_server else Answer(200, self._headers(self.now()), b"")
+        return spoiled(answer, fault, injected.earlier(seen))
+
+    def _feed(self, seen: SeenRequest, target: Target, answer: Answer) -> Feed | None:
+        """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
+        if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
+            return None
+        run = self._store.runs.all.get(str(json_object(answer.body).get("id")))
+        if run is None:
+            return None  # what a fault has made into something else is sent as it is
+        seen.status = answer.status
+        thread = self._store.threads.find(run.thread_id, self.now())
+        return _ended_early(RunFeed(run, thread, self.now, operation=seen.operation).events(), seen.fault)
+
+    def _answered(self, seen: SeenRequest, answer: Answer) -> None:
+        """Take note of an answer that goes out."""
+        for injected in self.faults:
+            injected.remember(seen, answer)
+        seen.status = answer.status
+
+    def _act(
+        self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None, stale: float
+    ) -> Answer:
+        now = self.now()
+        headers = self._headers(now)
+        try:
+            self._check_key(key)
+            status, body = 200, self._store.perform(target, asked, read_body(seen.body), now - stale)
+            seen.acted = True
+        except refusals.RefusedError as refusal:
+            status, body = refusal.status, refusal.body
+        self._hint(headers, seen.method, body)
+        return Answer(status, headers, msgspec.json.encode(body))
+
+    def _check_key(self, authorization: str | None) -> None:
+        if self._api_key is None:
+            return
+        if authorization is None:
+            raise refusals.no_key()
+        if authorization != f"Bearer {self._api_key}":
+            raise refusals.wrong_key(authorization.removeprefix("Bearer "))
+
+    def _headers(self, now: float) -> dict[str, str]:
+        second = math.floor(now)
+        if second != self._date[0]:
+            self._date = (second, formatdate(second, usegmt=True))
+        return {
+            "Content-Type": "application/json",
+            "Date": self._date[1],
+            "Server": "asyncruns-emulator",
+            "openai-version": "2020-10-01",
+            "openai-processing-ms": "25",
+            "x-request-id": self._store.ids.new_request_id(),
+        }
+
+    def _hint(self, headers: dict[str, str], method: str, body: Body) -> None:
+        if self._poll_after_ms is None or method != "GET" or body.get("object") not in _POLLED:
+            return
+        if body["status"] not in TERMINAL:
+            headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
+
+
+def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Feed:
+    """Give what a fault leaves of a stream."""
+    if fault is None or fault.stream is None:
+        yield from events
+        return
+    left = fault.events
+    while left > 0 and (event := next(events, None)) is not None:
+        yield event
+        left -= isinstance(event, bytes)
+    if left > 0:
+        return
+    if fault.stream == "error":
+        yield ERROR
+    while fault.stream == "silence":
+        yield math.inf
+    if fault.stream == "break":
+        yield None

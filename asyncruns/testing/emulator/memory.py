@@ -1,0 +1,232 @@
+"""The emulator's door without sockets: a transport that a client is given, for tests of many runs.
+
+A look costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
+signatures, and the headers that every request of a client carries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+from urllib.parse import urlencode
+
+import anyio
+import anyio.lowlevel
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from asyncruns.abc import ByteStream, Transport
+from asyncruns.errors import APIConnectionError, APITimeoutError
+from asyncruns.http import Request, Response
+from asyncruns.testing.emulator.answers import Answer
+from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
+from asyncruns.testing.emulator.faults import Fault
+from asyncruns.testing.emulator.injected import InjectedFault
+from asyncruns.testing.emulator.scenario import ScenarioSource
+from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
+from asyncruns.testing.emulator.store import ROOT, target_of
+
+_FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+
+class InMemoryTransport(Backend, Transport):
+    """A server of assistants and of responses behind a transport, without sockets: `Client(transport=...)`.
+
+    The same server as the `Emulator`'s: scenarios, faults and refusals are the same. It has neither start nor stop, and
+    its state stays, whatever clients come and go.
+
+    Faults strike as they do over a socket, but that a dropped or cut answer is an `APIConnectionError` with `sent=True`
+    at once: no HTTP client asks for it again by itself. What a scenario function or a `rewrite` raises comes out of
+    `send`.
+
+    Args:
+        scenario: What runs and responses do, as in `Emulator`.
+        latency: Seconds that each answer is on its way, by the loop's clock; the server acts at once.
+        request_timeout: Seconds for one request as a whole; None is for ever. A request may have its own.
+        poll_after_ms: If given, answers to a GET of an unfinished run or response carry
+            `openai-poll-after-ms`.
+        clock_skew: Seconds by which the server's clock is ahead of ours, or behind, if negative.
+        late_cancel: How a cancel of a response that has ended is answered: 400 and 409 refuse it, 200 gives it.
+
+    Attributes:
+        requests: What was asked, and when, in that order; it grows without bound, and may be cleared.
+        faults: What was injected, with counters, in that order; entries may be removed, and the list be cleared.
+
+    Raises:
+        ValueError: If a number is out of range, or `late_cancel` is another status.
+    """
+
+    def __init__(
+        self,
+        scenario: ScenarioSource | None = None,
+        *,
+        latency: float = 0.0,
+        request_timeout: float | None = 30.0,
+        poll_after_ms: float | None = None,
+        clock_skew: float = 0.0,
+        late_cancel: LateCancel = 400,
+    ) -> None:
+        super().__init__(scenario, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel)
+        if not latency >= 0:
+            raise ValueError(f"latency is {latency!r}; give seconds, 0 or more")
+        if request_timeout is not None and not request_timeout > 0:
+            raise ValueError(f"request_timeout is {request_timeout!r}; give seconds, more than 0, or None for ever")
+        self._latency = latency
+        self._timeout = math.inf if request_timeout is None else request_timeout
+
+    def _where(self) -> str:
+        return f"latency={self._latency:g}"
+
+    def inject(self, *faults: Fault) -> None:
+        """Let things go wrong from now on, as `Emulator.inject` does.
+
+        Raises:
+            ValueError: If a fault sets a header that says how an answer is framed, which there is no wire for.
+        """
+        for fault in faults:
+            if framing := sorted(_FRAMING & {name.lower() for name in fault.headers}):
+                raise ValueError(
+                    f"{framing[0]} has no sense without a wire; use the Emulator, or damage='cut' for an answer that "
+                    "ends early"
+                )
+        super().inject(*faults)
+
+    async def send(self, request: Request) -> Response:
+        answer = await self.stream(request)
+        return answer if isinstance(answer, Response) else await _whole(answer)
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._go_by(loop)
+        path, raw = ROOT + request.path[1:], request.body or b""
+        target, asked = target_of(request.method, path, raw), dict(request.query)
+        seen = SeenRequest(
+            method=request.method,
+            path=path,
+            query=urlencode(request.query) if asked else "",
+            headers=without_secrets(dict(request.headers)),
+            body=raw,
+            at=loop.time(),
+            operation=target.operation,
+            run_id=target.run_id or asked.get("run_id"),
+        )
+        injected, act = self._receive(seen, target, asked, None)
+        timeout = self._timeout if request.timeout is None else request.timeout
+        if injected is not None:
+            answer = await self._fail(request, timeout, injected, seen, act)
+        else:
+            answer = act(0.0)
+            self._answered(seen, answer)
+            await anyio.sleep(min(self._latency, timeout))
+            if self._latency >= timeout:
+                raise _too_late(request)
+        events = self._feed(seen, target, answer)
+        return _response(answer) if events is None else _Stream(request, answer, events, self.now, timeout)
+
+    async def _fail(
+        self, request: Request, timeout: float, injected: InjectedFault, seen: SeenRequest, act: Act
+    ) -> Answer:
+        try:
+            async with asyncio.timeout(None if math.isinf(timeout) else timeout):
+                answer = await self._struck(injected, seen, act)
+                await anyio.sleep(self._latency)
+        except TimeoutError as error:
+            raise _too_late(request) from error
+        if injected.fault.drop:
+            raise _lost(request, "the connection was dropped")
+        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):
+            raise _lost(request, "the connection ended within the answer")
+        return answer
+
+    def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[Answer]:
+        """Let the server act and answer when it is time, even if the client has gone meanwhile."""
+        fault = injected.fault
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def act_now() -> None:
+            try:
+                answer = self._spoil(injected, seen, act)
+            except Exception as error:
+                if answered.done():
+                    raise  # nobody waits any more: the loop tells of it
+                answered.set_exception(error)
+            else:
+                _after(fault.delay_after, partial(answer_now, answer))
+
+        def answer_now(answer: Answer) -> None:
+            if not fault.drop:
+                self._answered(seen, answer)
+            if not answered.done():
+                answered.set_result(answer)
+
+        _after(fault.delay_before, act_now)
+        return answered
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to close, and other clients may go on."""
+
+
+class _Stream(ByteStream):
+    """The events of a stream, one with each read; they are made as they are read."""
+
+    def __init__(
+        self, request: Request, answer: Answer, events: Feed, now: Callable[[], float], timeout: float
+    ) -> None:
+        self.status = answer.status
+        self.headers = CIMultiDictProxy(CIMultiDict({**answer.headers, "Content-Type": EVENT_STREAM}))
+        self._request = request
+        self._events: Feed = events
+        self._now = now
+        self._timeout = timeout
+
+    async def read(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        silent_from = self._now() + self._timeout
+        for event in self._events:
+            if isinstance(event, bytes):
+                return event
+            if event is None:
+                await self.aclose()
+                raise _lost(self._request, "the connection broke within the stream")
+            await anyio.sleep(min(event, silent_from) - self._now())
+            if self._now() >= silent_from:
+                await self.aclose()
+                raise _too_late(self._request)
+        return b""
+
+    async def aclose(self) -> None:
+        self._events = iter(())
+
+
+async def _whole(stream: ByteStream) -> Response:
+    pieces = []
+    while piece := await stream.read():
+        pieces.append(piece)
+    return Response(stream.status, stream.headers, b"".join(pieces))
+
+
+def _after(seconds: float, act: Callable[[], None]) -> None:
+    """Call a function after some seconds: at once for 0, never for infinity."""
+    if not seconds:
+        act()
+    elif not math.isinf(seconds):
+        asyncio.get_running_loop().call_later(seconds, act)
+
+
+def _response(answer: Answer) -> Response:
+    body = b"" if answer.status in _WITHOUT_BODY else answer.body
+    return Response(answer.status, CIMultiDictProxy(CIMultiDict(answer.headers)), body)
+
+
+def _too_late(request: Request) -> APITimeoutError:
+    message = f"No answer in time: {request.method} {request.path} in memory. The server may have acted on it."
+    return APITimeoutError(message, sent=True, method=request.method, path=request.path)
+
+
+def _lost(request: Request, how: str) -> APIConnectionError:
+    message = f"No answer to {request.method} {request.path} in memory ({how}). The server may have acted on it."
+    return APIConnectionError(message, sent=True, method=request.method, path=request.path)

@@ -1,0 +1,93 @@
+"""Runs that only have a duration, and cadences that look at them: no I/O, no clock."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from random import Random
+from statistics import fmean
+from typing import NamedTuple
+
+from asyncruns import Cadence
+from asyncruns.cadence import Course
+
+GROUP = ("asst_1", "a-model")
+
+
+def lognormal(random: Random, median: float, sigma: float) -> float:
+    return median * math.exp(random.gauss(0.0, sigma))
+
+
+FAMILIES: dict[str, Callable[[Random], float]] = {
+    "lognormal, 4 s": lambda random: lognormal(random, 4.0, 0.8),
+    "lognormal, 20 s": lambda random: lognormal(random, 20.0, 0.5),
+    "two humps": lambda random: lognormal(random, 2.0 if random.random() < 0.6 else 45.0, 0.3),
+    "exponential": lambda random: random.expovariate(1 / 10.0),
+    "gamma": lambda random: random.gammavariate(9.0, 30.0 / 9.0),
+}
+
+
+class Seen(NamedTuple):
+    """What it took to see runs end: means of one run."""
+
+    polls: float
+    delay: float
+
+    def cost(self, poll_worth: float) -> float:
+        return self.delay + poll_worth * self.polls
+
+
+def draw(family: str, seed: str, count: int) -> list[float]:
+    random = Random(f"{family}, {seed}")
+    return [FAMILIES[family](random) for _ in range(count)]
+
+
+def look_at(cadence: Cadence, durations: list[float]) -> Seen:
+    """Let a cadence look at runs, without learning from them: then all see the same looks."""
+    looks: list[float] = []
+    age, oldest = 0.0, max(durations)
+    while age < oldest:
+        age += cadence.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
+        looks.append(age)
+    first = [bisect_left(looks, duration) for duration in durations]
+    delays = [looks[look] - duration for look, duration in zip(first, durations, strict=True)]
+    return Seen(fmean(first) + 1, fmean(delays))
+
+
+def watch(cadence: Cadence, duration: float) -> None:
+    """Look at one run until it has ended, and learn what is seen of it."""
+    looks, before, age = 0, 0.0, 0.0
+    while age < duration:
+        looks, before = looks + 1, age
+        age += cadence.pause(Course(looks=looks, age=age, group=GROUP))
+    cadence.learn(GROUP, 0, after=before, by=age)
+
+
+def taught(poll_worth: float, durations: list[float]) -> Cadence:
+    """Give a cadence that has learned exact durations."""
+    cadence = Cadence.learned(poll_worth)
+    for duration in durations:
+        cadence.learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
+    return cadence
+
+
+def with_polls(
+    make: Callable[[float], Cadence], polls: float, durations: list[float], knob: float, within: float
+) -> tuple[Cadence, float]:
+    """Turn the knob until a cadence takes so many polls a run, nearly: the more, the smaller it is.
+
+    Returns:
+        The cadence, and the knob.
+    """
+    low, high = 0.0, math.inf
+    cadence = make(knob)
+    for _ in range(30):
+        found = look_at(cadence, durations).polls
+        if abs(found / polls - 1.0) <= within:
+            break
+        low, high = (knob, high) if found > polls else (low, knob)
+        further = knob * (found / polls) ** 1.7
+        knob = further if low < further < high else (low + high) / 2
+        cadence = make(knob)
+    return cadence, knob

@@ -1,0 +1,66 @@
+"""The example pairs: what a script of another client prints, it prints after moving over."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from asyncruns.testing import Emulator
+
+FOLDER = Path(__file__).parent.parent / "examples" / "moving"
+WARN_OF_NOTHING, WARN_OF_ALL = ("-W", "ignore"), ("-W", "error")
+
+
+def has(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+async def printed(emulator: Emulator, script: str, *arguments: str) -> str:
+    environment = {
+        **os.environ,
+        **dict.fromkeys(("OPENAI_BASE_URL", "PROJECT_ENDPOINT"), emulator.base_url),
+        **dict.fromkeys(("OPENAI_API_KEY", "PROJECT_KEY"), "test"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        str(FOLDER / script),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(("client", "package"), [("official", "openai"), ("azure", "azure.ai.agents")])
+async def test_a_script_prints_the_same_after_moving_over(emulator: Emulator, client: str, package: str) -> None:
+    after = await printed(emulator, f"{client}_after.py", *WARN_OF_ALL)
+    lines = after.splitlines()
+    assert lines[:2] == ["ended as completed", "user: What is the weather in Paris?"]
+    assert lines[2].startswith("assistant: get_weather: 21 degrees in")
+    if not has(package):
+        pytest.skip(f"{package} is not installed")
+    assert await printed(emulator, f"{client}_before.py", *WARN_OF_NOTHING) == after
+
+
+def changed(client: str) -> int:
+    """Count the lines that moving over takes away, and those that it puts there."""
+    before, after = ((FOLDER / f"{client}_{name}.py").read_text().splitlines() for name in ("before", "after"))
+    return sum(line[0] in "+-" for line in list(difflib.unified_diff(before, after))[2:])
+
+
+def test_little_changes_but_the_constructor() -> None:
+    assert changed("official") == 8
+    assert changed("azure") <= 32
