@@ -127,7 +127,7 @@ class Client(OtherNames):
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
-        self._own: AiohttpTransport | None = None
+        self._own: Transport | None = None
         if transport is None:
             transport = self._own = AiohttpTransport(
                 given_base_url(base_url),

@@ -162,7 +162,7 @@ class RateLimit(Struct, frozen=True, gc=False):
     reset: float | None = None
 
 
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?")
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?|\.\d+)s)?(?:(\d+(?:\.\d*)?|\.\d+)ms)?")
 
 
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
@@ -188,8 +188,9 @@ def _duration(text: str | None) -> float | None:
     found = _DURATION.fullmatch(text.strip())
     if found is None or not any(found.groups()):
         return None
-    parts = [_number(part) or 0.0 for part in found.groups()]
-    return sum(part * unit for part, unit in zip(parts, (3600.0, 60.0, 1.0, 0.001), strict=True))
+    parts = [float(part or 0.0) for part in found.groups()]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600.0, 60.0, 1.0, 0.001), strict=True))
+    return seconds if math.isfinite(seconds) else None
 
 
 def request_id(headers: Mapping[str, str]) -> str:

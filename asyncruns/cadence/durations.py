@@ -136,7 +136,7 @@ class Durations:
 
     def age_of_delay(self, after: float, delay: float) -> float:
         """Give the age by which a run older than `after` is expected to have ended for so many seconds."""
-        after = max(after, 0.0)
+        after, delay = max(0.0, after), max(0.0, delay)
         first = int(grid.position(after))
         stays, left = self._stays or self._summed(), math.exp(-self._hazard_at(after))
         if left < NO_RUNS or first >= grid.CELLS:

@@ -1,8 +1,9 @@
 """How many requests may be sent: a rate and a number in flight that all runs share. Sans-I/O; times are handed in.
 
 The rate falls at once when the server refuses or says that little is left, and grows back a little each second, as
-congestion control does (additive increase, multiplicative decrease: https://www.rfc-editor.org/rfc/rfc5681). Requests
-are spaced out rather than sent in bursts, since servers count in windows that we do not know.
+congestion control does (additive increase, multiplicative decrease: https://www.rfc-editor.org/rfc/rfc5681); beyond
+the rate that was refused last it grows by a share of itself, since the server takes more than it did. Requests are
+spaced out rather than sent in bursts, since servers count in windows that we do not know.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from asyncruns.http import RateLimit
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
 DECREASE: Final = 0.7
 DECREASE_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
-INCREASE_PER_S: Final = 0.05  # of the full rate; after a refusal it takes some six seconds to be back
+INCREASE_PER_S: Final = 0.05  # of the rate that was refused, to which it takes some six seconds
+REGAIN_PER_S: Final = 0.2  # of the rate, beyond what was refused, up to a limit of ours
 SLOWEST_PER_S: Final = 0.1
 PAUSE_CEILING_S: Final = 60.0
 LITTLE_LEFT: Final = 0.2  # of the server's limit; below it, what is left is spread over the time to its reset
@@ -111,7 +113,7 @@ class Budget:
             so_far = self._rate
             if so_far == math.inf:
                 so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
-                self._full = so_far
+            self._full = so_far
             self._cut(so_far * DECREASE, now)
 
     def heard(self, now: float, limit: RateLimit) -> None:
@@ -124,7 +126,7 @@ class Budget:
         self._grow(now)
         if allowed < self._rate:
             if self._full == math.inf:
-                self._full = allowed if limit.limit is None else max(allowed, limit.limit / reset)
+                self._full = max(allowed, SLOWEST_PER_S, 0.0 if limit.limit is None else limit.limit / reset)
             self._cut(allowed, now)
 
     def _cut(self, rate: float, now: float) -> None:
@@ -134,7 +136,12 @@ class Budget:
     def _grow(self, now: float) -> None:
         if self._rate >= self._limit or now <= self._grown_at:
             return
-        self._rate = min(self._rate + self._full * INCREASE_PER_S * (now - self._grown_at), self._limit)
+        # Not by a share of a limit far above what the server takes: most requests would be refused for ever.
+        is_beyond = self._full <= self._rate and self._limit < math.inf
+        growth = self._rate * REGAIN_PER_S if is_beyond else self._full * INCREASE_PER_S
+        self._rate = min(self._rate + growth * (now - self._grown_at), self._limit)
         self._grown_at = now
+        if self._rate >= self._limit:
+            self._full = self._limit
         if self._limit == math.inf and self._rate >= self._full * FORGOTTEN_AT:
             self._rate = self._full = math.inf

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from msgspec import Struct
 from asyncruns.fleet.budget import Budget
 
 LEVELS: Final = 8
+WOKEN_AT_ONCE: Final = 500  # in one plan, of some hundredths of a millisecond each: after a laptop's sleep all are due
 
 
 class Slot:
@@ -56,7 +57,7 @@ class Plan(Struct, Generic[S], gc=False):
         ticks: Runs to be woken. When there are any, nothing is to be sent before the next plan: they may change it.
         changes: Submits and cancels to send, as they were added.
         looks: Runs to look at.
-        wake_at: When to plan again, unless something changes before.
+        wake_at: When to plan again, unless something changes before; at once, where that is not after now.
     """
 
     ticks: list[S]
@@ -72,7 +73,8 @@ class Schedule(Generic[S]):
         self.budget: Budget = budget
         self._heap: list[tuple[float, int, S]] = []
         self._count = 0
-        self._levels: tuple[dict[S, None], ...] = tuple({} for _ in range(LEVELS))
+        # A plain dict, taken from at its front again and again, looks through all that was there before.
+        self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS))
         self._changes: deque[tuple[S, Any]] = deque()
 
     # What is wanted
@@ -98,7 +100,7 @@ class Schedule(Generic[S]):
         """Forget the looks and ticks of a run; changes that are not sent yet stay."""
         if slot.level >= 0:
             self._leave(slot)
-        slot.look_at = slot.tick_at = math.inf
+        slot.look_at = slot.tick_at = slot._at = math.inf
 
     def landed(self, slot: S, *, was_look: bool) -> None:
         """Note that a request of this run was answered, or given up."""
@@ -138,7 +140,9 @@ class Schedule(Generic[S]):
     def _wake(self, now: float) -> list[S]:
         """Take what is due from the heap: looks begin to wait or rise, ticks are given."""
         ticks: list[S] = []
-        while self._heap and self._heap[0][0] <= now:
+        for _ in range(WOKEN_AT_ONCE):
+            if not self._heap or self._heap[0][0] > now:
+                break
             at, _, slot = heapq.heappop(self._heap)
             if at != slot._at:
                 continue
@@ -184,11 +188,14 @@ class Schedule(Generic[S]):
                 self._tidy()
 
     def _tidy(self) -> None:
-        """Drop old entries, which are many only when times were moved to earlier ones very often."""
-        live = [entry for entry in self._heap if entry[0] == entry[2]._at]
-        if len(live) < len(self._heap) // 2:
-            heapq.heapify(live)
-            self._heap = live
+        """Drop old entries, where they are most.
+
+        A run leaves some: with each look before its tick another entry for the tick, and its last ones when it goes.
+        """
+        newest = {entry[2]: entry for entry in self._heap if entry[0] == entry[2]._at}
+        if len(newest) < len(self._heap) // 2:
+            self._heap = list(newest.values())
+            heapq.heapify(self._heap)
 
     def _wake_at(self, now: float) -> float:
         """Say when something is to be done, as far as that does not hang on an answer."""

@@ -166,7 +166,7 @@ class Patience:
         waited = now - progress.seen_at
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
-        if progress.at_work is not None or not progress.looks:
+        if progress.at_work is not None or not progress.is_seen:
             by = now - progress.began
             known = self._policy.cadence.delay(progress.group, progress.stage, after=after, by=by)
         if known is None:
@@ -178,7 +178,7 @@ class Patience:
         progress = self.progress
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
-        if progress.at_work is not None or not progress.looks:
+        if progress.at_work is not None or not progress.is_seen:
             known = self._policy.cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
         if known is None:
             return progress.seen_at + 2 * delay

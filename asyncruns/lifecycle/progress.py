@@ -17,13 +17,25 @@ class Progress:
     Attributes:
         looks: Good looks since the stage began, or since something else happened at the server.
         group: What runs take equally long, as the last look says.
-        stage: 0 before outputs were submitted, 1 after.
+        stage: 0 before outputs were submitted, by us or by others, 1 after.
         began: When the stage began, as far as we know.
         seen_at: When the last good look was; before it, when the watch began.
+        is_seen: Whether any look has shown the run.
         at_work: When the last look was that showed the run at work in this stage; None where none did.
     """
 
-    __slots__ = ("_is_anchored", "_is_exact", "at_work", "began", "group", "looks", "seen_at", "stage")
+    __slots__ = (
+        "_is_anchored",
+        "_is_exact",
+        "_is_left",
+        "at_work",
+        "began",
+        "group",
+        "is_seen",
+        "looks",
+        "seen_at",
+        "stage",
+    )
 
     def __init__(self) -> None:
         self.looks = 0
@@ -31,8 +43,10 @@ class Progress:
         self.stage = 0
         self.began = self.seen_at = 0.0
         self.at_work: float | None = None
+        self.is_seen = False
         self._is_anchored = False
         self._is_exact = False
+        self._is_left = False
 
     def begin(self, now: float) -> None:
         """Note that the watch begins; until a look tells more, the run began then, too."""
@@ -45,8 +59,11 @@ class Progress:
         if not self._is_anchored:
             self._anchor(snapshot, now)
         if snapshot.phase in AT_WORK:
+            if self._is_left:  # by a submit of others, or one whose answer was lost; this look is the first to tell
+                self.go_on(now)
             self.at_work = now
         self.seen_at = now
+        self.is_seen = True
 
     def _anchor(self, snapshot: AnySnapshot, now: float) -> None:
         """Find when the run was created; both times are the server's, since our wall clock may be wrong."""
@@ -61,11 +78,12 @@ class Progress:
     def go_on(self, now: float) -> None:
         """Note that outputs were accepted: a new stage."""
         self.stage, self.began, self.at_work = 1, now, now
+        self._is_left = False
         self._is_anchored = self._is_exact = True
 
     def leave(self, now: float) -> tuple[float, float] | None:
         """Give the ages between which the run left the stage, once; None where that is not known."""
-        at_work, self.at_work = self.at_work, None
+        at_work, self.at_work, self._is_left = self.at_work, None, True
         if at_work is None and not self._is_exact:
             return None
         self._is_exact = False

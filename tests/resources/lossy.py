@@ -14,10 +14,7 @@ from msgspec.structs import replace
 from asyncruns import APIConnectionError, APITimeoutError, BearerAuth, Client
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.resources.base import Server
-from asyncruns.resources.threads import Threads
 from asyncruns.testing import Emulator
-from asyncruns.transport.retry import RetryTransport
 from asyncruns.wire import Run
 
 Fault = Callable[[Transport, Request], Awaitable[Response]]
@@ -111,17 +108,16 @@ class Faulty(Transport):
         await self.inner.aclose()
 
 
-def client_through(transport: Transport, base_url: str = "http://127.0.0.1:9/v1") -> Client:
-    client = Client(base_url)
-    client.transport = transport
-    server = Server(RetryTransport(transport), client.dialect, client.dialect.limits, once=transport)
-    client.threads = Threads(client, server)
+def client_through(transport: Transport) -> Client:
+    """Make a client that closes its transport, which it else would not do with one that it was given."""
+    client = Client(transport=transport)
+    client._own = transport
     return client
 
 
 def faulty_client(emulator: Emulator) -> tuple[Client, Faulty]:
     faulty = Faulty(Client(emulator.base_url, auth=BearerAuth("test")).transport)
-    return client_through(faulty, emulator.base_url), faulty
+    return client_through(faulty), faulty
 
 
 @dataclass

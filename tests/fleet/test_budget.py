@@ -1,0 +1,370 @@
+"""The budget: no window has more than the rate, and refusals slow it down for as long as they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from windows import BEGIN, ROUNDING_S, check_windows
+
+from asyncruns.fleet.budget import (
+    CATCH_UP_S,
+    DECREASE,
+    FORGOTTEN_AT,
+    INCREASE_PER_S,
+    PAUSE_CEILING_S,
+    SLOWEST_PER_S,
+    Budget,
+)
+from asyncruns.http import RateLimit
+
+RATES = [0.1, 0.3, 1.0, 1.5, 3.0, 7.7, 50.0, 200.0, 3333.3, 10_000.0]
+MOST_TAKEN = 25_000  # in one example
+
+
+class Clocked:
+    """A budget with a clock, and when what was taken."""
+
+    def __init__(self, per_second: float | None, max_in_flight: int = 10**9) -> None:
+        self.now = BEGIN
+        self.budget = Budget(per_second, max_in_flight)
+        self.taken: list[float] = []
+
+    def take_all(self, at_most: int = MOST_TAKEN) -> int:
+        """Take what may be taken now."""
+        before = len(self.taken)
+        while self.budget.ready_at(self.now) <= self.now and len(self.taken) - before < at_most:
+            self.budget.take(self.now)
+            self.taken.append(self.now)
+        return len(self.taken) - before
+
+    def take_for(self, seconds: float, late: float) -> None:
+        """Take whatever may be taken, by a timer that comes late."""
+        end = self.now + seconds
+        while len(self.taken) < MOST_TAKEN:
+            self.take_all()
+            ready_at = max(self.budget.ready_at(self.now), self.now) + late
+            if ready_at > end:
+                break
+            self.now = max(ready_at, math.nextafter(self.now, math.inf))
+        self.now = max(self.now, end)
+
+
+Step = Callable[[Clocked], object]
+
+ABSURD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-12, 1e12, 1e300])
+SECONDS = st.one_of(st.floats(0.0, 3.0), st.sampled_from([0.0, 1e-4, 0.02, 0.0204, 0.98, 1.0, 1.02, 61.0, 1e5]))
+NUMBERS = st.one_of(ABSURD, st.floats(0.0, 1e4))
+MAYBE = st.one_of(st.none(), NUMBERS)
+
+
+def pass_time(seconds: float) -> Step:
+    def step(clocked: Clocked) -> None:
+        clocked.now += seconds
+
+    return step
+
+
+def wait_for_the_next(late: float) -> Step:
+    def step(clocked: Clocked) -> None:
+        clocked.now = max(clocked.now, min(clocked.budget.ready_at(clocked.now), clocked.now + 61.0)) + late
+
+    return step
+
+
+def refuse(retry_after: float | None) -> Step:
+    return lambda clocked: clocked.budget.refused(clocked.now, retry_after)
+
+
+def hear(limit: RateLimit) -> Step:
+    return lambda clocked: clocked.budget.heard(clocked.now, limit)
+
+
+LATE = st.sampled_from([0.0, 0.0, 1e-5, 0.001, 0.005, 0.019, 0.02, 0.021, 0.3])
+TAKES: st.SearchStrategy[Step] = st.one_of(
+    st.integers(1, 300).map(lambda most: lambda clocked: clocked.take_all(most)),
+    st.tuples(st.floats(0.0, 3.0), LATE).map(lambda both: lambda clocked: clocked.take_for(*both)),
+)
+TIMES: st.SearchStrategy[Step] = st.one_of(SECONDS.map(pass_time), LATE.map(wait_for_the_next))
+SAYINGS: st.SearchStrategy[Step] = st.one_of(
+    MAYBE.map(refuse), st.builds(RateLimit, remaining=NUMBERS, limit=MAYBE, reset=MAYBE).map(hear)
+)
+STEPS = st.lists(st.one_of(TAKES, TAKES, TIMES, SAYINGS), max_size=30)
+
+
+@settings(deadline=None, max_examples=150)  # a busy machine is no failure
+@given(st.one_of(st.sampled_from(RATES), st.floats(0.1, 10_000.0)), STEPS)
+def test_no_window_has_more_than_the_rate_whatever_happens(rate: float, steps: list[Step]) -> None:
+    clocked = Clocked(rate)
+    for step in steps:
+        step(clocked)
+        assert 0.0 < clocked.budget.rate <= rate
+    check_windows(clocked.taken, rate)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("late", [0.0, 0.001, CATCH_UP_S * 0.99, 0.1, 1.0])
+def test_no_window_has_more_than_the_rate_also_after_a_pause(rate: float, late: float) -> None:
+    clocked = Clocked(rate)
+    for pause in (0.0, CATCH_UP_S * 0.99, 0.5, 1.0, 100.0):
+        clocked.now += pause
+        clocked.take_for(max(1.5, 3 / rate), late)
+    check_windows(clocked.taken, rate)
+
+
+@pytest.mark.parametrize("rate", [1.0, 3.0, 50.0, 200.0, 2000.0])
+@pytest.mark.parametrize("late", [0.0, 0.001, CATCH_UP_S / 2, CATCH_UP_S * 0.9])
+def test_the_rate_is_used_although_timers_come_late(rate: float, late: float) -> None:
+    clocked = Clocked(rate)
+    clocked.take_for(10.0, late)
+    assert len(clocked.taken) >= math.floor(rate * 10.0 * 0.965)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> None:
+    clocked = Clocked(rate)
+    for pause in (0.0, 1.0, 1000.0):
+        clocked.now += max(pause, 2 / rate)
+        assert clocked.take_all() <= math.floor(CATCH_UP_S * rate) + 1
+
+
+# In flight
+
+
+@pytest.mark.parametrize(("most", "for_looks"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
+def test_a_tenth_of_the_places_is_kept_from_looks(most: int, for_looks: int) -> None:
+    budget = Budget(None, most)
+    assert budget.places(for_look=True) == for_looks
+    assert budget.places(for_look=False) == most
+    for _ in range(most):
+        budget.take(BEGIN)
+    assert budget.in_flight == budget.taken == most
+    assert budget.places(for_look=True) == budget.places(for_look=False) == 0
+    budget.landed()
+    assert budget.places(for_look=False) == 1
+    assert budget.places(for_look=True) == (1 if most == 1 else 0)
+
+
+# Refusals
+
+
+def test_a_refusal_cuts_the_rate_and_it_grows_back_to_the_full_rate_and_not_above() -> None:
+    clocked = Clocked(50.0)
+    budget = clocked.budget
+    budget.refused(clocked.now, None)
+    assert budget.rate == pytest.approx(50.0 * DECREASE)
+    rates = []
+    for _ in range(10):
+        clocked.now += 1.0
+        budget.ready_at(clocked.now)
+        rates.append(budget.rate)
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(37.5)
+    assert rates[4] < 50.0
+    assert rates[5:] == pytest.approx([50.0] * 5)
+    assert max(rates) <= 50.0
+
+
+def test_refusals_of_one_second_are_one_cut() -> None:
+    clocked = Clocked(100.0)
+    for _ in range(100):
+        clocked.budget.refused(clocked.now, None)
+        clocked.now += 0.0099
+    assert clocked.budget.rate == pytest.approx(100.0 * DECREASE)
+    assert clocked.budget.throttled == 100
+    clocked.now = BEGIN + 1.0
+    clocked.budget.refused(clocked.now, None)
+    assert clocked.budget.rate < 100.0 * DECREASE
+
+
+@pytest.mark.parametrize("rate", [None, *RATES])
+def test_refusals_without_end_leave_one_request_in_ten_seconds(rate: float | None) -> None:
+    clocked = Clocked(rate)
+    clocked.take_all(1000)
+    for _ in range(200):
+        clocked.budget.refused(clocked.now, None)
+        clocked.now += 1.0
+        clocked.take_all(1000)
+    assert clocked.budget.rate >= SLOWEST_PER_S
+    assert clocked.budget.ready_at(clocked.now) - clocked.now < 11.0
+
+
+@pytest.mark.parametrize("rate", [None, 50.0, 400.0, 10_000.0])
+@pytest.mark.parametrize("taken_by_server", [5, 200])
+def test_a_server_that_takes_far_less_refuses_few(rate: float | None, taken_by_server: int) -> None:
+    clocked = Clocked(rate)
+    budget = clocked.budget
+    windows: list[float] = []
+    refused = sent = 0
+    for _ in range(24_000):  # of five milliseconds
+        for at in clocked.taken[sent:]:
+            windows = [other for other in windows if other > at - 1.0]
+            if len(windows) < taken_by_server:
+                windows.append(at)
+            else:
+                budget.refused(clocked.now, None)
+                refused += clocked.now > BEGIN + 60.0
+        sent = len(clocked.taken)
+        clocked.now += 0.005
+        clocked.take_all(20)
+    late = [at for at in clocked.taken if at > BEGIN + 60.0]
+    assert refused <= 0.1 * len(late)
+    assert len(late) / 60.0 >= 0.7 * min(taken_by_server, rate or math.inf)
+
+
+@pytest.mark.parametrize("rate", [1.0, 50.0, 10_000.0])
+def test_after_a_time_in_which_all_is_refused_the_full_rate_comes_back_within_a_minute_or_two(rate: float) -> None:
+    clocked = Clocked(rate)
+    for _ in range(60):
+        clocked.budget.refused(clocked.now, None)
+        clocked.now += 1.0
+    assert clocked.budget.rate == pytest.approx(SLOWEST_PER_S, rel=0.1)
+    for _ in range(80):
+        clocked.now += 1.0
+        clocked.budget.ready_at(clocked.now)
+    assert clocked.budget.rate == rate
+
+
+def test_a_rate_below_the_slowest_is_kept() -> None:
+    clocked = Clocked(0.02)
+    clocked.take_all()
+    clocked.budget.refused(clocked.now, None)
+    clocked.budget.heard(clocked.now, RateLimit(0.0))
+    assert clocked.budget.rate == 0.02
+    assert clocked.budget.ready_at(clocked.now) == pytest.approx(clocked.now + 50.0, abs=1.1)
+
+
+def test_a_refusal_is_forgotten_when_the_full_rate_is_back() -> None:
+    clocked = Clocked(50.0)
+    budget = clocked.budget
+    for _ in range(20):
+        budget.refused(clocked.now, None)
+        clocked.now += 1.0
+    for _ in range(80):
+        clocked.now += 1.0
+        budget.ready_at(clocked.now)
+    assert budget.rate == 50.0
+    budget.heard(clocked.now, RateLimit(1.0, 1000.0, 1.0))
+    clocked.now += 1.0
+    budget.ready_at(clocked.now)
+    assert budget.rate == pytest.approx(1.0 + 50.0 * INCREASE_PER_S)
+
+
+def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
+    clocked = Clocked(None)
+    budget = clocked.budget
+    assert clocked.take_all(5000) == 5000
+    assert budget.rate == math.inf
+    budget.refused(clocked.now, None)
+    assert budget.rate == pytest.approx(5000 * DECREASE)
+    assert clocked.take_all(5000) < 100
+    last = budget.rate
+    while budget.rate < math.inf:
+        assert last <= budget.rate <= 5000 * FORGOTTEN_AT
+        last = budget.rate
+        clocked.now += 1.0
+        budget.ready_at(clocked.now)
+        assert clocked.now < BEGIN + 80.0
+    assert clocked.take_all(5000) == 5000
+
+
+def test_what_was_sent_in_the_second_before_counts_where_there_was_no_limit() -> None:
+    clocked = Clocked(None)
+    clocked.take_all(300)
+    clocked.now += 1.0
+    clocked.take_all(2)
+    clocked.budget.refused(clocked.now, None)
+    assert clocked.budget.rate == pytest.approx(300 * DECREASE)
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(0.5, 0.5), (7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_the_server_says_how_long_to_pause(retry_after: float, pause: float, rate: float | None) -> None:
+    clocked = Clocked(rate)
+    clocked.budget.refused(clocked.now, retry_after)
+    assert clocked.budget.ready_at(clocked.now) == clocked.now + pause
+    clocked.budget.refused(clocked.now, 0.1)
+    assert clocked.budget.ready_at(clocked.now) == clocked.now + pause  # the shorter one does not end the longer one
+    clocked.now += pause
+    assert 1 <= clocked.take_all(100) <= (100 if rate is None else 2)
+
+
+@pytest.mark.parametrize("retry_after", [0.0, -1.0, -math.inf, math.nan])
+def test_a_pause_that_is_none_is_none(retry_after: float) -> None:
+    clocked = Clocked(50.0)
+    clocked.budget.refused(clocked.now, retry_after)
+    assert clocked.budget.ready_at(clocked.now) <= clocked.now
+
+
+# What is left
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_what_is_left_is_spread_over_the_time_to_the_reset(rate: float | None) -> None:
+    clocked = Clocked(rate)
+    budget = clocked.budget
+    budget.heard(clocked.now, RateLimit(500.0, 1000.0, 10.0))
+    assert budget.rate == (math.inf if rate is None else rate)  # half is left
+    budget.heard(clocked.now, RateLimit(100.0, 1000.0, 10.0))
+    assert budget.rate == pytest.approx(10.0)
+    budget.heard(clocked.now, RateLimit(20.0, 1000.0, 10.0))
+    assert budget.rate == pytest.approx(2.0)
+    budget.heard(clocked.now, RateLimit(200.0, 1000.0, 10.0))
+    assert budget.rate == pytest.approx(2.0)  # what is left is more, so it grows, as after a refusal
+    clocked.now += 81.0
+    budget.ready_at(clocked.now)
+    assert budget.rate == (math.inf if rate is None else rate)
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate"),
+    [
+        pytest.param(RateLimit(30.0), 0.5, id="only what is left: a limit per minute"),
+        pytest.param(RateLimit(30.0, None, 10.0), 3.0, id="no limit told"),
+        pytest.param(RateLimit(0.0, 1000.0, 2.0), 0.5, id="nothing left, soon again"),
+        pytest.param(RateLimit(0.0, 1000.0, 60.0), SLOWEST_PER_S, id="nothing left"),
+        pytest.param(RateLimit(-5.0, 1000.0, 2.0), 0.5, id="less than nothing left"),
+        pytest.param(RateLimit(100.0, 1000.0, 0.0), 50.0, id="a reset that is now"),
+        pytest.param(RateLimit(100.0, 1000.0, -3.0), 50.0, id="a reset that was"),
+        pytest.param(RateLimit(10_000.0), 50.0, id="more than we send"),
+    ],
+)
+def test_little_left_is_a_low_rate(limit: RateLimit, rate: float) -> None:
+    clocked = Clocked(50.0)
+    clocked.budget.heard(clocked.now, limit)
+    assert clocked.budget.rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("limit", [RateLimit(0.0), RateLimit(3.0, 100.0, 3600.0), RateLimit(0.0, 1.0, 86400.0)])
+def test_a_budget_that_is_none_stays_slow_where_next_to_nothing_is_left(limit: RateLimit) -> None:
+    clocked = Clocked(None)
+    clocked.budget.heard(clocked.now, limit)
+    for _ in range(20):
+        assert clocked.budget.rate <= 0.3
+        clocked.now += 1.0
+        clocked.budget.ready_at(clocked.now)
+    clocked.now += 61.0
+    clocked.budget.ready_at(clocked.now)
+    assert clocked.budget.rate == math.inf
+
+
+@settings(deadline=None, max_examples=200)  # a busy machine is no failure
+@given(st.sampled_from([None, *RATES]), st.lists(st.one_of(SAYINGS, SAYINGS, TIMES, TAKES), max_size=12))
+@example(None, [hear(RateLimit(0.0))])
+@example(None, [hear(RateLimit(0.0, 1e12, 1e-3)), pass_time(3.0), refuse(math.inf)])
+def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: float | None, steps: list[Step]) -> None:
+    clocked = Clocked(rate)
+    budget = clocked.budget
+    for step in steps:
+        if len(clocked.taken) < MOST_TAKEN or rate is not None:
+            step(clocked)
+        assert budget.ready_at(clocked.now) - clocked.now <= PAUSE_CEILING_S + ROUNDING_S
+        assert budget.rate >= SLOWEST_PER_S
+    clocked.now += 100.0
+    assert clocked.take_all(1) == 1
+    clocked.now += 100.0
+    budget.ready_at(clocked.now)
+    assert budget.rate == math.inf or rate is not None

@@ -1,0 +1,482 @@
+"""The schedule, beside a model that keeps no heap: whatever happens, in whatever order, both plan the same."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from windows import BEGIN, check_windows
+
+from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.schedule import LEVELS, WOKEN_AT_ONCE, Plan, Schedule, Slot
+from asyncruns.http import RateLimit
+
+TOP = LEVELS - 1
+TIDY_EVERY = 4096
+
+
+class Run(Slot):
+    """A run whose rank is given: so high it begins, and rises after so many seconds of waiting."""
+
+    __slots__ = ("first", "name", "rises")
+
+    def __init__(self, name: int = 0, first: int = 0, rises: tuple[float, ...] = ()) -> None:
+        super().__init__()
+        self.name = name
+        self.first = first
+        self.rises = rises
+
+    def rank(self, now: float) -> tuple[int, float]:
+        times = [self.look_at + pause for pause in self.rises]
+        return self.first + sum(at <= now for at in times), min((at for at in times if at > now), default=math.inf)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name}>"
+
+
+class Known:
+    """What the model knows of a run."""
+
+    def __init__(self) -> None:
+        self.look_at = math.inf
+        self.tick_at = math.inf
+        self.is_looking = False
+        self.level = -1
+        self.since = 0  # the number of the plan in which it came to that level
+
+
+PAUSES = st.one_of(
+    st.sampled_from([0.0, 1e-9, 0.001, 0.02, 0.25, 1.0, 1.0, 2.0, 10.0, 900.0]), st.floats(0.0, 20.0, width=32)
+)
+AHEAD = st.one_of(PAUSES, st.sampled_from([-5.0, -1000.0, math.inf]))
+RISES = st.lists(st.sampled_from([0.0, 0.05, 0.5, 0.5, 1.0, 4.0, 60.0, 600.0]), max_size=9).map(sorted).map(tuple)
+INDEX = st.integers(0, 10**6)
+
+
+class AnySchedule(RuleBasedStateMachine):
+    """Rules are what a fleet does with a schedule."""
+
+    @initialize(
+        rate=st.sampled_from([None, 0.5, 1.0, 3.0, 50.0, 200.0, 10_000.0]),
+        max_in_flight=st.sampled_from([1, 2, 3, 10, 64]),
+    )
+    def begin(self, rate: float | None, max_in_flight: int) -> None:
+        self.rate = rate
+        self.max_in_flight = max_in_flight
+        self.kept = 0 if max_in_flight == 1 else math.ceil(max_in_flight / 10)
+        self.now = BEGIN
+        self.schedule: Schedule[Run] = Schedule(Budget(rate, max_in_flight))
+        self.runs: dict[Run, Known] = {}
+        self.changes: list[tuple[Run, int]] = []
+        self.in_flight: list[tuple[Run, bool]] = []
+        self.taken: list[float] = []
+        self.plans = 0
+        self.jobs = 0
+
+    def any_run(self, index: int) -> Run:
+        return list(self.runs)[index % len(self.runs)]
+
+    # What is asked for
+
+    @rule(first=st.integers(0, TOP), rises=RISES, ahead=AHEAD)
+    def a_run_comes(self, first: int, rises: tuple[float, ...], ahead: float) -> None:
+        run = Run(len(self.runs), first, rises)
+        self.runs[run] = Known()
+        self.look(run, ahead)
+
+    @rule(number=st.integers(2, 12), ahead=AHEAD)
+    def many_runs_come(self, number: int, ahead: float) -> None:
+        for _ in range(number):
+            self.a_run_comes(0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0), ahead)
+
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX, ahead=AHEAD)
+    def a_look_is_moved(self, index: int, ahead: float) -> None:
+        self.look(self.any_run(index), ahead)
+
+    def look(self, run: Run, ahead: float) -> None:
+        known = self.runs[run]
+        known.look_at, known.level = self.now + ahead, -1
+        self.schedule.look(run, self.now + ahead)
+
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX, ahead=AHEAD)
+    def a_tick_is_moved(self, index: int, ahead: float) -> None:
+        run = self.any_run(index)
+        self.runs[run].tick_at = self.now + ahead
+        self.schedule.tick(run, self.now + ahead)
+
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX, number=st.integers(1, 5))
+    def changes_are_wanted(self, index: int, number: int) -> None:
+        run = self.any_run(index)
+        for _ in range(number):
+            self.jobs += 1
+            self.changes.append((run, self.jobs))
+            self.schedule.change(run, self.jobs)
+
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX)
+    def a_run_goes(self, index: int) -> None:
+        run = self.any_run(index)
+        known = self.runs[run]
+        known.look_at = known.tick_at = math.inf
+        known.level = -1
+        self.schedule.remove(run)
+
+    # What comes back
+
+    @precondition(lambda self: self.in_flight)
+    @rule(index=INDEX)
+    def an_answer_comes(self, index: int) -> None:
+        run, was_look = self.in_flight.pop(index % len(self.in_flight))
+        if was_look:
+            self.runs[run].is_looking = False
+        self.schedule.landed(run, was_look=was_look)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(ahead=AHEAD)
+    def all_answers_come_and_each_asks_for_a_look(self, ahead: float) -> None:
+        while self.in_flight:
+            run, was_look = self.in_flight[-1]
+            self.an_answer_comes(-1)
+            if was_look:
+                self.look(run, ahead)
+
+    @precondition(lambda self: any(was_look for _, was_look in self.in_flight))
+    @rule(index=INDEX, ahead=AHEAD)
+    def a_change_makes_a_look_old(self, index: int, ahead: float) -> None:
+        looks = [number for number, (_, was_look) in enumerate(self.in_flight) if was_look]
+        number = looks[index % len(looks)]
+        run = self.in_flight[number][0]
+        self.in_flight[number] = (run, False)
+        run.is_looking = self.runs[run].is_looking = False
+        self.look(run, ahead)
+
+    @rule(retry_after=st.sampled_from([None, 0.0, 0.5, 3.0]))
+    def a_request_is_refused(self, retry_after: float | None) -> None:
+        self.schedule.budget.refused(self.now, retry_after)
+
+    @rule(remaining=st.sampled_from([0.0, 5.0, 1000.0]), reset=st.sampled_from([None, 1.0, 60.0]))
+    def a_server_says_what_is_left(self, remaining: float, reset: float | None) -> None:
+        self.schedule.budget.heard(self.now, RateLimit(remaining, 1000.0, reset))
+
+    # Time
+
+    @rule(seconds=st.one_of(PAUSES, st.just(1e6)), at_most=st.integers(1, 20))
+    def time_passes(self, seconds: float, at_most: int) -> None:
+        self.now += seconds
+        self.plan(at_most)
+
+    @rule(at_most=st.integers(1, 8), late=st.sampled_from([0.0, 0.0, 0.001, 0.01]))
+    def it_is_planned_until_nothing_is_to_be_done(self, at_most: int, late: float) -> None:
+        begun = len(self.taken)
+        limit = len(self.schedule._heap) + 10 * len(self.runs) + 10  # of plans with nothing to send
+        for plans in itertools.count():
+            assert plans <= limit + len(self.taken) - begun, "it spins"
+            wake_at = self.plan(at_most).wake_at
+            if wake_at == math.inf or len(self.taken) - begun > 200:
+                break
+            self.now = max(self.now, wake_at) + late
+
+    def plan(self, at_most: int) -> Plan[Run]:
+        now, schedule = self.now, self.schedule
+        self.plans += 1
+        ticks = {run for run, known in self.runs.items() if known.tick_at <= now}
+        for run, known in self.runs.items():
+            if known.look_at <= now and not known.is_looking and known.level != (level := min(run.rank(now)[0], TOP)):
+                known.level, known.since = level, self.plans
+        changes, looks = self.allowed(at_most) if not ticks else (0, 0)
+        plan = schedule.plan(now, at_most)
+        assert set(plan.ticks) == ticks
+        assert len(plan.ticks) == len(ticks), "a tick came twice"
+        for run in ticks:
+            self.runs[run].tick_at = math.inf
+        assert plan.changes == self.changes[:changes]
+        del self.changes[:changes]
+        self.in_flight += [(run, False) for run, _ in plan.changes]
+        assert len(plan.looks) == looks
+        for run in plan.looks:
+            self.check_is_first(run)
+            known = self.runs[run]
+            known.look_at, known.level, known.is_looking = math.inf, -1, True
+            self.in_flight.append((run, True))
+        self.taken += [now] * (changes + looks)
+        assert not looks or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
+        assert plan.wake_at == now if ticks else plan.wake_at <= self.next_thing()
+        if not (ticks or changes or looks):
+            assert plan.wake_at > now, "it spins"
+        return plan
+
+    def allowed(self, at_most: int) -> tuple[int, int]:
+        """Give how many changes and looks the budget allows now."""
+        budget = copy.copy(self.schedule.budget)
+        changes = looks = 0
+        while changes + looks < at_most and budget.ready_at(self.now) <= self.now:
+            if changes < len(self.changes) and budget.places(for_look=False):
+                changes += 1
+            elif changes == len(self.changes) and looks < len(self.waiting()) and budget.places(for_look=True):
+                looks += 1
+            else:
+                break
+            budget.take(self.now)
+        return changes, looks
+
+    def waiting(self) -> list[Run]:
+        return [run for run, known in self.runs.items() if known.level >= 0]
+
+    def check_is_first(self, run: Run) -> None:
+        known = self.runs[run]
+        assert known.level >= 0, "this look was not due, or was planned twice"
+        for other in map(self.runs.__getitem__, self.waiting()):
+            assert other.level <= known.level, "a look that is worth more waits"
+            assert other.level < known.level or other.since >= known.since, "one that came earlier waits"
+
+    def next_thing(self) -> float:
+        """Give when something is to be done that hangs on no answer."""
+        times = [known.tick_at for known in self.runs.values()]
+        times += [known.look_at for known in self.runs.values() if not known.is_looking and known.level < 0]
+        budget = self.schedule.budget
+        if budget.places(for_look=not self.changes) and (self.changes or self.waiting()):
+            times.append(max(budget.ready_at(self.now), self.now))
+        return min(times, default=math.inf)
+
+    # What always holds
+
+    @invariant()
+    def it_tells_what_waits(self) -> None:
+        if not hasattr(self, "schedule"):
+            return
+        schedule, waiting = self.schedule, list(self.schedule.waiting())
+        assert schedule.due == len(waiting)
+        assert set(waiting) == set(self.waiting())
+        assert schedule.changes == len(self.changes)
+        assert schedule.budget.in_flight == len(self.in_flight) <= self.max_in_flight
+        levels = [self.runs[run].level for run in waiting]
+        assert levels == sorted(levels, reverse=True)
+        for place, run in enumerate(waiting):
+            assert schedule.before(run) == len(self.changes) + place
+
+    def teardown(self) -> None:
+        if not hasattr(self, "schedule"):
+            return
+        if self.rate is not None:
+            check_windows(self.taken, self.rate)
+        # When all is answered and nothing new comes, all that is due is served.
+        for _ in range(10_000):
+            while self.in_flight:
+                self.an_answer_comes(-1)
+            wake_at = self.plan(20).wake_at
+            if wake_at < math.inf:
+                self.now = max(self.now, wake_at)
+            elif not self.in_flight:
+                break
+        assert not self.waiting()
+        assert not self.changes
+        assert self.next_thing() == math.inf
+
+
+TestAnySchedule = AnySchedule.TestCase
+TestAnySchedule.settings = settings(
+    max_examples=20 if sys.flags.dev_mode else 100,
+    stateful_step_count=40,
+    deadline=None,  # a busy machine is no failure
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+# What can be told in a line
+
+
+def of(runs: int, *, rate: float | None = None, at: float = BEGIN) -> tuple[Schedule[Run], list[Run]]:
+    """Give a schedule with runs whose looks are due at the same time."""
+    schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
+    made = [Run(number) for number in range(runs)]
+    for run in made:
+        schedule.look(run, at)
+    return schedule, made
+
+
+def names(plan: Plan[Run]) -> list[int]:
+    return [run.name for run in plan.looks]
+
+
+def test_nothing_is_to_be_done_for_no_runs() -> None:
+    schedule: Schedule[Run] = Schedule(Budget(50.0, 10))
+    assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
+
+
+def test_looks_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
+    schedule, runs = of(0)
+    for number, late in enumerate([3.0, 1.0, 2.0, 1.0]):
+        runs.append(Run(number))
+        schedule.look(runs[-1], BEGIN + late)
+    assert names(schedule.plan(BEGIN + 3600.0, 10)) == [1, 3, 2, 0]
+
+
+def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+    schedule, runs = of(0, rate=0.1)
+    runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1)]
+    for run in runs:
+        schedule.look(run, BEGIN)
+    schedule.budget.take(BEGIN)
+    schedule.plan(BEGIN + 0.5, 1)
+    assert list(schedule.waiting()) == [runs[2], runs[0], runs[1]]
+    schedule.plan(BEGIN + 1.0, 1)
+    assert list(schedule.waiting()) == [runs[2], runs[0], runs[1]]
+    assert [schedule.before(run) for run in runs] == [1, 2, 0]
+
+
+def test_a_rank_that_falls_does_not_bring_a_look_down() -> None:
+    schedule, (run,) = of(1, rate=0.001)
+    schedule.budget.take(BEGIN)
+    run.first, run.rises = 5, (1.0, 2.0)
+    schedule.plan(BEGIN, 1)
+    run.first = 1
+    schedule.plan(BEGIN + 1.0, 1)
+    assert run.level == 5
+
+
+@pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
+def test_a_rank_that_says_it_rose_before_is_asked_once_in_a_plan(rises_at: float) -> None:
+    asked = []
+
+    class Confused(Slot):
+        __slots__ = ()
+
+        def rank(self, now: float) -> tuple[int, float]:
+            asked.append(now)
+            return 0, rises_at
+
+    schedule: Schedule[Confused] = Schedule(Budget(0.001, 10))
+    schedule.budget.take(BEGIN)
+    schedule.look(Confused(), BEGIN)
+    assert schedule.plan(BEGIN, 1).wake_at > BEGIN
+    assert asked == [BEGIN]
+
+
+def test_a_moved_look_is_planned_at_its_new_time_only() -> None:
+    schedule, (run,) = of(1, at=BEGIN + 10.0)
+    schedule.look(run, BEGIN + 5.0)
+    assert schedule.plan(BEGIN + 4.9, 1).wake_at == BEGIN + 5.0
+    schedule.look(run, BEGIN + 20.0)
+    assert schedule.plan(BEGIN + 19.9, 1).looks == []
+    assert schedule.plan(BEGIN + 20.0, 1).looks == [run]
+    assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], math.inf)
+
+
+def test_a_look_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None:
+    schedule, (run,) = of(1)
+    assert schedule.plan(BEGIN, 1).looks == [run]
+    schedule.look(run, BEGIN)
+    assert schedule.plan(BEGIN + 1.0, 1) == Plan([], [], [], math.inf)
+    schedule.landed(run, was_look=True)
+    assert schedule.plan(BEGIN + 1.0, 1).looks == [run]
+
+
+def test_changes_of_a_run_that_goes_are_sent_still() -> None:
+    schedule, (run,) = of(1)
+    schedule.change(run, "submit")
+    schedule.tick(run, BEGIN)
+    schedule.remove(run)
+    assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], math.inf)
+
+
+def test_a_change_goes_before_looks_that_came_earlier_and_has_a_place_of_its_own() -> None:
+    schedule: Schedule[Run] = Schedule(Budget(None, 10))
+    runs = [Run(number, TOP) for number in range(20)]
+    for run in runs:
+        schedule.look(run, BEGIN)
+    assert len(schedule.plan(BEGIN, 20).looks) == 9
+    schedule.change(runs[0], "cancel")
+    assert schedule.plan(BEGIN, 20) == Plan([], [(runs[0], "cancel")], [], math.inf)
+
+
+CROWD = st.lists(st.tuples(st.integers(1, 3), st.integers(0, TOP)), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=60)  # a busy machine is no failure
+@given(CROWD, st.sampled_from([1.0, 3.0]), st.lists(st.floats(0.1, 1.5), min_size=TOP, max_size=TOP))
+def test_who_waits_is_served_although_others_keep_coming(
+    crowd: list[tuple[int, int]], rate: float, pauses: list[float]
+) -> None:
+    schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
+    times = [sum(pauses[: number + 1]) for number in range(TOP)]
+    last = Run(-1, 0, tuple(times))
+    schedule.look(last, BEGIN)
+    now, sent, bound = BEGIN, 0, math.inf
+    for step in range(10_000):
+        for number, level in crowd:  # more than the rate allows
+            for _ in range(number):
+                schedule.look(Run(step, level), now)
+        looks = schedule.plan(now, 1).looks
+        if last in looks:
+            break
+        sent += len(looks)
+        if last.level == TOP and bound == math.inf:
+            bound = sent + schedule.before(last)
+        assert sent <= bound
+        now += 0.5 / rate
+    assert last.is_looking
+    assert schedule.plan(now, 1).looks != [last]
+
+
+def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
+    schedule, runs = of(10 * WOKEN_AT_ONCE)
+    for run in runs[::2]:
+        schedule.tick(run, BEGIN + 1.0)
+    plans = [schedule.plan(BEGIN + 3600.0, 1) for _ in range(10)]
+    assert {run for plan in plans for run in plan.ticks} == set(runs[::2])
+    assert max(len(plan.ticks) for plan in plans) <= WOKEN_AT_ONCE
+    assert [plan.wake_at <= BEGIN + 3600.0 for plan in plans] == [True] * 10
+    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(10 * WOKEN_AT_ONCE))
+
+
+# The heap is bounded
+
+
+def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
+    """Look at a run at these times, with its tick far away."""
+    for at in times:
+        schedule.look(run, at)
+        assert schedule.plan(at, 1).looks == [run]
+        schedule.landed(run, was_look=True)
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_the_heap_does_not_grow_with_the_looks_of_a_run(parity: int) -> None:
+    schedule, (run,) = of(1)
+    for number in range(parity):
+        schedule.look(Run(number), BEGIN + 1e9)
+    schedule.tick(run, BEGIN + 1e8)
+    played(schedule, (BEGIN + number for number in range(5 * TIDY_EVERY)), run)
+    assert len(schedule._heap) <= TIDY_EVERY + 10
+
+
+def test_the_heap_does_not_grow_with_times_that_are_moved() -> None:
+    schedule, runs = of(10, at=math.inf)
+    for number in range(3 * TIDY_EVERY):
+        for run in runs[:2]:
+            schedule.look(run, BEGIN + 1e6 - number)
+            schedule.tick(run, BEGIN + 2e6 - number)
+    assert len(schedule._heap) <= TIDY_EVERY + 2 * len(runs)
+    assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * TIDY_EVERY + 1
+
+
+def test_runs_that_went_are_forgotten_long_before_their_time() -> None:
+    schedule, _ = of(0)
+    for number in range(5 * TIDY_EVERY):
+        run = Run(number)
+        schedule.tick(run, BEGIN + 900.0 + number / 7)
+        schedule.look(run, BEGIN + number / 1000)
+        assert schedule.plan(BEGIN + number / 1000, 1).looks == [run]
+        schedule.remove(run)
+        schedule.landed(run, was_look=True)
+    assert len(schedule._heap) <= 2 * TIDY_EVERY

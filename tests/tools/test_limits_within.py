@@ -1,0 +1,145 @@
+"""A limit within another: who has a place in the inner one has one in the outer one, and gives both back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from asyncruns.tools import Limit
+
+
+class Room:
+    """Work that holds a limit until it is let go."""
+
+    def __init__(self) -> None:
+        self.release = asyncio.Event()
+        self.running = 0
+
+    async def work(self, limit: Limit) -> None:
+        async with limit:
+            self.running += 1
+            try:
+                await self.release.wait()
+            finally:
+                self.running -= 1
+
+
+async def several_steps(steps: int = 10) -> None:
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+def taken(*limits: Limit) -> list[int]:
+    return [limit.running for limit in limits]
+
+
+async def all_work(*limits: Limit) -> None:
+    """Check that each limit still has all its places."""
+    for limit in limits:
+        room = Room()
+        tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(3)]
+        await several_steps()
+        room.release.set()
+        await asyncio.gather(*tasks)
+    assert not any(taken(*limits))
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "most"), [(2, 4, 2), (4, 2, 2), (None, 3, 3), (3, None, 3), (None, None, 6)]
+)
+async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: int | None, most: int) -> None:
+    around = Limit(outer)
+    limit, room = Limit(inner, within=around), Room()
+    tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(6)]
+    await several_steps()
+    assert room.running == most
+    assert around.running == most
+    room.release.set()
+    await asyncio.gather(*tasks)
+    assert taken(limit, around) == [0, 0]
+
+
+async def test_the_outer_places_are_those_of_all_inner_limits() -> None:
+    around, room = Limit(3), Room()
+    limits = [Limit(2, within=around), Limit(2, within=around)]
+    tasks = [asyncio.ensure_future(room.work(limit)) for limit in limits for _ in range(2)]
+    await several_steps()
+    assert room.running == 3
+    room.release.set()
+    await asyncio.gather(*tasks)
+    assert taken(*limits, around) == [0, 0, 0]
+
+
+async def test_who_waits_for_the_inner_limit_holds_no_place_of_the_outer_one() -> None:
+    around, room = Limit(2), Room()
+    limit = Limit(1, within=around)
+    crowd = [asyncio.ensure_future(room.work(limit)) for _ in range(5)]
+    await several_steps()
+    other = asyncio.ensure_future(room.work(around))
+    await several_steps()
+    assert room.running == 2
+    room.release.set()
+    await asyncio.gather(*crowd, other)
+
+
+async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_comes_back() -> None:
+    around, room = Limit(1), Room()
+    limit = Limit(1, within=around)
+    await around.acquire()
+    first, second = (asyncio.ensure_future(room.work(limit)) for _ in range(2))
+    await several_steps()
+    assert taken(limit, around) == [1, 1]
+    first.cancel()
+    await several_steps()
+    assert taken(limit, around) == [1, 1]  # the second has the inner place now, and waits for the outer one
+    around.release()
+    await several_steps()
+    assert room.running == 1
+    room.release.set()
+    await second
+    assert taken(limit, around) == [0, 0]
+    await all_work(limit, around)
+
+
+async def test_a_failure_gives_both_places_back() -> None:
+    around = Limit(1)
+    limit = Limit(1, within=around)
+    with pytest.raises(ValueError, match="inside"):
+        async with limit:
+            raise ValueError("inside")
+    assert taken(limit, around) == [0, 0]
+
+
+async def test_limits_may_be_nested_further() -> None:
+    outer = Limit(1)
+    middle = Limit(2, within=outer)
+    limit, room = Limit(3, within=middle), Room()
+    tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
+    await several_steps()
+    assert taken(limit, middle, outer) == [3, 2, 1]
+    tasks[1].cancel()  # it waits for the outermost
+    await several_steps()
+    assert taken(limit, middle, outer) == [3, 2, 1]
+    room.release.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert taken(limit, middle, outer) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (2, 1), (1, 2), (None, 1)])
+async def test_cancelled_in_every_order_all_places_come_back(
+    order: tuple[int, ...], steps: int, inner: int | None, outer: int | None
+) -> None:
+    around = Limit(outer)
+    limit, room = Limit(inner, within=around), Room()
+    tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
+    await several_steps()
+    for index in order:
+        tasks[index].cancel()
+        await several_steps(steps)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert taken(limit, around) == [0, 0]
+    await all_work(limit, around)
