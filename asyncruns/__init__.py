@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from asyncruns.outcome import Incomplete as Incomplete
     from asyncruns.outcome import NeedsCaller as NeedsCaller
     from asyncruns.outcome import Outcome as Outcome
+    from asyncruns.resources.event_handler import AssistantEventHandler as AssistantEventHandler
+    from asyncruns.resources.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.resources.streams import RunStream as RunStream
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
@@ -88,6 +90,8 @@ _HOMES: Final = {
     "ActionRequired": "asyncruns.lifecycle",
     "AnyOutcome": "asyncruns.outcome",
     "ApiKeyAuth": "asyncruns.transport.auth",
+    "AssistantEventHandler": "asyncruns.resources.event_handler",
+    "AsyncAssistantEventHandler": "asyncruns.resources.event_handler",
     "AsyncRunsError": "asyncruns.errors",
     "Auth": "asyncruns.transport.auth",
     "AuthenticationError": "asyncruns.errors",
@@ -161,6 +165,8 @@ __all__ = [
     "ActionRequired",
     "AnyOutcome",
     "ApiKeyAuth",
+    "AssistantEventHandler",
+    "AsyncAssistantEventHandler",
     "AsyncRunsError",
     "Auth",
     "AuthenticationError",

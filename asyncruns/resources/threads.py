@@ -12,11 +12,13 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.polling import PolledRuns, cadence_of, polled
+from asyncruns.resources.polling import cadence_of, polled
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
+from asyncruns.resources.streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
+    from asyncruns.resources.event_handler import AssistantEventHandler
     from asyncruns.resources.streams import RunStream
 
 
@@ -34,7 +36,7 @@ class Threads(Resource):
         super().__init__(server)
         self._connection = connection
         self.messages: Messages = Messages(server)
-        self.runs: PolledRuns = PolledRuns(connection, server)
+        self.runs: StreamedRuns = StreamedRuns(connection, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
@@ -210,3 +212,53 @@ class Threads(Resource):
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
         return await polled(self._connection, run, cadence, split_options(parameters, RunSettings)[1])
+
+    @overload
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[AssistantEventHandler]: ...
+
+    @overload
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: H,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[H]: ...
+
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: H | None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
+        """Create a thread, start a run on it, and read its events; with `async with`, as `runs.stream`.
+
+        Nothing is sent before `async with`, which raises as `create_and_run` does.
+
+        Args:
+            assistant_id: The assistant.
+            thread: What `create` takes, as one object.
+            event_handler: As in `runs.stream`.
+            **parameters: See `RunSettings`; messages go into `thread` here.
+        """
+
+        async def begin() -> RunStream:
+            stream: RunStream = await self.create_and_run(
+                assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, stream=True, **parameters
+            )
+            return stream
+
+        return managed(begin, event_handler)

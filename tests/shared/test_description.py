@@ -29,6 +29,10 @@ NO_OPERATIONS: Final = {
     "threads.runs.submit_tool_outputs_and_poll",
     "threads.runs.create_and_process",
     "threads.create_and_run_poll",
+    "threads.runs.stream",
+    "threads.runs.create_and_stream",
+    "threads.runs.submit_tool_outputs_stream",
+    "threads.create_and_run_stream",
 }
 RESOURCES: Final = ("assistants", "threads", "threads.messages", "threads.runs", "threads.runs.steps")
 

@@ -161,6 +161,10 @@ HELPERS = (
     "threads.runs.create_and_poll",
     "threads.runs.poll",
     "threads.runs.submit_tool_outputs_and_poll",
+    "threads.create_and_run_stream",
+    "threads.runs.create_and_stream",
+    "threads.runs.stream",
+    "threads.runs.submit_tool_outputs_stream",
 )
 OPERATIONS = (
     *(f"assistants.{name}" for name in ("create", "retrieve", "update", "list", "delete")),
@@ -177,7 +181,7 @@ def test_every_method_takes_the_official_clients_keywords(path: str) -> None:
     theirs: Any = openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="k").beta
     for name in path.split("."):
         ours, theirs = getattr(ours, name), getattr(theirs, name)
-    hints = get_type_hints(ours, localns={"RunStream": RunStream})  # which is loaded when it is used
+    hints = get_type_hints(ours, localns={"RunStream": RunStream, "AssistantEventHandler": Any})  # loaded when used
     taken: dict[str, inspect.Parameter | None] = {}
     for name, parameter in inspect.signature(ours).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
