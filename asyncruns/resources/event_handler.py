@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
 from asyncruns.resources.callbacks import ENDED, Callback, Callbacks
 from asyncruns.resources.streams import RunStream
-from asyncruns.wire import Message, Run, RunStep, Text
+from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import DoneEvent, MessageDeltaEvent, ThreadStreamEvent
@@ -176,7 +176,7 @@ class AssistantEventHandler:
     async def on_text_done(self, text: Text) -> None:
         """Hear of a text that is whole."""
 
-    async def on_image_file_done(self, image_file: Any) -> None:
+    async def on_image_file_done(self, image_file: ImageFile) -> None:
         """Hear of an image in a message, once what follows begins."""
 
     async def on_timeout(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 from msgspec import UNSET
 
 from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
+from asyncruns.wire.steps import CodeInterpreterImageFile
+from asyncruns.wire.threads import FileCitation, FilePath, ImageFile, ImageURL
 
 
 class FileCitationDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
@@ -20,7 +22,7 @@ class FileCitationDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="
     text: Maybe[str] = UNSET
     start_index: Maybe[int] = UNSET
     end_index: Maybe[int] = UNSET
-    file_citation: Maybe[dict[str, Any]] = UNSET
+    file_citation: Maybe[FileCitation] = UNSET
 
 
 class FilePathDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
@@ -31,7 +33,7 @@ class FilePathDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type
     text: Maybe[str] = UNSET
     start_index: Maybe[int] = UNSET
     end_index: Maybe[int] = UNSET
-    file_path: Maybe[dict[str, Any]] = UNSET
+    file_path: Maybe[FilePath] = UNSET
 
 
 # A text comes in thousands of pieces; what one is made of cannot refer to itself, so it is kept from the collector.
@@ -65,7 +67,7 @@ class ImageFileDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", t
 
     type: ClassVar[Literal["image_file"]] = "image_file"
     index: Maybe[int] = UNSET
-    image_file: Maybe[dict[str, Any]] = UNSET
+    image_file: Maybe[ImageFile] = UNSET
 
 
 class ImageURLDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
@@ -73,7 +75,7 @@ class ImageURLDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", ta
 
     type: ClassVar[Literal["image_url"]] = "image_url"
     index: Maybe[int] = UNSET
-    image_url: Maybe[dict[str, Any]] = UNSET
+    image_url: Maybe[ImageURL] = UNSET
 
 
 MessageDeltaContent = TextDeltaBlock | RefusalDeltaBlock | ImageFileDeltaBlock | ImageURLDeltaBlock | Unknown
@@ -144,7 +146,7 @@ class CodeInterpreterImageDelta(Object, frozen=True, kw_only=True, tag_field="ty
 
     type: ClassVar[Literal["image"]] = "image"
     index: Maybe[int] = UNSET
-    image: Maybe[dict[str, Any]] = UNSET
+    image: Maybe[CodeInterpreterImageFile] = UNSET
 
 
 class CodeInterpreterDelta(Object, frozen=True, kw_only=True):

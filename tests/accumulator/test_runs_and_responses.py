@@ -174,7 +174,7 @@ def test_code_and_what_it_wrote_are_joined() -> None:
         )
     (call,) = calls_of(accumulator)
     assert isinstance(call, CodeInterpreterToolCall)
-    assert call.code_interpreter == {
+    assert call.code_interpreter.to_dict() == {
         "input": "1+1",
         "outputs": [{"type": "logs", "logs": "2\n"}, {"type": "image", "image": {"file_id": "file_1"}}],
     }
