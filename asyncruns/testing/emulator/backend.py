@@ -15,6 +15,7 @@ from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from typing import Final, Literal, get_args
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -23,6 +24,7 @@ from asyncruns.testing.emulator.answers import Answer, spoiled
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
+from asyncruns.testing.emulator.response_streaming import ResponseFeed
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
 from asyncruns.testing.emulator.seen import SeenRequest, json_object
 from asyncruns.testing.emulator.shown import Shown
@@ -146,12 +148,18 @@ class Backend(ABC):
         """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
         if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
             return None
-        run = self._store.runs.all.get(str(json_object(answer.body).get("id")))
-        if run is None:
+        found = str(json_object(answer.body).get("id"))
+        run, response = self._store.runs.all.get(found), self._store.responses.all.get(found)
+        if run is not None:
+            thread = self._store.threads.find(run.thread_id, self.now())
+            events = RunFeed(run, thread, self.now, operation=seen.operation).events()
+        elif response is not None:
+            after = dict(parse_qsl(seen.query)).get("starting_after", -1)
+            events = ResponseFeed(response, self.now, starting_after=int(after)).events()
+        else:
             return None  # what a fault has made into something else is sent as it is
         seen.status = answer.status
-        thread = self._store.threads.find(run.thread_id, self.now())
-        return _ended_early(RunFeed(run, thread, self.now, operation=seen.operation).events(), seen.fault)
+        return _ended_early(events, seen.fault)
 
     def _answered(self, seen: SeenRequest, answer: Answer) -> None:
         """Take note of an answer that goes out."""

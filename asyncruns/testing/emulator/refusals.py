@@ -166,6 +166,14 @@ def no_streams() -> RefusedError:
     return RefusedError("The emulator does not stream this.", param="stream", code="unsupported_parameter")
 
 
+def no_stream_of(id: str) -> RefusedError:
+    """Make the 400 of a stream that can't be taken up; no real server's words are known."""
+    return RefusedError(
+        f"Response with id '{id}' has no stream: it was not created with background=true and stream=true.",
+        param="stream",
+    )
+
+
 def wrong_key(key: str) -> RefusedError:
     """Make the 401 of a key that is not the expected one; most of the key is masked."""
     shown = key[: min(5, len(key) // 2)]

@@ -50,8 +50,10 @@ class SeenRequest:
 
     @property
     def asks_for_a_stream(self) -> bool:
-        """Whether its body says so."""
-        return b'"stream"' in self.body and json_object(self.body).get("stream") is True
+        """Whether its body or its query says so."""
+        if self.body:
+            return b'"stream"' in self.body and json_object(self.body).get("stream") is True
+        return "stream=true" in self.query.split("&")
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -25,9 +25,9 @@ ERROR: Final = (
     b'"type":"server_error","param":null,"code":null}\n\n'
 )
 
-_LONGEST_WAIT_S: Final = 0.1  # somebody may cancel the run
-_PIECE: Final = re.compile(r"\s*\S+|\s+")
-_ARGUMENTS_PIECE: Final = 8
+LONGEST_WAIT_S: Final = 0.1  # somebody may cancel the run
+PIECE: Final = re.compile(r"\s*\S+|\s+")
+ARGUMENTS_PIECE: Final = 8
 
 
 def framed(name: str, body: Body) -> bytes:
@@ -64,7 +64,7 @@ class RunFeed:
                 yield from self._writing(starts)
             yield from self._until(starts + run.scenario.working)
         while self._status in ("queued", "in_progress"):  # one that never ends by itself
-            yield self._now() + _LONGEST_WAIT_S
+            yield self._now() + LONGEST_WAIT_S
         yield from self._ending()
         yield DONE
 
@@ -74,7 +74,7 @@ class RunFeed:
 
     def _until(self, moment: float) -> Iterator[float]:
         while not reached(self._now(), moment) and self._status in ("queued", "in_progress"):
-            yield min(moment, self._now() + _LONGEST_WAIT_S)
+            yield min(moment, self._now() + LONGEST_WAIT_S)
 
     def _said(self, status: str, *, name: str | None = None) -> bytes:
         body = self._run.body(self._now())
@@ -109,7 +109,7 @@ class RunFeed:
             yield framed(f"thread.run.step.{status}", self._step)
         for status in ("created", "in_progress"):
             yield framed(f"thread.message.{status}", self._message)
-        pieces = _PIECE.findall(answer_of(run, self._thread.last_user_text))
+        pieces = PIECE.findall(answer_of(run, self._thread.last_user_text))
         for place, piece in enumerate(pieces):
             yield from self._until(starts + run.scenario.working * (place + 1) / (len(pieces) + 1))
             if self._status not in ("in_progress", "completed", "incomplete"):
@@ -124,7 +124,7 @@ class RunFeed:
         if self._status == "cancelling":
             yield self._said("cancelling")
             while self._status not in TERMINAL:
-                yield self._now() + _LONGEST_WAIT_S
+                yield self._now() + LONGEST_WAIT_S
         status = self._status
         if status == "requires_action":
             yield from self._asking()
@@ -155,8 +155,8 @@ class RunFeed:
             first = {"name": function["name"], "arguments": "", "output": None}
             yield self._step_delta({"index": index, "id": call["id"], "type": "function", "function": first})
             text = function["arguments"]
-            for begin in range(0, len(text), _ARGUMENTS_PIECE):
-                piece = {"arguments": text[begin : begin + _ARGUMENTS_PIECE]}
+            for begin in range(0, len(text), ARGUMENTS_PIECE):
+                piece = {"arguments": text[begin : begin + ARGUMENTS_PIECE]}
                 yield self._step_delta({"index": index, "type": "function", "function": piece})
 
     def _step_delta(self, call: Body) -> bytes:
