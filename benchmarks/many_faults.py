@@ -1,4 +1,4 @@
-"""200 runs at once on a server that goes wrong all the time: asyncruns, and today's usual client.
+"""200 runs at once on a server that goes wrong all the time: asyncruns in both of its shells, and today's usual client.
 
     python benchmarks/many_faults.py            # in virtual time: seconds
     python benchmarks/many_faults.py --real     # in real time: about a minute
@@ -21,14 +21,16 @@ import platform
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from asyncruns import BearerAuth, Client, Completed, Toolset
+from asyncruns import BearerAuth, Client, Completed, Fleet, Toolset
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario, VirtualTimeLoop
+from asyncruns.wire import Run
 
 HERE = Path(__file__).parent
 RUNS = 200
@@ -122,7 +124,7 @@ async def created(base_url: str, runs: int) -> list[tuple[str, str]]:
         return names
 
 
-async def by_asyncruns(client: Client, thread_id: str, run_id: str, execute: Execute) -> bool:
+def tools_of(execute: Execute) -> Toolset:
     tools = Toolset()
     for name in NAMES:
 
@@ -130,7 +132,16 @@ async def by_asyncruns(client: Client, thread_id: str, run_id: str, execute: Exe
             return execute(name, {"round": round})
 
         tools.tool(tool, name=name)
-    outcome = await client.watch(thread_id=thread_id, run_id=run_id, tools=tools)
+    return tools
+
+
+async def by_asyncruns(client: Client, thread_id: str, run_id: str, execute: Execute) -> bool:
+    outcome = await client.watch(thread_id=thread_id, run_id=run_id, tools=tools_of(execute))
+    return isinstance(outcome, Completed)
+
+
+async def by_fleet(fleet: Fleet[Run], thread_id: str, run_id: str, execute: Execute) -> bool:
+    outcome = await fleet.watch(thread_id=thread_id, run_id=run_id, tools=tools_of(execute))
     return isinstance(outcome, Completed)
 
 
@@ -164,6 +175,12 @@ def open_asyncruns(base_url: str) -> Client:
     return Client(base_url, auth=BearerAuth(KEY))
 
 
+@asynccontextmanager
+async def open_fleet(base_url: str) -> AsyncIterator[Fleet[Run]]:
+    async with open_asyncruns(base_url) as client, Fleet(client, requests_per_second=None) as fleet:
+        yield fleet
+
+
 def open_openai(base_url: str) -> Any:
     from openai import AsyncOpenAI
 
@@ -173,9 +190,13 @@ def open_openai(base_url: str) -> Any:
 
 CLIENTS: Mapping[str, tuple[Watch, Callable[[str], Any]]] = {
     "asyncruns": (by_asyncruns, open_asyncruns),
+    "asyncruns, a fleet": (by_fleet, open_fleet),
     "openai": (by_openai, open_openai),
     "openai, started again": (by_openai_again_and_again, open_openai),
 }
+
+
+OURS = tuple(name for name in CLIENTS if name.startswith("asyncruns"))
 
 
 def run(name: str, runs: int, *, real: bool = False) -> Figures:
@@ -228,7 +249,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--real", action="store_true", help="in real time")
     arguments = parser.parse_args()
-    names = [name for name in CLIENTS if name == "asyncruns" or is_installed("openai")]
+    names = [name for name in CLIENTS if name in OURS or is_installed("openai")]
     results = {name: run(name, arguments.runs, real=arguments.real) for name in names}
     show(results)
     if arguments.runs == RUNS and not arguments.real and len(names) == len(CLIENTS):
@@ -243,9 +264,9 @@ def main() -> int:
         }
         (HERE / "results").mkdir(exist_ok=True)
         (HERE / "results" / "many_faults.json").write_text(json.dumps(report, indent=2) + "\n")
-    wrong = violations(results["asyncruns"], arguments.runs)
+    wrong = [f"{name}: {line}" for name in OURS for line in violations(results[name], arguments.runs)]
     for line in wrong:
-        print(f"asyncruns: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -49,8 +49,9 @@ def _look(member: Member, schedule: Schedule[Member]) -> str:
     if member.level >= 0:
         budget = schedule.budget
         limit = "" if budget.rate == math.inf else f" at {budget.rate:.3g} requests per second"
+        before = schedule.before(member)
         return (
-            f"its look is due, and {schedule.before(member)} requests go before it{limit}, "
+            f"its look is due, and {before} {'request goes' if before == 1 else 'requests go'} before it{limit}, "
             f"with {budget.in_flight} in flight"
         )
     if member.look_at == math.inf:

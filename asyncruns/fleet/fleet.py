@@ -51,6 +51,8 @@ class Fleet(Generic[R]):
     assistant and model take. Submits and cancels go before all looks. A 429, or a small
     `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
 
+    Of an answer no more is kept than what the watch goes by: an outcome whose run still goes on has no `run`.
+
     Args:
         connection: A `Client`, or what `RunWatcher` takes.
         requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
@@ -59,7 +61,8 @@ class Fleet(Generic[R]):
         on_outcome: Called with each outcome, one after the other; whatever takes long, begin in a task. What it raises
             is logged.
         on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, "leave" leaves them as
-            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask.
+            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask;
+            with those that were given up, or need the caller.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
             runs together. `cadence` is `Cadence.learned()` by default.
@@ -90,7 +93,7 @@ class Fleet(Generic[R]):
         self._on_outcome = on_outcome
         self._on_exit = on_exit
         self._budget = Budget(requests_per_second, max_in_flight)
-        self._runner = Runner(self._budget, on_end=self._ended)
+        self._runner = Runner(self._budget, on_end=self._ended, keeps_unfinished=on_exit == "cancel")
         self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
         self._unread: dict[Member, AnyOutcome[R]] = {}
         self._readers = 0
@@ -129,7 +132,7 @@ class Fleet(Generic[R]):
             cancels = self._on_exit == "cancel"
             by = loop_time() + LEAVING_GRACE_S
             if cancels:
-                by += self._runner.active / min(self._budget.rate, CANCELS_PER_S)
+                by += (self._runner.active + len(self._runner.unfinished)) / min(self._budget.rate, CANCELS_PER_S)
             self._runner.leave(by=by, cancel=cancels)
             await joined(task, by=by)
         if error is None:
@@ -209,7 +212,7 @@ class Fleet(Generic[R]):
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
-        both = {**self._options, **options} if options else self._options
+        both: SharedOptions = {**self._options, **options} if options else self._options
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if is_new:
@@ -290,12 +293,15 @@ class Fleet(Generic[R]):
             await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
             while True:
                 while self._unread:
-                    yield self._unread.pop(next(iter(self._unread)))
+                    outcome = self._unread.pop(next(iter(self._unread)))
+                    self._make_room()
+                    yield outcome
                 if not self._goes_on():
                     break
                 await self._next_news()
         finally:
             self._readers -= 1
+            self._make_room()
         if task.done():
             raise_failure(task)
 
@@ -305,17 +311,26 @@ class Fleet(Generic[R]):
     def _ended(self, member: Member) -> None:
         """Note that a watch has ended, or was taken up again."""
         outcome = member.outcome
-        if outcome is None or (member.machine.end is None and not member.is_broken):
+        if outcome is None:
+            return
+        if member.is_watched:
             self._unread.pop(member, None)
+            self._ended_count -= 1
+            self._polls_of_ended -= outcome.polls
             return
         self._ended_count += 1
-        self._polls_of_ended += member.polls
+        self._polls_of_ended += outcome.polls
         if self._on_outcome is not None:
             self._observers.put(self._on_outcome, outcome)
         is_had = self._on_outcome is not None or any(watch.is_awaited for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome
         self._tell_news()
+
+    def _make_room(self) -> None:
+        """Let who adds runs, and is held back by outcomes that nobody has read, see that there are fewer of these."""
+        if self._adding:
+            self._tell_news()
 
     def _tell_news(self) -> None:
         for waiting in self._news:

@@ -70,6 +70,7 @@ class Member(Slot):
         watches: Who wait for it, and look on.
         polls: How many looks were sent.
         outcome: How the watch ended, the last time that it did.
+        is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class Member(Slot):
         "_runner",
         "connection",
         "is_broken",
+        "is_watched",
         "machine",
         "outcome",
         "polls",
@@ -105,6 +107,7 @@ class Member(Slot):
         self.started: float = 0.0
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken = False
+        self.is_watched = False
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
@@ -162,12 +165,25 @@ class Member(Slot):
             self._runner.taken_up(self)
         for command in commands:
             self._perform(command)
-        if self.machine.end is None:
+        if self.is_watched and self.machine.end is None:
             wake_at = self.machine.wake_at
             if wake_at != self.tick_at:
                 self._runner.schedule.tick(self, wake_at)
         self._forget_body()
         self._runner.moved()
+
+    def told(self, event: Event) -> None:
+        """Take an event from the caller; what cannot be is for the caller, and any other error ends the watch.
+
+        Raises:
+            InvalidRequestError: The event cannot be; nothing was done.
+        """
+        try:
+            self.receive(event)
+        except InvalidRequestError:
+            raise
+        except Exception as error:
+            self._runner.broke(self, error)
 
     def _forget_body(self) -> None:
         """Keep of a look only what the machine goes by: ten thousand bodies would be many megabytes."""
@@ -184,15 +200,24 @@ class Member(Slot):
 
     def changed(self, event: Observed | Refused) -> None:
         """Take the answer to a submit or a cancel."""
+        if self.is_broken:
+            return
         if isinstance(event, Observed):
             # A look on its way may show the run as it was before; this answer asks for a new one.
             self._look += 1
             self.is_looking = False
             new = event.snapshot.ref
             if event.asked is Asked.SUBMIT and new is not None and new != self.ref:
-                self._earlier, self.ref = self.refs, new
-                self._runner.renamed(self)
+                self._follow(new)
         self.receive(event)
+
+    def _follow(self, ref: RunRef) -> None:
+        """Watch what a submit began from now on; or tell of it, where the watch has ended meanwhile."""
+        self._earlier, self.ref = self.refs, ref
+        if self.is_watched:
+            self._runner.renamed(self)
+        if self.outcome is not None:
+            self.outcome = replace(self.outcome, ref=ref, refs=self.refs)
 
     @property
     def look(self) -> int:
@@ -209,7 +234,7 @@ class Member(Slot):
 
     def _perform(self, command: Command) -> None:
         runner = self._runner
-        if runner.closing and isinstance(command, PollAt | RunTools | Submit):
+        if (runner.closing or not self.watches) and isinstance(command, PollAt | RunTools | Submit):
             return
         match command:
             case PollAt(not_before, _):
@@ -254,6 +279,8 @@ class Member(Slot):
             elapsed=loop_time() - self.started,
             cancel_requested=self.machine.cancel_requested,
         )
+        if not self.watches:  # let go meanwhile
+            return
         told = Ended(self.outcome)
         self._runner.ended(self)
         for watch in self.watches:
@@ -264,7 +291,8 @@ class Member(Slot):
         self.stop()
         self._look += 1
         self.is_broken = True
-        self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
+        if self.is_watched:
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
 
     def check_may_be_told(self) -> None:
         """Check that the watch goes on, or can be taken up again.

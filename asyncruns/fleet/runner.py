@@ -34,18 +34,22 @@ class Runner:
     Args:
         budget: What may be sent.
         on_end: Told of each member whose watch has ended, and when it is taken up again. Must not wait.
+        keeps_unfinished: Whether who leaves may cancel runs whose watch ended before they did.
 
     Attributes:
         members: The runs that are watched, by their names.
+        unfinished: The runs whose watch ended before they did, where these are kept.
         group: Where tools and requests run; None when the fleet does not run.
         closing: Nothing new is begun any more.
         active: How many there are; one may have several names.
         polls: How many looks were sent.
     """
 
-    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object]) -> None:
+    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.members: dict[RunRef, Member] = {}
+        self.unfinished: dict[RunRef, Member] = {}
+        self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing = False
         self.polls: int = 0
@@ -129,9 +133,7 @@ class Runner:
         try:
             do()
         except Exception as error:
-            log.exception("The watch of %s broke", member.ref)
-            if not member.is_broken:
-                member.broke(error)
+            self.broke(member, error)
 
     # Requests
 
@@ -165,7 +167,7 @@ class Runner:
             request = member.connection.dialect.poll(member.ref)
             event = await ask(member.connection, request, Asked.POLL, self._heed)
         except Exception as error:
-            self._break(member, error)
+            self.broke(member, error)
         finally:
             self.schedule.landed(member, was_look=look == member.look)
         if event is not None:
@@ -183,7 +185,7 @@ class Runner:
             try:
                 event = await ask(member.connection, request, asked, self._heed)
             except Exception as error:
-                self._break(member, error)
+                self.broke(member, error)
             finally:
                 del self._changing[scope]
                 self.schedule.landed(member, was_look=False)
@@ -191,7 +193,8 @@ class Runner:
             self._note_refusal(event)
             self.guard(member, partial(member.changed, event))
 
-    def _break(self, member: Member, error: Exception) -> None:
+    def broke(self, member: Member, error: Exception) -> None:
+        """End the watch of a member for an error that nobody expected."""
         log.error("The watch of %s broke", member.ref, exc_info=error)
         if not member.is_broken:
             member.broke(error)
@@ -210,6 +213,8 @@ class Runner:
     def add(self, member: Member) -> None:
         """Watch one more run; it is to be told to begin then."""
         self.members[member.ref] = member
+        self.unfinished.pop(member.ref, None)
+        member.is_watched = True
         self.active += 1
 
     def drop(self, member: Member) -> None:
@@ -228,9 +233,12 @@ class Runner:
             for scope, other in self._changing.items():
                 if other is member:  # the answer can change nothing any more
                     scope.cancel()
+        elif self._keeps_unfinished and not member.is_broken:
+            self.unfinished[member.ref] = member
         self._on_end(member)
 
     def _forget(self, member: Member) -> None:
+        member.is_watched = False
         self.active -= 1
         for ref in member.refs:
             if self.members.get(ref) is member:
@@ -238,8 +246,10 @@ class Runner:
 
     def taken_up(self, member: Member) -> None:
         """Watch a member again."""
+        member.is_watched = True
         self.active += 1
         self.members.setdefault(member.ref, member)
+        self.unfinished.pop(member.ref, None)
         self._on_end(member)
 
     # Leaving
@@ -255,7 +265,7 @@ class Runner:
         for scope in self._changing:
             scope.deadline = by
         if cancel:
-            self._cancelling = list(self.members.values())
+            self._cancelling = list(dict.fromkeys([*self.unfinished.values(), *self.members.values()]))
             self._to_cancel = self._cancelling.copy()
         else:
             for member in self.members.values():
@@ -267,7 +277,7 @@ class Runner:
     def _ask_for_cancels(self) -> None:
         for _ in range(min(len(self._to_cancel), AT_ONCE)):
             member = self._to_cancel.pop()
-            if member.machine.end is None:
+            if not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.receive, CancelAsked(loop_time())))
 
     def _close(self) -> None:

@@ -87,7 +87,7 @@ class Watch(Generic[R]):
             InvalidRequestError: There is no such call, or the watch is over; nothing was submitted then.
         """
         self._check()
-        self._member.receive(Provided(loop_time(), texts_of(outputs)))
+        self._member.told(Provided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
@@ -97,7 +97,7 @@ class Watch(Generic[R]):
         """
         if not self._member.is_over:
             self._check()
-            self._member.receive(CancelAsked(loop_time()))
+            self._member.told(CancelAsked(loop_time()))
 
     def cancel(self) -> bool:
         """Stop watching; the run at the server goes on as it is. Who waits for this watch gets a CancelledError.
@@ -145,7 +145,8 @@ class Watch(Generic[R]):
     def outcome(self) -> AnyOutcome[R] | None:
         """How the watch ended; None while it goes on."""
         member = self._member
-        return member.outcome if member.machine.end is not None or member.is_broken else None
+        has_ended = member.machine.end is not None or member.is_broken
+        return member.outcome if has_ended or not self._fleet.is_running else None
 
     @property
     def is_active(self) -> bool:

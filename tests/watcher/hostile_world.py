@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from hostile_plan import REQUEST_TIMEOUT_S, Plan
 from msgspec import UNSET, UnsetType
+from shells import OneWatch, Shell
 
 from asyncruns import CancelRefused, Client, Ended, OutputsSubmitted, RunRef, RunWatcher, Toolset
 from asyncruns.abc import Connection
@@ -26,7 +27,7 @@ from asyncruns.testing.emulator.timeline import TERMINAL
 from asyncruns.tools import threads
 from asyncruns.wire import Run
 
-HELD_THREAD_S: Final = 5.0  # in real time; the world lets it go long before
+HELD_THREAD_S: Final = 30.0  # in real time, of which fifteen virtual minutes take some; the world lets it go before
 
 
 def free_port() -> int:
@@ -76,7 +77,7 @@ class Watch:
         self.ends: list[AnyOutcome[Run]] = []
         self._world = world
         self._leave = asyncio.Event()
-        self.watcher: RunWatcher[Run] = RunWatcher(
+        self.watcher: OneWatch = world.shell(
             world.connection, world.ref, tools=self._tools(), timeout=timeout, on_exit=on_exit, **world.options
         )
         self.task = world.loop.create_task(self._live())
@@ -104,7 +105,7 @@ class Watch:
         finally:
             self.left = True
 
-    async def _read(self, watcher: RunWatcher[Run]) -> None:
+    async def _read(self, watcher: OneWatch) -> None:
         was_taken_up_again = True
         while was_taken_up_again:
             was_taken_up_again = False
@@ -165,6 +166,8 @@ class Watch:
 
 class World:
     """All of it, on a loop that the caller owns. Nothing is begun by making one: `begin` creates the run."""
+
+    shell: Shell = RunWatcher  # of the watches
 
     def __init__(self, loop: asyncio.AbstractEventLoop, plan: Plan) -> None:
         self.loop = loop

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from blockbuster import BlockingError
 from scripted import ok, scene
+from shells import Shell
 
 import asyncruns
-from asyncruns import BearerAuth, Client, Completed, RunWatcher, StatusChanged, Toolset
+from asyncruns import BearerAuth, Client, Completed, StatusChanged, Toolset
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 from asyncruns.transport.aiohttp import AiohttpTransport
 
@@ -63,26 +64,26 @@ async def test_a_blocking_call_in_a_watch_is_found(emulator: Emulator, monkeypat
             await client.watch(run)
 
 
-async def test_a_tool_that_blocks_does_so_in_a_thread() -> None:
+async def test_a_tool_that_blocks_does_so_in_a_thread(shell: Shell) -> None:
     stage = scene(ok("requires_action", ("call_1", "f", "{}")), ok("completed"), submits=[ok("queued")])
 
     def f() -> str:
         time.sleep(0.001)
         return threading.current_thread().name
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert stage.transport.bodies("submit")[0]["tool_outputs"][0]["output"].startswith("asyncruns-tool")
 
 
-async def test_an_observer_that_blocks_is_found(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_observer_that_blocks_is_found(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
     """Not ours, but it is us who call it in the loop; so users of BlockBuster find theirs."""
     stage = scene(ok("in_progress"), ok("completed"))
 
     def block(change: StatusChanged[Any]) -> None:
         time.sleep(0.001)
 
-    async with RunWatcher(stage, stage.ref, on_status=block) as watcher:
+    async with shell(stage, stage.ref, on_status=block) as watcher:
         await watcher.wait()
     assert "BlockingError" in caplog.text
 

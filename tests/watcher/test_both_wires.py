@@ -1,4 +1,4 @@
-"""What a watch promises, whichever wire its run is on: one suite for threads and for responses.
+"""What a watch promises, whichever wire its run is on and whichever shell it has: one suite for all four.
 
 What no look can tell on the one wire is at the end, apart.
 """
@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import pytest
 from hostile_world import free_port
+from shells import OneWatch, Shell, watched
 
 from asyncruns import (
     Cancelled,
@@ -34,7 +35,6 @@ from asyncruns import (
     RunGoneError,
     RunNeedsCallerError,
     RunRef,
-    RunWatcher,
     ToolError,
     Toolset,
     WatchGaveUpError,
@@ -55,10 +55,11 @@ PAUSES: Final = {"threads": "requires_action", "responses": "completed"}  # the 
 
 
 class Wire:
-    """Begins runs on one wire, and gives what watches them."""
+    """Begins runs on one wire, and gives what watches them, in one of the shells."""
 
-    def __init__(self, name: Name, emulator: Emulator, client: Client) -> None:
+    def __init__(self, name: Name, emulator: Emulator, client: Client, shell: Shell) -> None:
         self.name = name
+        self.shell = shell
         self.emulator = emulator
         self.client = client
         self.connection: Connection[Any] = client if name == "threads" else client.responses.continued()
@@ -75,15 +76,15 @@ class Wire:
         thread = await self.client.threads.create(messages=[{"role": "user", "content": "Hello"}])
         return await self.client.threads.runs.create(thread.id, assistant_id=ASSISTANT)
 
-    def watcher(self, run: Any, **options: Any) -> RunWatcher[Any]:
-        return RunWatcher(self.connection, run, **options)
+    def watcher(self, run: Any, **options: Any) -> OneWatch:
+        return self.shell(self.connection, run, **options)
 
     async def watch(self, run: Any, **options: Any) -> AnyOutcome[Any]:
         async with self.watcher(run, **options) as watcher:
             return await watcher.wait()
 
     async def run(self, scenario: Scenario, **options: Any) -> AnyOutcome[Any]:
-        """Do it all in one call."""
+        """Do it all in one call, which has one shell."""
         self.emulator.script(scenario, **self._who())
         who = {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
         outcome: AnyOutcome[Any] = await self.client.run(message="Hello", **who, **options)  # type: ignore[call-overload]
@@ -115,9 +116,9 @@ class Wire:
 
 
 @pytest.fixture(params=["threads", "responses"])
-async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
+async def wire(request: pytest.FixtureRequest, shell: Shell) -> AsyncIterator[Wire]:
     async with Emulator(port=free_port()) as emulator, Client(emulator.base_url) as client:
-        yield Wire(request.param, emulator, client)
+        yield Wire(request.param, emulator, client, shell)
 
 
 class Tools(Toolset):
@@ -184,7 +185,7 @@ async def test_a_name_that_was_written_down_goes_on_where_another_left(wire: Wir
     assert isinstance(left, GaveUp)
     ref = msgspec.json.decode(msgspec.json.encode(left.ref), type=RunRef)
     assert ref == left.ref
-    outcome = await wire.client.watch(ref, tools=tools)
+    outcome = await watched(wire.shell, wire.client.connection_for(ref), ref, tools=tools)
     assert isinstance(outcome, Completed)
     assert outcome.refs[0] == ref
 
@@ -702,6 +703,9 @@ async def test_who_leaves_may_cancel_the_run(wire: Wire, tools: Tools) -> None:
         assert isinstance(await watcher.wait(), GaveUp)
     assert isinstance(watcher.outcome, Cancelled)
     assert watcher.outcome.cancel_requested
+
+
+async def test_one_call_may_cancel_the_run(wire: Wire) -> None:
     outcome = await wire.run(Scenario(end="never"), timeout=3.0, on_exit="cancel")
     assert isinstance(outcome, Cancelled)
 
@@ -790,15 +794,15 @@ def lost(fault: dict[str, Any], *, acts: bool) -> Fault:
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[Wire]:
+async def threads(shell: Shell) -> AsyncIterator[Wire]:
     async with Emulator() as emulator, Client(emulator.base_url) as client:
-        yield Wire("threads", emulator, client)
+        yield Wire("threads", emulator, client, shell)
 
 
 @pytest.fixture
-async def responses() -> AsyncIterator[Wire]:
+async def responses(shell: Shell) -> AsyncIterator[Wire]:
     async with Emulator() as emulator, Client(emulator.base_url) as client:
-        yield Wire("responses", emulator, client)
+        yield Wire("responses", emulator, client, shell)
 
 
 @pytest.mark.parametrize("acts", [True, False])

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from scripted import error, lost, ok, scene
+from shells import Shell
 
 from asyncruns import Cancelled, Completed, Ended, GaveUp, NeedsCaller, RunWatcher, Toolset
 from asyncruns.http import Response
@@ -26,14 +27,14 @@ def other_tasks() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def test_no_submit_begins_once_a_refused_cancel_lets_who_leaves_go() -> None:
+async def test_no_submit_begins_once_a_refused_cancel_lets_who_leaves_go(shell: Shell) -> None:
     stage = scene(
         ok("requires_action", CALL),
         submits=[THROTTLED, ok("queued")],
         cancels=[error(400, "Not supported")],
         cancels_take=2.0,
     )
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), on_exit="cancel"):
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel"):
         await anyio.sleep(0.5)
     assert other_tasks() == []
     assert stage.transport.count("submit") == 1
@@ -42,7 +43,7 @@ async def test_no_submit_begins_once_a_refused_cancel_lets_who_leaves_go() -> No
 
 
 @pytest.mark.parametrize("with_handler", [False, True])
-async def test_the_next_round_of_who_has_left_is_not_begun(with_handler: bool) -> None:
+async def test_the_next_round_of_who_has_left_is_not_begun(shell: Shell, with_handler: bool) -> None:
     begun: list[str] = []
 
     async def g() -> str:
@@ -55,7 +56,7 @@ async def test_the_next_round_of_who_has_left_is_not_begun(with_handler: bool) -
     stage = scene(ok("requires_action", CALL), submits=[ok("requires_action", ("call_2", "g", "{}")), ok("queued")])
     stage.transport.submits_take = 1.0
     on_requires_action = handler if with_handler else None
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f, g]), on_requires_action=on_requires_action):
+    async with shell(stage, stage.ref, tools=Toolset([f, g]), on_requires_action=on_requires_action):
         await anyio.sleep(0.5)
     assert stage.transport.finished.count("submit") == 1  # it was waited for
     await anyio.sleep(5.0)
@@ -63,19 +64,19 @@ async def test_the_next_round_of_who_has_left_is_not_begun(with_handler: bool) -
     assert stage.transport.count("submit") == 1
 
 
-async def test_a_request_that_hangs_holds_nobody_up_once_the_run_is_over() -> None:
+async def test_a_request_that_hangs_holds_nobody_up_once_the_run_is_over(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[lost()])
     stage.transport.submits_take = 30.0
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
         began = anyio.current_time()
     assert anyio.current_time() - began < 0.1
     assert other_tasks() == []
 
 
-async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken() -> None:
+async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.2)
         stage.transport._takes = 100.0
         await anyio.sleep(1.0)  # a look hangs
@@ -86,17 +87,17 @@ async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken() -> None:
     assert anyio.current_time() - began < 1.0
 
 
-async def test_an_end_that_comes_while_one_leaves_is_told_to_observers() -> None:
+async def test_an_end_that_comes_while_one_leaves_is_told_to_observers(shell: Shell) -> None:
     told: list[object] = []
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
     stage.transport.submits_take = 3.0
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), on_terminal=told.append) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_terminal=told.append) as watcher:
         await anyio.sleep(0.5)
     assert isinstance(watcher.outcome, Completed)
     assert told == [watcher.outcome]
 
 
-async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too() -> None:
+async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too(shell: Shell) -> None:
     stages = [scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")]) for _ in range(30)]
 
     async def fail() -> None:
@@ -104,7 +105,7 @@ async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too() -> 
         raise ZeroDivisionError
 
     async def watch(number: int) -> None:
-        async with RunWatcher(stages[number], stages[number].ref, on_exit="cancel") as watcher:
+        async with shell(stages[number], stages[number].ref, on_exit="cancel") as watcher:
             await watcher.wait()
 
     with pytest.raises(ExceptionGroup):
@@ -116,9 +117,9 @@ async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too() -> 
     assert [stage.transport.count("cancel") for stage in stages] == [1] * 30
 
 
-async def test_one_who_waits_does_not_miss_that_another_took_the_watch_up() -> None:
+async def test_one_who_waits_does_not_miss_that_another_took_the_watch_up(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
 
         async def wait() -> object:
             outcome = await watcher.wait()
@@ -132,9 +133,9 @@ async def test_one_who_waits_does_not_miss_that_another_took_the_watch_up() -> N
         assert isinstance(first, Completed)
 
 
-async def test_a_reader_may_take_the_watch_up_at_its_end() -> None:
+async def test_a_reader_may_take_the_watch_up_at_its_end(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         waiting = asyncio.create_task(watcher.wait())
         async for event in watcher:
             if isinstance(event, Ended) and isinstance(event.outcome, NeedsCaller):
@@ -143,9 +144,9 @@ async def test_a_reader_may_take_the_watch_up_at_its_end() -> None:
 
 
 @pytest.mark.parametrize("cancels", [[error(400, "Not supported")], [ok("cancelling")]])
-async def test_an_outcome_stands_until_there_is_another(cancels: list[Any]) -> None:
+async def test_an_outcome_stands_until_there_is_another(shell: Shell, cancels: list[Any]) -> None:
     stage = scene(ok("in_progress"), cancels=cancels)
-    async with RunWatcher(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
     assert isinstance(watcher.outcome, GaveUp)
 
@@ -186,10 +187,12 @@ async def cancels_itself() -> str:
 
 @pytest.mark.parametrize("tool", [children_that_fail, cancels_itself])
 @pytest.mark.parametrize("beside", [0, 1])
-async def test_what_a_tool_does_to_its_own_task_does_not_touch_the_watch(tool: Callable[[], Any], beside: int) -> None:
+async def test_what_a_tool_does_to_its_own_task_does_not_touch_the_watch(
+    shell: Shell, tool: Callable[[], Any], beside: int
+) -> None:
     calls = [("call_1", tool.__name__, "{}"), ("call_2", "f", "{}")][: 1 + beside]
     stage = scene(ok("requires_action", *calls), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref, tools=Toolset([tool, f]), timeout=60.0) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([tool, f]), timeout=60.0) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, Completed)
     assert outcome.elapsed < 5.0
@@ -198,7 +201,7 @@ async def test_what_a_tool_does_to_its_own_task_does_not_touch_the_watch(tool: C
     assert outputs[1:] == ["out"] * beside
 
 
-async def test_what_a_handler_and_an_observer_do_to_their_tasks_does_not_touch_the_watch() -> None:
+async def test_what_a_handler_and_an_observer_do_to_their_tasks_does_not_touch_the_watch(shell: Shell) -> None:
     seen: list[str] = []
 
     async def handler(calls: list[Call]) -> dict[str, str]:
@@ -209,6 +212,6 @@ async def test_what_a_handler_and_an_observer_do_to_their_tasks_does_not_touch_t
         await children_that_fail()
 
     stage = scene(ok("queued"), ok("requires_action", CALL), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref, on_requires_action=handler, on_status=observer) as watcher:
+    async with shell(stage, stage.ref, on_requires_action=handler, on_status=observer) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert seen == ["queued", "requires_action", "completed"]

@@ -8,6 +8,7 @@ import anyio
 import msgspec
 import pytest
 from scripted import Scene, Scripted, error, ok, scene
+from shells import Shell
 
 from asyncruns import (
     Cancelled,
@@ -31,44 +32,44 @@ def going_on(*ends: Scripted, cancels: list[Scripted] | None = None, looks: int 
     return scene(*[ok("in_progress")] * looks, *ends, cancels=cancels or [ok("cancelling")], **more)
 
 
-async def test_by_default_the_run_is_left_as_it_is() -> None:
+async def test_by_default_the_run_is_left_as_it_is(shell: Shell) -> None:
     stage = going_on()
-    async with RunWatcher(stage, stage.ref):
+    async with shell(stage, stage.ref):
         await anyio.sleep(1.0)
     assert stage.transport.count("cancel") == 0
 
 
-async def test_leaving_cancels_the_run_where_that_was_asked_for() -> None:
+async def test_leaving_cancels_the_run_where_that_was_asked_for(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
-    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
     assert stage.transport.count("cancel") == 1
     assert isinstance(watcher.outcome, Cancelled)
     assert watcher.outcome.cancel_requested
 
 
-async def test_a_run_that_has_ended_is_not_cancelled() -> None:
+async def test_a_run_that_has_ended_is_not_cancelled(shell: Shell) -> None:
     stage = scene(ok("completed"))
-    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         await watcher.wait()
     assert stage.transport.count("cancel") == 0
 
 
-async def test_a_body_that_raises_cancels_too_and_its_error_leaves_as_it_is() -> None:
+async def test_a_body_that_raises_cancels_too_and_its_error_leaves_as_it_is(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
     with pytest.raises(ValueError, match="mine"):
-        async with RunWatcher(stage, stage.ref, on_exit="cancel"):
+        async with shell(stage, stage.ref, on_exit="cancel"):
             await anyio.sleep(0.1)
             raise ValueError("mine")
     assert stage.transport.count("cancel") == 1
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_who_is_cancelled_cancels_the_run(times: int) -> None:
+async def test_who_is_cancelled_cancels_the_run(shell: Shell, times: int) -> None:
     stage = going_on(ok("cancelling"), ok("cancelled"))
 
     async def watch() -> None:
-        async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+        async with shell(stage, stage.ref, on_exit="cancel") as watcher:
             await watcher.wait()
 
     task = asyncio.create_task(watch())
@@ -82,9 +83,9 @@ async def test_who_is_cancelled_cancels_the_run(times: int) -> None:
     assert stage.transport.finished[-1] == "look"
 
 
-async def test_a_scope_that_is_left_by_its_time_cancels_the_run() -> None:
+async def test_a_scope_that_is_left_by_its_time_cancels_the_run(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
-    watcher = RunWatcher(stage, stage.ref, on_exit="cancel")
+    watcher = shell(stage, stage.ref, on_exit="cancel")
     with anyio.move_on_after(0.1):
         async with watcher:
             await watcher.wait()
@@ -92,70 +93,70 @@ async def test_a_scope_that_is_left_by_its_time_cancels_the_run() -> None:
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_wait_that_gave_up_cancels_the_run() -> None:
+async def test_a_wait_that_gave_up_cancels_the_run(shell: Shell) -> None:
     stage = going_on(ok("cancelled"), looks=6)
-    async with RunWatcher(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
     assert stage.transport.count("cancel") == 1
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_run_that_nobody_answers_is_cancelled() -> None:
+async def test_a_run_that_nobody_answers_is_cancelled(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
-    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), NeedsCaller)
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_completion_that_was_faster_is_told_as_it_was() -> None:
+async def test_a_completion_that_was_faster_is_told_as_it_was(shell: Shell) -> None:
     stage = going_on(ok("completed"), cancels=[error(400, "Cannot cancel run with status 'completed'.")])
-    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
     assert isinstance(watcher.outcome, Completed)
     assert watcher.outcome.cancel_requested
 
 
-async def test_a_cancel_that_sticks_holds_up_leaving_for_some_seconds_only() -> None:
+async def test_a_cancel_that_sticks_holds_up_leaving_for_some_seconds_only(shell: Shell) -> None:
     stage = going_on(ok("cancelling"))
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
     assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
     assert watcher.outcome is None
     assert watcher.status == "cancelling"
 
 
-async def test_a_server_that_does_not_answer_holds_up_leaving_for_some_seconds_only() -> None:
+async def test_a_server_that_does_not_answer_holds_up_leaving_for_some_seconds_only(shell: Shell) -> None:
     stage = going_on(takes=1000.0)
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, on_exit="cancel"):
+    async with shell(stage, stage.ref, on_exit="cancel"):
         pass
     assert anyio.current_time() - began < 6.0
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving() -> None:
+async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving(shell: Shell) -> None:
     stage = going_on(cancels=[error(400, "Not supported")])
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, on_exit="cancel"):
+    async with shell(stage, stage.ref, on_exit="cancel"):
         pass
     assert anyio.current_time() - began < 1.0
 
 
-async def test_a_submit_that_hangs_does_not_keep_the_cancel_from_being_sent() -> None:
+async def test_a_submit_that_hangs_does_not_keep_the_cancel_from_being_sent(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], cancels=[ok("cancelling")])
     stage.transport.submits_take = 10_000.0
 
     async def f() -> str:
         return "out"
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), on_exit="cancel"):
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel"):
         await anyio.sleep(1.0)
     assert stage.transport.count("submit") == 1
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_submit_on_its_way_is_waited_for_before_the_cancel() -> None:
+async def test_a_submit_on_its_way_is_waited_for_before_the_cancel(shell: Shell) -> None:
     looks = [ok("requires_action", CALL), ok("cancelled")]
     stage = scene(*looks, submits=[ok("queued")], cancels=[ok("cancelling")])
     stage.transport.submits_take = 1.0
@@ -163,7 +164,7 @@ async def test_a_submit_on_its_way_is_waited_for_before_the_cancel() -> None:
     async def f() -> str:
         return "out"
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), on_exit="cancel") as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel") as watcher:
         await anyio.sleep(0.5)
     assert stage.transport.finished.index("submit") < stage.transport.finished.index("cancel")
     assert isinstance(watcher.outcome, Cancelled)
@@ -201,9 +202,9 @@ async def test_who_is_given_the_name_of_a_run_goes_on_where_another_left(emulato
     assert outcome.ref == left.ref
 
 
-async def test_a_run_that_is_gone_raises_an_error_of_its_own() -> None:
+async def test_a_run_that_is_gone_raises_an_error_of_its_own(shell: Shell) -> None:
     stage = scene(ok("in_progress"), error(404))
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         outcome = await watcher.wait()
     with pytest.raises(RunGoneError, match="deleted or purged"):
         outcome.unwrap()

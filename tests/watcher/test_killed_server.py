@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hostile_world import free_port
 from kept_server import ROUNDS
+from shells import Shell, watched
 from tcp_proxy import TcpProxy
 
 from asyncruns import APIConnectionError, Client, Completed, GaveUp, Reason, Toolset
@@ -122,8 +123,9 @@ class Telling(Transport):
 class Watches:
     """Several runs at once, each watched, and what their tools did."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, shell: Shell) -> None:
         self._client = client
+        self._shell = shell
         self.transport = Telling(client.transport)
         client.transport = self.transport
         self.executed: Counter[tuple[int, int]] = Counter()
@@ -141,7 +143,7 @@ class Watches:
         runs = self._client.threads.runs
         thread = await self._client.threads.create()
         run = await runs.create(thread.id, assistant_id=assistant_id)
-        return await self._client.watch(run, tools=Toolset([f]), timeout=20.0)
+        return await watched(self._shell, self._client, run, tools=Toolset([f]), timeout=20.0)
 
 
 def check_all_went_well(server: ServerProcess, watches: Watches, outcomes: list[AnyOutcome[Run]]) -> None:
@@ -159,10 +161,10 @@ def check_all_went_well(server: ServerProcess, watches: Watches, outcomes: list[
     ]
 
 
-async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: ServerProcess) -> None:
+async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: ServerProcess, shell: Shell) -> None:
     """Some submits had arrived, and their answers are lost; some had not; and some were refused a connection."""
     async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
-        watches = Watches(client)
+        watches = Watches(client, shell)
         waiting = group.create_task(watches.all())
         for rounds in (3, RUNS + 3):
             await server.until_submitted(rounds)
@@ -172,9 +174,9 @@ async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: Se
     assert server.refused() == []
 
 
-async def test_a_server_that_forgot_its_runs_ends_their_watches(server: ServerProcess) -> None:
+async def test_a_server_that_forgot_its_runs_ends_their_watches(server: ServerProcess, shell: Shell) -> None:
     async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
-        watches = Watches(client)
+        watches = Watches(client, shell)
         waiting = group.create_task(watches.all())
         await server.until_submitted(3)
         await server.kill()
@@ -186,10 +188,10 @@ async def test_a_server_that_forgot_its_runs_ends_their_watches(server: ServerPr
     assert max(watches.executed.values()) == 1
 
 
-async def test_a_server_that_stands_still_for_a_while_is_waited_for(server: ServerProcess) -> None:
+async def test_a_server_that_stands_still_for_a_while_is_waited_for(server: ServerProcess, shell: Shell) -> None:
     """Requests run into their timeout, and are acted upon all the same when it goes on."""
     async with Client(server.base_url, request_timeout=0.4) as client, asyncio.TaskGroup() as group:
-        watches = Watches(client)
+        watches = Watches(client, shell)
         waiting = group.create_task(watches.all())
         await server.until_submitted(3)
         server.signal(signal.SIGSTOP)
@@ -199,11 +201,11 @@ async def test_a_server_that_stands_still_for_a_while_is_waited_for(server: Serv
     assert all(message.startswith("Runs in status") for message in server.refused())
 
 
-async def test_a_proxy_that_is_killed_and_started_again_loses_no_run(server: ServerProcess) -> None:
+async def test_a_proxy_that_is_killed_and_started_again_loses_no_run(server: ServerProcess, shell: Shell) -> None:
     proxy = TcpProxy(free_port(), server.port)
     await proxy.start()
     async with Client(f"http://127.0.0.1:{proxy.port}/v1") as client, asyncio.TaskGroup() as group:
-        watches = Watches(client)
+        watches = Watches(client, shell)
         waiting = group.create_task(watches.all())
         await server.until_submitted(RUNS - 1)
         await proxy.kill()

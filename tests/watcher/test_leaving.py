@@ -7,6 +7,7 @@ import asyncio
 import anyio
 import pytest
 from scripted import error, ok, run_body, scene
+from shells import Shell
 
 from asyncruns import (
     Cancelled,
@@ -24,17 +25,17 @@ from asyncruns.wire import Run, decode, encode
 CALL = ("call_1", "f", "{}")
 
 
-async def test_a_cancel_right_after_entering_is_not_lost() -> None:
+async def test_a_cancel_right_after_entering_is_not_lost(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         await watcher.cancel_run()
         assert isinstance(await watcher.wait(), Cancelled)
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_run_that_nobody_answers_can_be_cancelled() -> None:
+async def test_a_run_that_nobody_answers_can_be_cancelled(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         assert isinstance(await watcher.wait(), NeedsCaller)
         await watcher.cancel_run()
         outcome = await watcher.wait()
@@ -42,17 +43,17 @@ async def test_a_run_that_nobody_answers_can_be_cancelled() -> None:
     assert outcome.cancel_requested
 
 
-async def test_a_cancel_after_the_run_has_ended_does_nothing() -> None:
+async def test_a_cancel_after_the_run_has_ended_does_nothing(shell: Shell) -> None:
     stage = scene(ok("completed"))
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         await watcher.wait()
         await watcher.cancel_run()
     assert stage.transport.count("cancel") == 0
 
 
-async def test_a_run_that_was_given_up_can_be_cancelled() -> None:
+async def test_a_run_that_was_given_up_can_be_cancelled(shell: Shell) -> None:
     stage = scene(*[ok("in_progress")] * 6, ok("cancelled"), cancels=[ok("cancelling")])
-    async with RunWatcher(stage, stage.ref, timeout=2.0) as watcher:
+    async with shell(stage, stage.ref, timeout=2.0) as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
         await watcher.cancel_run()
         outcome = await watcher.wait()
@@ -60,22 +61,22 @@ async def test_a_run_that_was_given_up_can_be_cancelled() -> None:
     assert outcome.cancel_requested
 
 
-async def test_a_watcher_that_was_left_says_where_else_to_cancel() -> None:
+async def test_a_watcher_that_was_left_says_where_else_to_cancel(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         pass
     with pytest.raises(InvalidRequestError, match="through the client"):
         await watcher.cancel_run()
 
 
-async def test_no_tool_begins_after_a_cancel() -> None:
+async def test_no_tool_begins_after_a_cancel(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), cancels=[ok("cancelling")], takes=0.01)
     begun: list[str] = []
 
     async def f() -> None:
         begun.append("f")
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         async for event in watcher:
             if type(event).__name__ == "ActionRequired":
                 await watcher.cancel_run()
@@ -84,7 +85,7 @@ async def test_no_tool_begins_after_a_cancel() -> None:
     assert begun == []
 
 
-async def test_tools_are_stopped_before_a_cancel_is_sent() -> None:
+async def test_tools_are_stopped_before_a_cancel_is_sent(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
     cancels_before: list[int] = []
 
@@ -94,7 +95,7 @@ async def test_tools_are_stopped_before_a_cancel_is_sent() -> None:
         finally:
             cancels_before.append(stage.transport.count("cancel"))
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         await anyio.sleep(1.0)
         await watcher.cancel_run()
         assert isinstance(await watcher.wait(), Cancelled)
@@ -102,13 +103,13 @@ async def test_tools_are_stopped_before_a_cancel_is_sent() -> None:
     assert stage.transport.count("submit") == 0
 
 
-async def test_a_server_that_does_not_cancel_leaves_the_calls_to_the_caller() -> None:
+async def test_a_server_that_does_not_cancel_leaves_the_calls_to_the_caller(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), cancels=[error(400, "Not supported")])
 
     async def f() -> None:
         await anyio.sleep(60.0)
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         await anyio.sleep(5.0)
         await watcher.cancel_run()
         outcome = await watcher.wait()
@@ -118,7 +119,7 @@ async def test_a_server_that_does_not_cancel_leaves_the_calls_to_the_caller() ->
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(times: int) -> None:
+async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(shell: Shell, times: int) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")])
 
     async def hang(calls: list[Call]) -> dict[str, str]:
@@ -126,7 +127,7 @@ async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(times:
         return {"call_1": "out"}
 
     async def watch() -> None:
-        async with RunWatcher(stage, stage.ref, on_requires_action=hang, timeout=None) as watcher:
+        async with shell(stage, stage.ref, on_requires_action=hang, timeout=None) as watcher:
             await watcher.wait()
 
     task = asyncio.create_task(watch())
@@ -140,14 +141,14 @@ async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(times:
     assert anyio.current_time() - began < 6.0
 
 
-async def test_a_hanging_observer_holds_up_neither_the_wait_nor_leaving_for_long() -> None:
+async def test_a_hanging_observer_holds_up_neither_the_wait_nor_leaving_for_long(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
 
     async def hang(change: object) -> None:
         await anyio.sleep(10_000.0)
 
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, on_status=hang, timeout=5.0) as watcher:
+    async with shell(stage, stage.ref, on_status=hang, timeout=5.0) as watcher:
         await watcher.wait()
         assert anyio.current_time() - began == pytest.approx(5.0, abs=0.1)
     assert anyio.current_time() - began < 8.0
@@ -160,32 +161,32 @@ async def cancelled_elsewhere() -> None:
     await task
 
 
-async def test_a_handler_that_lets_out_the_cancellation_of_something_else_has_failed() -> None:
+async def test_a_handler_that_lets_out_the_cancellation_of_something_else_has_failed(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL))
 
     async def handler(calls: list[Call]) -> None:
         await cancelled_elsewhere()
 
-    async with RunWatcher(stage, stage.ref, on_requires_action=handler) as watcher:
+    async with shell(stage, stage.ref, on_requires_action=handler) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, NeedsCaller)
     assert outcome.reason is Reason.HANDLER_FAILED
     assert "CancelledError" in str(outcome.cause)
 
 
-async def test_an_observer_that_lets_out_the_cancellation_of_something_else_changes_nothing() -> None:
+async def test_an_observer_that_lets_out_the_cancellation_of_something_else_changes_nothing(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("completed"))
 
     async def observer(change: object) -> None:
         await cancelled_elsewhere()
 
-    async with RunWatcher(stage, stage.ref, on_status=observer) as watcher:
+    async with shell(stage, stage.ref, on_status=observer) as watcher:
         assert isinstance(await watcher.wait(), Completed)
 
 
-async def test_events_go_to_one_reader() -> None:
+async def test_events_go_to_one_reader(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         first = asyncio.ensure_future(anext(aiter(watcher)))
         await asyncio.sleep(0)
         with pytest.raises(InvalidRequestError, match="one reader"):

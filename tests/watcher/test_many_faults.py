@@ -24,8 +24,9 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_all_runs_complete_each_call_is_executed_once_and_no_submit_is_refused(benchmark: Any) -> None:
-    figures = benchmark.run("asyncruns", RUNS)
+@pytest.mark.parametrize("name", ["asyncruns", "asyncruns, a fleet"])
+def test_all_runs_complete_each_call_is_executed_once_and_no_submit_is_refused(benchmark: Any, name: str) -> None:
+    figures = benchmark.run(name, RUNS)
     assert benchmark.violations(figures, RUNS) == []
     # The faults were there: a fifth of all answers, and a third of those to submits.
     assert figures.answers_spoiled >= figures.requests / 5

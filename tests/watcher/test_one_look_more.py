@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 
+from shells import Shell, watched
+
 from asyncruns import Client, Completed, Expired, Toolset
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 
 
-async def test_a_round_that_another_answered_meanwhile_is_no_end(emulator: Emulator) -> None:
+async def test_a_round_that_another_answered_meanwhile_is_no_end(shell: Shell, emulator: Emulator) -> None:
     """The server asks for the calls of the next round: `Expected tool outputs for call_ids [...], got [...]`."""
 
     def taking(*seconds: float) -> Toolset:
@@ -25,7 +27,7 @@ async def test_a_round_that_another_answered_meanwhile_is_no_end(emulator: Emula
         run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
         await asyncio.sleep(1.0)  # both see the first round at once
         first, second = await asyncio.gather(
-            client.watch(run, tools=taking(0.0, 10.0)), client.watch(run, tools=taking(1.8, 0.0))
+            watched(shell, client, run, tools=taking(0.0, 10.0)), watched(shell, client, run, tools=taking(1.8, 0.0))
         )
     assert isinstance(first, Completed)
     assert isinstance(second, Completed)
@@ -38,7 +40,7 @@ async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator
         assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
 
 
-async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(emulator: Emulator) -> None:
+async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(shell: Shell, emulator: Emulator) -> None:
     async def f() -> str:
         return "out"
 
@@ -49,4 +51,4 @@ async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(emula
         await asyncio.sleep(1.0)
         emulator.inject(Fault(on="submit", damage="half", delay_before=10.0))
         emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # or else a look tells of the end first
-        assert isinstance(await client.watch(run, tools=Toolset([f])), Expired)
+        assert isinstance(await watched(shell, client, run, tools=Toolset([f])), Expired)

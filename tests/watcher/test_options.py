@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from scripted import refused, scene
+from shells import Shell
 
-from asyncruns import Client, GaveUp, InvalidRequestError, Reason, RunWatcher
+from asyncruns import Client, GaveUp, InvalidRequestError, Reason
 from asyncruns.testing import Emulator
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -36,9 +37,9 @@ async def test_a_wrong_parameter_is_refused_before_a_thread_is_created(emulator:
     assert emulator.requests == []
 
 
-async def test_a_wait_that_never_reached_the_server_says_why() -> None:
+async def test_a_wait_that_never_reached_the_server_says_why(shell: Shell) -> None:
     stage = scene(refused())
-    async with RunWatcher(stage, stage.ref, timeout=3.0) as watcher:
+    async with shell(stage, stage.ref, timeout=3.0) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.TIMEOUT

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import UNSET, UnsetType
+from shells import FleetOfOne, is_running
 
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
@@ -131,7 +132,7 @@ class HostileWorld(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_caller_cancels(self, data: st.DataObject) -> None:
         watch = data.draw(st.sampled_from(self.open_watches()))
-        if watch.watcher._engine.is_running:
+        if is_running(watch.watcher):
             self.do(watch.cancel_run())
 
     @precondition(lambda self: self.has("other watcher") and len(self.world.watches) < 3)
@@ -332,7 +333,9 @@ class HostileWorld(RuleBasedStateMachine):
         if first.is_over or first.cancel_asked_at != math.inf:
             return
         left = world.plan.scenario.lifetime - world.age
-        self.do(asyncio.wait({world.loop.create_task(until_over(first))}, timeout=max(left, 0.0) + 70.0))
+        waiting = world.loop.create_task(until_over(first))
+        self.do(asyncio.wait({waiting}, timeout=max(left, 0.0) + 70.0))
+        waiting.cancel()  # a tool that hangs, with responses and without a timeout, is waited for without end
         self.an_end_is_the_truth()
         if first.timeout is UNSET and not any(map(is_wrong_clock, self.injected)):
             assert first.is_over
@@ -378,3 +381,19 @@ TestHostileWorld.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
+
+
+class WorldOfFleet(World):
+    """A world whose run is watched in a fleet."""
+
+    shell = FleetOfOne
+
+
+class HostileFleet(HostileWorld):
+    """The same rules, and the same holds."""
+
+    world_type = WorldOfFleet
+
+
+TestHostileFleet = HostileFleet.TestCase
+TestHostileFleet.settings = settings(TestHostileWorld.settings, max_examples=EXAMPLES // 2)

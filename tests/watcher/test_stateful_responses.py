@@ -15,14 +15,15 @@ from typing import Any, Final
 import test_stateful
 from hostile_plan import Party, Plan
 from hostile_world import Watch, World
-from hypothesis import event
+from hypothesis import event, settings
 from hypothesis.stateful import invariant
-from test_stateful import HostileWorld, _quiet
+from shells import FleetOfOne
+from test_stateful import EXAMPLES, HostileWorld, _quiet
 
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.outcome import AnyOutcome
 
-__all__ = ["TestHostileResponses", "_quiet"]
+__all__ = ["TestHostileFleetOfResponses", "TestHostileResponses", "_quiet"]
 
 LIFETIME_S: Final = 890.0  # these do not expire, and are given up after 15 minutes
 NOT_HERE: Final[frozenset[Party]] = frozenset({"other submitter", "other watcher"})
@@ -115,3 +116,19 @@ class HostileResponses(HostileWorld):
 
 TestHostileResponses = HostileResponses.TestCase
 TestHostileResponses.settings = test_stateful.TestHostileWorld.settings
+
+
+class WorldOfFleetOfResponses(WorldOfResponses):
+    """A world whose chain is watched in a fleet."""
+
+    shell = FleetOfOne
+
+
+class HostileFleetOfResponses(HostileResponses):
+    """The same rules, and the same holds."""
+
+    world_type = WorldOfFleetOfResponses
+
+
+TestHostileFleetOfResponses = HostileFleetOfResponses.TestCase
+TestHostileFleetOfResponses.settings = settings(TestHostileResponses.settings, max_examples=max(EXAMPLES // 5, 1))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import anyio
 import pytest
 from scripted import Scene, error, ok, scene
+from shells import Shell
 
 from asyncruns import (
     CallNotAnsweredError,
@@ -51,9 +52,9 @@ def toolset(**options: object) -> Toolset:
     return tools
 
 
-async def test_a_failure_that_is_surfaced_costs_the_other_calls_nothing_and_can_be_answered() -> None:
+async def test_a_failure_that_is_surfaced_costs_the_other_calls_nothing_and_can_be_answered(shell: Shell) -> None:
     stage = asking()
-    async with RunWatcher(stage, stage.ref, tools=toolset(if_exception="surface"), timeout=60.0) as watcher:
+    async with shell(stage, stage.ref, tools=toolset(if_exception="surface"), timeout=60.0) as watcher:
         outcome = await watcher.wait()
         assert isinstance(outcome, NeedsCaller)
         assert outcome.reason is Reason.HANDLER_FAILED
@@ -66,7 +67,7 @@ async def test_a_failure_that_is_surfaced_costs_the_other_calls_nothing_and_can_
     assert len(stage.transport.bodies("submit")[0]["tool_outputs"]) == 3
 
 
-async def test_a_call_that_is_refused_is_answered_so() -> None:
+async def test_a_call_that_is_refused_is_answered_so(shell: Shell) -> None:
     stage = asking()
     asked: list[str] = []
 
@@ -74,7 +75,7 @@ async def test_a_call_that_is_refused_is_answered_so() -> None:
         asked.append(call.name)
         return call.name != "bad"
 
-    async with RunWatcher(stage, stage.ref, tools=toolset(approve=approve)) as watcher:
+    async with shell(stage, stage.ref, tools=toolset(approve=approve)) as watcher:
         await watcher.wait()
     assert sorted(asked) == ["bad", "good", "slow"]
     outputs = {one["tool_call_id"]: one["output"] for one in stage.transport.bodies("submit")[0]["tool_outputs"]}
@@ -82,7 +83,7 @@ async def test_a_call_that_is_refused_is_answered_so() -> None:
 
 
 @pytest.mark.parametrize(("limit", "seconds"), [(None, 5.0), (2, 10.0), (1, 15.0)])
-async def test_a_watch_may_run_a_few_calls_at_once_only(limit: int | None, seconds: float) -> None:
+async def test_a_watch_may_run_a_few_calls_at_once_only(shell: Shell, limit: int | None, seconds: float) -> None:
     calls = [(f"call_{n}", "f", "{}") for n in range(3)]
     stage = scene(ok("requires_action", *calls), submits=[ok("completed")])
 
@@ -90,7 +91,7 @@ async def test_a_watch_may_run_a_few_calls_at_once_only(limit: int | None, secon
         await anyio.sleep(5.0)
 
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), max_concurrent_calls=limit) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f]), max_concurrent_calls=limit) as watcher:
         await watcher.wait()
     assert anyio.current_time() - began == pytest.approx(seconds, abs=0.2)
 
@@ -143,9 +144,9 @@ def threads_end() -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("threads_end")
-async def test_whatever_a_tool_does_the_wait_goes_on(tool: Callable[[], object], output: str) -> None:
+async def test_whatever_a_tool_does_the_wait_goes_on(shell: Shell, tool: Callable[[], object], output: str) -> None:
     stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref, tools=Toolset({"f": tool}, timeout=5.0)) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset({"f": tool}, timeout=5.0)) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     ((sent,),) = [body["tool_outputs"] for body in stage.transport.bodies("submit")]
     assert isinstance(sent["output"], str)
@@ -153,12 +154,12 @@ async def test_whatever_a_tool_does_the_wait_goes_on(tool: Callable[[], object],
 
 
 @pytest.mark.real_time
-async def test_a_sync_tool_does_not_stall_the_loop() -> None:
+async def test_a_sync_tool_does_not_stall_the_loop(shell: Shell) -> None:
     stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
     loop = asyncio.get_running_loop()
     beats: list[float] = []
     warm = scene(ok("completed"))
-    async with RunWatcher(warm, warm.ref) as watcher:  # the first watch of a process loads what anyio needs
+    async with shell(warm, warm.ref) as watcher:  # the first watch of a process loads what anyio needs
         await watcher.wait()
 
     async def beat() -> None:
@@ -167,14 +168,14 @@ async def test_a_sync_tool_does_not_stall_the_loop() -> None:
             await asyncio.sleep(0.005)
 
     beating = asyncio.create_task(beat())
-    async with RunWatcher(stage, stage.ref, tools=Toolset({"f": lambda: time.sleep(0.3)})) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset({"f": lambda: time.sleep(0.3)})) as watcher:
         outcome = await watcher.wait()
     beating.cancel()
     assert outcome.elapsed >= 0.3
     assert max(after - before for before, after in itertools.pairwise(beats)) < 0.15
 
 
-async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over() -> None:
+async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over(shell: Shell) -> None:
     release = threading.Event()
     hanging: list[threading.Thread] = []
 
@@ -184,7 +185,7 @@ async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over() -> No
 
     before = threads.running()
     stage = scene(ok("requires_action", ONE))
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f]), timeout=30.0) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f]), timeout=30.0) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, GaveUp)
     assert outcome.elapsed == pytest.approx(30.0, abs=0.1)
@@ -195,7 +196,7 @@ async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over() -> No
 
 
 @pytest.mark.parametrize("status", ["failed", "expired", "cancelled", "completed"])
-async def test_a_run_that_ends_meanwhile_stops_its_tools(status: str) -> None:
+async def test_a_run_that_ends_meanwhile_stops_its_tools(shell: Shell, status: str) -> None:
     stage = scene(ok("requires_action", ONE), ok("requires_action", ONE), ok(status), submits=[error(400)])
     stopped: list[float] = []
 
@@ -206,7 +207,7 @@ async def test_a_run_that_ends_meanwhile_stops_its_tools(status: str) -> None:
             stopped.append(anyio.current_time())
 
     began = anyio.current_time()
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert (await watcher.wait()).status == status
     assert stopped
     assert stopped[0] - began < 6.0

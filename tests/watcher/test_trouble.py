@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from scripted import Scene, error, lost, ok, refused, run_body, scene
+from shells import OneWatch, Shell
 
 from asyncruns import (
     Completed,
@@ -18,7 +19,6 @@ from asyncruns import (
     NeedsCaller,
     Reason,
     RunWatcher,
-    StatusChanged,
     Toolset,
 )
 from asyncruns.http import Response
@@ -37,8 +37,8 @@ def counting() -> tuple[Toolset, list[int]]:
     return Toolset([f]), runs
 
 
-async def watch(stage: Scene, **options: object):  # type: ignore[no-untyped-def]
-    async with RunWatcher(stage, stage.ref, **options) as watcher:  # type: ignore[arg-type]
+async def watch(shell: Shell, stage: Scene, **options: object):  # type: ignore[no-untyped-def]
+    async with shell(stage, stage.ref, **options) as watcher:
         return await watcher.wait()
 
 
@@ -50,17 +50,17 @@ HTML = Response(200, {"content-type": "text/html"}, b"<html>proxy</html>")
     [error(500), error(502), error(503), error(429), HTML, Response(200, {}, b""), Response(200, {}, b'{"id": "ru')],
     ids=["500", "502", "503", "429", "html", "empty", "truncated"],
 )
-async def test_ten_bad_answers_in_a_row_do_not_end_the_wait(trouble: Response) -> None:
+async def test_ten_bad_answers_in_a_row_do_not_end_the_wait(shell: Shell, trouble: Response) -> None:
     stage = scene(ok("in_progress"), *[trouble] * 10, ok("completed"))
-    outcome = await watch(stage)
+    outcome = await watch(shell, stage)
     assert isinstance(outcome, Completed)
     assert outcome.polls == 12
 
 
-async def test_dropped_and_refused_connections_do_not_end_the_wait() -> None:
+async def test_dropped_and_refused_connections_do_not_end_the_wait(shell: Shell) -> None:
     stage = scene(refused(), lost(), ok("queued"), lost(), refused(), ok("completed"))
     events = []
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         async for event in watcher:
             if isinstance(event, ConnectivityChanged):
                 events.append(event.connectivity)
@@ -68,9 +68,9 @@ async def test_dropped_and_refused_connections_do_not_end_the_wait() -> None:
     assert events == [Connectivity.DEGRADED, Connectivity.HEALTHY] * 2
 
 
-async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_is_spent() -> None:
+async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_is_spent(shell: Shell) -> None:
     stage = scene(refused())
-    outcome = await watch(stage, max_outage=20.0)
+    outcome = await watch(shell, stage, max_outage=20.0)
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.UNREACHABLE
     assert 20.0 <= outcome.elapsed <= 31.0
@@ -87,138 +87,139 @@ async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_
         (error(302), Reason.REJECTED),
     ],
 )
-async def test_what_cannot_pass_ends_the_watch_at_once(answer: Response, reason: Reason) -> None:
-    outcome = await watch(scene(ok("queued"), answer))
+async def test_what_cannot_pass_ends_the_watch_at_once(shell: Shell, answer: Response, reason: Reason) -> None:
+    outcome = await watch(shell, scene(ok("queued"), answer))
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is reason
     assert outcome.polls == 2
     assert "req_1" in str(outcome.cause)
 
 
-async def test_a_run_that_was_there_and_is_gone_ends_the_watch() -> None:
-    outcome = await watch(scene(*[ok("queued")] * 20, error(404)))
+async def test_a_run_that_was_there_and_is_gone_ends_the_watch(shell: Shell) -> None:
+    outcome = await watch(shell, scene(*[ok("queued")] * 20, error(404)))
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.GONE
     assert outcome.polls == 21
 
 
-async def test_a_replica_that_does_not_have_a_new_run_yet_is_no_end() -> None:
-    outcome = await watch(scene(ok("queued"), error(404), error(404), ok("completed")))
+async def test_a_replica_that_does_not_have_a_new_run_yet_is_no_end(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("queued"), error(404), error(404), ok("completed")))
     assert outcome.status == "completed"
 
 
-async def test_a_retry_after_of_hours_does_not_block_past_the_timeout() -> None:
+async def test_a_retry_after_of_hours_does_not_block_past_the_timeout(shell: Shell) -> None:
     answer = Response(503, {"retry-after": "7200"}, b"")
-    outcome = await watch(scene(ok("queued"), answer), timeout=30.0)
+    outcome = await watch(shell, scene(ok("queued"), answer), timeout=30.0)
     assert outcome.elapsed == pytest.approx(30.0, abs=0.1)
 
 
-async def test_a_retry_after_of_hours_does_not_end_the_wait() -> None:
+async def test_a_retry_after_of_hours_does_not_end_the_wait(shell: Shell) -> None:
     long = [Response(status, {"retry-after": "7200"}, b"") for status in (503, 429, 500)]
-    outcome = await watch(scene(ok("queued"), *long, ok("completed")), timeout=None)
+    outcome = await watch(shell, scene(ok("queued"), *long, ok("completed")), timeout=None)
     assert isinstance(outcome, Completed)
     assert 180.0 <= outcome.elapsed < 210.0
 
 
-async def test_a_wait_that_only_got_html_says_so_with_its_first_bytes() -> None:
-    outcome = await watch(scene(HTML), max_outage=20.0)
+async def test_a_wait_that_only_got_html_says_so_with_its_first_bytes(shell: Shell) -> None:
+    outcome = await watch(shell, scene(HTML), max_outage=20.0)
     assert outcome.reason is Reason.UNREACHABLE
     assert "<html>proxy</html>" in str(outcome.cause)
 
 
-async def test_a_hanging_request_does_not_hold_the_wait_beyond_its_timeout() -> None:
-    outcome = await watch(scene(ok("queued"), takes=1000.0), timeout=5.0)
+async def test_a_hanging_request_does_not_hold_the_wait_beyond_its_timeout(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("queued"), takes=1000.0), timeout=5.0)
     assert isinstance(outcome, GaveUp)
     assert outcome.elapsed == pytest.approx(5.0, abs=0.1)
 
 
-async def test_a_stale_read_after_the_submit_does_not_run_the_tool_again() -> None:
+async def test_a_stale_read_after_the_submit_does_not_run_the_tool_again(shell: Shell) -> None:
     stale = ok("requires_action", CALL)
     stage = scene(stale, stale, stale, ok("in_progress"), stale, ok("completed"), submits=[ok("queued")])
     tools, runs = counting()
-    assert isinstance(await watch(stage, tools=tools), Completed)
+    assert isinstance(await watch(shell, stage, tools=tools), Completed)
     assert len(runs) == 1
     assert stage.transport.count("submit") == 1
 
 
-async def test_a_lost_answer_to_a_submit_is_looked_up() -> None:
+async def test_a_lost_answer_to_a_submit_is_looked_up(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[lost()])
     tools, runs = counting()
-    assert isinstance(await watch(stage, tools=tools), Completed)
+    assert isinstance(await watch(shell, stage, tools=tools), Completed)
     assert (len(runs), stage.transport.count("submit")) == (1, 1)
 
 
-async def test_a_submit_that_did_not_arrive_is_sent_again_after_the_lag() -> None:
+async def test_a_submit_that_did_not_arrive_is_sent_again_after_the_lag(shell: Shell) -> None:
     asking = ok("requires_action", CALL)
     stage = scene(*[asking] * 12, ok("completed"), submits=[lost(), ok("queued")])
     tools, runs = counting()
-    assert isinstance(await watch(stage, tools=tools), Completed)
+    assert isinstance(await watch(shell, stage, tools=tools), Completed)
     first, second = stage.transport.times("submit")
     assert second - first >= 5.0
     assert stage.transport.bodies("submit")[0] == stage.transport.bodies("submit")[1]
     assert len(runs) == 1
 
 
-async def test_a_late_submit_is_no_error_and_the_end_is_told() -> None:
+async def test_a_late_submit_is_no_error_and_the_end_is_told(shell: Shell) -> None:
     late = error(400, 'Runs in status "expired" do not accept tool outputs.')
     stage = scene(ok("requires_action", CALL), ok("expired"), submits=[late])
     tools, _ = counting()
-    outcome = await watch(stage, tools=tools)
+    outcome = await watch(shell, stage, tools=tools)
     assert outcome.status == "expired"
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "completed"])
-async def test_a_submit_that_was_made_by_another_is_no_error_and_the_wait_goes_on(status: str) -> None:
+async def test_a_submit_that_was_made_by_another_is_no_error_and_the_wait_goes_on(shell: Shell, status: str) -> None:
     late = error(400, f'Runs in status "{status}" do not accept tool outputs.')
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[late])
     tools, runs = counting()
-    assert isinstance(await watch(stage, tools=tools), Completed)
+    assert isinstance(await watch(shell, stage, tools=tools), Completed)
     assert (len(runs), stage.transport.count("submit")) == (1, 1)
 
 
-async def test_a_submit_that_is_refused_keeps_the_outputs() -> None:
+async def test_a_submit_that_is_refused_keeps_the_outputs(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[error(400, "tool_outputs: no")])
     tools, _ = counting()
-    outcome = await watch(stage, tools=tools)
+    outcome = await watch(shell, stage, tools=tools)
     assert isinstance(outcome, NeedsCaller)
     assert outcome.outputs == (("call_1", "out"),)
     assert outcome.reason is Reason.SUBMIT_REFUSED
 
 
-async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back() -> None:
+async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1)
-    async with RunWatcher(stage, stage.ref) as watcher:
+    statuses: list[str] = []
+    async with shell(stage, stage.ref, on_status=lambda change: statuses.append(change.status)) as watcher:
         await anyio.sleep(1.5)  # the second look is on its way
         await watcher.cancel_run()
-        statuses = [event.status async for event in watcher if isinstance(event, StatusChanged)]
+        await watcher.wait()
     assert stage.transport.count("look") >= 3
     assert statuses == ["in_progress", "cancelling", "cancelled"]
 
 
-async def test_an_unknown_status_ends_the_watch_after_a_minute() -> None:
-    outcome = await watch(scene(ok("hibernating")), timeout=None)
+async def test_an_unknown_status_ends_the_watch_after_a_minute(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("hibernating")), timeout=None)
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.UNKNOWN_STATUS
     assert outcome.status == "hibernating"
     assert 59.0 < outcome.elapsed < 62.0
 
 
-async def test_cancelling_is_not_an_end() -> None:
-    outcome = await watch(scene(ok("cancelling"), ok("cancelling"), ok("cancelled")))
+async def test_cancelling_is_not_an_end(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("cancelling"), ok("cancelling"), ok("cancelled")))
     assert outcome.status == "cancelled"
 
 
-async def test_calls_of_a_type_that_nobody_knows_are_surfaced() -> None:
+async def test_calls_of_a_type_that_nobody_knows_are_surfaced(shell: Shell) -> None:
     body = ok("requires_action", CALL).body.replace(b'"function", "function"', b'"knowledge", "function"')
     stage = scene(Response(200, {}, body))
     tools, runs = counting()
-    outcome = await watch(stage, tools=tools)
+    outcome = await watch(shell, stage, tools=tools)
     assert isinstance(outcome, NeedsCaller)
     assert [call.type for call in outcome.calls] == ["knowledge"]
     assert runs == []
 
 
-async def test_observers_that_raise_or_dawdle_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_observers_that_raise_or_dawdle_change_nothing(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
     stage = scene(ok("queued"), ok("in_progress"), ok("completed"))
 
     async def dawdle(change: object) -> None:
@@ -228,23 +229,23 @@ async def test_observers_that_raise_or_dawdle_change_nothing(caplog: pytest.LogC
         raise ValueError("mine")
 
     with caplog.at_level(logging.ERROR):
-        assert (await watch(stage, on_status=dawdle)).elapsed < 2.0
-        assert isinstance(await watch(scene(ok("completed")), on_terminal=complain), Completed)
+        assert (await watch(shell, stage, on_status=dawdle)).elapsed < 2.0
+        assert isinstance(await watch(shell, scene(ok("completed")), on_terminal=complain), Completed)
     assert "An observer raised" in caplog.text
 
 
-async def test_the_answer_may_lag_behind_completion() -> None:
+async def test_the_answer_may_lag_behind_completion(shell: Shell) -> None:
     stage = scene(ok("completed"))
     said = decode(
         b'{"id": "msg_1", "role": "assistant", "content": [{"type": "text", "text": {"value": "Hi"}}]}', Message
     )
     stage.messages = [[], [], [said]]
-    outcome = await watch(stage)
+    outcome = await watch(shell, stage)
     assert await outcome.text() == "Hi"
 
 
-async def test_the_answer_of_a_run_that_said_nothing_is_empty() -> None:
-    outcome = await watch(scene(ok("completed")))
+async def test_the_answer_of_a_run_that_said_nothing_is_empty(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("completed")))
     began = anyio.current_time()
     assert await outcome.text() == ""
     assert anyio.current_time() - began < 5.0
@@ -253,19 +254,19 @@ async def test_the_answer_of_a_run_that_said_nothing_is_empty() -> None:
 # Leaving
 
 
-async def test_leaving_waits_for_a_submit_on_its_way() -> None:
+async def test_leaving_waits_for_a_submit_on_its_way(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
-    async with RunWatcher(stage, stage.ref, tools=tools):
+    async with shell(stage, stage.ref, tools=tools):
         while not stage.transport.count("submit"):
             await anyio.sleep(0.5)
     assert stage.transport.finished[-1] == "submit"
 
 
-async def test_cancelling_who_waits_does_not_lose_a_submit_on_its_way() -> None:
+async def test_cancelling_who_waits_does_not_lose_a_submit_on_its_way(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
-    task = asyncio.create_task(watch(stage, tools=tools))
+    task = asyncio.create_task(watch(shell, stage, tools=tools))
     while not stage.transport.count("submit"):
         await anyio.sleep(0.5)
     task.cancel()
@@ -274,43 +275,43 @@ async def test_cancelling_who_waits_does_not_lose_a_submit_on_its_way() -> None:
     assert stage.transport.finished[-1] == "submit"
 
 
-async def test_a_scope_that_is_left_by_its_time_does_not_lose_a_submit_on_its_way() -> None:
+async def test_a_scope_that_is_left_by_its_time_does_not_lose_a_submit_on_its_way(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
     with anyio.move_on_after(3.0) as scope:
-        await watch(stage, tools=tools)
+        await watch(shell, stage, tools=tools)
     assert scope.cancelled_caught
     assert stage.transport.finished[-1] == "submit"
 
 
-async def test_leaving_leaves_nothing_behind() -> None:
+async def test_leaving_leaves_nothing_behind(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
     before = asyncio.all_tasks()
-    async with RunWatcher(stage, stage.ref):
+    async with shell(stage, stage.ref):
         await anyio.sleep(3.0)
     assert asyncio.all_tasks() == before
 
 
-async def test_an_error_of_the_body_leaves_as_it_is() -> None:
+async def test_an_error_of_the_body_leaves_as_it_is(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
     with pytest.raises(ValueError, match="mine"):
-        async with RunWatcher(stage, stage.ref):
+        async with shell(stage, stage.ref):
             await anyio.sleep(1.0)
             raise ValueError("mine")
 
 
-async def test_a_watcher_may_be_left_from_another_task() -> None:
+async def test_a_watcher_may_be_left_from_another_task(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
-    watcher = RunWatcher(stage, stage.ref)
+    watcher = shell(stage, stage.ref)
     await watcher.__aenter__()
     await anyio.sleep(2.0)
     await asyncio.create_task(watcher.__aexit__(None, None, None))
     assert stage.transport.count("look") >= 3
 
 
-async def test_an_iteration_may_be_broken_off_and_taken_up_again() -> None:
+async def test_an_iteration_may_be_broken_off_and_taken_up_again(shell: Shell) -> None:
     stage = scene(ok("queued"), ok("in_progress"), ok("completed"))
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         async for _ in watcher:
             break
         rest = [event async for event in watcher]
@@ -320,7 +321,7 @@ async def test_an_iteration_may_be_broken_off_and_taken_up_again() -> None:
 async def test_a_bug_in_a_transport_is_raised_and_not_swallowed() -> None:
     stage = scene(ZeroDivisionError("bug"))
     with pytest.raises(ZeroDivisionError):
-        await watch(stage)
+        await watch(RunWatcher, stage)
     with pytest.raises(ZeroDivisionError):
         async with RunWatcher(stage, stage.ref):
             await anyio.sleep(5.0)
@@ -330,15 +331,15 @@ async def test_a_bug_in_a_transport_is_raised_and_not_swallowed() -> None:
                 pass
 
 
-async def test_an_iteration_ends_when_the_watcher_is_left() -> None:
+async def test_an_iteration_ends_when_the_watcher_is_left(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
     events: list[object] = []
 
-    async def read(watcher: RunWatcher[Run]) -> None:
+    async def read(watcher: OneWatch) -> None:
         async for event in watcher:
             events.append(event)
 
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         reader = asyncio.create_task(read(watcher))
         await anyio.sleep(5.0)
     await reader

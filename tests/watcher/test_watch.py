@@ -6,6 +6,7 @@ import math
 
 import anyio
 import pytest
+from shells import Shell, watched
 
 from asyncruns import (
     BearerAuth,
@@ -24,7 +25,6 @@ from asyncruns import (
     RunFailedError,
     RunIncompleteError,
     RunNeedsCallerError,
-    RunWatcher,
     StatusChanged,
     Toolset,
     WatchGaveUpError,
@@ -78,9 +78,11 @@ async def test_the_first_call_of_the_readme(emulator: Emulator, client: Client, 
     assert sorted(round_.values()) == ["3", "Sunny in Paris"]
 
 
-async def test_the_calls_of_a_round_run_at_the_same_time(emulator: Emulator, client: Client, tools: Toolset) -> None:
+async def test_the_calls_of_a_round_run_at_the_same_time(
+    shell: Shell, emulator: Emulator, client: Client, tools: Toolset
+) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,), queued=0.1, working=0.1)
-    outcome = await client.watch(run, tools=tools)
+    outcome = await watched(shell, client, run, tools=tools)
     assert outcome.elapsed < 2.0  # one second for both
 
 
@@ -92,7 +94,9 @@ async def test_a_message_on_a_thread_that_exists(emulator: Emulator, client: Cli
     assert len((await client.threads.messages.list(thread.id)).data) == 2
 
 
-async def test_statuses_and_the_end_are_observed(emulator: Emulator, client: Client, tools: Toolset) -> None:
+async def test_statuses_and_the_end_are_observed(
+    shell: Shell, emulator: Emulator, client: Client, tools: Toolset
+) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
     statuses: list[str] = []
     ends: list[object] = []
@@ -101,16 +105,21 @@ async def test_statuses_and_the_end_are_observed(emulator: Emulator, client: Cli
         await anyio.sleep(0.5)
         ends.append(outcome)
 
-    outcome = await client.watch(
-        run, tools=tools, on_status=lambda change: statuses.append(change.status), on_terminal=on_terminal
+    outcome = await watched(
+        shell,
+        client,
+        run,
+        tools=tools,
+        on_status=lambda change: statuses.append(change.status),
+        on_terminal=on_terminal,
     )
     assert statuses == ["queued", "in_progress", "requires_action", "queued", "in_progress", "completed"]
     assert ends == [outcome]
 
 
-async def test_the_state_machine_in_the_open(emulator: Emulator, client: Client, tools: Toolset) -> None:
+async def test_the_state_machine_in_the_open(shell: Shell, emulator: Emulator, client: Client, tools: Toolset) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
-    async with RunWatcher(client, run, tools=tools) as watcher:
+    async with shell(client, run, tools=tools) as watcher:
         events = [event async for event in watcher]
         assert "completed" in repr(watcher)
     kinds = [type(event).__name__ for event in events]
@@ -120,7 +129,7 @@ async def test_the_state_machine_in_the_open(emulator: Emulator, client: Client,
 
 
 async def test_the_handler_answers_first_and_leaves_the_rest_to_the_toolset(
-    emulator: Emulator, client: Client, tools: Toolset
+    shell: Shell, emulator: Emulator, client: Client, tools: Toolset
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS, TWO_CALLS))
     asked: list[list[str]] = []
@@ -129,26 +138,30 @@ async def test_the_handler_answers_first_and_leaves_the_rest_to_the_toolset(
         asked.append([call.name for call in calls])
         return [{"tool_call_id": call.id, "output": "Rain"} for call in calls if call.name == "get_weather"]
 
-    outcome = await client.watch(run, tools=tools, on_requires_action=handler)
+    outcome = await watched(shell, client, run, tools=tools, on_requires_action=handler)
     assert isinstance(outcome, Completed)
     assert asked == [["get_weather", "add"]] * 2
     assert [sorted(round_.values()) for round_ in emulator.submitted(run.id)] == [["3", "Rain"]] * 2
 
 
-async def test_a_handler_may_be_a_plain_function_that_gives_a_mapping(emulator: Emulator, client: Client) -> None:
+async def test_a_handler_may_be_a_plain_function_that_gives_a_mapping(
+    shell: Shell, emulator: Emulator, client: Client
+) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
-    outcome = await client.watch(run, on_requires_action=lambda calls: {call.id: {"n": 1} for call in calls})
+    outcome = await watched(shell, client, run, on_requires_action=lambda calls: {call.id: {"n": 1} for call in calls})
     assert isinstance(outcome, Completed)
     assert set(emulator.submitted(run.id)[0].values()) == {'{"n":1}'}
 
 
-async def test_a_handler_that_raises_ends_the_watch_with_its_error(emulator: Emulator, client: Client) -> None:
+async def test_a_handler_that_raises_ends_the_watch_with_its_error(
+    shell: Shell, emulator: Emulator, client: Client
+) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
 
     def handler(calls: object) -> None:
         raise ValueError("mine")
 
-    outcome = await client.watch(run, on_requires_action=handler)
+    outcome = await watched(shell, client, run, on_requires_action=handler)
     assert isinstance(outcome, NeedsCaller)
     assert outcome.reason is Reason.HANDLER_FAILED
     with pytest.raises(RunNeedsCallerError, match="get_weather") as caught:
@@ -156,18 +169,20 @@ async def test_a_handler_that_raises_ends_the_watch_with_its_error(emulator: Emu
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-async def test_a_handler_that_answers_what_was_not_asked_is_told_so(emulator: Emulator, client: Client) -> None:
+async def test_a_handler_that_answers_what_was_not_asked_is_told_so(
+    shell: Shell, emulator: Emulator, client: Client
+) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
-    outcome = await client.watch(run, on_requires_action=lambda calls: {"call_x": "1"})
+    outcome = await watched(shell, client, run, on_requires_action=lambda calls: {"call_x": "1"})
     assert isinstance(outcome, NeedsCaller)
     assert "call_x" in str(outcome.cause)
 
 
 async def test_without_anybody_to_answer_the_watch_ends_and_the_caller_goes_on(
-    emulator: Emulator, client: Client
+    shell: Shell, emulator: Emulator, client: Client
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
-    async with RunWatcher(client, run) as watcher:
+    async with shell(client, run) as watcher:
         outcome = await watcher.wait()
         assert isinstance(outcome, NeedsCaller)
         assert [call.name for call in outcome.calls] == ["get_weather", "add"]
@@ -188,18 +203,18 @@ async def test_a_run_that_waits_already_is_answered_on_the_first_look(
     assert isinstance(outcome, Completed)
 
 
-async def test_a_run_that_has_ended_already_takes_one_look(emulator: Emulator, client: Client) -> None:
+async def test_a_run_that_has_ended_already_takes_one_look(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client)
     await anyio.sleep(60.0)
-    outcome = await client.watch(thread_id=run.thread_id, run_id=run.id)
+    outcome = await watched(shell, client, thread_id=run.thread_id, run_id=run.id)
     assert isinstance(outcome, Completed)
     assert outcome.polls == 1
-    assert (await client.watch(outcome.run)).polls == 0
+    assert (await watched(shell, client, outcome.run)).polls == 0
 
 
-async def test_a_failed_run(emulator: Emulator, client: Client) -> None:
+async def test_a_failed_run(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, end="failed", error_code="rate_limit_exceeded", error_message="try in 6s")
-    outcome = await client.watch(run)
+    outcome = await watched(shell, client, run)
     assert isinstance(outcome, Failed)
     assert outcome.error is not None
     assert outcome.error.code == "rate_limit_exceeded"
@@ -207,24 +222,24 @@ async def test_a_failed_run(emulator: Emulator, client: Client) -> None:
         await outcome.text()
 
 
-async def test_an_incomplete_run(emulator: Emulator, client: Client) -> None:
-    outcome = await client.watch(await start(emulator, client, end="incomplete"))
+async def test_an_incomplete_run(shell: Shell, emulator: Emulator, client: Client) -> None:
+    outcome = await watched(shell, client, await start(emulator, client, end="incomplete"))
     assert isinstance(outcome, Incomplete)
     with pytest.raises(RunIncompleteError, match="max_completion_tokens"):
         outcome.unwrap()
 
 
-async def test_an_expiry_of_ten_minutes_is_seen(emulator: Emulator, client: Client) -> None:
-    outcome = await client.watch(await start(emulator, client, end="never"))
+async def test_an_expiry_of_ten_minutes_is_seen(shell: Shell, emulator: Emulator, client: Client) -> None:
+    outcome = await watched(shell, client, await start(emulator, client, end="never"))
     assert isinstance(outcome, Expired)
     assert 595 < outcome.elapsed < 610
     with pytest.raises(RunExpiredError):
         outcome.unwrap()
 
 
-async def test_a_timeout_is_for_the_whole_wait(emulator: Emulator, client: Client) -> None:
+async def test_a_timeout_is_for_the_whole_wait(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, end="never")
-    outcome = await client.watch(run, timeout=12.5)
+    outcome = await watched(shell, client, run, timeout=12.5)
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.TIMEOUT
     assert outcome.elapsed == pytest.approx(12.5, abs=0.1)
@@ -234,10 +249,10 @@ async def test_a_timeout_is_for_the_whole_wait(emulator: Emulator, client: Clien
     assert (await client.threads.runs.retrieve(run.id, thread_id=run.thread_id)).status == "in_progress"
 
 
-async def test_a_cancel_through_the_watcher(emulator: Emulator, client: Client) -> None:
+async def test_a_cancel_through_the_watcher(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, end="never")
     statuses: list[str] = []
-    async with RunWatcher(client, run, on_status=lambda change: statuses.append(change.status)) as watcher:
+    async with shell(client, run, on_status=lambda change: statuses.append(change.status)) as watcher:
         await anyio.sleep(5.0)
         await watcher.cancel_run()
         outcome = await watcher.wait()
@@ -246,9 +261,11 @@ async def test_a_cancel_through_the_watcher(emulator: Emulator, client: Client) 
     assert statuses == ["queued", "in_progress", "cancelling", "cancelled"]
 
 
-async def test_a_cancel_that_loses_or_sticks_is_bounded_and_told_as_it_was(emulator: Emulator, client: Client) -> None:
+async def test_a_cancel_that_loses_or_sticks_is_bounded_and_told_as_it_was(
+    shell: Shell, emulator: Emulator, client: Client
+) -> None:
     async def cancelled(run: Run) -> AnyOutcome[Run]:
-        async with RunWatcher(client, run, timeout=None) as watcher:
+        async with shell(client, run, timeout=None) as watcher:
             await anyio.sleep(2.0)
             await watcher.cancel_run()
             return await watcher.wait()
@@ -263,7 +280,7 @@ async def test_a_cancel_that_loses_or_sticks_is_bounded_and_told_as_it_was(emula
     assert stuck.elapsed == pytest.approx(62.0, abs=1.0)
 
 
-async def test_a_cancel_by_another_stops_the_tools(emulator: Emulator, client: Client) -> None:
+async def test_a_cancel_by_another_stops_the_tools(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, rounds=((FunctionCall("slow"),),))
     stopped = anyio.Event()
 
@@ -273,7 +290,7 @@ async def test_a_cancel_by_another_stops_the_tools(emulator: Emulator, client: C
         finally:
             stopped.set()
 
-    async with RunWatcher(client, run, tools=Toolset([slow])) as watcher:
+    async with shell(client, run, tools=Toolset([slow])) as watcher:
         await anyio.sleep(10.0)
         await client.threads.runs.cancel(run.id, thread_id=run.thread_id)
         assert isinstance(await watcher.wait(), Cancelled)
@@ -281,13 +298,15 @@ async def test_a_cancel_by_another_stops_the_tools(emulator: Emulator, client: C
         assert stopped.is_set()
 
 
-async def test_tools_that_would_outlast_the_run_are_answered_in_time(emulator: Emulator, client: Client) -> None:
+async def test_tools_that_would_outlast_the_run_are_answered_in_time(
+    shell: Shell, emulator: Emulator, client: Client
+) -> None:
     run = await start(emulator, client, rounds=((FunctionCall("slow"), FunctionCall("quick")),))
 
     async def slow() -> None:
         await anyio.sleep(3600.0)
 
-    outcome = await client.watch(run, tools=Toolset({"slow": slow, "quick": lambda: "done"}))
+    outcome = await watched(shell, client, run, tools=Toolset({"slow": slow, "quick": lambda: "done"}))
     assert isinstance(outcome, Completed)
     outputs = list(emulator.submitted(run.id)[0].values())
     assert "done" in outputs
@@ -296,7 +315,7 @@ async def test_tools_that_would_outlast_the_run_are_answered_in_time(emulator: E
 
 @pytest.mark.parametrize(("second", "ran"), [({"n": 2}, [1, 2]), ({"n": 1}, [1])], ids=["another", "the same"])
 async def test_a_server_may_use_the_same_id_in_every_round(
-    emulator: Emulator, client: Client, second: dict[str, int], ran: list[int]
+    shell: Shell, emulator: Emulator, client: Client, second: dict[str, int], ran: list[int]
 ) -> None:
     rounds = ((FunctionCall("f", {"n": 1}),), (FunctionCall("f", second),))
     run = await start(emulator, client, rounds=rounds, reuse_call_ids=True)
@@ -306,12 +325,12 @@ async def test_a_server_may_use_the_same_id_in_every_round(
         seen.append(n)
         return n
 
-    assert isinstance(await client.watch(run, tools=Toolset([f])), Completed)
+    assert isinstance(await watched(shell, client, run, tools=Toolset([f])), Completed)
     assert seen == ran
     assert emulator.submitted(run.id) == [{"call_0": "1"}, {"call_0": str(second["n"])}]
 
 
-async def test_what_tools_do_wrong_never_ends_the_wait(emulator: Emulator, client: Client) -> None:
+async def test_what_tools_do_wrong_never_ends_the_wait(shell: Shell, emulator: Emulator, client: Client) -> None:
     calls = (
         FunctionCall("unknown"),
         FunctionCall("multi_tool_use.parallel", "{}"),
@@ -327,7 +346,7 @@ async def test_what_tools_do_wrong_never_ends_the_wait(emulator: Emulator, clien
         raise RuntimeError("the password is hunter2")
 
     tools = Toolset({"number": lambda: 5, "broken": broken, "binary": lambda: b"\xff\x00"})
-    outcome = await client.watch(run, tools=tools)
+    outcome = await watched(shell, client, run, tools=tools)
     assert isinstance(outcome, Completed)
     outputs = list(emulator.submitted(run.id)[0].values())
     assert len(outputs) == 7

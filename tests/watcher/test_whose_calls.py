@@ -10,8 +10,9 @@ from typing import Any
 import anyio
 import pytest
 from scripted import Scene, ok, run_body, scene
+from shells import OneWatch, Shell
 
-from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, RunWatcher, Toolset
+from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, Toolset
 from asyncruns.http import Response
 from asyncruns.lifecycle import Call, CallKind
 
@@ -36,7 +37,7 @@ def approving(*calls: dict[str, Any]) -> Scene:
     return scene(asking(*calls), submits=[ok("queued")], takes=0.01)
 
 
-async def first_submit(stage: Scene, watcher: RunWatcher[Any]) -> Any:
+async def first_submit(stage: Scene, watcher: OneWatch) -> Any:
     async with watcher:
         for _ in range(100):
             if stage.transport.count("submit"):
@@ -55,13 +56,13 @@ async def first_submit(stage: Scene, watcher: RunWatcher[Any]) -> Any:
         ([{"tool_call_id": "call_1", "approve": False}], {"approve": False}),
     ],
 )
-async def test_approvals_are_sent_as_the_server_wants_them(given: Any, sent: dict[str, Any]) -> None:
+async def test_approvals_are_sent_as_the_server_wants_them(shell: Shell, given: Any, sent: dict[str, Any]) -> None:
     stage = approving(mcp())
-    body = await first_submit(stage, RunWatcher(stage, stage.ref, on_approval=lambda calls: given))
+    body = await first_submit(stage, shell(stage, stage.ref, on_approval=lambda calls: given))
     assert body == {"tool_approvals": [{**sent, "tool_call_id": "call_1"}]}
 
 
-async def test_the_handler_sees_what_would_be_done_and_where() -> None:
+async def test_the_handler_sees_what_would_be_done_and_where(shell: Shell) -> None:
     stage = approving(mcp())
     seen: list[Call] = []
 
@@ -69,15 +70,15 @@ async def test_the_handler_sees_what_would_be_done_and_where() -> None:
         seen.extend(calls)
         return True
 
-    await first_submit(stage, RunWatcher(stage, stage.ref, on_approval=approve))
+    await first_submit(stage, shell(stage, stage.ref, on_approval=approve))
     assert seen == [
         Call(id="call_1", name="search", arguments='{"q":1}', kind=CallKind.APPROVAL, type="mcp", server_label="docs")
     ]
 
 
-async def test_one_approval_may_be_given_and_another_refused() -> None:
+async def test_one_approval_may_be_given_and_another_refused(shell: Shell) -> None:
     stage = approving(mcp("call_1"), mcp("call_2", "delete"))
-    watcher = RunWatcher(stage, stage.ref, on_approval=lambda calls: {c.id: c.name == "search" for c in calls})
+    watcher = shell(stage, stage.ref, on_approval=lambda calls: {c.id: c.name == "search" for c in calls})
     body = await first_submit(stage, watcher)
     assert [(one["tool_call_id"], one["approve"]) for one in body["tool_approvals"]] == [
         ("call_1", True),
@@ -85,16 +86,16 @@ async def test_one_approval_may_be_given_and_another_refused() -> None:
     ]
 
 
-async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_a_toolset() -> None:
+async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_a_toolset(shell: Shell) -> None:
     stage = approving(mcp())
-    body = await first_submit(stage, RunWatcher(stage, stage.ref, on_requires_action=lambda calls: {"call_1": True}))
+    body = await first_submit(stage, shell(stage, stage.ref, on_requires_action=lambda calls: {"call_1": True}))
     assert body == {"tool_approvals": [{"approve": True, "tool_call_id": "call_1"}]}
 
     def search() -> str:
         raise AssertionError("a tool of ours has the name of one of theirs")
 
     stage = approving(mcp())
-    async with RunWatcher(stage, stage.ref, tools=Toolset([search])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([search])) as watcher:
         outcome = await watcher.wait()
         assert isinstance(outcome, NeedsCaller)
         assert outcome.reason is Reason.UNANSWERED
@@ -106,9 +107,9 @@ async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_
 
 
 @pytest.mark.parametrize("given", ["yes", 1, {"call_1": "yes"}, {"call_9": True}, [{"approve": True}], {"call_1": {}}])
-async def test_what_is_no_approval_is_never_taken_for_one(given: Any) -> None:
+async def test_what_is_no_approval_is_never_taken_for_one(shell: Shell, given: Any) -> None:
     stage = approving(mcp())
-    async with RunWatcher(stage, stage.ref, on_approval=lambda calls: given) as watcher:
+    async with shell(stage, stage.ref, on_approval=lambda calls: given) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, NeedsCaller)
     assert outcome.reason is Reason.HANDLER_FAILED
@@ -117,15 +118,15 @@ async def test_what_is_no_approval_is_never_taken_for_one(given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", [None, {}])
-async def test_a_handler_may_leave_them_to_the_caller(given: Any) -> None:
+async def test_a_handler_may_leave_them_to_the_caller(shell: Shell, given: Any) -> None:
     stage = approving(mcp())
-    async with RunWatcher(stage, stage.ref, on_approval=lambda calls: given) as watcher:
+    async with shell(stage, stage.ref, on_approval=lambda calls: given) as watcher:
         outcome = await watcher.wait()
     assert isinstance(outcome, NeedsCaller)
     assert outcome.reason is Reason.UNANSWERED
 
 
-async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_round() -> None:
+async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_round(shell: Shell) -> None:
     body = run_body("requires_action")
     body["required_action"] = {
         "submit_tool_approval": {"tool_calls": [mcp("call_1")]},
@@ -142,7 +143,7 @@ async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_rou
         done.set()
         return "out"
 
-    watcher = RunWatcher(stage, stage.ref, tools=Toolset([f]), on_approval=approve, timeout=60.0)
+    watcher = shell(stage, stage.ref, tools=Toolset([f]), on_approval=approve, timeout=60.0)
     body = await first_submit(stage, watcher)
     assert body == {
         "tool_outputs": [{"tool_call_id": "call_2", "output": "out"}],
@@ -150,12 +151,12 @@ async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_rou
     }
 
 
-async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once() -> None:
+async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once(shell: Shell) -> None:
     own = {"id": "call_1", "type": "azure_function", "name": "queue"}
     waiting = asking(own, kind="submit_tool_outputs")
     stage = scene(*[waiting] * 5, ok("completed"))
     told: list[Any] = []
-    async with RunWatcher(stage, stage.ref, on_requires_action=lambda calls: {"call_1": "rubbish"}) as watcher:
+    async with shell(stage, stage.ref, on_requires_action=lambda calls: {"call_1": "rubbish"}) as watcher:
         async for event in watcher:
             if isinstance(event, CallsLeft):
                 told.append([call.id for call in event.calls])
@@ -164,19 +165,19 @@ async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once() -> 
     assert stage.transport.count("submit") == 0
 
 
-async def test_of_a_mixed_round_only_what_is_ours_is_answered() -> None:
+async def test_of_a_mixed_round_only_what_is_ours_is_answered(shell: Shell) -> None:
     own = {"id": "call_1", "type": "azure_function", "name": "queue"}
     stage = scene(asking(own, function("call_2"), kind="submit_tool_outputs"), submits=[ok("completed")])
 
     async def f() -> str:
         return "out"
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
 
 
-async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered() -> None:
+async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered(shell: Shell) -> None:
     both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
     stage = scene(both, rest, submits=[ok("completed")])
 
@@ -184,12 +185,14 @@ async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered() -
         await anyio.sleep(10.0)
         return "out"
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
 
 
-async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_and_no_tool_runs_again() -> None:
+async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_and_no_tool_runs_again(
+    shell: Shell,
+) -> None:
     both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
     stage = scene(both, rest, submits=[rest, ok("completed")])
     ran: list[int] = []
@@ -198,7 +201,7 @@ async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_an
         ran.append(n)
         return "out"
 
-    async with RunWatcher(stage, stage.ref, tools=Toolset([f])) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     assert [[one["tool_call_id"] for one in body["tool_outputs"]] for body in stage.transport.bodies("submit")] == [
         ["call_1", "call_2"],
@@ -207,7 +210,7 @@ async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_an
     assert sorted(ran) == [1, 2]
 
 
-async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late() -> None:
+async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shell: Shell) -> None:
     started = anyio.current_time()
 
     def look() -> Response:
@@ -229,7 +232,7 @@ async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late() ->
         await anyio.sleep(1000.0)
 
     stage = scene(look, submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref, tools=Toolset([slow]), on_approval=approve) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([slow]), on_approval=approve) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     (body,) = stage.transport.bodies("submit")
     assert body["tool_approvals"] == [{"approve": True, "tool_call_id": "call_1"}]
@@ -237,9 +240,9 @@ async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late() ->
 
 
 @pytest.mark.parametrize("output", [float("nan"), {1, 2}, "\ud800", object()], ids=repr)
-async def test_an_output_that_cannot_be_sent_is_refused_in_our_words(output: Any) -> None:
+async def test_an_output_that_cannot_be_sent_is_refused_in_our_words(shell: Shell, output: Any) -> None:
     stage = scene(asking(function("call_1"), kind="submit_tool_outputs"), submits=[ok("completed")])
-    async with RunWatcher(stage, stage.ref) as watcher:
+    async with shell(stage, stage.ref) as watcher:
         await watcher.wait()
         try:
             await watcher.submit({"call_1": output})

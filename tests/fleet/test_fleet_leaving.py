@@ -1,0 +1,240 @@
+"""Leaving a fleet: what becomes of the runs, of the exception that leaves, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, Literal
+
+import anyio
+import pytest
+from stage import ONE_CALL, Stage, Tools, other_tasks
+
+from asyncruns import Cancelled, Completed, Fleet, GaveUp, InvalidRequestError
+from asyncruns.testing import Fault
+
+How = Literal["drain", "leave", "cancel"]
+
+
+async def test_by_default_leaving_waits_for_all_runs(stage: Stage) -> None:
+    async with Fleet(stage.client) as fleet:
+        watches = [fleet.watch(run) for run in await stage.runs(5, working=20.0)]
+    assert [type(watch.outcome) for watch in watches] == [Completed] * 5
+    assert other_tasks() == []
+
+
+async def test_leaving_waits_for_runs_that_another_task_still_adds(stage: Stage) -> None:
+    runs = await stage.runs(3, working=20.0)
+
+    async def come() -> AsyncGenerator[Any]:
+        for run in runs:
+            await anyio.sleep(60.0)
+            yield run
+
+    async with Fleet(stage.client) as fleet:
+        adding = asyncio.create_task(fleet.add_many(come()))
+        await asyncio.sleep(0)
+    assert await adding == 3
+    assert fleet.statistics().ended == 3
+
+
+async def test_who_leaves_the_runs_leaves_them_as_they_are(stage: Stage) -> None:
+    tools = Tools(takes=100.0)
+    runs = [await stage.run(rounds=(ONE_CALL,)), await stage.run(end="never")]
+    async with Fleet(stage.client, tools=tools, on_exit="leave") as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        await anyio.sleep(5.0)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 0.1
+    assert (tools.stopped, stage.count("cancel")) == (1, 0)
+    assert [watch.outcome for watch in watches] == [None, None]
+    for watch in watches:
+        with pytest.raises(InvalidRequestError, match="was left"):
+            await watch
+        assert [event async for event in watch] == []
+        assert not watch.cancel()
+    asked = len(stage.server.requests)
+    await anyio.sleep(60.0)
+    assert len(stage.server.requests) == asked
+    assert other_tasks() == []
+
+
+async def test_who_cancels_the_runs_waits_for_that(stage: Stage) -> None:
+    tools = Tools(takes=100.0)
+    runs = [*await stage.runs(20, end="never"), await stage.run(rounds=(ONE_CALL,)), await stage.run()]
+    async with Fleet(stage.client, tools=tools, on_exit="cancel", requests_per_second=100.0) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        await anyio.sleep(5.0)
+    assert [type(watch.outcome) for watch in watches] == [Cancelled] * 21 + [Completed]
+    assert (tools.stopped, stage.count("cancel"), stage.count("submit")) == (1, 21, 0)
+
+
+async def test_cancels_that_stick_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+    runs = await stage.runs(3, end="never", cancelling=float("inf"))
+    began = anyio.current_time()
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
+    assert [watch.status for watch in watches] == ["cancelling"] * 3
+    assert other_tasks() == []
+
+
+async def test_a_cancel_takes_as_long_as_the_budget_needs(stage: Stage) -> None:
+    runs = await stage.runs(30, end="never", cancelling=0.0)
+    async with Fleet(stage.client, on_exit="cancel", requests_per_second=2.0) as fleet:
+        for run in runs:
+            fleet.watch(run)
+    assert stage.count("cancel") == 30
+    assert {body["status"] for body in stage.server.runs.values()} <= {"cancelling", "cancelled"}
+
+
+@pytest.mark.parametrize("on_exit", ["drain", "leave", "cancel"])
+async def test_an_error_of_the_body_leaves_as_it_is_and_at_once(stage: Stage, on_exit: How) -> None:
+    run = await stage.run(end="never")
+    began = anyio.current_time()
+    with pytest.raises(ValueError, match="mine"):
+        async with Fleet(stage.client, on_exit=on_exit) as fleet:
+            fleet.watch(run)
+            await anyio.sleep(1.0)
+            raise ValueError("mine")
+    assert anyio.current_time() - began < 3.0
+    assert stage.count("cancel") == (on_exit == "cancel")
+    assert other_tasks() == []
+
+
+@pytest.mark.parametrize("on_exit", ["drain", "leave", "cancel"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_who_is_cancelled_leaves_at_once(stage: Stage, on_exit: How, times: int) -> None:
+    run = await stage.run(end="never")
+
+    async def watch() -> None:
+        async with Fleet(stage.client, on_exit=on_exit) as fleet:
+            fleet.watch(run)  # and waits for it in leaving, or is cancelled in the body
+            if on_exit != "drain":
+                await anyio.sleep_forever()
+
+    task = asyncio.create_task(watch())
+    await anyio.sleep(5.0)
+    began = anyio.current_time()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.001)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert anyio.current_time() - began < 2.0
+    assert stage.count("cancel") == (on_exit == "cancel")
+    assert other_tasks() == []
+
+
+async def test_a_scope_that_is_left_by_its_time_leaves_the_fleet(stage: Stage) -> None:
+    with anyio.move_on_after(5.0) as scope:
+        async with Fleet(stage.client) as fleet:
+            await fleet.watch(await stage.run(end="never"))
+    assert scope.cancelled_caught
+    assert other_tasks() == []
+
+
+async def test_who_is_cancelled_while_entering_leaves_nothing_behind(stage: Stage) -> None:
+    entering = asyncio.create_task(Fleet(stage.client).__aenter__())
+    await asyncio.sleep(0)
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert other_tasks() == []
+
+
+async def test_a_fleet_may_be_left_from_another_task(stage: Stage) -> None:
+    fleet: Fleet[Any] = Fleet(stage.client)
+
+    async def leave() -> None:
+        await fleet.__aexit__(None, None, None)
+
+    await asyncio.create_task(fleet.__aenter__())
+    watch = fleet.watch(await stage.run(working=10.0))
+    await asyncio.create_task(leave())
+    assert isinstance(watch.outcome, Completed)
+    assert other_tasks() == []
+
+
+async def test_a_generator_that_is_broken_off_leaves_its_fleet(stage: Stage) -> None:
+    runs = [*await stage.runs(3), await stage.run(end="never")]
+
+    async def outcomes() -> AsyncGenerator[Any]:
+        async with Fleet(stage.client) as fleet:
+            for run in runs:
+                fleet.watch(run)
+            async for outcome in fleet:
+                yield outcome
+
+    seen = []
+    generator = outcomes()
+    async for outcome in generator:
+        seen.append(outcome)
+        if len(seen) == 2:
+            break
+    await asyncio.create_task(generator.aclose())  # in another task, as the loop does
+    assert [type(outcome) for outcome in seen] == [Completed] * 2
+    assert other_tasks() == []
+
+
+async def test_a_submit_on_its_way_is_waited_for(stage: Stage) -> None:
+    stage.server.inject(Fault(on="submit", delay_before=2.0))
+    run = await stage.run(rounds=(ONE_CALL,))
+    async with Fleet(stage.client, tools=Tools(takes=0.0), on_exit="leave") as fleet:
+        fleet.watch(run)
+        while not stage.count("submit"):
+            await anyio.sleep(0.1)
+    assert [list(outputs.values()) for outputs in stage.server.submitted(run.id)] == [["out 1"]]
+
+
+async def test_requests_that_hang_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+    stage.server.inject(Fault(on="submit", delay_before=1e6, times=None), Fault(on="poll", delay_before=1e6, skip=8))
+    runs = await stage.runs(4, rounds=(ONE_CALL,))
+    async with Fleet(stage.client, tools=Tools(takes=0.0), on_exit="leave") as fleet:
+        for run in runs:
+            fleet.watch(run)
+        await anyio.sleep(3.0)
+        began = anyio.current_time()
+    assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
+    assert not [name for name in other_tasks() if name.startswith("asyncruns")]
+
+
+async def test_observers_that_hang_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+    async def hang(outcome: object) -> None:
+        await anyio.sleep_forever()
+
+    async with Fleet(stage.client, on_outcome=hang) as fleet:
+        outcome = await fleet.watch(await stage.run())
+        began = anyio.current_time()
+    assert isinstance(outcome, Completed)
+    assert anyio.current_time() - began == pytest.approx(2.0, abs=0.1)
+    assert other_tasks() == []
+
+
+async def test_who_waits_or_reads_on_learns_that_the_fleet_was_left(stage: Stage) -> None:
+    fleet: Fleet[Any] = Fleet(stage.client, on_exit="leave")
+
+    async def read_outcomes() -> list[Any]:
+        return [outcome async for outcome in fleet]
+
+    async def read_events(watch: Any) -> list[str]:
+        return [type(event).__name__ async for event in watch]
+
+    async with fleet:
+        watch = fleet.watch(await stage.run(end="never"))
+        waiting = asyncio.create_task(watch.wait())
+        reading = [asyncio.create_task(read_outcomes()), asyncio.create_task(read_events(watch))]
+        await anyio.sleep(5.0)
+    with pytest.raises(InvalidRequestError, match="was left"):
+        await waiting
+    outcomes, events = [await task for task in reading]
+    assert outcomes == []
+    assert set(events) == {"StatusChanged"}
+
+
+async def test_an_outcome_stays_after_leaving(stage: Stage) -> None:
+    async with Fleet(stage.client) as fleet:
+        watch = fleet.watch(await stage.run(end="never"), timeout=3.0)
+    assert isinstance(await watch, GaveUp)
+    with pytest.raises(InvalidRequestError, match="through the client"):
+        await watch.cancel_run()

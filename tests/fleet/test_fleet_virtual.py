@@ -1,0 +1,34 @@
+"""The benchmark of ten thousand runs of ten minutes on virtual time; here with fewer."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fleet_virtual.py"
+RUNS = 100 if sys.flags.dev_mode else 1000
+PER_SECOND = RUNS / 200  # so that each run could be asked every 200 seconds
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("fleet_virtual", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fleet_virtual", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_many_runs_of_ten_minutes_are_seen_to_their_ends_within_a_small_budget(benchmark: Any) -> None:
+    figures = benchmark.run(RUNS, PER_SECOND)
+    assert figures.completed == RUNS
+    assert figures.looks <= PER_SECOND * figures.virtual_s + 1
+    # Who asked one after the other, round and round, would be late by half a round, and by a whole one at worst.
+    assert figures.mean_delay_s < 0.6 * RUNS / PER_SECOND
+    assert figures.virtual_s < 660.0 + RUNS / PER_SECOND
