@@ -39,8 +39,8 @@ class InMemoryTransport(Backend, Transport):
     its state stays, whatever clients come and go.
 
     Faults strike as they do over a socket, but that a dropped or cut answer is an `APIConnectionError` with `sent=True`
-    at once: no HTTP client asks for it again by itself. What a scenario function or a `rewrite` raises comes out of
-    `send`.
+    at once: no HTTP client asks for it again by itself. A stream gives an event with each read. What a scenario
+    function or a `rewrite` raises comes out of `send`, or of `stream`.
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
