@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
+    from asyncruns.errors import EventTooLargeError as EventTooLargeError
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
     from asyncruns.outcome import Incomplete as Incomplete
     from asyncruns.outcome import NeedsCaller as NeedsCaller
     from asyncruns.outcome import Outcome as Outcome
+    from asyncruns.resources.event_handler import AssistantEventHandler as AssistantEventHandler
+    from asyncruns.resources.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
+    from asyncruns.resources.streams import RunStream as RunStream
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
@@ -86,6 +90,8 @@ _HOMES: Final = {
     "ActionRequired": "asyncruns.lifecycle",
     "AnyOutcome": "asyncruns.outcome",
     "ApiKeyAuth": "asyncruns.transport.auth",
+    "AssistantEventHandler": "asyncruns.resources.event_handler",
+    "AsyncAssistantEventHandler": "asyncruns.resources.event_handler",
     "AsyncRunsError": "asyncruns.errors",
     "Auth": "asyncruns.transport.auth",
     "AuthenticationError": "asyncruns.errors",
@@ -106,6 +112,7 @@ _HOMES: Final = {
     "ConnectivityChanged": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.observers",
+    "EventTooLargeError": "asyncruns.errors",
     "Expired": "asyncruns.outcome",
     "Failed": "asyncruns.outcome",
     "Fleet": "asyncruns.fleet",
@@ -133,6 +140,7 @@ _HOMES: Final = {
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
     "RunRef": "asyncruns.lifecycle",
+    "RunStream": "asyncruns.resources.streams",
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",
@@ -146,7 +154,7 @@ _HOMES: Final = {
 }
 
 # Modules that are part of the public surface: `asyncruns.testing.Emulator` works after `import asyncruns`.
-_PARTS: Final = ("errors", "testing", "wire")
+_PARTS: Final = ("errors", "sse", "testing", "wire")
 
 __all__ = [
     "APIConnectionError",
@@ -157,6 +165,8 @@ __all__ = [
     "ActionRequired",
     "AnyOutcome",
     "ApiKeyAuth",
+    "AssistantEventHandler",
+    "AsyncAssistantEventHandler",
     "AsyncRunsError",
     "Auth",
     "AuthenticationError",
@@ -177,6 +187,7 @@ __all__ = [
     "ConnectivityChanged",
     "EndRevoked",
     "Ended",
+    "EventTooLargeError",
     "Expired",
     "Failed",
     "Fleet",
@@ -204,6 +215,7 @@ __all__ = [
     "RunLifecycle",
     "RunNeedsCallerError",
     "RunRef",
+    "RunStream",
     "RunWatcher",
     "Snapshot",
     "Statistics",

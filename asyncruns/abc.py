@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
@@ -15,6 +16,35 @@ if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
+
+
+class ByteStream(ABC):
+    """A good answer whose body is read as it comes. Nothing is read ahead but for what the connection holds.
+
+    Attributes:
+        status: The HTTP status, below 300.
+        headers: Finds names in lower case.
+        redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    redact: Callable[[bytes], bytes] | None = None
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """Wait for the next bytes, and give them; b"" at the end.
+
+        Safe to cancel: nothing is lost. For one task at a time.
+
+        Raises:
+            APIConnectionError: The connection broke, or was closed in the middle. `sent` is True.
+            APITimeoutError: No byte came for too long.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop reading. What is not read to its end has its connection closed. Never raises; may be called twice."""
 
 
 class Transport(ABC):
@@ -31,6 +61,21 @@ class Transport(ABC):
             APITimeoutError: None came in time.
             APIResponseValidationError: One came that can't be taken, such as a body without end.
         """
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        """Send a request; give the answer as soon as its headers are there. An error answer is given whole.
+
+        The request's timeout is for the headers, and then for each pause between bytes; a stream may last for ever.
+        A transport that can't stream leaves this as it is. Safe to cancel, as `send`.
+
+        Raises:
+            ConfigurationError: This transport does not stream; nothing was sent.
+            APIConnectionError, APITimeoutError, APIResponseValidationError: As `send`.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not stream, so {request.method} {request.path} was not sent: leave out "
+            "stream=True, or implement Transport.stream"
+        )
 
     @abstractmethod
     async def aclose(self) -> None:

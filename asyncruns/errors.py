@@ -9,6 +9,7 @@
     │   ├── APIConnectionError        no answer came; `sent` tells whether the server may have acted
     │   │   └── APITimeoutError       no answer came in time
     │   ├── APIResponseValidationError   an answer came that is not one of this API (HTML, truncated, empty)
+    │   │   └── EventTooLargeError        an event of a stream is larger than what is taken
     │   └── APIStatusError            the server answered with an error status
     │       ├── BadRequestError            400
     │       │   └── ThreadBusyError        a run is active on the thread
@@ -155,6 +156,10 @@ class APIResponseValidationError(APIError):
     def status_code(self) -> int:
         """The HTTP status, by the name that users of the official client know."""
         return self.status
+
+
+class EventTooLargeError(APIResponseValidationError):
+    """An event of a stream has more bytes than are taken, such as a line without end. The run goes on at the server."""
 
 
 class APIStatusError(APIError):

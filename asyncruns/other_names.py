@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.messages import Messages
-from asyncruns.resources.polling import PolledRuns
 from asyncruns.resources.steps import Steps
+from asyncruns.resources.streaming import StreamedRuns
 from asyncruns.resources.threads import Threads
 
 C = TypeVar("C", bound="OtherNames")
@@ -30,7 +30,7 @@ class OtherNames:
         return self.threads.messages
 
     @property
-    def runs(self) -> PolledRuns:
+    def runs(self) -> StreamedRuns:
         """`client.threads.runs`, where azure-ai-agents has it."""
         return self.threads.runs
 

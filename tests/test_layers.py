@@ -18,6 +18,8 @@ LAYERS = {
     "errors": 0,
     "wire": 1,
     "http": 2,
+    "sse": 2,
+    "accumulator": 2,
     "cadence": 2,
     "limits": 2,
     "lifecycle": 2,
@@ -69,7 +71,7 @@ SAME_LAYER = {
     ("observers", "answering"),
     ("observers", "outcome"),
 }
-PURE = ("lifecycle", "cadence", "http", "errors", "wire")
+PURE = ("lifecycle", "cadence", "http", "sse", "accumulator", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
 ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
 
@@ -180,7 +182,8 @@ def test_every_root_name_is_there_and_sorted() -> None:
 
 
 def test_the_public_modules_are_there_after_importing_the_root() -> None:
-    code = "import asyncruns\nasyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError"
+    parts = "asyncruns.testing.Emulator, asyncruns.wire.decode, asyncruns.errors.APIError, asyncruns.sse.Decoder"
+    code = f"import asyncruns\n{parts}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -55,6 +55,26 @@ async def test_a_script_prints_the_same_after_moving_over(emulator: Emulator, cl
     assert await printed(emulator, f"{client}_before.py", *WARN_OF_NOTHING) == after
 
 
+TOLD = """\
+calls get_weather {"city":"city"}
+assistant: get_weather:| 21| degrees| in| city|
+completed: get_weather: 21 degrees in city
+ended as completed
+ended as requires_action
+You| said:| What| is| the| weather| in| Paris?|
+You| said:| Hi|
+completed ['assistant']
+"""
+
+
+@pytest.mark.real_time
+async def test_a_script_that_streams_prints_the_same_after_moving_over(emulator: Emulator) -> None:
+    assert await printed(emulator, "streaming_after.py", *WARN_OF_ALL) == TOLD
+    if not has("openai"):
+        pytest.skip("openai is not installed")
+    assert await printed(emulator, "streaming_before.py", *WARN_OF_NOTHING) == TOLD
+
+
 def changed(client: str) -> int:
     """Count the lines that moving over takes away, and those that it puts there."""
     before, after = ((FOLDER / f"{client}_{name}.py").read_text().splitlines() for name in ("before", "after"))
@@ -63,4 +83,5 @@ def changed(client: str) -> int:
 
 def test_little_changes_but_the_constructor() -> None:
     assert changed("official") == 8
+    assert changed("streaming") == 4
     assert changed("azure") <= 32

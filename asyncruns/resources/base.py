@@ -174,8 +174,8 @@ class RawResponse(Generic[T]):
 class RawCalls:
     """The methods of a resource, each giving a `RawResponse` of what it else gives; a list gives its page.
 
-    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. What waits for a run has no
-    one answer (`watch`, `poll`, ...), so it is not among them.
+    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. What waits for a run, or
+    streams it with a handler, has no one answer (`watch`, `poll`, ...), so it is not among them.
     """
 
     def __init__(self, resource: Resource) -> None:
@@ -203,6 +203,10 @@ _WAITING: Final = (
     "submit_tool_outputs_and_poll",
     "create_and_process",
     "create_and_run_poll",
+    "stream",
+    "create_and_stream",
+    "submit_tool_outputs_stream",
+    "create_and_run_stream",
 )
 _NOT_RAW: Final = frozenset({*_WAITING, "with_raw_response"})
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.limits import Limits
 from asyncruns.resources.base import Resource
 from asyncruns.resources.busy import OnBusy, check_on_busy, when_free
 from asyncruns.resources.lost import Creation, with_nonce
 from asyncruns.resources.options import CallOptions
 from asyncruns.wire import Message, Run
+
+if TYPE_CHECKING:
+    from asyncruns.resources.streams import RunStream
 
 Item = TypeVar("Item", bound=Run | Message)
 
@@ -56,6 +60,28 @@ class ThreadItems(Resource):
                 raw=self._raw,
                 options=options,
             ).attempt
+        return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
+
+    async def _create_stream(
+        self,
+        *segments: str,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any],
+        options: CallOptions,
+        on_busy: OnBusy,
+        adopt: bool,
+    ) -> RunStream:
+        """Create a run, once, and give its stream."""
+        from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+
+        check_on_busy(on_busy)
+        if adopt:
+            raise InvalidRequestError("adopt=True finds a run, and not its stream; leave it out for stream=True")
+        request = self._request("POST", *segments, query=query, body={**body, "stream": True}, options=options)
+
+        async def attempt() -> RunStream:
+            return RunStream(request, await open_stream(self, request), thread_id=segments[1])
+
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Final, Literal, Unpack, cast
+from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
 import msgspec
 
@@ -20,7 +20,9 @@ from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions, json_body, make_request
+from asyncruns.resources.response_streams import ResponseStream
 from asyncruns.resources.runs import split_options
+from asyncruns.resources.streams import open_stream
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import RunWatcher
 from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem, ResponseMessage
@@ -276,14 +278,33 @@ class Responses(_Responses):
         """The same methods, giving a `RawResponse`; `.input_items` too."""
         return RawResponses(self)
 
-    async def create(self, **parameters: Unpack[ResponseParameters]) -> ModelResponse:
+    @overload
+    async def create(
+        self, *, stream: Literal[False] | None = None, **parameters: Unpack[ResponseParameters]
+    ) -> ModelResponse: ...
+
+    @overload
+    async def create(self, *, stream: Literal[True], **parameters: Unpack[ResponseParameters]) -> ResponseStream: ...
+
+    @overload
+    async def create(
+        self, *, stream: bool, **parameters: Unpack[ResponseParameters]
+    ) -> ModelResponse | ResponseStream: ...
+
+    async def create(
+        self, *, stream: bool | None = None, **parameters: Unpack[ResponseParameters]
+    ) -> ModelResponse | ResponseStream:
         """Create a response; with `background=True` it comes back at once, mostly as `queued`, and goes on.
+
+        With `stream=True`, its events are given as they happen; with `background=True` as well, a stream that broke can
+        be taken up again with `retrieve`.
 
         Safe to cancel; with `background=True` the response may then exist and go on, and nothing but its id leads to
         it. Without, most servers drop it.
 
         Args:
-            **parameters: See `ResponseParameters`. It does not stream.
+            stream: Whether to give a `ResponseStream` in place of the response; use it with `async with`.
+            **parameters: See `ResponseParameters`.
 
         Raises:
             BadRequestError: The server refused a parameter, or lacks the output of a call.
@@ -291,21 +312,73 @@ class Responses(_Responses):
                 sent again: there is no list of responses to find it in.
         """
         body, options = split_options(parameters, ResponseParameters)
+        if stream:
+            request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
+            return ResponseStream(request, await open_stream(self, request))
         return await self._ask(ModelResponse, "POST", "responses", body=body, options=options)
 
+    @overload
     async def retrieve(
-        self, response_id: str, *, include: Sequence[str] | None = None, **options: Unpack[CallOptions]
-    ) -> ModelResponse:
-        """Fetch a response. Safe to cancel.
+        self,
+        response_id: str,
+        *,
+        include: Sequence[str] | None = None,
+        stream: Literal[False] | None = None,
+        starting_after: None = None,
+        **options: Unpack[CallOptions],
+    ) -> ModelResponse: ...
+
+    @overload
+    async def retrieve(
+        self,
+        response_id: str,
+        *,
+        include: Sequence[str] | None = None,
+        stream: Literal[True],
+        starting_after: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> ResponseStream: ...
+
+    @overload
+    async def retrieve(
+        self,
+        response_id: str,
+        *,
+        include: Sequence[str] | None = None,
+        stream: bool,
+        starting_after: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> ModelResponse | ResponseStream: ...
+
+    async def retrieve(
+        self,
+        response_id: str,
+        *,
+        include: Sequence[str] | None = None,
+        stream: bool | None = None,
+        starting_after: int | None = None,
+        **options: Unpack[CallOptions],
+    ) -> ModelResponse | ResponseStream:
+        """Fetch a response, or take up its stream. Safe to cancel.
 
         Args:
             include: As in `create`. Sent as `include[]`.
+            stream: Whether to give a `ResponseStream` in place of the response, which must have been created with
+                `background` and `stream`.
+            starting_after: The `sequence_number` of the last event that was seen; by default all events come again.
 
         Raises:
             NotFoundError: There is no such response, or it is not kept any more.
             APIError: There was no answer.
         """
-        query = {"include": include}
+        query: dict[str, Any] = {"include": include}
+        if stream:
+            query |= {"stream": True, "starting_after": starting_after}
+            request = self._request("GET", "responses", response_id, query=query, options=options)
+            body = await open_stream(self, request)
+            return ResponseStream(request, body, response_id=response_id, starting_after=starting_after)
+        if starting_after is not None:
+            raise InvalidRequestError("starting_after is for a stream; give stream=True as well")
         return await self._ask(ModelResponse, "GET", "responses", response_id, query=query, options=options)
 
     async def cancel(self, response_id: str, **options: Unpack[CallOptions]) -> ModelResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, cast, overload
 
 from msgspec import UNSET
 
@@ -20,6 +20,9 @@ from asyncruns.resources.steps import Steps
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import RunWatcher
 from asyncruns.wire import Maybe, Run
+
+if TYPE_CHECKING:
+    from asyncruns.resources.streams import RunStream
 
 
 class ToolOutput(TypedDict):
@@ -115,6 +118,7 @@ class Runs(ThreadItems):
         """The same methods, giving a `RawResponse`; `.steps` too."""
         return RawRuns(self)
 
+    @overload
     async def create(
         self,
         thread_id: str,
@@ -123,9 +127,48 @@ class Runs(ThreadItems):
         include: Sequence[str] | None = None,
         on_busy: OnBusy = "raise",
         adopt: bool = False,
+        stream: Literal[False] | None = None,
         **parameters: Unpack[RunParameters],
-    ) -> Run:
-        """Start a run on a thread.
+    ) -> Run: ...
+
+    @overload
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
+        stream: Literal[True],
+        **parameters: Unpack[RunParameters],
+    ) -> RunStream: ...
+
+    @overload
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
+        stream: bool,
+        **parameters: Unpack[RunParameters],
+    ) -> Run | RunStream: ...
+
+    async def create(
+        self,
+        thread_id: str,
+        *,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
+        stream: bool | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> Run | RunStream:
+        """Start a run on a thread; with `stream=True`, give its events as they happen.
 
         Safe to cancel; the run may then exist or not, and holds the thread if it does. A wait for another run changes
         nothing at the server.
@@ -140,7 +183,8 @@ class Runs(ThreadItems):
             adopt: Whether to find out what became of the run when the answer is lost: the metadata then carries a pair
                 `asyncruns_nonce`, by which the run is found and given as if it had been returned; one that is
                 surely not there is created again, up to twice. The looks take 5 s, and a minute where they fail. Not
-                possible where the metadata has 16 pairs already.
+                possible where the metadata has 16 pairs already, nor with `stream`.
+            stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunParameters`.
 
         Raises:
@@ -151,15 +195,13 @@ class Runs(ThreadItems):
         """
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
-        return await self._create(
-            Run,
-            *("threads", thread_id, "runs"),
-            query={"include": include},
-            body={"assistant_id": assistant_id, **settings},
-            options=options,
-            on_busy=on_busy,
-            adopt=adopt,
-        )
+        segments, query = ("threads", thread_id, "runs"), {"include": include}
+        body = {"assistant_id": assistant_id, **settings}
+        if stream:
+            return await self._create_stream(
+                *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt
+            )
+        return await self._create(Run, *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt)
 
     async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Fetch a run. Safe to cancel.
@@ -223,6 +265,7 @@ class Runs(ThreadItems):
         """
         return await self._ask(Run, "POST", "threads", thread_id, "runs", run_id, "cancel", options=options)
 
+    @overload
     async def submit_tool_outputs(
         self,
         run_id: str,
@@ -230,8 +273,44 @@ class Runs(ThreadItems):
         thread_id: str,
         tool_outputs: Maybe[Iterable[ToolOutput | Mapping[str, str]]] = UNSET,
         tool_approvals: Maybe[Iterable[ToolApproval | Mapping[str, Any]]] = UNSET,
+        stream: Literal[False] | None = None,
         **options: Unpack[CallOptions],
-    ) -> Run:
+    ) -> Run: ...
+
+    @overload
+    async def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: Maybe[Iterable[ToolOutput | Mapping[str, str]]] = UNSET,
+        tool_approvals: Maybe[Iterable[ToolApproval | Mapping[str, Any]]] = UNSET,
+        stream: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> RunStream: ...
+
+    @overload
+    async def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: Maybe[Iterable[ToolOutput | Mapping[str, str]]] = UNSET,
+        tool_approvals: Maybe[Iterable[ToolApproval | Mapping[str, Any]]] = UNSET,
+        stream: bool,
+        **options: Unpack[CallOptions],
+    ) -> Run | RunStream: ...
+
+    async def submit_tool_outputs(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        tool_outputs: Maybe[Iterable[ToolOutput | Mapping[str, str]]] = UNSET,
+        tool_approvals: Maybe[Iterable[ToolApproval | Mapping[str, Any]]] = UNSET,
+        stream: bool | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Run | RunStream:
         """Give a run the outputs of its calls, all of them in one request. A watcher does that by itself.
 
         Safe to cancel; the outputs may then have been taken or not: retrieve the run before sending them again.
@@ -240,6 +319,7 @@ class Runs(ThreadItems):
             tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
             tool_approvals: `{"tool_call_id": ..., "approve": ..., "headers": {...}}` for each call of a
                 `submit_tool_approval` (Azure AI Foundry).
+            stream: Whether to give a `RunStream` in place of the run, with the events from here on.
 
         Raises:
             InvalidRequestError: Neither is given.
@@ -250,6 +330,11 @@ class Runs(ThreadItems):
             raise InvalidRequestError("Give tool_outputs, or tool_approvals where the run waits for approvals")
         body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
         segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
+        if stream:
+            from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+
+            request = self._request("POST", *segments, body={**body, "stream": True}, options=options)
+            return RunStream(request, await open_stream(self, request), run_id=run_id, thread_id=thread_id)
         return await self._ask(Run, "POST", *segments, body=body, options=options)
 
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from msgspec import UNSET
 
@@ -12,9 +12,14 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.polling import PolledRuns, cadence_of, polled
+from asyncruns.resources.polling import cadence_of, polled
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
+from asyncruns.resources.streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.wire import Deleted, Maybe, Run, Thread
+
+if TYPE_CHECKING:
+    from asyncruns.resources.event_handler import AssistantEventHandler
+    from asyncruns.resources.streams import RunStream
 
 
 class RawThreads(RawCalls):
@@ -31,7 +36,7 @@ class Threads(Resource):
         super().__init__(server)
         self._connection = connection
         self.messages: Messages = Messages(server)
-        self.runs: PolledRuns = PolledRuns(connection, server)
+        self.runs: StreamedRuns = StreamedRuns(connection, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
@@ -114,14 +119,48 @@ class Threads(Resource):
         """
         return await self._ask(Deleted, "DELETE", "threads", thread_id, options=options)
 
+    @overload
     async def create_and_run(
         self,
         *,
         assistant_id: str,
         thread: Maybe[Mapping[str, Any]] = UNSET,
         tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: Literal[False] | None = None,
         **parameters: Unpack[RunSettings],
-    ) -> Run:
+    ) -> Run: ...
+
+    @overload
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: Literal[True],
+        **parameters: Unpack[RunSettings],
+    ) -> RunStream: ...
+
+    @overload
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: bool,
+        **parameters: Unpack[RunSettings],
+    ) -> Run | RunStream: ...
+
+    async def create_and_run(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        stream: bool | None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> Run | RunStream:
         """Create a thread and start a run on it, in one request.
 
         Safe to cancel; thread and run may then exist or not.
@@ -129,6 +168,7 @@ class Threads(Resource):
         Args:
             assistant_id: The assistant.
             thread: What `create` takes, as one object.
+            stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunSettings`; messages go into `thread` here.
 
         Raises:
@@ -137,6 +177,11 @@ class Threads(Resource):
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
+        if stream:
+            from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+
+            request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
+            return RunStream(request, await open_stream(self, request))
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)
 
     async def create_and_run_poll(
@@ -167,3 +212,53 @@ class Threads(Resource):
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
         return await polled(self._connection, run, cadence, split_options(parameters, RunSettings)[1])
+
+    @overload
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[AssistantEventHandler]: ...
+
+    @overload
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: H,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[H]: ...
+
+    def create_and_run_stream(
+        self,
+        *,
+        assistant_id: str,
+        thread: Maybe[Mapping[str, Any]] = UNSET,
+        tool_resources: Maybe[Mapping[str, Any] | Any] = UNSET,
+        event_handler: H | None = None,
+        **parameters: Unpack[RunSettings],
+    ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
+        """Create a thread, start a run on it, and read its events; with `async with`, as `runs.stream`.
+
+        Nothing is sent before `async with`, which raises as `create_and_run` does.
+
+        Args:
+            assistant_id: The assistant.
+            thread: What `create` takes, as one object.
+            event_handler: As in `runs.stream`.
+            **parameters: See `RunSettings`; messages go into `thread` here.
+        """
+
+        async def begin() -> RunStream:
+            stream: RunStream = await self.create_and_run(
+                assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, stream=True, **parameters
+            )
+            return stream
+
+        return managed(begin, event_handler)

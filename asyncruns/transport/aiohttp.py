@@ -7,10 +7,10 @@ import base64
 import math
 import re
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -18,7 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from asyncruns._version import __version__
-from asyncruns.abc import Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIConnectionError,
@@ -28,6 +28,8 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
 from asyncruns.transport.auth import SECRET_NAME, Auth, Headers, NoAuth, check_header
+
+Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
@@ -105,15 +107,21 @@ class AiohttpTransport(Transport):
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
+        return await self._signed_by(request, self._send_signed)
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        return await self._signed_by(request, self._stream_signed)
+
+    async def _signed_by(self, request: Request, send: Callable[[Request, Headers], Awaitable[Answer]]) -> Answer:
         signature = self._auth.ready()
         if signature is None:
             signature = await self._refresh(request)
-        response = await self._send_signed(request, signature or {})
+        response = await send(request, signature or {})
         if response.status in (401, 403):
             # The server did nothing, so any request may be sent again.
             fresh = await self._refresh(request, rejected=signature)
             if fresh is not None:
-                response = await self._send_signed(request, fresh)
+                response = await send(request, fresh)
         return response
 
     async def _refresh(self, request: Request, rejected: Headers | None = None) -> Headers | None:
@@ -130,6 +138,28 @@ class AiohttpTransport(Transport):
             ) from error
 
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
+        timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
+        try:
+            answer = await self._begin(request, signature, timeout)
+            return await self._whole(request, answer)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._no_answer(request, error) from self._showable(error, request)
+
+    async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
+        timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
+        try:
+            async with asyncio.timeout(timeout.total):
+                answer = await self._begin(request, signature, _timeout(None))
+                if answer.status >= 300:
+                    return await self._whole(request, answer)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise self._no_answer(request, error) from self._showable(error, request)
+        return _AiohttpStream(self, request, answer, timeout.total)
+
+    async def _begin(
+        self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """Send, and give the answer when its headers are there."""
         session = self._session
         if session is None:
             session = self._open()
@@ -143,28 +173,30 @@ class AiohttpTransport(Transport):
         if self._ssl is not True:
             options["ssl"] = self._ssl
         try:
-            answer = await session.request(
+            return await session.request(
                 request.method,
                 self._url(request),
                 headers=self._headers(request, signature),
                 data=request.body,
-                timeout=self._timeout if request.timeout is None else _timeout(request.timeout),
+                timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,  # a borrowed session may have it set
                 **options,
             )
-            try:
-                body = await self._read(request, answer)
-            except BaseException:
-                answer.close()
-                raise
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._showable(error, request)
+        except aiohttp.ClientError:  # some are ValueErrors as well
+            raise
         except ValueError as error:  # such as two sources of credentials
             raise ConfigurationError(
                 f"The request could not be made: {self._redacted_text(str(error), request)}. Check session=, proxy= "
                 "and, with trust_env=True, .netrc"
             ) from self._showable(error, request)
+
+    async def _whole(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
+        try:
+            body = await self._read(request, answer)
+        except BaseException:
+            answer.close()
+            raise
         if answer.status < 300:
             return Response(answer.status, answer.headers, body, redact=partial(self._redacted, request=request))
         headers = CIMultiDict((name, self._redacted_text(value, request)) for name, value in answer.headers.items())
@@ -244,6 +276,15 @@ class AiohttpTransport(Transport):
             path=request.path,
         )
 
+    def _broken(self, request: Request, error: BaseException, silent_s: float | None) -> APIConnectionError:
+        what = f"The stream of {request.method} {request.path} at {self.base_url}"
+        if isinstance(error, asyncio.TimeoutError):
+            message = f"{what} fell silent: no byte in {silent_s} s"
+            return APITimeoutError(message, sent=True, method=request.method, path=request.path)
+        detail = self._redacted_text(f"{type(error).__name__}: {error}", request)
+        message = f"{what} broke off ({detail})"
+        return APIConnectionError(message, sent=True, method=request.method, path=request.path)
+
     def _redacted(self, text: bytes, request: Request) -> bytes:
         """Take out our credentials: servers echo them in their error texts."""
         for secret in (*self._auth.secrets(), *self._secrets, *_credentials(chain(request.headers, request.query))):
@@ -269,6 +310,70 @@ class AiohttpTransport(Transport):
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport {self.base_url} {self._auth!r}>"
+
+
+class _AiohttpStream(ByteStream):
+    """Reads a body as it comes.
+
+    The silence is counted while somebody waits for bytes, and only then: a slow reader loses nothing. aiohttp's own
+    read timeout would throw away what has come already; and a timer is not made for each read, but goes on.
+    """
+
+    def __init__(
+        self, owner: AiohttpTransport, request: Request, answer: aiohttp.ClientResponse, silence_s: float | None
+    ) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.redact = partial(owner._redacted, request=request)
+        self._owner = owner
+        self._request = request
+        self._answer = answer
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._is_over = False
+        self._waiting_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def read(self) -> bytes:
+        if self._is_over:
+            return b""
+        content = self._answer.content
+        # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
+        if content._buffer:
+            return content._read_nowait(-1)
+        try:
+            self._waiting_since = self._loop.time()
+            if self._timer is None and self._silence_s is not None:
+                self._timer = self._loop.call_later(self._silence_s, self._look)
+            found = await content.readany()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            await self.aclose()
+            raise self._owner._broken(self._request, error, self._silence_s) from self._owner._showable(
+                error, self._request
+            )
+        finally:
+            self._waiting_since = None
+        if not found:
+            await self.aclose()
+        return found
+
+    def _look(self) -> None:
+        """End a wait that has lasted too long, or look again when it would have."""
+        self._timer = None
+        if self._waiting_since is None or self._silence_s is None:
+            return
+        left = self._waiting_since + self._silence_s - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._answer.content.set_exception(TimeoutError())
+
+    async def aclose(self) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._answer.close()
 
 
 _SENT: Final = "The server may have acted on it."

@@ -6,14 +6,17 @@ refused, or the server answered 429. Never after a timeout, a dropped connection
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
-from asyncruns.abc import Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError
 from asyncruns.http import Request, Response, wait_hint
+
+Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 PAUSE_START_S: Final = 0.5
 PAUSE_CEILING_S: Final = 8.0
@@ -36,23 +39,32 @@ class RetryTransport(Transport):
         self._max_retries = max_retries
 
     async def send(self, request: Request) -> Response:
+        return await self._retried(request, self._inner.send)
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        # Only the opening: what has begun to stream is not begun again.
+        return await self._retried(request, self._inner.stream)
+
+    async def _retried(self, request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer:
         # The first try stays outside of tenacity, which costs as much as a third of a request.
-        result = await self._try(request)
+        result = await _try(request, send)
         if self._max_retries < 1 or not _is_worth_a_retry(request, result):
             return _unwrap(result)
-        return await self._repeat(request, result)
+        return await self._repeat(request, send, result)
 
-    async def _repeat(self, request: Request, first: Response | APIConnectionError) -> Response:
+    async def _repeat(
+        self, request: Request, send: Callable[[Request], Awaitable[Answer]], first: Answer | APIConnectionError
+    ) -> Answer:
         # Loaded when it is first needed: most programs never get here.
         import tenacity
 
-        results: list[Response | APIConnectionError] = []
+        results: list[Answer | APIConnectionError] = []
         backoff = tenacity.wait_exponential(multiplier=PAUSE_START_S, max=PAUSE_CEILING_S)
         jitter = tenacity.wait_random(0, PAUSE_START_S)
 
-        async def attempt() -> Response | APIConnectionError:
+        async def attempt() -> Answer | APIConnectionError:
             # The first result is there already; so the pause after it is tenacity's, too.
-            results.append(await self._try(request) if results else first)
+            results.append(await _try(request, send) if results else first)
             return results[-1]
 
         def pause(state: tenacity.RetryCallState) -> float:
@@ -70,18 +82,21 @@ class RetryTransport(Transport):
         await retrying(attempt)
         return _unwrap(results[-1], tuple(map(_shown, results[:-1])))
 
-    async def _try(self, request: Request) -> Response | APIConnectionError:
-        try:
-            return await self._inner.send(request)
-        except APIConnectionError as error:
-            return error
-
     async def aclose(self) -> None:
         await self._inner.aclose()
 
 
-def _is_worth_a_retry(request: Request, result: Response | APIConnectionError) -> bool:
+async def _try(request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer | APIConnectionError:
+    try:
+        return await send(request)
+    except APIConnectionError as error:
+        return error
+
+
+def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConnectionError) -> bool:
     is_look = request.method == "GET"
+    if isinstance(result, ByteStream):
+        return False
     if isinstance(result, APIConnectionError):
         return is_look or not result.sent
     if result.status == 429:
@@ -89,14 +104,14 @@ def _is_worth_a_retry(request: Request, result: Response | APIConnectionError) -
     return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
 
 
-def _shown(result: Response | APIConnectionError) -> str:
-    return str(result.status) if isinstance(result, Response) else type(result).__name__
+def _shown(result: Response | ByteStream | APIConnectionError) -> str:
+    return type(result).__name__ if isinstance(result, APIConnectionError) else str(result.status)
 
 
-def _unwrap(result: Response | APIConnectionError, attempts: tuple[str, ...] = ()) -> Response:
+def _unwrap(result: Answer | APIConnectionError, attempts: tuple[str, ...] = ()) -> Answer:
     if isinstance(result, APIConnectionError):
         if attempts:
             result.message += f" (try {len(attempts) + 1}, after {', '.join(attempts)})"
             result.args = (result.message,)
         raise result
-    return replace(result, attempts=attempts) if attempts else result
+    return replace(result, attempts=attempts) if attempts and isinstance(result, Response) else result

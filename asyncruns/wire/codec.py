@@ -108,6 +108,25 @@ def decode(data: bytes, type: type[T]) -> T:
     return found
 
 
+def convert(value: Any, type: type[T]) -> T:
+    """Give parsed JSON as a type of `asyncruns.wire`, by the rules of `decode`.
+
+    Raises:
+        msgspec.ValidationError: It lacks what nothing can do without.
+    """
+    found: T
+    try:
+        found = msgspec.convert(value, type)
+    except (ValueError, RecursionError):
+        found = msgspec.convert(_fit(value, _shape(cast("Hashable", type))), type)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Give a struct as parsed JSON, what is UNSET left out; an `Unknown` is given as it came."""
+    return _unwrap(msgspec.to_builtins(value))
+
+
 def encode(value: Any) -> bytes:
     """Encode a value as JSON bytes; an `Unknown` is written as it came.
 
@@ -164,7 +183,7 @@ def _written(node: Any, *, exclude_none: bool) -> Any:
 
 def _decode_openly(data: bytes, type_: Any) -> Any:
     try:
-        return msgspec.convert(_fit(_parse(data), _shape(type_)), type_)
+        return msgspec.convert(_fit(parse(data), _shape(type_)), type_)
     except UnicodeDecodeError as error:  # msgspec lets these two through
         raise msgspec.DecodeError("JSON text is not UTF-8") from error
     except RecursionError as error:
@@ -174,7 +193,12 @@ def _decode_openly(data: bytes, type_: Any) -> Any:
 _HALF_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def _parse(data: bytes) -> Any:
+def parse(data: bytes) -> Any:
+    """Parse JSON, with half characters in it mended.
+
+    Raises:
+        msgspec.DecodeError: It is none.
+    """
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:

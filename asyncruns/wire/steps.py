@@ -39,12 +39,39 @@ class FunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag=
     function: StepFunction = StepFunction()
 
 
+class CodeInterpreterImageFile(Object, frozen=True, kw_only=True, gc=False):
+    """The file of an image that the code made."""
+
+    file_id: str = ""
+
+
+class CodeInterpreterLogs(Object, frozen=True, kw_only=True, tag_field="type", tag="logs", gc=False):
+    """What the code wrote."""
+
+    type: ClassVar[Literal["logs"]] = "logs"
+    logs: str = ""
+
+
+class CodeInterpreterImage(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
+    """An image that the code made."""
+
+    type: ClassVar[Literal["image"]] = "image"
+    image: CodeInterpreterImageFile = CodeInterpreterImageFile()
+
+
+class CodeInterpreter(Object, frozen=True, kw_only=True):
+    """The code, and what came of it."""
+
+    input: str = ""
+    outputs: Maybe[list[CodeInterpreterLogs | CodeInterpreterImage | Unknown]] = UNSET
+
+
 class CodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
-    """A call of the code interpreter: its `input`, and `outputs` (logs and images)."""
+    """A call of the code interpreter."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
     id: str = ""
-    code_interpreter: Maybe[dict[str, Any]] = UNSET
+    code_interpreter: CodeInterpreter = CodeInterpreter()
 
 
 class FileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from msgspec import UNSET
 
@@ -21,6 +21,33 @@ class Thread(Object, frozen=True, kw_only=True):
     tool_resources: Maybe[ToolResources] = UNSET
 
 
+class FileCitation(Object, frozen=True, kw_only=True, gc=False):
+    """The file that a text stands on; `quote` is of v1."""
+
+    file_id: str = ""
+    quote: Maybe[str] = UNSET
+
+
+class FilePath(Object, frozen=True, kw_only=True, gc=False):
+    """A file that the code interpreter made."""
+
+    file_id: str = ""
+
+
+class ImageFile(Object, frozen=True, kw_only=True, gc=False):
+    """An image in a file; `detail` is "auto", "low" or "high"."""
+
+    file_id: str = ""
+    detail: Maybe[str] = UNSET
+
+
+class ImageURL(Object, frozen=True, kw_only=True, gc=False):
+    """An image at an address; `detail` is "auto", "low" or "high"."""
+
+    url: str = ""
+    detail: Maybe[str] = UNSET
+
+
 class FileCitationAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
     """A place in the text that stands on a file."""
 
@@ -28,7 +55,7 @@ class FileCitationAnnotation(Object, frozen=True, kw_only=True, tag_field="type"
     text: str = ""
     start_index: Maybe[int] = UNSET
     end_index: Maybe[int] = UNSET
-    file_citation: Maybe[dict[str, Any]] = UNSET
+    file_citation: Maybe[FileCitation] = UNSET
 
 
 class FilePathAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
@@ -38,7 +65,7 @@ class FilePathAnnotation(Object, frozen=True, kw_only=True, tag_field="type", ta
     text: str = ""
     start_index: Maybe[int] = UNSET
     end_index: Maybe[int] = UNSET
-    file_path: Maybe[dict[str, Any]] = UNSET
+    file_path: Maybe[FilePath] = UNSET
 
 
 class Text(Object, frozen=True, kw_only=True):
@@ -59,14 +86,14 @@ class ImageFileContentBlock(Object, frozen=True, kw_only=True, tag_field="type",
     """An image by its file."""
 
     type: ClassVar[Literal["image_file"]] = "image_file"
-    image_file: Maybe[dict[str, Any]] = UNSET
+    image_file: ImageFile = ImageFile()
 
 
 class ImageURLContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
     """An image by its address."""
 
     type: ClassVar[Literal["image_url"]] = "image_url"
-    image_url: Maybe[dict[str, Any]] = UNSET
+    image_url: ImageURL = ImageURL()
 
 
 class RefusalContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal"):

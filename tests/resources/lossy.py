@@ -131,7 +131,8 @@ class Stage:
 
     async def create(self, **more: Any) -> Run:
         given: dict[str, Any] = {"assistant_id": "asst_1", "adopt": True, **more}
-        return await self.client.threads.runs.create(self.thread_id, **given)
+        run: Run = await self.client.threads.runs.create(self.thread_id, **given)
+        return run
 
     @property
     def runs(self) -> list[Mapping[str, Any]]:

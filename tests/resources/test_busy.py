@@ -31,7 +31,8 @@ class HeldThread:
 
     async def create(self, **more: Any) -> Run:
         given: dict[str, Any] = {"assistant_id": "asst_1", **more}
-        return await self.client.threads.runs.create(self.thread_id, **given)
+        run: Run = await self.client.threads.runs.create(self.thread_id, **given)
+        return run
 
     def status(self, run: Run) -> str:
         return str(self.emulator.runs[run.id]["status"])

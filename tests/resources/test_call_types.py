@@ -10,10 +10,11 @@ from typing import Any, assert_type
 
 import pytest
 
-from asyncruns import BearerAuth, Client
+from asyncruns import AssistantEventHandler, BearerAuth, Client
 from asyncruns.outcome import AnyOutcome
 from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
 from asyncruns.resources.runs import RawRuns, RunParameters
+from asyncruns.resources.streaming import AssistantStreamManager
 from asyncruns.resources.threads import RawThreads
 from asyncruns.testing import Emulator
 from asyncruns.wire import Assistant, Deleted, Message, Page, Run, RunStep, Thread
@@ -47,6 +48,31 @@ async def test_objects_have_their_types(client: Client) -> None:
     assert_type(await client.assistants.update(assistant_id, name="A"), Assistant)
     assert_type(await client.assistants.delete(assistant_id), Deleted)
     assert_type(await client.threads.create_and_run(assistant_id=(await client.assistants.create(model="m")).id), Run)
+
+
+class Handler(AssistantEventHandler):
+    """What a caller writes."""
+
+
+async def test_streams_give_the_handler_that_was_given(client: Client) -> None:
+    assistant_id, _, _ = await make(client)
+    threads = client.beta.threads
+    thread_id = (await threads.create()).id
+    async with threads.runs.stream(thread_id=thread_id, assistant_id=assistant_id, temperature=1) as stream:
+        assert_type(stream, AssistantEventHandler)
+        assert_type(await stream.get_final_run(), Run)
+        assert_type(await stream.get_final_messages(), list[Message])
+        assert_type(await stream.get_final_run_steps(), list[RunStep])
+        assert_type(stream.text_deltas, AsyncIterator[str])
+    async with threads.create_and_run_stream(assistant_id=assistant_id, event_handler=Handler()) as mine:
+        assert_type(mine, Handler)
+    answering = threads.runs.submit_tool_outputs_stream(
+        run_id="run_1", thread_id=thread_id, tool_outputs=[], event_handler=Handler()
+    )
+    assert_type(answering, AssistantStreamManager[Handler])
+    with pytest.raises(TypeError, match="temperatur"):
+        async with threads.runs.stream(thread_id=thread_id, assistant_id="a", temperatur=1):  # type: ignore[call-overload]
+            pass
 
 
 async def test_the_names_of_other_clients_have_their_types(client: Client) -> None:
@@ -116,9 +142,9 @@ async def test_options_are_taken_beside_parameters(client: Client) -> None:
 async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(client: Client) -> None:
     assistant_id, thread_id, run_id = await make(client)
     with pytest.raises(TypeError, match="temperatur"):
-        await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-arg]
+        await client.threads.runs.create(thread_id, assistant_id=assistant_id, temperatur=1)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="additional_instructions"):  # not here: the messages go into `thread`
-        await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-arg]
+        await client.threads.create_and_run(assistant_id=assistant_id, additional_instructions="x")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="time_out"):
         await client.threads.runs.retrieve(run_id, thread_id=thread_id, time_out=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="time_out"):
@@ -128,7 +154,7 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
     with pytest.raises(TypeError, match="thread_id"):
         await client.threads.runs.retrieve(run_id)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="assistant_id"):
-        await client.threads.runs.create(thread_id)  # type: ignore[call-arg]
+        await client.threads.runs.create(thread_id)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="api_version"):
         Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="http_client"):

@@ -160,8 +160,8 @@ async def test_raw_answers_have_types_of_their_own(client: Client) -> None:
 
 async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(client: Client) -> None:
     with pytest.raises(TypeError, match="assistant_id"):
-        await client.responses.create(model=MODEL, assistant_id="a")  # type: ignore[call-arg]
+        await client.responses.create(model=MODEL, assistant_id="a")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="time_out"):
-        await client.responses.retrieve("resp_1", time_out=5)  # type: ignore[call-arg]
+        await client.responses.retrieve("resp_1", time_out=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="response_id"):
         await client.responses.cancel()  # type: ignore[call-arg]

@@ -132,7 +132,7 @@ def test_an_object_with_an_unknown_tag_is_kept_whole() -> None:
                 tags.add(value_at(each, place))
     assert tags == {
         *("function", "code_interpreter", "file_search", "retrieval"),  # tools, and their calls
-        *("message_creation", "tool_calls"),  # steps
+        *("message_creation", "tool_calls", "logs", "image"),  # steps
         *("text", "image_file", "image_url", "file_citation"),  # messages
         "browser",  # unknown as it came
     }

@@ -189,7 +189,7 @@ async def test_metadata_values_must_be_strings(emulator: Emulator, ask: Ask) -> 
             "Invalid type for 'content[0].text': expected a string, but got an integer instead.",
         ),
         ("/threads/runs", {}, "Missing required parameter: 'assistant_id'."),
-        ("/threads/runs", {"stream": True}, "The emulator does not stream."),
+        ("/threads", {"stream": True}, "The emulator does not stream this."),
         ("/threads", {"messages": [{"role": "user"}]}, "Missing required parameter: 'content'."),
         (
             "/threads",

@@ -347,7 +347,6 @@ async def test_nothing_goes_on_from_what_has_not_ended(ask: Ask) -> None:
             "missing_required_parameter",
         ),
         ({"model": MODEL, "input": "Hi", "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
-        ({"model": MODEL, "input": "Hi", "stream": True}, "stream", "unsupported_parameter"),
     ],
 )
 async def test_what_can_not_be_is_refused(ask: Ask, fields: dict[str, Any], param: str, code: str) -> None:

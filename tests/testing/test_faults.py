@@ -168,6 +168,10 @@ def test_a_fault_shows_what_was_given() -> None:
         ({"on": "poll", "stale": 3.0, "status": 500}, "leave out what drops or replaces"),
         ({"rewrite": dict, "drop": True}, "leave out what drops or replaces"),
         ({"rewrite": dict, "damage": "repeat"}, "leave out what drops or replaces"),
+        ({"stream": "fades"}, "stream is 'fades'; give one of break, close, error, silence"),
+        ({"stream": "break", "events": -1}, "events is -1; give 0 or more"),
+        ({"stream": "break", "damage": "cut"}, "leave out what drops, damages or replaces it"),
+        ({"status": 500, "events": 1}, "give stream"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(fields: dict[str, Any], advice: str) -> None:

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types.beta.threads import Run
 
-from asyncruns import Client
+from asyncruns import Client, RunStream
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 
 ADD: Any = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
@@ -161,6 +161,10 @@ HELPERS = (
     "threads.runs.create_and_poll",
     "threads.runs.poll",
     "threads.runs.submit_tool_outputs_and_poll",
+    "threads.create_and_run_stream",
+    "threads.runs.create_and_stream",
+    "threads.runs.stream",
+    "threads.runs.submit_tool_outputs_stream",
 )
 OPERATIONS = (
     *(f"assistants.{name}" for name in ("create", "retrieve", "update", "list", "delete")),
@@ -169,7 +173,6 @@ OPERATIONS = (
     *(f"threads.runs.{name}" for name in ("create", "retrieve", "update", "list", "cancel", "submit_tool_outputs")),
     *(f"threads.runs.steps.{name}" for name in ("retrieve", "list")),
 )
-STREAMS = {"threads.create_and_run", "threads.runs.create", "threads.runs.submit_tool_outputs"}
 
 
 @pytest.mark.parametrize("path", OPERATIONS + HELPERS)
@@ -178,7 +181,7 @@ def test_every_method_takes_the_official_clients_keywords(path: str) -> None:
     theirs: Any = openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="k").beta
     for name in path.split("."):
         ours, theirs = getattr(ours, name), getattr(theirs, name)
-    hints = get_type_hints(ours)
+    hints = get_type_hints(ours, localns={"RunStream": RunStream, "AssistantEventHandler": Any})  # loaded when used
     taken: dict[str, inspect.Parameter | None] = {}
     for name, parameter in inspect.signature(ours).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -186,7 +189,7 @@ def test_every_method_takes_the_official_clients_keywords(path: str) -> None:
         else:
             taken[name] = parameter
     expected = inspect.signature(theirs).parameters
-    assert set(expected) - set(taken) - ({"stream"} if path in STREAMS else set()) == set()
+    assert set(expected) - set(taken) == set()
     positional = [
         name
         for name, each in expected.items()

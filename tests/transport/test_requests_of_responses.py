@@ -113,8 +113,8 @@ async def test_what_the_server_would_refuse_is_refused_before_sending(server: Re
         await client.responses.create(model="m", input="Hi", metadata={str(n): "" for n in range(17)})
     with pytest.raises(InvalidRequestError, match="limit: 1 to 100"):
         await client.responses.input_items.list("resp_1", limit=101)
-    with pytest.raises(TypeError, match="stream"):
-        await client.responses.create(model="m", input="Hi", stream=True)  # type: ignore[call-arg]
+    with pytest.raises(InvalidRequestError, match="starting_after is for a stream"):
+        await client.responses.retrieve("resp_1", stream=False, starting_after=1)
     assert server.seen == []
 
 

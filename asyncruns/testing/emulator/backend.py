@@ -10,10 +10,12 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import formatdate
 from functools import partial
+from http import HTTPStatus
 from typing import Final, Literal, get_args
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -22,16 +24,21 @@ from asyncruns.testing.emulator.answers import Answer, spoiled
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
+from asyncruns.testing.emulator.response_streaming import ResponseFeed
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
-from asyncruns.testing.emulator.seen import SeenRequest
+from asyncruns.testing.emulator.seen import SeenRequest, json_object
 from asyncruns.testing.emulator.shown import Shown
-from asyncruns.testing.emulator.store import Store, Target
+from asyncruns.testing.emulator.store import Store, Target, may_stream
+from asyncruns.testing.emulator.streaming import ERROR, RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL
 
 LateCancel = Literal[200, 400, 409]
 Act = Callable[[float], Answer]
 """Does what was asked, as of so many seconds ago, and gives the answer."""
+Feed = Iterator[bytes | float | None]
+"""The events of a stream, times to wait for in between, epoch seconds, and None where the connection breaks."""
 
+EVENT_STREAM: Final = "text/event-stream"
 _POLLED: Final = frozenset({"thread.run", "response"})
 
 
@@ -137,6 +144,23 @@ class Backend(ABC):
         answer = act(fault.stale) if fault.reaches_server else Answer(200, self._headers(self.now()), b"")
         return spoiled(answer, fault, injected.earlier(seen))
 
+    def _feed(self, seen: SeenRequest, target: Target, answer: Answer) -> Feed | None:
+        """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
+        if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
+            return None
+        found = str(json_object(answer.body).get("id"))
+        run, response = self._store.runs.all.get(found), self._store.responses.all.get(found)
+        if run is not None:
+            thread = self._store.threads.find(run.thread_id, self.now())
+            events = RunFeed(run, thread, self.now, operation=seen.operation).events()
+        elif response is not None:
+            after = dict(parse_qsl(seen.query)).get("starting_after", -1)
+            events = ResponseFeed(response, self.now, starting_after=int(after)).events()
+        else:
+            return None  # what a fault has made into something else is sent as it is
+        seen.status = answer.status
+        return _ended_early(events, seen.fault)
+
     def _answered(self, seen: SeenRequest, answer: Answer) -> None:
         """Take note of an answer that goes out."""
         for injected in self.faults:
@@ -183,3 +207,22 @@ class Backend(ABC):
             return
         if body["status"] not in TERMINAL:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
+
+
+def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Feed:
+    """Give what a fault leaves of a stream."""
+    if fault is None or fault.stream is None:
+        yield from events
+        return
+    left = fault.events
+    while left > 0 and (event := next(events, None)) is not None:
+        yield event
+        left -= isinstance(event, bytes)
+    if left > 0:
+        return
+    if fault.stream == "error":
+        yield ERROR
+    while fault.stream == "silence":
+        yield math.inf
+    if fault.stream == "break":
+        yield None

@@ -39,9 +39,11 @@ Operation = Literal[
     "input_items",
 ]
 Damage = Literal["html", "empty", "half", "cut", "repeat"]
+StreamEnd = Literal["break", "close", "error", "silence"]
 
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
+_STREAM_ENDS: Final = get_args(StreamEnd)
 _ON_A_RUN: Final = frozenset(
     {"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items"}
 )
@@ -93,6 +95,9 @@ class Fault:
             400 on, `body`, `damage` but for "half" and "cut"). With other faults it always acts.
         stale: Answer as of so many seconds ago, as a replica that lags: threads, messages, runs and steps made since
             then are not there yet. Deletions and changes of metadata show at once.
+        stream: How a stream ends too early; only requests for one are struck. "break": the connection breaks. "close":
+            the body ends as if it were whole. "error": likewise, after an event `error`. "silence": nothing more comes.
+        events: After so many events of the stream.
         delay_before: Seconds until the server acts; it does so even if the client has gone meanwhile.
         delay_after: Seconds from there until it answers. `math.inf` never does.
 
@@ -115,6 +120,8 @@ class Fault:
     drop: bool = False
     acts: bool = False
     stale: float = 0.0
+    stream: StreamEnd | None = None
+    events: int = 0
     delay_before: float = 0.0
     delay_after: float = 0.0
 
@@ -150,11 +157,13 @@ class Fault:
             yield f"on is {self.on!r}; give one of {', '.join(_OPERATIONS)}"
         if self.damage is not None and self.damage not in _DAMAGES:
             yield f"damage is {self.damage!r}; give one of {', '.join(_DAMAGES)}"
+        if self.stream is not None and self.stream not in _STREAM_ENDS:
+            yield f"stream is {self.stream!r}; give one of {', '.join(_STREAM_ENDS)}"
         if self.run_id is not None and self.on not in _ON_A_RUN:
             yield f"{self.on} is not about a run that exists; leave run_id out"
 
     def _wrong_numbers(self) -> Iterator[str]:
-        for name, least in (("skip", 0), ("every", 1), ("times", 1)):
+        for name, least in (("skip", 0), ("every", 1), ("times", 1), ("events", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 yield f"{name} is {value!r}; give {least} or more"
@@ -181,10 +190,15 @@ class Fault:
                 changed and (self.drop or self.replaces),
                 "stale and rewrite change the server's own answer; leave out what drops or replaces it",
             ),
+            (
+                self.stream is not None and (self.drop or self.replaces or self.damage is not None),
+                "stream is of a good answer; leave out what drops, damages or replaces it",
+            ),
+            (bool(self.events) and self.stream is None, "events is of a stream that ends too early; give stream"),
             (bool(self.stale) and self.on not in _DATED, f"stale needs on, one of {', '.join(sorted(_DATED))}"),
             (
-                not (sent or changed or self.drop or late),
-                "nothing goes wrong; give status, drop, damage, body, rewrite, headers, stale or a delay",
+                not (sent or changed or self.drop or late or self.stream is not None),
+                "nothing goes wrong; give status, drop, damage, body, rewrite, headers, stale, stream or a delay",
             ),
         )
         yield from (advice for broken, advice in rules if broken)

@@ -46,6 +46,8 @@ class InjectedFault:
 
     def _selects(self, seen: SeenRequest) -> bool:
         fault = self.fault
+        if fault.stream is not None and not seen.asks_for_a_stream:
+            return False
         return fault.on in ("any", seen.operation) and fault.run_id in (None, seen.run_id)
 
 

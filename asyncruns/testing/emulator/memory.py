@@ -14,13 +14,14 @@ from typing import Final
 from urllib.parse import urlencode
 
 import anyio
+import anyio.lowlevel
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from asyncruns.abc import Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.testing.emulator.answers import Answer
-from asyncruns.testing.emulator.backend import Act, Backend, LateCancel
+from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
@@ -38,8 +39,8 @@ class InMemoryTransport(Backend, Transport):
     its state stays, whatever clients come and go.
 
     Faults strike as they do over a socket, but that a dropped or cut answer is an `APIConnectionError` with `sent=True`
-    at once: no HTTP client asks for it again by itself. What a scenario function or a `rewrite` raises comes out of
-    `send`.
+    at once: no HTTP client asks for it again by itself. A stream gives an event with each read. What a scenario
+    function or a `rewrite` raises comes out of `send`, or of `stream`.
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
@@ -94,6 +95,10 @@ class InMemoryTransport(Backend, Transport):
         super().inject(*faults)
 
     async def send(self, request: Request) -> Response:
+        answer = await self.stream(request)
+        return answer if isinstance(answer, Response) else await _whole(answer)
+
+    async def stream(self, request: Request) -> Response | ByteStream:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._go_by(loop)
@@ -112,17 +117,19 @@ class InMemoryTransport(Backend, Transport):
         injected, act = self._receive(seen, target, asked, None)
         timeout = self._timeout if request.timeout is None else request.timeout
         if injected is not None:
-            return await self._fail(request, timeout, injected, seen, act)
-        answer = act(0.0)
-        self._answered(seen, answer)
-        await anyio.sleep(min(self._latency, timeout))
-        if self._latency >= timeout:
-            raise _too_late(request)
-        return _response(answer)
+            answer = await self._fail(request, timeout, injected, seen, act)
+        else:
+            answer = act(0.0)
+            self._answered(seen, answer)
+            await anyio.sleep(min(self._latency, timeout))
+            if self._latency >= timeout:
+                raise _too_late(request)
+        events = self._feed(seen, target, answer)
+        return _response(answer) if events is None else _Stream(request, answer, events, self.now, timeout)
 
     async def _fail(
         self, request: Request, timeout: float, injected: InjectedFault, seen: SeenRequest, act: Act
-    ) -> Response:
+    ) -> Answer:
         try:
             async with asyncio.timeout(None if math.isinf(timeout) else timeout):
                 answer = await self._struck(injected, seen, act)
@@ -133,7 +140,7 @@ class InMemoryTransport(Backend, Transport):
             raise _lost(request, "the connection was dropped")
         if len(answer.body) < int(answer.headers.get("Content-Length", 0)):
             raise _lost(request, "the connection ended within the answer")
-        return _response(answer)
+        return answer
 
     def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[Answer]:
         """Let the server act and answer when it is time, even if the client has gone meanwhile."""
@@ -161,6 +168,45 @@ class InMemoryTransport(Backend, Transport):
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to close, and other clients may go on."""
+
+
+class _Stream(ByteStream):
+    """The events of a stream, one with each read; they are made as they are read."""
+
+    def __init__(
+        self, request: Request, answer: Answer, events: Feed, now: Callable[[], float], timeout: float
+    ) -> None:
+        self.status = answer.status
+        self.headers = CIMultiDictProxy(CIMultiDict({**answer.headers, "Content-Type": EVENT_STREAM}))
+        self._request = request
+        self._events: Feed = events
+        self._now = now
+        self._timeout = timeout
+
+    async def read(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        silent_from = self._now() + self._timeout
+        for event in self._events:
+            if isinstance(event, bytes):
+                return event
+            if event is None:
+                await self.aclose()
+                raise _lost(self._request, "the connection broke within the stream")
+            await anyio.sleep(min(event, silent_from) - self._now())
+            if self._now() >= silent_from:
+                await self.aclose()
+                raise _too_late(self._request)
+        return b""
+
+    async def aclose(self) -> None:
+        self._events = iter(())
+
+
+async def _whole(stream: ByteStream) -> Response:
+    pieces = []
+    while piece := await stream.read():
+        pieces.append(piece)
+    return Response(stream.status, stream.headers, b"".join(pieces))
 
 
 def _after(seconds: float, act: Callable[[], None]) -> None:

@@ -163,7 +163,15 @@ def over(status: str, http_status: int) -> RefusedError:
 
 def no_streams() -> RefusedError:
     """Make the 400 that no real server gives: an honest refusal is better than an answer in another format."""
-    return RefusedError("The emulator does not stream.", param="stream", code="unsupported_parameter")
+    return RefusedError("The emulator does not stream this.", param="stream", code="unsupported_parameter")
+
+
+def no_stream_of(id: str) -> RefusedError:
+    """Make the 400 of a stream that can't be taken up; no real server's words are known."""
+    return RefusedError(
+        f"Response with id '{id}' has no stream: it was not created with background=true and stream=true.",
+        param="stream",
+    )
 
 
 def wrong_key(key: str) -> RefusedError:

@@ -44,6 +44,7 @@ class Response:
         item_ids: Of the items of its output.
         settings: The body's fields that come from the request.
         said: The last text of a user on the way to it.
+        streams: Whether it was created with a stream, which then can be taken up again.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Response:
     input: tuple[Body, ...]
     settings: Body
     said: str
+    streams: bool = False
     cancelled: float | None = None
 
     def as_of(self, now: float) -> Response:
@@ -66,7 +68,7 @@ class Response:
 
     def status(self, now: float) -> str:
         """Tell where the response stands."""
-        status, moment = self._end()
+        status, moment = self.end()
         if reached(now, moment):
             return status
         is_queued = self.background and not reached(now, self.created + self.scenario.queued)
@@ -85,15 +87,15 @@ class Response:
             "created_at": whole(self.created),
             "status": status,
             "background": self.background,
-            "completed_at": whole(self._end()[1]) if status == "completed" else None,
+            "completed_at": whole(self.end()[1]) if status == "completed" else None,
             "error": self._error() if status == "failed" else None,
             "incomplete_details": self._incomplete_details() if status == "incomplete" else None,
-            "output": self._output(status) if status in _WITH_OUTPUT else [],
+            "output": self.output(status) if status in _WITH_OUTPUT else [],
             "usage": self._usage() if status in _WITH_OUTPUT else None,
             **self.settings,
         }
 
-    def _end(self) -> tuple[str, float]:
+    def end(self) -> tuple[str, float]:
         """Give the end that comes first, and when: its own, or a cancel's."""
         took = self.scenario.queued + self.scenario.working if self.background else 0.0
         status = "completed" if self.calls else self.scenario.end
@@ -101,7 +103,13 @@ class Response:
         cancelled = math.inf if self.cancelled is None else self.cancelled + self.scenario.cancelling
         return ("cancelled", cancelled) if cancelled < own else (status, own)
 
-    def _output(self, status: str) -> list[Body]:
+    @property
+    def writes(self) -> bool:
+        """Whether there is an output at its own end."""
+        return bool(self.calls) or self.scenario.end in _WITH_OUTPUT
+
+    def output(self, status: str) -> list[Body]:
+        """Give the items of its output, ended like that."""
         if self.calls:
             return [_call_item(item_id, call) for item_id, call in zip(self.item_ids, self.calls, strict=True)]
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": self._answer()}

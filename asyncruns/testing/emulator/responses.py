@@ -54,6 +54,7 @@ class Responses:
         else:
             scenario, answered = self._chosen(settings, said), ()
         response = self._add(scenario, answered, items, settings, said, bool(body.get("background")), now)
+        response.streams = bool(body.get("stream"))
         return response.body(now)
 
     def _add(
@@ -84,9 +85,16 @@ class Responses:
         self.all[response.id] = response
         return response
 
-    def retrieve(self, response_id: str, now: float) -> Body:
-        """Give a response's body."""
-        return self._find(response_id, now).body(now)
+    def retrieve(self, response_id: str, query: Mapping[str, str], now: float) -> Body:
+        """Give a response's body, which stands before its stream where that is asked for."""
+        response = self._find(response_id, now)
+        after = query.get("starting_after")
+        if query.get("stream") == "true":
+            if not (response.streams and response.background):
+                raise refusals.no_stream_of(response_id)
+            if after is not None and not after.isdecimal():
+                raise refusals.wrong_type("starting_after", "an integer", after)
+        return response.body(now)
 
     def cancel(self, response_id: str, now: float) -> Body:
         """Begin to cancel a response in the background; doing so twice changes nothing."""

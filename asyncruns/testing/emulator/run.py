@@ -139,6 +139,10 @@ class Run:
             steps.append(self._step(len(self.rounds), ended, "completed", ended, details))
         return steps
 
+    def message_step(self, at: float, details: Body) -> Body:
+        """Give the step of the message, begun."""
+        return self._step(len(self.rounds), at, "in_progress", at, details)
+
     def _tool_step(self, place: int, asked: float, position: Position) -> Body:
         calls = self.rounds[place]
         if place < len(self.submissions):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from asyncruns.testing.emulator.faults import Fault
 
@@ -45,6 +47,21 @@ class SeenRequest:
     def key(self) -> tuple[str, str, str, bytes]:
         """What two requests have in common that ask for the very same."""
         return self.method, self.path, self.query, self.body
+
+    @property
+    def asks_for_a_stream(self) -> bool:
+        """Whether its body or its query says so."""
+        if self.body:
+            return b'"stream"' in self.body and json_object(self.body).get("stream") is True
+        return "stream=true" in self.query.split("&")
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Give the JSON object in a body, an empty one where it is none."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except ValueError:
+        return {}
 
 
 def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:

@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from asyncruns.testing.emulator.answers import Answer
-from asyncruns.testing.emulator.backend import Act, Backend, LateCancel
+from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
-from asyncruns.testing.emulator.store import target_of
+from asyncruns.testing.emulator.store import Target, target_of
 
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
@@ -141,9 +141,34 @@ class Emulator(Backend):
         )
         injected, act = self._receive(seen, target, asked, request.headers.get("Authorization"))
         if injected is None:
-            return self._send(seen, act(0.0))
+            return await self._reply(request, target, seen, act(0.0))
         answer = await self._fail(injected, seen, act)
-        return _drop(request) if injected.fault.drop else self._send(seen, answer)
+        if injected.fault.drop:
+            return _drop(request)
+        return await self._reply(request, target, seen, answer)
+
+    async def _reply(
+        self, request: web.BaseRequest, target: Target, seen: SeenRequest, answer: Answer
+    ) -> web.StreamResponse:
+        events = self._feed(seen, target, answer)
+        return self._send(seen, answer) if events is None else await self._stream(request, answer, events)
+
+    async def _stream(self, request: web.BaseRequest, answer: Answer, events: Feed) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**answer.headers, "Content-Type": EVENT_STREAM})
+        await response.prepare(request)
+        try:
+            for event in events:
+                if event is None:
+                    _drop(request)
+                    return response
+                if isinstance(event, bytes):
+                    await response.write(event)
+                else:
+                    await self._pause(event - self.now())
+            await response.write_eof()
+        except ConnectionError:
+            pass  # the client has left; the run goes on
+        return response
 
     async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> Answer:
         await self._pause(injected.fault.delay_before)
@@ -159,7 +184,7 @@ class Emulator(Backend):
         return response
 
     async def _pause(self, seconds: float) -> None:
-        if not seconds:
+        if not seconds > 0:
             return
         task = asyncio.current_task()
         assert task is not None

@@ -38,7 +38,7 @@ class Store:
         Raises:
             RefusedError: With the error answer.
         """
-        if body.get("stream") or query.get("stream") == "true":
+        if (body.get("stream") or query.get("stream") == "true") and not may_stream(target):
             raise refusals.no_streams()
         return target.perform(self, Asked(query, body, now, *target.ids))
 
@@ -55,6 +55,8 @@ class Asked:
     innermost: str = ""
 
 
+_STREAMED: Final = frozenset({"create_run", "create_thread_and_run", "submit", "create_response"})
+
 _Perform = Callable[[Store, Asked], Body]
 
 
@@ -69,6 +71,12 @@ class Target:
     perform: _Perform
     ids: tuple[str, ...] = ()
     run_id: str | None = None
+
+
+def may_stream(target: Target) -> bool:
+    """Tell whether an operation has a stream."""
+    # A poll with one id in its path is of a response.
+    return target.operation in _STREAMED or (target.operation == "poll" and len(target.ids) == 1)
 
 
 # https://platform.openai.com/docs/api-reference/assistants and the pages after it
@@ -101,7 +109,7 @@ _OPERATIONS: Final[Mapping[str, tuple[Operation, _Perform]]] = {
     "GET threads/*/runs/*/steps/*": ("step", lambda s, a: s.runs.retrieve_step(a.id, a.inner, a.innermost, a.now)),
     # https://platform.openai.com/docs/api-reference/responses
     "POST responses": ("create_response", lambda s, a: s.responses.create(a.body, a.now)),
-    "GET responses/*": ("poll", lambda s, a: s.responses.retrieve(a.id, a.now)),
+    "GET responses/*": ("poll", lambda s, a: s.responses.retrieve(a.id, a.query, a.now)),
     "DELETE responses/*": ("delete_response", lambda s, a: s.responses.delete(a.id, a.now)),
     "POST responses/*/cancel": ("cancel", lambda s, a: s.responses.cancel(a.id, a.now)),
     "GET responses/*/input_items": ("input_items", lambda s, a: s.responses.list_input_items(a.id, a.query, a.now)),

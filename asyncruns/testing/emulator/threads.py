@@ -68,7 +68,7 @@ class Thread:
             return
         self.active = None
         if position.status in _ANSWERED:
-            text = _answer(run, self.last_user_text)
+            text = answer_of(run, self.last_user_text)
             ended = position.ended or now
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
@@ -224,7 +224,13 @@ def _text_of(message: Body) -> str:
     return "\n".join(part["text"]["value"] for part in message["content"] if part.get("type") == "text")
 
 
-def _answer(run: Run, last_user_text: str) -> str:
+def message_of(run: Run, content: list[Any], at: float) -> Body:
+    """Give the message of a run, as it is by GET."""
+    return _message(run.message_id, run.thread_id, "assistant", content, at, run=run)
+
+
+def answer_of(run: Run, last_user_text: str) -> str:
+    """Give what a run says."""
     if run.scenario.answer is not None:
         return run.scenario.answer
     lines = [

@@ -1,0 +1,111 @@
+"""What the stream of a response has told so far: the response with its output as it stands after each delta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, pieces_at
+from asyncruns.wire.codec import plain
+from asyncruns.wire.response_events import (
+    DONE_FIELDS,
+    FIELDS,
+    ResponseAnnotationEvent,
+    ResponseContentPartEvent,
+    ResponseDeltaEvent,
+    ResponseDoneEvent,
+    ResponseEvent,
+    ResponseOutputItemEvent,
+    ResponseReasoningPartEvent,
+    ResponseStreamEvent,
+    ResponseTextDeltaEvent,
+)
+from asyncruns.wire.responses import ModelResponse
+
+_GROWING = (
+    ResponseTextDeltaEvent,
+    ResponseDeltaEvent,
+    ResponseDoneEvent,
+    ResponseOutputItemEvent,
+    ResponseContentPartEvent,
+    ResponseReasoningPartEvent,
+    ResponseAnnotationEvent,
+)
+
+
+class ResponseAccumulator:
+    """Takes the events of one stream, or of several that follow one another with `starting_after`.
+
+    A response that comes whole replaces what its deltas came to, unless it comes without the output that they told of.
+
+    Attributes:
+        sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
+    """
+
+    def __init__(self) -> None:
+        self.sequence_number: int | None = None
+        self._response: Growing[ModelResponse] | None = None
+
+    def receive(self, event: ResponseStreamEvent) -> None:
+        """Take the next event. Never raises."""
+        number = getattr(event, "sequence_number", None)
+        if isinstance(number, int):
+            self.sequence_number = number
+        if isinstance(event, _GROWING):
+            if self._response is not None:
+                self._response.add(event)
+        elif isinstance(event, ResponseEvent):
+            if self._response is None or event.response.output:
+                self._response = Growing(ModelResponse, plain(event.response), _fold)
+            else:
+                self._response.add(event)
+
+    @property
+    def response(self) -> ModelResponse | None:
+        """The response as it is now; None until an event told of it."""
+        return None if self._response is None else self._response.whole
+
+
+def _fold(tree: Tree, events: list[Any]) -> None:
+    for event in events:
+        _fold_event(tree, event)
+
+
+def _fold_event(tree: Tree, event: Any) -> None:
+    if isinstance(event, ResponseEvent):
+        fields = plain(event.response)
+        tree.update({name: value for name, value in fields.items() if value is not None and name != "output"})
+        return
+    items = items_at(tree, "output")
+    if isinstance(event, ResponseOutputItemEvent):
+        items[event.output_index or 0] = plain(event.item)
+        return
+    item = item_at(items, event.output_index or 0)
+    if isinstance(event, ResponseContentPartEvent):
+        items_at(item, "content")[event.content_index or 0] = plain(event.part)
+    elif isinstance(event, ResponseReasoningPartEvent):
+        items_at(item, "summary")[event.summary_index or 0] = plain(event.part)
+    elif isinstance(event, ResponseAnnotationEvent):
+        part = item_at(items_at(item, "content"), event.content_index or 0)
+        items_at(part, "annotations")[event.annotation_index or 0] = plain(event.annotation)
+    else:
+        _fold_text(item, event)
+
+
+def _fold_text(item: Tree, event: ResponseTextDeltaEvent | ResponseDeltaEvent | ResponseDoneEvent) -> None:
+    is_done = isinstance(event, ResponseDoneEvent)
+    where = (DONE_FIELDS if is_done else FIELDS).get(event.type)
+    if where is None:
+        return
+    kind, parts, part_kind, field = where
+    item.setdefault("type", kind)  # where its beginning was missed
+    node = item
+    if parts:
+        index = event.summary_index if parts == "summary" else event.content_index
+        node = item_at(items_at(item, parts), index or 0)
+        node.setdefault("type", part_kind)
+    if isinstance(event, ResponseDoneEvent):
+        text = getattr(event, field, None)
+        if isinstance(text, str):
+            node[field] = text
+    elif isinstance(event.delta, str):
+        pieces_at(node, field).append(event.delta)

@@ -1,0 +1,166 @@
+"""Helpers that stream a run, by the names that users of the official client know."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
+
+from asyncruns.resources.busy import OnBusy
+from asyncruns.resources.options import CallOptions
+from asyncruns.resources.polling import PolledRuns
+from asyncruns.resources.runs import RunParameters, ToolOutput
+
+if TYPE_CHECKING:
+    from asyncruns.resources.event_handler import AssistantEventHandler
+    from asyncruns.resources.streams import RunStream
+
+H = TypeVar("H", bound="AssistantEventHandler")
+
+
+class AssistantStreamManager(Generic[H]):
+    """A stream that is begun by `async with`, which gives its event handler. Nothing is sent before."""
+
+    def __init__(self, begin: Callable[[], Awaitable[RunStream]], event_handler: H) -> None:
+        self._begin = begin
+        self._handler = event_handler
+
+    async def __aenter__(self) -> H:
+        """Send the request, and wait for the stream to begin.
+
+        Safe to cancel; the run may then exist, or have taken the outputs, or not, and goes on at the server if so.
+
+        Raises:
+            InvalidRequestError: The handler has had a stream already; nothing was sent.
+            APIError: As the method of the same name without `stream` raises.
+        """
+        self._handler._check_unused()
+        self._handler._init(await self._begin())
+        return self._handler
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop reading. The run goes on at the server: cancel it there if nobody wants it."""
+        await self._handler.close()
+
+
+def managed(
+    begin: Callable[[], Awaitable[RunStream]], event_handler: H | None
+) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
+    """Give what `async with` begins a stream with, for a handler or one that does nothing."""
+    if event_handler is not None:
+        return AssistantStreamManager(begin, event_handler)
+    from asyncruns.resources.event_handler import AssistantEventHandler  # late: most programs do not stream
+
+    return AssistantStreamManager(begin, AssistantEventHandler())
+
+
+class StreamedRuns(PolledRuns):
+    """`client.threads.runs`: the operations, and helpers that wait or stream."""
+
+    @overload
+    def stream(
+        self,
+        *,
+        thread_id: str,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        event_handler: None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> AssistantStreamManager[AssistantEventHandler]: ...
+
+    @overload
+    def stream(
+        self,
+        *,
+        thread_id: str,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        event_handler: H,
+        **parameters: Unpack[RunParameters],
+    ) -> AssistantStreamManager[H]: ...
+
+    def stream(
+        self,
+        *,
+        thread_id: str,
+        assistant_id: str,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        event_handler: H | None = None,
+        **parameters: Unpack[RunParameters],
+    ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
+        """Start a run and read its events: `async with client.threads.runs.stream(...) as stream`.
+
+        Nothing is sent before `async with`, which raises as `create` does.
+
+        Args:
+            thread_id: The thread.
+            assistant_id: The assistant.
+            include: What else the steps in the answer shall have.
+            on_busy: As in `create`.
+            event_handler: What `async with` gives, and whose methods are called; see `AssistantEventHandler`.
+            **parameters: See `RunParameters`.
+        """
+
+        async def begin() -> RunStream:
+            stream: RunStream = await self.create(
+                thread_id, assistant_id=assistant_id, include=include, on_busy=on_busy, stream=True, **parameters
+            )
+            return stream
+
+        return managed(begin, event_handler)
+
+    create_and_stream = stream
+    """The older name of `stream`."""
+
+    @overload
+    def submit_tool_outputs_stream(
+        self,
+        *,
+        tool_outputs: Iterable[ToolOutput | Mapping[str, str]],
+        run_id: str,
+        thread_id: str,
+        event_handler: None = None,
+        **options: Unpack[CallOptions],
+    ) -> AssistantStreamManager[AssistantEventHandler]: ...
+
+    @overload
+    def submit_tool_outputs_stream(
+        self,
+        *,
+        tool_outputs: Iterable[ToolOutput | Mapping[str, str]],
+        run_id: str,
+        thread_id: str,
+        event_handler: H,
+        **options: Unpack[CallOptions],
+    ) -> AssistantStreamManager[H]: ...
+
+    def submit_tool_outputs_stream(
+        self,
+        *,
+        tool_outputs: Iterable[ToolOutput | Mapping[str, str]],
+        run_id: str,
+        thread_id: str,
+        event_handler: H | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
+        """Give a run the outputs of its calls, and read its events from there on; with `async with`, as `stream`.
+
+        Nothing is sent before `async with`, which raises as `submit_tool_outputs` does.
+
+        Args:
+            tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
+            event_handler: As in `stream`; a new one, not the one that heard of the calls.
+        """
+
+        async def begin() -> RunStream:
+            stream: RunStream = await self.submit_tool_outputs(
+                run_id, thread_id=thread_id, tool_outputs=tool_outputs, stream=True, **options
+            )
+            return stream
+
+        return managed(begin, event_handler)

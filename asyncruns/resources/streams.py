@@ -1,0 +1,278 @@
+"""The events of a run as they happen: https://platform.openai.com/docs/api-reference/assistants-streaming
+
+Reading is the only thing that moves the stream: nothing runs in the background, and who reads slowly slows the server.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+
+import anyio
+from msgspec.structs import replace
+
+from asyncruns.abc import ByteStream
+from asyncruns.accumulator.runs import RunAccumulator
+from asyncruns.dialects.errors import bad_answer
+from asyncruns.errors import APIConnectionError, APIError, EventTooLargeError, InvalidRequestError
+from asyncruns.http import Request, Response, request_id
+from asyncruns.resources.looks import extended
+from asyncruns.sse import Decoder, ServerSentEvent
+from asyncruns.wire import Message, Run, RunStep, Thread
+from asyncruns.wire.common import ErrorObject
+from asyncruns.wire.stream_events import (
+    DoneEvent,
+    ErrorEvent,
+    MessageDeltaEvent,
+    ThreadStreamEvent,
+    UndecodableEvent,
+    decode_thread_event,
+)
+
+if TYPE_CHECKING:
+    from asyncruns.resources.base import Resource
+
+E = TypeVar("E")
+_OF_THE_STREAM: Final = (DoneEvent, ErrorEvent, UndecodableEvent)
+
+EVENT_STREAM: Final = "text/event-stream"
+_NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events without a type, or as text
+_SHOWN_BYTES: Final = 16 * 1024  # of an answer that is no stream
+_END_GRACE_S: Final = 0.25  # for the connection's end to follow the stream's, so that it can be used again
+
+
+async def open_stream(resource: Resource, request: Request) -> ByteStream:
+    """Send a request that asks for a stream, and give it.
+
+    Raises:
+        APIStatusError: The server refused.
+        APIResponseValidationError: It answered with something else; what was asked for may be done.
+    """
+    if resource._raw:
+        raise InvalidRequestError("with_raw_response gives whole answers; leave it out for stream=True")
+    if not any(name.lower() == "accept" for name, _ in request.headers):
+        request = replace(request, headers=(*request.headers, ("Accept", EVENT_STREAM)))
+    answer = await resource._server.transport.stream(request)
+    if isinstance(answer, Response):
+        if answer.status < 300:
+            raise bad_answer(request, answer, ValueError("no stream of events"))
+        raise resource._error(request, answer)
+    if answer.headers.get("content-type", "").split(";")[0].strip().lower() in _NO_STREAMS:
+        whole = Response(answer.status, answer.headers, await _beginning(answer), redact=answer.redact)
+        raise bad_answer(request, whole, ValueError("no stream of events"))
+    return answer
+
+
+async def _beginning(body: ByteStream) -> bytes:
+    found = b""
+    try:
+        while len(found) < _SHOWN_BYTES and (piece := await body.read()):
+            found += piece
+    finally:
+        await body.aclose()
+    return found
+
+
+class EventStream(Generic[E]):
+    """What the streams of both wires have in common. For one reader; to be closed, or used with `async with`.
+
+    Attributes:
+        error: What the server said when it gave the stream up, or None.
+        is_done: Whether the server said that the stream is over. Some never say it.
+        request_id: What names the exchange to the server's operators, or "".
+    """
+
+    def __init__(self, request: Request, body: ByteStream) -> None:
+        self.error: ErrorObject | None = None
+        self.is_done: bool = False
+        self.request_id: str = request_id(body.headers)
+        self._request = request
+        self._body = body
+        self._decoder = Decoder()
+        self._ready: deque[ServerSentEvent] = deque()
+        self._is_over = False
+
+    @abstractmethod
+    def _decoded(self, name: str, text: str) -> E:
+        """Give the typed event, having taken notice of it."""
+
+    @abstractmethod
+    def _next_step(self) -> str:
+        """Say what to do when the stream has broken."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E:
+        """Give the next event.
+
+        Safe to cancel: no event is lost, and what the stream tells of goes on at the server.
+
+        Raises:
+            APIConnectionError: The stream broke; what it told of goes on at the server.
+            APITimeoutError: No byte came within the request's timeout; as above.
+            EventTooLargeError: An event is larger than what is taken; as above.
+        """
+        while not self._ready:
+            if self._is_over or self.is_done:
+                await self._finish()
+                raise StopAsyncIteration
+            await self._fetch()
+        sent = self._ready.popleft()
+        event = self._decoded(sent.event, sent.data)
+        return self._noted(sent, event) if isinstance(event, _OF_THE_STREAM) else event
+
+    def _noted(self, sent: ServerSentEvent, event: E) -> E:
+        if isinstance(event, DoneEvent):
+            self.is_done = True
+            self._ready.clear()
+            return event
+        event = self._redacted(sent, event)
+        if isinstance(event, ErrorEvent):
+            self.error = event.data
+        return event
+
+    def _redacted(self, sent: ServerSentEvent, event: E) -> E:
+        """Take our credentials out of what may be shown."""
+        if self._body.redact is None:
+            return event
+        text = self._body.redact(sent.data.encode("utf-8", "replace")).decode("utf-8", "replace")
+        return event if text == sent.data else self._decoded(sent.event, text)
+
+    async def _fetch(self) -> None:
+        try:
+            data = await self._body.read()
+            self._ready.extend(self._decoder.feed(data) if data else self._decoder.close())
+        except APIConnectionError as error:
+            self._is_over = True
+            extended(error, self._next_step())
+            raise
+        except EventTooLargeError as error:
+            self._is_over = True
+            await self._body.aclose()
+            error.method, error.path, error.request_id = self._request.method, self._request.path, self.request_id
+            if self._body.redact is not None:
+                error.body = self._body.redact(error.body)
+            extended(error, f"({error.method} {error.path}). {self._next_step()}")
+            raise
+        self._is_over = not data
+
+    async def _finish(self) -> None:
+        if self.is_done and not self._is_over:
+            # What follows is nobody's; but a connection that is read to its end serves the next request.
+            with anyio.move_on_after(_END_GRACE_S):
+                try:
+                    while await self._body.read():
+                        pass
+                except APIConnectionError:
+                    pass
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop reading; iterating ends then. May be called twice.
+
+        What the stream tells of goes on at the server: cancel it there if nobody wants it.
+        """
+        self._is_over = True
+        self._ready.clear()
+        await self._body.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _check_error(self, event: E) -> None:
+        """Raise what an iterator over pieces can't give as an event."""
+        if isinstance(event, ErrorEvent):
+            said = event.data.message or event.data.code or "no details"
+            method, path = self._request.method, self._request.path
+            raise APIError(
+                f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}",
+                method=method,
+                path=path,
+            )
+
+
+class RunStream(EventStream[ThreadStreamEvent]):
+    """The events of a run, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
+
+    An event's data counts, not its name: the run is over when `run.status` says so. A stream ends when the run waits
+    for outputs; submitting these with `stream=True` gives the next stream. It may also end too early, without a word,
+    or after an `ErrorEvent`: then retrieve the run, or watch it. A stream that breaks raises.
+    """
+
+    def __init__(self, request: Request, body: ByteStream, *, run_id: str = "", thread_id: str = "") -> None:
+        super().__init__(request, body)
+        self._told = RunAccumulator()
+        self._run_id = run_id
+        self._thread_id = thread_id
+
+    def _decoded(self, name: str, text: str) -> ThreadStreamEvent:
+        event = decode_thread_event(name, text)
+        self._told.receive(event)
+        return event
+
+    def _next_step(self) -> str:
+        run_id = self.run.id if self.run else self._run_id
+        thread_id = (self.run.thread_id if self.run else "") or self._thread_id
+        if not run_id:
+            where = f" on the thread {thread_id}" if thread_id else ""
+            return f"The run may exist and go on{where}: list the runs there before creating another."
+        return (
+            f"The run {run_id} goes on at the server: watch it with client.watch(thread_id=..., run_id=...), or "
+            "retrieve it."
+        )
+
+    @property
+    def run(self) -> Run | None:
+        """The run as last seen, or None."""
+        return self._told.run
+
+    @property
+    def thread(self) -> Thread | None:
+        """The thread, where it was created together with the run, or None."""
+        return self._told.thread
+
+    @property
+    def message(self) -> Message | None:
+        """The message that is being written, or was last, with all its deltas so far; or None."""
+        return self._told.message
+
+    @property
+    def messages(self) -> list[Message]:
+        """All messages so far, with all their deltas."""
+        return self._told.messages
+
+    @property
+    def step(self) -> RunStep | None:
+        """The step that the last event about a step was of, with all its deltas so far; or None."""
+        return self._told.step
+
+    @property
+    def steps(self) -> list[RunStep]:
+        """All steps so far, with all their deltas."""
+        return self._told.steps
+
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """Give the pieces of the text as they come, and pass over all else.
+
+        Raises:
+            APIError: The server gave up the stream with an error, or the stream broke.
+        """
+        async for event in self:
+            if isinstance(event, MessageDeltaEvent):
+                if text := event.data.text:
+                    yield text
+            else:
+                self._check_error(event)
+
+    def __repr__(self) -> str:
+        status = self.run.status if self.run else "nothing seen"
+        return f"<RunStream {self.run.id if self.run else self._run_id or '?'} {status}>"

@@ -1,0 +1,217 @@
+"""Server-sent events out of bytes, without I/O: https://html.spec.whatwg.org/multipage/server-sent-events.html
+
+Give the bytes as they come, cut anywhere; the events come out as soon as their last byte is there. The rules are those
+of the specification, but for one, which every client of these APIs needs: an event at the end of the stream that lacks
+its empty line is given by `close`, not dropped. Servers, and proxies between, end like that after `data: [DONE]` and
+after `event: error`, and the error would be lost. Half an event of a connection that broke unseen comes out there, too;
+its JSON is half as well, so that whoever decodes it will tell.
+
+It never holds more than one event, and never more of one than a limit.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from msgspec import Struct
+
+from asyncruns.errors import SHOWN_BODY_CHARACTERS, EventTooLargeError
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # an image in base64 fits in
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_UNNAMED: Final = "message"
+_MOST_NAMES: Final = 128
+_LONGEST_NAME: Final = 128
+_DIGITS: Final = re.compile(r"[0-9]{1,12}")  # 31 years in milliseconds; more is no pause
+
+
+class ServerSentEvent(Struct, frozen=True, gc=False):
+    """One event.
+
+    Attributes:
+        event: Its name; "message" where it has none.
+        data: Its lines of data, joined by line feeds.
+        id: The id that was last given, by this event or one before, or "".
+        retry: The seconds to wait before connecting again, as last given, or None.
+    """
+
+    event: str
+    data: str
+    id: str = ""
+    retry: float | None = None
+
+
+class Decoder:
+    """Reads the bytes of one stream.
+
+    Args:
+        max_event: How many bytes of lines one event may have.
+
+    Attributes:
+        last_event_id: The id that was last given, or "".
+        retry: The seconds to wait before connecting again, as last given, or None.
+    """
+
+    def __init__(self, *, max_event: int = MAX_EVENT_BYTES) -> None:
+        self.last_event_id: str = ""
+        self.retry: float | None = None
+        self._max_event = max_event
+        self._start: bytes | None = b""  # what may become a byte order mark; None once that is decided
+        self._is_after_cr = False
+        self._rest: list[bytes] = []  # a line whose end did not come yet
+        self._rest_size = 0
+        self._names: dict[bytes, str] = {}  # those of the events so far, by their lines
+        self._name = ""
+        self._data: list[bytes] = []
+        self._data_size = 0
+        self._refusal: EventTooLargeError | None = None
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Give the events that these bytes complete.
+
+        Raises:
+            EventTooLargeError: An event has more bytes than are taken. What was complete before it is given first; from
+                then on every call raises.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        if self._start is not None:
+            data = self._without_mark(data)
+        if self._is_after_cr and data:
+            self._is_after_cr = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._is_after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return self._guarded(data)
+
+    def close(self) -> list[ServerSentEvent]:
+        """Give the event that the end of the stream completes, if there is data of one.
+
+        Raises:
+            EventTooLargeError: As `feed`.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        start, self._start = self._start or b"", b""
+        ends = b"\n\n" if self._rest or start or self._data else b""
+        return self._guarded(start + ends)
+
+    def _guarded(self, data: bytes) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
+        try:
+            self._read(data, events)
+        except EventTooLargeError as error:
+            self._refusal = error
+            if not events:
+                raise
+        return events
+
+    def _without_mark(self, data: bytes) -> bytes:
+        data = (self._start or b"") + data
+        if len(data) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(data):
+            self._start = data
+            return b""
+        self._start = None
+        return data.removeprefix(_BYTE_ORDER_MARK)
+
+    def _read(self, data: bytes, events: list[ServerSentEvent]) -> None:
+        if b"\n" not in data:
+            self._keep(data)
+            return
+        if self._rest:
+            self._rest.append(data)
+            data = b"".join(self._rest)
+            self._rest.clear()
+            self._rest_size = 0
+        if self._data or self._name:
+            data = self._read_first(data, events)
+        *blocks, tail = data.split(b"\n\n")
+        names, limit = self._names, self._max_event
+        last_id, retry = self.last_event_id, self.retry
+        for block in blocks:
+            # The common form, in a few steps: an event line, if any, then one line of data.
+            head, found, text = block.partition(b"data: ")
+            name = names.get(head) or self._name_in(head)
+            if name and found and b"\n" not in text and len(block) <= limit:
+                events.append(ServerSentEvent(name, _text(text), last_id, retry))
+            else:
+                self._read_lines(block.split(b"\n"), events)
+                self._dispatch(events)
+                last_id, retry = self.last_event_id, self.retry
+        *lines, rest = tail.split(b"\n")
+        self._read_lines(lines, events)
+        self._keep(rest)
+
+    def _name_in(self, head: bytes) -> str:
+        """Give the name in what comes before the data, if that is one line of an event, or nothing; else ""."""
+        if not head:
+            return _UNNAMED
+        if not head.startswith(b"event: ") or head.find(b"\n") != len(head) - 1:
+            return ""
+        name = _text(head[7:-1]) or _UNNAMED
+        if len(self._names) < _MOST_NAMES and len(head) < _LONGEST_NAME:
+            self._names[head] = name
+        return name
+
+    def _read_first(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
+        """Go on with the event that was begun; give what comes after it."""
+        if not data.startswith(b"\n"):
+            lines, end, after = data.partition(b"\n\n")
+            if not end:
+                return data
+            self._read_lines(lines.split(b"\n"), events)
+            data = b"\n" + after
+        self._dispatch(events)
+        return data[1:]
+
+    def _read_lines(self, lines: list[bytes], events: list[ServerSentEvent]) -> None:
+        for line in lines:
+            if not line:
+                self._dispatch(events)
+                continue
+            self._check(len(line), line)
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                self._data.append(value)
+                self._data_size += len(line) + 1
+            elif field == b"event":
+                self._name = _text(value)
+            elif field == b"id" and b"\0" not in value:
+                self.last_event_id = _text(value)
+            elif field == b"retry" and _DIGITS.fullmatch(_text(value)):
+                self.retry = int(value) / 1000.0
+
+    def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        if self._data:
+            text = _text(b"\n".join(self._data))
+            events.append(ServerSentEvent(self._name or _UNNAMED, text, self.last_event_id, self.retry))
+            self._data.clear()
+        self._name = ""
+        self._data_size = 0
+
+    def _keep(self, rest: bytes) -> None:
+        if rest:
+            self._rest.append(rest)
+            self._rest_size += len(rest)
+            self._check(self._rest_size, self._rest[0])
+
+    def _check(self, line_size: int, shown: bytes) -> None:
+        if self._data_size + line_size > self._max_event:
+            self._rest.clear()
+            self._data.clear()
+            raise EventTooLargeError(
+                f"An event of the stream has more than {self._max_event} bytes, which are not read further",
+                status=200,
+                body=shown[:SHOWN_BODY_CHARACTERS],
+            )
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
