@@ -78,9 +78,10 @@ class Progress:
             return
         age = snapshot.server_time - snapshot.created_at
         earliest, latest = asked_at - age - CLOCK_GRAIN_S, now - age + CLOCK_GRAIN_S
-        self._earliest, self._latest = max(self._earliest, earliest), min(self._latest, latest)
-        if self._earliest > self._latest:  # a clock was set
-            self._earliest, self._latest = earliest, min(latest, now)
+        earliest, latest = max(self._earliest, earliest), min(self._latest, latest)
+        if earliest > latest:  # a clock is wrong, and nobody knows which
+            return
+        self._earliest, self._latest = earliest, latest
         if self._latest < self._watched_from:
             self.began = (self._earliest + self._latest) / 2
         self._is_exact = self._latest == self._watched_from  # nothing says that it is older than the watch
