@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec import Struct, field
+
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import Answers, Call, CallKind, Outputs, approval_of
 
@@ -76,7 +78,7 @@ class Round:
         self.at = now
 
 
-class Ledger:
+class Ledger(Struct, eq=False, gc=False):
     """All calls of one run.
 
     Attributes:
@@ -84,17 +86,14 @@ class Ledger:
         in_flight: The round whose outputs are on their way; one at a time.
     """
 
-    __slots__ = ("_begun", "_left", "_outputs", "_rounds", "_unanswered", "current", "in_flight")
-
-    def __init__(self) -> None:
-        # Dicts where sets would do: empty ones are a third as large, and no matter for the garbage collector.
-        self._begun: dict[CallKey, None] = {}
-        self._outputs: dict[CallKey, str] = {}
-        self._left: dict[CallKey, None] = {}
-        self._unanswered: dict[CallKey, Exception | None] = {}
-        self._rounds: dict[frozenset[CallKey], Round] = {}
-        self.current: Round | None = None
-        self.in_flight: Round | None = None
+    # Dicts where sets would do: empty ones are a third as large, and no matter for the garbage collector.
+    _begun: dict[CallKey, None] = field(default_factory=dict)
+    _outputs: dict[CallKey, str] = field(default_factory=dict)
+    _left: dict[CallKey, None] = field(default_factory=dict)
+    _unanswered: dict[CallKey, Exception | None] = field(default_factory=dict)
+    _rounds: dict[frozenset[CallKey], Round] = field(default_factory=dict)
+    current: Round | None = None
+    in_flight: Round | None = None
 
     def round_of(self, calls: tuple[Call, ...]) -> Round:
         """Give the round that these calls are, a new one if they were never seen together."""

@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
+from msgspec import Struct, field
+
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
@@ -45,40 +47,24 @@ _UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
 
-class RunLifecycle:
+class RunLifecycle(Struct, eq=False, gc=False):
     """One watched run. Feed it with `receive`; wake it with a `Tick` at `wake_at`."""
 
-    __slots__ = (
-        "_begun",
-        "_cancellation",
-        "_empty_looks",
-        "_ended_at",
-        "_ledger",
-        "_max_unknown",
-        "_new_at",
-        "_patience",
-        "_policy",
-        "_seen",
-        "_unknown_since",
-        "end",
-        "snapshot",
-    )
+    _policy: Policy = Policy()
+    _patience: Patience = None  # type: ignore[assignment]
+    _ledger: Ledger = field(default_factory=Ledger)
+    _cancellation: Cancellation = NOT_ASKED
+    _begun: bool = False
+    _seen: bool = False  # by a look of ours; a caller's object may be of a replica that others lag behind
+    _empty_looks: int = 0
+    _unknown_since: float | None = None
+    _ended_at: float = math.inf
+    _new_at: float = -math.inf  # since when there is what is watched, as far as we know
+    snapshot: AnySnapshot | None = None
+    end: End | None = None
 
-    def __init__(self, policy: Policy | None = None) -> None:
-        policy = Policy() if policy is None else policy
-        self._ledger = Ledger()
-        self._patience = Patience(policy)
-        self._cancellation = NOT_ASKED
-        self._policy = policy
-        self._max_unknown = math.inf if policy.max_unknown is None else policy.max_unknown
-        self._begun = False
-        self._seen = False  # by a look of ours; a caller's object may be of a replica that others lag behind
-        self._empty_looks = 0
-        self._unknown_since: float | None = None
-        self._ended_at = math.inf
-        self._new_at = -math.inf  # since when there is what is watched, as far as we know
-        self.snapshot: AnySnapshot | None = None
-        self.end: End | None = None
+    def __post_init__(self) -> None:
+        self._patience = Patience(self._policy)
 
     @property
     def cancel_requested(self) -> bool:
@@ -303,7 +289,7 @@ class RunLifecycle:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
-        if self._unknown_since is not None and now - self._unknown_since >= self._max_unknown:
+        if self._unknown_since is not None and now - self._unknown_since >= self._policy.unknown_s:
             return [self._finish(now, EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
         return [self._look(now, hint=snapshot.hint)]
 
@@ -320,7 +306,7 @@ class RunLifecycle:
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         if pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(now, hint)
-        before = math.inf if self._unknown_since is None else self._unknown_since + self._max_unknown
+        before = math.inf if self._unknown_since is None else self._unknown_since + self._policy.unknown_s
         before = min(before, self._cancellation.confirm_by)
         return do.PollAt(*self._patience.next_look(now, pause, hint=hint, before=before))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 from asyncruns.cadence import Cadence, Course
 from asyncruns.lifecycle.notices import Connectivity
@@ -51,6 +51,11 @@ class Policy(Struct, frozen=True, kw_only=True):
     on_lost_submit: Literal["look", "give_up", "resend"] = "look"
     cadence: Cadence = Cadence.hinted()
 
+    @property
+    def unknown_s(self) -> float:
+        """`max_unknown` as a number."""
+        return math.inf if self.max_unknown is None else self.max_unknown
+
 
 def backoff(failures: int, refusal: Refusal) -> float:
     """Give the seconds to wait after a request that failed, as others did before it in a row."""
@@ -58,37 +63,21 @@ def backoff(failures: int, refusal: Refusal) -> float:
     return pause if refusal.retry_after is None else max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
 
 
-class Patience:
+class Patience(Struct, eq=False, gc=False):
     """The times of one watch. Times are of the shell's clock, but for what the server sends."""
 
-    __slots__ = (
-        "_estimates",
-        "_expires_at",
-        "_not_before",
-        "_policy",
-        "connectivity",
-        "expiry",
-        "failures",
-        "final_until",
-        "outage_since",
-        "progress",
-        "started",
-        "trouble",
-    )
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.started: float = 0.0  # until the watch begins
-        self.progress: Progress = Progress()
-        self.expiry: float | None = None
-        self._expires_at: float | None = None  # what it was anchored from, by the server's clock
-        self._estimates: tuple[float, ...] = ()
-        self.failures: int = 0
-        self.outage_since: float | None = None
-        self.connectivity: Connectivity = Connectivity.HEALTHY
-        self.final_until: float | None = None
-        self._not_before: float = -math.inf
-        self.trouble: Exception | None = None  # why the last request failed, if it did
+    _policy: Policy
+    started: float = 0.0  # until the watch begins
+    progress: Progress = field(default_factory=Progress)
+    expiry: float | None = None
+    _expires_at: float | None = None  # what it was anchored from, by the server's clock
+    _estimates: tuple[float, ...] = ()
+    failures: int = 0
+    outage_since: float | None = None
+    connectivity: Connectivity = Connectivity.HEALTHY
+    final_until: float | None = None
+    _not_before: float = -math.inf
+    trouble: Exception | None = None  # why the last request failed, if it did
 
     def begin(self, now: float) -> None:
         """Note that the wait begins."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from msgspec import Struct
+
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import AnySnapshot
 
@@ -12,7 +14,7 @@ AT_WORK: Final = (Phase.PENDING, Phase.RUNNING)
 CLOCK_GRAIN_S: Final = 1.0  # servers tell times in whole seconds
 
 
-class Progress:
+class Progress(Struct, eq=False, gc=False):
     """The age of the stage, and since when looks have shown the run at work in it.
 
     Attributes:
@@ -25,32 +27,18 @@ class Progress:
         at_work: When the last look was that showed the run at work in this stage; None where none did.
     """
 
-    __slots__ = (
-        "_earliest",
-        "_is_exact",
-        "_is_left",
-        "_latest",
-        "_watched_from",
-        "at_work",
-        "began",
-        "group",
-        "is_seen",
-        "looks",
-        "seen_at",
-        "stage",
-    )
-
-    def __init__(self) -> None:
-        self.looks = 0
-        self.group: tuple[str, ...] = ()
-        self.stage = 0
-        self.began = self.seen_at = 0.0
-        self.at_work: float | None = None
-        self.is_seen = False
-        self._watched_from = self._latest = 0.0
-        self._earliest = -math.inf
-        self._is_exact = False
-        self._is_left = False
+    looks: int = 0
+    group: tuple[str, ...] = ()
+    stage: int = 0
+    began: float = 0.0
+    seen_at: float = 0.0
+    at_work: float | None = None
+    is_seen: bool = False
+    _watched_from: float = 0.0
+    _earliest: float = -math.inf  # bounds of when the run was created
+    _latest: float = 0.0
+    _is_exact: bool = False
+    _is_left: bool = False
 
     def begin(self, now: float) -> None:
         """Note that the watch begins; until a look tells more, the run began then, too."""

@@ -23,7 +23,6 @@ from asyncruns.lifecycle import (
     commands,
     events,
     notices,
-    patience,
     values,
 )
 from asyncruns.lifecycle.values import describe
@@ -38,7 +37,7 @@ def structs(*modules: ModuleType) -> list[type[Struct]]:
     ]
 
 
-@pytest.mark.parametrize("kind", structs(events, commands, notices, values, patience, base, learned))
+@pytest.mark.parametrize("kind", [*structs(events, commands, notices, values, base, learned), Policy])
 def test_what_was_said_is_not_changed_afterwards(kind: type[Struct]) -> None:
     assert kind.__struct_config__.frozen
 
