@@ -41,12 +41,13 @@ class Progress:
     )
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.looks: int = 0
         self.group: tuple[str, ...] = ()
-        self.stage = 0
-        self.began = self.seen_at = 0.0
+        self.stage: int = 0
+        self.began: float = 0.0
+        self.seen_at: float = 0.0
         self.at_work: float | None = None
-        self.is_seen = False
+        self.is_seen: bool = False
         self._watched_from = self._latest = 0.0
         self._earliest = -math.inf
         self._is_exact = False
