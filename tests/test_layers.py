@@ -107,6 +107,16 @@ def test_every_room_has_its_layer() -> None:
     assert {room(path) for path in MODULES} == set(LAYERS)
 
 
+def test_the_table_of_the_readme_is_this_one() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+?) \|", readme.partition("## Where to look")[2], re.MULTILINE)
+    row_of = {name: at for at, row in enumerate(rows) for name in re.findall(r"`(\w+)(?:\.py|/)`", row)}
+    assert set(row_of) == set(LAYERS) - {"_version", "__main__"}
+    layers = [LAYERS[name] for name in row_of]  # in the order of the table
+    assert layers == sorted(layers)
+    assert all(row_of[theirs] <= row_of[mine] for mine, theirs in SAME_LAYER)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
     mine = room(path)

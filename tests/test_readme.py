@@ -46,7 +46,7 @@ async def run_script(emulator: Emulator, *arguments: str) -> str:
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(SCRIPTS) == 2
     assert len(CONSTRUCTORS) == 1
-    assert len(FRAGMENTS) == 7
+    assert len(FRAGMENTS) == 8
     assert len(EXAMPLES) >= 2
 
 
@@ -84,7 +84,7 @@ async def test_the_constructors_construct() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", FRAGMENTS, ids=["watch", "stream", "held", "responses", "tools", "in the open", "one call"]
+    "block", FRAGMENTS, ids=["watch", "fleet", "stream", "held", "responses", "tools", "in the open", "one call"]
 )
 async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.CaptureFixture[str]) -> None:
     calls = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("delete_everything"))

@@ -26,7 +26,7 @@ from asyncruns.cadence.schedule import plan
 
 # The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
 # These come to deviations of 2, 5, 11 and 23 % of an age.
-HISTOGRAMS: Final = {400.0: (1, 3, 7, 14), 15.0: (7, 14)}
+HISTOGRAMS: Final[dict[float, tuple[int, ...]]] = {400.0: (1, 3, 7, 14), 15.0: (7, 14)}
 OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
 # By so much better must short memories foretell than the long one. Who is found ended is a matter of who is looked at,
 # so ends of the same kind come together, and what just came foretells the next without that durations have changed.
@@ -72,7 +72,7 @@ class Durations:
         """Begin with what is known of all groups, or with what is usual."""
         if base is not None:
             base.catch_up()
-        self.runs = 0
+        self.runs: int = 0
         self._base = base
         self._counts = [array("d", bytes(8 * (grid.CELLS + 1))) for _ in HISTOGRAMS]
         self._totals = [0.0 for _ in HISTOGRAMS]

@@ -97,15 +97,15 @@ class Member(Slot):
         self._answering: Answering | None = None
         self._earlier: tuple[RunRef, ...] = ()
         self._look = 0  # counts up with each answer that makes the looks on their way old
-        self.connection = connection
+        self.connection: Connection[Any] = connection
         self.ref: RunRef = ref
-        self.machine = RunLifecycle(policy)
+        self.machine: RunLifecycle = RunLifecycle(policy)
         self.watches: tuple[Watch[Any], ...] = ()
         self.polls: int = 0
         self.started: float = 0.0
         self.outcome: AnyOutcome[Any] | None = None
-        self.is_broken = False
-        self.is_watched = False
+        self.is_broken: bool = False
+        self.is_watched: bool = False
 
     @property
     def refs(self) -> tuple[RunRef, ...]:

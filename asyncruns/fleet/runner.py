@@ -51,7 +51,7 @@ class Runner:
         self.unfinished: dict[RunRef, Member] = {}
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
-        self.closing = False
+        self.closing: bool = False
         self.polls: int = 0
         self.active: int = 0
         self._on_end = on_end

@@ -40,10 +40,10 @@ class Slot:
     __slots__ = ("_rises_at", "is_looking", "level", "look_at", "tick_at")
 
     def __init__(self) -> None:
-        self.look_at = math.inf
-        self.tick_at = math.inf
-        self.level = -1
-        self.is_looking = False
+        self.look_at: float = math.inf
+        self.tick_at: float = math.inf
+        self.level: int = -1
+        self.is_looking: bool = False
         self._rises_at = math.inf
 
     def rank(self, now: float) -> int:
