@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from msgspec import Struct
@@ -190,7 +191,8 @@ class Member(Slot):
         if snapshot is None or snapshot.resource is None:
             return
         if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
-            self.machine.snapshot = replace(snapshot, resource=None)
+            status = intern(snapshot.status)  # few words, in ten thousand copies
+            self.machine.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
 
     def answered(self, event: Observed | Refused, look: int) -> None:
         """Take the answer to a look, unless another answer has made it old."""

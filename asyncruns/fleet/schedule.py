@@ -35,15 +35,17 @@ class Slot:
         tick_at: When the machine wants to be woken; infinity for never.
         level: Where its look waits, from 0, or NEW; -1 where it does not wait.
         is_looking: Whether a look is on its way.
+        number: Of the schedule, while that knows the run.
     """
 
-    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "tick_at")
+    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "number", "tick_at")
 
     def __init__(self) -> None:
         self.look_at: float = math.inf
         self.tick_at: float = math.inf
         self.level: int = -1
         self.is_looking: bool = False
+        self.number: int = 0
         self._rises_at = math.inf
 
     def rank(self, now: float) -> int:
@@ -79,9 +81,13 @@ class Schedule(Generic[S]):
 
     def __init__(self, budget: Budget) -> None:
         self.budget: Budget = budget
-        self._looks: _Times[S] = _Times(lambda slot, at: slot.look_at == at and slot.level < 0 and not slot.is_looking)
-        self._ticks: _Times[S] = _Times(lambda slot, at: slot.tick_at == at)
-        self._rises: _Times[S] = _Times(lambda slot, at: slot._rises_at == at and slot.level >= 0)
+        self._slots: dict[int, S] = {}
+        self._count = 0
+        self._looks: _Times[S] = _Times(
+            self._slots, lambda slot, at: slot.look_at == at and slot.level < 0 and not slot.is_looking
+        )
+        self._ticks: _Times[S] = _Times(self._slots, lambda slot, at: slot.tick_at == at)
+        self._rises: _Times[S] = _Times(self._slots, lambda slot, at: slot._rises_at == at and slot.level >= 0)
         # A plain dict, taken from at its front again and again, looks through all that was there before.
         self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS + 1))
         self._ranked = 0
@@ -94,12 +100,14 @@ class Schedule(Generic[S]):
         """Have this run looked at, at this time instead of another that was given before; infinity for not."""
         if slot.level >= 0:
             self._leave(slot)
+        self._know(slot)
         slot.look_at = at
         if not slot.is_looking:
             self._looks.add(at, slot)
 
     def tick(self, slot: S, at: float) -> None:
         """Have this run woken at this time instead of another that was given before; infinity for not."""
+        self._know(slot)
         slot.tick_at = at
         self._ticks.add(at, slot)
 
@@ -112,6 +120,13 @@ class Schedule(Generic[S]):
         if slot.level >= 0:
             self._leave(slot)
         slot.look_at = slot.tick_at = math.inf
+        self._slots.pop(slot.number, None)
+
+    def _know(self, slot: S) -> None:
+        if slot.number not in self._slots:
+            self._count += 1
+            slot.number = self._count
+            self._slots[self._count] = slot
 
     def landed(self, slot: S, *, was_look: bool) -> None:
         """Note that a request of this run was answered, or given up."""
@@ -228,28 +243,28 @@ class Schedule(Generic[S]):
 
 
 class _Times(Generic[S]):
-    """Runs by a time, the next one first.
+    """Runs by a time, the next one first; those of the same time in the order in which they were first known.
+
+    An entry holds no object, but the number of one, as the garbage collector would go through ten thousand of them.
 
     Args:
+        slots: The runs by their numbers.
         holds: Whether an entry is not old.
     """
 
-    def __init__(self, holds: Callable[[S, float], bool]) -> None:
+    def __init__(self, slots: dict[int, S], holds: Callable[[S, float], bool]) -> None:
+        self._slots = slots
         self._holds = holds
-        self._heap: list[tuple[float, int, S]] = []
-        self._count = 0
+        self._heap: list[tuple[float, int]] = []
         self._tidy_at = 64
 
     def add(self, at: float, slot: S) -> None:
         """Let a run come up at a time; infinity for not."""
         if at == math.inf:
             return
-        self._count += 1
-        heapq.heappush(self._heap, (at, self._count, slot))
+        heapq.heappush(self._heap, (at, slot.number))
         if len(self._heap) >= self._tidy_at:
-            newest = {slot: (at, number, slot) for at, number, slot in self._heap if self._holds(slot, at)}
-            self._heap = list(newest.values())
-            heapq.heapify(self._heap)
+            self._heap = sorted({entry for entry in self._heap if self._is_new(*entry)})
             self._tidy_at = max(2 * len(self._heap), 64)
 
     def until(self, now: float) -> Iterator[S]:
@@ -257,10 +272,14 @@ class _Times(Generic[S]):
         for _ in range(AT_ONCE):
             if self.first() > now:
                 return
-            yield heapq.heappop(self._heap)[2]
+            yield self._slots[heapq.heappop(self._heap)[1]]
 
     def first(self) -> float:
         """Give the next time, or infinity."""
-        while self._heap and not self._holds(self._heap[0][2], self._heap[0][0]):
+        while self._heap and not self._is_new(*self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
+
+    def _is_new(self, at: float, number: int) -> bool:
+        slot = self._slots.get(number)
+        return slot is not None and self._holds(slot, at)
