@@ -158,9 +158,9 @@ class Member(Slot):
         Raises:
             InvalidRequestError: The event cannot be; nothing was done.
         """
-        had_ended = self.machine.end is not None
+        end = self.machine.end
         commands = self.machine.receive(event)
-        if had_ended and self.machine.end is None:
+        if end is not None and self.machine.end is not end:  # it may have ended anew at once
             self._runner.taken_up(self)
         for command in commands:
             self._perform(command)

@@ -167,6 +167,20 @@ async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) ->
     assert fleet.statistics().ended == 1
 
 
+async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(stage: Stage) -> None:
+    run, other = await stage.run(rounds=(ONE_CALL * 2,)), await stage.run(working=60.0)
+    async with Fleet(stage.client) as fleet:
+        watch, long = fleet.watch(run), fleet.watch(other)
+        outcome = await watch
+        assert isinstance(outcome, NeedsCaller)
+        await watch.submit({outcome.calls[0].id: "out"})
+        outcome = await watch
+        assert isinstance(outcome, NeedsCaller)
+        assert len(outcome.calls) == 1
+        assert (fleet.statistics().active, fleet.statistics().ended) == (1, 1)
+    assert isinstance(long.outcome, Completed)
+
+
 async def test_a_run_is_cancelled_and_one_that_was_given_up_too(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client) as fleet:
