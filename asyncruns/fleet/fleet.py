@@ -322,7 +322,7 @@ class Fleet(Generic[R]):
         self._polls_of_ended += outcome.polls
         if self._on_outcome is not None:
             self._observers.put(self._on_outcome, outcome)
-        is_had = self._on_outcome is not None or any(watch.is_awaited for watch in member.watches)
+        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome
         self._tell_news()

@@ -166,16 +166,14 @@ class Watch(Generic[R]):
         if isinstance(event, StatusChanged) and self._on_status is not None:
             self._fleet.observe(self._on_status, event)
         elif isinstance(event, Ended):
-            if self._on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
+            if self._on_terminal is not None and self.observes(event.outcome):
                 self._fleet.observe(self._on_terminal, event.outcome)
             if self._ended is not None:
                 self._ended.set()
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody gets the outcome from here: who waits now, or an observer."""
-        waits = self._ended is not None and not self._ended.is_set()
-        return waits or self._on_terminal is not None
+    def observes(self, outcome: AnyOutcome[Any]) -> bool:
+        """Whether an observer gets this outcome from here. Who waits now says so when it has it: it may be cancelled."""
+        return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
 
     def stop_waiting(self) -> None:
         """Let those who wait see that there is nothing to wait for any more."""

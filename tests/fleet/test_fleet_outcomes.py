@@ -53,6 +53,26 @@ async def test_what_ended_before_is_given_too_unless_somebody_had_it(stage: Stag
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs[2:])
 
 
+async def test_who_waited_and_was_cancelled_did_not_have_it(stage: Stage) -> None:
+    run = await stage.run(working=10.0)
+    async with Fleet(stage.client) as fleet:
+        watch = fleet.watch(run)
+        with anyio.move_on_after(1.0):
+            await watch
+        await anyio.sleep(60.0)
+        assert ids(await gathered(fleet)) == [run.id]
+
+
+async def test_an_observer_of_ends_does_not_have_what_needs_the_caller(stage: Stage) -> None:
+    seen: list[AnyOutcome[Any]] = []
+    async with Fleet(stage.client, on_terminal=seen.append) as fleet:
+        fleet.watch(await stage.run(rounds=(ONE_CALL,)))
+        await anyio.sleep(60.0)
+        (outcome,) = await gathered(fleet)
+    assert isinstance(outcome, NeedsCaller)
+    assert seen == []
+
+
 async def test_what_the_callback_had_is_not_kept(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
