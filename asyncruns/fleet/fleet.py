@@ -282,7 +282,8 @@ class Fleet(Generic[R]):
         """Iterate over the outcomes as they come, until no run is watched any more.
 
         Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch. Of several readers each outcome goes to one. May be broken off, and begun again.
+        awaited the watch, or read its events to the end. Until somebody has them, they are kept. Of several readers
+        each outcome goes to one. May be broken off, and begun again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.

@@ -65,17 +65,26 @@ class Watch(Generic[R]):
             await self._ended.wait()
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
-        """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off."""
+        """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
+
+        Who begins again after the end is given the end again.
+        """
         if self._feed is None:
             self._feed = Feed()
-            if self.outcome is not None:
-                self._feed.put(Ended(self.outcome))
-            elif not self.is_active:
+            if not self.is_active and self.outcome is None:
                 self._feed.close()
-        while event := await self._feed.get():
+        while event := await self._next_event(self._feed):
+            if isinstance(event, Ended):
+                self._fleet.delivered(self._member)
             yield event
             if isinstance(event, Ended):
                 return
+
+    async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
+        outcome = self.outcome
+        if outcome is not None and feed.is_empty:  # its end was read before
+            return Ended(outcome)
+        return await feed.get()
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Give outputs for open calls, and go on: `await` the watch again.
