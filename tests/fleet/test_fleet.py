@@ -22,6 +22,7 @@ from asyncruns import (
     OutputsSubmitted,
     Reason,
 )
+from asyncruns.http import Request
 from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, Fault, Scenario
 
@@ -205,6 +206,24 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
         first, second = fleet.watch(runs[0]), fleet.watch(thread_id=runs[1].thread_id, run_id=runs[1].id, timeout=9.0)
         assert (await first).elapsed == pytest.approx(5.0, abs=0.1)
         assert (await second).elapsed == pytest.approx(9.0, abs=0.1)
+
+
+# What nobody expects
+
+
+async def test_a_transport_that_lets_out_the_cancellation_of_something_else_breaks_one_watch(stage: Stage) -> None:
+    runs = await stage.runs(3, working=30.0)
+
+    def before(request: Request) -> None:
+        if runs[0].id in request.path:
+            raise asyncio.CancelledError
+
+    stage.transport.before = before
+    async with Fleet(stage.client) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert [type(watch.outcome) for watch in watches] == [GaveUp, Completed, Completed]
+    assert watches[0].outcome is not None
+    assert watches[0].outcome.reason is Reason.BROKE
 
 
 # Bad input
