@@ -67,6 +67,7 @@ class Member(Slot):
         machine: Its lifecycle.
         watches: Who wait for it, and look on.
         polls: How many looks were sent.
+        due_at: When the last look that was asked for was due.
         outcome: How the watch ended, the last time that it did.
         is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
     """
@@ -78,6 +79,7 @@ class Member(Slot):
         "_look",
         "_runner",
         "connection",
+        "due_at",
         "is_broken",
         "is_watched",
         "machine",
@@ -102,6 +104,7 @@ class Member(Slot):
         self.machine = RunLifecycle(policy)
         self.watches: tuple[Watch[Any], ...] = ()
         self.polls: int = 0
+        self.due_at: float = 0.0
         self.started: float = 0.0
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken = False
@@ -237,6 +240,7 @@ class Member(Slot):
             return
         match command:
             case PollAt(not_before, _):
+                self.due_at = not_before
                 runner.schedule.look(self, not_before)
             case RunTools(calls):
                 self._begin_answering(calls)

@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 import anyio.abc
+from msgspec.structs import replace
 
 from asyncruns.asking import ask, loop_time, wake
 from asyncruns.fleet.budget import Budget
@@ -55,6 +56,7 @@ class Runner:
         self.polls: int = 0
         self.active: int = 0
         self._on_end = on_end
+        self._good_at = -math.inf  # when the last good answer came
         self._waiting: asyncio.Future[None] | None = None  # of the task that plans
         self._idle: list[asyncio.Future[Job]] = []
         self._changing: dict[anyio.CancelScope, Member] = {}
@@ -159,7 +161,7 @@ class Runner:
             job = await idle
 
     async def _look(self, member: Member) -> None:
-        look = member.look
+        look, due_at, held_back = member.look, member.due_at, loop_time() - member.due_at
         member.polls += 1
         self.polls += 1
         event: Observed | Refused | None = None
@@ -170,6 +172,10 @@ class Runner:
             self.broke(member, error)
         finally:
             self.schedule.landed(member, was_look=look == member.look)
+        if isinstance(event, Observed):
+            self._good_at = event.now
+        elif event is not None and self._good_at > due_at:  # the budget held the look back, and the server was there
+            event = replace(event, held_back=max(held_back, 0.0))
         if event is not None:
             self._note_refusal(event)
             self.guard(member, partial(member.answered, event, look))

@@ -441,6 +441,7 @@ class RunLifecycle:
     def _refused(self, event: ev.Refused) -> list[Command]:
         match event.asked:
             case Asked.POLL:
+                self._patience.excuse(event.held_back, event.now)
                 return self._look_refused(event.refusal, event.now)
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)

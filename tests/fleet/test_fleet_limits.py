@@ -234,6 +234,27 @@ async def test_an_error_that_nobody_expected_while_a_submit_is_on_its_way_ends_t
         assert (statistics.active, statistics.ended, statistics.in_flight) == (0, 1, 0)
 
 
+async def test_runs_that_wait_long_for_their_turn_are_not_given_up_for_looks_that_fail_now_and_then(
+    stage: Stage,
+) -> None:
+    runs = await stage.runs(200, working=400.0)
+    stage.server.inject(Fault(on="poll", status=503, every=3, times=None))
+    async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    # Each is looked at every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
+    assert {type(watch.outcome) for watch in watches} == {Completed}
+
+
+async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_answered(stage: Stage) -> None:
+    runs = await stage.runs(200, working=400.0)
+    stage.server.inject(Fault(on="poll", status=503, times=None))
+    began = anyio.current_time()
+    async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert {watch.outcome.reason for watch in watches if watch.outcome} == {Reason.UNREACHABLE}
+    assert anyio.current_time() - began < 600.0
+
+
 # A server that throttles
 
 
