@@ -181,7 +181,7 @@ class Watch(Generic[R]):
                 self._ended.set()
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
-        """Whether an observer gets this outcome from here. Who waits now says so when it has it: it may be cancelled."""
+        """Whether an observer gets this outcome from here. Who waits now may be cancelled, and not get it."""
         return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
 
     def stop_waiting(self) -> None:
