@@ -38,6 +38,7 @@ T = TypeVar("T")
 LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answers to submits and cancels
 OBSERVER_GRACE_S: Final = 2.0  # and so long for observers that have not seen all yet
 ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
+LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
 
 
@@ -132,6 +133,9 @@ class Fleet(Generic[R]):
             cancels = self._on_exit == "cancel"
             by = loop_time() + LEAVING_GRACE_S
             if cancels:
+                by += max(
+                    self._budget.ready_at(loop_time()) - loop_time(), 0.0
+                )  # the server may have asked for a pause
                 by += (self._runner.active + len(self._runner.unfinished)) / min(self._budget.rate, CANCELS_PER_S)
             self._runner.leave(by=by, cancel=cancels)
             await joined(task, by=by)
@@ -201,6 +205,8 @@ class Fleet(Generic[R]):
             InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
         """
         self.check_goes_on()
+        if self._runner.is_left:
+            raise InvalidRequestError(LEFT)
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
         ids = {"thread_id": thread_id, "run_id": run_id}
@@ -387,7 +393,7 @@ class Fleet(Generic[R]):
         if task.done():
             raise_failure(task)
         if not self.is_running:
-            raise InvalidRequestError("The fleet was left; make a new one")
+            raise InvalidRequestError(LEFT)
 
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:

@@ -123,8 +123,9 @@ class Member(Slot):
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether its cancel is under way."""
-        return self.machine.end is None and not self.is_broken and self.machine.cancel_requested
+        """Whether its cancel is under way, and is followed."""
+        goes_on = self.machine.end is None and not self.is_broken and bool(self.watches)
+        return goes_on and self.machine.cancel_requested
 
     @property
     def is_answering(self) -> bool:

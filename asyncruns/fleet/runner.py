@@ -70,6 +70,11 @@ class Runner:
         """Whether runs can be watched."""
         return self.group is not None and not self.closing
 
+    @property
+    def is_left(self) -> bool:
+        """Whether somebody leaves, or has left; runs may still be cancelled then."""
+        return self._left
+
     # The owned task
 
     async def run(self, begun: asyncio.Future[None]) -> None:
@@ -227,6 +232,7 @@ class Runner:
         """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
         member.stop()
         self._forget(member)
+        self.moved()  # who leaves may wait for it
 
     def renamed(self, member: Member) -> None:
         """Know a member by its new name, too."""
@@ -283,7 +289,7 @@ class Runner:
     def _ask_for_cancels(self) -> None:
         for _ in range(min(len(self._to_cancel), AT_ONCE)):
             member = self._to_cancel.pop()
-            if not member.is_over and not member.is_broken:
+            if member.watches and not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.receive, CancelAsked(loop_time())))
 
     def _close(self) -> None:
