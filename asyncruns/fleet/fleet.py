@@ -214,16 +214,17 @@ class Fleet(Generic[R]):
         if options:
             check_watch_options(options, SharedOptions)
         member = self._runner.members.get(ref)
-        is_new = member is None
+        is_new, given = member is None, None
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
+            given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         both: SharedOptions = {**self._options, **options} if options else self._options
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if is_new:
             self._runner.add(member)
-            member.begin(None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run))
+            member.begin(given)
         return watch
 
     async def add_many(

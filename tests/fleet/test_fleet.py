@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from stage import ASSISTANT, MODEL, ONE_CALL, Stage, Tools
 
 from asyncruns import (
@@ -209,6 +210,14 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
 
 
 # What nobody expects
+
+
+async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: Stage) -> None:
+    run: Any = replace(await stage.run(), last_error=3)
+    async with Fleet(stage.client) as fleet:
+        with pytest.raises(AttributeError):
+            fleet.watch(run)
+        assert fleet.statistics().active == 0
 
 
 async def test_a_transport_that_lets_out_the_cancellation_of_something_else_breaks_one_watch(stage: Stage) -> None:
