@@ -153,7 +153,12 @@ class Member(Slot):
         self.receive(Begun(self.started, given))
 
     def wake(self, now: float) -> None:
-        """Tell the machine that its time has come."""
+        """Tell the machine that its time has come.
+
+        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent.
+        """
+        if self.machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+            return
         self.receive(Tick(now))
 
     def receive(self, event: Event) -> None:

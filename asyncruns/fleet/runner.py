@@ -22,6 +22,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
+from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
@@ -169,6 +170,9 @@ class Runner:
         look, due_at, held_back = member.look, member.due_at, loop_time() - member.due_at
         member.polls += 1
         self.polls += 1
+        if member.machine.looks_once_more:
+            self.schedule.tick(member, loop_time() + FINAL_LOOK_S)
+            self.moved()
         event: Observed | Refused | None = None
         try:
             request = member.connection.dialect.poll(member.ref)

@@ -171,6 +171,11 @@ class RunLifecycle:
         """When the run expires at the server, by the shell's clock; infinity where that is not known."""
         return math.inf if self._patience.expiry is None else self._patience.expiry
 
+    @property
+    def looks_once_more(self) -> bool:
+        """Whether the deadline has passed unnoticed, and one last look decides."""
+        return self._patience.final_until is not None
+
     # Beginning and ending
 
     def _begin(self, event: ev.Begun) -> list[Command]:

@@ -255,6 +255,27 @@ async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_a
     assert anyio.current_time() - began < 600.0
 
 
+async def test_after_a_sleep_each_run_has_its_last_look_however_long_the_budget_takes(stage: Stage) -> None:
+    runs = await stage.runs(300, working=100.0)
+    hanging = await stage.run(working=100.0)
+
+    def before(request: Request) -> None:
+        if hanging.id in request.path and anyio.current_time() > 7000.0:
+            stage.server.inject(Fault(on="poll", delay_before=1e6))
+
+    stage.transport.before = before
+    loop: Any = asyncio.get_running_loop()
+    async with Fleet(stage.client, requests_per_second=10.0) as fleet:
+        watches = [fleet.watch(run) for run in [*runs, hanging]]
+        await anyio.sleep(60.0)
+        loop._virtual.now += 7200.0
+        began = anyio.current_time()
+    outcomes = [watch.outcome for watch in watches]
+    assert {type(outcome) for outcome in outcomes[:-1]} == {Completed}
+    assert isinstance(outcomes[-1], GaveUp)
+    assert anyio.current_time() - began < 300 / 10.0 + 6.0
+
+
 # A server that throttles
 
 
