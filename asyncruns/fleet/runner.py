@@ -83,6 +83,9 @@ class Runner:
 
         Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
         gives.
+
+        Raises:
+            RuntimeError: Somebody else cancelled a task of ours, and so all that goes on here.
         """
         try:
             async with anyio.create_task_group() as self.group:
@@ -94,6 +97,8 @@ class Runner:
                 self.group.cancel_scope.cancel()  # submits and cancels on their way are shielded
         finally:
             self.group = None
+        if not self._left:
+            raise RuntimeError("A task of the fleet was cancelled from outside; its runs are not watched any more")
 
     async def _plan(self) -> None:
         schedule = self.schedule

@@ -235,6 +235,16 @@ async def test_a_transport_that_lets_out_the_cancellation_of_something_else_brea
     assert watches[0].outcome.reason is Reason.BROKE
 
 
+async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stage) -> None:
+    runs = await stage.runs(3, working=30.0)
+    with pytest.raises(RuntimeError, match="cancelled from outside"):
+        async with Fleet(stage.client) as fleet:
+            watches = [fleet.watch(run) for run in runs]
+            await anyio.sleep(5.0)
+            next(task for task in asyncio.all_tasks() if "_work" in task.get_name()).cancel()
+    assert [watch.outcome for watch in watches] == [None] * 3
+
+
 # Bad input
 
 
