@@ -241,7 +241,7 @@ class Fleet(Generic[R]):
             **options: As for `watch`.
 
         Raises:
-            InvalidRequestError: One of them is no run; those before it are watched.
+            InvalidRequestError: One of them is no run, or the fleet was left meanwhile; those before it were taken.
         """
         if at_most < 1:
             raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
@@ -294,6 +294,7 @@ class Fleet(Generic[R]):
 
         Raises:
             InvalidRequestError: The fleet was not entered.
+            Exception: What broke the fleet, if anything did.
         """
         task = self._entered()
         self._readers += 1
