@@ -237,9 +237,10 @@ async def test_a_transport_that_lets_out_the_cancellation_of_something_else_brea
 
 async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stage) -> None:
     runs = await stage.runs(3, working=30.0)
+    watches: list[Any] = []
     with pytest.raises(RuntimeError, match="cancelled from outside"):
         async with Fleet(stage.client) as fleet:
-            watches = [fleet.watch(run) for run in runs]
+            watches += [fleet.watch(run) for run in runs]
             await anyio.sleep(5.0)
             next(task for task in asyncio.all_tasks() if "_work" in task.get_name()).cancel()
     assert [watch.outcome for watch in watches] == [None] * 3
