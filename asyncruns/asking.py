@@ -24,6 +24,9 @@ async def ask(
 
     Args:
         heed: Gets the answer, before it is read. Must not raise.
+
+    Raises:
+        RuntimeError: What sends let out the cancellation of something else; ours would end all that we belong to.
     """
     dialect = connection.dialect
     asked_at = loop_time()
@@ -39,6 +42,11 @@ async def ask(
         return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
     except APIResponseValidationError as error:
         return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
 
 
 def loop_time() -> float:

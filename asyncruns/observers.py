@@ -70,6 +70,11 @@ class Feed(Generic[R]):
         self._closed = True
         _wake(self._news)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all that there is was read."""
+        return not self._events
+
     async def get(self) -> Notice | Ended[R] | None:
         """Wait for the next event; None when there will be none. Safe to cancel: none is lost."""
         if self._reading:

@@ -38,6 +38,7 @@ T = TypeVar("T")
 LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answers to submits and cancels
 OBSERVER_GRACE_S: Final = 2.0  # and so long for observers that have not seen all yet
 ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
+LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
 
 
@@ -132,6 +133,9 @@ class Fleet(Generic[R]):
             cancels = self._on_exit == "cancel"
             by = loop_time() + LEAVING_GRACE_S
             if cancels:
+                by += max(
+                    self._budget.ready_at(loop_time()) - loop_time(), 0.0
+                )  # the server may have asked for a pause
                 by += (self._runner.active + len(self._runner.unfinished)) / min(self._budget.rate, CANCELS_PER_S)
             self._runner.leave(by=by, cancel=cancels)
             await joined(task, by=by)
@@ -201,6 +205,8 @@ class Fleet(Generic[R]):
             InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
         """
         self.check_goes_on()
+        if self._runner.is_left:
+            raise InvalidRequestError(LEFT)
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
         ids = {"thread_id": thread_id, "run_id": run_id}
@@ -208,16 +214,17 @@ class Fleet(Generic[R]):
         if options:
             check_watch_options(options, SharedOptions)
         member = self._runner.members.get(ref)
-        is_new = member is None
+        is_new, given = member is None, None
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
+            given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         both: SharedOptions = {**self._options, **options} if options else self._options
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if is_new:
             self._runner.add(member)
-            member.begin(None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run))
+            member.begin(given)
         return watch
 
     async def add_many(
@@ -234,7 +241,7 @@ class Fleet(Generic[R]):
             **options: As for `watch`.
 
         Raises:
-            InvalidRequestError: One of them is no run; those before it are watched.
+            InvalidRequestError: One of them is no run, or the fleet was left meanwhile; those before it were taken.
         """
         if at_most < 1:
             raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
@@ -282,10 +289,12 @@ class Fleet(Generic[R]):
         """Iterate over the outcomes as they come, until no run is watched any more.
 
         Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch. Of several readers each outcome goes to one. May be broken off, and begun again.
+        awaited the watch, or read its events to the end. Until somebody has them, they are kept. Of several readers
+        each outcome goes to one. May be broken off, and begun again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.
+            Exception: What broke the fleet, if anything did.
         """
         task = self._entered()
         self._readers += 1
@@ -322,7 +331,7 @@ class Fleet(Generic[R]):
         self._polls_of_ended += outcome.polls
         if self._on_outcome is not None:
             self._observers.put(self._on_outcome, outcome)
-        is_had = self._on_outcome is not None or any(watch.is_awaited for watch in member.watches)
+        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome
         self._tell_news()
@@ -386,7 +395,7 @@ class Fleet(Generic[R]):
         if task.done():
             raise_failure(task)
         if not self.is_running:
-            raise InvalidRequestError("The fleet was left; make a new one")
+            raise InvalidRequestError(LEFT)
 
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:

@@ -68,6 +68,7 @@ class Member(Slot):
         machine: Its lifecycle.
         watches: Who wait for it, and look on.
         polls: How many looks were sent.
+        due_at: When the last look that was asked for was due.
         outcome: How the watch ended, the last time that it did.
         is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
     """
@@ -79,6 +80,7 @@ class Member(Slot):
         "_look",
         "_runner",
         "connection",
+        "due_at",
         "is_broken",
         "is_watched",
         "machine",
@@ -103,6 +105,7 @@ class Member(Slot):
         self.machine: RunLifecycle = RunLifecycle(policy)
         self.watches: tuple[Watch[Any], ...] = ()
         self.polls: int = 0
+        self.due_at: float = 0.0
         self.started: float = 0.0
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
@@ -121,8 +124,9 @@ class Member(Slot):
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether its cancel is under way."""
-        return self.machine.end is None and not self.is_broken and self.machine.cancel_requested
+        """Whether its cancel is under way, and is followed."""
+        goes_on = self.machine.end is None and not self.is_broken and bool(self.watches)
+        return goes_on and self.machine.cancel_requested
 
     @property
     def is_answering(self) -> bool:
@@ -150,7 +154,12 @@ class Member(Slot):
         self.receive(Begun(self.started, given))
 
     def wake(self, now: float) -> None:
-        """Tell the machine that its time has come."""
+        """Tell the machine that its time has come.
+
+        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent.
+        """
+        if self.machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+            return
         self.receive(Tick(now))
 
     def receive(self, event: Event) -> None:
@@ -159,9 +168,9 @@ class Member(Slot):
         Raises:
             InvalidRequestError: The event cannot be; nothing was done.
         """
-        had_ended = self.machine.end is not None
+        end = self.machine.end
         commands = self.machine.receive(event)
-        if had_ended and self.machine.end is None:
+        if end is not None and self.machine.end is not end:  # it may have ended anew at once
             self._runner.taken_up(self)
         for command in commands:
             self._perform(command)
@@ -239,6 +248,7 @@ class Member(Slot):
             return
         match command:
             case PollAt(not_before, _):
+                self.due_at = not_before
                 runner.schedule.look(self, not_before)
             case RunTools(calls):
                 self._begin_answering(calls)

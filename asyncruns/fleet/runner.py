@@ -14,6 +14,7 @@ from typing import Final
 
 import anyio
 import anyio.abc
+from msgspec.structs import replace
 
 from asyncruns.asking import ask, loop_time, wake
 from asyncruns.fleet.budget import Budget
@@ -21,6 +22,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
+from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
@@ -55,6 +57,7 @@ class Runner:
         self.polls: int = 0
         self.active: int = 0
         self._on_end = on_end
+        self._good_at = -math.inf  # when the last good answer came
         self._waiting: asyncio.Future[None] | None = None  # of the task that plans
         self._idle: list[asyncio.Future[Job]] = []
         self._changing: dict[anyio.CancelScope, Member] = {}
@@ -68,6 +71,11 @@ class Runner:
         """Whether runs can be watched."""
         return self.group is not None and not self.closing
 
+    @property
+    def is_left(self) -> bool:
+        """Whether somebody leaves, or has left; runs may still be cancelled then."""
+        return self._left
+
     # The owned task
 
     async def run(self, begun: asyncio.Future[None]) -> None:
@@ -75,6 +83,9 @@ class Runner:
 
         Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
         gives.
+
+        Raises:
+            RuntimeError: Somebody else cancelled a task of ours, and so all that goes on here.
         """
         try:
             async with anyio.create_task_group() as self.group:
@@ -86,6 +97,8 @@ class Runner:
                 self.group.cancel_scope.cancel()  # submits and cancels on their way are shielded
         finally:
             self.group = None
+        if not self._left:
+            raise RuntimeError("A task of the fleet was cancelled from outside; its runs are not watched any more")
 
     async def _plan(self) -> None:
         schedule = self.schedule
@@ -159,9 +172,12 @@ class Runner:
             job = await idle
 
     async def _look(self, member: Member) -> None:
-        look = member.look
+        look, due_at, held_back = member.look, member.due_at, loop_time() - member.due_at
         member.polls += 1
         self.polls += 1
+        if member.machine.looks_once_more:
+            self.schedule.tick(member, loop_time() + FINAL_LOOK_S)
+            self.moved()
         event: Observed | Refused | None = None
         try:
             request = member.connection.dialect.poll(member.ref)
@@ -170,6 +186,10 @@ class Runner:
             self.broke(member, error)
         finally:
             self.schedule.landed(member, was_look=look == member.look)
+        if isinstance(event, Observed):
+            self._good_at = event.now
+        elif event is not None and self._good_at > due_at:  # the budget held the look back, and the server was there
+            event = replace(event, held_back=max(held_back, 0.0))
         if event is not None:
             self._note_refusal(event)
             self.guard(member, partial(member.answered, event, look))
@@ -221,6 +241,7 @@ class Runner:
         """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
         member.stop()
         self._forget(member)
+        self.moved()  # who leaves may wait for it
 
     def renamed(self, member: Member) -> None:
         """Know a member by its new name, too."""
@@ -277,7 +298,7 @@ class Runner:
     def _ask_for_cancels(self) -> None:
         for _ in range(min(len(self._to_cancel), AT_ONCE)):
             member = self._to_cancel.pop()
-            if not member.is_over and not member.is_broken:
+            if member.watches and not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.receive, CancelAsked(loop_time())))
 
     def _close(self) -> None:

@@ -65,17 +65,26 @@ class Watch(Generic[R]):
             await self._ended.wait()
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
-        """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off."""
+        """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
+
+        Who begins again after the end is given the end again.
+        """
         if self._feed is None:
             self._feed = Feed()
-            if self.outcome is not None:
-                self._feed.put(Ended(self.outcome))
-            elif not self.is_active:
+            if not self.is_active and self.outcome is None:
                 self._feed.close()
-        while event := await self._feed.get():
+        while event := await self._next_event(self._feed):
+            if isinstance(event, Ended):
+                self._fleet.delivered(self._member)
             yield event
             if isinstance(event, Ended):
                 return
+
+    async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
+        outcome = self.outcome
+        if outcome is not None and feed.is_empty:  # its end was read before
+            return Ended(outcome)
+        return await feed.get()
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Give outputs for open calls, and go on: `await` the watch again.
@@ -166,16 +175,14 @@ class Watch(Generic[R]):
         if isinstance(event, StatusChanged) and self._on_status is not None:
             self._fleet.observe(self._on_status, event)
         elif isinstance(event, Ended):
-            if self._on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
+            if self._on_terminal is not None and self.observes(event.outcome):
                 self._fleet.observe(self._on_terminal, event.outcome)
             if self._ended is not None:
                 self._ended.set()
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody gets the outcome from here: who waits now, or an observer."""
-        waits = self._ended is not None and not self._ended.is_set()
-        return waits or self._on_terminal is not None
+    def observes(self, outcome: AnyOutcome[Any]) -> bool:
+        """Whether an observer gets this outcome from here. Who waits now may be cancelled, and not get it."""
+        return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
 
     def stop_waiting(self) -> None:
         """Let those who wait see that there is nothing to wait for any more."""

@@ -26,11 +26,20 @@ class Observed(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A request was not answered as asked, or not at all."""
+    """A request was not answered as asked, or not at all.
+
+    Attributes:
+        now: When.
+        refusal: Why.
+        asked: What was asked.
+        held_back: For how many seconds the shell held a look back that was due, while the server answered others: that
+            is no time of an outage.
+    """
 
     now: float
     refusal: Refusal
     asked: Asked = Asked.POLL
+    held_back: float = 0.0
 
 
 class Answered(Struct, frozen=True):

@@ -157,6 +157,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """When the run expires at the server, by the shell's clock; infinity where that is not known."""
         return math.inf if self._patience.expiry is None else self._patience.expiry
 
+    @property
+    def looks_once_more(self) -> bool:
+        """Whether the deadline has passed unnoticed, and one last look decides."""
+        return self._patience.final_until is not None
+
     # Beginning and ending
 
     def _begin(self, event: ev.Begun) -> list[Command]:
@@ -427,6 +432,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _refused(self, event: ev.Refused) -> list[Command]:
         match event.asked:
             case Asked.POLL:
+                self._patience.excuse(event.held_back, event.now)
                 return self._look_refused(event.refusal, event.now)
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)

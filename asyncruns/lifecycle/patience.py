@@ -196,6 +196,11 @@ class Patience(Struct, eq=False, gc=False):
         self.failures += 1
         return pause, before is not self.connectivity
 
+    def excuse(self, seconds: float, now: float) -> None:
+        """Note that for so long nobody asked for this run, and that the server was there."""
+        if self.outage_since is not None:
+            self.outage_since = min(self.outage_since + seconds, now)
+
     def outage_is_over_budget(self, now: float) -> bool:
         """Tell whether looks have failed for too long."""
         budget = self._policy.max_outage

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from stage import ASSISTANT, MODEL, ONE_CALL, Stage, Tools
 
 from asyncruns import (
@@ -22,6 +23,7 @@ from asyncruns import (
     OutputsSubmitted,
     Reason,
 )
+from asyncruns.http import Request
 from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, Fault, Scenario
 
@@ -167,6 +169,20 @@ async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) ->
     assert fleet.statistics().ended == 1
 
 
+async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(stage: Stage) -> None:
+    run, other = await stage.run(rounds=(ONE_CALL * 2,)), await stage.run(working=60.0)
+    async with Fleet(stage.client) as fleet:
+        watch, long = fleet.watch(run), fleet.watch(other)
+        outcome = await watch
+        assert isinstance(outcome, NeedsCaller)
+        await watch.submit({outcome.calls[0].id: "out"})
+        outcome = await watch
+        assert isinstance(outcome, NeedsCaller)
+        assert len(outcome.calls) == 1
+        assert (fleet.statistics().active, fleet.statistics().ended) == (1, 1)
+    assert isinstance(long.outcome, Completed)
+
+
 async def test_a_run_is_cancelled_and_one_that_was_given_up_too(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client) as fleet:
@@ -191,6 +207,43 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
         first, second = fleet.watch(runs[0]), fleet.watch(thread_id=runs[1].thread_id, run_id=runs[1].id, timeout=9.0)
         assert (await first).elapsed == pytest.approx(5.0, abs=0.1)
         assert (await second).elapsed == pytest.approx(9.0, abs=0.1)
+
+
+# What nobody expects
+
+
+async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: Stage) -> None:
+    run: Any = replace(await stage.run(), last_error=3)
+    async with Fleet(stage.client) as fleet:
+        with pytest.raises(AttributeError):
+            fleet.watch(run)
+        assert fleet.statistics().active == 0
+
+
+async def test_a_transport_that_lets_out_the_cancellation_of_something_else_breaks_one_watch(stage: Stage) -> None:
+    runs = await stage.runs(3, working=30.0)
+
+    def before(request: Request) -> None:
+        if runs[0].id in request.path:
+            raise asyncio.CancelledError
+
+    stage.transport.before = before
+    async with Fleet(stage.client) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert [type(watch.outcome) for watch in watches] == [GaveUp, Completed, Completed]
+    assert watches[0].outcome is not None
+    assert watches[0].outcome.reason is Reason.BROKE
+
+
+async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stage) -> None:
+    runs = await stage.runs(3, working=30.0)
+    watches: list[Any] = []
+    with pytest.raises(RuntimeError, match="cancelled from outside"):
+        async with Fleet(stage.client) as fleet:
+            watches += [fleet.watch(run) for run in runs]
+            await anyio.sleep(5.0)
+            next(task for task in asyncio.all_tasks() if "_work" in task.get_name()).cancel()
+    assert [watch.outcome for watch in watches] == [None] * 3
 
 
 # Bad input

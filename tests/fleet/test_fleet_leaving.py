@@ -88,6 +88,49 @@ async def test_a_cancel_takes_as_long_as_the_budget_needs(stage: Stage) -> None:
     assert {body["status"] for body in stage.server.runs.values()} <= {"cancelling", "cancelled"}
 
 
+async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and_not_waited_for(stage: Stage) -> None:
+    runs = await stage.runs(30, end="never", cancelling=0.5)
+
+    async def let_go() -> None:
+        for watch in watches[:10]:
+            watch.cancel()
+
+    async with Fleet(stage.client, on_exit="cancel", requests_per_second=None) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        await anyio.sleep(2.0)
+        letting_go = asyncio.create_task(let_go())
+        began = anyio.current_time()
+    assert letting_go.done()
+    assert stage.count("cancel") == 20
+    assert anyio.current_time() - began < 3.0
+
+
+async def test_no_run_is_added_while_all_are_cancelled(stage: Stage) -> None:
+    run, late = await stage.runs(2, end="never", cancelling=3.0)
+
+    async def add() -> None:
+        await anyio.sleep(1.0)
+        fleet.watch(late)
+
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        fleet.watch(run)
+        adding = asyncio.create_task(add())
+        await asyncio.sleep(0)
+    with pytest.raises(InvalidRequestError, match="was left"):
+        await adding
+    assert fleet.statistics().active == 0
+
+
+async def test_a_pause_that_the_server_asked_for_counts_as_time_that_the_budget_takes(stage: Stage) -> None:
+    runs = await stage.runs(3, end="never", cancelling=0.0)
+    stage.server.inject(Fault(on="poll", status=429, headers={"Retry-After": "40"}))
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        for run in runs:
+            fleet.watch(run)
+        await anyio.sleep(1.0)
+    assert stage.count("cancel") == 3
+
+
 @pytest.mark.parametrize("on_exit", ["drain", "leave", "cancel"])
 async def test_an_error_of_the_body_leaves_as_it_is_and_at_once(stage: Stage, on_exit: How) -> None:
     run = await stage.run(end="never")

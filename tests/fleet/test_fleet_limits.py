@@ -234,6 +234,48 @@ async def test_an_error_that_nobody_expected_while_a_submit_is_on_its_way_ends_t
         assert (statistics.active, statistics.ended, statistics.in_flight) == (0, 1, 0)
 
 
+async def test_runs_that_wait_long_for_their_turn_are_not_given_up_for_looks_that_fail_now_and_then(
+    stage: Stage,
+) -> None:
+    runs = await stage.runs(200, working=400.0)
+    stage.server.inject(Fault(on="poll", status=503, every=3, times=None))
+    async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    # Each is looked at every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
+    assert {type(watch.outcome) for watch in watches} == {Completed}
+
+
+async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_answered(stage: Stage) -> None:
+    runs = await stage.runs(200, working=400.0)
+    stage.server.inject(Fault(on="poll", status=503, times=None))
+    began = anyio.current_time()
+    async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert {watch.outcome.reason for watch in watches if watch.outcome} == {Reason.UNREACHABLE}
+    assert anyio.current_time() - began < 600.0
+
+
+async def test_after_a_sleep_each_run_has_its_last_look_however_long_the_budget_takes(stage: Stage) -> None:
+    runs = await stage.runs(300, working=100.0)
+    hanging = await stage.run(working=100.0)
+
+    def before(request: Request) -> None:
+        if hanging.id in request.path and anyio.current_time() > 7000.0:
+            stage.server.inject(Fault(on="poll", delay_before=1e6))
+
+    stage.transport.before = before
+    loop: Any = asyncio.get_running_loop()
+    async with Fleet(stage.client, requests_per_second=10.0) as fleet:
+        watches = [fleet.watch(run) for run in [*runs, hanging]]
+        await anyio.sleep(60.0)
+        loop._virtual.now += 7200.0
+        began = anyio.current_time()
+    outcomes = [watch.outcome for watch in watches]
+    assert {type(outcome) for outcome in outcomes[:-1]} == {Completed}
+    assert isinstance(outcomes[-1], GaveUp)
+    assert anyio.current_time() - began < 300 / 10.0 + 6.0
+
+
 # A server that throttles
 
 

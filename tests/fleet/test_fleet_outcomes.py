@@ -11,7 +11,7 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage
 
-from asyncruns import Completed, Fleet, InvalidRequestError, NeedsCaller
+from asyncruns import Completed, Ended, Fleet, InvalidRequestError, NeedsCaller
 from asyncruns.outcome import AnyOutcome
 from asyncruns.wire import Run
 
@@ -51,6 +51,26 @@ async def test_what_ended_before_is_given_too_unless_somebody_had_it(stage: Stag
         await watches[0]
         await anyio.sleep(60.0)
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs[2:])
+
+
+async def test_who_waited_and_was_cancelled_did_not_have_it(stage: Stage) -> None:
+    run = await stage.run(working=10.0)
+    async with Fleet(stage.client) as fleet:
+        watch = fleet.watch(run)
+        with anyio.move_on_after(1.0):
+            await watch
+        await anyio.sleep(60.0)
+        assert ids(await gathered(fleet)) == [run.id]
+
+
+async def test_an_observer_of_ends_does_not_have_what_needs_the_caller(stage: Stage) -> None:
+    seen: list[AnyOutcome[Any]] = []
+    async with Fleet(stage.client, on_terminal=seen.append) as fleet:
+        fleet.watch(await stage.run(rounds=(ONE_CALL,)))
+        await anyio.sleep(60.0)
+        (outcome,) = await gathered(fleet)
+    assert isinstance(outcome, NeedsCaller)
+    assert seen == []
 
 
 async def test_what_the_callback_had_is_not_kept(stage: Stage) -> None:
@@ -150,7 +170,25 @@ async def test_a_watch_that_has_ended_gives_its_end_to_who_iterates_late(stage: 
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(await stage.run())
         outcome = await watch
-        assert [event.outcome async for event in watch] == [outcome]  # type: ignore[union-attr]
+        for _ in range(2):
+            assert [event.outcome async for event in watch] == [outcome]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("begins_after", [0.0, 60.0])
+async def test_who_read_all_events_of_a_watch_had_its_outcome_and_may_read_the_end_again(
+    stage: Stage, begins_after: float
+) -> None:
+    async with Fleet(stage.client) as fleet:
+        watch = fleet.watch(await stage.run(rounds=(ONE_CALL,)))
+        await anyio.sleep(begins_after)
+        events = [event async for event in watch]
+        assert await gathered(fleet) == []
+        assert isinstance(watch.outcome, NeedsCaller)
+        with anyio.fail_after(60.0):
+            assert [type(event) for event in [event async for event in watch]] == [type(events[-1])]
+        await watch.submit({watch.outcome.calls[0].id: "out"})
+        assert isinstance([event async for event in watch][-1], Ended)
+        assert isinstance(watch.outcome, Completed)
 
 
 # Adding many
