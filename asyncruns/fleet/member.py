@@ -296,6 +296,8 @@ class Member(Slot):
         self._runner.ended(self)
         for watch in self.watches:
             watch.tell(told)
+        if self.is_over:
+            self.watches = ()  # no circle, or the ended would be found by the garbage collector, thousands at once
 
     def broke(self, error: Exception) -> None:
         """End the watch for an error that nobody expected; the machine is not asked any more."""
