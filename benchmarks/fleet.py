@@ -226,7 +226,7 @@ def main() -> int:
         for size, by in results.items():
             for name, figures in by.items():
                 print(row(size, name, figures))
-    if not options.only and set(sizes) == set(RUNS):
+    if not options.only and GOALS_AT in sizes:
         write(results, options.repeat)
     found = goals(results)
     for goal in found:

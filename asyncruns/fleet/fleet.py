@@ -101,6 +101,7 @@ class Fleet(Generic[R]):
         self._adding = 0
         self._news: list[asyncio.Future[None]] = []
         self._observers = Observers()
+        self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
         self._ended_count = 0
         self._polls_of_ended = 0
         self._task: asyncio.Task[None] | None = None
@@ -158,6 +159,8 @@ class Fleet(Generic[R]):
             group.cancel_scope.cancel()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
+        for watch in list(self.read):
+            watch.stop_waiting()
         for member in set(self._runner.members.values()):
             for watch in member.watches:
                 watch.stop_waiting()

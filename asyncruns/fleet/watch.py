@@ -67,23 +67,29 @@ class Watch(Generic[R]):
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
 
-        Who begins again after the end is given the end again.
+        Who begins to read after the end is given the end. Who reads on after it gets nothing more, or waits where the
+        watch may still be taken up again: after `NeedsCaller` and `GaveUp`, until the fleet is left.
         """
         if self._feed is None:
             self._feed = Feed()
-            if not self.is_active and self.outcome is None:
+            if self.outcome is not None:
+                self._feed.put(Ended(self.outcome))
+            elif not self.is_active:
                 self._feed.close()
-        while event := await self._next_event(self._feed):
-            if isinstance(event, Ended):
-                self._fleet.delivered(self._member)
-            yield event
-            if isinstance(event, Ended):
-                return
+        self._fleet.read.add(self)
+        try:
+            while event := await self._next_event(self._feed):
+                if isinstance(event, Ended):
+                    self._fleet.delivered(self._member)
+                yield event
+                if isinstance(event, Ended):
+                    return
+        finally:
+            self._fleet.read.discard(self)
 
     async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
-        outcome = self.outcome
-        if outcome is not None and feed.is_empty:  # its end was read before
-            return Ended(outcome)
+        if feed.is_empty and (self._member.is_over or self._member.is_broken):  # its end was read before
+            return None
         return await feed.get()
 
     async def submit(self, outputs: GivenOutputs) -> None:
