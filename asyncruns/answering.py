@@ -54,11 +54,6 @@ class Answering:
         self._post = post
         self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether calls are being answered."""
-        return bool(self._scopes)
-
     def stop(self, *, approvals: bool = True) -> None:
         """Cancel the handlers and the tools that still run; `approvals` says whether who asks for these is, too."""
         for scope, asks in self._scopes.items():

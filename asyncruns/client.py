@@ -37,7 +37,7 @@ from asyncruns.resources.options import check_names
 from asyncruns.resources.runs import RunParameters
 from asyncruns.resources.starting import start_run, warn_of_unknown_tools
 from asyncruns.resources.threads import Threads
-from asyncruns.transport.aiohttp import AiohttpTransport, check_base_url
+from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
     AccessToken,
@@ -49,6 +49,7 @@ from asyncruns.transport.auth import (
     TokenCredential,
 )
 from asyncruns.transport.retry import RetryTransport
+from asyncruns.transport.urls import check_base_url
 from asyncruns.watch_options import WatchOptions, check_watch_options
 from asyncruns.watcher import RunWatcher
 from asyncruns.wire import Message, Run
@@ -56,7 +57,8 @@ from asyncruns.wire import Message, Run
 if TYPE_CHECKING:
     import aiohttp
 
-    from asyncruns.resources.responses import ResponseParameters, Responses
+    from asyncruns.resources.response_parameters import ResponseParameters
+    from asyncruns.resources.responses import Responses
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100

@@ -21,6 +21,8 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from bars import plot_bars
+
 HERE = Path(__file__).parent
 CLIENTS = ("asyncruns", "plain", "openai")
 SIZES = {"1 KB": 1024, "32 KB": 32 * 1024}
@@ -142,30 +144,6 @@ def report(figures: dict[str, dict[str, list[float]]]) -> dict[str, object]:
     }
 
 
-def plot(result: dict[str, object], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    medians = result["median_us"]
-    assert isinstance(medians, dict)
-    figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
-    for row, size in enumerate(SIZES):
-        for offset, name in enumerate(CLIENTS):
-            value = medians[size][name]
-            bar = axes.barh(
-                row + (offset - 1) * 0.27, value, height=0.25, color=f"C{offset}", label=name if not row else None
-            )
-            axes.bar_label(bar, labels=[f"{value:.0f} us"], padding=3)
-    axes.set_yticks(range(len(SIZES)), [f"a run of {size}" for size in SIZES])
-    axes.set_xscale("log")
-    axes.margins(x=0.2)
-    axes.set_xlabel("CPU time of the client for one retrieve, microseconds (log)")
-    axes.legend()
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
@@ -178,7 +156,15 @@ def main() -> None:
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     (results / "poll_cost.json").write_text(json.dumps(result, indent=2) + "\n")
-    plot(result, results / "poll_cost.png")
+    medians = result["median_us"]
+    assert isinstance(medians, dict)
+    plot_bars(
+        medians,
+        list(CLIENTS),
+        [f"a run of {size}" for size in SIZES],
+        "CPU time of the client for one retrieve, microseconds (log)",
+        results / "poll_cost.png",
+    )
     print(json.dumps(result["ratio_to_plain"], indent=2))
 
 

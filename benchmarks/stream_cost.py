@@ -23,6 +23,8 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from bars import plot_bars
+
 HERE = Path(__file__).parent
 CLIENTS = ("asyncruns", "plain", "openai")
 PACES = {"as fast as it goes": (5000, 0.0), "one each millisecond": (1000, 1.0)}
@@ -161,30 +163,6 @@ def report(figures: dict[str, dict[str, list[float]]]) -> dict[str, object]:
     }
 
 
-def plot(result: dict[str, object], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    medians = result["median_us"]
-    assert isinstance(medians, dict)
-    figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
-    for row, pace in enumerate(PACES):
-        for offset, name in enumerate(CLIENTS):
-            value = medians[pace][name]
-            bar = axes.barh(
-                row + (offset - 1) * 0.27, value, height=0.25, color=f"C{offset}", label=name if not row else None
-            )
-            axes.bar_label(bar, labels=[f"{value:.1f} us"], padding=3)
-    axes.set_yticks(range(len(PACES)), list(PACES))
-    axes.set_xscale("log")
-    axes.margins(x=0.2)
-    axes.set_xlabel("CPU time of the client for one streamed delta, microseconds (log)")
-    axes.legend()
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
@@ -198,7 +176,15 @@ def main() -> None:
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     (results / "stream_cost.json").write_text(json.dumps(result, indent=2) + "\n")
-    plot(result, results / "stream_cost.png")
+    medians = result["median_us"]
+    assert isinstance(medians, dict)
+    plot_bars(
+        medians,
+        list(CLIENTS),
+        list(PACES),
+        "CPU time of the client for one streamed delta, microseconds (log)",
+        results / "stream_cost.png",
+    )
     print(json.dumps(result["times_cheaper_than_openai"], indent=2))
 
 

@@ -12,8 +12,9 @@ the rate was cut far below that at which this began, so large a share is taken f
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, cast
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
@@ -193,3 +194,18 @@ class Budget:
             self._full = self._limit
         if self._limit == math.inf and self._rate >= self._full * FORGOTTEN_AT:
             self._rate = self._full = math.inf
+
+
+def check_budget(per_second: object, max_in_flight: object) -> None:
+    """Check what a budget is to be made of.
+
+    Raises:
+        InvalidRequestError: It can't be; the message says what to give.
+    """
+    is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
+    if per_second is not None and not (is_number and 0 < cast("float", per_second) < math.inf):
+        raise InvalidRequestError(
+            f"requests_per_second must be more than 0, or None for no limit of ours; got {per_second!r}"
+        )
+    if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+        raise InvalidRequestError(f"max_in_flight must be 1 or more; got {max_in_flight!r}")

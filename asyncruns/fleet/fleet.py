@@ -11,16 +11,17 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
 from asyncruns.abc import Connection, Speaking
-from asyncruns.asking import loop_time, wake
+from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.budget import Budget, check_budget
 from asyncruns.fleet.member import Answers, Member
+from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.fleet.statistics import Statistics
@@ -83,27 +84,22 @@ class Fleet(Generic[R]):
         **options: Unpack[SharedOptions],
     ) -> None:
         check_watch_options(options, SharedOptions)
-        _check_budget(requests_per_second, max_in_flight)
+        check_budget(requests_per_second, max_in_flight)
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._connection = connection
         self._speaks = connection.connection_for if isinstance(connection, Speaking) else None
-        self._options: SharedOptions = {"cadence": Cadence.learned(), **_given(options)}
+        self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else Limit(at_once)
-        self._on_outcome = on_outcome
         self._on_exit = on_exit
-        self._budget = Budget(requests_per_second, max_in_flight)
-        self._runner = Runner(self._budget, on_end=self._ended, keeps_unfinished=on_exit == "cancel")
-        self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
-        self._unread: dict[Member, AnyOutcome[R]] = {}
-        self._readers = 0
-        self._adding = 0
-        self._news: list[asyncio.Future[None]] = []
         self._observers = Observers()
+        self._outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
+        self._budget = Budget(requests_per_second, max_in_flight)
+        self._runner = Runner(self._budget, on_end=self._outcomes.note, keeps_unfinished=on_exit == "cancel")
+        self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
+        self._adding = 0
         self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
-        self._ended_count = 0
-        self._polls_of_ended = 0
         self._task: asyncio.Task[None] | None = None
 
     # Entering and leaving
@@ -131,24 +127,27 @@ class Fleet(Generic[R]):
             if error is None and self._on_exit == "drain":
                 await self.drain()
         finally:
-            cancels = self._on_exit == "cancel"
-            by = loop_time() + LEAVING_GRACE_S
-            if cancels:
-                by += max(
-                    self._budget.ready_at(loop_time()) - loop_time(), 0.0
-                )  # the server may have asked for a pause
-                by += (self._runner.active + len(self._runner.unfinished)) / min(self._budget.rate, CANCELS_PER_S)
-            self._runner.leave(by=by, cancel=cancels)
+            by = self._leave_by()
+            self._runner.leave(by=by, cancel=self._on_exit == "cancel")
             await joined(task, by=by)
         if error is None:
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
             log.error("The fleet broke", exc_info=task.exception())
 
+    def _leave_by(self) -> float:
+        """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
+        now = loop_time()
+        if self._on_exit != "cancel":
+            return now + LEAVING_GRACE_S
+        pause = max(self._budget.ready_at(now) - now, 0.0)
+        runs = self._runner.active + len(self._runner.unfinished)
+        return now + LEAVING_GRACE_S + pause + runs / min(self._budget.rate, CANCELS_PER_S)
+
     async def drain(self) -> None:
         """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on."""
         while self._goes_on():
-            await self._next_news()
+            await self._outcomes.news()
 
     async def _drive(self, begun: asyncio.Future[None]) -> None:
         async with anyio.create_task_group() as group:
@@ -164,7 +163,7 @@ class Fleet(Generic[R]):
         for member in set(self._runner.members.values()):
             for watch in member.watches:
                 watch.stop_waiting()
-        self._tell_news()
+        self._outcomes.tell()
 
     # Adding runs
 
@@ -258,12 +257,12 @@ class Fleet(Generic[R]):
                     added += 1
                     if added % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
-                    while self._runner.active + (len(self._unread) if self._readers else 0) >= at_most:
-                        await self._next_news()
+                    while self._runner.active + self._outcomes.awaiting_reader >= at_most:
+                        await self._outcomes.news()
                         self.check_goes_on()
         finally:
             self._adding -= 1
-            self._tell_news()
+            self._outcomes.tell()
         return added
 
     def _settings_of(self, connection: Connection[Any], options: SharedOptions) -> tuple[Policy, Answers]:
@@ -300,75 +299,30 @@ class Fleet(Generic[R]):
             Exception: What broke the fleet, if anything did.
         """
         task = self._entered()
-        self._readers += 1
-        try:
-            await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
-            while True:
-                while self._unread:
-                    outcome = self._unread.pop(next(iter(self._unread)))
-                    self._make_room()
-                    yield outcome
-                if not self._goes_on():
-                    break
-                await self._next_news()
-        finally:
-            self._readers -= 1
-            self._make_room()
+        async with contextlib.aclosing(self._outcomes.read(self._goes_on)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
         if task.done():
             raise_failure(task)
 
     def _goes_on(self) -> bool:
         return self.is_running and bool(self._runner.active or self._adding)
 
-    def _ended(self, member: Member) -> None:
-        """Note that a watch has ended, or was taken up again."""
-        outcome = member.outcome
-        if outcome is None:
-            return
-        if member.is_watched:
-            self._unread.pop(member, None)
-            self._ended_count -= 1
-            self._polls_of_ended -= outcome.polls
-            return
-        self._ended_count += 1
-        self._polls_of_ended += outcome.polls
-        if self._on_outcome is not None:
-            self._observers.put(self._on_outcome, outcome)
-        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
-        if self._readers or not is_had:
-            self._unread[member] = outcome
-        self._tell_news()
-
-    def _make_room(self) -> None:
-        """Let who adds runs, and is held back by outcomes that nobody has read, see that there are fewer of these."""
-        if self._adding:
-            self._tell_news()
-
-    def _tell_news(self) -> None:
-        for waiting in self._news:
-            wake(waiting)
-        self._news.clear()
-
-    async def _next_news(self) -> None:
-        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._news.append(news)
-        await news
-
     # How it is
 
     def statistics(self) -> Statistics:
         """Tell how the fleet is doing."""
         schedule, budget, now = self.schedule, self._budget, loop_time()
-        polls, ended = self._runner.polls, self._ended_count
+        ended = self._outcomes.ended
         return Statistics(
             active=self._runner.active,
             due=schedule.due + schedule.changes,
             in_flight=budget.in_flight,
             lag=max((now - member.look_at for member in schedule.waiting()), default=0.0),
             budget=None if budget.rate == math.inf else budget.rate,
-            polls=polls,
+            polls=self._runner.polls,
             ended=ended,
-            polls_per_run=self._polls_of_ended / ended if ended else 0.0,
+            polls_per_run=self._outcomes.polls / ended if ended else 0.0,
             throttled=budget.throttled / budget.taken if budget.taken else 0.0,
         )
 
@@ -378,10 +332,14 @@ class Fleet(Generic[R]):
         return self._runner.is_running
 
     def __repr__(self) -> str:
-        counts = f"{self._runner.active} active, {self._ended_count} ended, {self._runner.polls} polls"
+        counts = f"{self._runner.active} active, {self._outcomes.ended} ended, {self._runner.polls} polls"
         return f"<Fleet {counts}, {self._budget.in_flight} in flight{'' if self.is_running else ', not running'}>"
 
     # For watches
+
+    def delivered(self, member: Member) -> None:
+        """Note that somebody has the outcome of a watch."""
+        self._outcomes.delivered(member)
 
     @property
     def schedule(self) -> Schedule[Member]:
@@ -405,11 +363,6 @@ class Fleet(Generic[R]):
             raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
         return self._task
 
-    def delivered(self, member: Member) -> None:
-        """Note that somebody has the outcome of a watch."""
-        if not self._readers:
-            self._unread.pop(member, None)
-
     def observe(self, observer: Observer, value: object) -> None:
         """Have an observer called."""
         self._observers.put(observer, value)
@@ -419,12 +372,7 @@ class Fleet(Generic[R]):
         member.watches = tuple(other for other in member.watches if other is not watch)
         if not member.watches:
             self._runner.drop(member)
-            self._tell_news()
-
-
-def _given(options: SharedOptions) -> SharedOptions:
-    """Leave out the options that say what the default is."""
-    return cast("SharedOptions", {name: value for name, value in options.items() if name != "cadence" or value})
+            self._outcomes.tell()
 
 
 async def _each(runs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
@@ -438,13 +386,3 @@ async def _each(runs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]
     finally:
         if isinstance(runs, AsyncGenerator):
             await runs.aclose()
-
-
-def _check_budget(per_second: object, max_in_flight: object) -> None:
-    is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
-    if per_second is not None and not (is_number and 0 < cast("float", per_second) < math.inf):
-        raise InvalidRequestError(
-            f"requests_per_second must be more than 0, or None for no limit of ours; got {per_second!r}"
-        )
-    if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-        raise InvalidRequestError(f"max_in_flight must be 1 or more; got {max_in_flight!r}")

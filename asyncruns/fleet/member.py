@@ -128,11 +128,6 @@ class Member(Slot):
         goes_on = self.machine.end is None and not self.is_broken and bool(self.watches)
         return goes_on and self.machine.cancel_requested
 
-    @property
-    def is_answering(self) -> bool:
-        """Whether calls of the run are being answered."""
-        return self._answering is not None and self._answering.is_busy
-
     def rank(self, now: float) -> int:
         """Rank the look by the delay that it is expected to end; one that is past the run's expiry is at the top."""
         delay = self.machine.delay(now)

@@ -6,12 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
-import msgspec
-
-from asyncruns.abc import Dialect, Transport
 from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
-from asyncruns.dialects.responses import Responses as ResponsesDialect
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
@@ -19,82 +15,17 @@ from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
-from asyncruns.resources.options import CallOptions, json_body, make_request
+from asyncruns.resources.options import CallOptions
+from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.response_streams import ResponseStream
 from asyncruns.resources.runs import split_options
 from asyncruns.resources.streams import open_stream
+from asyncruns.resources.watched_responses import WatchedResponses
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import RunWatcher
-from asyncruns.wire import Deleted, Maybe, ModelResponse, ResponseItem, ResponseMessage
+from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3
-
-
-class ResponseParameters(CallOptions, total=False):
-    """What a response can be created with. What is not given is not sent; None is sent as null.
-
-    Attributes:
-        model: The model's name at the server; needed unless `prompt` names one.
-        input: A text, or a list of items: messages, and outputs of calls such as `{"type": "function_call_output",
-            "call_id": ..., "output": ...}`.
-        instructions: For this response only; those of the previous one are not inherited.
-        background: True answers at once, with a response that goes on: retrieve it until it has ended.
-        background_options: `{"completion_window": "soonest" | "2h" | "8h", "continuation_id": ...}`.
-        store: Whether the server keeps the response, as it must for `background` and for `previous_response_id`; its
-            default is true.
-        previous_response_id: What this one goes on from. All calls of that one need their outputs in `input`.
-        conversation: An id or `{"id": ...}`, instead of `previous_response_id`.
-        tools: `toolset.definitions(wire="responses")` for functions of yours; not inherited either.
-        tool_choice: "none", "auto", "required", or an object that names a tool.
-        parallel_tool_calls: The server's default is true.
-        max_tool_calls: Of the server's own tools.
-        include: What else the response shall have, such as "reasoning.encrypted_content".
-        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
-        reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
-        text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
-        max_output_tokens: Thinking is counted, too; a response that would use more ends as incomplete.
-        temperature: 0 to 2; the server's default is 1.
-        top_p: 0 to 1; the server's default is 1.
-        top_logprobs: 0 to 20.
-        truncation: "auto" drops the oldest items of an input that is too long; the server's default is "disabled".
-        service_tier: "auto", "default", "flex", "priority", or another one of the server's.
-        prompt: A template at the server: `{"id": ..., "version": ..., "variables": ...}`.
-        safety_identifier: Stands for one of your users.
-        user: What `safety_identifier` and `prompt_cache_key` replace.
-    """
-
-    model: Maybe[str]
-    input: Maybe[str | Iterable[Any]]
-    instructions: Maybe[str]
-    background: Maybe[bool]
-    background_options: Maybe[Mapping[str, Any]]
-    store: Maybe[bool]
-    previous_response_id: Maybe[str]
-    conversation: Maybe[str | Mapping[str, Any]]
-    tools: Maybe[Iterable[Any]]
-    tool_choice: Maybe[str | Mapping[str, Any]]
-    parallel_tool_calls: Maybe[bool]
-    max_tool_calls: Maybe[int]
-    include: Maybe[Sequence[str]]
-    metadata: Maybe[Mapping[str, str]]
-    reasoning: Maybe[Mapping[str, Any]]
-    text: Maybe[Mapping[str, Any]]
-    max_output_tokens: Maybe[int]
-    temperature: Maybe[float]
-    top_p: Maybe[float]
-    top_logprobs: Maybe[int]
-    truncation: Maybe[str]
-    service_tier: Maybe[str]
-    prompt: Maybe[Mapping[str, Any]]
-    prompt_cache_key: Maybe[str]
-    prompt_cache_options: Maybe[Mapping[str, Any]]
-    prompt_cache_retention: Maybe[str]
-    context_management: Maybe[Iterable[Any]]
-    moderation: Maybe[Mapping[str, Any]]
-    image: Maybe[Mapping[str, Any]]
-    access_programs: Maybe[Mapping[str, Any]]
-    safety_identifier: Maybe[str]
-    user: Maybe[str]
 
 
 class _Responses(Resource):
@@ -141,46 +72,6 @@ class RawResponses(RawCalls):
     input_items: RawCalls
 
 
-def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
-    """Make the dialect of a chain of responses; what the parameters hold is written down now, before anything is sent.
-
-    Raises:
-        InvalidRequestError: They are no parameters of a response.
-    """
-    if continue_with is None:
-        return ResponsesDialect()
-    if not isinstance(cast("object", continue_with), Mapping):
-        raise InvalidRequestError(f"continue_with are the parameters of a response, by name; got {continue_with!r}")
-    try:
-        body, options = split_options(continue_with, ResponseParameters)
-    except TypeError as error:
-        raise InvalidRequestError(f"continue_with: {error}") from None
-    extra = options.pop("extra_body", None) or {}
-    given = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
-    plain = msgspec.json.decode(json_body({**given, **extra}))
-    return ResponsesDialect(plain, like=make_request("POST", "/", None, None, options))
-
-
-class WatchedResponses:
-    """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
-
-    def __init__(self, responses: Responses, continue_with: Mapping[str, Any] | None) -> None:
-        self.transport: Transport = responses._server.once or responses._server.transport
-        self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
-        self._responses = responses
-        given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
-        self._options = {name: given[name] for name in names if name in given}
-
-    async def answer(self, ref: RunRef) -> list[ResponseMessage]:
-        """Fetch what the response said. Safe to cancel.
-
-        Raises:
-            APIError: It could not be fetched.
-        """
-        response = await self._responses.retrieve(*ref.ids, **cast("CallOptions", self._options))
-        return [item for item in response.output or [] if isinstance(item, ResponseMessage)]
-
-
 class Responses(_Responses):
     """`client.responses`, with `.input_items`. Every method also takes the `CallOptions`."""
 
@@ -191,7 +82,7 @@ class Responses(_Responses):
     @cached_property
     def alone(self) -> WatchedResponses:
         """What watches any response, by what that echoes; many watches may share it."""
-        return WatchedResponses(self, None)
+        return WatchedResponses(self, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
         """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
@@ -199,7 +90,7 @@ class Responses(_Responses):
         Args:
             continue_with: As `watch` takes it.
         """
-        return WatchedResponses(self, continue_with)
+        return WatchedResponses(self, self._server, continue_with)
 
     async def watch(
         self,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
-import re
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -27,7 +24,9 @@ from asyncruns.errors import (
     ConfigurationError,
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
-from asyncruns.transport.auth import SECRET_NAME, Auth, Headers, NoAuth, check_header
+from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
+from asyncruns.transport.redaction import Redactor
+from asyncruns.transport.urls import check_base_url, checked_proxy
 
 Answer = TypeVar("Answer", bound=Response | ByteStream)
 
@@ -35,8 +34,6 @@ CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
 KEEPALIVE_S: Final = 75.0  # aiohttp's 15 s is shorter than the pauses of a patient watch
-_SHORTEST_SECRET: Final = 4  # a shorter one would blot out half of every text
-_SHORTEST_ANYWHERE: Final = 12  # a shorter one, such as "test", is only taken out where it stands as a word
 _SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
 # The connection was never made, so the request did not leave.
@@ -98,12 +95,11 @@ class AiohttpTransport(Transport):
         self._owns_session = session is None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None  # of a session of our own
-        self._proxy = _checked_proxy(proxy)
+        self._proxy = checked_proxy(proxy)
         self._trust_env = trust_env
         self._ssl = ssl
         self._max_body = max_body
-        constants = chain((headers or {}).items(), self._query, _passwords(self._proxy))
-        self._secrets = _credentials(constants)
+        self._redactor: Redactor = Redactor(self._auth, chain((headers or {}).items(), self._query), self._proxy)
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -143,7 +139,7 @@ class AiohttpTransport(Transport):
             answer = await self._begin(request, signature, timeout)
             return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._showable(error, request)
+            raise self._no_answer(request, error) from self._redactor.showable(error, request)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
         timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
@@ -153,7 +149,7 @@ class AiohttpTransport(Transport):
                 if answer.status >= 300:
                     return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._showable(error, request)
+            raise self._no_answer(request, error) from self._redactor.showable(error, request)
         return _AiohttpStream(self, request, answer, timeout.total)
 
     async def _begin(
@@ -187,9 +183,9 @@ class AiohttpTransport(Transport):
             raise
         except ValueError as error:  # such as two sources of credentials
             raise ConfigurationError(
-                f"The request could not be made: {self._redacted_text(str(error), request)}. Check session=, proxy= "
+                f"The request could not be made: {self._redactor.text(str(error), request)}. Check session=, proxy= "
                 "and, with trust_env=True, .netrc"
-            ) from self._showable(error, request)
+            ) from self._redactor.showable(error, request)
 
     async def _whole(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
         try:
@@ -198,9 +194,9 @@ class AiohttpTransport(Transport):
             answer.close()
             raise
         if answer.status < 300:
-            return Response(answer.status, answer.headers, body, redact=partial(self._redacted, request=request))
-        headers = CIMultiDict((name, self._redacted_text(value, request)) for name, value in answer.headers.items())
-        return Response(answer.status, CIMultiDictProxy(headers), self._redacted(body, request))
+            return Response(answer.status, answer.headers, body, redact=partial(self._redactor.body, request=request))
+        headers = CIMultiDict((name, self._redactor.text(value, request)) for name, value in answer.headers.items())
+        return Response(answer.status, CIMultiDictProxy(headers), self._redactor.body(body, request))
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
         """Read a body up to the limit; one without end would fill the memory otherwise."""
@@ -215,7 +211,7 @@ class AiohttpTransport(Transport):
                     "which are not read further. Does the base URL end where the API begins? For a list, ask for a "
                     "smaller limit=",
                     status=answer.status,
-                    body=self._redacted(chunks[0][:SHOWN_BODY_CHARACTERS], request),
+                    body=self._redactor.body(chunks[0][:SHOWN_BODY_CHARACTERS], request),
                     request_id=request_id(answer.headers),
                     method=request.method,
                     path=request.path,
@@ -268,7 +264,7 @@ class AiohttpTransport(Transport):
                 method=request.method,
                 path=request.path,
             )
-        detail = self._redacted_text(f"{type(error).__name__}: {error}", request)
+        detail = self._redactor.text(f"{type(error).__name__}: {error}", request)
         return APIConnectionError(
             f"No answer to {what} ({detail}). {_SENT if sent else _NOTHING_SENT}",
             sent=sent,
@@ -281,26 +277,9 @@ class AiohttpTransport(Transport):
         if isinstance(error, asyncio.TimeoutError):
             message = f"{what} fell silent: no byte in {silent_s} s"
             return APITimeoutError(message, sent=True, method=request.method, path=request.path)
-        detail = self._redacted_text(f"{type(error).__name__}: {error}", request)
+        detail = self._redactor.text(f"{type(error).__name__}: {error}", request)
         message = f"{what} broke off ({detail})"
         return APIConnectionError(message, sent=True, method=request.method, path=request.path)
-
-    def _redacted(self, text: bytes, request: Request) -> bytes:
-        """Take out our credentials: servers echo them in their error texts."""
-        for secret in (*self._auth.secrets(), *self._secrets, *_credentials(chain(request.headers, request.query))):
-            sought = secret.encode("utf-8", "replace")
-            if len(secret) >= _SHORTEST_ANYWHERE:
-                text = text.replace(sought, b"***")
-            elif len(secret) >= _SHORTEST_SECRET:
-                text = re.sub(rb"(?<![\w-])" + re.escape(sought) + rb"(?![\w-])", b"***", text)
-        return text
-
-    def _redacted_text(self, text: str, request: Request) -> str:
-        return self._redacted(text.encode("utf-8", "surrogateescape"), request).decode("utf-8", "replace")
-
-    def _showable(self, error: BaseException, request: Request) -> BaseException | None:
-        """Give the error, to be chained, unless a traceback would show a credential with it."""
-        return error if self._redacted_text(str(error), request) == str(error) else None
 
     async def aclose(self) -> None:
         self._closed = True
@@ -324,7 +303,7 @@ class _AiohttpStream(ByteStream):
     ) -> None:
         self.status = answer.status
         self.headers = answer.headers
-        self.redact = partial(owner._redacted, request=request)
+        self.redact = partial(owner._redactor.body, request=request)
         self._owner = owner
         self._request = request
         self._answer = answer
@@ -348,7 +327,7 @@ class _AiohttpStream(ByteStream):
             found = await content.readany()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             await self.aclose()
-            raise self._owner._broken(self._request, error, self._silence_s) from self._owner._showable(
+            raise self._owner._broken(self._request, error, self._silence_s) from self._owner._redactor.showable(
                 error, self._request
             )
         finally:
@@ -383,61 +362,3 @@ _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the netwo
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
     total = None if seconds is None or seconds == math.inf else max(seconds, _SHORTEST_TIMEOUT_S)
     return aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT_S)
-
-
-def _checked_proxy(proxy: str | None) -> str | None:
-    if not proxy:
-        return None
-    try:
-        parts = urlsplit(proxy)
-        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except (ValueError, AttributeError, TypeError):
-        is_usable = False
-    if not is_usable:  # not shown, for there may be a password in it
-        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
-    return proxy
-
-
-def _credentials(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Give the values that their names call credentials; of `Bearer x`, the x too, which servers echo alone."""
-    values = [value for name, value in pairs if SECRET_NAME.search(name)]
-    return tuple(chain(values, (value.split()[-1] for value in values if " " in value.strip())))
-
-
-def _passwords(proxy: str | None) -> list[tuple[str, str]]:
-    """Give a proxy's password as it is written, as it is meant and as it is sent."""
-    parts = urlsplit(proxy or "")
-    if not parts.password:
-        return []
-    user, password = unquote(parts.username or ""), unquote(parts.password)
-    sent = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return [("password", text) for text in (parts.password, password, sent)]
-
-
-def check_base_url(base_url: str) -> str:
-    """Check and normalise a base URL: without a slash at its end.
-
-    Raises:
-        ConfigurationError: It is no absolute HTTP URL, or carries credentials, a query or a fragment, which have their
-            own places.
-    """
-    try:
-        parts = urlsplit(base_url)
-        host, has_login = parts.hostname, parts.username is not None or parts.password is not None
-    except (ValueError, AttributeError, TypeError):
-        raise ConfigurationError("base_url is no URL; give one such as https://host.example/v1") from None
-    if has_login:
-        raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
-    if parts.scheme not in ("http", "https") or not host:
-        # Not shown, for it may be the key, given in the URL's place.
-        raise ConfigurationError("base_url must be an absolute URL such as https://host.example/v1")
-    if parts.query or parts.fragment:
-        raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
-    if any(character.isspace() or ord(character) < 32 for character in base_url):
-        raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
-    try:
-        url = URL(base_url)
-        (url.raw_host or "").encode("idna")  # as the name's look-up will do
-        return str(url).rstrip("/")
-    except ValueError as error:
-        raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error

@@ -19,7 +19,8 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.resources import PageCall, RawCalls, RawResponse
-from asyncruns.resources.responses import RawResponses, ResponseParameters, Responses
+from asyncruns.resources.response_parameters import ResponseParameters
+from asyncruns.resources.responses import RawResponses, Responses
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 from asyncruns.wire import (
     Deleted,

@@ -11,7 +11,7 @@ import pytest
 from recording_server import RecordingServer, reply
 
 from asyncruns import BadRequestError, BearerAuth, Client, InvalidRequestError, NotFoundError
-from asyncruns.resources.responses import ResponseParameters
+from asyncruns.resources.response_parameters import ResponseParameters
 
 Operation = Callable[[Client], Awaitable[object]]
 

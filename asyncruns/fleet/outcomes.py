@@ -1,0 +1,94 @@
+"""Who gets the outcomes of a fleet: its observer, those who iterate, and those who wait for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Generic, TypeVar
+
+from asyncruns.asking import wake
+from asyncruns.fleet.member import Member
+from asyncruns.observers import Observer, Observers
+from asyncruns.outcome import AnyOutcome
+
+R = TypeVar("R")
+
+
+class Outcomes(Generic[R]):
+    """The outcomes as they come; those that nobody has had are kept.
+
+    Args:
+        observers: Calls `on_outcome`.
+        on_outcome: Gets each outcome; None for nobody.
+
+    Attributes:
+        ended: How many watches have ended.
+        polls: How many looks these took.
+    """
+
+    def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
+        self._observers = observers
+        self._on_outcome = on_outcome
+        self._unread: dict[Member, AnyOutcome[R]] = {}
+        self._readers = 0
+        self._news: list[asyncio.Future[None]] = []
+        self.ended: int = 0
+        self.polls: int = 0
+
+    def note(self, member: Member) -> None:
+        """Note that a watch has ended, or was taken up again."""
+        outcome: AnyOutcome[Any] | None = member.outcome
+        if outcome is None:
+            return
+        if member.is_watched:
+            self._unread.pop(member, None)
+            self.ended -= 1
+            self.polls -= outcome.polls
+            return
+        self.ended += 1
+        self.polls += outcome.polls
+        if self._on_outcome is not None:
+            self._observers.put(self._on_outcome, outcome)
+        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
+        if self._readers or not is_had:
+            self._unread[member] = outcome
+        self.tell()
+
+    def delivered(self, member: Member) -> None:
+        """Note that somebody has the outcome of a watch."""
+        if not self._readers:
+            self._unread.pop(member, None)
+
+    @property
+    def awaiting_reader(self) -> int:
+        """How many wait for somebody who iterates; 0 while nobody does."""
+        return len(self._unread) if self._readers else 0
+
+    async def read(self, goes_on: Callable[[], bool]) -> AsyncGenerator[AnyOutcome[R]]:
+        """Iterate over those that nobody has had, and those that come, while it goes on."""
+        self._readers += 1
+        try:
+            await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
+            while True:
+                while self._unread:
+                    outcome = self._unread.pop(next(iter(self._unread)))
+                    self.tell()  # there is room for more
+                    yield outcome
+                if not goes_on():
+                    return
+                await self.news()
+        finally:
+            self._readers -= 1
+            self.tell()
+
+    def tell(self) -> None:
+        """Let those who wait for news look again."""
+        for waiting in self._news:
+            wake(waiting)
+        self._news.clear()
+
+    async def news(self) -> None:
+        """Wait until something has changed: an end, a reading, an adding. Safe to cancel."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._news.append(news)
+        await news

@@ -1,0 +1,76 @@
+"""What a response can be created with: https://platform.openai.com/docs/api-reference/responses/create"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from asyncruns.resources.options import CallOptions
+from asyncruns.wire import Maybe
+
+
+class ResponseParameters(CallOptions, total=False):
+    """What a response can be created with. What is not given is not sent; None is sent as null.
+
+    Attributes:
+        model: The model's name at the server; needed unless `prompt` names one.
+        input: A text, or a list of items: messages, and outputs of calls such as `{"type": "function_call_output",
+            "call_id": ..., "output": ...}`.
+        instructions: For this response only; those of the previous one are not inherited.
+        background: True answers at once, with a response that goes on: retrieve it until it has ended.
+        background_options: `{"completion_window": "soonest" | "2h" | "8h", "continuation_id": ...}`.
+        store: Whether the server keeps the response, as it must for `background` and for `previous_response_id`; its
+            default is true.
+        previous_response_id: What this one goes on from. All calls of that one need their outputs in `input`.
+        conversation: An id or `{"id": ...}`, instead of `previous_response_id`.
+        tools: `toolset.definitions(wire="responses")` for functions of yours; not inherited either.
+        tool_choice: "none", "auto", "required", or an object that names a tool.
+        parallel_tool_calls: The server's default is true.
+        max_tool_calls: Of the server's own tools.
+        include: What else the response shall have, such as "reasoning.encrypted_content".
+        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
+        text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
+        max_output_tokens: Thinking is counted, too; a response that would use more ends as incomplete.
+        temperature: 0 to 2; the server's default is 1.
+        top_p: 0 to 1; the server's default is 1.
+        top_logprobs: 0 to 20.
+        truncation: "auto" drops the oldest items of an input that is too long; the server's default is "disabled".
+        service_tier: "auto", "default", "flex", "priority", or another one of the server's.
+        prompt: A template at the server: `{"id": ..., "version": ..., "variables": ...}`.
+        safety_identifier: Stands for one of your users.
+        user: What `safety_identifier` and `prompt_cache_key` replace.
+    """
+
+    model: Maybe[str]
+    input: Maybe[str | Iterable[Any]]
+    instructions: Maybe[str]
+    background: Maybe[bool]
+    background_options: Maybe[Mapping[str, Any]]
+    store: Maybe[bool]
+    previous_response_id: Maybe[str]
+    conversation: Maybe[str | Mapping[str, Any]]
+    tools: Maybe[Iterable[Any]]
+    tool_choice: Maybe[str | Mapping[str, Any]]
+    parallel_tool_calls: Maybe[bool]
+    max_tool_calls: Maybe[int]
+    include: Maybe[Sequence[str]]
+    metadata: Maybe[Mapping[str, str]]
+    reasoning: Maybe[Mapping[str, Any]]
+    text: Maybe[Mapping[str, Any]]
+    max_output_tokens: Maybe[int]
+    temperature: Maybe[float]
+    top_p: Maybe[float]
+    top_logprobs: Maybe[int]
+    truncation: Maybe[str]
+    service_tier: Maybe[str]
+    prompt: Maybe[Mapping[str, Any]]
+    prompt_cache_key: Maybe[str]
+    prompt_cache_options: Maybe[Mapping[str, Any]]
+    prompt_cache_retention: Maybe[str]
+    context_management: Maybe[Iterable[Any]]
+    moderation: Maybe[Mapping[str, Any]]
+    image: Maybe[Mapping[str, Any]]
+    access_programs: Maybe[Mapping[str, Any]]
+    safety_identifier: Maybe[str]
+    user: Maybe[str]

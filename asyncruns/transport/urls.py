@@ -1,0 +1,56 @@
+"""Checks the URLs that a client is given. What may hold a credential is not shown in an error."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from yarl import URL
+
+from asyncruns.errors import ConfigurationError
+
+
+def check_base_url(base_url: str) -> str:
+    """Check and normalise a base URL: without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no absolute HTTP URL, or carries credentials, a query or a fragment, which have their
+            own places.
+    """
+    try:
+        parts = urlsplit(base_url)
+        host, has_login = parts.hostname, parts.username is not None or parts.password is not None
+    except (ValueError, AttributeError, TypeError):
+        raise ConfigurationError("base_url is no URL; give one such as https://host.example/v1") from None
+    if has_login:
+        raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
+    if parts.scheme not in ("http", "https") or not host:
+        # Not shown, for it may be the key, given in the URL's place.
+        raise ConfigurationError("base_url must be an absolute URL such as https://host.example/v1")
+    if parts.query or parts.fragment:
+        raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
+    if any(character.isspace() or ord(character) < 32 for character in base_url):
+        raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
+    try:
+        url = URL(base_url)
+        (url.raw_host or "").encode("idna")  # as the name's look-up will do
+        return str(url).rstrip("/")
+    except ValueError as error:
+        raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error
+
+
+def checked_proxy(proxy: str | None) -> str | None:
+    """Give a proxy's URL; None for none.
+
+    Raises:
+        ConfigurationError: It is no absolute HTTP URL.
+    """
+    if not proxy:
+        return None
+    try:
+        parts = urlsplit(proxy)
+        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (ValueError, AttributeError, TypeError):
+        is_usable = False
+    if not is_usable:  # not shown, for there may be a password in it
+        raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    return proxy
