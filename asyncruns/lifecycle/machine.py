@@ -348,6 +348,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case Verdict.WAIT:
                 return [self._look(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
+                if round_.stage is Stage.UNSURE and self._policy.on_lost_submit == "give_up":
+                    # Taken up again by a cancel that came to nothing; the outputs may have had their effect.
+                    return [self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, self._patience.trouble)]
                 round_.resent = True
                 self._ledger.current = round_
                 return [*self._ready(round_, now), self._look(now, hint=snapshot.hint)]

@@ -41,6 +41,20 @@ def test_where_no_look_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: R
 
 
 @LOST
+def test_a_cancel_that_comes_to_nothing_afterwards_sends_nothing_again(kind: RefusalKind) -> None:
+    run = in_flight(on_lost_submit="give_up")
+    run.refused(kind, asked=Asked.SUBMIT)
+    sent = len(run.of(Submit))
+    run.cancels()
+    assert run.machine.end is None
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.passes(10.0)
+    end = end_of(run.sees(Phase.NEEDS_CALLER, A, is_final=True))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.SUBMIT_LOST)
+    assert len(run.of(Submit)) == sent
+
+
+@LOST
 def test_or_sends_the_same_again_after_a_pause(kind: RefusalKind) -> None:
     run = in_flight(on_lost_submit="resend")
     assert pick(run.refused(kind, asked=Asked.SUBMIT), Submit) == []
