@@ -36,7 +36,7 @@ async def test_a_key_is_sent_as_a_bearer_token() -> None:
         ({"timeout": None, "request_timeout": None}, "the same"),
         ({"timeout": "5"}, "seconds"),
         ({"timeout": True}, "seconds"),
-        ({"timeout": object()}, "seconds"),
+        pytest.param({"timeout": object()}, "seconds", id="timeout: an object"),
         ({"timeout": 0}, "more than 0"),
         ({"organization": "a\nb"}, "OpenAI-Organization"),
         ({"project": 5}, "OpenAI-Project"),

@@ -148,7 +148,9 @@ class Durations:
 
         cell = bisect_left(CELLS_AND_END, delay, lo=first + 1, key=delay_at)
         if cell <= grid.CELLS:
-            return AGES[cell]
+            below, so_far = (after, 0.0) if cell == first + 1 else (AGES[cell - 1], delay_at(cell - 1))
+            rise = delay_at(cell) - so_far
+            return below + (AGES[cell] - below) * (max(delay - so_far, 0.0) / rise if rise > 0.0 else 1.0)
         # Beyond the grid all who are left are as good as over.
         return grid.END_S + delay - delay_at(grid.CELLS)
 

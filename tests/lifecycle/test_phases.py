@@ -17,7 +17,7 @@ def test_every_named_phase_has_its_steps() -> None:
     assert set(STEPS) == set(Phase) - {Phase.UNKNOWN}
 
 
-@pytest.mark.parametrize("phase", list(TERMINAL))
+@pytest.mark.parametrize("phase", sorted(TERMINAL, key=str))
 def test_nothing_follows_an_end(phase: Phase) -> None:
     assert STEPS[phase] == frozenset()
     assert OBSERVABLE[phase] == {phase}

@@ -55,7 +55,16 @@ async def test_what_was_not_given_is_not_sent_in_a_later_round(emulator: Emulato
 
 
 @pytest.mark.parametrize(
-    "given", ["abc", ["a"], 5, {"modell": "m"}, {"tools": Toolset([f])}, {"metadata": {"a": object()}}], ids=repr
+    "given",
+    [
+        "abc",
+        ["a"],
+        5,
+        {"modell": "m"},
+        {"tools": Toolset([f])},
+        pytest.param({"metadata": {"a": object()}}, id="object"),
+    ],
+    ids=repr,
 )
 async def test_what_are_no_parameters_is_refused_before_anything_is_sent(
     emulator: Emulator, client: Client, given: Any

@@ -163,7 +163,7 @@ FAULTS: Final = (
     Fault(on="poll", damage="cut"),
     Fault(on="poll", damage="repeat", times=2),
     Fault(on="poll", stale=0.4, times=3),
-    Fault(on="poll", rewrite=lambda body: {**body, "status": "thinking"}),
+    pytest.param(Fault(on="poll", rewrite=lambda body: {**body, "status": "thinking"}), id="rewrite"),
     Fault(on="submit", drop=True),
     Fault(on="submit", drop=True, acts=True),
     Fault(on="submit", delay_after=100),
