@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import RunRef as RunRef
     from asyncruns.lifecycle import Snapshot as Snapshot
     from asyncruns.lifecycle import StatusChanged as StatusChanged
+    from asyncruns.lifecycle import StreamBroken as StreamBroken
     from asyncruns.observers import Ended as Ended
     from asyncruns.outcome import AnyOutcome as AnyOutcome
     from asyncruns.outcome import Cancelled as Cancelled
@@ -145,6 +146,7 @@ _HOMES: Final = {
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
+    "StreamBroken": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
@@ -220,6 +222,7 @@ __all__ = [
     "Snapshot",
     "Statistics",
     "StatusChanged",
+    "StreamBroken",
     "ThreadBusyError",
     "ToolError",
     "Toolset",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from asyncruns.errors import ConfigurationError
+from asyncruns.errors import APIError, ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
@@ -47,6 +47,72 @@ class ByteStream(ABC):
         """Stop reading. What is not read to its end has its connection closed. Never raises; may be called twice."""
 
 
+class RunEvents(ABC, Generic[R]):
+    """The events of one run as they come, which a watch can follow: a `RunStream`, or a `ResponseStream`.
+
+    Attributes:
+        dialect: The name of the dialect whose runs it tells of.
+        redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
+    """
+
+    dialect: str
+    redact: Callable[[bytes], bytes] | None = None
+
+    @property
+    @abstractmethod
+    def resource(self) -> R | None:
+        """The typed run as last told, or None as long as nothing told of it."""
+
+    @property
+    @abstractmethod
+    def server_time(self) -> float | None:
+        """The server's clock now, in seconds of its epoch, by what it said at the beginning; None where it did not."""
+
+    @abstractmethod
+    def claim(self) -> None:
+        """Let a watch read the events from now on, and nobody else.
+
+        Raises:
+            InvalidRequestError: Another watch does.
+        """
+
+    @abstractmethod
+    async def next_event(self) -> Any:
+        """Wait for the next event; None at the end. Safe to cancel: nothing is lost.
+
+        Raises:
+            APIError: The stream broke; it has ended then.
+        """
+
+    @abstractmethod
+    def run_in(self, event: Any) -> R | None:
+        """Give the run that an event tells of, or None."""
+
+    @abstractmethod
+    def text_in(self, event: Any) -> str:
+        """Give the piece of text that an event adds to an answer, or ""."""
+
+    @abstractmethod
+    def error_in(self, event: Any) -> APIError | None:
+        """Give the error with which the server gives the stream up, if the event is that."""
+
+    @abstractmethod
+    def untold(self) -> APIError:
+        """Give the error of a stream that ended before it told of its run."""
+
+    @abstractmethod
+    def asking(self, request: Request) -> Request:
+        """Make a request whose answer is to be the stream that goes on from this one."""
+
+    @abstractmethod
+    def go_on(self, request: Request, body: ByteStream) -> None:
+        """Read on from the answer to such a request, after the end of what was read before."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop reading; the run goes on at the server. May be called twice."""
+
+
 class Transport(ABC):
     """Sends requests. One instance serves many tasks of one event loop at once."""
 
@@ -63,7 +129,9 @@ class Transport(ABC):
         """
 
     async def stream(self, request: Request) -> Response | ByteStream:
-        """Send a request; give the answer as soon as its headers are there. An error answer is given whole.
+        """Send a request; give the answer as soon as its headers are there.
+
+        An error is given whole, and so is what is by its type no stream of events but JSON or a page.
 
         The request's timeout is for the headers, and then for each pause between bytes; a stream may last for ever.
         A transport that can't stream leaves this as it is. Safe to cancel, as `send`.

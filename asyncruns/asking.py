@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyncruns.abc import Connection
-from asyncruns.errors import APIConnectionError, APIResponseValidationError
+from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
 
@@ -37,16 +37,24 @@ async def ask(
         if not 200 <= response.status < 300:
             return Refused(loop_time(), dialect.refusal(request, response), asked)
         return Observed(loop_time(), dialect.read(request, response), asked, asked_at)
-    except APIConnectionError as error:
-        kind = RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT
-        return Refused(loop_time(), Refusal(kind=kind, cause=error), asked)
-    except APIResponseValidationError as error:
-        return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), asked)
+    except (APIConnectionError, APIResponseValidationError) as error:
+        return Refused(loop_time(), refusal_of(error), asked)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if not is_stray():
             raise
         raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
+
+
+def refusal_of(error: APIError) -> Refusal:
+    """Say what it means that a request was not answered, or not so that it could be read."""
+    not_sent = isinstance(error, APIConnectionError) and not error.sent
+    return Refusal(kind=RefusalKind.NOT_SENT if not_sent else RefusalKind.LOST, cause=error)
+
+
+def is_stray() -> bool:
+    """Tell whether a CancelledError is none of ours: what sends let out the cancellation of something else."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 def loop_time() -> float:

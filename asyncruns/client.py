@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import Connection, Dialect, Transport
+from asyncruns.abc import Connection, Dialect, RunEvents, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -58,7 +58,9 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asyncruns.resources.response_parameters import ResponseParameters
+    from asyncruns.resources.response_streams import ResponseStream
     from asyncruns.resources.responses import Responses
+    from asyncruns.resources.streams import RunStream
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
@@ -356,7 +358,7 @@ class Client(OtherNames):
     @overload
     async def watch(
         self,
-        run: Run | RunRef | None = None,
+        run: Run | RunRef | RunStream | None = None,
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
@@ -364,7 +366,9 @@ class Client(OtherNames):
     ) -> AnyOutcome[Run]: ...
 
     @overload
-    async def watch(self, run: ModelResponse, **options: Unpack[WatchOptions]) -> AnyOutcome[ModelResponse]: ...
+    async def watch(
+        self, run: ModelResponse | ResponseStream, **options: Unpack[WatchOptions]
+    ) -> AnyOutcome[ModelResponse]: ...
 
     async def watch(
         self,
@@ -380,7 +384,8 @@ class Client(OtherNames):
         `on_exit="cancel"`. With that, a wait that is given up gives what became of the run, and not `GaveUp`.
 
         Args:
-            run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
+            run: The run, or a response, or a `RunRef`, or the stream that `stream=True` gave; or else give `thread_id`
+                and `run_id`.
         """
         if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
@@ -394,7 +399,7 @@ class Client(OtherNames):
         return self if self._speaks_of(run) else self.responses.alone
 
     def _speaks_of(self, run: object) -> bool:
-        if isinstance(run, RunRef):
+        if isinstance(run, RunRef | RunEvents):
             return run.dialect == self.dialect.name
         return run is None or isinstance(run, Run)
 

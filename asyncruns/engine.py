@@ -21,6 +21,7 @@ from asyncruns.abc import Connection
 from asyncruns.admission import admitted
 from asyncruns.answering import Answering
 from asyncruns.asking import ask, loop_time, wake
+from asyncruns.following import Following
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
     Asked,
@@ -42,6 +43,7 @@ from asyncruns.lifecycle import (
     RunTools,
     Snapshot,
     StopTools,
+    StreamBegun,
     Submit,
     Tick,
 )
@@ -61,6 +63,7 @@ class Engine(Generic[R]):
         ref: The run.
         machine: Its lifecycle, before the beginning.
         answering: Has calls answered; its events are to be given to `receive`.
+        following: Follows the streams of the run, where there is one.
         on_notice: Told what is to be reported. Must not wait.
         on_end: Told how the watch ended, and None when it is taken up again. Must not wait.
 
@@ -77,6 +80,7 @@ class Engine(Generic[R]):
         ref: RunRef,
         machine: RunLifecycle,
         answering: Answering,
+        following: Following[R] | None = None,
         *,
         on_notice: Callable[[Notice], object],
         on_end: Callable[[End | None], object],
@@ -86,8 +90,10 @@ class Engine(Generic[R]):
         self.refs: tuple[RunRef, ...] = (ref,)
         self._machine = machine
         self._answering = answering
+        self._following = following
         self._on_notice, self._on_end = on_notice, on_end
         self._poll_at = math.inf
+        self._if_silent = 0.0  # for so many seconds the stream must have said nothing by then
         self._poll_moved: asyncio.Future[None] | None = None
         self._tick_at = math.inf
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -101,6 +107,10 @@ class Engine(Generic[R]):
         self._task: asyncio.Task[Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self.polls: int = 0
+
+    def begin_with(self, ref: RunRef) -> None:
+        """Watch this run; before the beginning."""
+        self.ref, self.refs = ref, (ref,)
 
     async def run(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
         """Watch until the run has ended, or until it is left.
@@ -119,6 +129,8 @@ class Engine(Generic[R]):
                 try:
                     wake(begun)
                     self.receive(Begun(loop_time(), given))
+                    if self._following is not None:
+                        self._begin_to_read(self._following, self._group)
                     if self._cancels and not self.is_over:
                         self.receive(CancelAsked(loop_time()))
                     while not self._is_done():
@@ -131,6 +143,12 @@ class Engine(Generic[R]):
             self._group = None
         if self._failure is not None:
             raise self._failure
+
+    def _begin_to_read(self, following: Following[R], group: anyio.abc.TaskGroup) -> None:
+        self.receive(StreamBegun(loop_time()))
+        if following.first is not None:
+            self.receive(following.first)
+        group.start_soon(self._read, following)
 
     def _close(self) -> None:
         """Begin nothing any more; what changes something at the server is still waited for."""
@@ -149,6 +167,8 @@ class Engine(Generic[R]):
         had_ended = self._machine.end is not None
         commands = self._machine.receive(event)
         if had_ended and self._machine.end is None:
+            if self._following is not None:
+                self._following.held.go_on()
             self._on_end(None)
         for command in commands:
             self._perform(command, self._group)
@@ -186,11 +206,13 @@ class Engine(Generic[R]):
     def _is_done(self) -> bool:
         """Whether there is nothing to wait for any more.
 
-        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way.
+        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way. Else
+        a run may have ended, and what its stream said before that is still read.
         """
         leaving = self._leave_by < math.inf
         may_leave = leaving and (self._machine.end is not None or not self._machine.cancel_requested)
-        return self.is_over or may_leave or self._failure is not None
+        is_read = self._following is not None and self._following.is_wanted
+        return (self.is_over and not is_read) or may_leave or self._failure is not None
 
     def _stop(self) -> None:
         # Our own task sees by itself that it is done.
@@ -202,7 +224,7 @@ class Engine(Generic[R]):
     async def _until_poll(self) -> None:
         """Wait for the time of the next look, which may be moved meanwhile."""
         loop = asyncio.get_running_loop()
-        while (poll_at := self._poll_at) > loop.time():
+        while (poll_at := self._due_at) > loop.time():
             self._poll_moved = moved = loop.create_future()
             timer = None if poll_at == math.inf else loop.call_at(poll_at, wake, moved)
             try:
@@ -211,8 +233,14 @@ class Engine(Generic[R]):
                 self._poll_moved = None
                 if timer is not None:
                     timer.cancel()
-            if self._poll_at == poll_at < math.inf:  # by the timer; it may be early by the clock's resolution
+            if self._due_at == poll_at < math.inf:  # by the timer; it may be early by the clock's resolution
                 return
+
+    @property
+    def _due_at(self) -> float:
+        if not self._if_silent or self._following is None:
+            return self._poll_at
+        return max(self._poll_at, self._following.heard_at + self._if_silent)
 
     def _set_tick(self, at: float) -> None:
         if at == self._tick_at:
@@ -235,8 +263,8 @@ class Engine(Generic[R]):
             self._failure = error
             self._stop()
 
-    def _poll(self, at: float) -> None:
-        self._poll_at = at
+    def _poll(self, at: float, if_silent: float = 0.0) -> None:
+        self._poll_at, self._if_silent = at, if_silent
         if self._poll_moved is not None:
             wake(self._poll_moved)
 
@@ -246,8 +274,8 @@ class Engine(Generic[R]):
         if self._closing and isinstance(command, PollAt | RunTools | Submit):
             return
         match command:
-            case PollAt(not_before, not_after):
-                self._poll(random.uniform(not_before, not_after))  # noqa: S311 - spreads looks, hides nothing
+            case PollAt(not_before, not_after, if_silent):
+                self._poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - spreads looks only
             case RunTools(calls):
                 self._answering.begin(calls, group)
             case StopTools(approvals):
@@ -265,6 +293,10 @@ class Engine(Generic[R]):
                 if self.is_over:
                     for scope in self._changing:  # their answers can change nothing any more
                         scope.cancel()
+                if self._following is not None:
+                    group.start_soon(self._following.end_in_silence)
+                    if not self._following.is_open:
+                        self._following.held.finish()
                 self._on_end(end)
             case _:
                 assert_never(command)
@@ -277,11 +309,15 @@ class Engine(Generic[R]):
             self.receive(await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
+        following = self._following if asked is Asked.SUBMIT else None
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing.add(scope)
             try:
-                event = await self._ask(request, asked)
+                if following is None or not await following.is_over(self.receive):
+                    following, event = None, await self._ask(request, asked)
+                else:
+                    event = await following.ask(request)
             finally:
                 self._changing.discard(scope)
             if isinstance(event, Observed) and self._looking is not None:
@@ -290,6 +326,17 @@ class Engine(Generic[R]):
             if asked is Asked.SUBMIT and isinstance(event, Observed) and event.snapshot.ref is not None:
                 self._follow(event.snapshot.ref)
             self.receive(event)
+            if following is not None and following.is_open:
+                self.receive(StreamBegun(loop_time()))
+        if following is not None and not scope.cancelled_caught:
+            await self._read(following)
+
+    async def _read(self, following: Following[R]) -> None:
+        await following.read(self.receive)
+        if self._machine.end is not None:
+            following.held.finish()
+        if self._is_done():
+            self._stop()
 
     def _follow(self, ref: RunRef) -> None:
         """Watch what a submit gave from now on, where that is something new."""

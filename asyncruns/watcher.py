@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from asyncruns.abc import Connection
+from asyncruns.abc import Connection, RunEvents
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
+from asyncruns.following import Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
@@ -44,7 +45,8 @@ class RunWatcher(Generic[R]):
 
     Args:
         connection: A `Client`, or anything with its `transport`, `dialect` and `answer`.
-        run: The run as a call returned it, or a `RunRef`; or else give `thread_id` and `run_id`.
+        run: The run as a call returned it, or a `RunRef`; or the stream that `stream=True` gave, which is followed
+            then: the events are the same, and there is less to look for. Or else give `thread_id` and `run_id`.
         tools: Answers the calls, all of a round at once.
         timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
             60 s more, and 15 minutes where the server tells no expiry.
@@ -75,7 +77,7 @@ class RunWatcher(Generic[R]):
     def __init__(
         self,
         connection: Connection[R],
-        run: R | RunRef | None = None,
+        run: R | RunRef | RunEvents[R] | None = None,
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
@@ -94,8 +96,15 @@ class RunWatcher(Generic[R]):
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
         self._connection = connection
-        ref = connection.dialect.identify(run, {name: id_ for name, id_ in given.items() if id_ is not None})
-        self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
+        self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
+        self._given = None
+        self._following = None
+        if isinstance(run, RunEvents):
+            ref = RunRef(connection.dialect.name, ())  # the stream will tell
+            self._following = Following(connection, run)
+        else:
+            ref = connection.dialect.identify(run, self._ids)
+            self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         options: WatchOptions = {
             "tools": tools,
             "timeout": timeout,
@@ -115,7 +124,9 @@ class RunWatcher(Generic[R]):
             limit=None if max_concurrent_calls is None else Limit(max_concurrent_calls),
             post=self._receive,
         )
-        self._engine = Engine(connection, ref, self._machine, answering, on_notice=self._tell, on_end=self._end)
+        self._engine = Engine(
+            connection, ref, self._machine, answering, self._following, on_notice=self._tell, on_end=self._end
+        )
         self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
@@ -131,6 +142,9 @@ class RunWatcher(Generic[R]):
     async def __aenter__(self) -> RunWatcher[R]:
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
+        if self._following is not None:
+            self._engine.begin_with(await self._following.begin(self._ids))
+            self._given = self._following.given
         self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
@@ -153,6 +167,8 @@ class RunWatcher(Generic[R]):
             self._engine.leave(by=by, cancel=self._cancels_on_exit)
         finally:
             await joined(task, by=by)
+            if self._following is not None:
+                await self._following.close()
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # A submit was answered after the end, and began something.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
@@ -172,6 +188,8 @@ class RunWatcher(Generic[R]):
             InvalidRequestError: The watcher was not entered with `async with`.
         """
         task = self._entered()
+        if self._following is not None:
+            self._following.held.let_go()
         while True:
             await self._ended.wait()
             if task.done() and self.outcome is None:
@@ -193,6 +211,44 @@ class RunWatcher(Generic[R]):
             if isinstance(event, Ended):
                 return
         raise_failure(task)
+
+    async def stream_events(self) -> AsyncIterator[Any]:
+        """Iterate over the events of the run's streams, each once: of the one that was given, and of those that follow.
+
+        Outputs are submitted with `stream=True`, so there is a stream for each round. Reading keeps step with the
+        socket: who reads slowly slows the server, and no event is dropped. When a stream breaks, the watch goes on with
+        looks (`StreamBroken` tells), and there are no more events until the next round; what was missed is in the
+        outcome's messages. Ends when the watch has ended and all is read, or when its block is left. For one reader at
+        a time; may be broken off, and taken up again. Begin before `wait()`, or beside it: who only waits gets none.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered, or was given no stream, or another reads, or the events
+                were let go since nobody read them when `wait()` was called.
+        """
+        held = self._streamed().held
+        with held.reader():
+            while (event := await held.get()) is not None:
+                yield event
+
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """Iterate over the pieces of the text as they come, of all rounds; else as `stream_events`.
+
+        Raises:
+            InvalidRequestError: As `stream_events`.
+        """
+        following = self._streamed()
+        with following.held.reader():
+            while (event := await following.held.get()) is not None:
+                if text := following.text_in(event):
+                    yield text
+
+    def _streamed(self) -> Following[R]:
+        self._entered()
+        if self._following is None:
+            raise InvalidRequestError(
+                "This watch follows no stream: create the run with stream=True, and give the stream in place of the run"
+            )
+        return self._following
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Give outputs for open calls, and go on: `await wait()` again.
@@ -226,7 +282,7 @@ class RunWatcher(Generic[R]):
 
     @property
     def ref(self) -> RunRef:
-        """Which run is watched; it changes where each round of outputs begins a new one."""
+        """Which run is watched; it changes where each round of outputs begins a new one. Of a stream, known inside."""
         return self._engine.ref
 
     @property

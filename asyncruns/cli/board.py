@@ -23,6 +23,7 @@ from asyncruns.lifecycle import (
     OutputsSubmitted,
     RunFault,
     StatusChanged,
+    StreamBroken,
 )
 from asyncruns.outcome import AnyOutcome
 from asyncruns.watcher import RunWatcher
@@ -129,7 +130,7 @@ class Board:
             case ConnectivityChanged(connectivity=connectivity):
                 healthy = connectivity is Connectivity.HEALTHY
                 row.result = "" if healthy else f"the server is not heard: {connectivity.value}"
-            case OutputsSubmitted() | CancelRefused() | CallsLeft() | EndRevoked():
+            case OutputsSubmitted() | CancelRefused() | CallsLeft() | EndRevoked() | StreamBroken():
                 pass
             case _:
                 assert_never(notice)

@@ -23,6 +23,7 @@ from asyncruns.lifecycle import (
     Notice,
     OutputsSubmitted,
     StatusChanged,
+    StreamBroken,
 )
 from asyncruns.outcome import AnyOutcome
 
@@ -64,8 +65,8 @@ class LineReport(Report):
                     self._line("", f"left to the server: {_shown(call)}")
             case EndRevoked(status=status, previous=previous):
                 complain(f"the server shows the run as {status} after it was {previous}")
-            case CallAnswered() | OutputsSubmitted() | CancelRefused():
-                pass  # this watch answers nothing and cancels nothing
+            case CallAnswered() | OutputsSubmitted() | CancelRefused() | StreamBroken():
+                pass  # this watch answers nothing, cancels nothing and follows no stream
             case _:
                 assert_never(notice)
 
@@ -107,7 +108,7 @@ class JsonReport(Report):
                 self._line("calls_left", calls=[_call(call) for call in calls])
             case EndRevoked(status=status, previous=previous):
                 self._line("end_revoked", status=status, previous=previous)
-            case CallAnswered() | OutputsSubmitted() | CancelRefused():
+            case CallAnswered() | OutputsSubmitted() | CancelRefused() | StreamBroken():
                 pass
             case _:
                 assert_never(notice)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from asyncruns.abc import RunEvents
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIResponseValidationError,
@@ -128,11 +129,11 @@ def _next_step(response: Response, host: str) -> str:
     return _NEXT_STEP.get(response.status, "")
 
 
-def redacted(snapshot: Snapshot[R], response: Response) -> Snapshot[R]:
+def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R]:
     """Give a look without the credential in its fault: gateways copy what another server said of a key."""
-    if snapshot.fault is None or response.redact is None:
+    if snapshot.fault is None or told.redact is None:
         return snapshot
-    message = response.redact(snapshot.fault.message.encode(errors="replace")).decode()
+    message = told.redact(snapshot.fault.message.encode(errors="replace")).decode()
     return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
 

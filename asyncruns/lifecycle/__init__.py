@@ -21,6 +21,8 @@ from asyncruns.lifecycle.events import (
     Observed,
     Provided,
     Refused,
+    StreamBegun,
+    StreamEnded,
     Tick,
     Unanswered,
 )
@@ -37,6 +39,7 @@ from asyncruns.lifecycle.notices import (
     Notice,
     OutputsSubmitted,
     StatusChanged,
+    StreamBroken,
 )
 from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
@@ -100,6 +103,9 @@ __all__ = [
     "State",
     "StatusChanged",
     "StopTools",
+    "StreamBegun",
+    "StreamBroken",
+    "StreamEnded",
     "Submit",
     "Tick",
     "Unanswered",

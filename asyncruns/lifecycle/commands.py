@@ -14,10 +14,15 @@ from asyncruns.lifecycle.values import Answers, Call, Outputs, RefusalKind, Snap
 
 
 class PollAt(Struct, frozen=True):
-    """Look at the run within this window, which replaces an earlier one. The shell picks the moment: looks spread."""
+    """Look at the run within this window, which replaces an earlier one. The shell picks the moment: looks spread.
+
+    Attributes:
+        if_silent: For so many seconds a stream must have said nothing: each event of it puts the look off anew.
+    """
 
     not_before: float
     not_after: float
+    if_silent: float = 0.0
 
 
 class RunTools(Struct, frozen=True):

@@ -70,10 +70,23 @@ class CancelAsked(Struct, frozen=True):
     now: float
 
 
+class StreamBegun(Struct, frozen=True):
+    """A stream tells of the run from now on; what it tells comes as `Observed`, as if a look had been answered."""
+
+    now: float
+
+
+class StreamEnded(Struct, frozen=True):
+    """The stream tells nothing more of the run, or nothing new. `cause` is why, if that is an error."""
+
+    now: float
+    cause: Exception | None = None
+
+
 class Tick(Struct, frozen=True):
     """The time that `wake_at` gave has come."""
 
     now: float
 
 
-Event = Begun | Observed | Refused | Answered | Provided | Unanswered | CancelAsked | Tick
+Event = Begun | Observed | Refused | Answered | Provided | Unanswered | CancelAsked | StreamBegun | StreamEnded | Tick

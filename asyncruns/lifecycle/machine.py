@@ -39,6 +39,7 @@ from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKi
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
 LOOKS_WITHOUT_CALLS: Final = 4
 DISPATCHING_SHARE: Final = 0.1
+SILENCE_S: Final = 5.0  # so long a stream may say nothing, then a look tells; models think for longer
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
@@ -59,6 +60,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _empty_looks: int = 0
     _unknown_since: float | None = None
     _ended_at: float = math.inf
+    _streams: bool = False
     _new_at: float = -math.inf  # since when there is what is watched, as far as we know
     snapshot: AnySnapshot | None = None
     end: End | None = None
@@ -120,6 +122,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._settle(event.now)
             case ev.CancelAsked():
                 return self._cancel_asked(event.now)
+            case ev.StreamBegun():
+                self._streams = True
+                return [self._look(event.now)]
+            case ev.StreamEnded():
+                return self._stream_ended(event)
             case ev.Tick():
                 return self._tick(event.now)
             case _:
@@ -221,6 +228,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self.end = None
         self._unknown_since = None
         self._empty_looks = 0
+        self._streams = False
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
@@ -309,14 +317,28 @@ class RunLifecycle(Struct, eq=False, gc=False):
             round_.resent, round_.refused = False, None
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
-        if pause is None and self.state is State.DISPATCHING:
+        listens = pause is None and self._streams and not self._cancellation.requested
+        if listens:
+            pause = SILENCE_S
+        elif pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(now, hint)
         before = math.inf if self._unknown_since is None else self._unknown_since + self._policy.unknown_s
         before = min(before, self._cancellation.confirm_by)
-        return do.PollAt(*self._patience.next_look(now, pause, hint=hint, before=before))
+        window = self._patience.next_look(now, pause, hint=hint, before=before)
+        return do.PollAt(*window, if_silent=SILENCE_S if listens else 0.0)
 
     def _look_now(self, now: float) -> do.PollAt:
         return do.PollAt(*self._patience.next_look(now, 0.0))
+
+    def _stream_ended(self, event: ev.StreamEnded) -> list[Command]:
+        """Go over to looks. A stream that ends where the run waits for the caller has told all there is."""
+        if not self._streams:
+            return []
+        self._streams = False
+        waits = self.snapshot is not None and self.snapshot.phase is Phase.NEEDS_CALLER
+        if waits and event.cause is None:
+            return [self._look(event.now)]
+        return [do.Report(notices.StreamBroken(cause=event.cause)), self._look_now(event.now)]
 
     # Rounds of calls
 

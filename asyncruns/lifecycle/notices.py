@@ -80,6 +80,18 @@ class ConnectivityChanged(Struct, frozen=True, kw_only=True):
     cause: Exception | None = None
 
 
+class StreamBroken(Struct, frozen=True, kw_only=True):
+    """The stream that told of the run does so no more; the watch goes on with looks, and no event comes twice.
+
+    It broke, or ended too early, or its events are taken so slowly that what they tell is old by then.
+
+    Attributes:
+        cause: The error, if that is why.
+    """
+
+    cause: Exception | None = None
+
+
 class CancelRefused(Struct, frozen=True, kw_only=True):
     """The server does not cancel the run; the watch goes on."""
 
@@ -95,4 +107,5 @@ Notice = (
     | ConnectivityChanged
     | CancelRefused
     | EndRevoked
+    | StreamBroken
 )

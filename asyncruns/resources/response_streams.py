@@ -8,17 +8,24 @@ from asyncruns.abc import ByteStream
 from asyncruns.accumulator.responses import ResponseAccumulator
 from asyncruns.http import Request
 from asyncruns.resources.streams import EventStream
-from asyncruns.wire.response_events import ResponseStreamEvent, ResponseTextDeltaEvent, decode_response_event
+from asyncruns.wire.response_events import (
+    ResponseEvent,
+    ResponseStreamEvent,
+    ResponseTextDeltaEvent,
+    decode_response_event,
+)
 from asyncruns.wire.responses import ModelResponse
 
 
-class ResponseStream(EventStream[ResponseStreamEvent]):
+class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     """The events of a response, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
 
     An event's data counts, not its name: the response is over when `response.status` says so. A stream that breaks
     raises; that of a background response is taken up again, without giving an event twice, with
     `client.responses.retrieve(id, stream=True, starting_after=stream.sequence_number)`.
     """
+
+    dialect = "response"
 
     def __init__(
         self, request: Request, body: ByteStream, *, response_id: str = "", starting_after: int | None = None
@@ -66,6 +73,21 @@ class ResponseStream(EventStream[ResponseStreamEvent]):
                     yield event.delta
             else:
                 self._check_error(event)
+
+    @property
+    def resource(self) -> ModelResponse | None:
+        return self._told.response
+
+    def run_in(self, event: object) -> ModelResponse | None:
+        return event.response if isinstance(event, ResponseEvent) else None
+
+    def text_in(self, event: object) -> str:
+        return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""
+
+    def go_on(self, request: Request, body: ByteStream) -> None:
+        super().go_on(request, body)
+        self._told = ResponseAccumulator()  # each round is a response of its own
+        self._response_id = ""
 
     def __repr__(self) -> str:
         status = self.response.status if self.response else "nothing seen"

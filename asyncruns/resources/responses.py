@@ -94,7 +94,7 @@ class Responses(_Responses):
 
     async def watch(
         self,
-        response: ModelResponse | RunRef | str,
+        response: ModelResponse | ResponseStream | RunRef | str,
         *,
         continue_with: ResponseParameters | None = None,
         **options: Unpack[WatchOptions],
@@ -109,7 +109,7 @@ class Responses(_Responses):
         `on_exit="cancel"`.
 
         Args:
-            response: The response, a `RunRef`, or the id.
+            response: The response, a `RunRef`, the id, or the stream of one.
             continue_with: The parameters that it was created with, `extra_headers` and the like among them, which looks
                 get, too. By default those that it echoes, of which some servers leave out or hide a part: with MCP
                 tools, a template or `include`, give them.

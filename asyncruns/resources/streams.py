@@ -5,6 +5,7 @@ Reading is the only thing that moves the stream: nothing runs in the background,
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,19 +15,21 @@ from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 import anyio
 from msgspec.structs import replace
 
-from asyncruns.abc import ByteStream
+from asyncruns.abc import ByteStream, RunEvents
 from asyncruns.accumulator.runs import RunAccumulator
 from asyncruns.dialects.errors import bad_answer
 from asyncruns.errors import APIConnectionError, APIError, EventTooLargeError, InvalidRequestError
-from asyncruns.http import Request, Response, request_id
+from asyncruns.http import Request, request_id, server_time
 from asyncruns.resources.looks import extended
 from asyncruns.sse import Decoder, ServerSentEvent
 from asyncruns.wire import Message, Run, RunStep, Thread
+from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.common import ErrorObject
 from asyncruns.wire.stream_events import (
     DoneEvent,
     ErrorEvent,
     MessageDeltaEvent,
+    RunEvent,
     ThreadStreamEvent,
     UndecodableEvent,
     decode_thread_event,
@@ -35,12 +38,11 @@ from asyncruns.wire.stream_events import (
 if TYPE_CHECKING:
     from asyncruns.resources.base import Resource
 
+R = TypeVar("R")
 E = TypeVar("E")
 _OF_THE_STREAM: Final = (DoneEvent, ErrorEvent, UndecodableEvent)
 
 EVENT_STREAM: Final = "text/event-stream"
-_NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events without a type, or as text
-_SHOWN_BYTES: Final = 16 * 1024  # of an answer that is no stream
 _END_GRACE_S: Final = 0.25  # for the connection's end to follow the stream's, so that it can be used again
 
 
@@ -53,30 +55,21 @@ async def open_stream(resource: Resource, request: Request) -> ByteStream:
     """
     if resource._raw:
         raise InvalidRequestError("with_raw_response gives whole answers; leave it out for stream=True")
-    if not any(name.lower() == "accept" for name, _ in request.headers):
-        request = replace(request, headers=(*request.headers, ("Accept", EVENT_STREAM)))
-    answer = await resource._server.transport.stream(request)
-    if isinstance(answer, Response):
-        if answer.status < 300:
-            raise bad_answer(request, answer, ValueError("no stream of events"))
-        raise resource._error(request, answer)
-    if answer.headers.get("content-type", "").split(";")[0].strip().lower() in _NO_STREAMS:
-        whole = Response(answer.status, answer.headers, await _beginning(answer), redact=answer.redact)
-        raise bad_answer(request, whole, ValueError("no stream of events"))
-    return answer
+    answer = await resource._server.transport.stream(_accepting(request))
+    if isinstance(answer, ByteStream):
+        return answer
+    if answer.status < 300:
+        raise bad_answer(request, answer, ValueError("no stream of events"))
+    raise resource._error(request, answer)
 
 
-async def _beginning(body: ByteStream) -> bytes:
-    found = b""
-    try:
-        while len(found) < _SHOWN_BYTES and (piece := await body.read()):
-            found += piece
-    finally:
-        await body.aclose()
-    return found
+def _accepting(request: Request) -> Request:
+    if any(name.lower() == "accept" for name, _ in request.headers):
+        return request
+    return replace(request, headers=(*request.headers, ("Accept", EVENT_STREAM)))
 
 
-class EventStream(Generic[E]):
+class EventStream(RunEvents[R], Generic[R, E]):
     """What the streams of both wires have in common. For one reader; to be closed, or used with `async with`.
 
     Attributes:
@@ -86,14 +79,21 @@ class EventStream(Generic[E]):
     """
 
     def __init__(self, request: Request, body: ByteStream) -> None:
+        self._is_claimed = False
+        self._begin(request, body)
+
+    def _begin(self, request: Request, body: ByteStream) -> None:
         self.error: ErrorObject | None = None
         self.is_done: bool = False
         self.request_id: str = request_id(body.headers)
+        self.redact = body.redact
         self._request = request
         self._body = body
         self._decoder = Decoder()
         self._ready: deque[ServerSentEvent] = deque()
         self._is_over = False
+        told = server_time(body.headers)
+        self._server_epoch = None if told is None else told - asyncio.get_running_loop().time()
 
     @abstractmethod
     def _decoded(self, name: str, text: str) -> E:
@@ -115,11 +115,22 @@ class EventStream(Generic[E]):
             APIConnectionError: The stream broke; what it told of goes on at the server.
             APITimeoutError: No byte came within the request's timeout; as above.
             EventTooLargeError: An event is larger than what is taken; as above.
+            InvalidRequestError: A watch reads the stream; see `RunWatcher.stream_events`.
         """
+        if self._is_claimed:
+            raise InvalidRequestError(
+                "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
+            )
+        event = await self.next_event()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def next_event(self) -> E | None:
         while not self._ready:
             if self._is_over or self.is_done:
                 await self._finish()
-                raise StopAsyncIteration
+                return None
             await self._fetch()
         sent = self._ready.popleft()
         event = self._decoded(sent.event, sent.data)
@@ -190,23 +201,51 @@ class EventStream(Generic[E]):
 
     def _check_error(self, event: E) -> None:
         """Raise what an iterator over pieces can't give as an event."""
-        if isinstance(event, ErrorEvent):
-            said = event.data.message or event.data.code or "no details"
-            method, path = self._request.method, self._request.path
-            raise APIError(
-                f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}",
-                method=method,
-                path=path,
-            )
+        error = self.error_in(event)
+        if error is not None:
+            raise error
+
+    # What a watch needs
+
+    @property
+    def server_time(self) -> float | None:
+        return None if self._server_epoch is None else self._server_epoch + asyncio.get_running_loop().time()
+
+    def claim(self) -> None:
+        if self._is_claimed:
+            raise InvalidRequestError("Another watch reads this stream; watch its run by its ids, without the stream")
+        self._is_claimed = True
+
+    def error_in(self, event: object) -> APIError | None:
+        if not isinstance(event, ErrorEvent):
+            return None
+        said = event.data.message or event.data.code or "no details"
+        method, path = self._request.method, self._request.path
+        message = f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}"
+        return APIError(message, method=method, path=path)
+
+    def untold(self) -> APIError:
+        method, path = self._request.method, self._request.path
+        message = f"The stream of {method} {path} ended before it told of a run. {self._next_step()}"
+        return APIConnectionError(message, sent=True, method=method, path=path)
+
+    def asking(self, request: Request) -> Request:
+        body = {**parse(request.body or b"{}"), "stream": True}
+        return _accepting(replace(request, body=encode(body)))
+
+    def go_on(self, request: Request, body: ByteStream) -> None:
+        self._begin(request, body)
 
 
-class RunStream(EventStream[ThreadStreamEvent]):
+class RunStream(EventStream[Run, ThreadStreamEvent]):
     """The events of a run, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
 
     An event's data counts, not its name: the run is over when `run.status` says so. A stream ends when the run waits
     for outputs; submitting these with `stream=True` gives the next stream. It may also end too early, without a word,
     or after an `ErrorEvent`: then retrieve the run, or watch it. A stream that breaks raises.
     """
+
+    dialect = "thread.run"
 
     def __init__(self, request: Request, body: ByteStream, *, run_id: str = "", thread_id: str = "") -> None:
         super().__init__(request, body)
@@ -272,6 +311,16 @@ class RunStream(EventStream[ThreadStreamEvent]):
                     yield text
             else:
                 self._check_error(event)
+
+    @property
+    def resource(self) -> Run | None:
+        return self._told.run
+
+    def run_in(self, event: object) -> Run | None:
+        return event.data if isinstance(event, RunEvent) else None
+
+    def text_in(self, event: object) -> str:
+        return event.data.text if isinstance(event, MessageDeltaEvent) else ""
 
     def __repr__(self) -> str:
         status = self.run.status if self.run else "nothing seen"

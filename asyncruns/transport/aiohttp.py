@@ -146,7 +146,7 @@ class AiohttpTransport(Transport):
         try:
             async with asyncio.timeout(timeout.total):
                 answer = await self._begin(request, signature, _timeout(None))
-                if answer.status >= 300:
+                if answer.status >= 300 or answer.content_type in _NO_STREAMS:
                     return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._no_answer(request, error) from self._redactor.showable(error, request)
@@ -355,6 +355,7 @@ class _AiohttpStream(ByteStream):
         self._answer.close()
 
 
+_NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events as text
 _SENT: Final = "The server may have acted on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
 

@@ -68,8 +68,9 @@ def _shown(command: Command) -> str:
             return f"Finish {end.kind.value}" + (f" {end.reason.value}" if end.reason else "")
         case Report(notice):
             return f"Report {type(notice).__name__}"
-        case PollAt(not_before, not_after):
-            return "PollAt now" if not_before == not_after else "PollAt later"
+        case PollAt(not_before, not_after, if_silent):
+            when = "now" if not_before == not_after else "later"
+            return f"PollAt {when}, if the stream is silent" if if_silent else f"PollAt {when}"
         case _:
             return type(command).__name__
 

@@ -20,6 +20,8 @@ from asyncruns.lifecycle import (
     Refusal,
     RefusalKind,
     Refused,
+    StreamBegun,
+    StreamEnded,
     Tick,
     Unanswered,
 )
@@ -54,6 +56,18 @@ def _half_answered() -> Driver:
 def _half_left() -> Driver:
     run = _asked()
     run.unanswered("call_a")
+    return run
+
+
+def _streams() -> Driver:
+    run = _running()
+    run.feed(StreamBegun(run.now))
+    return run
+
+
+def _stream_asked() -> Driver:
+    run = _streams()
+    run.sees(Phase.NEEDS_CALLER, A, B)
     return run
 
 
@@ -180,6 +194,8 @@ def _ended() -> Driver:
 SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "begun, nothing seen": _begun,
     "the run goes on": _running,
+    "the run goes on, and a stream tells of it": _streams,
+    "a stream told of calls, which are out": _stream_asked,
     "the server is not well": _unreachable,
     "calls are out": _asked,
     "calls are out, the run expires in 20 s": _expiring,
@@ -224,6 +240,9 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
     yield "Unanswered: one", Unanswered(now, (B,))
     yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))
     yield "CancelAsked", CancelAsked(now)
+    yield "StreamBegun", StreamBegun(now)
+    yield "StreamEnded: as it should", StreamEnded(now)
+    yield "StreamEnded: broken", StreamEnded(now, RuntimeError("broken"))
     yield "Tick: early", Tick(now)
     if wake_at < float("inf"):
         yield "Tick: in time", Tick(max(now, wake_at))

@@ -27,6 +27,8 @@ from asyncruns.lifecycle import (
     Refused,
     RunTools,
     State,
+    StreamBegun,
+    StreamEnded,
     Submit,
     Tick,
     Unanswered,
@@ -72,6 +74,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
             refusals(run.now),
             st.just(CancelAsked(run.now)),
             st.just(Tick(run.now)),
+            st.sampled_from([StreamBegun(run.now), StreamEnded(run.now), StreamEnded(run.now, RuntimeError("broken"))]),
         ]
         if handed_out:
             some = st.sampled_from(handed_out)
