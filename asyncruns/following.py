@@ -61,10 +61,10 @@ class Following(Generic[R]):
         self._connection = connection
         self._stream = stream
         self._early: deque[Any] = deque()  # read before it was known which run they are of
-        self.is_open: bool = True
+        self.is_open: bool = False
         self._is_behind = False
-        self._over = anyio.Event()
-        self._reading = anyio.CancelScope()
+        self._over: anyio.Event
+        self._reading: anyio.CancelScope
 
     async def begin(self, ids: Mapping[str, str]) -> RunRef:
         """Read until the stream tells which run it is of, and give its name. If that fails, the stream is closed.
@@ -74,6 +74,7 @@ class Following(Generic[R]):
             InvalidRequestError: Another watch follows it, or it is not of the run with these ids.
         """
         self._stream.claim()
+        self._opened()
         try:
             began = loop_time()
             run = self._stream.resource
@@ -102,7 +103,7 @@ class Following(Generic[R]):
                     return Refused(loop_time(), dialect.refusal(request, answer), Asked.SUBMIT)
                 return Observed(loop_time(), dialect.read(request, answer), Asked.SUBMIT, asked_at)
             self._stream.go_on(request, answer)
-            self.is_open, self._is_behind, self._over = True, False, anyio.Event()
+            self._opened()
             # Where a look can tell as well, a stream that says nothing is not waited for.
             run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
             snapshot = self._snapshot(run)
@@ -118,6 +119,10 @@ class Following(Generic[R]):
             await self._stream.close()
             raise
         return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
+
+    def _opened(self) -> None:
+        self.is_open, self._is_behind = True, False
+        self._over, self._reading = anyio.Event(), anyio.CancelScope()
 
     async def _first_word(self, within: float | None = None) -> R:
         with anyio.move_on_after(within):
@@ -144,7 +149,7 @@ class Following(Generic[R]):
         """
         cause: APIError | None = None
         try:
-            with anyio.CancelScope() as self._reading:
+            with self._reading:
                 while self._early:
                     await self._give(self._early.popleft(), tell)
                 while (event := await self._next(tell)) is not None:

@@ -41,6 +41,8 @@ class Plan:
     clock_skew: float
     poll_after_ms: float | None
     on_ambiguous: Literal["give_up", "resend"]
+    pace: float | None = 0.0  # with streams: seconds that who reads them takes for an event; None is nobody
+    first_stream: Fault | None = None  # strikes the one that begins the run
 
     @property
     def is_alike(self) -> bool:
@@ -82,7 +84,27 @@ def plans(draw: st.DrawFn) -> Plan:
     )
     skew = draw(st.sampled_from([0.0, 0.0, 86400.0, -86400.0, 7.5]))
     poll_after_ms = draw(st.sampled_from([None, None, 500.0, 2000.0]))
-    return Plan(tuple(rounds), scenario, skew, poll_after_ms, draw(st.sampled_from(["give_up", "resend", "resend"])))
+    return Plan(
+        tuple(rounds),
+        scenario,
+        skew,
+        poll_after_ms,
+        on_ambiguous=draw(st.sampled_from(["give_up", "resend", "resend"])),
+        pace=draw(st.sampled_from([0.0, 0.0, 0.2, 3.0, None])),
+        first_stream=draw(st.none() | stream_faults("create_run")),
+    )
+
+
+@st.composite
+def stream_faults(draw: st.DrawFn, on: Literal["create_run", "submit"] = "submit") -> Fault:
+    """Give how a stream ends too early; the one that begins a run tells of it at least."""
+    least = 1 if on == "create_run" else 0
+    return Fault(
+        on=on,
+        stream=draw(st.sampled_from(["break", "close", "error", "silence"])),
+        events=draw(st.integers(least, 14)),
+        times=draw(st.sampled_from([1, 1, 3])),
+    )
 
 
 # Each is what a fault does; where it can't be done to any request, `on` says which.

@@ -78,7 +78,7 @@ class Watch:
         self._world = world
         self._leave = asyncio.Event()
         self.watcher: OneWatch = world.shell(
-            world.connection, world.ref, tools=self._tools(), timeout=timeout, on_exit=on_exit, **world.options
+            world.connection, world.watched(), tools=self._tools(), timeout=timeout, on_exit=on_exit, **world.options
         )
         self.task = world.loop.create_task(self._live())
 
@@ -96,12 +96,19 @@ class Watch:
     async def _live(self) -> None:
         try:
             async with self.watcher as watcher:
-                reader = asyncio.ensure_future(self._read(watcher))
+                readers = {
+                    asyncio.ensure_future(self._read(watcher)),
+                    asyncio.ensure_future(self._world.look_on(watcher)),
+                }
                 try:
                     await self._leave.wait()
                 finally:
-                    reader.cancel()
-                    await asyncio.wait({reader})
+                    for reader in readers:
+                        reader.cancel()
+                    await asyncio.wait(readers)
+                    for reader in readers:
+                        if not reader.cancelled() and reader.exception() is not None:
+                            self._world.complain(repr(reader.exception()))
         finally:
             self.left = True
 
@@ -213,6 +220,13 @@ class World:
         thread = await self.client.threads.create()
         run = await self.client.threads.runs.create(thread.id, assistant_id=assistant.id)
         self.ref = self.client.dialect.identify(run, {})
+
+    def watched(self) -> Any:
+        """Give what the next watch is told to watch."""
+        return self.ref
+
+    async def look_on(self, watcher: OneWatch) -> None:
+        """Do what somebody does beside a watch while it goes on."""
 
     async def start(self) -> None:
         if not self.is_up:

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import pytest
 from hostile_world import free_port
-from shells import OneWatch, Shell, watched
+from shells import SHELLS, OneWatch, Shell, watched
 
 from asyncruns import (
     Cancelled,
@@ -35,6 +35,7 @@ from asyncruns import (
     RunGoneError,
     RunNeedsCallerError,
     RunRef,
+    RunWatcher,
     ToolError,
     Toolset,
     WatchGaveUpError,
@@ -43,6 +44,8 @@ from asyncruns.abc import Connection
 from asyncruns.lifecycle import CancelRefused
 from asyncruns.lifecycle.values import Call, CallKind
 from asyncruns.outcome import AnyOutcome
+from asyncruns.resources.response_streams import ResponseStream
+from asyncruns.resources.streams import RunStream
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 
 Name = Literal["threads", "responses"]
@@ -57,9 +60,10 @@ PAUSES: Final = {"threads": "requires_action", "responses": "completed"}  # the 
 class Wire:
     """Begins runs on one wire, and gives what watches them, in one of the shells."""
 
-    def __init__(self, name: Name, emulator: Emulator, client: Client, shell: Shell) -> None:
+    def __init__(self, name: Name, emulator: Emulator, client: Client, shell: Shell, *, streams: bool) -> None:
         self.name = name
         self.shell = shell
+        self.streams: dict[str, RunStream | ResponseStream] | None = {} if streams else None
         self.emulator = emulator
         self.client = client
         self.connection: Connection[Any] = client if name == "threads" else client.responses.continued()
@@ -71,12 +75,21 @@ class Wire:
     async def start(self, **scenario: Any) -> Any:
         """Begin a run of a scenario."""
         self.emulator.script(Scenario(**scenario), **self._who())
+        stream: Any = {} if self.streams is None else {"stream": True}
         if self.name == "responses":
-            return await self.client.responses.create(model=MODEL, input="Hello", background=True)
-        thread = await self.client.threads.create(messages=[{"role": "user", "content": "Hello"}])
-        return await self.client.threads.runs.create(thread.id, assistant_id=ASSISTANT)
+            begun: Any = await self.client.responses.create(model=MODEL, input="Hello", background=True, **stream)
+        else:
+            thread = await self.client.threads.create(messages=[{"role": "user", "content": "Hello"}])
+            begun = await self.client.threads.runs.create(thread.id, assistant_id=ASSISTANT, **stream)
+        if self.streams is None:
+            return begun
+        await anext(begun)
+        self.streams[begun.resource.id] = begun
+        return begun.resource
 
     def watcher(self, run: Any, **options: Any) -> OneWatch:
+        if self.streams is not None:
+            run = self.streams.pop(run.id, run)  # a second watch has no stream
         return self.shell(self.connection, run, **options)
 
     async def watch(self, run: Any, **options: Any) -> AnyOutcome[Any]:
@@ -115,10 +128,19 @@ class Wire:
         return {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
 
 
+WAYS: Final = [*SHELLS, "streamed"]
+about_looks = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=["threads", "responses"])
-async def wire(request: pytest.FixtureRequest, shell: Shell) -> AsyncIterator[Wire]:
+async def wire(request: pytest.FixtureRequest, way: str) -> AsyncIterator[Wire]:
     async with Emulator(port=free_port()) as emulator, Client(emulator.base_url) as client:
-        yield Wire(request.param, emulator, client, shell)
+        yield Wire(request.param, emulator, client, SHELLS.get(way, RunWatcher), streams=way == "streamed")
 
 
 class Tools(Toolset):
@@ -281,6 +303,7 @@ async def test_a_handler_that_raises_ends_the_watch_with_its_error(wire: Wire) -
     assert isinstance(outcome.cause, ValueError)
 
 
+@about_looks
 @pytest.mark.parametrize("approve", [True, False])
 async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, tools: Tools, approve: bool) -> None:
     call = {"id": "appr_1", "name": "add", "arguments": '{"a":1,"b":2}', "server_label": "docs"}
@@ -335,6 +358,7 @@ async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, 
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values() if not isinstance(value, dict)),
 )
+@about_looks
 async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Tools, fault: dict[str, Any]) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     wire.emulator.inject(Fault(on="poll", times=10, skip=1, **fault))
@@ -350,6 +374,7 @@ async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Too
     assert connectivity[-1] is Connectivity.HEALTHY
 
 
+@about_looks
 async def test_a_server_that_is_away_for_long_ends_the_wait(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", status=500, skip=1, times=None))
@@ -436,6 +461,7 @@ async def test_a_run_that_was_there_and_is_gone_ends_the_wait(wire: Wire) -> Non
         outcome.unwrap()
 
 
+@about_looks
 async def test_a_run_that_nobody_ever_saw_is_not_found(wire: Wire) -> None:
     run = await wire.start(end="never")
     ref = wire.connection.dialect.identify(run, {})
@@ -452,6 +478,7 @@ async def test_a_replica_that_lacks_a_new_run_is_no_end(wire: Wire) -> None:
     assert isinstance(await wire.watch(run), Completed)
 
 
+@about_looks
 async def test_a_replica_that_lacks_what_a_submit_began_is_no_end(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), working=10.0)
     lacking: list[Fault] = []
@@ -547,6 +574,7 @@ async def test_a_timeout_cuts_hanging_requests_and_tools(wire: Wire) -> None:
     assert outcome.elapsed == pytest.approx(5.0, abs=0.1)
 
 
+@about_looks
 async def test_a_run_that_has_ended_already_takes_one_look(wire: Wire) -> None:
     run = await wire.start()
     await anyio.sleep(60.0)
@@ -796,13 +824,13 @@ def lost(fault: dict[str, Any], *, acts: bool) -> Fault:
 @pytest.fixture
 async def threads(shell: Shell) -> AsyncIterator[Wire]:
     async with Emulator() as emulator, Client(emulator.base_url) as client:
-        yield Wire("threads", emulator, client, shell)
+        yield Wire("threads", emulator, client, shell, streams=False)
 
 
 @pytest.fixture
 async def responses(shell: Shell) -> AsyncIterator[Wire]:
     async with Emulator() as emulator, Client(emulator.base_url) as client:
-        yield Wire("responses", emulator, client, shell)
+        yield Wire("responses", emulator, client, shell, streams=False)
 
 
 @pytest.mark.parametrize("acts", [True, False])
