@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, get_args
 
 import pytest
@@ -15,19 +15,23 @@ from asyncruns import (
     Cancelled,
     Client,
     Completed,
+    EventTooLargeError,
+    Failed,
     GaveUp,
     InvalidRequestError,
     NeedsCaller,
     RunStream,
     RunWatcher,
+    StreamBroken,
     Toolset,
 )
+from asyncruns.abc import ByteStream
 from asyncruns.held import HELD_EVENTS
-from asyncruns.http import Request
+from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
-from asyncruns.wire import MessageDeltaEvent
+from asyncruns.wire import MessageDeltaEvent, encode
 
 ROUNDS: Final = (
     (FunctionCall("add", {"a": 1, "b": 2}), FunctionCall("add", {"a": 3, "b": 4})),
@@ -397,3 +401,99 @@ async def test_a_watch_without_a_stream_has_none_to_read(client: Client) -> None
 
 def watcher_of(client: Client, run: Any) -> RunWatcher[Any]:
     return RunWatcher(client, run)
+
+
+# What servers send
+
+
+class Pieces(ByteStream):
+    """A body that a test writes down; the last piece comes again and again, unless it is b""."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.status = 200
+        self.headers: Mapping[str, str] = {}
+        self._pieces = list(pieces)
+        self.is_closed = False
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0.01)
+        return self._pieces.pop(0) if len(self._pieces) > 1 else self._pieces[0]
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class Odd(InMemoryTransport):
+    """A server whose first stream tells of the real run, and goes on as a test writes down."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(latency=0.01)
+        self.script(Scenario(rounds=ROUNDS, answer=ANSWER), assistant_id="asst_1")
+        self._pieces = pieces
+        self.odd: Pieces | None = None
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        answer = await super().stream(request)
+        if not request.path.endswith("/runs") or isinstance(answer, Response):
+            return answer
+        self.odd = Pieces(await answer.read(), *self._pieces)
+        return self.odd
+
+
+@pytest.mark.parametrize(
+    ("pieces", "cause"),
+    [
+        ([b"data: " + b"x" * 1_000_000], EventTooLargeError),
+        ([b"x" * 1_000_000], EventTooLargeError),
+        ([b": a comment\n" * 1000, b""], type(None)),
+        ([b"\xff\xfe\x00garbage\n\n", b""], type(None)),
+        ([b'event: error\ndata: {"message": "overloaded"}\n\n', b""], APIError),
+    ],
+    ids=["an event without end", "a line without end", "comments", "garbage", "error"],
+)
+async def test_a_stream_of_rubbish_costs_some_looks(pieces: list[bytes], cause: type) -> None:
+    transport, tools = Odd(*pieces), Tools()
+    client = Client(transport=transport)
+    async with RunWatcher(client, await begin(client), tools=tools) as watcher:
+        broken = [event async for event in watcher if isinstance(event, StreamBroken)]
+        assert isinstance(await watcher.wait(), Completed)
+    assert type(broken[0].cause) is cause
+    assert len(broken) == 1
+    assert list(tools.calls.values()) == [1, 1, 1]
+    assert transport.odd is not None
+    assert transport.odd.is_closed
+
+
+async def test_the_data_of_an_event_counts_and_not_its_name() -> None:
+    run = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "assistant_id": "a", "status": "in_progress"}
+    said = b"event: thread.run.completed\ndata: " + encode(run) + b"\n\n"
+    stream = RunStream(Request("POST", "/threads/thread_1/runs"), Pieces(said, b": nothing more\n"))
+    async with Client(transport=InMemoryTransport()) as client, RunWatcher(client, stream) as watcher:
+        await asyncio.sleep(1.0)
+        assert (watcher.status, watcher.outcome) == ("in_progress", None)
+
+
+async def test_no_credential_is_shown_of_what_a_stream_says_of_a_fault() -> None:
+    fault = {"code": "server_error", "message": "bad key sk-hidden"}
+    run = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": "failed", "last_error": fault}
+    body = Pieces(b"data: " + encode(run) + b"\n\n", b"")
+    body.redact = lambda text: text.replace(b"sk-hidden", b"***")
+    stream = RunStream(Request("POST", "/threads/thread_1/runs"), body)
+    async with Client(transport=InMemoryTransport()) as client:
+        outcome = await client.watch(stream)
+    assert isinstance(outcome, Failed)
+    assert "sk-hidden" not in f"{outcome!r} {outcome.error}"
+
+
+async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transport: InMemoryTransport) -> None:
+    """Calls that hang are answered in time for the run to live, though nothing was polled before."""
+    transport.script(Scenario(rounds=ROUNDS, lifetime=60.0), assistant_id="asst_1")
+
+    async def add(a: int, b: int) -> int:
+        if a == 1:
+            await asyncio.get_running_loop().create_future()
+        return a + b
+
+    outcome = await client.watch(await begin(client), tools=Toolset([add]))
+    assert isinstance(outcome, Completed)
+    assert "did not finish" in str(transport.submitted(outcome.run.id)[0])
