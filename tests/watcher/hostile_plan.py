@@ -91,7 +91,7 @@ def plans(draw: st.DrawFn) -> Plan:
         poll_after_ms,
         on_ambiguous=draw(st.sampled_from(["give_up", "resend", "resend"])),
         pace=draw(st.sampled_from([0.0, 0.0, 0.2, 3.0, None])),
-        first_stream=draw(st.none() | stream_faults("create_run")),
+        first_stream=draw(st.none() | st.none() | stream_faults("create_run")),
     )
 
 
