@@ -295,7 +295,7 @@ class Engine(Generic[R]):
                         scope.cancel()
                 if self._following is not None:
                     group.start_soon(self._following.end_in_silence)
-                    if not self._following.is_open:
+                    if not self._following.is_read:
                         self._following.held.finish()
                 self._on_end(end)
             case _:
@@ -314,7 +314,7 @@ class Engine(Generic[R]):
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing.add(scope)
             try:
-                if following is None or not await following.is_over(self.receive):
+                if following is None or not await following.may_ask(self.receive):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)

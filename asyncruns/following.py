@@ -49,7 +49,7 @@ class Following(Generic[R]):
         given: What the stream told before it was handed over, which may be old; or None.
         first: What it told since then, before the watch began; or None.
         heard_at: When the last event came, by the loop's clock.
-        is_open: Whether a stream tells of the run, or did so last.
+        is_open: Whether a stream tells of the run.
         held: The events of all streams, for who reads them.
     """
 
@@ -116,6 +116,7 @@ class Following(Generic[R]):
             self.is_open = False
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), Asked.SUBMIT)
         except BaseException:
+            self._over.set()
             await self._stream.close()
             raise
         return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
@@ -182,7 +183,7 @@ class Following(Generic[R]):
             tell(StreamEnded(loop_time()))
         await self.held.put(event)
 
-    async def is_over(self, tell: Callable[[Event], object]) -> bool:
+    async def may_ask(self, tell: Callable[[Event], object]) -> bool:
         """Wait a little for the stream's end; tell whether another can be asked for. If not, looks tell from now on."""
         if self._silent_for >= SILENCE_S:
             self._reading.cancel()
@@ -207,9 +208,14 @@ class Following(Generic[R]):
         return 0.0 if self.held.is_full else loop_time() - self.heard_at
 
     @property
+    def is_read(self) -> bool:
+        """Whether a stream has not come to its end."""
+        return not self._over.is_set()
+
+    @property
     def is_wanted(self) -> bool:
         """Whether there is more to read, and somebody may want it."""
-        return self.is_open and not self.held.is_let_go
+        return self.is_read and not self.held.is_let_go
 
     def text_in(self, event: Any) -> str:
         """Give the piece of text that an event adds to an answer, or ""."""
