@@ -7,6 +7,7 @@ old by then, so the machine goes by looks until the next one; only an end is as 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -35,6 +36,7 @@ from asyncruns.lifecycle.machine import SILENCE_S
 
 R = TypeVar("R")
 
+BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
@@ -63,6 +65,7 @@ class Following(Generic[R]):
         self._early: deque[Any] = deque()  # read before it was known which run they are of
         self.is_open: bool = False
         self._is_behind = False
+        self._full_since = math.inf
         self._over: anyio.Event
         self._reading: anyio.CancelScope
 
@@ -122,7 +125,7 @@ class Following(Generic[R]):
         return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
 
     def _opened(self) -> None:
-        self.is_open, self._is_behind = True, False
+        self.is_open, self._is_behind, self._full_since = True, False, math.inf
         self._over, self._reading = anyio.Event(), anyio.CancelScope()
 
     async def _first_word(self, within: float | None = None) -> R:
@@ -178,9 +181,16 @@ class Following(Generic[R]):
         return event
 
     async def _give(self, event: Any, tell: Callable[[Event], object]) -> None:
-        if self.held.is_full:
-            self._is_behind = True
-            tell(StreamEnded(loop_time()))
+        if self.held.is_full:  # as by one read of the socket, before who reads has its turn
+            now = loop_time()
+            self._full_since = min(self._full_since, now)
+            with anyio.move_on_after(self._full_since + BEHIND_S - now):
+                await self.held.room()
+            if self.held.is_full:
+                self._is_behind = True
+                tell(StreamEnded(loop_time()))
+        elif self.held.is_low:
+            self._full_since = math.inf
         await self.held.put(event)
 
     async def may_ask(self, tell: Callable[[Event], object]) -> bool:

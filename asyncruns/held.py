@@ -35,11 +35,20 @@ class Held:
         """Whether who has an event has to wait."""
         return len(self._events) >= HELD_EVENTS and not self.is_let_go
 
-    async def put(self, event: Any) -> None:
-        """Add an event, as soon as there is room. Safe to cancel: it is not added then."""
+    @property
+    def is_low(self) -> bool:
+        """Whether who reads has kept up lately."""
+        return len(self._events) < HELD_EVENTS // 2
+
+    async def room(self) -> None:
+        """Wait until there is room for an event."""
         while self.is_full:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    async def put(self, event: Any) -> None:
+        """Add an event, as soon as there is room. Safe to cancel: it is not added then."""
+        await self.room()
         if self.is_let_go:
             return
         self._events.append(event)

@@ -39,6 +39,12 @@ ROUNDS: Final = (
 )
 ANSWER: Final = "Hello from Paris, my friend"
 ENDS: Final = get_args(StreamEnd)
+RUN: Final = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "assistant_id": "asst_1"}
+DELTA: Final = {
+    "id": "msg_1",
+    "object": "thread.message.delta",
+    "delta": {"content": [{"index": 0, "type": "text", "text": {"value": "a word "}}]},
+}
 
 
 class Tools(Toolset):
@@ -195,6 +201,16 @@ async def test_a_fast_reader_is_never_behind(client: Client, transport: InMemory
     async with RunWatcher(client, await begin(client)) as watcher:
         texts, events = await asyncio.gather(all_of(watcher.text_deltas()), notices(watcher))
     assert len(texts) == 3 * HELD_EVENTS
+    assert "StreamBroken" not in events
+
+
+async def test_who_reads_as_fast_as_it_can_is_not_behind_when_much_comes_at_once() -> None:
+    said = [{**RUN, "status": "in_progress"}, *[DELTA] * 4 * HELD_EVENTS, {**RUN, "status": "completed"}]
+    body = Pieces(b"".join(b"data: " + encode(one) + b"\n\n" for one in said), b"")
+    stream = RunStream(Request("POST", "/threads/thread_1/runs"), body)
+    async with Client(transport=InMemoryTransport()) as client, RunWatcher(client, stream) as watcher:
+        texts, events = await asyncio.gather(all_of(watcher.text_deltas()), notices(watcher))
+    assert len(texts) == 4 * HELD_EVENTS
     assert "StreamBroken" not in events
 
 
@@ -465,8 +481,7 @@ async def test_a_stream_of_rubbish_costs_some_looks(pieces: list[bytes], cause: 
 
 
 async def test_the_data_of_an_event_counts_and_not_its_name() -> None:
-    run = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "assistant_id": "a", "status": "in_progress"}
-    said = b"event: thread.run.completed\ndata: " + encode(run) + b"\n\n"
+    said = b"event: thread.run.completed\ndata: " + encode({**RUN, "status": "in_progress"}) + b"\n\n"
     stream = RunStream(Request("POST", "/threads/thread_1/runs"), Pieces(said, b": nothing more\n"))
     async with Client(transport=InMemoryTransport()) as client, RunWatcher(client, stream) as watcher:
         await asyncio.sleep(1.0)
@@ -475,8 +490,7 @@ async def test_the_data_of_an_event_counts_and_not_its_name() -> None:
 
 async def test_no_credential_is_shown_of_what_a_stream_says_of_a_fault() -> None:
     fault = {"code": "server_error", "message": "bad key sk-hidden"}
-    run = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "status": "failed", "last_error": fault}
-    body = Pieces(b"data: " + encode(run) + b"\n\n", b"")
+    body = Pieces(b"data: " + encode({**RUN, "status": "failed", "last_error": fault}) + b"\n\n", b"")
     body.redact = lambda text: text.replace(b"sk-hidden", b"***")
     stream = RunStream(Request("POST", "/threads/thread_1/runs"), body)
     async with Client(transport=InMemoryTransport()) as client:
