@@ -53,7 +53,8 @@ class Fleet(Generic[R]):
     assistant and model take. Submits and cancels go before all looks. A 429, or a small
     `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
 
-    Of an answer no more is kept than what the watch goes by: an outcome whose run still goes on has no `run`.
+    Of an answer no more is kept than what the watch goes by: `run` of a `GaveUp` is mostly None, and its `status` tells
+    what was seen last.
 
     Args:
         connection: A `Client`, or what `RunWatcher` takes.
@@ -201,7 +202,8 @@ class Fleet(Generic[R]):
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
             connection: What speaks for this run instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
-            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's.
+            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's, and a
+                `cadence` of None is the fleet's.
 
         Raises:
             InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
@@ -221,7 +223,7 @@ class Fleet(Generic[R]):
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
             given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        both: SharedOptions = {**self._options, **options} if options else self._options
+        both = self._with_ours(options)
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if is_new:
@@ -265,12 +267,20 @@ class Fleet(Generic[R]):
             self._outcomes.tell()
         return added
 
+    def _with_ours(self, options: SharedOptions) -> SharedOptions:
+        """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
+        if not options:
+            return self._options
+        both: SharedOptions = {**self._options, **options}
+        both["cadence"] = options.get("cadence") or self._options.get("cadence")
+        return both
+
     def _settings_of(self, connection: Connection[Any], options: SharedOptions) -> tuple[Policy, Answers]:
         """Give what the watch of a run goes by; runs without options of their own share one."""
         shows = connection.dialect.shows_submits
         if not options and shows in self._settings:
             return self._settings[shows]
-        both: SharedOptions = {**self._options, **options}
+        both = self._with_ours(options)
         at_once = options.get("max_concurrent_calls")
         settings = (
             policy_of(both, shows_submits=shows),
