@@ -61,11 +61,13 @@ class Fleet(Generic[R]):
         requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
             limit of ours, but for what the server refuses.
         max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
-        on_outcome: Called with each outcome, one after the other; whatever takes long, begin in a task. What it raises
-            is logged.
-        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, "leave" leaves them as
-            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask;
-            with those that were given up, or need the caller.
+        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so whatever takes
+            long, begin in a task: while they are far behind, of the statuses of a run only the newest is kept. What
+            one raises is logged.
+        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
+            were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
+            and waits for that for 5 s, and as long as the budget takes to ask; with those that were given up, or need
+            the caller. Both wait 2 s at most for observers. A warning is logged where these were not told of all.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
             runs together. `cadence` is `Cadence.learned()` by default.
@@ -126,7 +128,7 @@ class Fleet(Generic[R]):
             return
         try:
             if error is None and self._on_exit == "drain":
-                await self.drain()
+                await self._drain_all()
         finally:
             by = self._leave_by()
             self._runner.leave(by=by, cancel=self._on_exit == "cancel")
@@ -150,13 +152,21 @@ class Fleet(Generic[R]):
         while self._goes_on():
             await self._outcomes.news()
 
+    async def _drain_all(self) -> None:
+        await self.drain()
+        while self.is_running and await self._observers.drained(OBSERVER_GRACE_S) and self._goes_on():
+            await self.drain()  # an observer has added runs
+
     async def _drive(self, begun: asyncio.Future[None]) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._observers.run)
-            await self._runner.run(begun)
-            with anyio.move_on_after(OBSERVER_GRACE_S):
-                await self._observers.drained()
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._observers.run)
+                await self._runner.run(begun)
+                with anyio.move_on_after(OBSERVER_GRACE_S):
+                    await self._observers.drained(OBSERVER_GRACE_S)
+                group.cancel_scope.cancel()
+        finally:
+            self._observers.tell_of_waiting()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         for watch in list(self.read):
@@ -196,7 +206,8 @@ class Fleet(Generic[R]):
         """Watch a run, and give what to await, cancel or ask about it. Returns at once.
 
         A run that is watched already is not looked at twice: this watch then only listens, and of the options only
-        `on_status` and `on_terminal` count.
+        `on_status` and `on_terminal` count. An observer that several watches of a run have, as one of the fleet, is
+        called once for all of them.
 
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
@@ -373,9 +384,9 @@ class Fleet(Generic[R]):
             raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
         return self._task
 
-    def observe(self, observer: Observer, value: object) -> None:
-        """Have an observer called."""
-        self._observers.put(observer, value)
+    def observe(self, observer: Observer, value: object, member: Member) -> None:
+        """Have an observer called with what is news of a run."""
+        self._observers.put(observer, value, of=member)
 
     def drop(self, watch: Watch[Any], member: Member) -> None:
         """Let a watch go, and its run when nobody watches it any more."""

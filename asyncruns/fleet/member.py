@@ -24,6 +24,7 @@ from asyncruns.lifecycle import (
     EndKind,
     Event,
     Finish,
+    Notice,
     Observed,
     Phase,
     Policy,
@@ -39,7 +40,7 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.observers import Ended
+from asyncruns.observers import Ended, Observer
 from asyncruns.outcome import AnyOutcome, outcome_of
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
@@ -256,8 +257,7 @@ class Member(Slot):
             case Cancel():
                 runner.schedule.change(self, (self.connection.dialect.cancel(self.ref), Asked.CANCEL))
             case Report(notice):
-                for watch in self.watches:
-                    watch.tell(notice)
+                self._tell(notice)
             case Finish(end):
                 self.stop()
                 self._finish(end)
@@ -287,12 +287,15 @@ class Member(Slot):
         )
         if not self.watches:  # let go meanwhile
             return
-        told = Ended(self.outcome)
         self._runner.ended(self)
-        for watch in self.watches:
-            watch.tell(told)
+        self._tell(Ended(self.outcome))
         if self.is_over:
             self.watches = ()  # no circle, or the ended would be found by the garbage collector, thousands at once
+
+    def _tell(self, event: Notice | Ended[Any]) -> None:
+        told: list[Observer] = []  # one of the whole fleet is called once, however many watch the run
+        for watch in self.watches:
+            watch.tell(event, told)
 
     def broke(self, error: Exception) -> None:
         """End the watch for an error that nobody expected; the machine is not asked any more."""

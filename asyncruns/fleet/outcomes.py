@@ -48,7 +48,7 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            self._observers.put(self._on_outcome, outcome)
+            self._observers.put(self._on_outcome, outcome, of=member)
         is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome
