@@ -67,7 +67,8 @@ class Fleet(Generic[R]):
         on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
             were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
             and waits for that for 5 s, and as long as the budget takes to ask; with those that were given up, or need
-            the caller. Both wait 2 s at most for observers. A warning is logged where these were not told of all.
+            the caller, the newest 10,000. Both wait 2 s at most for observers. A warning is logged where these were not
+            told of all.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
             runs together. `cadence` is `Cadence.learned()` by default.
@@ -312,8 +313,9 @@ class Fleet(Generic[R]):
         """Iterate over the outcomes as they come, until no run is watched any more.
 
         Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch, or read its events to the end. Until somebody has them, they are kept. Of several readers
-        each outcome goes to one. May be broken off, and begun again.
+        awaited the watch, or read its events to the end. Until somebody has them, they are kept; while nobody iterates
+        the newest 50,000, and a warning is logged when others are let go. Of several readers each outcome goes to one.
+        May be broken off, and begun again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.

@@ -124,6 +124,13 @@ class Member(Slot):
         return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether the run may go on although its watch has ended."""
+        end = self.machine.end
+        is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE)
+        return is_there and not self.is_over and not self.is_broken
+
+    @property
     def is_cancelling(self) -> bool:
         """Whether its cancel is under way, and is followed."""
         goes_on = self.machine.end is None and not self.is_broken and bool(self.watches)

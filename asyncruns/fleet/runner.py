@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from asyncruns.asking import ask, loop_time, wake
 from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
@@ -26,6 +27,7 @@ from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
+KEPT_UNFINISHED: Final = 10_000  # of some 5 kB each; older ones have expired, mostly
 
 Job = tuple[Member, Request | None, Asked]
 
@@ -40,7 +42,7 @@ class Runner:
 
     Attributes:
         members: The runs that are watched, by their names.
-        unfinished: The runs whose watch ended before they did, where these are kept.
+        unfinished: The runs whose watch ended before they did, where these are kept; the newest.
         group: Where tools and requests run; None when the fleet does not run.
         closing: Nothing new is begun any more.
         active: How many there are; one may have several names.
@@ -50,7 +52,10 @@ class Runner:
     def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.members: dict[RunRef, Member] = {}
-        self.unfinished: dict[RunRef, Member] = {}
+        self.unfinished: Kept[RunRef, Member] = Kept(
+            KEPT_UNFINISHED,
+            "The watches of very many runs ended before these did; leaving the fleet cancels the newest %d of them",
+        )
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
@@ -254,8 +259,9 @@ class Runner:
             for scope, other in self._changing.items():
                 if other is member:  # the answer can change nothing any more
                     scope.cancel()
-        elif self._keeps_unfinished and not member.is_broken:
+        elif self._keeps_unfinished and member.may_go_on:
             self.unfinished[member.ref] = member
+            self.unfinished.let_go()
         self._on_end(member)
 
     def _forget(self, member: Member) -> None:
