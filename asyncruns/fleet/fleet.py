@@ -207,8 +207,9 @@ class Fleet(Generic[R]):
         """Watch a run, and give what to await, cancel or ask about it. Returns at once.
 
         A run that is watched already is not looked at twice: this watch then only listens, and of the options only
-        `on_status` and `on_terminal` count. An observer that several watches of a run have, as one of the fleet, is
-        called once for all of them.
+        `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
+        on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
+        watches of a run have, as one of the fleet, is called once for all of them.
 
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
@@ -229,8 +230,8 @@ class Fleet(Generic[R]):
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions)
-        member = self._runner.members.get(ref)
-        is_new, given = member is None, None
+        member = self._runner.find(ref)
+        given = None
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
@@ -238,7 +239,7 @@ class Fleet(Generic[R]):
         both = self._with_ours(options)
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
-        if is_new:
+        if not member.is_watched:
             self._runner.add(member)
             member.begin(given)
         return watch

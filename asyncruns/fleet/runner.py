@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -57,6 +58,7 @@ class Runner:
             "The watches of very many runs ended before these did; leaving the fleet cancels the newest %d of them",
         )
         self._keeps_unfinished = keeps_unfinished
+        self._let_go: OrderedDict[RunRef, Member] = OrderedDict()  # a submit of which is on its way, or just was
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
         self.polls: int = 0
@@ -202,6 +204,7 @@ class Runner:
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
         if member.is_over or member.is_broken:
             self.schedule.landed(member, was_look=False)
+            member.submit_landed_at = -math.inf
             return
         event: Observed | Refused | None = None
         # Who leaves the fleet meanwhile waits for the answer for some seconds: what a submit came to would be lost.
@@ -214,6 +217,8 @@ class Runner:
             finally:
                 del self._changing[scope]
                 self.schedule.landed(member, was_look=False)
+                if asked is Asked.SUBMIT and member.submit_landed_at == math.inf:
+                    member.submit_landed_at = loop_time()
         if event is not None:
             self._note_refusal(event)
             self.guard(member, partial(member.changed, event))
@@ -235,9 +240,19 @@ class Runner:
 
     # Members
 
+    def find(self, ref: RunRef) -> Member | None:
+        """Give the member that watches this run; or one that was let go, and knows which tools have run."""
+        member = self.members.get(ref)
+        if member is None:
+            member = self._let_go.pop(ref, None)
+            if member is None or not member.may_be_resumed:
+                return None
+        return self.members.get(member.ref, member)
+
     def add(self, member: Member) -> None:
         """Watch one more run; it is to be told to begin then."""
-        self.members[member.ref] = member
+        for ref in member.refs:
+            self.members.setdefault(ref, member)
         self.unfinished.pop(member.ref, None)
         member.is_watched = True
         self.active += 1
@@ -246,6 +261,10 @@ class Runner:
         """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
         member.stop()
         self._forget(member)
+        while self._let_go and not next(iter(self._let_go.values())).may_be_resumed:
+            self._let_go.popitem(last=False)
+        if member.may_be_resumed:
+            self._let_go.update(dict.fromkeys(member.refs, member))
         self.moved()  # who leaves may wait for it
 
     def renamed(self, member: Member) -> None:

@@ -117,7 +117,8 @@ class Watch(Generic[R]):
     def cancel(self) -> bool:
         """Stop watching; the run at the server goes on as it is. Who waits for this watch gets a CancelledError.
 
-        Others that watch the same run go on. When none is left, tools are stopped; a submit on its way is not.
+        Others that watch the same run go on. When none is left, tools are stopped; a submit on its way is not. Tools
+        that were stopped run again when the run is watched anew, and all of their round with them.
 
         Returns:
             Whether there was something to stop.
