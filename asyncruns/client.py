@@ -440,14 +440,8 @@ class Client(OtherNames):
 
 
 def _check_is_polled(run: object) -> None:
-    from asyncruns.resources.streams import EventStream  # late, as the responses: who gives a run needs neither
-    from asyncruns.wire import ModelResponse
+    from asyncruns.wire import ModelResponse  # late, as the responses
 
-    if isinstance(run, EventStream):
-        raise InvalidRequestError(
-            f"A fleet looks again and again, and does not read a {type(run).__name__}: read it, and watch the run that "
-            "it tells of, as in fleet.watch(stream.run), or stream.response"
-        )
     if not isinstance(run, RunRef | ModelResponse):
         raise InvalidRequestError(
             f"A fleet watches a run, a response or a RunRef, or thread_id and run_id; got {type(run).__name__}"

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
-from asyncruns.abc import Connection, Speaking
+from asyncruns.abc import Connection, RunEvents, Speaking
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
@@ -225,6 +225,11 @@ class Fleet(Generic[R]):
         self.check_goes_on()
         if self._runner.is_left:
             raise InvalidRequestError(LEFT)
+        if isinstance(run, RunEvents):
+            raise InvalidRequestError(
+                f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
+                "give the run or response that it tells of"
+            )
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
         ids = {"thread_id": thread_id, "run_id": run_id}
