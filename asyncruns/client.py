@@ -395,8 +395,16 @@ class Client(OtherNames):
         return watcher.outcome or outcome  # leaving may have cancelled a run that went on
 
     def connection_for(self, run: object) -> Connection[Any]:
-        """Give what a `Fleet` needs to watch this run, response or `RunRef`."""
-        return self if self._speaks_of(run) else self.responses.alone
+        """Give what a `Fleet` needs to watch this run, response or `RunRef`.
+
+        Raises:
+            InvalidRequestError: It is none of these; the message says what to give.
+        """
+        if self._speaks_of(run):
+            return self
+        alone = self.responses.alone
+        _check_is_polled(run)
+        return alone
 
     def _speaks_of(self, run: object) -> bool:
         if isinstance(run, RunRef | RunEvents):
@@ -429,3 +437,12 @@ class Client(OtherNames):
 
     def __repr__(self) -> str:
         return f"<Client {self.base_url or repr(self.transport)}>"
+
+
+def _check_is_polled(run: object) -> None:
+    from asyncruns.wire import ModelResponse  # late, as the responses
+
+    if not isinstance(run, RunRef | ModelResponse):
+        raise InvalidRequestError(
+            f"A fleet watches a run, a response or a RunRef, or thread_id and run_id; got {type(run).__name__}"
+        )

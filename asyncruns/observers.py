@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
@@ -130,31 +130,61 @@ class Observers:
     """Calls observers one after the other, in the order in which things happened."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[Observer, object]] = deque()
+        self._queue: OrderedDict[object, tuple[Observer, object]] = OrderedDict()
         self._news: asyncio.Future[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
-        self._idle = True
+        self._called: asyncio.Future[None] | None = None
+        self._calling_since: float | None = None
 
-    def put(self, observer: Observer, value: object) -> None:
-        """Have this observer called with this value."""
-        self._queue.append((observer, value))
-        self._idle = False
+    def put(self, observer: Observer, value: object, *, of: object) -> None:
+        """Have this observer called with this value.
+
+        A status that a newer of the same run makes old is replaced when the observers are far behind.
+
+        Args:
+            observer: Whom to call.
+            value: What with.
+            of: The run that this is news of.
+        """
+        is_behind = len(self._queue) >= COALESCE_ABOVE
+        key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
+        self._queue.pop(key, None)
+        self._queue[key] = (observer, value)
         _wake(self._news)
 
     async def run(self) -> None:
         """Call them, until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             while self._queue:
                 await asyncio.sleep(0)  # who is cancelled does not call one observer more
-                observer, value = self._queue.popleft()
+                _, (observer, value) = self._queue.popitem(last=False)
+                self._calling_since = loop.time()
                 await call_observer(observer, value)
-            self._idle = True
-            _wake(self._drained)
-            self._news = asyncio.get_running_loop().create_future()
+                self._calling_since = None
+                _wake(self._called)
+            self._news = loop.create_future()
             await self._news
 
-    async def drained(self) -> None:
-        """Wait until all have been called, and are done."""
-        while not self._idle:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
+    async def drained(self, patience: float) -> bool:
+        """Wait until all have been called, and are done; give whether they are. Safe to cancel.
+
+        Args:
+            patience: Seconds that one of them may take.
+        """
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            since = loop.time() if self._calling_since is None else self._calling_since
+            if loop.time() - since >= patience:
+                return False
+            self._called = loop.create_future()
+            await asyncio.wait([self._called], timeout=since + patience - loop.time())
+        return True
+
+    def tell_of_waiting(self) -> None:
+        """Log how many were not called, or broken off, where that is so; there will be no more calls."""
+        if self._waiting:
+            log.warning("Nobody waits for slow observers any more: %d calls of them were dropped", self._waiting)
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._queue) + (self._calling_since is not None)

@@ -59,7 +59,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         ref: Which run; the last one where each round of outputs begins a new one.
         refs: All of these, in their order.
         status: The server's own word at the last look, or "" when no look succeeded.
-        run: The typed run at the last look; None when no look succeeded.
+        run: The typed run at the last look; None when no look succeeded. A fleet keeps no bodies of runs that go on, so
+            there it is None where the watch gave up, too.
         polls: How many looks were made.
         elapsed: Seconds from the beginning of the watch.
         error: Why the run ended badly, as the server says; None where it does not.
@@ -196,7 +197,10 @@ class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
 
 
 class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server."""
+    """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server.
+
+    In a fleet there is mostly no `run`, though it was seen: `status` is kept between looks, and the body is not.
+    """
 
     raises: ClassVar[type[RunError]] = WatchGaveUpError
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
-from asyncruns.abc import Connection, Speaking
+from asyncruns.abc import Connection, RunEvents, Speaking
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
@@ -53,18 +53,23 @@ class Fleet(Generic[R]):
     assistant and model take. Submits and cancels go before all looks. A 429, or a small
     `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
 
-    Of an answer no more is kept than what the watch goes by: an outcome whose run still goes on has no `run`.
+    Of an answer no more is kept than what the watch goes by: `run` of a `GaveUp` is mostly None, and its `status` tells
+    what was seen last.
 
     Args:
         connection: A `Client`, or what `RunWatcher` takes.
         requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
-            limit of ours, but for what the server refuses.
+            limit of ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
+            their way requests come closer together, and of the full rate some 2 % would be refused, for no gain.
         max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
-        on_outcome: Called with each outcome, one after the other; whatever takes long, begin in a task. What it raises
-            is logged.
-        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, "leave" leaves them as
-            they are, and "cancel" cancels them, and waits for that for 5 s, and as long as the budget takes to ask;
-            with those that were given up, or need the caller.
+        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so whatever takes
+            long, begin in a task: while they are far behind, of the statuses of a run only the newest is kept. What
+            one raises is logged.
+        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
+            were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
+            and waits for that for 5 s, and as long as the budget takes to ask; with those that were given up, or need
+            the caller, the newest 10,000. Both wait 2 s at most for observers. A warning is logged where these were not
+            told of all.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
             runs together. `cadence` is `Cadence.learned()` by default.
@@ -125,7 +130,7 @@ class Fleet(Generic[R]):
             return
         try:
             if error is None and self._on_exit == "drain":
-                await self.drain()
+                await self._drain_all()
         finally:
             by = self._leave_by()
             self._runner.leave(by=by, cancel=self._on_exit == "cancel")
@@ -149,13 +154,21 @@ class Fleet(Generic[R]):
         while self._goes_on():
             await self._outcomes.news()
 
+    async def _drain_all(self) -> None:
+        await self.drain()
+        while self.is_running and await self._observers.drained(OBSERVER_GRACE_S) and self._goes_on():
+            await self.drain()  # an observer has added runs
+
     async def _drive(self, begun: asyncio.Future[None]) -> None:
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._observers.run)
-            await self._runner.run(begun)
-            with anyio.move_on_after(OBSERVER_GRACE_S):
-                await self._observers.drained()
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._observers.run)
+                await self._runner.run(begun)
+                with anyio.move_on_after(OBSERVER_GRACE_S):
+                    await self._observers.drained(OBSERVER_GRACE_S)
+                group.cancel_scope.cancel()
+        finally:
+            self._observers.tell_of_waiting()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         for watch in list(self.read):
@@ -195,13 +208,16 @@ class Fleet(Generic[R]):
         """Watch a run, and give what to await, cancel or ask about it. Returns at once.
 
         A run that is watched already is not looked at twice: this watch then only listens, and of the options only
-        `on_status` and `on_terminal` count.
+        `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
+        on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
+        watches of a run have, as one of the fleet, is called once for all of them.
 
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
             connection: What speaks for this run instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
-            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's.
+            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's, and a
+                `cadence` of None is the fleet's.
 
         Raises:
             InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
@@ -209,22 +225,27 @@ class Fleet(Generic[R]):
         self.check_goes_on()
         if self._runner.is_left:
             raise InvalidRequestError(LEFT)
+        if isinstance(run, RunEvents):
+            raise InvalidRequestError(
+                f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
+                "give the run or response that it tells of"
+            )
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
         ids = {"thread_id": thread_id, "run_id": run_id}
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions)
-        member = self._runner.members.get(ref)
-        is_new, given = member is None, None
+        member = self._runner.find(ref)
+        given = None
         if member is None:
             policy, answers = self._settings_of(connection, options)
             member = Member(self._runner, connection, ref, policy, answers)
             given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        both: SharedOptions = {**self._options, **options} if options else self._options
+        both = self._with_ours(options)
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
-        if is_new:
+        if not member.is_watched:
             self._runner.add(member)
             member.begin(given)
         return watch
@@ -265,12 +286,20 @@ class Fleet(Generic[R]):
             self._outcomes.tell()
         return added
 
+    def _with_ours(self, options: SharedOptions) -> SharedOptions:
+        """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
+        if not options:
+            return self._options
+        both: SharedOptions = {**self._options, **options}
+        both["cadence"] = options.get("cadence") or self._options.get("cadence")
+        return both
+
     def _settings_of(self, connection: Connection[Any], options: SharedOptions) -> tuple[Policy, Answers]:
         """Give what the watch of a run goes by; runs without options of their own share one."""
         shows = connection.dialect.shows_submits
         if not options and shows in self._settings:
             return self._settings[shows]
-        both: SharedOptions = {**self._options, **options}
+        both = self._with_ours(options)
         at_once = options.get("max_concurrent_calls")
         settings = (
             policy_of(both, shows_submits=shows),
@@ -291,8 +320,9 @@ class Fleet(Generic[R]):
         """Iterate over the outcomes as they come, until no run is watched any more.
 
         Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch, or read its events to the end. Until somebody has them, they are kept. Of several readers
-        each outcome goes to one. May be broken off, and begun again.
+        awaited the watch, or read its events to the end. Until somebody has them, they are kept; while nobody iterates
+        the newest 50,000, and a warning is logged when others are let go. Of several readers each outcome goes to one.
+        May be broken off, and begun again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.
@@ -363,9 +393,9 @@ class Fleet(Generic[R]):
             raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
         return self._task
 
-    def observe(self, observer: Observer, value: object) -> None:
-        """Have an observer called."""
-        self._observers.put(observer, value)
+    def observe(self, observer: Observer, value: object, member: Member) -> None:
+        """Have an observer called with what is news of a run."""
+        self._observers.put(observer, value, of=member)
 
     def drop(self, watch: Watch[Any], member: Member) -> None:
         """Let a watch go, and its run when nobody watches it any more."""

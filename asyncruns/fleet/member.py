@@ -24,6 +24,7 @@ from asyncruns.lifecycle import (
     EndKind,
     Event,
     Finish,
+    Notice,
     Observed,
     Phase,
     Policy,
@@ -39,7 +40,8 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.observers import Ended
+from asyncruns.lifecycle.ledger import LAG_S
+from asyncruns.observers import Ended, Observer
 from asyncruns.outcome import AnyOutcome, outcome_of
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
@@ -68,6 +70,7 @@ class Member(Slot):
         machine: Its lifecycle.
         watches: Who wait for it, and look on.
         polls: How many looks were sent.
+        submit_landed_at: When its last submit was answered; infinity while one is on its way, or waits for its turn.
         due_at: When the last look that was asked for was due.
         outcome: How the watch ended, the last time that it did.
         is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
@@ -88,6 +91,7 @@ class Member(Slot):
         "polls",
         "ref",
         "started",
+        "submit_landed_at",
         "watches",
     )
 
@@ -106,7 +110,8 @@ class Member(Slot):
         self.watches: tuple[Watch[Any], ...] = ()
         self.polls: int = 0
         self.due_at: float = 0.0
-        self.started: float = 0.0
+        self.submit_landed_at: float = -math.inf
+        self.started: float = -math.inf
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
         self.is_watched: bool = False
@@ -121,6 +126,19 @@ class Member(Slot):
         """Whether the run has ended. A watch that ended before its run can be taken up again."""
         end = self.machine.end
         return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the run may go on although its watch has ended."""
+        end = self.machine.end
+        is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE)
+        return is_there and not self.is_over and not self.is_broken
+
+    @property
+    def may_be_resumed(self) -> bool:
+        """Whether who watches the run anew goes on with it: looks may still ask for outputs that were submitted."""
+        is_recent = loop_time() - self.submit_landed_at < LAG_S
+        return is_recent and not self.is_broken and not self.machine.open_calls
 
     @property
     def is_cancelling(self) -> bool:
@@ -144,9 +162,17 @@ class Member(Slot):
     # What happens
 
     def begin(self, given: Snapshot[Any] | None) -> None:
-        """Begin to watch, from what the caller's object says."""
-        self.started = loop_time()
-        self.receive(Begun(self.started, given))
+        """Begin to watch, from what the caller's object says; or go on, where it was let go meanwhile."""
+        now = loop_time()
+        if self.started == -math.inf:
+            self.started = now
+            self.receive(Begun(now, given))
+        elif self.machine.end is not None:
+            self._finish(self.machine.end)
+        else:
+            self.due_at = now
+            self._runner.schedule.look(self, now)
+            self.receive(Tick(now))
 
     def wake(self, now: float) -> None:
         """Tell the machine that its time has come.
@@ -240,6 +266,8 @@ class Member(Slot):
     def _perform(self, command: Command) -> None:
         runner = self._runner
         if (runner.closing or not self.watches) and isinstance(command, PollAt | RunTools | Submit):
+            if not isinstance(command, PollAt):
+                self.submit_landed_at = -math.inf  # the machine takes it for done, so it can't go on from here
             return
         match command:
             case PollAt(not_before, _):
@@ -251,13 +279,13 @@ class Member(Slot):
                 if self._answering is not None:
                     self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot):
+                self.submit_landed_at = math.inf
                 request = self.connection.dialect.submit(self.ref, snapshot, answers)
                 runner.schedule.change(self, (request, Asked.SUBMIT))
             case Cancel():
                 runner.schedule.change(self, (self.connection.dialect.cancel(self.ref), Asked.CANCEL))
             case Report(notice):
-                for watch in self.watches:
-                    watch.tell(notice)
+                self._tell(notice)
             case Finish(end):
                 self.stop()
                 self._finish(end)
@@ -287,12 +315,15 @@ class Member(Slot):
         )
         if not self.watches:  # let go meanwhile
             return
-        told = Ended(self.outcome)
         self._runner.ended(self)
-        for watch in self.watches:
-            watch.tell(told)
+        self._tell(Ended(self.outcome))
         if self.is_over:
             self.watches = ()  # no circle, or the ended would be found by the garbage collector, thousands at once
+
+    def _tell(self, event: Notice | Ended[Any]) -> None:
+        told: list[Observer] = []  # one of the whole fleet is called once, however many watch the run
+        for watch in self.watches:
+            watch.tell(event, told)
 
     def broke(self, error: Exception) -> None:
         """End the watch for an error that nobody expected; the machine is not asked any more."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from asyncruns.asking import wake
+from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
 from asyncruns.observers import Observer, Observers
 from asyncruns.outcome import AnyOutcome
@@ -14,8 +15,11 @@ from asyncruns.outcome import AnyOutcome
 R = TypeVar("R")
 
 
+KEPT_OUTCOMES: Final = 50_000  # of some 5 kB each; so that all are there who iterates only when all runs were added
+
+
 class Outcomes(Generic[R]):
-    """The outcomes as they come; those that nobody has had are kept.
+    """The outcomes as they come; those that nobody has had are kept, and while nobody iterates, the newest only.
 
     Args:
         observers: Calls `on_outcome`.
@@ -29,7 +33,11 @@ class Outcomes(Generic[R]):
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
         self._observers = observers
         self._on_outcome = on_outcome
-        self._unread: dict[Member, AnyOutcome[R]] = {}
+        self._unread: Kept[Member, AnyOutcome[R]] = Kept(
+            KEPT_OUTCOMES,
+            "Nobody takes the outcomes of a fleet, and of more than %d the oldest are let go: iterate over the fleet "
+            "while its runs end, give it on_outcome, or await its watches",
+        )
         self._readers = 0
         self._news: list[asyncio.Future[None]] = []
         self.ended: int = 0
@@ -48,10 +56,12 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            self._observers.put(self._on_outcome, outcome)
+            self._observers.put(self._on_outcome, outcome, of=member)
         is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome
+        if not self._readers:
+            self._unread.let_go()
         self.tell()
 
     def delivered(self, member: Member) -> None:
@@ -71,7 +81,7 @@ class Outcomes(Generic[R]):
             await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
             while True:
                 while self._unread:
-                    outcome = self._unread.pop(next(iter(self._unread)))
+                    _, outcome = self._unread.popitem(last=False)
                     self.tell()  # there is room for more
                     yield outcome
                 if not goes_on():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from asyncruns.asking import ask, loop_time, wake
 from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
@@ -26,6 +28,7 @@ from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
+KEPT_UNFINISHED: Final = 10_000  # of some 5 kB each; older ones have expired, mostly
 
 Job = tuple[Member, Request | None, Asked]
 
@@ -40,7 +43,7 @@ class Runner:
 
     Attributes:
         members: The runs that are watched, by their names.
-        unfinished: The runs whose watch ended before they did, where these are kept.
+        unfinished: The runs whose watch ended before they did, where these are kept; the newest.
         group: Where tools and requests run; None when the fleet does not run.
         closing: Nothing new is begun any more.
         active: How many there are; one may have several names.
@@ -50,8 +53,12 @@ class Runner:
     def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.members: dict[RunRef, Member] = {}
-        self.unfinished: dict[RunRef, Member] = {}
+        self.unfinished: Kept[RunRef, Member] = Kept(
+            KEPT_UNFINISHED,
+            "The watches of very many runs ended before these did; leaving the fleet cancels the newest %d of them",
+        )
         self._keeps_unfinished = keeps_unfinished
+        self._let_go: OrderedDict[RunRef, Member] = OrderedDict()  # a submit of which is on its way, or just was
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
         self.polls: int = 0
@@ -197,6 +204,7 @@ class Runner:
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
         if member.is_over or member.is_broken:
             self.schedule.landed(member, was_look=False)
+            member.submit_landed_at = -math.inf
             return
         event: Observed | Refused | None = None
         # Who leaves the fleet meanwhile waits for the answer for some seconds: what a submit came to would be lost.
@@ -209,6 +217,8 @@ class Runner:
             finally:
                 del self._changing[scope]
                 self.schedule.landed(member, was_look=False)
+                if asked is Asked.SUBMIT and member.submit_landed_at == math.inf:
+                    member.submit_landed_at = loop_time()
         if event is not None:
             self._note_refusal(event)
             self.guard(member, partial(member.changed, event))
@@ -230,9 +240,19 @@ class Runner:
 
     # Members
 
+    def find(self, ref: RunRef) -> Member | None:
+        """Give the member that watches this run; or one that was let go, and knows which tools have run."""
+        member = self.members.get(ref)
+        if member is None:
+            member = self._let_go.pop(ref, None)
+            if member is None or not member.may_be_resumed:
+                return None
+        return self.members.get(member.ref, member)
+
     def add(self, member: Member) -> None:
         """Watch one more run; it is to be told to begin then."""
-        self.members[member.ref] = member
+        for ref in member.refs:
+            self.members.setdefault(ref, member)
         self.unfinished.pop(member.ref, None)
         member.is_watched = True
         self.active += 1
@@ -241,6 +261,10 @@ class Runner:
         """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
         member.stop()
         self._forget(member)
+        while self._let_go and not next(iter(self._let_go.values())).may_be_resumed:
+            self._let_go.popitem(last=False)
+        if member.may_be_resumed:
+            self._let_go.update(dict.fromkeys(member.refs, member))
         self.moved()  # who leaves may wait for it
 
     def renamed(self, member: Member) -> None:
@@ -254,8 +278,9 @@ class Runner:
             for scope, other in self._changing.items():
                 if other is member:  # the answer can change nothing any more
                     scope.cancel()
-        elif self._keeps_unfinished and not member.is_broken:
+        elif self._keeps_unfinished and member.may_go_on:
             self.unfinished[member.ref] = member
+            self.unfinished.let_go()
         self._on_end(member)
 
     def _forget(self, member: Member) -> None:

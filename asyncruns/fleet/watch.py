@@ -117,7 +117,8 @@ class Watch(Generic[R]):
     def cancel(self) -> bool:
         """Stop watching; the run at the server goes on as it is. Who waits for this watch gets a CancelledError.
 
-        Others that watch the same run go on. When none is left, tools are stopped; a submit on its way is not.
+        Others that watch the same run go on. When none is left, tools are stopped; a submit on its way is not. Tools
+        that were stopped run again when the run is watched anew, and all of their round with them.
 
         Returns:
             Whether there was something to stop.
@@ -174,17 +175,27 @@ class Watch(Generic[R]):
 
     # What the fleet tells
 
-    def tell(self, event: Notice | Ended[R]) -> None:
-        """Take an event: for who iterates, for the observers, and for who waits."""
+    def tell(self, event: Notice | Ended[R], told: list[Observer]) -> None:
+        """Take an event: for who iterates, for the observers, and for who waits.
+
+        Args:
+            event: What happened.
+            told: The observers that have it from other watches of the run; ours is added.
+        """
         if self._feed is not None:
             self._feed.put(event)
-        if isinstance(event, StatusChanged) and self._on_status is not None:
-            self._fleet.observe(self._on_status, event)
+        if isinstance(event, StatusChanged):
+            self._have_observed(self._on_status, event, told)
         elif isinstance(event, Ended):
-            if self._on_terminal is not None and self.observes(event.outcome):
-                self._fleet.observe(self._on_terminal, event.outcome)
+            if self.observes(event.outcome):
+                self._have_observed(self._on_terminal, event.outcome, told)
             if self._ended is not None:
                 self._ended.set()
+
+    def _have_observed(self, observer: Observer | None, value: object, told: list[Observer]) -> None:
+        if observer is not None and observer not in told:
+            told.append(observer)
+            self._fleet.observe(observer, value, self._member)
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
         """Whether an observer gets this outcome from here. Who waits now may be cancelled, and not get it."""

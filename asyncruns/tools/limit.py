@@ -58,10 +58,25 @@ class Limit:
         return self._running
 
     async def acquire(self) -> None:
-        """Take a place, waiting for one where none is free.
+        """Take a place, waiting for one where none is free; then one of the limit around it.
 
         Safe to cancel: then no place is taken.
         """
+        await self._take()
+        if self._within is not None:
+            try:
+                await self._within.acquire()
+            except BaseException:
+                self._give_back()
+                raise
+
+    def release(self) -> None:
+        """Give a place back, and that of the limit around it, from whichever thread."""
+        if self._within is not None:
+            self._within.release()
+        self._give_back()
+
+    async def _take(self) -> None:
         with self._lock:
             if self.at_once is None or self._running < self.at_once:
                 self._running += 1
@@ -74,8 +89,7 @@ class Limit:
             self._withdraw(waiter)
             raise
 
-    def release(self) -> None:
-        """Give a place back, from whichever thread."""
+    def _give_back(self) -> None:
         with self._lock:
             while self._waiters:
                 waiter = self._waiters.popleft()
@@ -90,24 +104,16 @@ class Limit:
 
     async def __aenter__(self) -> None:
         await self.acquire()
-        if self._within is not None:
-            try:
-                await self._within.__aenter__()
-            except BaseException:
-                self.release()
-                raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._within is not None:
-            await self._within.__aexit__(kind, error, trace)
         self.release()
 
     def _withdraw(self, waiter: _Waiter) -> None:
         with self._lock:
             if waiter.granted:
-                self.release()
+                self._give_back()
             else:
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import anyio
 
 from asyncruns import Client, Toolset
-from asyncruns.abc import Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.http import Request, Response
 from asyncruns.testing import FunctionCall, InMemoryTransport, Scenario
 from asyncruns.wire import ModelResponse, Run
@@ -37,6 +37,9 @@ class Passing(Transport):
             return await self._inner.send(request)
         finally:
             self.unanswered -= 1
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        return await self._inner.stream(request)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

@@ -12,6 +12,7 @@ from stage import ASSISTANT, MODEL, ONE_CALL, Stage, Tools
 
 from asyncruns import (
     BearerAuth,
+    Cadence,
     Cancelled,
     Client,
     Completed,
@@ -209,6 +210,15 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
         assert (await second).elapsed == pytest.approx(9.0, abs=0.1)
 
 
+async def test_a_watch_without_a_cadence_has_that_of_its_fleet(stage: Stage) -> None:
+    runs = await stage.runs(2, end="never")
+    async with Fleet(stage.client, cadence=Cadence.fixed(7.0), on_exit="leave") as fleet:
+        fleet.watch(runs[0], cadence=None)
+        fleet.watch(runs[1])
+        await anyio.sleep(60.0)
+    assert stage.count("poll", runs[0]) == stage.count("poll", runs[1]) < 10
+
+
 # What nobody expects
 
 
@@ -278,7 +288,8 @@ async def test_a_watch_is_refused_what_it_can_not_use_and_is_not_begun(stage: St
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"run": run, "on_exit": "cancel"}, "no option 'on_exit'"),
         ({"run": run, "timeout": -1}, "timeout"),
-        ({"run": 7}, "got int"),
+        ({"run": 7}, "a run, a response or a RunRef, or thread_id and run_id; got int"),
+        ({"run": stage.client}, "got Client"),
         ({}, "thread_id"),
         ({"run_id": run.id}, "thread_id"),
     ]
@@ -289,6 +300,22 @@ async def test_a_watch_is_refused_what_it_can_not_use_and_is_not_begun(stage: St
         with pytest.raises(InvalidRequestError, match="at_most"):
             await fleet.add_many([run], at_most=0)
         assert fleet.statistics().active == 0
+
+
+async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
+    await stage.run()
+    async with Fleet(stage.client) as fleet:
+        async with await stage.client.threads.create_and_run(assistant_id=ASSISTANT, stream=True) as stream:
+            with pytest.raises(InvalidRequestError, match=r"not follow a RunStream.*client\.watch\(stream\)"):
+                fleet.watch(stream)
+            async for _ in stream.text_deltas():
+                break
+            assert stream.run is not None
+            watch = fleet.watch(stream.run)
+        assert isinstance(await watch, Completed)
+        async with await stage.client.responses.create(model=MODEL, input="Hello", stream=True) as response:
+            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*give the run or response"):
+                fleet.watch(response)
 
 
 async def test_a_fleet_watches_while_it_is_entered_and_says_so(stage: Stage) -> None:

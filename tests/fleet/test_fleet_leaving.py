@@ -10,7 +10,8 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage, Tools, other_tasks
 
-from asyncruns import Cancelled, Completed, Fleet, GaveUp, InvalidRequestError
+import asyncruns.fleet.runner
+from asyncruns import Cancelled, Completed, Fleet, GaveUp, InvalidRequestError, Reason
 from asyncruns.testing import Fault
 
 How = Literal["drain", "leave", "cancel"]
@@ -103,6 +104,28 @@ async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and
     assert letting_go.done()
     assert stage.count("cancel") == 20
     assert anyio.current_time() - began < 3.0
+
+
+async def test_of_runs_that_were_given_up_the_newest_are_cancelled_and_a_warning_says_so(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asyncruns.fleet.runner, "KEPT_UNFINISHED", 2)
+    runs = await stage.runs(5, end="never", cancelling=0.0)
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        for run in runs:
+            assert isinstance(await fleet.watch(run, timeout=3.0), GaveUp)
+    assert [stage.count("cancel", run) for run in runs] == [0, 0, 0, 1, 1]
+    assert [record.getMessage() for record in caplog.records if "the newest 2" in record.getMessage()]
+    assert len(caplog.records) == 1
+
+
+async def test_a_run_that_is_gone_is_not_cancelled(stage: Stage) -> None:
+    run = await stage.run(end="never")
+    stage.server.inject(Fault(on="poll", status=404, times=None))
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        outcome = await fleet.watch(run)
+    assert outcome.reason is Reason.NOT_FOUND
+    assert stage.count("cancel") == 0
 
 
 async def test_no_run_is_added_while_all_are_cancelled(stage: Stage) -> None:

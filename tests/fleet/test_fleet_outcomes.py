@@ -11,6 +11,7 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage
 
+import asyncruns.fleet.outcomes
 from asyncruns import Completed, Ended, Fleet, InvalidRequestError, NeedsCaller
 from asyncruns.outcome import AnyOutcome
 from asyncruns.wire import Run
@@ -205,6 +206,48 @@ async def test_who_read_all_events_of_a_watch_had_its_outcome_and_may_read_on(
         await watch.submit({watch.outcome.calls[0].id: "out"})
         assert isinstance([event async for event in watch][-1], Ended)
         assert isinstance(watch.outcome, Completed)
+
+
+async def test_of_those_that_nobody_takes_the_newest_are_kept_and_a_warning_says_so_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
+    runs = await stage.runs(6)
+    async with Fleet(stage.client) as fleet:
+        for run in runs:
+            watch = fleet.watch(run)
+            await anyio.sleep(60.0)
+            assert isinstance(watch.outcome, Completed)
+        assert ids(await gathered(fleet)) == sorted(run.id for run in runs[3:])
+    (record,) = caplog.records
+    assert "of more than 3 the oldest are let go" in record.getMessage()
+
+
+async def test_who_iterates_gets_all_however_many_wait(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
+    runs = await stage.runs(6)
+    async with Fleet(stage.client) as fleet:
+        fleet.watch(runs[0])
+        read = []
+        async for outcome in fleet:
+            read.append(outcome)
+            for run in runs[len(read) :] if len(read) == 1 else []:
+                fleet.watch(run)
+            await anyio.sleep(60.0)
+    assert ids(read) == sorted(run.id for run in runs)
+    assert not caplog.records
+
+
+async def test_outcomes_that_somebody_had_are_not_counted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
+    async with Fleet(stage.client) as fleet:
+        for run in await stage.runs(6):
+            await fleet.watch(run)
+    assert not caplog.records
 
 
 # Adding many

@@ -103,6 +103,21 @@ async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_come
     await all_work(limit, around)
 
 
+async def test_taken_and_given_back_by_hand_it_is_a_place_of_both_too() -> None:
+    around = Limit(1)
+    limit, other = Limit(2, within=around), Limit(2, within=around)
+    await limit.acquire()
+    waiting = asyncio.ensure_future(other.acquire())
+    await several_steps()
+    assert taken(limit, around, other) == [1, 1, 1]
+    assert not waiting.done()
+    limit.release()
+    await waiting
+    other.release()
+    assert taken(limit, around, other) == [0, 0, 0]
+    await all_work(limit, other, around)
+
+
 async def test_a_failure_gives_both_places_back() -> None:
     around = Limit(1)
     limit = Limit(1, within=around)

@@ -1,0 +1,166 @@
+"""Who observes a fleet: called once for each run, behind by some statuses at most, and told of all before leaving."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import anyio
+import pytest
+from stage import ONE_CALL, Stage, Tools
+
+from asyncruns import Completed, Fleet, StatusChanged
+from asyncruns.observers import COALESCE_ABOVE
+from asyncruns.outcome import AnyOutcome
+
+
+class Seen:
+    """An observer of statuses, and one of ends; the first call takes so long, and all others no time."""
+
+    def __init__(self, takes: float = 0.0) -> None:
+        self.takes = takes
+        self.statuses: list[StatusChanged[Any]] = []
+        self.ends: list[AnyOutcome[Any]] = []
+
+    async def status(self, change: StatusChanged[Any]) -> None:
+        takes, self.takes = self.takes, 0.0
+        await anyio.sleep(takes)
+        self.statuses.append(change)
+
+    def end(self, outcome: AnyOutcome[Any]) -> None:
+        self.ends.append(outcome)
+
+
+# Once for each run
+
+
+async def test_who_observes_the_fleet_is_called_once_for_a_run_that_is_watched_twice(stage: Stage) -> None:
+    seen, own = Seen(), Seen()
+    run = await stage.run(working=10.0)
+    async with Fleet(stage.client, on_status=seen.status, on_terminal=seen.end) as fleet:
+        watches = [fleet.watch(run), fleet.watch(run), fleet.watch(run, on_status=own.status, on_terminal=own.end)]
+    outcome = watches[0].outcome
+    assert seen.ends == own.ends == [outcome]
+    statuses = [change.status for change in seen.statuses]
+    assert statuses == ["queued", "in_progress", "completed"]
+    assert [change.status for change in own.statuses] == statuses[1:]  # it came later
+
+
+@pytest.mark.parametrize("cancelled", [0, 1])
+async def test_it_is_called_on_where_one_of_the_watches_is_cancelled(stage: Stage, cancelled: int) -> None:
+    seen = Seen()
+    run = await stage.run(working=10.0)
+    async with Fleet(stage.client, on_status=seen.status, on_terminal=seen.end) as fleet:
+        watches = [fleet.watch(run), fleet.watch(run)]
+        await anyio.sleep(5.0)
+        watches[cancelled].cancel()
+    assert seen.ends == [watches[1 - cancelled].outcome]
+    assert [change.status for change in seen.statuses][-1] == "completed"
+
+
+async def test_a_watch_has_its_own_observer_in_place_of_that_of_the_fleet_or_none(stage: Stage) -> None:
+    seen, own = Seen(), Seen()
+    runs = await stage.runs(3)
+    async with Fleet(stage.client, on_terminal=seen.end) as fleet:
+        watches = [fleet.watch(runs[0], on_terminal=own.end), fleet.watch(runs[1], on_terminal=None)]
+        watches.append(fleet.watch(runs[2]))
+    assert (own.ends, seen.ends) == ([watches[0].outcome], [watches[2].outcome])
+
+
+# Far behind
+
+
+async def test_who_is_far_behind_gets_of_a_run_the_newest_status_only_and_every_outcome(stage: Stage) -> None:
+    seen = Seen(takes=300.0)
+    outcomes: list[AnyOutcome[Any]] = []
+    count = COALESCE_ABOVE + 50
+    runs = await stage.runs(count, rounds=(ONE_CALL, ONE_CALL, ONE_CALL), working=20.0)
+    async with Fleet(
+        stage.client,
+        tools=Tools(),
+        requests_per_second=None,
+        on_status=seen.status,
+        on_terminal=seen.end,
+        on_outcome=outcomes.append,
+    ) as fleet:
+        await fleet.add_many(runs)
+        await fleet.drain()
+        assert seen.statuses == []
+        await anyio.sleep(300.0)
+    assert {type(outcome) for outcome in outcomes} == {Completed}
+    assert len(seen.ends) == len(outcomes) == count
+    assert len(seen.statuses) <= COALESCE_ABOVE + count + 1
+    last = {change.run.id: change.status for change in seen.statuses}
+    assert Counter(last.values()) == {"completed": count}
+
+
+# Leaving
+
+
+async def test_leaving_waits_until_slow_observers_were_told_of_all(stage: Stage) -> None:
+    seen: list[AnyOutcome[Any]] = []
+
+    async def on_outcome(outcome: AnyOutcome[Any]) -> None:
+        await anyio.sleep(1.5)
+        seen.append(outcome)
+
+    async with Fleet(stage.client, on_outcome=on_outcome) as fleet:
+        for run in await stage.runs(20):
+            fleet.watch(run)
+    assert len(seen) == 20
+
+
+async def test_leaving_waits_for_runs_that_an_observer_adds(stage: Stage) -> None:
+    runs = await stage.runs(3, working=5.0)
+    seen: list[AnyOutcome[Any]] = []
+
+    async def on_outcome(outcome: AnyOutcome[Any]) -> None:
+        await anyio.sleep(1.0)
+        seen.append(outcome)
+        if runs:
+            fleet.watch(runs.pop())
+
+    async with Fleet(stage.client, on_outcome=on_outcome) as fleet:
+        fleet.watch(runs.pop())
+    assert [type(outcome) for outcome in seen] == [Completed] * 3
+
+
+@pytest.mark.parametrize(("calls", "dropped"), [(1, 1), (5, 5)])
+async def test_what_is_left_of_the_calls_of_observers_that_hang_is_told(
+    stage: Stage, caplog: pytest.LogCaptureFixture, calls: int, dropped: int
+) -> None:
+    async def hang(outcome: object) -> None:
+        await anyio.sleep_forever()
+
+    async with Fleet(stage.client, on_outcome=hang) as fleet:
+        for run in await stage.runs(calls):
+            fleet.watch(run)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"{dropped} calls of them were dropped" in record.getMessage()
+
+
+async def test_who_leaves_with_an_error_does_not_wait_for_slow_observers_and_says_so(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def slow(outcome: object) -> None:
+        await anyio.sleep(0.9)
+
+    fleet = Fleet(stage.client, on_outcome=slow)
+    async with fleet:
+        for run in await stage.runs(10):
+            fleet.watch(run)
+        await fleet.drain()
+        began = anyio.current_time()
+        await fleet.__aexit__(LookupError, LookupError(), None)
+        assert anyio.current_time() - began <= 2.1
+    assert "calls of them were dropped" in caplog.text
+
+
+async def test_nothing_is_told_where_nothing_is_left(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    seen = Seen()
+    async with Fleet(stage.client, on_status=seen.status, on_outcome=seen.end) as fleet:
+        fleet.watch(await stage.run())
+    assert seen.ends
+    assert not caplog.records
