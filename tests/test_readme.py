@@ -56,7 +56,7 @@ async def run_script(emulator: Emulator, *arguments: str) -> str:
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(SCRIPTS) == 2
     assert len(CONSTRUCTORS) == 1
-    assert len(FRAGMENTS) == 8
+    assert len(FRAGMENTS) == 9
     assert len(EXAMPLES) >= 2
 
 
@@ -94,7 +94,9 @@ async def test_the_constructors_construct() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", FRAGMENTS, ids=["watch", "fleet", "stream", "held", "responses", "tools", "in the open", "one call"]
+    "block",
+    FRAGMENTS,
+    ids=["watch", "fleet", "streamed watch", "stream", "held", "responses", "tools", "in the open", "one call"],
 )
 async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.CaptureFixture[str]) -> None:
     calls = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("delete_everything"))
@@ -122,6 +124,7 @@ async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.
             "ended as completed",
             "200 queued",
             "completed after 2 responses",
+            "done",
         )
 
 
