@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -15,6 +16,17 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """Start workers where they save time: not for single files, which they would only hold up.
+
+    They would not have the interpreter's own checks (`-X dev`) either.
+    """
+    workers = yield
+    is_small = any(argument.partition("::")[0].endswith(".py") for argument in config.args)
+    return 0 if is_small or sys.flags.dev_mode or workers == 1 else workers
 
 
 def pytest_asyncio_loop_factories(
@@ -40,6 +52,8 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
             # anyio and asyncruns load parts of themselves on first use, once in a process.
             function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
             blockbuster.functions[name] = function.activate()
+        # It is within MAY_BLOCK, but sleeps so often that the look at all who called it would take seconds.
+        blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_look_again")
         yield blockbuster
 
 

@@ -38,11 +38,14 @@ async def printed(emulator: Emulator, script: str, *arguments: str) -> str:
 @pytest.mark.real_time
 @pytest.mark.parametrize("client", ["official", "azure"])
 async def test_a_script_prints_the_same_after_moving_over(emulator: Emulator, client: str) -> None:
-    after = await printed(emulator, f"{client}_after.py", *WARN_OF_ALL)
+    after, before = await asyncio.gather(
+        printed(emulator, f"{client}_after.py", *WARN_OF_ALL),
+        printed(emulator, f"{client}_before.py", *WARN_OF_NOTHING),
+    )
     lines = after.splitlines()
     assert lines[:2] == ["ended as completed", "user: What is the weather in Paris?"]
     assert lines[2].startswith("assistant: get_weather: 21 degrees in")
-    assert await printed(emulator, f"{client}_before.py", *WARN_OF_NOTHING) == after
+    assert before == after
 
 
 TOLD = """\
@@ -59,8 +62,12 @@ completed ['assistant']
 
 @pytest.mark.real_time
 async def test_a_script_that_streams_prints_the_same_after_moving_over(emulator: Emulator) -> None:
-    assert await printed(emulator, "streaming_after.py", *WARN_OF_ALL) == TOLD
-    assert await printed(emulator, "streaming_before.py", *WARN_OF_NOTHING) == TOLD
+    after, before = await asyncio.gather(
+        printed(emulator, "streaming_after.py", *WARN_OF_ALL),
+        printed(emulator, "streaming_before.py", *WARN_OF_NOTHING),
+    )
+    assert after == TOLD
+    assert before == TOLD
 
 
 def changed(client: str) -> int:

@@ -7,6 +7,8 @@ import asyncio
 import os
 import re
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import asyncruns
 from asyncruns import BearerAuth, Client, Toolset
 from asyncruns.testing import Emulator, FunctionCall, Scenario
+from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +27,13 @@ SCRIPTS = [block for block in BLOCKS if "import asyncio" in block]
 CONSTRUCTORS = [block for block in BLOCKS if "Client.portkey" in block]
 FRAGMENTS = [block for block in BLOCKS if block not in SCRIPTS and block not in CONSTRUCTORS]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    """An emulator that calls what is offered, and takes little of the real time that the scripts wait for."""
+    async with Emulator(lambda request: replace(default_scenario(request), queued=0.0, working=0.05)) as emulator:
+        yield emulator
 
 
 async def run_script(emulator: Emulator, *arguments: str) -> str:
@@ -46,7 +56,7 @@ async def run_script(emulator: Emulator, *arguments: str) -> str:
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(SCRIPTS) == 2
     assert len(CONSTRUCTORS) == 1
-    assert len(FRAGMENTS) == 8
+    assert len(FRAGMENTS) == 9
     assert len(EXAMPLES) >= 2
 
 
@@ -84,7 +94,9 @@ async def test_the_constructors_construct() -> None:
 
 
 @pytest.mark.parametrize(
-    "block", FRAGMENTS, ids=["watch", "fleet", "stream", "held", "responses", "tools", "in the open", "one call"]
+    "block",
+    FRAGMENTS,
+    ids=["watch", "fleet", "streamed watch", "stream", "held", "responses", "tools", "in the open", "one call"],
 )
 async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.CaptureFixture[str]) -> None:
     calls = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("delete_everything"))
@@ -112,6 +124,7 @@ async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.
             "ended as completed",
             "200 queued",
             "completed after 2 responses",
+            "done",
         )
 
 

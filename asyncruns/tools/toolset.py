@@ -19,7 +19,7 @@ from asyncruns.tools.attempt import Raised, attempt_now
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.limit import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
-from asyncruns.tools.results import error_output
+from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import Tool, Wire
 
@@ -255,7 +255,8 @@ class Toolset:
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
         unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
-        _logger.warning("%s (the call %r of %s)", failure.told, call.id, call.name, exc_info=unexpected)
+        told = well_formed(failure.told)  # a log file could not hold a lone surrogate
+        _logger.warning("%s (the call %r of %s)", told, call.id, call.name, exc_info=unexpected)
         if self._on_error is None:
             return
         try:

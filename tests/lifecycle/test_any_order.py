@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from driver import Driver, call, snapshot
@@ -42,24 +43,41 @@ CALLS = [call(f"call_{n}", arguments=arguments) for n in range(2) for arguments 
 ROUNDS = st.lists(st.sampled_from(CALLS), max_size=3)
 
 
+# Each strategy gives a function that makes the event of a time: made anew for each time, they would take long to draw.
+Later = Callable[[float], Event]
+
+
 @st.composite
-def observations(draw: st.DrawFn, now: float) -> Event:
+def observations(draw: st.DrawFn) -> Later:
     phase = draw(st.sampled_from(Phase))
     calls = draw(ROUNDS) if phase is Phase.NEEDS_CALLER else []
     timed = draw(st.booleans())
     facts: dict[str, Any] = {"expires_at": 600.0, "server_time": draw(st.floats(0, 700))} if timed else {}
-    return Observed(now, snapshot(phase, *calls, **facts), draw(st.sampled_from(Asked)))
+    seen, asked = snapshot(phase, *calls, **facts), draw(st.sampled_from(Asked))
+    return lambda now: Observed(now, seen, asked)
 
 
-def refusals(now: float) -> st.SearchStrategy[Event]:
-    return st.builds(
-        lambda kind, asked, after: Refused(
-            now, Refusal(kind=kind, cause=RuntimeError(kind.value), retry_after=after), asked
-        ),
-        st.sampled_from(RefusalKind),
-        st.sampled_from(Asked),
-        st.none() | st.floats(0, 7200),
-    )
+def refused(kind: RefusalKind, asked: Asked, after: float | None) -> Later:
+    refusal = Refusal(kind=kind, cause=RuntimeError(kind.value), retry_after=after)
+    return lambda now: Refused(now, refusal, asked)
+
+
+def answered(one: Call) -> Later:
+    return lambda now: Answered(now, ((one, "out"),))
+
+
+def unanswered(one: Call) -> Later:
+    return lambda now: Unanswered(now, (one,))
+
+
+FROM_THE_SERVER: st.SearchStrategy[Later] = observations() | st.builds(
+    refused, st.sampled_from(RefusalKind), st.sampled_from(Asked), st.none() | st.floats(0, 7200)
+)
+STREAMS: list[Later] = [StreamBegun, StreamEnded, lambda now: StreamEnded(now, RuntimeError("broken"))]
+FROM_ANYONE: st.SearchStrategy[Later] = (
+    FROM_THE_SERVER | st.just(CancelAsked) | st.just(Tick) | st.sampled_from(STREAMS)
+)
+PAUSES = st.sampled_from([0.0, 0.1, 1.0, 6.0, 61.0])
 
 
 @settings(max_examples=3 * EXAMPLES, derandomize=FEW, deadline=None)
@@ -68,19 +86,12 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
     run = Driver(timeout=timeout)
     handed_out: list[Call] = []
     for _ in range(data.draw(st.integers(1, 25))):
-        run.now += data.draw(st.sampled_from([0.0, 0.1, 1.0, 6.0, 61.0]))
-        choices: list[st.SearchStrategy[Event]] = [
-            observations(run.now),
-            refusals(run.now),
-            st.just(CancelAsked(run.now)),
-            st.just(Tick(run.now)),
-            st.sampled_from([StreamBegun(run.now), StreamEnded(run.now), StreamEnded(run.now, RuntimeError("broken"))]),
-        ]
+        run.now += data.draw(PAUSES)
+        events = FROM_ANYONE
         if handed_out:
             some = st.sampled_from(handed_out)
-            choices.append(some.map(lambda one: Answered(run.now, ((one, "out"),))))
-            choices.append(some.map(lambda one: Unanswered(run.now, (one,))))
-        event, before = data.draw(st.one_of(choices)), run.machine.state
+            events = FROM_ANYONE | some.map(answered) | some.map(unanswered)
+        event, before = data.draw(events)(run.now), run.machine.state
         commands = run.feed(event)
         assert run.machine.state in MOVES[before].get(type(event), frozenset()) | {before}
         handed_out += [one for c in commands if isinstance(c, RunTools) for one in c.calls]
@@ -106,7 +117,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
 def test_a_tick_at_the_time_that_was_asked_for_always_gets_on(data: st.DataObject) -> None:
     run = Driver(timeout=50.0)
     for _ in range(data.draw(st.integers(0, 8))):
-        run.feed(data.draw(st.one_of(observations(run.now), refusals(run.now))))
+        run.feed(data.draw(FROM_THE_SERVER)(run.now))
         run.now += 0.5
     for _ in range(40):
         if run.machine.wake_at == math.inf:

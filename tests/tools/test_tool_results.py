@@ -125,6 +125,7 @@ SENDABLE = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | SENDABLE,
     lambda inner: st.lists(inner) | st.dictionaries(SENDABLE, inner),
+    max_leaves=20,
 )
 
 

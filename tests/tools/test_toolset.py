@@ -409,12 +409,13 @@ def test_a_keyboard_interrupt_in_the_loop_passes() -> None:
 
 
 @pytest.mark.parametrize("where", [0, 1], ids=["loop", "thread"])
-async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int) -> None:
+async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     error = ToolError("No such city: \ud800x")
     assert error_of(await output_of(raiser(error)[where], on_error=hook)) == "No such city: \ufffdx"
     assert hook.errors == [error]
     assert hook.calls == [a_call("f")]
+    assert caplog.messages == ["No such city: \ufffdx (the call 'call_1' of f)"]
     assert error_of(await output_of(raiser(ToolError())[where])) == "The tool f failed."
 
 

@@ -77,10 +77,12 @@ class Watch:
         self.ends: list[AnyOutcome[Run]] = []
         self._world = world
         self._leave = asyncio.Event()
+        self._ended = asyncio.Event()
         self.watcher: OneWatch = world.shell(
             world.connection, world.watched(), tools=self._tools(), timeout=timeout, on_exit=on_exit, **world.options
         )
         self.task = world.loop.create_task(self._live())
+        self.task.add_done_callback(lambda _: self._ended.set())
 
     @property
     def outcome(self) -> AnyOutcome[Run] | None:
@@ -89,6 +91,11 @@ class Watch:
     @property
     def is_over(self) -> bool:
         return self.task.done() or self.outcome is not None
+
+    async def until_over(self) -> None:
+        while not self.is_over:
+            self._ended.clear()
+            await self._ended.wait()
 
     def leave(self) -> None:
         self._leave.set()
@@ -123,6 +130,7 @@ class Watch:
                     self.cancel_asked_at = math.inf
                 elif isinstance(event, Ended):
                     self.ends.append(event.outcome)
+                    self._ended.set()
                     was_taken_up_again = True
 
     async def cancel_run(self) -> None:

@@ -333,7 +333,7 @@ class HostileWorld(RuleBasedStateMachine):
         if first.is_over or first.cancel_asked_at != math.inf:
             return
         left = world.plan.scenario.lifetime - world.age
-        waiting = world.loop.create_task(until_over(first))
+        waiting = world.loop.create_task(first.until_over())
         self.do(asyncio.wait({waiting}, timeout=max(left, 0.0) + 70.0))
         waiting.cancel()  # a tool that hangs, with responses and without a timeout, is waited for without end
         self.an_end_is_the_truth()
@@ -367,11 +367,6 @@ class HostileWorld(RuleBasedStateMachine):
 
     def open_watches(self) -> list[Watch]:
         return [watch for watch in self.watches() if not watch.left]
-
-
-async def until_over(watch: Watch) -> None:
-    while not watch.is_over:
-        await asyncio.sleep(1.0)
 
 
 TestHostileWorld = HostileWorld.TestCase
