@@ -89,13 +89,13 @@ class _Job:
 
 
 class Place:
-    """A place for a thread; it is given back on leaving, unless a thread has begun, which then does that."""
+    """A place for a thread; it is given back on leaving, once, unless a thread has begun, which then does that."""
 
-    __slots__ = ("begun", "limit")
+    __slots__ = ("is_held", "limit")
 
     def __init__(self, limit: Limit) -> None:
         self.limit: Limit = limit
-        self.begun: bool = False
+        self.is_held: bool = True
 
     def __enter__(self) -> Place:
         return self
@@ -103,7 +103,8 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.begun:
+        if self.is_held:  # who waited for it and who begins the thread may both leave it
+            self.is_held = False
             self.limit.release()
 
 
@@ -151,7 +152,7 @@ async def run_in_thread(
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(job.run,), name=THREAD_NAME_PREFIX + name, daemon=True)
         thread.start()
-        place.begun = True
+        place.is_held = False
     if on_start is not None:
         on_start()
     try:

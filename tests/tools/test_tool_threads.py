@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from asyncruns.tools import threads
+from asyncruns.lifecycle import Call
+from asyncruns.tools import Toolset, threads
 from asyncruns.tools.limit import Limit
 from asyncruns.tools.threads import run_in_thread
 
@@ -246,3 +247,20 @@ print(asyncio.run(tools.call(Call(id="c", name="hang"))))
     )
     assert "did not finish within 0.05 seconds" in done.stdout
     assert "Error" not in done.stderr
+
+
+async def test_a_tool_that_is_cancelled_before_its_thread_begins_gives_one_place_back() -> None:
+    """At whichever step: in its queue for a place, for its turn to begin, or in the thread."""
+
+    def nothing() -> None:
+        pass
+
+    tools = Toolset([nothing])
+    for steps in range(12):
+        task = asyncio.ensure_future(tools.call(Call(id="call_1", name="nothing", arguments="{}")))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        join_tool_threads()
+        assert threads.running() == 0
