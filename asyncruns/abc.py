@@ -64,6 +64,11 @@ class RunEvents(ABC, Generic[R]):
         """The typed run as last told, or None as long as nothing told of it."""
 
     @property
+    def ref(self) -> RunRef | None:
+        """Which run it goes on to tell of, where it was taken up in the middle, and may not say so for long."""
+        return None
+
+    @property
     @abstractmethod
     def server_time(self) -> float | None:
         """The server's clock now, in seconds of its epoch, by what it said at the beginning; None where it did not."""

@@ -99,7 +99,7 @@ class Engine(Generic[R]):
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
-        self._changing: set[anyio.CancelScope] = set()
+        self._changing: dict[anyio.CancelScope, Following[R] | None] = {}
         self._looking: anyio.CancelScope | None = None
         self._leave_by = math.inf
         self._cancels = False  # who left before the beginning wants the run cancelled
@@ -148,6 +148,8 @@ class Engine(Generic[R]):
         self.receive(StreamBegun(loop_time()))
         if following.first is not None:
             self.receive(following.first)
+        elif self._machine.snapshot is None:  # it was taken up in the middle
+            self._poll(loop_time())
         group.start_soon(self._read, following)
 
     def _close(self) -> None:
@@ -291,10 +293,13 @@ class Engine(Generic[R]):
                 self._answering.stop()
                 self._poll(math.inf)
                 if self.is_over:
-                    for scope in self._changing:  # their answers can change nothing any more
-                        scope.cancel()
+                    for scope, following in self._changing.items():  # their answers can change nothing any more
+                        if following is None or not following.hasten():
+                            scope.cancel()
                 if self._following is not None:
-                    group.start_soon(self._following.end_in_silence)
+                    if end.kind is EndKind.GAVE_UP:
+                        self._following.stop()
+                    group.start_soon(self._read_out, self._following)
                     if not self._following.is_read:
                         self._following.held.finish()
                 self._on_end(end)
@@ -312,31 +317,43 @@ class Engine(Generic[R]):
         following = self._following if asked is Asked.SUBMIT else None
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
-            self._changing.add(scope)
+            self._changing[scope] = following
             try:
                 if following is None or not await following.may_ask(self.receive):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)
             finally:
-                self._changing.discard(scope)
+                del self._changing[scope]
             if isinstance(event, Observed) and self._looking is not None:
                 # The look may show the run as it was before; this answer asks for a new one.
                 self._looking.cancel()
             if asked is Asked.SUBMIT and isinstance(event, Observed) and event.snapshot.ref is not None:
                 self._follow(event.snapshot.ref)
             self.receive(event)
-            if following is not None and following.is_open:
+            if following is not None and following.is_open and isinstance(event, Observed):
                 self.receive(StreamBegun(loop_time()))
-        if following is not None and not scope.cancelled_caught:
+        if following is not None and following.is_read and not scope.cancelled_caught:
             await self._read(following)
 
     async def _read(self, following: Following[R]) -> None:
-        await following.read(self.receive)
-        if self._machine.end is not None:
+        await following.read(self._hear)
+        self._was_read(following)
+
+    async def _read_out(self, following: Following[R]) -> None:
+        await following.end_in_silence()
+        self._was_read(following)
+
+    def _was_read(self, following: Following[R]) -> None:
+        if self._machine.end is not None and not following.is_read:
             following.held.finish()
         if self._is_done():
             self._stop()
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Observed) and self._looking is not None:
+            self._looking.cancel()  # it was asked before; what it shows may be older than what the stream tells
+        self.receive(event)
 
     def _follow(self, ref: RunRef) -> None:
         """Watch what a submit gave from now on, where that is something new."""

@@ -60,8 +60,8 @@ class Held:
         wake(self._news)
 
     def go_on(self) -> None:
-        """Say that more may come after all."""
-        self._is_finished = False
+        """Say that more may come after all, which is held until somebody only waits again."""
+        self._is_finished = self._may_be_let_go = self.is_let_go = False
 
     def let_go(self) -> None:
         """Hold nothing for somebody who may come: there is a reader now, or there will be none."""

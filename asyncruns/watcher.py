@@ -21,7 +21,7 @@ from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
-from asyncruns.following import Following
+from asyncruns.following import TAIL_S, Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
@@ -100,6 +100,11 @@ class RunWatcher(Generic[R]):
         self._given = None
         self._following = None
         if isinstance(run, RunEvents):
+            if run.dialect != connection.dialect.name:
+                raise InvalidRequestError(
+                    f"The stream tells of a {run.dialect}, and this connection watches a {connection.dialect.name}: "
+                    "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
+                )
             ref = RunRef(connection.dialect.name, ())  # the stream will tell
             self._following = Following(connection, run)
         else:
@@ -127,6 +132,7 @@ class RunWatcher(Generic[R]):
         self._engine = Engine(
             connection, ref, self._machine, answering, self._following, on_notice=self._tell, on_end=self._end
         )
+        self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
         self._cancels_on_exit = on_exit == "cancel"
         self._on_status, self._on_terminal = on_status, on_terminal
         self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
@@ -143,7 +149,7 @@ class RunWatcher(Generic[R]):
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
         if self._following is not None:
-            self._engine.begin_with(await self._following.begin(self._ids))
+            self._engine.begin_with(await self._following.begin(self._ids, self._begin_within))
             self._given = self._following.given
         self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
@@ -166,9 +172,11 @@ class RunWatcher(Generic[R]):
         try:
             self._engine.leave(by=by, cancel=self._cancels_on_exit)
         finally:
-            await joined(task, by=by)
-            if self._following is not None:
-                await self._following.close()
+            try:
+                await joined(task, by=by)
+            finally:
+                if self._following is not None:
+                    await self._following.close()
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # A submit was answered after the end, and began something.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
@@ -189,8 +197,10 @@ class RunWatcher(Generic[R]):
         """
         task = self._entered()
         if self._following is not None:
-            self._following.held.let_go()
+            await asyncio.sleep(0)  # who reads beside us may begin right after
         while True:
+            if self._following is not None:
+                self._following.held.let_go()
             await self._ended.wait()
             if task.done() and self.outcome is None:
                 self._failure_told = True
@@ -229,6 +239,7 @@ class RunWatcher(Generic[R]):
         with held.reader():
             while (event := await held.get()) is not None:
                 yield event
+        self._raise_if_broken()
 
     async def text_deltas(self) -> AsyncIterator[str]:
         """Iterate over the pieces of the text as they come, of all rounds; else as `stream_events`.
@@ -241,6 +252,13 @@ class RunWatcher(Generic[R]):
             while (event := await following.held.get()) is not None:
                 if text := following.text_in(event):
                     yield text
+        self._raise_if_broken()
+
+    def _raise_if_broken(self) -> None:
+        task = self._entered()
+        if task.done():
+            self._failure_told = True
+            raise_failure(task)
 
     def _streamed(self) -> Following[R]:
         self._entered()
@@ -328,6 +346,8 @@ class RunWatcher(Generic[R]):
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._ended.set()
         self._iterated.close()
+        if self._following is not None:
+            self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
         if self._observed is not None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from asyncruns.abc import ByteStream
 from asyncruns.accumulator.responses import ResponseAccumulator
 from asyncruns.http import Request
+from asyncruns.lifecycle.values import RunRef
 from asyncruns.resources.streams import EventStream
 from asyncruns.wire.response_events import (
     ResponseEvent,
@@ -34,6 +35,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         self._told = ResponseAccumulator()
         self._told.sequence_number = starting_after
         self._response_id = response_id
+        self._is_taken_up = bool(response_id) and starting_after is not None
 
     def _decoded(self, name: str, text: str) -> ResponseStreamEvent:
         event = decode_response_event(name, text)
@@ -78,6 +80,10 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     def resource(self) -> ModelResponse | None:
         return self._told.response
 
+    @property
+    def ref(self) -> RunRef | None:
+        return RunRef(self.dialect, (self._response_id,)) if self._is_taken_up else None
+
     def run_in(self, event: object) -> ModelResponse | None:
         return event.response if isinstance(event, ResponseEvent) else None
 
@@ -87,7 +93,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     def go_on(self, request: Request, body: ByteStream) -> None:
         super().go_on(request, body)
         self._told = ResponseAccumulator()  # each round is a response of its own
-        self._response_id = ""
+        self._response_id, self._is_taken_up = "", False
 
     def __repr__(self) -> str:
         status = self.response.status if self.response else "nothing seen"

@@ -226,7 +226,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
 
     def untold(self) -> APIError:
         method, path = self._request.method, self._request.path
-        message = f"The stream of {method} {path} ended before it told of a run. {self._next_step()}"
+        message = f"The stream of {method} {path} ended, or fell silent, before it told of a run. {self._next_step()}"
         return APIConnectionError(message, sent=True, method=method, path=path)
 
     def asking(self, request: Request) -> Request:
