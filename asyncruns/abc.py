@@ -94,6 +94,10 @@ class RunEvents(ABC, Generic[R]):
         """Give the run that an event tells of, or None."""
 
     @abstractmethod
+    def is_known(self, event: Any) -> bool:
+        """Tell whether an event is one of those that tell something."""
+
+    @abstractmethod
     def text_in(self, event: Any) -> str:
         """Give the piece of text that an event adds to an answer, or ""."""
 

@@ -35,11 +35,9 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.wire.stream_events import UndecodableEvent, UnknownEvent
 
 R = TypeVar("R")
 
-_NO_WORD: Final = (UnknownEvent, UndecodableEvent)  # a server that is stuck may still send its pings
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
@@ -203,7 +201,7 @@ class Following(Generic[R]):
         if event is None:
             return None
         now = loop_time()
-        if not isinstance(event, _NO_WORD):
+        if self._stream.is_known(event):  # a server that is stuck may still send its pings
             self.heard_at = now
         if (run := self._stream.run_in(event)) is not None:
             snapshot = self._snapshot(run)

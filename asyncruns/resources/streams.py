@@ -32,6 +32,7 @@ from asyncruns.wire.stream_events import (
     RunEvent,
     ThreadStreamEvent,
     UndecodableEvent,
+    UnknownEvent,
     decode_thread_event,
 )
 
@@ -215,6 +216,9 @@ class EventStream(RunEvents[R], Generic[R, E]):
         if self._is_claimed:
             raise InvalidRequestError("Another watch reads this stream; watch its run by its ids, without the stream")
         self._is_claimed = True
+
+    def is_known(self, event: object) -> bool:
+        return not isinstance(event, UnknownEvent | UndecodableEvent)
 
     def error_in(self, event: object) -> APIError | None:
         if not isinstance(event, ErrorEvent):
