@@ -386,6 +386,10 @@ class Client(OtherNames):
         Args:
             run: The run, or a response, or a `RunRef`, or the stream that `stream=True` gave; or else give `thread_id`
                 and `run_id`.
+
+        Raises:
+            InvalidRequestError: That names no run, or another watch follows this stream.
+            APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
         """
         if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)

@@ -71,7 +71,8 @@ class RunWatcher(Generic[R]):
             run that was given up is then cancelled. Observes.
 
     Raises:
-        InvalidRequestError: The arguments do not name a run.
+        InvalidRequestError: The arguments do not name a run; or, on entering, the stream is another watch's.
+        APIError: On entering: the stream ended, or `timeout` passed, before it told which run it is of.
     """
 
     def __init__(
