@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 E = TypeVar("E")
-_OF_THE_STREAM: Final = (DoneEvent, ErrorEvent, UndecodableEvent)
+_OF_THE_STREAM: Final[frozenset[object]] = frozenset({DoneEvent, ErrorEvent, UndecodableEvent})
 
 EVENT_STREAM: Final = "text/event-stream"
 _END_GRACE_S: Final = 0.25  # for the connection's end to follow the stream's, so that it can be used again
@@ -122,20 +122,26 @@ class EventStream(RunEvents[R], Generic[R, E]):
             raise InvalidRequestError(
                 "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
             )
-        event = await self.next_event()
-        if event is None:
+        if not self._ready and not await self._has_more():
             raise StopAsyncIteration
-        return event
+        return self._next()
 
     async def next_event(self) -> E | None:
+        return self._next() if self._ready or await self._has_more() else None
+
+    async def _has_more(self) -> bool:
+        """Wait until there is an event, or there will be none."""
         while not self._ready:
             if self._is_over or self.is_done:
                 await self._finish()
-                return None
+                return False
             await self._fetch()
+        return True
+
+    def _next(self) -> E:
         sent = self._ready.popleft()
         event = self._decoded(sent.event, sent.data)
-        return self._noted(sent, event) if isinstance(event, _OF_THE_STREAM) else event
+        return self._noted(sent, event) if type(event) in _OF_THE_STREAM else event
 
     def _noted(self, sent: ServerSentEvent, event: E) -> E:
         if isinstance(event, DoneEvent):
