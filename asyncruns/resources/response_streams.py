@@ -26,7 +26,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     `client.responses.retrieve(id, stream=True, starting_after=stream.sequence_number)`.
     """
 
-    dialect = "response"
+    dialect: str = "response"
 
     def __init__(
         self, request: Request, body: ByteStream, *, response_id: str = "", starting_after: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
@@ -87,7 +87,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
         self.error: ErrorObject | None = None
         self.is_done: bool = False
         self.request_id: str = request_id(body.headers)
-        self.redact = body.redact
+        self.redact: Callable[[bytes], bytes] | None = body.redact
         self._request = request
         self._body = body
         self._decoder = Decoder()
@@ -255,7 +255,7 @@ class RunStream(EventStream[Run, ThreadStreamEvent]):
     or after an `ErrorEvent`: then retrieve the run, or watch it. A stream that breaks raises.
     """
 
-    dialect = "thread.run"
+    dialect: str = "thread.run"
 
     def __init__(self, request: Request, body: ByteStream, *, run_id: str = "", thread_id: str = "") -> None:
         super().__init__(request, body)

@@ -20,6 +20,7 @@ from asyncruns import (
     GaveUp,
     InvalidRequestError,
     NeedsCaller,
+    Reason,
     RunStream,
     RunWatcher,
     StreamBroken,
@@ -511,3 +512,72 @@ async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transpo
     outcome = await client.watch(await begin(client), tools=Toolset([add]))
     assert isinstance(outcome, Completed)
     assert "did not finish" in str(transport.submitted(outcome.run.id)[0])
+
+
+async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look_succeeds(
+    client: Client, transport: InMemoryTransport
+) -> None:
+    transport.script(Scenario(answer="word" + " word" * 2 * HELD_EVENTS, working=1.0), assistant_id="asst_1")
+    transport.inject(Fault(on="poll", status=500, times=None))
+    async with RunWatcher(client, await begin(client), max_outage=None) as watcher:
+        async for _ in watcher.text_deltas():
+            await asyncio.sleep(0.1)
+        outcome = await watcher.wait()
+    assert isinstance(outcome, Completed)
+    assert polls(transport) > 0
+
+
+# Responses
+
+
+async def test_a_streamed_follow_up_of_a_response_is_waited_for_where_no_look_can_tell(
+    client: Client, transport: InMemoryTransport
+) -> None:
+    """Its id is unknown until the first event, so nobody may take it for lost because it is late."""
+    transport.script(Scenario(rounds=ROUNDS, answer=ANSWER), model="gpt-test")
+    late = transport.stream
+
+    async def stream(request: Request) -> Any:
+        answer = await late(request)
+        if b"previous_response_id" in (request.body or b"") and isinstance(answer, ByteStream):
+            await asyncio.sleep(0)
+            read = answer.read
+
+            async def read_late() -> bytes:
+                answer.read = read  # type: ignore[method-assign]
+                await asyncio.sleep(2 * SILENCE_S)
+                return await read()
+
+            answer.read = read_late  # type: ignore[method-assign]
+        return answer
+
+    transport.stream = stream  # type: ignore[method-assign]
+    tools = Tools()
+    begun = await client.responses.create(model="gpt-test", input="Hi", background=True, stream=True)
+    async with RunWatcher(client.responses.continued(), begun, tools=tools) as watcher:
+        texts = await all_of(watcher.text_deltas())
+        outcome = await watcher.wait()
+    assert isinstance(outcome, Completed)
+    assert "".join(texts) == ANSWER
+    assert list(tools.calls.values()) == [1, 1, 1]
+    assert len(outcome.refs) == 1 + len(ROUNDS)
+
+
+async def test_a_follow_up_that_streams_without_an_id_cannot_be_watched(
+    client: Client, transport: InMemoryTransport
+) -> None:
+    transport.script(Scenario(rounds=ROUNDS, answer=ANSWER), model="gpt-test")
+    good = transport.stream
+
+    async def stream(request: Request) -> Any:
+        answer = await good(request)
+        if b"previous_response_id" not in (request.body or b""):
+            return answer
+        nameless = {"type": "response.created", "response": {"id": "", "object": "response", "status": "queued"}}
+        return Pieces(b"data: " + encode(nameless) + b"\n\n", b"")
+
+    transport.stream = stream  # type: ignore[method-assign]
+    begun = await client.responses.create(model="gpt-test", input="Hi", background=True, stream=True)
+    outcome = await client.watch(begun, tools=Tools())
+    assert isinstance(outcome, GaveUp)
+    assert outcome.reason is Reason.SUBMIT_LOST
