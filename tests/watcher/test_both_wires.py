@@ -540,6 +540,7 @@ async def test_an_incomplete_run(wire: Wire) -> None:
     assert outcome.error.code.startswith("max_")
 
 
+@about_looks
 async def test_a_run_that_never_ends_is_not_waited_for_for_ever(wire: Wire) -> None:
     outcome = await wire.watch(await wire.start(end="never"))
     if wire.name == "threads":
