@@ -62,7 +62,7 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         return self._of(group, stage).delay(after, by)
 
     def age_of_delay(self, group: tuple[str, ...], stage: int, *, after: float, delay: float) -> float:
-        """Give the age at which `delay` gives so much, to about a percent."""
+        """Give the age at which `delay` gives so much."""
         return self._of(group, stage).age_of_delay(after, delay)
 
     def chance(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
