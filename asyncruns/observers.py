@@ -134,6 +134,7 @@ class Observers:
         self._news: asyncio.Future[None] | None = None
         self._called: asyncio.Future[None] | None = None
         self._calling_since: float | None = None
+        self._waited_since: float | None = None
 
     def put(self, observer: Observer, value: object, *, of: object) -> None:
         """Have this observer called with this value.
@@ -169,12 +170,14 @@ class Observers:
         """Wait until all have been called, and are done; give whether they are. Safe to cancel.
 
         Args:
-            patience: Seconds that one of them may take.
+            patience: Seconds that one of them may take since somebody waits.
         """
         loop = asyncio.get_running_loop()
+        if self._waited_since is None:
+            self._waited_since = loop.time()
         while self._waiting:
-            since = loop.time() if self._calling_since is None else self._calling_since
-            if loop.time() - since >= patience:
+            since = loop.time() if self._calling_since is None else max(self._calling_since, self._waited_since)
+            if loop.time() >= since + patience:  # the very sum that is waited for: differences round otherwise
                 return False
             self._called = loop.create_future()
             await asyncio.wait([self._called], timeout=since + patience - loop.time())

@@ -247,6 +247,8 @@ class Runner:
             member = self._let_go.pop(ref, None)
             if member is None or not member.may_be_resumed:
                 return None
+            if member.ref != ref and member.ref not in self.members:  # another may have watched on from there
+                return self.find(member.ref) or member
         return self.members.get(member.ref, member)
 
     def add(self, member: Member) -> None:

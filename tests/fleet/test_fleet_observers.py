@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from stage import ONE_CALL, Stage, Tools
 
 from asyncruns import Completed, Fleet, StatusChanged
-from asyncruns.observers import COALESCE_ABOVE
+from asyncruns.observers import COALESCE_ABOVE, Observers
 from asyncruns.outcome import AnyOutcome
 
 
@@ -164,3 +165,41 @@ async def test_nothing_is_told_where_nothing_is_left(stage: Stage, caplog: pytes
         fleet.watch(await stage.run())
     assert seen.ends
     assert not caplog.records
+
+
+@pytest.mark.parametrize("start", [1021.9 + 0.0117 * n for n in range(40)])
+async def test_observers_may_be_waited_for_at_any_time_of_the_clock(
+    start: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A difference of times may round to less than the sum that is waited for, and virtual time would stand still."""
+    loop, waits, wait = asyncio.get_running_loop(), 0, asyncio.wait
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        assert waits < 100, "time stands still"
+        return await wait(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "wait", counted)
+    await asyncio.sleep(start - loop.time())
+    observers = Observers()
+    called = asyncio.create_task(observers.run())
+    observers.put(lambda _: asyncio.sleep(1000.0), "slow", of=1)
+    assert not await observers.drained(2.0)
+    called.cancel()
+
+
+async def test_an_observer_that_took_long_before_has_its_time_when_it_is_waited_for() -> None:
+    observers, told = Observers(), []
+
+    async def slow(value: object) -> None:
+        await asyncio.sleep(31.0)
+        told.append(value)
+
+    called = asyncio.create_task(observers.run())
+    for n in range(2):
+        observers.put(slow if n == 0 else told.append, n, of=n)
+    await asyncio.sleep(30.0)
+    assert await observers.drained(2.0)
+    assert told == [0, 1]
+    called.cancel()

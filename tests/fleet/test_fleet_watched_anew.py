@@ -17,7 +17,7 @@ LATE_S = 3.0
 async def submitted(stage: Stage, count: int = 1) -> None:
     """Wait until a submit was sent."""
     while stage.count("submit") < count:
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.005)
 
 
 @pytest.mark.parametrize("wire", ["run", "response"])
@@ -136,3 +136,21 @@ async def test_later_the_run_is_watched_from_where_it_stands_with_the_options_of
         outcome = await fleet.watch(runs[0], tools=None)
         assert isinstance(outcome, NeedsCaller)
         assert len(fleet._runner._let_go) == 1
+
+
+async def test_a_response_that_was_let_go_under_two_names_is_gone_on_with_from_the_last(stage: Stage) -> None:
+    """The first watch followed its submit to the second response; another watched on from there."""
+    tools = Tools(takes=0.2)
+    rounds = ((FunctionCall("f", {"n": 1}),), (FunctionCall("f", {"n": 2}),))
+    run = await stage.response(rounds=rounds, working=0.3, queued=0.05)
+    async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:
+        first = fleet.watch(run)
+        await submitted(stage)
+        first.cancel()
+        await anyio.sleep(0.05)
+        second = fleet.watch(first.ref)
+        stage.server.inject(Fault(on="submit", delay_after=1.0))
+        await submitted(stage, 2)
+        second.cancel()
+        assert isinstance(await fleet.watch(run), Completed)
+    assert (tools.ran, stage.count("submit")) == (2, 2)
