@@ -40,9 +40,8 @@ async def ask(
     except (APIConnectionError, APIResponseValidationError) as error:
         return Refused(loop_time(), refusal_of(error), asked)
     except asyncio.CancelledError as error:
-        if not is_stray():
-            raise
-        raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
+        check_is_ours(error)
+        raise
 
 
 def refusal_of(error: APIError) -> Refusal:
@@ -51,10 +50,15 @@ def refusal_of(error: APIError) -> Refusal:
     return Refusal(kind=RefusalKind.NOT_SENT if not_sent else RefusalKind.LOST, cause=error)
 
 
-def is_stray() -> bool:
-    """Tell whether a CancelledError is none of ours: what sends let out the cancellation of something else."""
+def check_is_ours(error: asyncio.CancelledError) -> None:
+    """Check that somebody has cancelled us.
+
+    Raises:
+        RuntimeError: What sends let out the cancellation of something else.
+    """
     task = asyncio.current_task()
-    return task is not None and not task.cancelling()
+    if task is not None and not task.cancelling():
+        raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
 
 
 def loop_time() -> float:

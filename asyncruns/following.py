@@ -17,7 +17,7 @@ import anyio
 from msgspec.structs import replace
 
 from asyncruns.abc import Connection, RunEvents
-from asyncruns.asking import is_stray, loop_time, refusal_of
+from asyncruns.asking import check_is_ours, loop_time, refusal_of
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.held import HELD_EVENTS, Held
@@ -126,9 +126,8 @@ class Following(Generic[R]):
             return Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=error), Asked.SUBMIT)
         except asyncio.CancelledError as error:
             await self._break_off()
-            if not is_stray():
-                raise
-            raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
+            check_is_ours(error)
+            raise
         except BaseException:
             await self._break_off()
             raise

@@ -17,21 +17,20 @@ import anyio
 
 from asyncruns.abc import Connection, RunEvents, Speaking
 from asyncruns.asking import loop_time
-from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget
-from asyncruns.fleet.member import Answers, Member
+from asyncruns.fleet.member import Member
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.schedule import Schedule
+from asyncruns.fleet.settings import Settings
 from asyncruns.fleet.statistics import Statistics
 from asyncruns.fleet.watch import Watch
-from asyncruns.lifecycle import Policy, RunRef
+from asyncruns.lifecycle import RunRef
 from asyncruns.observers import Observer, Observers, log
 from asyncruns.outcome import AnyOutcome
 from asyncruns.owned import joined, raise_failure
-from asyncruns.tools.limit import Limit
-from asyncruns.watch_options import SharedOptions, check_watch_options, policy_of
+from asyncruns.watch_options import SharedOptions, check_watch_options
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -94,15 +93,12 @@ class Fleet(Generic[R]):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._connection = connection
         self._speaks = connection.connection_for if isinstance(connection, Speaking) else None
-        self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
-        at_once = self._options.pop("max_concurrent_calls", None)
-        self._limit = None if at_once is None else Limit(at_once)
+        self._settings = Settings(options)
         self._on_exit = on_exit
         self._observers = Observers()
         self._outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
         self._budget = Budget(requests_per_second, max_in_flight)
         self._runner = Runner(self._budget, on_end=self._outcomes.note, keeps_unfinished=on_exit == "cancel")
-        self._settings: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
         self._adding = 0
         self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
         self._task: asyncio.Task[None] | None = None
@@ -239,10 +235,10 @@ class Fleet(Generic[R]):
         member = self._runner.find(ref)
         given = None
         if member is None:
-            policy, answers = self._settings_of(connection, options)
+            policy, answers = self._settings.of(options, shows_submits=connection.dialect.shows_submits)
             member = Member(self._runner, connection, ref, policy, answers)
             given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
-        both = self._with_ours(options)
+        both = self._settings.with_own(options)
         watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
         member.watches = (*member.watches, watch)
         if not member.is_watched:
@@ -285,34 +281,6 @@ class Fleet(Generic[R]):
             self._adding -= 1
             self._outcomes.tell()
         return added
-
-    def _with_ours(self, options: SharedOptions) -> SharedOptions:
-        """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
-        if not options:
-            return self._options
-        both: SharedOptions = {**self._options, **options}
-        both["cadence"] = options.get("cadence") or self._options.get("cadence")
-        return both
-
-    def _settings_of(self, connection: Connection[Any], options: SharedOptions) -> tuple[Policy, Answers]:
-        """Give what the watch of a run goes by; runs without options of their own share one."""
-        shows = connection.dialect.shows_submits
-        if not options and shows in self._settings:
-            return self._settings[shows]
-        both = self._with_ours(options)
-        at_once = options.get("max_concurrent_calls")
-        settings = (
-            policy_of(both, shows_submits=shows),
-            Answers(
-                handler=both.get("on_requires_action"),
-                approve=both.get("on_approval"),
-                tools=both.get("tools"),
-                limit=self._limit if at_once is None else Limit(at_once, within=self._limit),
-            ),
-        )
-        if not options:
-            self._settings[shows] = settings
-        return settings
 
     # Outcomes
 

@@ -1,0 +1,50 @@
+"""What the watches of a fleet go by: its own options, and those of one run instead."""
+
+from __future__ import annotations
+
+from asyncruns.cadence import Cadence
+from asyncruns.fleet.member import Answers
+from asyncruns.lifecycle import Policy
+from asyncruns.tools.limit import Limit
+from asyncruns.watch_options import SharedOptions, policy_of
+
+
+class Settings:
+    """The options of a fleet.
+
+    Args:
+        options: As they were given. Without a cadence, all its runs share one that learns.
+    """
+
+    def __init__(self, options: SharedOptions) -> None:
+        self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
+        at_once = self._options.pop("max_concurrent_calls", None)
+        self._limit = None if at_once is None else Limit(at_once)
+        self._shared: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
+
+    def with_own(self, options: SharedOptions) -> SharedOptions:
+        """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
+        if not options:
+            return self._options
+        both: SharedOptions = {**self._options, **options}
+        both["cadence"] = options.get("cadence") or self._options.get("cadence")
+        return both
+
+    def of(self, options: SharedOptions, *, shows_submits: bool) -> tuple[Policy, Answers]:
+        """Give what the watch of a run goes by; runs without options of their own share one."""
+        if not options and shows_submits in self._shared:
+            return self._shared[shows_submits]
+        both = self.with_own(options)
+        at_once = options.get("max_concurrent_calls")
+        settings = (
+            policy_of(both, shows_submits=shows_submits),
+            Answers(
+                handler=both.get("on_requires_action"),
+                approve=both.get("on_approval"),
+                tools=both.get("tools"),
+                limit=self._limit if at_once is None else Limit(at_once, within=self._limit),
+            ),
+        )
+        if not options:
+            self._shared[shows_submits] = settings
+        return settings
