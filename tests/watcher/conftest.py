@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from shells import SHELLS, Shell
+from wires import tools, way, wire
+
+__all__ = ["tools", "way", "wire"]
 
 
 @pytest.fixture(params=SHELLS)
