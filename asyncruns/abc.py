@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 from asyncruns.errors import APIError, ConfigurationError
 from asyncruns.http import Request, Response
+from asyncruns.lifecycle.patience import WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
@@ -167,12 +168,14 @@ class Dialect(ABC, Generic[R]):
     Attributes:
         name: What a `RunRef` of this dialect carries.
         limits: What the server is documented to refuse; None where nothing is known.
-        shows_submits: Whether a look tells if a submit was taken whose answer was lost.
+        shows_submits: Whether a poll tells if a submit was taken whose answer was lost.
+        without_expiry: How many seconds a watch waits by default for a run whose server tells no expiry.
     """
 
     name: str
     limits: Limits | None = None
     shows_submits: bool = True
+    without_expiry: float = WITHOUT_EXPIRY_S
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
@@ -199,8 +202,15 @@ class Dialect(ABC, Generic[R]):
         """
 
     @abstractmethod
-    def submit(self, ref: RunRef, snapshot: Snapshot[R], answers: Answers) -> Request:
-        """Make the request that submits the outputs of all calls of a round, which the snapshot asked for."""
+    def submit(
+        self, ref: RunRef, snapshot: Snapshot[R], answers: Answers, *, keep_tool_choice: bool = False
+    ) -> Request:
+        """Make the request that submits the outputs of all calls of a round, which the snapshot asked for.
+
+        Args:
+            keep_tool_choice: Whether a choice that forces the model to call a tool is repeated, where the request has
+                one. By default it becomes "auto": a forced call in each round has no end.
+        """
 
     @abstractmethod
     def cancel(self, ref: RunRef) -> Request:

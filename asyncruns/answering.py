@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,6 +25,9 @@ Approvals = bool | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """One word for all; or by call id, or as `{"tool_call_id": ..., "approve": ..., "headers": ...}` each."""
 
 ApprovalHandler = Callable[[list[Call]], Awaitable[Approvals | None] | Approvals | None]
+
+
+_NO_TOOLS: Final = Toolset()  # tells the model of a call that was cut, where only a handler answers calls
 
 
 class Answering:
@@ -100,7 +103,10 @@ class Answering:
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
-            calls = await self._ask(self._handler, calls, lambda given, calls: texts_of(given))
+            whole = tuple(call for call in calls if not call.is_cut)  # a handler would run the others as they are
+            cut = tuple(call for call in calls if call.is_cut)
+            left = await self._ask(self._handler, whole, lambda given, calls: texts_of(given)) if whole else ()
+            calls = (*cut, *left)
         if len(calls) == 1:  # needs no task of its own
             await self._answer(calls[0])
             return
@@ -123,11 +129,12 @@ class Answering:
         return tuple(call for call in calls if call.id not in done)
 
     async def _answer(self, call: Call) -> None:
-        if self._tools is None or call.kind is not CallKind.FUNCTION:
+        tools = _NO_TOOLS if self._tools is None and call.is_cut else self._tools
+        if tools is None or call.kind is not CallKind.FUNCTION:
             self._post(Unanswered(_now(), (call,)))
             return
         try:
-            output = await self._tools.call(call, limit=self._limit)
+            output = await tools.call(call, limit=self._limit)
         except CallNotAnsweredError as error:
             self._post(Unanswered(_now(), (call,), error))
         else:

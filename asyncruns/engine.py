@@ -282,8 +282,8 @@ class Engine(Generic[R]):
                 self._answering.begin(calls, group)
             case StopTools(approvals):
                 self._answering.stop(approvals=approvals)
-            case Submit(answers, snapshot):
-                request = self._connection.dialect.submit(self.ref, snapshot, answers)
+            case Submit(answers, snapshot, keep):
+                request = self._connection.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
                 group.start_soon(self._change, request, Asked.SUBMIT)
             case Cancel():
                 group.start_soon(self._change, self._connection.dialect.cancel(self.ref), Asked.CANCEL)

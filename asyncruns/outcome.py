@@ -47,6 +47,7 @@ _WHY: Final = {
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
+    Reason.MAX_ROUNDS: "it asked for calls once more after max_rounds rounds; watcher.submit() outputs to go on",
     Reason.BROKE: "watching it raised an error that nobody expected; the other watches go on",
     Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell if they were taken; an orphan may go on",
 }

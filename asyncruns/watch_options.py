@@ -7,10 +7,12 @@ from typing import Any, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
+from asyncruns.abc import Dialect
 from asyncruns.answering import ApprovalHandler, Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Policy
+from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.observers import Observer
 from asyncruns.tools import Toolset
 
@@ -23,6 +25,8 @@ class SharedOptions(TypedDict, total=False):
     max_outage: float | None
     max_unknown: float | None
     max_concurrent_calls: int | None
+    max_rounds: int | None
+    keep_tool_choice: bool
     cadence: Cadence | None
     on_ambiguous: Literal["give_up", "resend"]
     on_status: Observer | None
@@ -37,18 +41,21 @@ class WatchOptions(SharedOptions, total=False):
     on_exit: Literal["leave", "cancel"]
 
 
-def policy_of(options: SharedOptions, *, shows_submits: bool) -> Policy:
-    """Give what the lifecycle of a watch goes by.
+def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
+    """Return what the lifecycle of a watch goes by.
 
     Args:
         options: Checked ones.
-        shows_submits: Whether a look at this server tells if a submit was taken.
+        dialect: Of the server.
     """
     return Policy(
         timeout=options.get("timeout", UNSET),
         max_outage=options.get("max_outage", 120.0),
         max_unknown=options.get("max_unknown", 60.0),
-        on_lost_submit="look" if shows_submits else options.get("on_ambiguous", "give_up"),
+        without_expiry=dialect.without_expiry,
+        on_lost_submit="look" if dialect.shows_submits else options.get("on_ambiguous", "give_up"),
+        keep_tool_choice=options.get("keep_tool_choice", False),
+        max_rounds=options.get("max_rounds", MAX_ROUNDS),
         cadence=options.get("cadence") or Cadence.hinted(),
     )
 
@@ -72,9 +79,12 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
         raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
     if cadence is not None and not isinstance(cadence, Cadence):
         raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
-    at_once = options.get("max_concurrent_calls")
-    if at_once is not None and (not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1):
-        raise InvalidRequestError(f"max_concurrent_calls must be 1 or more, or None for no limit; got {at_once!r}")
+    for name in ("max_concurrent_calls", "max_rounds"):
+        number = options.get(name)
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+            raise InvalidRequestError(f"{name} must be 1 or more, or None for no limit; got {number!r}")
+    if not isinstance(options.get("keep_tool_choice", False), bool):
+        raise InvalidRequestError(f"keep_tool_choice must be True or False; got {options['keep_tool_choice']!r}")
     if options.get("on_exit", "leave") not in ("leave", "cancel"):
         raise InvalidRequestError(f'on_exit must be "leave" or "cancel"; got {options["on_exit"]!r}')
     if options.get("on_ambiguous", "give_up") not in ("give_up", "resend"):

@@ -23,6 +23,7 @@ from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
+from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
 from asyncruns.owned import joined, raise_failure
@@ -49,12 +50,18 @@ class RunWatcher(Generic[R]):
             then: the events are the same, and there is less to look for. Or else give `thread_id` and `run_id`.
         tools: Answers the calls, all of a round at once.
         timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
-            60 s more, and 15 minutes where the server tells no expiry.
+            60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
+            which may take hours without saying so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
         max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
             has a limit of its own over all that share it.
+        max_rounds: After how many rounds of calls the watch ends as `NeedsCaller`, with the calls of the next round and
+            `Reason.MAX_ROUNDS`, since each round costs money; `submit()` goes on from there. None is no limit.
+        keep_tool_choice: Whether a `tool_choice` that forces the model to call a tool is repeated in each follow-up of
+            a response. By default it becomes "auto" after the first round: a forced call in each round has no end. (In
+            a thread, the choice is the server's matter.)
         cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
             or "cancel" it, which waits up to 5 s for the run to end. `outcome` then tells what became of it.
@@ -87,6 +94,8 @@ class RunWatcher(Generic[R]):
         max_outage: float | None = 120.0,
         max_unknown: float | None = 60.0,
         max_concurrent_calls: int | None = None,
+        max_rounds: int | None = MAX_ROUNDS,
+        keep_tool_choice: bool = False,
         cadence: Cadence | None = None,
         on_exit: Literal["leave", "cancel"] = "leave",
         on_ambiguous: Literal["give_up", "resend"] = "give_up",
@@ -117,12 +126,14 @@ class RunWatcher(Generic[R]):
             "max_outage": max_outage,
             "max_unknown": max_unknown,
             "max_concurrent_calls": max_concurrent_calls,
+            "max_rounds": max_rounds,
+            "keep_tool_choice": keep_tool_choice,
             "cadence": cadence,
             "on_exit": on_exit,
             "on_ambiguous": on_ambiguous,
         }
         check_watch_options(options)
-        self._machine = RunLifecycle(policy_of(options, shows_submits=connection.dialect.shows_submits))
+        self._machine = RunLifecycle(policy_of(options, connection.dialect))
         answering = Answering(
             handler=on_requires_action,
             approve=on_approval,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from asyncruns.abc import RunEvents
@@ -35,9 +36,16 @@ _KINDS: Final[Mapping[int, RefusalKind]] = {
     408: RefusalKind.UNAVAILABLE,
     409: RefusalKind.UNAVAILABLE,
     410: RefusalKind.NOT_FOUND,
+    423: RefusalKind.THROTTLED,  # locked: nothing was done
     425: RefusalKind.UNAVAILABLE,
     429: RefusalKind.THROTTLED,
 }
+# Words with which servers refuse for a moment, under a status that would mean "never": nothing was done.
+_FOR_A_MOMENT: Final = (
+    r"(?:try|retry)(?: your request| it)? (?:again )?later|please retry|queue is full|rate_limit_exceeded"
+    r"|too_?many_?requests|server_?overloaded|(?:currently|temporarily) (?:overloaded|unavailable|locked)"
+    r"|conversation_locked|conversation is locked"
+)
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
@@ -63,10 +71,12 @@ def error_object(response: Response) -> ErrorObject:
 
 def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
     """Give what an error status means on every wire."""
+    said = f"{error.code} {error.type} {error.message}"
     kind = _KINDS.get(response.status)
+    if response.status in (400, 409, 422) and re.search(_FOR_A_MOMENT, said, re.IGNORECASE):
+        return RefusalKind.THROTTLED
     if kind is None:
         return RefusalKind.UNAVAILABLE if response.status >= 500 else RefusalKind.REJECTED
-    said = f"{error.code} {error.type} {error.message}"
     if kind is RefusalKind.THROTTLED and re.search(_QUOTA, said, re.IGNORECASE):
         return RefusalKind.QUOTA_SPENT
     return kind
@@ -135,6 +145,22 @@ def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R
         return snapshot
     message = told.redact(snapshot.fault.message.encode(errors="replace")).decode()
     return replace(snapshot, fault=replace(snapshot.fault, message=message))
+
+
+def check_is_of(request: Request, response: Response, **ids: tuple[str, str | UnsetType | None]) -> None:
+    """Check that an answer is about the run that was asked for: a proxy's mixed-up cache may send that of another.
+
+    Args:
+        request: What was asked.
+        response: Its answer.
+        **ids: By their names, each as it was asked for and as it came. One that is empty on either side is not known.
+
+    Raises:
+        APIResponseValidationError: Two differ. What the answer says is not to be believed; ask again.
+    """
+    for name, (asked, came) in ids.items():
+        if asked and came and asked != came:
+            raise bad_answer(request, response, ValueError(f"it is about {name} {came!r}, not {asked!r}"))
 
 
 def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, error_object, redacted, refusal_kind, status_error
+from asyncruns.dialects.errors import bad_answer, check_is_of, error_object, redacted, refusal_kind, status_error
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -47,6 +48,9 @@ PHASES: Final[Mapping[str, Phase]] = {
 # https://platform.openai.com/docs/guides/background: a response that may take hours is not asked for every second.
 WINDOWS_S: Final[Mapping[str, float]] = {"2h": 7200.0, "8h": 28800.0}
 WINDOW_HINT_S: Final = 30.0
+
+# A background response may take hours without saying so. No window is longer than 24 h, so after a day it is lost.
+WITHOUT_EXPIRY_S: Final = 86400.0
 
 # Parameters that a response echoes, and that a follow-up needs again: nothing is inherited.
 ECHOED: Final = (
@@ -81,10 +85,8 @@ _NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # t
 _TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # whose output is any text
 
 _OVER: Final = r"cannot cancel|already (?:been )?(?:completed|cancell?ed|finished)|not cancell?able"
-_PROSE: Final = (
-    (r"previous_response_not_found", RefusalKind.NOT_FOUND),
-    (r"conversation_locked|conversation is (?:currently )?locked", RefusalKind.THROTTLED),
-)
+# A server may show a response before it can be continued (seen for 0.3 to 8 s at vLLM, OGX and others).
+_UNSTORED: Final = r"previous_response_not_found|previous.response.{0,80}not.found"
 
 
 class Responses(Dialect[ModelResponse]):
@@ -97,6 +99,7 @@ class Responses(Dialect[ModelResponse]):
 
     name = "response"
     shows_submits = False
+    without_expiry = WITHOUT_EXPIRY_S
 
     def __init__(self, continue_with: Mapping[str, Any] | None = None, *, like: Request | None = None) -> None:
         self._continue_with = continue_with
@@ -144,10 +147,18 @@ class Responses(Dialect[ModelResponse]):
                 self.ref(read.id)  # it is watched from now on
             except InvalidRequestError as error:
                 raise bad_answer(request, response, error) from error
+            previous = (_previous_in(request), read.previous_response_id)
+            check_is_of(request, response, previous_response_id=previous)
+        else:
+            check_is_of(request, response, response_id=(unquote(request.path.split("/")[2]), read.id))
         return redacted(self._snapshot(read, response.headers), response)
 
-    def submit(self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers) -> Request:
+    def submit(
+        self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers, *, keep_tool_choice: bool = False
+    ) -> Request:
         body = _echo(snapshot.resource) if self._continue_with is None else {**self._continue_with}
+        if "tool_choice" in body and not keep_tool_choice:
+            body["tool_choice"] = _unforced(body["tool_choice"])
         if snapshot.resource.model:
             body.setdefault("model", snapshot.resource.model)
         if snapshot.resource.conversation and snapshot.resource.conversation.id:
@@ -170,12 +181,14 @@ class Responses(Dialect[ModelResponse]):
         error = error_object(response)
         kind = refusal_kind(response, error)
         said = f"{error.code} {error.message}"
-        if response.status in (400, 409, 422):
-            if request.path.endswith("/cancel") and (response.status == 409 or re.search(_OVER, said, re.IGNORECASE)):
+        if response.status in (400, 409, 422) and kind is not RefusalKind.THROTTLED:
+            is_conflict = response.status == 409
+            if re.search(_UNSTORED, said, re.IGNORECASE):
+                kind = RefusalKind.NOT_FOUND
+            elif is_conflict and request.path == _CREATE:
+                kind = RefusalKind.NOT_READY  # in conflict with what is still being stored: nothing was begun
+            elif request.path.endswith("/cancel") and (is_conflict or re.search(_OVER, said, re.IGNORECASE)):
                 kind = RefusalKind.ALREADY_OVER
-            for pattern, meaning in _PROSE:
-                if re.search(pattern, said, re.IGNORECASE):
-                    kind = meaning
         return Refusal(kind=kind, cause=status_error(request, response), retry_after=wait_hint(response.headers))
 
     def _snapshot(self, response: ModelResponse, headers: Mapping[str, str]) -> Snapshot[ModelResponse]:
@@ -207,6 +220,16 @@ class Responses(Dialect[ModelResponse]):
         return {**given, **_mapping(response.background_options)}.get("completion_window")
 
 
+class _FollowUp(msgspec.Struct):
+    """What says, in the body of a request, which response it goes on from."""
+
+    previous_response_id: str = ""
+
+
+def _previous_in(request: Request) -> str:
+    return msgspec.json.decode(request.body or b"{}", type=_FollowUp).previous_response_id
+
+
 def _echo(response: ModelResponse) -> dict[str, Any]:
     """Give what a response tells of its parameters, but for what it fills in by itself."""
     body = {name: getattr(response, name) for name in ECHOED}
@@ -217,6 +240,18 @@ def _echo(response: ModelResponse) -> dict[str, Any]:
     if not isinstance(body.get("instructions", ""), str):  # of a template
         del body["instructions"]
     return body
+
+
+def _unforced(choice: Any) -> Any:
+    """Return a tool choice that leaves it to the model whether it calls a tool: it has called what it was forced to.
+
+    https://platform.openai.com/docs/api-reference/responses/create#responses_create-tool_choice
+    """
+    if choice in (None, "auto", "none"):
+        return choice
+    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+        return {**choice, "mode": "auto"}
+    return "auto"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -266,7 +301,8 @@ def _answer_in(item: response_items.ResponseItem) -> str | None:
 def _call(item: response_items.ResponseItem) -> Call | None:
     match item:
         case response_items.ResponseFunctionToolCall():
-            return Call(id=item.call_id, name=item.name, arguments=item.arguments, type=item.type)
+            is_cut = _is_cut(item)
+            return Call(id=item.call_id, name=item.name, arguments=item.arguments, type=item.type, is_cut=is_cut)
         case response_items.ResponseCustomToolCall():
             return Call(id=item.call_id, name=item.name, arguments=item.input, kind=CallKind.OTHER, type=item.type)
         case response_items.McpApprovalRequest():
@@ -293,6 +329,14 @@ def _call(item: response_items.ResponseItem) -> Call | None:
             return _other(item, "")
         case _:
             return None
+
+
+def _is_cut(item: response_items.ResponseFunctionToolCall) -> bool:
+    """Tell whether the model did not finish writing a call, whose response is completed all the same."""
+    if not isinstance(item.status, str) or item.status == responses.COMPLETED:
+        return False
+    # Some servers leave finished items in progress; these have arguments.
+    return item.status == responses.INCOMPLETE or not item.arguments.strip()
 
 
 def _other(item: Any, call_id: str) -> Call:

@@ -13,7 +13,15 @@ from urllib.parse import unquote
 import msgspec
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, busy_error, error_object, redacted, refusal_kind, status_error
+from asyncruns.dialects.errors import (
+    bad_answer,
+    busy_error,
+    check_is_of,
+    error_object,
+    redacted,
+    refusal_kind,
+    status_error,
+)
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -125,9 +133,13 @@ class ThreadRun(Dialect[Run]):
             run = decode(response.body, Run)
         except msgspec.DecodeError as error:
             raise bad_answer(request, response, error) from error
+        thread_id, run_id = _ids_in(request)
+        check_is_of(request, response, run_id=(run_id, run.id), thread_id=(thread_id, run.thread_id))
         return redacted(_snapshot(run, response.headers), response)
 
-    def submit(self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers) -> Request:
+    def submit(
+        self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers, *, keep_tool_choice: bool = False
+    ) -> Request:
         outputs, approvals = [], []
         for call, output in answers:
             if call.kind is CallKind.APPROVAL:
@@ -153,7 +165,7 @@ class ThreadRun(Dialect[Run]):
                 phase = PHASES.get(found[1])
                 if meaning is RefusalKind.BUSY:
                     active_run = found[1]
-                    cause = busy_error(request, response, thread_id=_thread_of(request), active_run_id=active_run)
+                    cause = busy_error(request, response, thread_id=_ids_in(request)[0], active_run_id=active_run)
         return Refusal(
             kind=kind, cause=cause, retry_after=wait_hint(response.headers), phase=phase, active_run=active_run
         )
@@ -164,10 +176,12 @@ def _run_path(ref: RunRef) -> str:
     return join_path("threads", thread_id, "runs", run_id)
 
 
-def _thread_of(request: Request) -> str:
-    """Give the thread that a request is about, or "": `/threads/{thread_id}/...`."""
+def _ids_in(request: Request) -> tuple[str, str]:
+    """Return the ids of `/threads/{thread_id}/runs/{run_id}/...`, "" for each that the path does not have."""
     parts = request.path.split("/")
-    return unquote(parts[2]) if len(parts) > 3 and parts[1] == "threads" else ""
+    if len(parts) < 4 or parts[1] != "threads":
+        return "", ""
+    return unquote(parts[2]), unquote(parts[4]) if len(parts) > 4 and parts[3] == "runs" else ""
 
 
 def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
@@ -216,4 +230,12 @@ def _call(call: ToolCall, kind: CallKind) -> Call:
     else:
         found = {name: call.raw.get(name) for name in ("name", "arguments", "server_label")}
         facts = {name: value for name, value in found.items() if isinstance(value, str)}
-    return Call(id=call.id, kind=kind, type=call.type, **{"name": "", **facts})
+    named = {"name": "", "arguments": "", "server_label": "", **facts}
+    return Call(
+        id=call.id,
+        name=named["name"],
+        arguments=named["arguments"],
+        server_label=named["server_label"],
+        kind=kind,
+        type=call.type,
+    )

@@ -70,8 +70,8 @@ class Fleet(Generic[R]):
             the caller, the newest 10,000. Both wait 2 s at most for observers. A warning is logged where these were not
             told of all.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown`, `on_ambiguous`, `on_status`, `on_terminal`; and `max_concurrent_calls`, of all
-            runs together. `cadence` is `Cadence.learned()` by default.
+            `max_outage`, `max_unknown`, `max_rounds`, `keep_tool_choice`, `on_ambiguous`, `on_status`, `on_terminal`;
+            and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
 
     Raises:
         InvalidRequestError: An option can't be used; the message says what to give.
@@ -235,7 +235,7 @@ class Fleet(Generic[R]):
         member = self._runner.find(ref)
         given = None
         if member is None:
-            policy, answers = self._settings.of(options, shows_submits=connection.dialect.shows_submits)
+            policy, answers = self._settings.of(options, connection.dialect)
             member = Member(self._runner, connection, ref, policy, answers)
             given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         both = self._settings.with_own(options)

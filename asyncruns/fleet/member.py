@@ -278,9 +278,9 @@ class Member(Slot):
             case StopTools(approvals):
                 if self._answering is not None:
                     self._answering.stop(approvals=approvals)
-            case Submit(answers, snapshot):
+            case Submit(answers, snapshot, keep):
                 self.submit_landed_at = math.inf
-                request = self.connection.dialect.submit(self.ref, snapshot, answers)
+                request = self.connection.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
                 runner.schedule.change(self, (request, Asked.SUBMIT))
             case Cancel():
                 runner.schedule.change(self, (self.connection.dialect.cancel(self.ref), Asked.CANCEL))

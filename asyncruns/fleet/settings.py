@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
 from asyncruns.fleet.member import Answers
 from asyncruns.lifecycle import Policy
@@ -20,7 +23,7 @@ class Settings:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else Limit(at_once)
-        self._shared: dict[bool, tuple[Policy, Answers]] = {}  # of runs without options of their own
+        self._shared: dict[str, tuple[Policy, Answers]] = {}  # of runs without options of their own, by their dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
         """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
@@ -30,14 +33,14 @@ class Settings:
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
 
-    def of(self, options: SharedOptions, *, shows_submits: bool) -> tuple[Policy, Answers]:
+    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answers]:
         """Give what the watch of a run goes by; runs without options of their own share one."""
-        if not options and shows_submits in self._shared:
-            return self._shared[shows_submits]
+        if not options and dialect.name in self._shared:
+            return self._shared[dialect.name]
         both = self.with_own(options)
         at_once = options.get("max_concurrent_calls")
         settings = (
-            policy_of(both, shows_submits=shows_submits),
+            policy_of(both, dialect),
             Answers(
                 handler=both.get("on_requires_action"),
                 approve=both.get("on_approval"),
@@ -46,5 +49,5 @@ class Settings:
             ),
         )
         if not options:
-            self._shared[shows_submits] = settings
+            self._shared[dialect.name] = settings
         return settings

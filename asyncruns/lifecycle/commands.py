@@ -42,10 +42,17 @@ class StopTools(Struct, frozen=True):
 
 
 class Submit(Struct, frozen=True):
-    """Send these outputs, in one request. `snapshot` is what asked for them."""
+    """Send these outputs, in one request.
+
+    Attributes:
+        answers: The calls with their outputs.
+        snapshot: What asked for them.
+        keep_tool_choice: Whether the model may be forced to call a tool again, as it was in the round before.
+    """
 
     answers: Answers
     snapshot: Snapshot[Any]
+    keep_tool_choice: bool = False
 
     @property
     def outputs(self) -> Outputs:
@@ -93,6 +100,7 @@ class Reason(enum.Enum):
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
+    MAX_ROUNDS = "max_rounds"  # the run asked for calls once more after `max_rounds` rounds of them
     SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no look can tell whether they were taken
     BROKE = "broke"  # in a fleet, where an unexpected error in one watch must not end the others
 
@@ -119,8 +127,12 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
 FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
     RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
     RefusalKind.QUOTA_SPENT: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
+    RefusalKind.NOT_READY: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
     RefusalKind.NOT_FOUND: (EndKind.GAVE_UP, Reason.GONE),
 }
+# Those of them that say that nothing was done, and that may pass: a replica that has not stored the run yet, a lock.
+# The same outputs are sent again for `SUBMIT_GRACE_S` before the refusal is believed.
+TOO_EARLY: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND)
 
 
 class End(Struct, frozen=True, kw_only=True):

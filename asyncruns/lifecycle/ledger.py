@@ -56,10 +56,22 @@ class Round:
         answer_by: When calls must be answered for the run to live.
         seen_at: When it was first asked for.
         failures: How often a submit failed that may be repeated.
+        early_since: When the server first refused it as too early; None when it did not.
         refused: Why the outputs were refused when they were sent again.
     """
 
-    __slots__ = ("answer_by", "at", "calls", "failures", "refused", "resent", "seen_at", "send_at", "stage")
+    __slots__ = (
+        "answer_by",
+        "at",
+        "calls",
+        "early_since",
+        "failures",
+        "refused",
+        "resent",
+        "seen_at",
+        "send_at",
+        "stage",
+    )
 
     def __init__(self, calls: Iterable[Call]) -> None:
         self.calls: tuple[Call, ...] = tuple({key_of(call): call for call in calls}.values())
@@ -70,6 +82,7 @@ class Round:
         self.answer_by: float = math.inf
         self.seen_at: float = -math.inf
         self.failures: int = 0
+        self.early_since: float | None = None
         self.refused: Exception | None = None
 
     def move(self, stage: Stage, now: float) -> None:
@@ -83,7 +96,8 @@ class Ledger(Struct, eq=False, gc=False):
 
     Attributes:
         current: The round that the run asked for last.
-        in_flight: The round whose outputs are on their way; one at a time.
+        in_flight: The round whose outputs are being submitted; one at a time.
+        rounds_done: How many submits had their effect.
     """
 
     # Dicts where sets would do: empty ones are a third as large, and no matter for the garbage collector.
@@ -94,6 +108,7 @@ class Ledger(Struct, eq=False, gc=False):
     _rounds: dict[frozenset[CallKey], Round] = field(default_factory=dict)
     current: Round | None = None
     in_flight: Round | None = None
+    rounds_done: int = 0
 
     def round_of(self, calls: tuple[Call, ...]) -> Round:
         """Give the round that these calls are, a new one if they were never seen together."""

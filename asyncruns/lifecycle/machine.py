@@ -30,13 +30,15 @@ from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
-from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
+SUBMIT_GRACE_S: Final = 15.0  # how long a submit may be refused as too early; replicas were seen to lag by up to 8 s
+EARLY_STEPS: Final = 2  # the pause after such a refusal grows so often, to 2 s: the lag mostly ends within a second
 LOOKS_WITHOUT_CALLS: Final = 4
 DISPATCHING_SHARE: Final = 0.1
 SILENCE_S: Final = 5.0  # so long a stream may say nothing, then a look tells; models think for longer
@@ -62,6 +64,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _ended_at: float = math.inf
     _streams: bool = False
     _new_at: float = -math.inf  # since when there is what is watched, as far as we know
+    _unsettled: Exception | None = None  # why the last submit failed, until one is accepted
     snapshot: AnySnapshot | None = None
     end: End | None = None
 
@@ -181,6 +184,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         reports = self._status(snapshot, event.now)
         if snapshot.phase.is_terminal:
             return [*reports, self._finish(event.now, ENDS[snapshot.phase])]
+        if snapshot.is_final:  # a poll could not tell more, and some servers can't be polled
+            return [*reports, *self._go_on(snapshot, event.now, event.now)]
         # What the object says else may be old: look before anything is done about it.
         return [*reports, do.PollAt(event.now, event.now)]
 
@@ -189,6 +194,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     ) -> do.Finish:
         over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self._ended_at = now
+        if kind is not EndKind.COMPLETED:
+            cause = cause or self._patience.trouble or self._unsettled
         self.end = End(
             kind=kind,
             snapshot=self.snapshot,
@@ -261,7 +268,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         elif event.asked is Asked.CANCEL and self._cancellation.active:
             self._patience.restart()
             self._cancellation.taken(now)
-        elif snapshot.phase is not Phase.NEEDS_CALLER:
+        elif snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.phase.is_terminal:
             self._went_on(now)
         was_final = self.snapshot is not None and self.snapshot.is_final
         commands += self._status(snapshot, now)
@@ -313,6 +320,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """
         round_ = self._ledger.current
         if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
+            self._ledger.rounds_done += round_.stage is Stage.UNSURE
+            self._unsettled = None
             round_.move(Stage.SENT, now)
             round_.resent, round_.refused = False, None
 
@@ -372,7 +381,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case Verdict.SEND_AGAIN:
                 if round_.stage is Stage.UNSURE and self._policy.on_lost_submit == "give_up":
                     # Taken up again by a cancel that came to nothing; the outputs may have had their effect.
-                    return [self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, self._patience.trouble)]
+                    return [self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST)]
+                if self._ledger.rounds_done > self._max_rounds:  # each with the same calls
+                    return [self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
                 round_.resent = True
                 self._ledger.current = round_
                 return [*self._ready(round_, now), self._look(now, hint=snapshot.hint)]
@@ -392,10 +403,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
             round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
             round_.seen_at = max(round_.seen_at, now)
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
+            if self._ledger.rounds_done >= self._max_rounds:
+                self._ledger.leave_unanswered(round_.calls)
+                return [*commands, self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
         if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
         commands += self._settle(now)
         return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
+
+    @property
+    def _max_rounds(self) -> float:
+        return math.inf if self._policy.max_rounds is None else self._policy.max_rounds
 
     def _record(self, outputs: Answers, *, replace: bool = False) -> list[Command]:
         news = self._ledger.record(outputs, replace=replace)
@@ -428,7 +446,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return []
         self._ledger.in_flight = round_
         round_.move(Stage.IN_FLIGHT, now)
-        return [do.Submit(self._ledger.answers(round_), snapshot)]
+        return [do.Submit(self._ledger.answers(round_), snapshot, self._policy.keep_tool_choice)]
 
     @property
     def _send_at(self) -> float:
@@ -449,6 +467,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if round_ is None:
             return []
         round_.move(Stage.SENT, now)
+        self._ledger.rounds_done += 1
+        self._unsettled = None
         self._patience.progress.go_on(now)
         return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(round_))), *self._send(now)]
 
@@ -467,6 +487,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 assert_never(event.asked)
 
     def _look_refused(self, refusal: Refusal, now: float) -> list[Command]:
+        if self.snapshot is not None and self.snapshot.is_final:
+            # It shows what never changes, so a poll that fails tells as much as one that does not.
+            return self._go_on(self.snapshot, now, now)
         if refusal.kind in FATAL_LOOKS:
             return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
@@ -497,7 +520,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return []
         kind = refusal.kind
         commands: list[Command] = []
-        if kind in _PASSING:
+        if kind is not RefusalKind.NOT_ACCEPTING:
+            self._unsettled = refusal.cause
+        if kind in TOO_EARLY and self._is_too_early(round_, now):
+            round_.move(Stage.READY, now)
+            round_.send_at = now + backoff(min(round_.failures, EARLY_STEPS), refusal)
+            round_.failures += 1
+        elif kind in _PASSING:
             _, commands = self._trouble(refusal, now)
             is_lost = kind in _UNSURE
             if is_lost and self._gives_up_lost and self.end is None:
@@ -521,6 +550,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return [*commands, *self._cancel()]
         self._patience.restart()
         return [*commands, *self._send(now), self._look_now(now)]
+
+    def _is_too_early(self, round_: Round, now: float) -> bool:
+        """Tell whether a refusal that may pass is to be waited out: nothing was done, so the same is sent again."""
+        if round_.early_since is None:
+            round_.early_since = now
+        return now - round_.early_since < SUBMIT_GRACE_S
 
     @property
     def _gives_up_lost(self) -> bool:

@@ -18,6 +18,7 @@ from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
 WITHOUT_EXPIRY_S: Final = 900.0
+MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
 ESTIMATES: Final = 3  # of the expiry on our clock, whose median counts
 LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
@@ -36,19 +37,25 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     Attributes:
         timeout: The whole wait in seconds; None is for ever; UNSET is until the run's expiry and 60 s more by the
-            server's clock, and 15 minutes where it has none.
+            server's clock, and `without_expiry` where the server tells no expiry.
+        without_expiry: See `timeout`; what runs of this kind may take at most, when their servers do not say so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
         max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
         on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
             where none can, "give_up", or "resend" the same.
+        keep_tool_choice: Whether the model may be forced to call a tool in each round, and not in the first alone.
+        max_rounds: After how many rounds of calls the watch leaves the next one to the caller; None is no limit.
         cadence: The pauses between looks.
     """
 
     timeout: float | UnsetType | None = UNSET
+    without_expiry: float = WITHOUT_EXPIRY_S
     max_outage: float | None = 120.0
     max_unknown: float | None = 60.0
     on_lost_submit: Literal["look", "give_up", "resend"] = "look"
+    keep_tool_choice: bool = False
+    max_rounds: int | None = MAX_ROUNDS
     cadence: Cadence = Cadence.hinted()
 
     @property
@@ -133,7 +140,7 @@ class Patience(Struct, eq=False, gc=False):
             return self.started + timeout
         if self.expiry is not None:
             return self.expiry + AFTER_EXPIRY_S
-        return self.started + WITHOUT_EXPIRY_S
+        return self.started + self._policy.without_expiry
 
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""

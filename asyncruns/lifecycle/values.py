@@ -32,6 +32,8 @@ class Call(Struct, frozen=True, kw_only=True):
         kind: Who is meant to answer it.
         type: The server's word for its kind.
         server_label: With an approval, the tool server that would do it; "" where it does not say.
+        is_cut: Whether the server says that the model did not finish writing it. Nothing is to be run for it, whatever
+            its arguments are; an output that says so has the model make it again.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Call(Struct, frozen=True, kw_only=True):
     kind: CallKind = CallKind.FUNCTION
     type: str = "function"
     server_label: str = ""
+    is_cut: bool = False
 
 
 class RunRef(Struct, frozen=True, gc=False):
@@ -109,6 +112,7 @@ class RefusalKind(enum.Enum):
     NOT_ACCEPTING = "not accepting"  # outputs are not wanted, since the run is in `phase`
     ALREADY_OVER = "already over"  # a cancel came too late
     BUSY = "busy"  # the thread is locked by the run `active_run`
+    NOT_READY = "not ready"  # what it builds on is not stored or released yet: nothing was done, send it again soon
     REJECTED = "rejected"  # the request was wrong, and will stay so
 
 

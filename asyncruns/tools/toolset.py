@@ -233,6 +233,8 @@ class Toolset:
         )
 
     async def _do(self, call: Call, limit: Limit | None) -> str | Failure:
+        if call.is_cut:
+            return cut_off(call)
         tool = self._tools.get(call.name)
         if tool is None:
             unknown = LookupError(self._no_such_tool(call.name))
@@ -277,6 +279,12 @@ def _decoded(tool: Tool, call: Call) -> dict[str, Any] | Failure:
         told = f"Invalid arguments for {tool.name}: {arguments.error}"
         return Failure(FailureKind.INVALID_ARGUMENTS, arguments.error, told)
     return Failure.by(arguments.error, f"The tool {tool.name} failed.")  # a `__post_init__` may raise anything
+
+
+def cut_off(call: Call) -> Failure:
+    """Return the failure of a call that the model did not finish writing; its arguments may be any part of a whole."""
+    told = f"The call of {_shown(call.name)} was cut off before it was complete, so it was not run. Make it again."
+    return Failure(FailureKind.INVALID_ARGUMENTS, InvalidArgumentsError(told), told)
 
 
 def _shown(name: str) -> str:

@@ -323,6 +323,8 @@ def test_a_run_that_seems_to_go_on_while_tools_run_does_not_lose_their_outputs()
 def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
+    assert run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT)  # a replica may not have it yet
+    run.passes(20.0)
     cause = RuntimeError("not found")
     end = end_of(run.refused(RefusalKind.NOT_FOUND, asked=Asked.SUBMIT, cause=cause))
     assert (end.kind, end.reason, end.cause) == (EndKind.GAVE_UP, Reason.GONE, cause)
