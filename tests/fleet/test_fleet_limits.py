@@ -147,10 +147,10 @@ async def test_an_error_that_nobody_expected_ends_its_own_watch_only(
     if where in ("poll", "submit", "cancel", "read"):
         method = getattr(dialect, where)
 
-        def fail(first: Any, *others: Any) -> Any:
+        def fail(first: Any, *others: Any, **options: Any) -> Any:
             if (broken.id in first.path) if where == "read" else is_broken(first):
                 raise Trouble(where)
-            return method(first, *others)
+            return method(first, *others, **options)
 
         monkeypatch.setattr(dialect, where, fail)
     if where == "tick":

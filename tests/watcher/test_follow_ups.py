@@ -163,7 +163,7 @@ UNFORCED: Final = ("auto", "none", {"type": "allowed_tools", "mode": "auto"})
 
 
 class Chain(Transport):
-    """A server of responses, which echo their choice. Its model calls `search` in the first one, and when it is forced to.
+    """A server of responses, which echo their choice. Its model calls `search` in the first, and when it is forced to.
 
     Args:
         call: What else its calls have.

@@ -25,7 +25,7 @@ from asyncruns.outcome import AnyOutcome
 
 __all__ = ["TestHostileFleetOfResponses", "TestHostileResponses", "_quiet"]
 
-LIFETIME_S: Final = 890.0  # these do not expire, and are given up after 15 minutes
+LIFETIME_S: Final = 890.0  # these do not expire, and are given up after 15 minutes here
 NOT_HERE: Final[frozenset[Party]] = frozenset({"other submitter", "other watcher"})
 
 
@@ -38,6 +38,7 @@ class WorldOfResponses(World):
 
     async def begin_run(self) -> None:
         self.connection = self.client.responses.continued()
+        self.connection.dialect.without_expiry = 900.0  # a day of polls would take minutes
         response = await self.client.responses.create(model="gpt-test", input="Hello", background=True)
         self.ref = self.connection.dialect.identify(response, {})
 

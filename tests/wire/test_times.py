@@ -111,7 +111,7 @@ def test_nothing_that_stands_for_a_time_raises(came: object) -> None:
 
 
 def read(**fields: Any) -> Any:
-    response = Response(200, {}, msgspec.json.encode(body(Run, **fields)))
+    response = Response(200, {}, msgspec.json.encode(body(Run, id="run_1", thread_id="thread_1", **fields)))
     return ThreadRun().read(Request("GET", "/threads/thread_1/runs/run_1"), response)
 
 
