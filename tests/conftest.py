@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, Final
@@ -16,6 +17,9 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As for what a shell starts in its background. The programs that tests interrupt would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

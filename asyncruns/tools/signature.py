@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -100,7 +101,7 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
         bound.update(inner.keywords)
         inner = inner.func
     try:
-        signature = inspect.signature(function)
+        signature = _signature_of(function)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"The tool {tool} has no signature that can be read: {error}") from error
     names = _globals_of(inner)
@@ -118,6 +119,16 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
                 "names each argument, so declare parameters that can be given by name."
             )
         yield _Parameter(parameter.name, _resolved(tool, parameter, names), parameter.default)
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # There, annotations are evaluated when they are read (PEP 649), the return type's among them, which may be a
+        # name that only type checkers see: https://docs.python.org/3.14/library/inspect.html#inspect.signature
+        from annotationlib import Format
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
 
 
 def _is_in_a_class(function: Callable[..., Any]) -> bool:
