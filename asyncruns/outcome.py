@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import anyio
 from msgspec import Struct
@@ -52,6 +52,20 @@ _WHY: Final = {
 }
 
 
+@runtime_checkable
+class HoldsMessages(Protocol):
+    """A run that came together with all that it wrote, as a response does."""
+
+    @property
+    def messages(self) -> Sequence[Message | ResponseMessage]:
+        """What it wrote, oldest first."""
+        ...
+
+
+def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
+    return run.messages if isinstance(run, HoldsMessages) else None
+
+
 class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
 
@@ -98,19 +112,20 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         raise raises(self._message(), self) from self.cause
 
     async def messages(self) -> list[Message | ResponseMessage]:
-        """Fetch the messages that this run wrote, oldest first.
+        """Return the messages that this run wrote, oldest first.
 
-        Safe to cancel.
+        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched. Safe to cancel.
 
         Raises:
             APIError: They could not be fetched.
         """
-        return [*await self.connection.answer(self.ref)]
+        held = _held_by(self.run)
+        return [*(await self.connection.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
-        """Fetch the run's answer: the text of its messages, joined by empty lines.
+        """Return the run's answer: the text of its messages, joined by empty lines.
 
-        Safe to cancel.
+        A response holds its text, and nothing is sent. That of a run on a thread is fetched. Safe to cancel.
 
         Raises:
             RunError: The run is not completed (see `unwrap`).
@@ -144,18 +159,19 @@ class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
         return self.run
 
     async def messages(self) -> list[Message | ResponseMessage]:
-        """Fetch the messages that this run wrote, oldest first; reads again for some seconds while there are none.
+        """Return the messages that this run wrote, oldest first.
 
-        Safe to cancel.
+        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched, and while there are
+        none, fetched again for 3.25 s: they may lag behind the status. Safe to cancel.
 
         Raises:
             APIError: They could not be fetched.
         """
-        for pause in ANSWER_LAG_PAUSES_S:
-            if found := await self.connection.answer(self.ref):
-                return [*found]
+        for pause in ANSWER_LAG_PAUSES_S if _held_by(self.run) is None else ():
+            if found := await Outcome.messages(self):
+                return found
             await anyio.sleep(pause)
-        return [*await self.connection.answer(self.ref)]
+        return await Outcome.messages(self)
 
 
 class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):
