@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
-
+ANSWER_PAGES: Final = 100  # of one run's messages; a list that goes on after them is taken to have no end
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
 AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
@@ -419,10 +419,11 @@ class Client(OtherNames):
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.
 
         Raises:
-            APIError: They could not be fetched.
+            APIError: They could not be fetched, or fill more than 100 pages.
         """
         thread_id, run_id = ref.ids
         listed = self.threads.messages.list(thread_id, run_id=run_id, order="asc", limit=PAGE_SIZE)
+        listed = listed.at_most(ANSWER_PAGES)
         # Some servers take no notice of run_id.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 

@@ -88,7 +88,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         if not isinstance(event, ResponseEvent):
             return None
         told = event.response
-        # Some servers end with a response without its output, which the deltas have told; while it goes on, none wants it.
+        # Some servers end with a response that lacks its output, which the deltas have told.
         return told if told.output or told.status in (QUEUED, IN_PROGRESS) else self._told.response or told
 
     def text_in(self, event: object) -> str:

@@ -13,7 +13,6 @@ from msgspec import UNSET
 from asyncruns.wire.codec import JsonText, Maybe, Object, PlainText, Unknown, may_be_text, text_of_unknown
 from asyncruns.wire.response_parts import ResponseContent, ResponseInputText, ResponseOutputText
 
-
 _AnyContent = Annotated[ResponseContent, may_be_text(lambda text: {"type": "output_text", "text": text})]
 
 
