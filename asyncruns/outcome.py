@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import anyio
 from msgspec import Struct
 
-from asyncruns.abc import Connection
+from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.errors import (
+    InvalidRequestError,
     RunCancelledError,
     RunError,
     RunExpiredError,
@@ -18,6 +20,7 @@ from asyncruns.errors import (
     RunIncompleteError,
     RunNeedsCallerError,
     WatchGaveUpError,
+    portable,
 )
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
@@ -52,6 +55,34 @@ _WHY: Final = {
 }
 
 
+class LeftBehind:
+    """The connection of an outcome that was unpickled: a client stays in its process, with its key."""
+
+    @property
+    def transport(self) -> Transport:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(_LEFT_BEHIND)
+
+    @property
+    def dialect(self) -> Dialect[Any]:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(_LEFT_BEHIND)
+
+    async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
+
+
+def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
+    return kind(**fields, connection=LeftBehind())
+
+
+_LEFT_BEHIND: Final = (
+    "This outcome came through a pickle, which leaves the connection behind: with a client of this process, await "
+    "client.connection_for(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is sent"
+)
+
+
 @runtime_checkable
 class HoldsMessages(Protocol):
     """A run that came together with all that it wrote, as a response does."""
@@ -68,6 +99,9 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
 
 class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
+
+    It can be pickled and copied. A pickle leaves the connection behind: of a run on a thread, `messages()` and `text()`
+    raise an InvalidRequestError then, which says what to do; of a response they return what it holds.
 
     Attributes:
         ref: Which run; the last one where each round of outputs begins a new one.
@@ -133,6 +167,17 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         """
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "connection"}
+        return _restored, (type(self), fields)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        shared = ("connection", "cause")
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return type(self)(
+            **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
+        )
 
     def __repr__(self) -> str:
         why = "" if self.reason is None else f", {self.reason.value}"
