@@ -25,6 +25,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
+from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
@@ -182,15 +183,16 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     def __repr__(self) -> str:
         why = "" if self.reason is None else f", {self.reason.value}"
         seen = f"{self.status or 'not seen'}{why}, {self.polls} polls, {self.elapsed:.1f} s"
-        return f"<{type(self).__name__} {self.ref} {seen}>"
+        return on_one_line(f"<{type(self).__name__} {self.ref} {seen}>")
 
     def _message(self) -> str:
-        what = f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}"
+        what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
         if self.reason is not None:
             looks = "1 look" if self.polls == 1 else f"{self.polls} looks"
             what += f"; the watch ended after {self.elapsed:.1f} s and {looks}: {_WHY[self.reason]}"
         if self.calls:
-            what += f" (open calls: {', '.join(call.name or call.id for call in self.calls)})"
+            names = ", ".join(call.name or call.id for call in self.calls)
+            what += f" (open calls: {on_one_line(names)})"
         return what if self.cause is None else f"{what}. Cause: {self.cause}"
 
 

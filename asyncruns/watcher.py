@@ -29,6 +29,7 @@ from asyncruns.owned import joined, raise_failure
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
+from asyncruns.wire.visible import on_one_line
 
 R = TypeVar("R")
 
@@ -186,7 +187,7 @@ class RunWatcher(Generic[R]):
         if error is None:
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
-            log.error("The watch of %s broke", self.ref, exc_info=task.exception())
+            log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=task.exception())
 
     async def wait(self) -> AnyOutcome[R]:
         """Wait for the end of the watch.
@@ -321,7 +322,8 @@ class RunWatcher(Generic[R]):
         return self._machine.snapshot.status if self._machine.snapshot else ""
 
     def __repr__(self) -> str:
-        return f"<RunWatcher {self.ref} {self.status or 'not seen'}, {self._machine.state.value}, {self.polls} polls>"
+        seen = f"{self.ref} {self.status or 'not seen'}"
+        return f"<RunWatcher {on_one_line(seen)}, {self._machine.state.value}, {self.polls} polls>"
 
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:

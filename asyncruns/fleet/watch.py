@@ -14,6 +14,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, Provided, RunRef, StatusChanged
 from asyncruns.observers import Ended, Feed, Observer
 from asyncruns.outcome import AnyOutcome, NeedsCaller
+from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.fleet.fleet import Fleet
@@ -171,7 +172,8 @@ class Watch(Generic[R]):
 
     def __repr__(self) -> str:
         state = "cancelled" if self._was_cancelled else self._member.machine.state.value
-        return f"<Watch {self.ref} {self.status or 'not seen'}, {state}, {self.polls} polls>"
+        seen = f"{self.ref} {self.status or 'not seen'}"
+        return f"<Watch {on_one_line(seen)}, {state}, {self.polls} polls>"
 
     # What the fleet tells
 

@@ -43,6 +43,7 @@ from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.visible import on_one_line
 
 Item = TypeVar("Item", bound=Run | Message)
 
@@ -264,7 +265,7 @@ class Creation(Generic[Item]):
         return extended(lost, f"It may have been created ({why}). {advice}")
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
-        log.info("The answer to POST %s was lost; %s is what it made", self._path(), found.id)
+        log.info("The answer to POST %s was lost; %s is what it made", self._path(), on_one_line(found.id))
         if not self._raw:
             return found
         request = make_request("GET", self._path(found.id), None, None, self._options)

@@ -22,6 +22,7 @@ from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import Tool, Wire
+from asyncruns.wire.visible import on_one_line, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
@@ -255,8 +256,8 @@ class Toolset:
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
         unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
-        told = well_formed(failure.told)  # a log file could not hold a lone surrogate
-        _logger.warning("%s (the call %r of %s)", told, call.id, call.name, exc_info=unexpected)
+        told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
+        _logger.warning("%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected)
         if self._on_error is None:
             return
         try:
