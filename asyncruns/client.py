@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import Connection, Dialect, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Connection, Dialect, RunEvents, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -25,6 +25,7 @@ from asyncruns.client_options import (
     pair_of_environment,
     version_header,
 )
+from asyncruns.dialects.given import given_run
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -71,7 +72,7 @@ AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
-class Client(OtherNames):
+class Client(AsyncOnly, OtherNames):
     """A client of one server; use it with `async with`, or call `close` at the end.
 
     One client serves many tasks of one event loop at once.
@@ -391,6 +392,7 @@ class Client(OtherNames):
             InvalidRequestError: That names no run, or another watch follows this stream.
             APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
         """
+        run = given_run(run)
         if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
@@ -404,6 +406,7 @@ class Client(OtherNames):
         Raises:
             InvalidRequestError: It is none of these; the message says what to give.
         """
+        run = given_run(run)
         if self._speaks_of(run):
             return self
         alone = self.responses.alone

@@ -15,10 +15,11 @@ import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from asyncruns.abc import Connection, RunEvents
+from asyncruns.abc import AsyncOnly, Connection, RunEvents
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
+from asyncruns.dialects.given import check_client
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
@@ -37,7 +38,7 @@ OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they
 LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
 
 
-class RunWatcher(Generic[R]):
+class RunWatcher(AsyncOnly, Generic[R]):
     """Watch one run to its end, and have its tool calls answered.
 
     Use it with `async with`; then `await watcher.wait()`, or iterate over its events, or both. Leaving the block stops
@@ -97,6 +98,7 @@ class RunWatcher(Generic[R]):
         on_terminal: Observer | None = None,
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
+        run = check_client(connection, "RunWatcher").dialect.given(run)
         self._connection = connection
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +39,8 @@ _KINDS: Final[Mapping[int, RefusalKind]] = {
     425: RefusalKind.UNAVAILABLE,
     429: RefusalKind.THROTTLED,
 }
+_VERSION: Final = re.compile(r"/v\d")
+_AN_ID: Final = re.compile(r"[_\d]")
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
@@ -81,7 +84,7 @@ def shown(body: bytes) -> str:
 
 def status_error(request: Request, response: Response, *, host: str = "") -> APIStatusError:
     """Give the exception that an error answer stands for, with the next step in its message."""
-    return status_error_class(response.status)(**_facts(request, response, _next_step(response, host)))
+    return status_error_class(response.status)(**_facts(request, response, _next_step(request, response, host)))
 
 
 def busy_error(request: Request, response: Response, *, thread_id: str, active_run_id: str) -> ThreadBusyError:
@@ -120,13 +123,30 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
     }
 
 
-def _next_step(response: Response, host: str) -> str:
+def _next_step(request: Request, response: Response, host: str) -> str:
     if 300 <= response.status < 400:
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
     if response.status in (404, 410) and host == _RETIRED_HOST:
         return RETIRED
+    if response.status in (404, 405) and (hint := _versioned(request, response)):
+        return hint
     return _NEXT_STEP.get(response.status, "")
+
+
+def _versioned(request: Request, response: Response) -> str:
+    """Return the hint that the base URL lacks a version, or "" where it has one, or the answer speaks of our ids."""
+    base = urlsplit(response.base_url)
+    if not base.hostname or _VERSION.search(base.path):
+        return ""
+    said = error_object(response).message or ""
+    ids = [part for part in request.path.split("/") if _AN_ID.search(part)]
+    if request.path not in said and any(part in said for part in ids):
+        return ""  # the server knows the path: what it lacks is the object
+    return (
+        f"The base URL {response.base_url} has no version in it, and most servers serve the API below /v1: try "
+        f'base_url="{response.base_url}/v1". Else check the id.'
+    )
 
 
 def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R]:
@@ -148,7 +168,7 @@ def bad_answer(request: Request, response: Response, cause: Exception) -> APIRes
     return APIResponseValidationError(
         f"{request.method} {request.path} answered {response.status} with a body that is not of this API "
         f"({cause}; {kind}): {shown(body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
-        "base URL end where the API begins?",
+        f"base URL end where the API begins? {_versioned(request, response)}".rstrip(),
         status=response.status,
         body=body,
         request_id=said_id,

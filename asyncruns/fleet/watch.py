@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.answering import GivenOutputs, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.errors import InvalidRequestError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Watch(Generic[R]):
+class Watch(AsyncOnly, Generic[R]):
     """One run in a fleet, made by `Fleet.watch`: await it for the outcome, or iterate over its events.
 
     Several watches of the same run share its looks, and its tools are those of the first.

@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.errors import APIResponseValidationError, BadRequestError, NotFoundError, UnprocessableEntityError
 from asyncruns.wire import Page
 
@@ -72,7 +73,7 @@ class Paging(Generic[T]):
         return next((found for found in (page.last_id, last) if found and found not in self._cursors), None)
 
 
-class PageCall(Generic[T]):
+class PageCall(AsyncOnly, Generic[T]):
     """A list: `await` it for one page, or iterate over it with `async for` for all items of all pages.
 
     Each iteration begins anew. Safe to cancel. No item is returned twice. The iteration ends where a page brings
@@ -130,6 +131,13 @@ class PageCall(Generic[T]):
             method="GET",
             path=self._path,
         )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            what = "await it first, or iterate with `async for`: `page = await ...list()`"
+            hint = f": {what}" if name in Page.__struct_fields__ else ""
+            raise AttributeError(f"a {type(self).__name__} has no {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         # A query may hold a credential.

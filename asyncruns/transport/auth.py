@@ -293,4 +293,6 @@ def check_header(name: object, value: object) -> None:
 
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a non-empty string")
+        is_empty = isinstance(value, str)
+        why = ": it is empty; is the environment variable set that it comes from?" if is_empty else ""
+        raise ConfigurationError(f"{name} must be a non-empty string{why}")

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.testing.emulator.answers import Answer
 from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.injected import InjectedFault
@@ -28,7 +29,7 @@ _SHUTDOWN_TIMEOUT_S: Final = 0.1
 _BACKLOG: Final = 1024
 
 
-class Emulator(Backend):
+class Emulator(AsyncOnly, Backend):
     """A server of assistants and of responses in this process, for tests and demonstrations.
 
     It may be left from another task than it was entered in, and entered again; its state stays.
