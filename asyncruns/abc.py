@@ -240,6 +240,15 @@ class Dialect(ABC, Generic[R]):
         """Say what an error answer means: the only place where a server's prose is matched. Never raises."""
 
 
+class HasId(Protocol):
+    """A run or a response as another client has it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+
 @runtime_checkable
 class Speaking(Protocol):
     """What knows connections for runs of several kinds, as a `Client` does."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Connection, Dialect, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Connection, Dialect, HasId, RunEvents, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -371,6 +371,9 @@ class Client(AsyncOnly, OtherNames):
         self, run: ModelResponse | ResponseStream, **options: Unpack[WatchOptions]
     ) -> AnyOutcome[ModelResponse]: ...
 
+    @overload
+    async def watch(self, run: HasId | Mapping[str, Any], **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
+
     async def watch(
         self,
         run: Any = None,
@@ -386,7 +389,8 @@ class Client(AsyncOnly, OtherNames):
 
         Args:
             run: The run, or a response, or a `RunRef`, or the stream that `stream=True` gave; or else give `thread_id`
-                and `run_id`.
+                and `run_id`. Of a run or a response of another client, such as openai or azure-ai-agents, or of its
+                JSON as a dict, the ids are taken.
 
         Raises:
             InvalidRequestError: That names no run, or another watch follows this stream.

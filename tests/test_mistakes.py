@@ -286,7 +286,7 @@ async def test_a_misspelt_option_names_the_near_one(client: Client) -> None:
     ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
     async with Fleet(client) as fleet:
         with pytest.raises(InvalidRequestError, match="did you mean 'timeout'"):
-            fleet.watch(**ids, timout=5)
+            fleet.watch(**ids, timout=5)  # type: ignore[call-overload]
     with pytest.raises(InvalidRequestError, match="did you mean 'on_status'"):
         Fleet(client, on_statuss=print)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'instructions'"):
