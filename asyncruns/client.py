@@ -25,7 +25,7 @@ from asyncruns.client_options import (
     pair_of_environment,
     version_header,
 )
-from asyncruns.dialects.given import given_run
+from asyncruns.dialects.given import given_run, no_run
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -398,6 +398,7 @@ class Client(AsyncOnly, OtherNames):
         """
         run = given_run(run)
         if thread_id is None and run_id is None and not self._speaks_of(run):
+            _check_is_watched(run)
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
@@ -414,7 +415,7 @@ class Client(AsyncOnly, OtherNames):
         if self._speaks_of(run):
             return self
         alone = self.responses.alone
-        _check_is_polled(run)
+        _check_is_watched(run)
         return alone
 
     def _speaks_of(self, run: object) -> bool:
@@ -451,10 +452,8 @@ class Client(AsyncOnly, OtherNames):
         return f"<Client {self.base_url or repr(self.transport)}>"
 
 
-def _check_is_polled(run: object) -> None:
+def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # late, as the responses
 
-    if not isinstance(run, RunRef | ModelResponse):
-        raise InvalidRequestError(
-            f"A fleet watches a run, a response or a RunRef, or thread_id and run_id; got {type(run).__name__}"
-        )
+    if not isinstance(run, RunRef | RunEvents | ModelResponse):
+        raise no_run(run, "A run, a response or a RunRef, or thread_id and run_id,")

@@ -34,6 +34,7 @@ from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.http import Request, Response
 from asyncruns.testing import Emulator
 from asyncruns.transport.auth import ApiKeyAuth
+from asyncruns.wire import Thread
 
 
 class Completing(Transport):
@@ -122,7 +123,7 @@ async def test_a_future_or_a_list_is_to_be_awaited(client: Client, way: Way) -> 
 
 
 @EVERY_WAY
-@pytest.mark.parametrize("run", [5, {}, {"id": 5, "object": "response"}, {"id": "x"}, object(), ["run_1"]], ids=repr)
+@pytest.mark.parametrize("run", [5, {}, {"id": 5, "object": "response"}, {"id": "x"}, object(), ["run_1"]])
 async def test_what_is_no_run_is_refused(client: Client, transport: Completing, way: Way, run: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"got {type(run).__name__}"):
         await way(client, run)
@@ -194,6 +195,22 @@ async def test_a_ref_knows_every_word_for_its_dialect(client: Client, way: Way, 
 async def test_a_ref_that_names_nothing_says_what_does(client: Client, way: Way, ref: RunRef, says: str) -> None:
     with pytest.raises(InvalidRequestError, match=says):
         await way(client, ref)
+
+
+async def test_an_outcome_and_a_thread_name_what_to_give(client: Client) -> None:
+    outcome = await client.watch(thread_id="thread_1", run_id="run_1")
+    for way in WAYS:
+        with pytest.raises(InvalidRequestError, match="got Completed: give its ref"):
+            await way(client, outcome)
+        with pytest.raises(InvalidRequestError, match="got Thread: a thread has many runs"):
+            await way(client, Thread(id="thread_1"))
+
+
+def test_the_word_bearer_is_no_part_of_a_key() -> None:
+    for key in ("Bearer sk-hidden", "bearer sk-hidden"):
+        with pytest.raises(ConfigurationError, match="give the key alone") as raised:
+            Client("https://host.example/v1", api_key=key)
+        assert "hidden" not in str(raised.value)
 
 
 async def test_swapped_ids_are_named(client: Client) -> None:

@@ -22,6 +22,7 @@ from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
+from asyncruns.wire.visible import on_one_line
 
 _NEXT_STEP = {
     401: "Check the key, and that it belongs to this base URL.",
@@ -109,7 +110,7 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
     if step:
         parts.append(step)
     return {
-        "message": " ".join(parts),
+        "message": on_one_line(" ".join(parts)),
         "status": response.status,
         "detail": detail,
         "code": None if not error.code else str(error.code),
@@ -165,10 +166,13 @@ def bad_answer(request: Request, response: Response, cause: Exception) -> APIRes
     body = response.body if response.redact is None else response.redact(response.body)
     kind = response.headers.get("content-type", "no content type")
     suffix = f" (request id {said_id})" if said_id else ""
-    return APIResponseValidationError(
+    message = (
         f"{request.method} {request.path} answered {response.status} with a body that is not of this API "
         f"({cause}; {kind}): {shown(body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
-        f"base URL end where the API begins? {_versioned(request, response)}".rstrip(),
+        f"base URL end where the API begins? {_versioned(request, response)}"
+    )
+    return APIResponseValidationError(
+        on_one_line(message),
         status=response.status,
         body=body,
         request_id=said_id,

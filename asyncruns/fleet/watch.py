@@ -140,8 +140,8 @@ class Watch(AsyncOnly, Generic[R]):
     def explain(self) -> str:
         """Say in a sentence why this run is still waited for, or how the watch ended."""
         if self._was_cancelled:
-            return f"{self.ref} is not watched any more: this watch was cancelled."
-        return explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running)
+            return on_one_line(f"{self.ref} is not watched any more: this watch was cancelled.")
+        return on_one_line(explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running))
 
     @property
     def ref(self) -> RunRef:

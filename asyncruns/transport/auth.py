@@ -180,6 +180,8 @@ class BearerAuth(Auth):
 
     def _accept(self, token: str) -> None:
         _require_text("token", token)
+        if token[:7].lower() == "bearer ":
+            raise ConfigurationError('The token begins with "Bearer ", which is put before it: give the key alone')
         headers = {"Authorization": f"Bearer {token}"}
         check_header("Authorization", headers["Authorization"])
         self._headers = headers

@@ -31,9 +31,11 @@ def is_clean(text: str) -> bool:
         ok("requires_action", (EVIL, EVIL, "{}")),
         ok("requires_action", (EVIL, "", "{}")),
         error(403, EVIL, code=EVIL),
-        Response(404, {}, EVIL.encode()),
+        Response(404, {"x-request-id": EVIL}, EVIL.encode()),
+        Response(302, {"location": EVIL}, b""),
+        Response(200, {"content-type": EVIL}, EVIL.encode()),
     ],
-    ids=["failed", "incomplete", "calls", "calls without a name", "error", "text"],
+    ids=["failed", "incomplete", "calls", "calls without a name", "error", "text", "redirect", "page"],
 )
 async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, look: Response) -> None:
     stage = Scene(ScriptedTransport([look]))
