@@ -392,7 +392,12 @@ def test_a_404_below_a_base_url_without_a_version_suggests_v1(dialect: Any, stat
 
 def test_a_404_of_a_server_that_knows_the_path_suggests_nothing() -> None:
     body = b'{"error":{"message":"No run found with id run_1."}}'
-    for url, said in (("https://host.example/api", body), ("https://host.example/v1", b""), ("", b"")):
+    for url, said in (
+        ("https://host.example/api", body),
+        ("https://host.example/v1", b""),
+        ("https://x.services.ai.azure.com/api/projects/p", b""),
+        ("", b""),
+    ):
         cause = ThreadRun().refusal(GET, Response(404, {}, said, base_url=url)).cause
         assert "try base_url" not in str(cause)
         assert "Check the id" in str(cause)

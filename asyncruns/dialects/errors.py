@@ -41,6 +41,7 @@ _KINDS: Final[Mapping[int, RefusalKind]] = {
     429: RefusalKind.THROTTLED,
 }
 _VERSION: Final = re.compile(r"/v\d")
+_VERSION_IN_QUERY: Final = ".azure.com"
 _AN_ID: Final = re.compile(r"[_\d]")
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _RETIRED_HOST = "api.openai.com"
@@ -138,7 +139,7 @@ def _next_step(request: Request, response: Response, host: str) -> str:
 def _versioned(request: Request, response: Response) -> str:
     """Return the hint that the base URL lacks a version, or "" where it has one, or the answer speaks of our ids."""
     base = urlsplit(response.base_url)
-    if not base.hostname or _VERSION.search(base.path):
+    if not base.hostname or _VERSION.search(base.path) or base.hostname.endswith(_VERSION_IN_QUERY):
         return ""
     said = error_object(response).message or ""
     ids = [part for part in request.path.split("/") if _AN_ID.search(part)]
