@@ -183,6 +183,12 @@ async def test_a_ref_knows_every_word_for_its_dialect(client: Client, way: Way, 
 
 
 @EVERY_WAY
+async def test_the_ids_of_a_ref_may_be_a_list(client: Client, way: Way) -> None:
+    outcome = await way(client, RunRef("thread.run", ["thread_1", "run_1"]))  # type: ignore[arg-type]
+    assert outcome.ref == RunRef("thread.run", ("thread_1", "run_1"))
+
+
+@EVERY_WAY
 @pytest.mark.parametrize(
     ("ref", "says"),
     [

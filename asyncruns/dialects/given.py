@@ -104,7 +104,8 @@ def _named(ref: RunRef) -> RunRef:
         raise InvalidRequestError(
             f"The ids of {ref!r} are a string; give a tuple, as in RunRef({dialect!r}, ({ref.ids!r},))"
         )
-    return ref if dialect == ref.dialect else RunRef(dialect, tuple(ref.ids))
+    is_ours = dialect == ref.dialect and isinstance(ref.ids, tuple)
+    return ref if is_ours else RunRef(dialect, tuple(ref.ids))  # a list, from JSON, could not be hashed
 
 
 def _right_line(text: str) -> str:
