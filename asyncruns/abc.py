@@ -19,6 +19,27 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+class AsyncOnly:
+    """What is used with `async for` and `async with`: without `async`, the error says so."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a type checker finds the mistake by itself
+
+        def __iter__(self):
+            raise TypeError(f"Write `async for` in place of `for`: {_name(self)} is iterated over asynchronously")
+
+        def __enter__(self):
+            raise TypeError(f"Write `async with` in place of `with`: {_name(self)} is entered asynchronously")
+
+        def __exit__(self, kind, error, trace):
+            raise TypeError("Write `async with` in place of `with`")
+
+
+def _name(value: object) -> str:
+    return f"a {type(value).__name__}"
+
+
 class ByteStream(ABC):
     """A good answer whose body is read as it comes. Nothing is read ahead but for what the connection holds.
 
@@ -48,7 +69,7 @@ class ByteStream(ABC):
         """Stop reading. What is not read to its end has its connection closed. Never raises; may be called twice."""
 
 
-class RunEvents(ABC, Generic[R]):
+class RunEvents(AsyncOnly, ABC, Generic[R]):
     """The events of one run as they come, which a watch can follow: a `RunStream`, or a `ResponseStream`.
 
     Attributes:
@@ -185,6 +206,14 @@ class Dialect(ABC, Generic[R]):
             InvalidRequestError: They do not name a run of this dialect.
         """
 
+    def given(self, run: object) -> Any:
+        """Return what a caller gave for a run as what `identify` takes; itself by default.
+
+        Raises:
+            InvalidRequestError: It is a mistake that can be named, such as a coroutine that was not awaited.
+        """
+        return run
+
     @abstractmethod
     def snapshot(self, resource: R) -> Snapshot[R]:
         """Read an object that the caller holds."""
@@ -219,6 +248,15 @@ class Dialect(ABC, Generic[R]):
     @abstractmethod
     def refusal(self, request: Request, response: Response) -> Refusal:
         """Say what an error answer means: the only place where a server's prose is matched. Never raises."""
+
+
+class HasId(Protocol):
+    """A run or a response as another client has it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
 
 
 @runtime_checkable

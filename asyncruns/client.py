@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import Connection, Dialect, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Connection, Dialect, HasId, RunEvents, Transport
 from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
@@ -25,6 +25,7 @@ from asyncruns.client_options import (
     pair_of_environment,
     version_header,
 )
+from asyncruns.dialects.given import given_run, no_run
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -64,14 +65,14 @@ if TYPE_CHECKING:
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
-
+ANSWER_PAGES: Final = 100  # of one run's messages; a list that goes on after them is taken to have no end
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
 AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
-class Client(OtherNames):
+class Client(AsyncOnly, OtherNames):
     """A client of one server; use it with `async with`, or call `close` at the end.
 
     One client serves many tasks of one event loop at once.
@@ -370,6 +371,9 @@ class Client(OtherNames):
         self, run: ModelResponse | ResponseStream, **options: Unpack[WatchOptions]
     ) -> AnyOutcome[ModelResponse]: ...
 
+    @overload
+    async def watch(self, run: HasId | Mapping[str, Any], **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
+
     async def watch(
         self,
         run: Any = None,
@@ -385,13 +389,16 @@ class Client(OtherNames):
 
         Args:
             run: The run, or a response, or a `RunRef`, or the stream that `stream=True` gave; or else give `thread_id`
-                and `run_id`.
+                and `run_id`. Of a run or a response of another client, such as openai or azure-ai-agents, or of its
+                JSON as a dict, the ids are taken.
 
         Raises:
             InvalidRequestError: That names no run, or another watch follows this stream.
             APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
         """
+        run = given_run(run)
         if thread_id is None and run_id is None and not self._speaks_of(run):
+            _check_is_watched(run)
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         await admitted()  # before the watcher is made, which takes a while for a thousand of them
         async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
@@ -404,10 +411,11 @@ class Client(OtherNames):
         Raises:
             InvalidRequestError: It is none of these; the message says what to give.
         """
+        run = given_run(run)
         if self._speaks_of(run):
             return self
         alone = self.responses.alone
-        _check_is_polled(run)
+        _check_is_watched(run)
         return alone
 
     def _speaks_of(self, run: object) -> bool:
@@ -419,10 +427,11 @@ class Client(OtherNames):
         """Fetch the messages that a run wrote, oldest first. Safe to cancel.
 
         Raises:
-            APIError: They could not be fetched.
+            APIError: They could not be fetched, or fill more than 100 pages.
         """
         thread_id, run_id = ref.ids
         listed = self.threads.messages.list(thread_id, run_id=run_id, order="asc", limit=PAGE_SIZE)
+        listed = listed.at_most(ANSWER_PAGES)
         # Some servers take no notice of run_id.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
@@ -443,10 +452,8 @@ class Client(OtherNames):
         return f"<Client {self.base_url or repr(self.transport)}>"
 
 
-def _check_is_polled(run: object) -> None:
+def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # late, as the responses
 
-    if not isinstance(run, RunRef | ModelResponse):
-        raise InvalidRequestError(
-            f"A fleet watches a run, a response or a RunRef, or thread_id and run_id; got {type(run).__name__}"
-        )
+    if not isinstance(run, RunRef | RunEvents | ModelResponse):
+        raise no_run(run, "A run, a response or a RunRef, or thread_id and run_id,")

@@ -66,6 +66,11 @@ def chosen_auth(auth: object, api_key: Key | None) -> Auth | None:
     """
     if auth is not None and api_key is not None:
         raise ConfigurationError("Give either api_key=, which is sent as a bearer token, or auth=")
+    if isinstance(api_key, str) and not api_key.strip():
+        raise ConfigurationError(
+            "api_key must be a non-empty string: is the environment variable set that it comes from? For a server "
+            "without keys, leave api_key= out"
+        )
     if api_key is not None:
         return BearerAuth(api_key)
     if auth is None or isinstance(auth, Auth):
@@ -154,10 +159,11 @@ def pair_of_environment() -> tuple[str, str]:
         ConfigurationError: Neither pair is complete; the message says what is missing.
     """
     for url_name, key_name in _ENVIRONMENT:
-        base_url, key = os.environ.get(url_name), os.environ.get(key_name)
-        if base_url and key:
+        base_url, key = os.environ.get(url_name, ""), os.environ.get(key_name, "")
+        if base_url.strip() and key.strip():
             return base_url, key
-    state = ", ".join(f"{name} is {'set' if os.environ.get(name) else 'not set'}" for name in sum(_ENVIRONMENT, ()))
+    are_set = {name: bool(os.environ.get(name, "").strip()) for name in sum(_ENVIRONMENT, ())}
+    state = ", ".join(f"{name} is {'set' if is_set else 'not set'}" for name, is_set in are_set.items())
     raise ConfigurationError(
         f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
         f"only sent to the host that it was set for, so both of a pair are needed. {RETIRED}"

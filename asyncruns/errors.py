@@ -30,6 +30,7 @@
     │       └── RunGoneError          the run was there and is gone: deleted or purged
     ├── CallNotAnsweredError          a toolset's policy leaves a call that failed to the caller
     └── ToolError                     raise it in a tool: its text is what the model reads
+    ForeignError                      stands for an exception that could not be pickled; never raised
 
 Names under `APIError` are those that users of the official client catch; what they know as `OpenAIError` is
 `AsyncRunsError`. No message, repr or attribute holds a credential: the transport takes them out of what a server
@@ -38,8 +39,13 @@ echoes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+import copy
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
     from asyncruns.lifecycle.values import Call
@@ -48,20 +54,164 @@ SHOWN_BODY_CHARACTERS: Final = 300
 
 
 class AsyncRunsError(Exception):
-    """The base of every error of asyncruns."""
+    """The base of every error of asyncruns.
+
+    It can be pickled and copied, with its cause and its notes. What cannot be pickled in it, such as an error of
+    aiohttp that is its cause, is a `ForeignError` in the other process.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Arguments that go by name only are lost in the default way, and errors travel between processes.
-        return _restore, (type(self), self.args, self.__dict__)
+        # Arguments that go by name only are lost in the default way.
+        with _entered(self):
+            state = {name: portable(value) for name, value in self.__dict__.items()}
+            return _restored, (type(self), tuple(map(portable, self.args)), state, _links(self))
+
+    def __copy__(self) -> Self:
+        twin = _blank(type(self), self.args)
+        twin.__dict__.update(self.__dict__)
+        return _linked(twin, self.__cause__, self.__context__, self.__suppress_context__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = memo[id(self)] = copy.copy(self)
+        twin.args = tuple(_deep(value, memo) for value in self.args)
+        twin.__dict__.update({name: _deep(value, memo) for name, value in self.__dict__.items()})
+        return twin
 
 
 OpenAIError = AsyncRunsError
 
+E = TypeVar("E", bound=BaseException)
 
-def _restore(kind: type[AsyncRunsError], args: tuple[Any, ...], state: dict[str, Any]) -> AsyncRunsError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
+
+class ForeignError(Exception):
+    """Stands for an exception that could not be pickled, in the process where that was unpickled. Never raised.
+
+    Attributes:
+        kind: The class of the exception, with its module.
+        message: Its text.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+# How errors are pickled. Each value that may fail is pickled by itself and tried out, so that it can be replaced: an
+# exception that is pickled, and cannot be unpickled, breaks a process pool.
+
+_ENTERED: Final[ContextVar[frozenset[int]]] = ContextVar("asyncruns pickles", default=frozenset())
+_IN_URLS: Final = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s'\")]*")  # credentials and queries, which may hold some
+_HOLD_REQUESTS: Final = frozenset({"aiohttp", "azure", "httpcore", "httpx", "requests", "urllib3"})
+"""Libraries whose exceptions hold requests or proxies, with their credentials: only the text of those travels."""
+
+_PLAIN: Final = (str, bytes, int, float, bool, type(None))
+
+
+def portable(value: object) -> object:
+    """Return what is pickled in place of a value: itself, where it is plain, or what surely can be unpickled.
+
+    An exception that cannot be is a `ForeignError` then, and any other value None.
+    """
+    if type(value) in _PLAIN:
+        return value
+    try:
+        return _dumped(value)
+    except Exception:
+        return _Pickled(pickle.dumps(_foreign(value))) if isinstance(value, BaseException) else None
+
+
+def _dumped(value: object) -> _Pickled:
+    if type(value).__module__.partition(".")[0] in _HOLD_REQUESTS:
+        raise ValueError("it may hold a credential")
+    if id(value) in _ENTERED.get():
+        raise ValueError("an exception that is its own cause")
+    with _entered(value):
+        data = pickle.dumps(value)
+        links = _links(value) if isinstance(value, BaseException) and not isinstance(value, AsyncRunsError) else ()
+    if type(pickle.loads(data)) is not type(value):  # noqa: S301 - our own bytes
+        raise TypeError("it becomes something else")
+    return _Pickled(data, links)
+
+
+class _Pickled:
+    """A value that is pickled already."""
+
+    def __init__(self, data: bytes, links: tuple[Any, ...] = ()) -> None:
+        self._data = data
+        self._links = links
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self._data, self._links)
+
+
+def _unpickled(data: bytes, links: tuple[Any, ...]) -> Any:
+    value = pickle.loads(data)  # noqa: S301 - inside of a pickle
+    return _linked(value, *links) if links else value
+
+
+@contextmanager
+def _entered(value: object) -> Iterator[None]:
+    token = _ENTERED.set(_ENTERED.get() | {id(value)})
+    try:
+        yield
+    finally:
+        _ENTERED.reset(token)
+
+
+def _foreign(error: BaseException) -> ForeignError:
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return ForeignError(f"{type(error).__module__}.{type(error).__qualname__}", _IN_URLS.sub("", text))
+
+
+def _links(error: Any) -> tuple[Any, ...]:
+    """Return what an exception is chained to: the cause, or else the context where that is shown."""
+    cause = error.__cause__
+    context = None if cause is not None or error.__suppress_context__ else error.__context__
+    return portable(cause), portable(context), error.__suppress_context__
+
+
+def _linked(error: E, cause: BaseException | None, context: BaseException | None, suppress_context: bool) -> E:
+    error.__cause__, error.__context__ = cause, context
+    error.__suppress_context__ = suppress_context  # setting the cause has changed it
     return error
+
+
+def _blank(kind: type[E], args: tuple[Any, ...]) -> E:
+    error: E = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+def _restored(
+    kind: type[AsyncRunsError], args: tuple[Any, ...], state: dict[str, Any], links: tuple[Any, ...]
+) -> AsyncRunsError:
+    error = _blank(kind, args)
+    error.__dict__.update(state)
+    return _linked(error, *links)
+
+
+def _deep(value: Any, memo: dict[int, Any]) -> Any:
+    try:
+        return value if isinstance(value, BaseException) else copy.deepcopy(value, memo)
+    except Exception:  # shared, where it can't be copied
+        return value
+
+
+def pickled_fields(value: Any) -> tuple[Any, ...]:
+    """Return how a struct is pickled whose fields may hold exceptions; for its `__reduce__`."""
+    fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__}
+    return _rebuilt, (type(value), fields)
+
+
+def _rebuilt(kind: type[Any], fields: dict[str, Any]) -> Any:
+    return kind(**fields)
 
 
 class ConfigurationError(AsyncRunsError):

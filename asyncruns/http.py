@@ -55,6 +55,7 @@ class Response(Struct, frozen=True):
         attempts: What came of earlier tries of the same request, for messages.
         redact: Takes the credentials out of a body that is to be shown; None where there is nothing to take out. The
             body of an error answer has gone through it already.
+        base_url: Where the API begins, as far as the transport knows; for messages.
     """
 
     status: int
@@ -62,6 +63,7 @@ class Response(Struct, frozen=True):
     body: bytes
     attempts: tuple[str, ...] = ()
     redact: Callable[[bytes], bytes] | None = None
+    base_url: str = ""
 
 
 # Paths

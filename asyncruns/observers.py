@@ -39,6 +39,9 @@ class Ended(Generic[R]):
         """The server's own word at the last look."""
         return self.outcome.status
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ended, (self.outcome,)
+
     def __repr__(self) -> str:
         return f"Ended({self.outcome!r})"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import anyio
 from msgspec import Struct
 
-from asyncruns.abc import Connection
+from asyncruns.abc import Connection, Dialect, Transport
 from asyncruns.errors import (
+    InvalidRequestError,
     RunCancelledError,
     RunError,
     RunExpiredError,
@@ -18,10 +20,12 @@ from asyncruns.errors import (
     RunIncompleteError,
     RunNeedsCallerError,
     WatchGaveUpError,
+    portable,
 )
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
+from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
@@ -53,8 +57,53 @@ _WHY: Final = {
 }
 
 
+class LeftBehind:
+    """The connection of an outcome that was unpickled: a client stays in its process, with its key."""
+
+    @property
+    def transport(self) -> Transport:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(_LEFT_BEHIND)
+
+    @property
+    def dialect(self) -> Dialect[Any]:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(_LEFT_BEHIND)
+
+    async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
+        """Raise InvalidRequestError, as all here."""
+        raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
+
+
+def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
+    return kind(**fields, connection=LeftBehind())
+
+
+_LEFT_BEHIND: Final = (
+    "This outcome came through a pickle, which leaves the connection behind: with a client of this process, await "
+    "client.connection_for(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is sent"
+)
+
+
+@runtime_checkable
+class HoldsMessages(Protocol):
+    """A run that came together with all that it wrote, as a response does."""
+
+    @property
+    def messages(self) -> Sequence[Message | ResponseMessage]:
+        """What it wrote, oldest first."""
+        ...
+
+
+def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
+    return run.messages if isinstance(run, HoldsMessages) else None
+
+
 class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
+
+    It can be pickled and copied. A pickle leaves the connection behind: of a run on a thread, `messages()` and `text()`
+    raise an InvalidRequestError then, which says what to do; of a response they return what it holds.
 
     Attributes:
         ref: Which run; the last one where each round of outputs begins a new one.
@@ -99,19 +148,20 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         raise raises(self._message(), self) from self.cause
 
     async def messages(self) -> list[Message | ResponseMessage]:
-        """Fetch the messages that this run wrote, oldest first.
+        """Return the messages that this run wrote, oldest first.
 
-        Safe to cancel.
+        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched. Safe to cancel.
 
         Raises:
             APIError: They could not be fetched.
         """
-        return [*await self.connection.answer(self.ref)]
+        held = _held_by(self.run)
+        return [*(await self.connection.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
-        """Fetch the run's answer: the text of its messages, joined by empty lines.
+        """Return the run's answer: the text of its messages, joined by empty lines.
 
-        Safe to cancel.
+        A response holds its text, and nothing is sent. That of a run on a thread is fetched. Safe to cancel.
 
         Raises:
             RunError: The run is not completed (see `unwrap`).
@@ -120,18 +170,30 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "connection"}
+        return _restored, (type(self), fields)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        shared = ("connection", "cause")
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return type(self)(
+            **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
+        )
+
     def __repr__(self) -> str:
         why = "" if self.reason is None else f", {self.reason.value}"
         seen = f"{self.status or 'not seen'}{why}, {self.polls} polls, {self.elapsed:.1f} s"
-        return f"<{type(self).__name__} {self.ref} {seen}>"
+        return on_one_line(f"<{type(self).__name__} {self.ref} {seen}>")
 
     def _message(self) -> str:
-        what = f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}"
+        what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
         if self.reason is not None:
             looks = "1 look" if self.polls == 1 else f"{self.polls} looks"
             what += f"; the watch ended after {self.elapsed:.1f} s and {looks}: {_WHY[self.reason]}"
         if self.calls:
-            what += f" (open calls: {', '.join(call.name or call.id for call in self.calls)})"
+            names = ", ".join(call.name or call.id for call in self.calls)
+            what += f" (open calls: {on_one_line(names)})"
         return what if self.cause is None else f"{what}. Cause: {self.cause}"
 
 
@@ -145,18 +207,19 @@ class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
         return self.run
 
     async def messages(self) -> list[Message | ResponseMessage]:
-        """Fetch the messages that this run wrote, oldest first; reads again for some seconds while there are none.
+        """Return the messages that this run wrote, oldest first.
 
-        Safe to cancel.
+        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched, and while there are
+        none, fetched again for 3.25 s: they may lag behind the status. Safe to cancel.
 
         Raises:
             APIError: They could not be fetched.
         """
-        for pause in ANSWER_LAG_PAUSES_S:
-            if found := await self.connection.answer(self.ref):
-                return [*found]
+        for pause in ANSWER_LAG_PAUSES_S if _held_by(self.run) is None else ():
+            if found := await Outcome.messages(self):
+                return found
             await anyio.sleep(pause)
-        return [*await self.connection.answer(self.ref)]
+        return await Outcome.messages(self)
 
 
 class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
@@ -72,8 +73,10 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
     """
     for name in options:
         if name not in known.__annotations__:
+            near = difflib.get_close_matches(name, known.__annotations__, 1)
+            meant = f"did you mean {near[0]!r}? There" if near else "there"
             there_are = ", ".join(known.__annotations__)
-            raise InvalidRequestError(f"There is no option {name!r} of a watch here; there are {there_are}")
+            raise InvalidRequestError(f"There is no option {name!r} of a watch here; {meant} are {there_are}")
     tools, cadence = options.get("tools"), options.get("cadence")
     if tools is not None and not isinstance(tools, Toolset):
         raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")

@@ -15,10 +15,11 @@ import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from asyncruns.abc import Connection, RunEvents
+from asyncruns.abc import AsyncOnly, Connection, RunEvents
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
+from asyncruns.dialects.given import check_client
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
@@ -30,6 +31,7 @@ from asyncruns.owned import joined, raise_failure
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
+from asyncruns.wire.visible import on_one_line
 
 R = TypeVar("R")
 
@@ -37,7 +39,7 @@ OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they
 LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
 
 
-class RunWatcher(Generic[R]):
+class RunWatcher(AsyncOnly, Generic[R]):
     """Watch one run to its end, and have its tool calls answered.
 
     Use it with `async with`; then `await watcher.wait()`, or iterate over its events, or both. Leaving the block stops
@@ -105,6 +107,7 @@ class RunWatcher(Generic[R]):
         on_terminal: Observer | None = None,
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
+        run = check_client(connection, "RunWatcher").dialect.given(run)
         self._connection = connection
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
@@ -197,7 +200,7 @@ class RunWatcher(Generic[R]):
         if error is None:
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
-            log.error("The watch of %s broke", self.ref, exc_info=task.exception())
+            log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=task.exception())
 
     async def wait(self) -> AnyOutcome[R]:
         """Wait for the end of the watch.
@@ -332,7 +335,8 @@ class RunWatcher(Generic[R]):
         return self._machine.snapshot.status if self._machine.snapshot else ""
 
     def __repr__(self) -> str:
-        return f"<RunWatcher {self.ref} {self.status or 'not seen'}, {self._machine.state.value}, {self.polls} polls>"
+        seen = f"{self.ref} {self.status or 'not seen'}"
+        return f"<RunWatcher {on_one_line(seen)}, {self._machine.state.value}, {self.polls} polls>"
 
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asyncruns import BearerAuth, Client, ConfigurationError, RunRef, Toolset
+from asyncruns import APIResponseValidationError, BearerAuth, Client, ConfigurationError, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.base import Server
@@ -233,5 +233,24 @@ async def test_an_answer_holds_only_what_the_run_said_even_if_the_server_lists_a
     client.threads.messages = Messages(Server(transport))
     found = await client.answer(RunRef("thread.run", ("thread_1", "run_1")))
     assert [message.id for message in found] == ["msg_1", "msg_3"]
-    (request,) = transport.asked
-    assert request.query == (("limit", "100"), ("order", "asc"), ("run_id", "run_1"))
+    query = {"limit": "100", "order": "asc", "run_id": "run_1"}
+    # The server does not say that there is no more, so it is asked once more.
+    assert [dict(request.query) for request in transport.asked] == [query, {**query, "after": "msg_3"}]
+
+
+async def test_the_messages_of_a_run_are_not_followed_for_ever() -> None:
+    class Endless(Transport):
+        asked = 0
+
+        async def send(self, request: Request) -> Response:
+            self.asked += 1
+            data = [{"id": f"msg_{self.asked}", "role": "assistant", "run_id": "run_1"}]
+            return Response(200, {}, msgspec.json.encode({"data": data, "has_more": True}))
+
+        async def aclose(self) -> None:
+            pass
+
+    transport = Endless()
+    with pytest.raises(APIResponseValidationError, match="more than 100 pages"):
+        await Client(transport=transport).answer(RunRef("thread.run", ("thread_1", "run_1")))
+    assert transport.asked == 100

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from asyncruns.cli.options import make_parser
-from asyncruns.cli.output import complain
+from asyncruns.cli.output import complain, complain_of_warnings
 from asyncruns.cli.process import BROKEN_PIPE, INTERRUPTED, USAGE, lone_error
 from asyncruns.errors import AsyncRunsError, ConfigurationError, InvalidRequestError
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    complain_of_warnings()
     try:
         code = _perform(arguments)
         sys.stdout.flush()  # here, so that a reader that has gone is noticed here

@@ -180,7 +180,7 @@ async def _answer(outcome: AnyOutcome[Run]) -> str:
 
 def _report(board: Board, *, is_emulated: bool) -> int:
     rows = board.rows
-    how = ", ".join(f"{number} {status}" for status, number in board.counts())
+    how = ", ".join(f"{number} {on_one_line(status)}" for status, number in board.counts())
     calls, rounds, looks = (
         sum(row.answered for row in rows),
         sum(row.rounds for row in rows),
@@ -194,7 +194,7 @@ def _report(board: Board, *, is_emulated: bool) -> int:
         return 0
     say(f"Not as it should be: {counted(len(wrong), 'run')}")
     for row, why in wrong:
-        say(f"  {row.run_id or f'run {row.number + 1}'}: {on_one_line(why)}")
+        say("  " + on_one_line(f"{row.run_id or f'run {row.number + 1}'}: {why}"))
     return 1
 
 

@@ -1,13 +1,24 @@
-"""Lines for people. What a server sent is cleaned of what a terminal would obey."""
+"""All that the command line writes goes through here, and is cleaned of what a terminal would obey."""
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
+from typing import Any
+
+from asyncruns.wire.visible import on_one_line as on_one_line
+from asyncruns.wire.visible import visible, visible_json
 
 
-def say(line: str = "") -> None:
-    """Print a line at once, so that it is there when the output is a pipe or a file."""
-    print(line, flush=True)
+def say(text: str = "") -> None:
+    """Print text at once, so that it is there when the output is a pipe or a file."""
+    print(visible(text), flush=True)
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON on one line."""
+    print(visible_json(json.dumps(value, ensure_ascii=False, separators=(",", ":"))), flush=True)
 
 
 def complain(text: str) -> None:
@@ -15,14 +26,22 @@ def complain(text: str) -> None:
     print(f"asyncruns: {on_one_line(text)}", file=sys.stderr, flush=True)
 
 
-def on_one_line(text: str) -> str:
-    """Give a text as one line that moves no cursor and changes no colour."""
-    return printable(" ".join(text.split()))
+class _Complaints(logging.Handler):
+    """Prints what libraries log, which may quote a server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            for line in self.format(record).splitlines():
+                complain(line)
+        except Exception:
+            self.handleError(record)
 
 
-def printable(text: str) -> str:
-    """Replace control characters, but for the ends of lines and tabs."""
-    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
+def complain_of_warnings() -> None:
+    """Have warnings and errors of all loggers printed, unless the caller of the command has set up logging."""
+    if not logging.root.handlers:
+        handler = _Complaints(logging.WARNING)
+        logging.root.addHandler(handler)
 
 
 def counted(number: int, what: str) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from abc import ABC, abstractmethod
 from typing import Any, assert_never
 
-import msgspec
-
 from asyncruns.cli.ends import end_of
-from asyncruns.cli.output import complain, counted, on_one_line, printable, say
+from asyncruns.cli.output import complain, counted, on_one_line, say, say_json
 from asyncruns.errors import RunError
 from asyncruns.lifecycle import (
     ActionRequired,
@@ -75,8 +72,7 @@ class LineReport(Report):
         if trouble is not None:
             complain(f"the answer could not be fetched: {trouble}")
         if text:
-            # A terminal would obey control characters; a file gets the answer as it is.
-            say(printable(text) if sys.stdout.isatty() else text)
+            say(text)
 
     def _line(self, status: str, note: str = "") -> None:
         now = datetime.datetime.now().astimezone()
@@ -130,7 +126,7 @@ class JsonReport(Report):
 
     def _line(self, event: str, **fields: Any) -> None:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        say(msgspec.json.encode({"at": at, "event": event, **fields}).decode())
+        say_json({"at": at, "event": event, **fields})
 
 
 def sentence(outcome: AnyOutcome[Any]) -> str:

@@ -91,7 +91,7 @@ class TableView:
 def _cells(row: Row, width: int) -> tuple[Text, ...]:
     run_id = row.run_id if width >= WIDE or len(row.run_id) <= SHORT_ID else "…" + row.run_id[-SHORT_ID:]
     return (
-        Text(run_id),
+        Text(on_one_line(run_id)),
         Text(row.assistant),
         Text(on_one_line(row.status), style=_STYLES.get(row.status, _BAD), overflow="ellipsis"),
         Text(str(row.looks)),
@@ -102,6 +102,8 @@ def _cells(row: Row, width: int) -> tuple[Text, ...]:
 
 
 def _counts(board: Board) -> Text:
-    text = Text("  ").join(Text(f"{number} {status}", _STYLES.get(status, _BAD)) for status, number in board.counts())
+    text = Text("  ").join(
+        Text(f"{number} {on_one_line(status)}", _STYLES.get(status, _BAD)) for status, number in board.counts()
+    )
     text.overflow = "fold"
     return text

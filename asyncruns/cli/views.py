@@ -29,8 +29,9 @@ class PlainView:
     def changed(self, row: Row) -> None:
         """Print the row."""
         seconds = self._board.seconds if self._board else 0.0
+        run_id, status = on_one_line(row.run_id), on_one_line(row.status)
         result = on_one_line(row.result) if row.over else ""
-        say(f"{seconds:7.2f} s  {row.run_id or '-':<28}  {row.assistant:<7}  {row.status:<15}  {result}".rstrip())
+        say(f"{seconds:7.2f} s  {run_id or '-':<28}  {row.assistant:<7}  {status:<15}  {result}".rstrip())
 
     async def show(self, board: Board) -> None:
         """Take the beginning of time from the board."""

@@ -13,7 +13,7 @@ from asyncruns.cli.ends import end_of
 from asyncruns.cli.process import run
 from asyncruns.cli.reports import JsonReport, LineReport, Report
 from asyncruns.client import Client
-from asyncruns.errors import AsyncRunsError
+from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.lifecycle import EndKind, RunRef
 from asyncruns.observers import Ended
 from asyncruns.outcome import Completed
@@ -30,8 +30,16 @@ EXIT_CODES: Final[Mapping[EndKind, int]] = {
 }
 
 
+_NO_RESPONSE: Final = ("thread_", "run_")  # how ids begin that come in pairs
+
+
 def main(options: argparse.Namespace) -> int:
     """Watch the run or the response; the exit code says how it ended."""
+    if options.run_id is None and options.id.startswith(_NO_RESPONSE):
+        raise InvalidRequestError(
+            f"{options.id} is no response, which is watched by its id alone; a run is watched with two ids: "
+            "asyncruns watch THREAD_ID RUN_ID"
+        )
     client = connect(
         options.base_url,
         options.api_key,

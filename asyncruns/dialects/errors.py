@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UnsetType
@@ -22,6 +23,7 @@ from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
+from asyncruns.wire.visible import on_one_line
 
 _NEXT_STEP = {
     401: "Check the key, and that it belongs to this base URL.",
@@ -46,6 +48,9 @@ _FOR_A_MOMENT: Final = (
     r"|too_?many_?requests|server_?overloaded|(?:currently|temporarily) (?:overloaded|unavailable|locked)"
     r"|conversation_locked|conversation is locked"
 )
+_VERSION: Final = re.compile(r"/v\d")
+_VERSION_IN_QUERY: Final = ".azure.com"
+_AN_ID: Final = re.compile(r"[_\d]")
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
@@ -91,7 +96,7 @@ def shown(body: bytes) -> str:
 
 def status_error(request: Request, response: Response, *, host: str = "") -> APIStatusError:
     """Give the exception that an error answer stands for, with the next step in its message."""
-    return status_error_class(response.status)(**_facts(request, response, _next_step(response, host)))
+    return status_error_class(response.status)(**_facts(request, response, _next_step(request, response, host)))
 
 
 def busy_error(request: Request, response: Response, *, thread_id: str, active_run_id: str) -> ThreadBusyError:
@@ -116,7 +121,7 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
     if step:
         parts.append(step)
     return {
-        "message": " ".join(parts),
+        "message": on_one_line(" ".join(parts)),
         "status": response.status,
         "detail": detail,
         "code": None if not error.code else str(error.code),
@@ -130,13 +135,30 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
     }
 
 
-def _next_step(response: Response, host: str) -> str:
+def _next_step(request: Request, response: Response, host: str) -> str:
     if 300 <= response.status < 400:
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
     if response.status in (404, 410) and host == _RETIRED_HOST:
         return RETIRED
+    if response.status in (404, 405) and (hint := _versioned(request, response)):
+        return hint
     return _NEXT_STEP.get(response.status, "")
+
+
+def _versioned(request: Request, response: Response) -> str:
+    """Return the hint that the base URL lacks a version, or "" where it has one, or the answer speaks of our ids."""
+    base = urlsplit(response.base_url)
+    if not base.hostname or _VERSION.search(base.path) or base.hostname.endswith(_VERSION_IN_QUERY):
+        return ""
+    said = error_object(response).message or ""
+    ids = [part for part in request.path.split("/") if _AN_ID.search(part)]
+    if request.path not in said and any(part in said for part in ids):
+        return ""  # the server knows the path: what it lacks is the object
+    return (
+        f"The base URL {response.base_url} has no version in it, and most servers serve the API below /v1: try "
+        f'base_url="{response.base_url}/v1". Else check the id.'
+    )
 
 
 def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R]:
@@ -171,10 +193,13 @@ def bad_answer(request: Request, response: Response, cause: Exception) -> APIRes
     body = response.body if response.redact is None else response.redact(response.body)
     kind = response.headers.get("content-type", "no content type")
     suffix = f" (request id {said_id})" if said_id else ""
-    return APIResponseValidationError(
+    message = (
         f"{request.method} {request.path} answered {response.status} with a body that is not of this API "
         f"({cause}; {kind}): {shown(body) or 'empty'}{suffix}. Is there a proxy in between, and does the "
-        "base URL end where the API begins?",
+        f"base URL end where the API begins? {_versioned(request, response)}"
+    )
+    return APIResponseValidationError(
+        on_one_line(message),
         status=response.status,
         body=body,
         request_id=said_id,

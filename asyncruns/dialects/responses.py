@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
 from asyncruns.dialects.errors import bad_answer, check_is_of, error_object, redacted, refusal_kind, status_error
+from asyncruns.dialects.given import given_run, no_run
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -35,6 +36,7 @@ from asyncruns.lifecycle.values import (
 )
 from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, responses
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.names import RESPONSE
 
 PHASES: Final[Mapping[str, Phase]] = {
     responses.QUEUED: Phase.PENDING,
@@ -97,7 +99,7 @@ class Responses(Dialect[ModelResponse]):
         like: Requests have its query, headers and timeout.
     """
 
-    name = "response"
+    name = RESPONSE
     shows_submits = False
     without_expiry = WITHOUT_EXPIRY_S
 
@@ -110,16 +112,22 @@ class Responses(Dialect[ModelResponse]):
             return Request(method, path, body=body)
         return replace(self._like, method=method, path=path, body=body)
 
+    def given(self, run: object) -> Any:
+        return given_run(run)
+
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
+        run = given_run(run)
         if ids:
             raise InvalidRequestError("A response is named by its own id: give the response, or a RunRef")
         if isinstance(run, RunRef):
             if run.dialect != self.name or len(run.ids) != 1:
-                raise InvalidRequestError(f"{run!r} does not name a response")
+                raise InvalidRequestError(
+                    f"{run!r} does not name a response, which is RunRef({self.name!r}, (response_id,))"
+                )
             return self.ref(*run.ids)
         if isinstance(run, ModelResponse):
             return self.ref(run.id)
-        raise InvalidRequestError(f"A response or a RunRef is wanted; got {type(run).__name__}")
+        raise no_run(run, "A response or a RunRef")
 
     def ref(self, response_id: str) -> RunRef:
         """Name a response by its id.

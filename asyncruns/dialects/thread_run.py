@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -22,6 +22,7 @@ from asyncruns.dialects.errors import (
     refusal_kind,
     status_error,
 )
+from asyncruns.dialects.given import check_ids, given_run, no_run
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -39,6 +40,7 @@ from asyncruns.lifecycle.values import (
 from asyncruns.limits import Limits
 from asyncruns.wire import Run, decode, encode, runs
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
 # https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
@@ -88,17 +90,24 @@ _PROSE: Final = (
 class ThreadRun(Dialect[Run]):
     """The dialect of `GET /threads/{thread_id}/runs/{run_id}`."""
 
-    name = "thread.run"
+    name = THREAD_RUN
     limits: Limits | None = Limits()
 
     def __init__(self, *, host: str = "") -> None:
         """Make the dialect; the host is only for messages about it."""
         self._host = host
 
+    def given(self, run: object) -> Any:
+        return given_run(run)
+
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
+        run = given_run(run)
         if isinstance(run, RunRef):
             if run.dialect != self.name or len(run.ids) != 2:
-                raise InvalidRequestError(f"{run!r} does not name a run of a thread")
+                raise InvalidRequestError(
+                    f"{run!r} does not name a run of a thread, which is RunRef({self.name!r}, (thread_id, run_id))"
+                )
+            check_ids(*run.ids)
             return run
         if isinstance(run, Run):
             known = {"thread_id": run.thread_id or ids.get("thread_id"), "run_id": run.id}
@@ -108,7 +117,7 @@ class ThreadRun(Dialect[Run]):
             return self.ref(known["thread_id"], known["run_id"])
         if run is None:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
-        raise InvalidRequestError(f"A run or a RunRef is wanted, or thread_id and run_id; got {type(run).__name__}")
+        raise no_run(run, "A run or a RunRef, or thread_id and run_id,")
 
     def ref(self, thread_id: str | None, run_id: str | None) -> RunRef:
         """Name a run by its ids.
@@ -118,6 +127,7 @@ class ThreadRun(Dialect[Run]):
         """
         require_id("thread_id", thread_id)
         require_id("run_id", run_id)
+        check_ids(str(thread_id), str(run_id))
         ref = RunRef(self.name, (str(thread_id), str(run_id)))
         _run_path(ref)
         return ref

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
-from asyncruns.abc import Connection, RunEvents, Speaking
+from asyncruns.abc import AsyncOnly, Connection, RunEvents, Speaking
 from asyncruns.asking import loop_time
+from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget
 from asyncruns.fleet.member import Member
@@ -42,7 +43,7 @@ LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
 
 
-class Fleet(Generic[R]):
+class Fleet(AsyncOnly, Generic[R]):
     """Watch many runs, under one budget of requests, with one set of tools.
 
     Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. When it is left by an exception or a
@@ -89,6 +90,7 @@ class Fleet(Generic[R]):
     ) -> None:
         check_watch_options(options, SharedOptions)
         check_budget(requests_per_second, max_in_flight)
+        check_client(connection, "Fleet")
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._connection = connection
@@ -229,6 +231,7 @@ class Fleet(Generic[R]):
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
         ids = {"thread_id": thread_id, "run_id": run_id}
+        run = connection.dialect.given(run)
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions)
@@ -262,6 +265,10 @@ class Fleet(Generic[R]):
         Raises:
             InvalidRequestError: One of them is no run, or the fleet was left meanwhile; those before it were taken.
         """
+        if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
+            raise InvalidRequestError(
+                f"add_many takes an iterable of runs; got {type(runs).__name__}. For one run: fleet.watch(run)"
+            )
         if at_most < 1:
             raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
         self.check_goes_on()

@@ -26,6 +26,7 @@ from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
 from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
+from asyncruns.wire.visible import on_one_line
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
 KEPT_UNFINISHED: Final = 10_000  # of some 5 kB each; older ones have expired, mostly
@@ -225,7 +226,7 @@ class Runner:
 
     def broke(self, member: Member, error: Exception) -> None:
         """End the watch of a member for an error that nobody expected."""
-        log.error("The watch of %s broke", member.ref, exc_info=error)
+        log.error("The watch of %s broke", on_one_line(str(member.ref)), exc_info=error)
         if not member.is_broken:
             member.broke(error)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.answering import GivenOutputs, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.errors import InvalidRequestError
@@ -14,6 +15,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, Provided, RunRef, StatusChanged
 from asyncruns.observers import Ended, Feed, Observer
 from asyncruns.outcome import AnyOutcome, NeedsCaller
+from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.fleet.fleet import Fleet
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Watch(Generic[R]):
+class Watch(AsyncOnly, Generic[R]):
     """One run in a fleet, made by `Fleet.watch`: await it for the outcome, or iterate over its events.
 
     Several watches of the same run share its looks, and its tools are those of the first.
@@ -138,8 +140,8 @@ class Watch(Generic[R]):
     def explain(self) -> str:
         """Say in a sentence why this run is still waited for, or how the watch ended."""
         if self._was_cancelled:
-            return f"{self.ref} is not watched any more: this watch was cancelled."
-        return explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running)
+            return on_one_line(f"{self.ref} is not watched any more: this watch was cancelled.")
+        return on_one_line(explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running))
 
     @property
     def ref(self) -> RunRef:
@@ -171,7 +173,8 @@ class Watch(Generic[R]):
 
     def __repr__(self) -> str:
         state = "cancelled" if self._was_cancelled else self._member.machine.state.value
-        return f"<Watch {self.ref} {self.status or 'not seen'}, {state}, {self.polls} polls>"
+        seen = f"{self.ref} {self.status or 'not seen'}"
+        return f"<Watch {on_one_line(seen)}, {state}, {self.polls} polls>"
 
     # What the fleet tells
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, Outputs
 
@@ -79,6 +80,9 @@ class ConnectivityChanged(Struct, frozen=True, kw_only=True):
     connectivity: Connectivity
     cause: Exception | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled_fields(self)
+
 
 class StreamBroken(Struct, frozen=True, kw_only=True):
     """The stream that told of the run does so no more; the watch goes on with looks, and no event comes twice.
@@ -91,11 +95,17 @@ class StreamBroken(Struct, frozen=True, kw_only=True):
 
     cause: Exception | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled_fields(self)
+
 
 class CancelRefused(Struct, frozen=True, kw_only=True):
     """The server does not cancel the run; the watch goes on."""
 
     cause: Exception
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled_fields(self)
 
 
 Notice = (

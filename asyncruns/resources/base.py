@@ -1,9 +1,9 @@
-"""What the resources share: build a request, send it, decode the answer; and lists, page by page."""
+"""What the resources share: build a request, send it, decode the answer."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -15,6 +15,7 @@ from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.pages import PageCall as PageCall
 from asyncruns.wire import Page, Run, decode
 
 T = TypeVar("T")
@@ -209,45 +210,3 @@ _WAITING: Final = (
     "create_and_run_stream",
 )
 _NOT_RAW: Final = frozenset({*_WAITING, "with_raw_response"})
-
-
-class PageCall(Generic[T]):
-    """A list: `await` it for one page, or iterate over it with `async for` for all items of all pages.
-
-    Each iteration asks anew. Safe to cancel. A server that repeats a page, or promises more without saying where, ends
-    the iteration: no item is given twice.
-    """
-
-    def __init__(self, fetch: Callable[[str | None], Any], *, backwards: bool = False, path: str = "") -> None:
-        self._fetch = fetch
-        self._backwards = backwards
-        self._path = path
-
-    def __await__(self) -> Generator[Any, None, Page[T]]:
-        page: Generator[Any, None, Page[T]] = self._fetch(None).__await__()
-        return page
-
-    async def __aiter__(self) -> AsyncIterator[T]:
-        after: str | None = None
-        seen: set[str | None] = set()
-        while True:
-            page: Page[T] = await self._fetch(after)
-            is_news = False
-            for item in page.data:
-                item_id = getattr(item, "id", None)
-                if not item_id:  # can't be told from others: given, but no reason to ask for more
-                    yield item
-                elif item_id not in seen:
-                    seen.add(item_id)
-                    is_news = True
-                    yield item
-            # With `before`, "more" lies the other way, and there is no cursor that leads there.
-            if not page.has_more or not is_news or self._backwards:
-                return
-            after = page.last_id or getattr(page.data[-1], "id", None)
-            if not after:
-                return
-
-    def __repr__(self) -> str:
-        # A query may hold a credential.
-        return f"<PageCall GET {self._path}>"

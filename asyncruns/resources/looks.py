@@ -20,6 +20,7 @@ from asyncruns.lifecycle.patience import Patience
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions
+from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
 E = TypeVar("E", bound=APIError)
@@ -108,6 +109,6 @@ def loop_time() -> float:
 
 def extended(error: E, text: str) -> E:
     """Put more into an error's message, and give the error."""
-    error.message += f" {text}"
+    error.message += visible(f" {text}")
     error.args = (error.message,)
     return error

@@ -10,16 +10,17 @@ and a lost answer is answered by looking::
     "already has an active run", when repeated    look at that run: ours is adopted, another's is in the way
     else                                          nobody can tell: raise, never create again
 
-"Else" is a list that does not answer or does not exist, and an object of that time without any metadata at a server
-that shows none: it may be ours, with the nonce stripped. What remains is a server that acts on a request so late
-that the lag is over; a run finds the thread locked then, mostly, a message may stand there twice.
+"Else" is a list that does not answer, does not exist or cannot be read to its end, and an object of that time without
+any metadata at a server that shows none: it may be ours, with the nonce stripped. The first page is enough where it
+shows the newest first; some servers take no notice of the order. What remains is a server that acts on a request so
+late that the lag is over; a run finds the thread locked then, mostly, a message may stand there twice.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
@@ -39,8 +40,10 @@ from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.busy import look_at_holder
 from asyncruns.resources.looks import extended, look, loop_time, options_of_looks, wait_for_next
 from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.pages import REFUSED_PAGE, Paging
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.visible import on_one_line
 
 Item = TypeVar("Item", bound=Run | Message)
 
@@ -53,6 +56,7 @@ TRIES: Final = 3
 SEARCH_S: Final = 60.0  # so long the looks for what was created may fail
 CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may be of two machines
 NEWEST: Final = 100  # as many as a page can hold: some servers take no notice of the order
+SEARCH_PAGES: Final = 20  # a list that goes on after them cannot be searched
 
 _UNSURE: Final = frozenset({408, 409, 425})  # beside 5xx: the server may have acted
 
@@ -111,6 +115,12 @@ def find(
     return Finding(maybe=bare[0] if bare and not keeps_metadata else None)
 
 
+def shows_newest(items: Sequence[Run | Message]) -> bool:
+    """Tell whether a page surely has the newest first: what was created last is on it then."""
+    times = [time for item in items if (time := epoch_seconds(item.created_at)) is not None]
+    return len(times) == len(items) and times == sorted(times, reverse=True) and times[0] > times[-1]
+
+
 # What is done about it
 
 
@@ -145,6 +155,7 @@ class Creation(Generic[Item]):
         self._lost: APIError | None = None  # the last answer that was
         self._began = 0.0  # when the first create was sent whose answer was lost
         self._seen: dict[str, Item] = {}
+        self._found: Finding[Item] = Finding()  # on the pages that were read last
         self._tries = 0
 
     async def attempt(self) -> Item:
@@ -192,13 +203,12 @@ class Creation(Generic[Item]):
         """
         if self._nonce is None:
             raise self._unsure(lost, "nothing marks it: its metadata is full, or given as extra_body")
-        request = make_request("GET", self._path(), {"limit": NEWEST, "order": "desc"}, None, self._options)
         patience = _patience()
         until = patience.started + LAG_S
         while True:
             asked_at = loop_time()
             try:
-                finding = await look(self._server, request, self._read_page, patience, not_found_until=until)
+                finding = await self._look_through(patience, until)
             except APIError as error:
                 raise self._unsure(lost, f"the list gives no answer: {error}") from error
             if finding.ours is not None:
@@ -206,6 +216,31 @@ class Creation(Generic[Item]):
             if asked_at >= until:
                 return self._conclude(lost, finding)
             await wait_for_next(patience)
+
+    async def _look_through(self, patience: Patience, until: float) -> Finding[Item]:
+        """Look through all pages of the list, or the first one where that shows the newest.
+
+        Raises:
+            APIError: A page could not be read, or there is no end of them.
+        """
+        paging: Paging[Item] = Paging()
+        while True:
+            query = {"limit": NEWEST, "order": "desc", "after": paging.after}
+            request = make_request("GET", self._path(), query, None, self._options)
+            try:
+                page, finding = await look(self._server, request, self._read_page, patience, not_found_until=until)
+            except REFUSED_PAGE:
+                if not paging.is_guess:
+                    raise
+                return self._found
+            paging.take(page)
+            self._found = finding
+            if finding.ours is not None or not page.data or shows_newest(page.data):
+                return finding
+            if paging.after is None and page.has_more is not True:
+                return finding
+            if paging.after is None or paging.pages >= SEARCH_PAGES:
+                raise APIError(f"it has no end after {paging.pages} pages")
 
     async def _our_run(self, busy: ThreadBusyError) -> Item | None:
         """Give the run that holds the thread, if it is the one that a lost answer was about."""
@@ -230,7 +265,7 @@ class Creation(Generic[Item]):
         return extended(lost, f"It may have been created ({why}). {advice}")
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
-        log.info("The answer to POST %s was lost; %s is what it made", self._path(), found.id)
+        log.info("The answer to POST %s was lost; %s is what it made", self._path(), on_one_line(found.id))
         if not self._raw:
             return found
         request = make_request("GET", self._path(found.id), None, None, self._options)
@@ -244,9 +279,10 @@ class Creation(Generic[Item]):
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)
 
-    def _read_page(self, request: Request, response: Response) -> Finding[Item]:
-        page: type[Page[Item]] = Page[self._type]  # type: ignore[name-defined]  # a page of what is made
-        return self._find(decoded(request, response, page).data, response)
+    def _read_page(self, request: Request, response: Response) -> tuple[Page[Item], Finding[Item]]:
+        type_: type[Page[Item]] = Page[self._type]  # type: ignore[name-defined]  # a page of what is made
+        page = decoded(request, response, type_)
+        return page, self._find(page.data, response)
 
     def _read_item(self, request: Request, response: Response) -> Finding[Item]:
         return self._find([decoded(request, response, self._type)], response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict
@@ -46,8 +47,10 @@ def check_names(given: Iterable[str], known: type) -> None:
     """
     for name in given:
         if name not in known.__annotations__:
+            near = difflib.get_close_matches(name, known.__annotations__, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
             hint = "there is extra_body= for a field that only your server knows"
-            raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}")
+            raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}{meant}")
 
 
 def make_request(

@@ -15,7 +15,7 @@ from asyncruns.wire.response_events import (
     ResponseTextDeltaEvent,
     decode_response_event,
 )
-from asyncruns.wire.responses import ModelResponse
+from asyncruns.wire.responses import IN_PROGRESS, QUEUED, ModelResponse
 
 
 class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
@@ -85,7 +85,11 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         return RunRef(self.dialect, (self._response_id,)) if self._is_taken_up else None
 
     def run_in(self, event: object) -> ModelResponse | None:
-        return event.response if isinstance(event, ResponseEvent) else None
+        if not isinstance(event, ResponseEvent):
+            return None
+        told = event.response
+        # Some servers end with a response that lacks its output, which the deltas have told.
+        return told if told.output or told.status in (QUEUED, IN_PROGRESS) else self._told.response or told
 
     def text_in(self, event: object) -> str:
         return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""

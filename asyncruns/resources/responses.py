@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
 from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
+from asyncruns.dialects.given import given_run
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
@@ -118,6 +119,8 @@ class Responses(_Responses):
         Raises:
             InvalidRequestError: That names no response.
         """
+        if isinstance(response, str) and response.startswith(("run_", "thread_")):
+            given_run(response)  # raises: it is the id of something else
         connection = self.continued(continue_with)
         run = RunRef(connection.dialect.name, (response,)) if isinstance(response, str) else response
         await admitted()

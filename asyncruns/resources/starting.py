@@ -13,6 +13,7 @@ from asyncruns.resources.runs import RunParameters
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.wire import FunctionTool, Run, Thread
+from asyncruns.wire.visible import on_one_line
 
 log: Final = logging.getLogger("asyncruns.client")
 
@@ -69,6 +70,6 @@ def warn_of_unknown_tools(run: Run, tools: Toolset | None) -> None:
         log.warning(
             "The run %s does not know the tools %s, so they will not be called; create the assistant with "
             "tools=toolset.definitions()",
-            run.id,
+            on_one_line(run.id),
             ", ".join(unknown),
         )

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.resources.busy import OnBusy
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.polling import PolledRuns
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 H = TypeVar("H", bound="AssistantEventHandler")
 
 
-class AssistantStreamManager(Generic[H]):
+class AssistantStreamManager(AsyncOnly, Generic[H]):
     """A stream that is begun by `async with`, which gives its event handler. Nothing is sent before."""
 
     def __init__(self, begin: Callable[[], Awaitable[RunStream]], event_handler: H) -> None:

@@ -35,6 +35,7 @@ from asyncruns.wire.stream_events import (
     UnknownEvent,
     decode_thread_event,
 )
+from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.resources.base import Resource
@@ -232,7 +233,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
         said = event.data.message or event.data.code or "no details"
         method, path = self._request.method, self._request.path
         message = f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}"
-        return APIError(message, method=method, path=path)
+        return APIError(on_one_line(message), method=method, path=path)
 
     def untold(self) -> APIError:
         method, path = self._request.method, self._request.path

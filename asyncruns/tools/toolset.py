@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, get_args, overload
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -22,6 +22,8 @@ from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import Tool, Wire
+from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
+from asyncruns.wire.visible import on_one_line, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
@@ -30,6 +32,8 @@ DEFAULT_MAX_OUTPUT_CHARACTERS: Final = 512_000
 """OpenAI takes 512 kB of outputs in one request."""
 
 _SHOWN_NAME_CHARACTERS: Final = 64
+
+_WIRES: Final[Mapping[str, Wire]] = {THREAD_RUN: "threads", RESPONSE: "responses"}
 
 _logger = logging.getLogger("asyncruns.tools")
 
@@ -194,14 +198,15 @@ class Toolset:
 
         Args:
             wire: "threads" for assistants and runs, "responses" for responses, whose form is flat and always says
-                whether a function is strict.
+                whether a function is strict. The names that a `RunRef` has for them are understood, too.
 
         Raises:
             ConfigurationError: There is no such API.
         """
-        if wire not in get_args(Wire):
+        named = _WIRES.get(DIALECTS.get(str(wire), ""))
+        if named is None:
             raise ConfigurationError(f'wire must be "threads" or "responses"; got {wire!r}')
-        return [tool.definition(wire) for tool in self._tools.values()]
+        return [tool.definition(named) for tool in self._tools.values()]
 
     async def call(self, call: Call, *, limit: Limit | None = None) -> str:
         """Do one call and give its output, whatever happens.
@@ -257,8 +262,8 @@ class Toolset:
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
         unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
-        told = well_formed(failure.told)  # a log file could not hold a lone surrogate
-        _logger.warning("%s (the call %r of %s)", told, call.id, call.name, exc_info=unexpected)
+        told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
+        _logger.warning("%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected)
         if self._on_error is None:
             return
         try:

@@ -194,9 +194,11 @@ class AiohttpTransport(Transport):
             answer.close()
             raise
         if answer.status < 300:
-            return Response(answer.status, answer.headers, body, redact=partial(self._redactor.body, request=request))
+            redact = partial(self._redactor.body, request=request)
+            return Response(answer.status, answer.headers, body, redact=redact, base_url=self.base_url)
         headers = CIMultiDict((name, self._redactor.text(value, request)) for name, value in answer.headers.items())
-        return Response(answer.status, CIMultiDictProxy(headers), self._redactor.body(body, request))
+        redacted = self._redactor.body(body, request)
+        return Response(answer.status, CIMultiDictProxy(headers), redacted, base_url=self.base_url)
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
         """Read a body up to the limit; one without end would fill the memory otherwise."""

@@ -180,6 +180,8 @@ class BearerAuth(Auth):
 
     def _accept(self, token: str) -> None:
         _require_text("token", token)
+        if token[:7].lower() == "bearer ":
+            raise ConfigurationError('The token begins with "Bearer ", which is put before it: give the key alone')
         headers = {"Authorization": f"Bearer {token}"}
         check_header("Authorization", headers["Authorization"])
         self._headers = headers
@@ -293,4 +295,6 @@ def check_header(name: object, value: object) -> None:
 
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{name} must be a non-empty string")
+        is_empty = isinstance(value, str)
+        why = ": it is empty; is the environment variable set that it comes from?" if is_empty else ""
+        raise ConfigurationError(f"{name} must be a non-empty string{why}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from yarl import URL
 
 from asyncruns.errors import ConfigurationError
+
+_LIKE_A_HOST: Final = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/|$)")
+_ENDPOINT: Final = re.compile(r"/v\d[^/]*(/(?:threads|assistants|responses|(?:chat/)?completions)(?:/(?!v\d)[^/]*)*)$")
 
 
 def check_base_url(base_url: str) -> str:
@@ -25,7 +30,13 @@ def check_base_url(base_url: str) -> str:
         raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
     if parts.scheme not in ("http", "https") or not host:
         # Not shown, for it may be the key, given in the URL's place.
-        raise ConfigurationError("base_url must be an absolute URL such as https://host.example/v1")
+        lacks = "it lacks http:// or https:// at its beginning; " if _LIKE_A_HOST.match(base_url) else ""
+        raise ConfigurationError(f"base_url must be an absolute URL; {lacks}give one such as https://host.example/v1")
+    if found := _ENDPOINT.search(parts.path.rstrip("/")):
+        raise ConfigurationError(
+            f"base_url ends with the endpoint {found[1]}: give where the API begins, up to the version, such as "
+            "https://host.example/v1"
+        )
     if parts.query or parts.fragment:
         raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
     if any(character.isspace() or ord(character) < 32 for character in base_url):

@@ -29,6 +29,18 @@ _RAW: Final = "asyncruns.raw"  # only `encode` writes it: nothing that a server 
 JsonText = Annotated[str, Meta(extra={"is_json_text": True})]
 """A field for JSON text. Lenient servers send the object itself, and a call must not lose its arguments to that."""
 
+PlainText = Annotated[str, Meta(extra={"is_plain_text": True})]
+"""A field for text. Lenient servers send `{"value": text}`, as another API of theirs has it."""
+
+
+def may_be_text(read: Callable[[str], Any]) -> Meta:
+    """Return the mark of an object, or of a list, in whose place lenient servers send a bare string.
+
+    Args:
+        read: Returns what the string stands for, as parsed JSON.
+    """
+    return Meta(extra={"text_as": read})
+
 
 class Object(Struct, frozen=True):
     """What all objects of the wire can do: be written down again, by the names that users of pydantic know.
@@ -82,6 +94,17 @@ class Unknown(Object, frozen=True, tag_field="type", tag=UNKNOWN_TAG, rename={"r
         """Its id, or "" where it has none."""
         found = self.raw.get("id")
         return found if isinstance(found, str) else ""
+
+
+_TEXT_TYPES: Final = frozenset({"", "text", "output_text", "input_text"})
+
+
+def text_of_unknown(part: Unknown) -> str:
+    """Return the text of a part of a message, where a server sends another API's type, or none; "" for other parts."""
+    text = part.raw.get("text") if part.type in _TEXT_TYPES else None
+    if isinstance(text, dict):
+        text = text.get("value")
+    return text if isinstance(text, str) else ""
 
 
 @cache
@@ -277,9 +300,25 @@ def _fit_tagged(value: dict[str, Any], structs: Mapping[str, inspect.StructType]
 
 
 def _fit_metadata(value: Any, shape: inspect.Metadata) -> Any:
-    if isinstance(value, dict | list) and (shape.extra or {}).get("is_json_text"):
+    marks = shape.extra or {}
+    if isinstance(value, dict | list) and marks.get("is_json_text"):
         return encode(value).decode()
+    if isinstance(value, dict) and marks.get("is_plain_text"):
+        return _fit(value.get("value", value.get("text")), shape.type)
+    if "text_as" in marks:
+        value = _fit_text(value, marks["text_as"], is_list=isinstance(shape.type, inspect.ListType))
     return _fit(value, shape.type)
+
+
+def _fit_text(value: Any, read: Callable[[str], Any], *, is_list: bool) -> Any:
+    """Return what a bare string stands for; a list gets its only item, and keeps what can be one."""
+    if isinstance(value, str):
+        return read(value)
+    if is_list and isinstance(value, dict):
+        return [value]
+    if is_list and isinstance(value, list):
+        return [item for item in value if isinstance(item, str | dict)]
+    return value
 
 
 def _fit_int(value: Any, shape: inspect.IntType) -> Any:

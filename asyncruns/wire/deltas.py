@@ -5,11 +5,11 @@ A delta names what it belongs to by `index`; a server that leaves it out means t
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, PlainText, Unknown, may_be_text
 from asyncruns.wire.steps import CodeInterpreterImageFile
 from asyncruns.wire.threads import FileCitation, FilePath, ImageFile, ImageURL
 
@@ -51,7 +51,7 @@ class TextDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="t
 
     type: ClassVar[Literal["text"]] = "text"
     index: Maybe[int] = UNSET
-    text: Maybe[TextDelta] = UNSET
+    text: Maybe[Annotated[TextDelta, may_be_text(lambda text: {"value": text})]] = UNSET
 
 
 class RefusalDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
@@ -80,12 +80,14 @@ class ImageURLDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", ta
 
 MessageDeltaContent = TextDeltaBlock | RefusalDeltaBlock | ImageFileDeltaBlock | ImageURLDeltaBlock | Unknown
 
+_AnyContent = Annotated[MessageDeltaContent, may_be_text(lambda text: {"type": "text", "text": {"value": text}})]
+
 
 class MessageDeltaFields(Object, frozen=True, kw_only=True, gc=False):
     """What is new in a message."""
 
     role: Maybe[str] = UNSET
-    content: Maybe[list[MessageDeltaContent]] = UNSET
+    content: Maybe[Annotated[list[_AnyContent], may_be_text(lambda text: [text])]] = UNSET
     file_ids: Maybe[list[str]] = UNSET
 
 
@@ -113,7 +115,7 @@ class MessageCreationDeltaDetails(Object, frozen=True, kw_only=True, tag_field="
     """A step that makes a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
-    message_creation: Maybe[MessageCreationDelta] = UNSET
+    message_creation: Maybe[Annotated[MessageCreationDelta, may_be_text(lambda text: {"message_id": text})]] = UNSET
 
 
 class FunctionDelta(Object, frozen=True, kw_only=True, gc=False):
@@ -121,7 +123,7 @@ class FunctionDelta(Object, frozen=True, kw_only=True, gc=False):
 
     name: Maybe[str] = UNSET
     arguments: Maybe[JsonText] = UNSET
-    output: Maybe[str] = UNSET
+    output: Maybe[JsonText] = UNSET
 
 
 class FunctionToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
@@ -138,7 +140,7 @@ class CodeInterpreterLogsDelta(Object, frozen=True, kw_only=True, tag_field="typ
 
     type: ClassVar[Literal["logs"]] = "logs"
     index: Maybe[int] = UNSET
-    logs: Maybe[str] = UNSET
+    logs: Maybe[PlainText] = UNSET
 
 
 class CodeInterpreterImageDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
@@ -149,11 +151,17 @@ class CodeInterpreterImageDelta(Object, frozen=True, kw_only=True, tag_field="ty
     image: Maybe[CodeInterpreterImageFile] = UNSET
 
 
+_AnyOutput = Annotated[
+    CodeInterpreterLogsDelta | CodeInterpreterImageDelta | Unknown,
+    may_be_text(lambda text: {"type": "logs", "logs": text}),
+]
+
+
 class CodeInterpreterDelta(Object, frozen=True, kw_only=True):
     """More of the code, or of what came of it."""
 
     input: Maybe[str] = UNSET
-    outputs: Maybe[list[CodeInterpreterLogsDelta | CodeInterpreterImageDelta | Unknown]] = UNSET
+    outputs: Maybe[Annotated[list[_AnyOutput], may_be_text(lambda text: [text])]] = UNSET
 
 
 class CodeInterpreterToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):

@@ -6,12 +6,14 @@ What a server may change without notice (actions, results) is kept as it came.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, PlainText, Unknown, may_be_text, text_of_unknown
 from asyncruns.wire.response_parts import ResponseContent, ResponseInputText, ResponseOutputText
+
+_AnyContent = Annotated[ResponseContent, may_be_text(lambda text: {"type": "output_text", "text": text})]
 
 
 class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="message"):
@@ -23,7 +25,7 @@ class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="
     type: ClassVar[Literal["message"]] = "message"
     id: str = ""
     role: str = ""
-    content: Maybe[str | list[ResponseContent]] = UNSET
+    content: Maybe[str | Annotated[list[_AnyContent], may_be_text(lambda text: [text])]] = UNSET
     status: Maybe[str] = UNSET
     phase: Maybe[str] = UNSET
 
@@ -32,15 +34,20 @@ class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="
         """Its text, the model's or a user's, joined; "" for a message without text."""
         if isinstance(self.content, str):
             return self.content
-        parts = self.content or []
-        return "".join(part.text for part in parts if isinstance(part, ResponseOutputText | ResponseInputText))
+        return "".join(_text_in(part) for part in self.content or [])
+
+
+def _text_in(part: ResponseContent) -> str:
+    if isinstance(part, ResponseOutputText | ResponseInputText):
+        return part.text
+    return text_of_unknown(part) if isinstance(part, Unknown) else ""
 
 
 class ReasoningText(Object, frozen=True, kw_only=True, gc=False):
     """A piece of reasoning, or of a summary of it; `type` is `reasoning_text` or `summary_text`."""
 
     type: str = ""
-    text: str = ""
+    text: PlainText = ""
 
 
 class ResponseReasoningItem(Object, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):

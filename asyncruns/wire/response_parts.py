@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, Object, Unknown
+from asyncruns.wire.codec import Maybe, Object, PlainText, Unknown
 
 
 class ResponseFileCitation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation", gc=False):
@@ -61,7 +61,7 @@ class ResponseOutputText(Object, frozen=True, kw_only=True, tag_field="type", ta
     """Text that the model wrote, with what it stands on; `logprobs` only when `include` asks for them."""
 
     type: ClassVar[Literal["output_text"]] = "output_text"
-    text: str = ""
+    text: PlainText = ""
     annotations: Maybe[list[ResponseAnnotation]] = UNSET
     logprobs: Maybe[list[Any]] = UNSET
 
@@ -70,14 +70,14 @@ class ResponseOutputRefusal(Object, frozen=True, kw_only=True, tag_field="type",
     """What the model said instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
-    refusal: str = ""
+    refusal: PlainText = ""
 
 
 class ResponseInputText(Object, frozen=True, kw_only=True, tag_field="type", tag="input_text", gc=False):
     """Text that was given to the model."""
 
     type: ClassVar[Literal["input_text"]] = "input_text"
-    text: str = ""
+    text: PlainText = ""
 
 
 class ResponseInputImage(Object, frozen=True, kw_only=True, tag_field="type", tag="input_image", gc=False):

@@ -5,11 +5,11 @@ The object is `ModelResponse` here, as the API calls it in prose, since a `Respo
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, field
 
-from asyncruns.wire.codec import Maybe, Object
+from asyncruns.wire.codec import Maybe, Object, may_be_text
 from asyncruns.wire.common import Metadata, Time
 from asyncruns.wire.response_items import ResponseItem, ResponseMessage
 from asyncruns.wire.runs import IncompleteDetails
@@ -61,6 +61,13 @@ class ResponseConversation(Object, frozen=True, kw_only=True, gc=False):
     id: str = ""
 
 
+def _message(text: str) -> dict[str, Any]:
+    return {"type": "message", "role": "assistant", "content": text}
+
+
+_AnyItem = Annotated[ResponseItem, may_be_text(_message)]
+
+
 class ModelResponse(Object, frozen=True, kw_only=True):
     """A response. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
 
@@ -73,7 +80,7 @@ class ModelResponse(Object, frozen=True, kw_only=True):
     background_options: Maybe[dict[str, Any]] = UNSET
     error: Maybe[ResponseError] = UNSET
     incomplete_details: Maybe[IncompleteDetails] = UNSET
-    output: Maybe[list[ResponseItem]] = UNSET
+    output: Maybe[Annotated[list[_AnyItem], may_be_text(lambda text: [text])]] = UNSET
     usage: Maybe[ResponseUsage] = UNSET
     previous_response_id: Maybe[str] = UNSET
     conversation: Maybe[ResponseConversation] = UNSET
@@ -102,7 +109,18 @@ class ModelResponse(Object, frozen=True, kw_only=True):
     tool_usage: Maybe[dict[str, Any]] = UNSET
     moderation: Maybe[dict[str, Any]] = UNSET
 
+    # Some servers send what the official client computes, and a few of them nothing else.
+    sent_output_text: Maybe[str] = field(default=UNSET, name="output_text")
+
+    @property
+    def messages(self) -> list[ResponseMessage]:
+        """The messages that the model wrote, in their order; [] where it wrote none, or not yet."""
+        found = [item for item in self.output or [] if isinstance(item, ResponseMessage)]
+        if self.sent_output_text and not any(message.text for message in found):
+            found.append(ResponseMessage(role="assistant", content=self.sent_output_text))
+        return found
+
     @property
     def output_text(self) -> str:
         """What the model wrote, all its texts joined; "" where it wrote none, or not yet."""
-        return "".join(item.text for item in self.output or [] if isinstance(item, ResponseMessage))
+        return "".join(message.text for message in self.messages)

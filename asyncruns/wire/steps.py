@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET
 
-from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
+from asyncruns.wire.codec import JsonText, Maybe, Object, PlainText, Unknown, may_be_text
 from asyncruns.wire.common import LastError, Metadata, Time, Usage
 
 
@@ -20,7 +20,7 @@ class MessageCreationStepDetails(Object, frozen=True, kw_only=True, tag_field="t
     """A step that made a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
-    message_creation: MessageCreation = MessageCreation()
+    message_creation: Annotated[MessageCreation, may_be_text(lambda text: {"message_id": text})] = MessageCreation()
 
 
 class StepFunction(Object, frozen=True, kw_only=True, gc=False):
@@ -28,7 +28,7 @@ class StepFunction(Object, frozen=True, kw_only=True, gc=False):
 
     name: str = ""
     arguments: JsonText = ""
-    output: Maybe[str] = UNSET
+    output: Maybe[JsonText] = UNSET
 
 
 class FunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
@@ -49,7 +49,7 @@ class CodeInterpreterLogs(Object, frozen=True, kw_only=True, tag_field="type", t
     """What the code wrote."""
 
     type: ClassVar[Literal["logs"]] = "logs"
-    logs: str = ""
+    logs: PlainText = ""
 
 
 class CodeInterpreterImage(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
@@ -59,11 +59,16 @@ class CodeInterpreterImage(Object, frozen=True, kw_only=True, tag_field="type", 
     image: CodeInterpreterImageFile = CodeInterpreterImageFile()
 
 
+_AnyOutput = Annotated[
+    CodeInterpreterLogs | CodeInterpreterImage | Unknown, may_be_text(lambda text: {"type": "logs", "logs": text})
+]
+
+
 class CodeInterpreter(Object, frozen=True, kw_only=True):
     """The code, and what came of it."""
 
     input: str = ""
-    outputs: Maybe[list[CodeInterpreterLogs | CodeInterpreterImage | Unknown]] = UNSET
+    outputs: Maybe[Annotated[list[_AnyOutput], may_be_text(lambda text: [text])]] = UNSET
 
 
 class CodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):

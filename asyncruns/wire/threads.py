@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET
 
-from asyncruns.wire.codec import Maybe, Object, Unknown
+from asyncruns.wire.codec import Maybe, Object, Unknown, may_be_text, text_of_unknown
 from asyncruns.wire.common import Metadata, Time, Tool, ToolResources
 from asyncruns.wire.runs import IncompleteDetails
 
@@ -79,7 +79,7 @@ class TextContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag=
     """A text part."""
 
     type: ClassVar[Literal["text"]] = "text"
-    text: Text = Text()
+    text: Annotated[Text, may_be_text(lambda text: {"value": text})] = Text()
 
 
 class ImageFileContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
@@ -105,6 +105,8 @@ class RefusalContentBlock(Object, frozen=True, kw_only=True, tag_field="type", t
 
 MessageContent = TextContentBlock | ImageFileContentBlock | ImageURLContentBlock | RefusalContentBlock | Unknown
 
+_AnyContent = Annotated[MessageContent, may_be_text(lambda text: {"type": "text", "text": {"value": text}})]
+
 
 class Attachment(Object, frozen=True, kw_only=True):
     """A file that came with a message, and the tools that may read it."""
@@ -121,7 +123,7 @@ class Message(Object, frozen=True, kw_only=True):
     created_at: Time = UNSET
     thread_id: str = ""
     role: str = ""
-    content: Maybe[list[MessageContent]] = UNSET
+    content: Maybe[Annotated[list[_AnyContent], may_be_text(lambda text: [text])]] = UNSET
     assistant_id: Maybe[str] = UNSET
     run_id: Maybe[str] = UNSET
     attachments: Maybe[list[Attachment]] = UNSET
@@ -135,5 +137,10 @@ class Message(Object, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """Its text parts, joined; "" for a message without text."""
-        blocks = self.content or []
-        return "".join(block.text.value for block in blocks if isinstance(block, TextContentBlock))
+        return "".join(_text_in(block) for block in self.content or [])
+
+
+def _text_in(block: MessageContent) -> str:
+    if isinstance(block, TextContentBlock):
+        return block.text.value
+    return text_of_unknown(block) if isinstance(block, Unknown) else ""

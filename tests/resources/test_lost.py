@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from lossy import ACTED_AND_LOST, LISTED, LOST, RUNS, Fault, Stage, answer, dropped, fail, late, pass_on
 
@@ -18,7 +19,8 @@ from asyncruns import (
     APIStatusError,
     ThreadBusyError,
 )
-from asyncruns.http import Request
+from asyncruns.abc import Transport
+from asyncruns.http import Request, Response
 from asyncruns.resources import NONCE_KEY, RawResponse
 from asyncruns.wire import Run
 
@@ -78,6 +80,58 @@ async def test_a_run_that_shows_late_is_adopted(stage: Stage) -> None:
     assert [run.id] == [made["id"] for made in stage.runs]
     assert len(stage.faulty.times(RUNS)) == 1
     assert 3.0 <= anyio.current_time() - until + 3.0 < 5.0
+
+
+def oldest_first(stage: Stage, *, more: object, knows_after: bool = True) -> Fault:
+    """List runs of long ago and then the real ones, two on a page, whatever order and limit are asked for."""
+    old = [{"id": f"run_old_{n}", "status": "completed", "created_at": 1_000, "metadata": {"a": "b"}} for n in range(5)]
+
+    async def fault(inner: Transport, request: Request) -> Response:
+        items = [*old, *stage.runs]
+        after = dict(request.query).get("after") if knows_after else None
+        begin = next((place + 1 for place, item in enumerate(items) if item["id"] == after), 0)
+        shown = items[begin : begin + 2]
+        says = {} if more is None else {"has_more": more or begin + 2 < len(items)}
+        return Response(200, {}, msgspec.json.encode({"data": shown, **says}))
+
+    return fault
+
+
+@pytest.mark.parametrize("more", [None, False, True], ids=["no has_more", "has_more", "has_more is always true"])
+async def test_a_run_that_is_not_on_the_first_page_is_adopted(stage: Stage, more: object) -> None:
+    stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
+    stage.faulty.lasting[LISTED] = oldest_first(stage, more=more)
+    run = await stage.create()
+    assert [run.id] == [made["id"] for made in stage.runs]
+    assert len(stage.faulty.times(RUNS)) == 1
+
+
+@pytest.mark.parametrize("more", [None, False], ids=["no has_more", "has_more"])
+async def test_a_run_that_is_on_no_page_is_created_again(stage: Stage, more: object) -> None:
+    stage.faulty.faults[RUNS] = [LOST]
+    stage.faulty.lasting[LISTED] = oldest_first(stage, more=more)
+    run = await stage.create()
+    assert [run.id] == [made["id"] for made in stage.runs]
+    assert len(stage.faulty.times(RUNS)) == 2
+
+
+async def test_where_the_list_can_not_be_read_to_its_end_nothing_is_created_again(stage: Stage) -> None:
+    stage.faulty.faults[RUNS] = [LOST]
+    stage.faulty.lasting[LISTED] = oldest_first(stage, more=True, knows_after=False)
+    with pytest.raises(APIConnectionError, match=r"It may have been created.*it has no end"):
+        await stage.create()
+    assert len(stage.faulty.times(RUNS)) == 1
+
+
+async def test_one_page_is_enough_where_it_shows_the_newest_first(stage: Stage) -> None:
+    def newest_first(request: Request, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        old = [{"id": f"run_old_{n}", "status": "completed", "created_at": 1_000 - n} for n in range(2)]
+        return {**body, "data": old, "has_more": True} if "data" in body else body
+
+    stage.faulty.faults[RUNS] = [LOST]
+    stage.faulty.show = newest_first
+    await stage.create()
+    assert {dict(request.query).get("after") for _, kind, request in stage.faulty.asked if kind == LISTED} == {None}
 
 
 async def test_a_thread_held_by_our_own_lost_run_gives_it(stage: Stage) -> None:

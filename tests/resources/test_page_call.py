@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asyncruns import InternalServerError
+from asyncruns import APIResponseValidationError, InternalServerError
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.assistants import Assistants
@@ -102,6 +102,26 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         pytest.param([page("", has_more=True)], [""], id="an item without a name"),
         pytest.param([page("", "", has_more=True)], ["", ""], id="several items without a name"),
         pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="nothing to go on from"),
+        pytest.param(
+            [
+                {"data": [{"id": "a"}], "last_id": "a"},
+                {"data": [{"id": "b"}], "last_id": "a"},
+                {"data": [], "last_id": "a"},
+            ],
+            ["a", "b"],
+            id="a last_id that stays the same",
+        ),
+        pytest.param(
+            [page("a", has_more=True), page("b", has_more=True), page("a", has_more=True), page("b", has_more=True)],
+            ["a", "b"],
+            id="pages in a circle",
+        ),
+        pytest.param(
+            [page("", has_more=True, last_id="x"), page("", has_more=True, last_id="y"), page(last_id="z")],
+            ["", ""],
+            id="items without a name, and cursors",
+        ),
+        pytest.param([page("", has_more=True, last_id="x")], [""], id="a page without names again and again"),
         pytest.param([{"data": [None, {"id": "a"}], "has_more": False}], ["a"], id="null among the items"),
     ],
 )
@@ -130,6 +150,24 @@ async def test_an_error_on_a_later_page_comes_after_the_items_before_it() -> Non
         async for item in Assistants(Server(transport)).list():
             found.append(item.id)
     assert found == ["a"]
+
+
+async def test_no_list_is_followed_for_ever() -> None:
+    class Endless(Transport):
+        asked = 0
+
+        async def send(self, request: Request) -> Response:
+            self.asked += 1
+            return Response(200, {}, msgspec.json.encode(page(f"a{self.asked}", has_more=True)))
+
+        async def aclose(self) -> None:
+            pass
+
+    transport, found = Endless(), []
+    with pytest.raises(APIResponseValidationError, match=r"more than 1000 pages.*after='a1000'"):
+        async for item in Assistants(Server(transport)).list():
+            found.append(item.id)
+    assert (transport.asked, len(found)) == (1000, 1000)
 
 
 async def test_lists_can_be_gathered() -> None:

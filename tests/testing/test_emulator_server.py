@@ -255,3 +255,34 @@ async def test_two_hundred_runs_are_watched_in_little_time(emulator: Emulator, a
         return polls
 
     assert await asyncio.gather(*(watch() for _ in range(200))) == [5] * 200
+
+
+@pytest.mark.parametrize("depth", [101, 900, 5_000, 50_000])
+@pytest.mark.parametrize("path", ["/threads", "/assistants", "/responses"])
+async def test_json_that_is_nested_deep_is_refused_as_by_a_server(emulator: Emulator, path: str, depth: int) -> None:
+    raw = b'{"model":"m","input":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+    async with aiohttp.ClientSession() as session:
+        for data in (raw, b"[" * depth + b"]" * depth, b"[" * depth):
+            async with session.post(emulator.base_url + path, data=data) as response:
+                assert response.status == 400
+                assert "could not parse the JSON body" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "api_key", "warns"),
+    [
+        ("0.0.0.0", None, True),
+        ("::", None, True),
+        ("", None, True),
+        ("0.0.0.0", "key", False),
+        ("127.0.0.1", None, False),
+        ("127.0.0.2", None, False),
+        ("::1", None, False),
+    ],
+)
+async def test_an_emulator_that_others_reach_without_a_key_warns(
+    host: str, api_key: str | None, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Emulator(host=host, api_key=api_key):
+        pass
+    assert ["without a key" in message for message in caplog.messages] == [True] * warns

@@ -8,7 +8,7 @@ import pytest
 from operations import LISTS, Operation
 from recording_server import RecordingServer, reply
 
-from asyncruns import Client
+from asyncruns import APIStatusError, Client
 
 
 def page(*ids: str, **more: object) -> bytes:
@@ -53,9 +53,20 @@ async def test_an_empty_page_that_promises_more_is_the_last(operation: Operation
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_a_page_without_has_more_is_the_last(operation: Operation) -> None:
-    for last in (page("a"), page("a", has_more=None), page("a", last_id="a"), page("a", has_more="yes")):
-        assert await listed(operation, last) == (["a"], [""])
+async def test_without_has_more_pages_are_fetched_until_one_brings_nothing_new(operation: Operation) -> None:
+    for said in ({}, {"has_more": None}, {"has_more": "yes"}):
+        for last in (page(**said), page("c", **said)):
+            pages = page("a", "b", **said), page("c", last_id="c", **said), last
+            assert await listed(operation, *pages) == (["a", "b", "c"], ["", "after=b", "after=c"])
+        assert await listed(operation, page("a", **said)) == (["a"], ["", "after=a"])
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+async def test_a_server_that_refuses_the_cursor_after_a_page_without_has_more_has_no_more(operation: Operation) -> None:
+    for status in (400, 404, 422):
+        assert await listed(operation, page("a"), reply(status, {})) == (["a"], ["", "after=a"])
+        with pytest.raises(APIStatusError):
+            await listed(operation, page("a", has_more=True), reply(status, {}))
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)

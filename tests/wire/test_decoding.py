@@ -165,11 +165,11 @@ def test_a_message_gives_its_text_whatever_stands_beside_it() -> None:
         {"type": "hologram", "hologram": {}},
         {"type": "image_file", "image_file": {"file_id": "file_1"}},
         {"type": "text", "text": {"value": "world", "annotations": None}},
-        {"type": "text", "text": "not an object"},
+        {"type": "text", "text": "!"},
         {"type": "refusal", "refusal": "No."},
     ]
     found = decode(msgspec.json.encode({"id": "msg_1", "content": content}), Message)
-    assert found.text == "Hello, world"
+    assert found.text == "Hello, world!"
     assert isinstance(found.content, list)
     assert isinstance(found.content[0], TextContentBlock)
     assert isinstance(found.content[1], Unknown)

@@ -11,6 +11,7 @@ from asyncruns.testing.emulator import refusals
 
 MAX_LIMIT: Final = 100
 DEFAULT_LIMIT: Final = 20
+MAX_DEPTH: Final = 100  # of objects and arrays in a body; servers have such limits, too
 
 Body = dict[str, Any]
 
@@ -21,11 +22,22 @@ def read_body(raw: bytes) -> Body:
         return {}
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise refusals.not_json() from error
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or _is_too_deep(body):
         raise refusals.not_json()
     return body
+
+
+def _is_too_deep(body: Body) -> bool:
+    """Tell whether what is read recursively later would be read too deep."""
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        if not inner:
+            return False
+        level = [each for items in inner for each in items]
+    return True
 
 
 def required_text(body: Mapping[str, Any], name: str) -> str:

@@ -166,7 +166,7 @@ def answered_by(raw: bytes) -> str | None:
     """Give the id of the response whose calls a request for another one answers, or None."""
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     items = body.get("input") if isinstance(body, dict) else None
     if not isinstance(items, list):

@@ -60,7 +60,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     """Give the JSON object in a body, an empty one where it is none."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
 
 

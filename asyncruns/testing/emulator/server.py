@@ -6,12 +6,15 @@ A low-level server, without aiohttp's routing: it has few paths, and it answers 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from asyncruns.abc import AsyncOnly
 from asyncruns.testing.emulator.answers import Answer
 from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.injected import InjectedFault
@@ -19,12 +22,14 @@ from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
 from asyncruns.testing.emulator.store import Target, target_of
 
+log: Final = logging.getLogger("asyncruns.testing")
+
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
 
 
-class Emulator(Backend):
+class Emulator(AsyncOnly, Backend):
     """A server of assistants and of responses in this process, for tests and demonstrations.
 
     It may be left from another task than it was entered in, and entered again; its state stays.
@@ -33,6 +38,7 @@ class Emulator(Backend):
         scenario: What runs and responses do: one scenario for all, or a function that chooses; by default each function
             that a run offers is called once, then the run completes.
         port: 0 takes a free one.
+        host: Where to listen; a warning is logged where others can reach it and no `api_key` is given.
         api_key: If given, other keys get a 401; otherwise every request is accepted.
         poll_after_ms: If given, answers to a GET of an unfinished run or response carry
             `openai-poll-after-ms`.
@@ -99,6 +105,8 @@ class Emulator(Backend):
             await runner.cleanup()
             raise
         self._runner = runner
+        if self._api_key is None and not _is_of_this_machine(self._host):
+            log.warning("The emulator listens on %s without a key: whoever reaches it can use it", self._host or "all")
 
     async def stop(self) -> None:
         """Stop listening and close every connection; nothing happens if it is stopped already.
@@ -193,6 +201,13 @@ class Emulator(Backend):
             await asyncio.sleep(seconds)
         finally:
             self._pausing.discard(task)
+
+
+def _is_of_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

@@ -1,0 +1,17 @@
+"""What the two wires are called: by us, by the API, and by its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+THREAD_RUN: Final = "thread.run"
+RESPONSE: Final = "response"
+
+_THREADS: Final = "thread.run thread_run thread.runs threads.runs threads thread runs run assistants"
+
+DIALECTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(_THREADS.split(), THREAD_RUN),
+    **dict.fromkeys(("response", "responses"), RESPONSE),
+}
+"""The name of a dialect by each word for it."""

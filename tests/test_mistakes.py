@@ -1,0 +1,424 @@
+"""The first mistakes with the library: the error comes at once, names the mistake, and says what to write."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import openai
+import pytest
+from azure.ai.agents.models import ThreadRun as AzureRun
+from openai.types.beta.threads import Run as OfficialRun
+from openai.types.responses import Response as OfficialResponse
+
+from asyncruns import (
+    APIResponseValidationError,
+    BearerAuth,
+    Client,
+    ConfigurationError,
+    Fleet,
+    InvalidRequestError,
+    NotFoundError,
+    RunRef,
+    RunWatcher,
+    Toolset,
+)
+from asyncruns.abc import Transport
+from asyncruns.cli import main
+from asyncruns.dialects.responses import Responses as ResponsesDialect
+from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.http import Request, Response
+from asyncruns.testing import Emulator
+from asyncruns.transport.auth import ApiKeyAuth
+from asyncruns.wire import Thread
+
+
+class Completing(Transport):
+    """Shows any run, and any response, as completed."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def send(self, request: Request) -> Response:
+        self.asked.append(request.path)
+        body = {"id": request.path.rpartition("/")[2], "status": "completed", "thread_id": "thread_1", "output": []}
+        return Response(200, {}, msgspec.json.encode(body))
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.fixture
+def transport() -> Completing:
+    return Completing()
+
+
+@pytest.fixture
+def client(transport: Completing) -> Client:
+    return Client(transport=transport)
+
+
+async def by_client(client: Client, run: Any) -> Any:
+    return await client.watch(run)
+
+
+async def by_watcher(client: Client, run: Any) -> Any:
+    async with RunWatcher(client, run) as watcher:
+        return await watcher.wait()
+
+
+async def by_fleet(client: Client, run: Any) -> Any:
+    async with Fleet(client, on_exit="leave") as fleet:
+        return await fleet.watch(run)
+
+
+async def by_many(client: Client, run: Any) -> Any:
+    async with Fleet(client) as fleet:
+        await fleet.add_many([run])
+        return await anext(aiter(fleet))
+
+
+WAYS: Final = [by_client, by_watcher, by_fleet, by_many]
+EVERY_WAY: Final = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+Way = Callable[[Client, Any], Any]
+
+
+@EVERY_WAY
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("run_1", r"""thread_id="thread_\.\.\.", run_id='run_1'$"""),
+        ("thread_1", r'client\.watch\(thread_id="thread_\.\.\.", run_id="run_\.\.\."\)$'),
+        ("resp_1", r"client\.responses\.watch\('resp_1'\)"),
+        ("", "got str ''"),
+        ("abc", r"client\.watch\(thread_id=.*RunRef\('response', \(id,\)\)"),
+    ],
+)
+async def test_a_string_is_no_run(client: Client, transport: Completing, way: Way, text: str, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        await way(client, text)
+    assert transport.asked == []
+
+
+@EVERY_WAY
+async def test_a_coroutine_that_was_not_awaited_is_named_and_closed(client: Client, way: Way) -> None:
+    coroutine = client.threads.runs.retrieve("run_1", thread_id="thread_1")
+    with pytest.raises(InvalidRequestError, match=r"retrieve\(\) was not awaited: write run = await \.\.\.retrieve\("):
+        await way(client, coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    del coroutine
+    gc.collect()  # a warning that it was never awaited would be an error here
+
+
+@EVERY_WAY
+async def test_a_future_or_a_list_is_to_be_awaited(client: Client, way: Way) -> None:
+    future = asyncio.get_running_loop().create_future()
+    for awaitable in (future, client.threads.runs.list("thread_1")):
+        with pytest.raises(InvalidRequestError, match="is to be awaited"):
+            await way(client, awaitable)
+
+
+@EVERY_WAY
+@pytest.mark.parametrize("run", [5, {}, {"id": 5, "object": "response"}, {"id": "x"}, object(), ["run_1"]])
+async def test_what_is_no_run_is_refused(client: Client, transport: Completing, way: Way, run: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=f"got {type(run).__name__}"):
+        await way(client, run)
+    assert transport.asked == []
+
+
+FIELDS: Final = {"id": "run_1", "thread_id": "thread_1", "object": "thread.run", "status": "queued"}
+OFFICIAL: Final = OfficialRun.construct(_fields_set=None, **FIELDS)
+
+
+@EVERY_WAY
+@pytest.mark.parametrize(
+    "run",
+    [
+        OFFICIAL,
+        AzureRun(FIELDS),
+        FIELDS,
+        {"id": "run_1", "thread_id": "thread_1"},
+        OFFICIAL.to_dict(),
+        AzureRun(FIELDS).as_dict(),
+    ],
+    ids=["openai", "azure", "dict", "dict of ids", "dict of openai", "dict of azure"],
+)
+async def test_a_run_of_another_client_is_taken_for_its_ids(
+    client: Client, transport: Completing, way: Way, run: Any
+) -> None:
+    outcome = await way(client, run)
+    assert (outcome.status, outcome.ref.ids) == ("completed", ("thread_1", "run_1"))
+    assert transport.asked == ["/threads/thread_1/runs/run_1"]
+
+
+@pytest.mark.parametrize("way", [by_client, by_fleet, by_many], ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "response",
+    [
+        OfficialResponse.construct(id="resp_1", object="response", status="queued"),
+        {"id": "resp_1", "object": "response"},
+    ],
+    ids=["openai", "dict"],
+)
+async def test_a_response_of_another_client_is_taken_for_its_id(
+    client: Client, transport: Completing, way: Way, response: Any
+) -> None:
+    outcome = await way(client, response)
+    assert (outcome.status, outcome.ref.ids) == ("completed", ("resp_1",))
+    assert transport.asked == ["/responses/resp_1"]
+    outcome = await by_watcher(client.responses.continued(), response)  # type: ignore[arg-type]
+    assert outcome.ref.ids == ("resp_1",)
+
+
+@pytest.mark.parametrize("way", [by_client, by_fleet], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("word", ["thread.run", "thread_run", "threads", "runs", "assistants", "response", "responses"])
+async def test_a_ref_knows_every_word_for_its_dialect(client: Client, way: Way, word: str) -> None:
+    is_response = word.startswith("response")
+    outcome = await way(client, RunRef(word, ("resp_1",) if is_response else ("thread_1", "run_1")))
+    assert outcome.ref.dialect == ("response" if is_response else "thread.run")
+
+
+@EVERY_WAY
+async def test_the_ids_of_a_ref_may_be_a_list(client: Client, way: Way) -> None:
+    outcome = await way(client, RunRef("thread.run", ["thread_1", "run_1"]))  # type: ignore[arg-type]
+    assert outcome.ref == RunRef("thread.run", ("thread_1", "run_1"))
+
+
+@EVERY_WAY
+@pytest.mark.parametrize(
+    ("ref", "says"),
+    [
+        (RunRef("thread.run", ("run_1", "thread_1")), "swapped"),
+        (RunRef("thread.run", ("run_1",)), r"RunRef\('thread.run', \(thread_id, run_id\)\)"),
+        (RunRef("response", "resp_1"), r"give a tuple, as in RunRef\('response', \('resp_1',\)\)"),  # type: ignore[arg-type]
+        (RunRef("langgraph", ("a", "b")), "langgraph"),
+    ],
+)
+async def test_a_ref_that_names_nothing_says_what_does(client: Client, way: Way, ref: RunRef, says: str) -> None:
+    with pytest.raises(InvalidRequestError, match=says):
+        await way(client, ref)
+
+
+async def test_an_outcome_and_a_thread_name_what_to_give(client: Client) -> None:
+    outcome = await client.watch(thread_id="thread_1", run_id="run_1")
+    for way in WAYS:
+        with pytest.raises(InvalidRequestError, match="got Completed: give its ref"):
+            await way(client, outcome)
+        with pytest.raises(InvalidRequestError, match="got Thread: a thread has many runs"):
+            await way(client, Thread(id="thread_1"))
+
+
+def test_the_word_bearer_is_no_part_of_a_key() -> None:
+    for key in ("Bearer sk-hidden", "bearer sk-hidden"):
+        with pytest.raises(ConfigurationError, match="give the key alone") as raised:
+            Client("https://host.example/v1", api_key=key)
+        assert "hidden" not in str(raised.value)
+
+
+async def test_swapped_ids_are_named(client: Client) -> None:
+    with pytest.raises(InvalidRequestError, match="swapped: 'run_1' is given for the thread"):
+        await client.watch(thread_id="run_1", run_id="thread_1")
+    with pytest.raises(InvalidRequestError, match="swapped"):
+        RunWatcher(client, thread_id="run_1", run_id="thread_1")
+    async with Fleet(client) as fleet:
+        with pytest.raises(InvalidRequestError, match="swapped"):
+            fleet.watch(thread_id="run_1", run_id="thread_1")
+
+
+async def test_the_id_of_a_run_is_no_id_of_a_response(client: Client) -> None:
+    for text in ("run_1", "thread_1"):
+        with pytest.raises(InvalidRequestError, match="thread_id="):
+            await client.responses.watch(text)
+
+
+async def test_what_is_no_iterable_of_runs_is_refused(client: Client) -> None:
+    async with Fleet(client) as fleet:
+        for runs in ("run_1", b"run_1", {"id": "run_1"}, 5, RunRef("response", ("resp_1",))):
+            with pytest.raises(InvalidRequestError, match=r"add_many takes an iterable of runs; got"):
+                await fleet.add_many(runs)  # type: ignore[arg-type]
+
+
+def test_another_librarys_client_is_no_client() -> None:
+    for theirs in (openai.OpenAI(api_key="x"), openai.AsyncOpenAI(api_key="x"), "https://host.example/v1", None):
+        name = type(theirs).__name__
+        with pytest.raises(InvalidRequestError, match=rf"client of asyncruns first; got {name}.*asyncruns\.Client\("):
+            RunWatcher(theirs, thread_id="thread_1", run_id="run_1")  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequestError, match=rf"client of asyncruns first; got {name}.*asyncruns\.Client\("):
+            Fleet(theirs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["", " ", "\n", "\t "], ids=repr)
+def test_an_empty_key_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for make in (
+        lambda: Client("https://host.example/v1", api_key=key),
+        lambda: BearerAuth(key),
+        lambda: ApiKeyAuth(key),
+    ):
+        with pytest.raises(ConfigurationError, match=r"non-empty string.*environment variable"):
+            make()
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ASYNCRUNS_BASE_URL", "https://host.example/v1")
+    monkeypatch.setenv("ASYNCRUNS_API_KEY", key)
+    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
+        Client.from_env()
+
+
+async def test_for_without_async_says_so(client: Client, emulator: Emulator) -> None:
+    things: list[Any] = [
+        client.threads.runs.list("thread_1"),
+        RunWatcher(client, thread_id="thread_1", run_id="run_1"),
+        Fleet(client),
+    ]
+    async with Fleet(client) as fleet, Client(emulator.base_url) as real:
+        things.append(fleet.watch(thread_id="thread_1", run_id="run_1"))
+        stream = await real.responses.create(model="gpt-test", input="Hi", stream=True)
+        things.append(stream)
+        for thing in things:
+            with pytest.raises(TypeError, match="`async for` in place of `for`"):
+                list(thing)
+        await stream.close()
+
+
+def test_with_without_async_says_so(client: Client) -> None:
+    things: list[Any] = [
+        client,
+        Emulator(),
+        Fleet(client),
+        RunWatcher(client, thread_id="thread_1", run_id="run_1"),
+        client.threads.runs.stream(thread_id="thread_1", assistant_id="asst_1"),
+    ]
+    for thing in things:
+        with pytest.raises(TypeError, match="`async with` in place of `with`"), thing:
+            pass
+
+
+def test_a_list_that_was_not_awaited_says_so(client: Client) -> None:
+    listed: Any = client.threads.runs.list("thread_1")
+    with pytest.raises(AttributeError, match=r"no 'data': await it first, or iterate with `async for`"):
+        _ = listed.data
+    with pytest.raises(AttributeError, match=r"no 'other'$"):
+        _ = listed.other
+
+
+async def test_a_misspelt_option_names_the_near_one(client: Client) -> None:
+    ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
+    async with Fleet(client) as fleet:
+        with pytest.raises(InvalidRequestError, match="did you mean 'timeout'"):
+            fleet.watch(**ids, timout=5)  # type: ignore[call-overload]
+    with pytest.raises(InvalidRequestError, match="did you mean 'on_status'"):
+        Fleet(client, on_statuss=print)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="did you mean 'instructions'"):
+        await client.threads.runs.create("thread_1", assistant_id="asst_1", instruction="x")  # type: ignore[call-overload]
+
+
+def test_definitions_know_every_word_for_a_wire() -> None:
+    tools = Toolset({"f": lambda: None})
+    for word in ("threads", "thread.run", "thread_run", "runs", "assistants"):
+        assert tools.definitions(wire=word) == tools.definitions()  # type: ignore[arg-type]
+    for word in ("responses", "response"):
+        assert tools.definitions(wire=word) == tools.definitions(wire="responses")  # type: ignore[arg-type]
+    for wrong in ("chat", "", None, 5):
+        with pytest.raises(ConfigurationError, match='wire must be "threads" or "responses"'):
+            tools.definitions(wire=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ids", [("thread_1",), ("run_1",)])
+def test_one_id_that_is_no_response_is_told_on_the_command_line(
+    ids: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["watch", *ids, "--base-url", "http://127.0.0.1:9/v1"]) == 2
+    assert "asyncruns watch THREAD_ID RUN_ID" in capsys.readouterr().err
+
+
+# Base URLs
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("host.example/v1", "lacks http:// or https://"),
+        ("localhost:8000/v1", "lacks http:// or https://"),
+        ("127.0.0.1:8000", "lacks http:// or https://"),
+        ("https://host.example/v1/responses", "ends with the endpoint /responses"),
+        ("https://host.example/v1/threads/", "ends with the endpoint /threads"),
+        ("https://host.example/v1/threads/thread_1/runs", "ends with the endpoint /threads/thread_1/runs"),
+        ("https://host.example/openai/v1/chat/completions", "ends with the endpoint /chat/completions"),
+    ],
+)
+def test_a_base_url_that_is_none_says_why(url: str, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Client(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://host.example/v1",
+        "https://host.example/v1/",
+        "https://host.example",
+        "https://host.example/responses/v1",
+        "https://host.example/v1/threads/v2",
+        "https://host.services.ai.azure.com/api/projects/responses",
+    ],
+)
+def test_a_base_url_that_may_be_one_is_taken(url: str) -> None:
+    assert Client(url).base_url == url.rstrip("/")
+
+
+def test_a_key_in_place_of_the_url_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Client("sk-hidden")
+    assert "sk-hidden" not in str(raised.value)
+    assert "lacks" not in str(raised.value)
+
+
+GET: Final = Request("GET", "/threads/thread_1/runs/run_1")
+NO_PATHS: Final = [
+    (404, b"<html>Not Found</html>"),
+    (404, b'{"detail":"Not Found"}'),
+    (404, b""),
+    (405, b'{"detail":"Method Not Allowed"}'),
+    (404, b"Cannot GET /threads/thread_1/runs/run_1"),
+    (404, b'{"error":{"message":"Unknown request URL"}}'),
+]
+
+
+@pytest.mark.parametrize("dialect", [ThreadRun(), ResponsesDialect()], ids=["threads", "responses"])
+@pytest.mark.parametrize(("status", "body"), NO_PATHS)
+def test_a_404_below_a_base_url_without_a_version_suggests_v1(dialect: Any, status: int, body: bytes) -> None:
+    response = Response(status, {}, body, base_url="https://host.example/api")
+    cause = dialect.refusal(GET, response).cause
+    assert 'try base_url="https://host.example/api/v1"' in str(cause)
+
+
+def test_a_404_of_a_server_that_knows_the_path_suggests_nothing() -> None:
+    body = b'{"error":{"message":"No run found with id run_1."}}'
+    for url, said in (
+        ("https://host.example/api", body),
+        ("https://host.example/v1", b""),
+        ("https://x.services.ai.azure.com/api/projects/p", b""),
+        ("", b""),
+    ):
+        cause = ThreadRun().refusal(GET, Response(404, {}, said, base_url=url)).cause
+        assert "try base_url" not in str(cause)
+        assert "Check the id" in str(cause)
+
+
+async def test_the_real_thing_suggests_v1(emulator: Emulator) -> None:
+    url = emulator.base_url.removesuffix("/v1")
+    async with Client(url) as client:
+        with pytest.raises(NotFoundError, match=rf'try base_url="{url}/v1"'):
+            await client.threads.create()
+        with pytest.raises(NotFoundError, match=rf'try base_url="{url}/v1"'):
+            await client.responses.retrieve("resp_1")
+
+
+def test_a_page_in_place_of_an_answer_suggests_v1() -> None:
+    response = Response(200, {"content-type": "text/html"}, b"<html>", base_url="https://host.example")
+    with pytest.raises(APIResponseValidationError, match=r'try base_url="https://host\.example/v1"'):
+        ThreadRun().read(GET, response)
