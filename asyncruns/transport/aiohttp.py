@@ -142,7 +142,8 @@ class AiohttpTransport(Transport):
             answer = await self._begin(request, signature, timeout)
             return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise await self._lost(request, error, began) from self._redactor.showable(error, request)
+            cause = error.error if isinstance(error, Broken) else error
+            raise await self._lost(request, cause, began) from self._redactor.showable(cause, request)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
         timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
@@ -153,7 +154,8 @@ class AiohttpTransport(Transport):
                 if answer.status >= 300 or answer.content_type in _NO_STREAMS:
                     return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise await self._lost(request, error, began) from self._redactor.showable(error, request)
+            cause = error.error if isinstance(error, Broken) else error
+            raise await self._lost(request, cause, began) from self._redactor.showable(cause, request)
         return _AiohttpStream(self, request, answer, timeout.total)
 
     async def _begin(
@@ -250,14 +252,11 @@ class AiohttpTransport(Transport):
 
     async def _lost(self, request: Request, error: BaseException, began: float) -> APIConnectionError:
         """Note that no answer came, and make the error that says so."""
-        broke = isinstance(error, Broken)
-        if isinstance(error, Broken):
-            error = error.error
         to_set = what_to_set(error, has_answered=self._trust.has_answered)
         sent = to_set is None and not isinstance(error, _NOT_SENT)
         if sent:
-            broke = broke or not isinstance(error, TimeoutError)
-            self._trust.lost(began, asyncio.get_running_loop().time(), broke=broke)
+            now = asyncio.get_running_loop().time()
+            self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
         return self._no_answer(request, error, to_set or await self._probed(), sent=sent)
 
     async def _probed(self) -> str | None:

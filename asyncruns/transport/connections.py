@@ -27,7 +27,7 @@ NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connect
 KEPT_AFTER_S: Final = 0.25  # a server that closes after each answer does so at once
 READS_DISTRUST_S: Final = 2.0  # the next tries of the same read are within it
 CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
-PASSES: Final = 3  # of the loop, in which it notices that a connection was closed; TLS takes all of them
+PASSES: Final = 4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
 
 
 class Broken(aiohttp.ClientConnectionError):
@@ -36,6 +36,26 @@ class Broken(aiohttp.ClientConnectionError):
     def __init__(self, error: aiohttp.ClientError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, and keep aiohttp from sending it again by itself; a middleware.
+
+    Raises:
+        Broken: The connection broke.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # no connection was made, and aiohttp does not try again
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise Broken(error) from error
+
+
+async def send_fresh(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request over a new connection: the idle ones are closed just before; a middleware."""
+    close_idle(request.session.connector, request.connection_key)
+    return await send_once(request, handler)
 
 
 class Trust:
@@ -141,8 +161,8 @@ class Sessions:
             pooled = self._usable()
         is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, loop.time(), pooled.connector)
         if self._borrowed is not None:
-            once = self._send_fresh if is_fresh else self._send_once
-            return pooled, (once, *middlewares_of(pooled))
+            send = send_fresh if is_fresh else self._send_pooled
+            return pooled, (send, *middlewares_of(pooled))
         if not is_fresh:
             return pooled, None
         if self._unpooled is None:
@@ -171,30 +191,18 @@ class Sessions:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             timeout=self._timeout,
-            middlewares=(self._send_once,),
+            middlewares=(send_once if used_once else self._send_pooled,),
         )
 
-    async def _send_once(
+    async def _send_pooled(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send a request, and keep aiohttp from sending it again by itself; a middleware."""
+        """Send a request once, and note whether a connection from the pool gave the answer; a middleware."""
         is_reused = has_idle(request.session.connector, request.connection_key)
-        try:
-            answer = await handler(request)
-        except aiohttp.ClientConnectorError:
-            raise  # no connection was made, and aiohttp does not try again
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise Broken(error) from error
+        answer = await send_once(request, handler)
         if is_reused:
             self.trust.was_reused()
         return answer
-
-    async def _send_fresh(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Send a request over a new connection: the idle ones are closed just before; a middleware."""
-        close_idle(request.session.connector, request.connection_key)
-        return await self._send_once(request, handler)
 
     async def aclose(self) -> None:
         """Close the sessions of our own. May be called twice."""

@@ -27,9 +27,12 @@ BODILESS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
 @pytest.mark.parametrize("name", BODILESS)
 @pytest.mark.parametrize("borrows", [False, True], ids=["own", "borrowed"])
 async def test_a_request_without_a_body_has_no_content_type(name: str, borrows: bool) -> None:
-    async with RecordingServer() as server, aiohttp.ClientSession() as session:
-        async with Client(server.base_url, session=session if borrows else None, auth=BearerAuth("sk-1")) as client:
-            await BODILESS[name](client)
+    async with (
+        RecordingServer() as server,
+        aiohttp.ClientSession() as session,
+        Client(server.base_url, session=session if borrows else None, auth=BearerAuth("sk-1")) as client,
+    ):
+        await BODILESS[name](client)
     (seen,) = server.seen
     assert seen.body == b""
     assert seen.all("Content-Type") == []
