@@ -108,9 +108,7 @@ class ThreadRun(Dialect[Run]):
         Raises:
             InvalidRequestError: One of them is missing or can't be an id.
         """
-        require_id("thread_id", thread_id)
-        require_id("run_id", run_id)
-        ref = RunRef(self.name, (str(thread_id), str(run_id)))
+        ref = RunRef(self.name, (require_id("thread_id", thread_id), require_id("run_id", run_id)))
         _run_path(ref)
         return ref
 

@@ -24,7 +24,7 @@ from asyncruns.errors import (
     ConfigurationError,
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
-from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
+from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
 from asyncruns.transport.connections import Broken, Sessions
 from asyncruns.transport.outages import tls_where_plain, what_to_set
 from asyncruns.transport.private import arrived
@@ -84,9 +84,8 @@ class AiohttpTransport(Transport):
     ) -> None:
         self.base_url: str = check_base_url(base_url)
         self._auth = NoAuth() if auth is None else auth
-        for name, value in (headers or {}).items():
-            check_header(name, value)
-        self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **(headers or {})}
+        given = checked_headers(headers or {})
+        self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **given}
         self._version_headers = version_headers or {}
         self._versioned_paths = versioned_paths
         self._query: Query = query_of((query or {}).items())
@@ -97,11 +96,13 @@ class AiohttpTransport(Transport):
             session, closes_each=_closes(self._own_headers.items()), trust_env=trust_env, timeout=self._timeout
         )
         self._trust = self._sessions.trust
-        self._tls_where_plain: str | None = None
         self._proxy = checked_proxy(proxy)
+        may_be_tls = session is None and self._proxy is None and not trust_env and self.base_url.startswith("http:")
+        self._breaks_before_probe = BREAKS_BEFORE_PROBE if may_be_tls else math.inf
+        self._tls_where_plain: str | None = None
         self._ssl = ssl
         self._max_body = max_body
-        self._redactor: Redactor = Redactor(self._auth, chain((headers or {}).items(), self._query), self._proxy)
+        self._redactor: Redactor = Redactor(self._auth, chain(given.items(), self._query), self._proxy)
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -261,10 +262,11 @@ class AiohttpTransport(Transport):
 
     async def _probed(self) -> str | None:
         """Return what to set when the port speaks TLS and is asked without."""
-        is_odd = self._trust.broken_in_a_row == BREAKS_BEFORE_PROBE and not self._trust.has_answered
-        if is_odd and self._proxy is None and self.base_url.startswith("http:"):
+        if self._trust.has_answered:
+            return None
+        if self._trust.broken_in_a_row == self._breaks_before_probe:
             self._tls_where_plain = await tls_where_plain(URL(self.base_url))
-        return None if self._trust.has_answered else self._tls_where_plain
+        return self._tls_where_plain
 
     def _no_answer(
         self, request: Request, error: BaseException, to_set: str | None, *, sent: bool
