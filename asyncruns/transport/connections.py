@@ -24,7 +24,7 @@ MAX_CONNECTIONS: Final = 100
 # a request that is sent just then is lost, so ours are closed before.
 KEEPALIVE_S: Final = 65.0
 NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
-KEPT_AFTER_S: Final = 0.25  # a server that closes after each answer does so at once
+KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
 READS_DISTRUST_S: Final = 2.0  # the next tries of the same read are within it
 CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
 PASSES: Final = 4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
