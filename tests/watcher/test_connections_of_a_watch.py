@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 import ssl
 from collections.abc import Mapping
@@ -243,3 +244,33 @@ async def test_a_create_is_not_tried_again_where_nobody_can_be_reached(stream: b
                 await client.threads.runs.create("thread_1", assistant_id="asst_1", adopt=True)
     assert not caught.value.passes
     assert asyncio.get_running_loop().time() - began < 0.4  # the pause before another try would be longer
+
+
+# Facts 55 and 56
+
+
+class Id(str, enum.Enum):  # noqa: UP042 - as it is written in most programs
+    THREAD = "thread_1"
+    RUN = "run_1"
+
+
+async def test_a_watch_takes_members_of_an_enum_for_ids(shell: Shell) -> None:
+    async with RawServer(OneRun().act).running() as server, Client(server.base_url) as client:
+        outcome = await watched(shell, client, thread_id=Id.THREAD, run_id=Id.RUN, tools=tools)
+    assert isinstance(outcome, Completed)
+    assert outcome.ref.ids == ("thread_1", "run_1")
+    assert {head.split(" ")[1].partition("/runs/")[2].partition("/")[0] for head in server.heads} == {"run_1"}
+
+
+@pytest.mark.real_time  # a thread calls it
+async def test_a_watch_is_signed_by_a_plain_function(shell: Shell) -> None:
+    async with RawServer(OneRun().act).running() as server, Client(server.base_url, api_key=lambda: "t-1") as client:
+        outcome = await watched(shell, client, thread_id="thread_1", run_id="run_1", tools=tools)
+    assert isinstance(outcome, Completed)
+    assert all("Authorization: Bearer t-1" in head for head in server.heads)
+
+
+@pytest.mark.real_time
+async def test_a_token_function_that_returns_none_ends_a_watch_at_once(shell: Shell) -> None:
+    nothing: Any = lambda: None  # noqa: E731 - what somebody may write
+    await gives_up_at_once(shell, "http://127.0.0.1:9/v1", "it returned a NoneType", api_key=nothing)
