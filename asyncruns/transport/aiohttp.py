@@ -25,7 +25,7 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
 from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
-from asyncruns.transport.connections import Broken, Sessions
+from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice
 from asyncruns.transport.outages import tls_where_plain, what_to_set
 from asyncruns.transport.private import arrived
 from asyncruns.transport.redaction import Redactor
@@ -164,11 +164,14 @@ class AiohttpTransport(Transport):
     ) -> aiohttp.ClientResponse:
         """Send, and give the answer when its headers are there."""
         loop = asyncio.get_running_loop()
-        session, middlewares = await self._sessions.choose(request.method, closes=_closes(request.headers))
+        if request.method != "GET":
+            await let_the_loop_notice()
+        closes = _closes(request.headers) if request.headers else False
+        session, middlewares = self._sessions.choose(request.method, closes=closes)
         options: dict[str, Any] = {}
         if middlewares is not None:
             options["middlewares"] = middlewares
-        if request.body is None:
+        if request.body is None and request.method != "GET":
             options["skip_auto_headers"] = ("Content-Type",)  # which aiohttp says is octet-stream
         if self._proxy is not None:
             options["proxy"] = self._proxy

@@ -65,15 +65,17 @@ class Trust:
     to keep one: an answer came over it, or it stayed open for a while.
 
     Attributes:
+        keeps: Whether the server was seen to keep a connection since one last broke.
         broken_in_a_row: How many connections broke since the last answer.
     """
 
     def __init__(self) -> None:
         self._answered_at = -math.inf
-        self._keeps = False
+        self._pooled_at = -math.inf
+        self.keeps: bool = False
         self._reads_until = -math.inf
         self._changes_until = -math.inf
-        self.broken_in_a_row = 0
+        self.broken_in_a_row: int = 0
 
     @property
     def has_answered(self) -> bool:
@@ -85,9 +87,11 @@ class Trust:
         self._answered_at = now
         self.broken_in_a_row = 0
 
-    def was_reused(self) -> None:
-        """Note that an answer began over a connection from the pool."""
-        self._keeps = True
+    def came_over_the_pool(self, now: float, *, is_reused: bool) -> None:
+        """Note that an answer began over a connection that goes to the pool, or that came from there."""
+        self._pooled_at = now
+        if is_reused:
+            self.keeps = True
 
     def lost(self, began: float, now: float, *, broke: bool) -> None:
         """Note that an answer was lost.
@@ -98,7 +102,7 @@ class Trust:
         """
         self._changes_until = now + CHANGES_DISTRUST_S
         if broke:
-            self._keeps = False
+            self.keeps = False
             self.broken_in_a_row += 1
         if broke or self._answered_at < began:
             self._reads_until = now + READS_DISTRUST_S
@@ -109,10 +113,10 @@ class Trust:
             return now < self._reads_until
         if now < self._changes_until:
             return True
-        if self._keeps or not has_idle(connector):
+        if self.keeps or not has_idle(connector):
             return False
-        self._keeps = now - self._answered_at >= KEPT_AFTER_S
-        return not self._keeps
+        self.keeps = now - self._pooled_at >= KEPT_AFTER_S
+        return not self.keeps
 
 
 class Sessions:
@@ -143,7 +147,7 @@ class Sessions:
         self._loop: asyncio.AbstractEventLoop | None = None  # of our own
         self._is_closed = False
 
-    async def choose(
+    def choose(
         self, method: str, *, closes: bool = False
     ) -> tuple[aiohttp.ClientSession, tuple[aiohttp.ClientMiddlewareType, ...] | None]:
         """Return the session for a request, and the middlewares to give with it; None for the session's own.
@@ -155,11 +159,8 @@ class Sessions:
             ConfigurationError: There is none any more, or it belongs to another loop.
         """
         pooled = self._usable()
-        loop = asyncio.get_running_loop()
-        if method != "GET":
-            await let_the_loop_notice()
-            pooled = self._usable()
-        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, loop.time(), pooled.connector)
+        now = asyncio.get_running_loop().time()
+        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, now, pooled.connector)
         if self._borrowed is not None:
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))
@@ -198,10 +199,11 @@ class Sessions:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Send a request once, and note whether a connection from the pool gave the answer; a middleware."""
+        if self.trust.keeps:
+            return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)
         answer = await send_once(request, handler)
-        if is_reused:
-            self.trust.was_reused()
+        self.trust.came_over_the_pool(asyncio.get_running_loop().time(), is_reused=is_reused)
         return answer
 
     async def aclose(self) -> None:

@@ -180,7 +180,7 @@ async def test_a_connection_that_was_closed_while_the_loop_was_blocked_is_not_us
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         transport = AiohttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", session=session)
-        transport._trust.was_reused()
+        transport._trust.keeps = True
         await transport.send(Request("GET", "/x"))
         is_closed.wait(5)
         response = await transport.send(Request("POST", "/x"))
@@ -201,3 +201,11 @@ async def test_connection_close_keeps_a_connection_out_of_the_pool(session: Sess
             await client.threads.retrieve("thread_1", extra_headers=None if for_all else close)
     assert server.connections == 3
     assert {seen.header("Connection") for seen in server.seen} == {"close"}
+
+
+async def test_many_posts_in_a_row_do_not_each_need_a_connection() -> None:
+    async with RecordingServer() as server, Client(server.base_url) as client:
+        for _ in range(20):
+            await client.threads.create()
+            await asyncio.sleep(KEPT_AFTER_S / 4)
+        assert server.connections <= 6
