@@ -167,7 +167,7 @@ class Sessions:
         if not is_fresh:
             return pooled, None
         if self._unpooled is None:
-            self._unpooled = self._open(used_once=True)
+            self._unpooled = self._open(NO_KEEPALIVE_S, send_once)
         return self._unpooled, None
 
     def _usable(self) -> aiohttp.ClientSession:
@@ -180,19 +180,18 @@ class Sessions:
         loop = asyncio.get_running_loop()
         if self._pooled is None:
             self._loop = loop
-            self._pooled = self._open(used_once=False)
+            self._pooled = self._open(KEEPALIVE_S, self._send_pooled)
         elif self._loop is not loop:
             raise ConfigurationError("This client belongs to another event loop; make one for each loop")
         return self._pooled
 
-    def _open(self, *, used_once: bool) -> aiohttp.ClientSession:
-        keepalive_s = NO_KEEPALIVE_S if used_once else KEEPALIVE_S
+    def _open(self, keepalive_s: float, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=keepalive_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=self._trust_env,
             timeout=self._timeout,
-            middlewares=(send_once if used_once else self._send_pooled,),
+            middlewares=(middleware,),
         )
 
     async def _send_pooled(
