@@ -25,7 +25,7 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
 from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
-from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice
+from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice, send_untyped
 from asyncruns.transport.outages import tls_where_plain, what_to_set
 from asyncruns.transport.private import arrived
 from asyncruns.transport.redaction import Redactor
@@ -168,9 +168,11 @@ class AiohttpTransport(Transport):
             await let_the_loop_notice()
         closes = _closes(request.headers) if request.headers else False
         session, middlewares = self._sessions.choose(request.method, closes=closes)
+        headers = self._headers(request, signature)
         options: dict[str, Any] = {}
         if middlewares is not None:
-            options["middlewares"] = middlewares
+            is_untyped = request.body is None and "Content-Type" not in headers
+            options["middlewares"] = (send_untyped, *middlewares) if is_untyped else middlewares
         if request.body is None and request.method != "GET":
             options["skip_auto_headers"] = ("Content-Type",)  # which aiohttp says is octet-stream
         if self._proxy is not None:
@@ -181,7 +183,7 @@ class AiohttpTransport(Transport):
             answer = await session.request(
                 request.method,
                 self._url(request),
-                headers=self._headers(request, signature),
+                headers=headers,
                 data=request.body,
                 timeout=timeout,
                 allow_redirects=False,

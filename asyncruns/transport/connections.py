@@ -58,6 +58,12 @@ async def send_fresh(request: aiohttp.ClientRequest, handler: aiohttp.ClientHand
     return await send_once(request, handler)
 
 
+async def send_untyped(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Leave out the content type that a borrowed session adds to a request without a body; a middleware."""
+    request.headers.popall("Content-Type", None)
+    return await handler(request)
+
+
 class Trust:
     """Whether connections in the pool are likely to be alive, by what came of the requests.
 
@@ -160,7 +166,8 @@ class Sessions:
         """
         pooled = self._usable()
         now = asyncio.get_running_loop().time()
-        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, now, pooled.connector)
+        connector = getattr(pooled, "connector", None)  # what is borrowed may only act like a session
+        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, now, connector)
         if self._borrowed is not None:
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))

@@ -62,3 +62,18 @@ async def test_a_stream_that_is_opened_without_a_body_has_no_content_type() -> N
         await transport.stream(Request("POST", "/x"))
         await transport.aclose()
     assert server.seen[0].all("Content-Type") == []
+
+
+@pytest.mark.parametrize("name", BODILESS)
+async def test_a_content_type_of_a_borrowed_session_goes_with_bodies_only(name: str) -> None:
+    async with (
+        RecordingServer() as server,
+        aiohttp.ClientSession(headers={"Content-Type": "application/json", "x-of-session": "1"}) as session,
+        Client(server.base_url, session=session) as client,
+    ):
+        await BODILESS[name](client)
+        await client.threads.create()
+    bare, with_body = server.seen
+    assert bare.all("Content-Type") == []
+    assert with_body.all("Content-Type") == ["application/json"]
+    assert [seen.header("x-of-session") for seen in server.seen] == ["1", "1"]

@@ -209,3 +209,19 @@ async def test_many_posts_in_a_row_do_not_each_need_a_connection() -> None:
             await client.threads.create()
             await asyncio.sleep(KEPT_AFTER_S / 4)
         assert server.connections <= 6
+
+
+async def test_what_is_borrowed_may_only_act_like_a_session() -> None:
+    class Wrapper:
+        """As the clients of aiohttp-retry and the like: the methods of a session, and nothing more."""
+
+        closed = False
+
+        def __init__(self, session: aiohttp.ClientSession) -> None:
+            self.request = session.request
+
+    async with RecordingServer() as server, aiohttp.ClientSession() as session:
+        client = Client(server.base_url, session=Wrapper(session))  # type: ignore[arg-type]
+        await client.threads.create()
+        await client.threads.retrieve("thread_1")
+    assert len(server.seen) == 2

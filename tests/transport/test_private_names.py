@@ -6,12 +6,15 @@ A failure here says which version of a library is the first that lacks something
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 from recording_server import RecordingServer, reply
 
+from asyncruns.transport import private
 from asyncruns.transport.private import arrived, close_idle, has_idle, middlewares_of
 
 
@@ -75,3 +78,18 @@ def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
     assert loaded.stdout == "True\n", (
         "anyio._backends._asyncio is gone: the first watch of a program holds up its loop for some 20 ms"
     )
+
+
+def test_names_that_are_not_public_are_used_in_one_place() -> None:
+    package = Path(private.__file__).parent.parent
+    private_use = re.compile(
+        r"\b(?:aiohttp|anyio)[.\w]*\._[a-z]"
+        r"|\b(?:session|connector|content|answer|protocol|reader|resp|request)\._[a-z]"
+        r"|(?:import|from) +(?:aiohttp|anyio)[.\w]*\._"
+    )
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if private_use.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"transport/private.py"}
