@@ -89,7 +89,7 @@ def what_to_set(error: BaseException, *, has_answered: bool) -> str | None:
         case aiohttp.ClientOSError():
             reason = _SSL_REASON.search(str(error))
             return _BY_SSL_REASON.get(reason[1]) if reason else None
-        case aiohttp.ClientResponseError() if _TLS_ALERT in str(error):
+        case aiohttp.ClientResponseError() if _TLS_ALERT in error.message:
             return _TLS_PORT
         case _:
             return None
