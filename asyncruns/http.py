@@ -13,8 +13,9 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -251,17 +252,26 @@ def as_text(value: object) -> object:
 
 
 def query_of(pairs: Iterable[tuple[str, object]]) -> Query:
-    """Give the query of some parameters: None is left out, a list repeats its name with `[]`, true is "true"."""
-    query: list[tuple[str, str]] = []
-    for name, value in pairs:
-        if isinstance(value, list | tuple | Set):
-            query.extend((f"{as_text(name)}[]", _query_text(item)) for item in value if item is not None)
-        elif value is not None:
-            query.append((str(as_text(name)), _query_text(value)))
-    return tuple(query)
+    """Return the query of some parameters.
+
+    None is left out, true is "true", a list repeats its name with `[]`, and a mapping puts its keys in brackets.
+    """
+    return tuple(chain.from_iterable(_query_pairs(str(as_text(name)), value) for name, value in pairs))
+
+
+def _query_pairs(name: str, value: object) -> Iterator[tuple[str, str]]:
+    value = as_text(value)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _query_pairs(f"{name}[{_query_text(key)}]", item)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for item in value:
+            yield from _query_pairs(f"{name}[]", item)
+    elif value is not None:
+        yield name, _query_text(value)
 
 
 def _query_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(as_text(value))
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(as_text(value))

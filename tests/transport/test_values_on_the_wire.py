@@ -172,5 +172,20 @@ async def test_a_base_url_may_be_an_object_of_a_url_library(server: RecordingSer
     assert client.base_url == server.base_url
 
 
-def test_what_is_none_in_a_query_is_left_out() -> None:
-    assert query_of([("a", None), ("b", [None]), ("c", True), ("d", [False])]) == (("c", "true"), ("d[]", "false"))
+@pytest.mark.parametrize(
+    ("value", "pairs"),
+    [
+        (None, ()),
+        ([None], ()),
+        (True, (("x", "true"),)),
+        ([False, 1], (("x[]", "false"), ("x[]", "1"))),
+        ((item for item in "ab"), (("x[]", "a"), ("x[]", "b"))),
+        ({Order.DESC: 1}.keys(), (("x[]", "desc"),)),
+        ({"a": {PlainOrder.DESC: Decimal("0.5")}, "b": [None, True]}, (("x[a][desc]", "0.5"), ("x[b][]", "true"))),
+        (b"ab", (("x", "ab"),)),
+        (0.5, (("x", "0.5"),)),
+    ],
+    ids=repr,
+)
+def test_a_value_in_a_query_makes_pairs(value: Any, pairs: tuple[tuple[str, str], ...]) -> None:
+    assert query_of([("x", value)]) == pairs
