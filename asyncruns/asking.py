@@ -46,8 +46,9 @@ async def ask(
 
 def refusal_of(error: APIError) -> Refusal:
     """Say what it means that a request was not answered, or not so that it could be read."""
-    not_sent = isinstance(error, APIConnectionError) and not error.sent
-    return Refusal(kind=RefusalKind.NOT_SENT if not_sent else RefusalKind.LOST, cause=error)
+    if not isinstance(error, APIConnectionError) or error.sent:
+        return Refusal(kind=RefusalKind.LOST, cause=error)
+    return Refusal(kind=RefusalKind.NOT_SENT if error.passes else RefusalKind.UNREACHABLE, cause=error)
 
 
 def check_is_ours(error: asyncio.CancelledError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -24,6 +24,7 @@ from asyncruns.client_options import (
     own_headers,
     pair_of_environment,
     version_header,
+    with_proxy_of_environment,
 )
 from asyncruns.dialects.given import given_run, no_run
 from asyncruns.dialects.thread_run import ThreadRun
@@ -41,13 +42,13 @@ from asyncruns.resources.threads import Threads
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
-    AccessToken,
     ApiKeyAuth,
     Auth,
     BearerAuth,
     NoAuth,
     PortkeyAuth,
     TokenCredential,
+    TokenProvider,
 )
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
@@ -80,7 +81,7 @@ class Client(AsyncOnly, OtherNames):
     Args:
         base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
         auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
-        api_key: A key, or an async function that gives one, instead of `auth=BearerAuth(key)`.
+        api_key: A key, or a function that returns one, async or not, instead of `auth=BearerAuth(key)`.
         version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header. It goes
             with requests about threads, runs and assistants, and with no others.
         default_headers: Sent with every request.
@@ -94,7 +95,8 @@ class Client(AsyncOnly, OtherNames):
             has its own patience.
         validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
             metadata, page sizes, token limits, numbers of tools. Lenient servers take more.
-        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings count.
+        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings count,
+            and its middlewares run. Each request is sent once over it, too: aiohttp's own second try is off for them.
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
         ssl: An `ssl.SSLContext`, or False for no checks.
@@ -189,7 +191,7 @@ class Client(AsyncOnly, OtherNames):
         endpoint: str,
         *,
         api_version: str,
-        credential: TokenCredential | Callable[[], Awaitable[str | AccessToken]] | None = None,
+        credential: TokenCredential | TokenProvider | None = None,
         api_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> Client:
@@ -199,7 +201,7 @@ class Client(AsyncOnly, OtherNames):
             endpoint: `https://RESOURCE.services.ai.azure.com/api/projects/PROJECT`, or
                 `https://RESOURCE.openai.azure.com`, which is completed with `/openai`.
             api_version: Required by the server: "v1" or "2025-05-01" at Foundry, "2024-05-01-preview" at Azure OpenAI.
-            credential: Of azure-identity, or an async function that gives a token; refreshed before it expires.
+            credential: Of azure-identity, or a function that returns a token, async or not; renewed before it expires.
             api_key: Instead of a credential; sent as `api-key`.
             **options: As `Client` takes them.
 
@@ -262,16 +264,19 @@ class Client(AsyncOnly, OtherNames):
         """Make a client from the environment.
 
         Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or else `OPENAI_BASE_URL` with `OPENAI_API_KEY`. The pairs
-        are never mixed: a key only goes to the host that it was set for.
+        are never mixed: a key only goes to the host that it was set for. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+        `NO_PROXY` count, in either case, but not for this machine; `.netrc` does not. `proxy=` counts over them, and
+        None is for no proxy; a `session` has its own setting.
 
         Args:
             **options: As `Client` takes them, but for `base_url`, `auth` and `api_key`.
 
         Raises:
-            ConfigurationError: Neither pair is complete; the message says what is missing.
+            ConfigurationError: Neither pair is complete, and the message says what is missing; or the environment names
+                a proxy of another kind than HTTP.
         """
         base_url, key = pair_of_environment()
-        return cls(base_url, auth=BearerAuth(key), **options)
+        return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
 
     @overload
     async def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -12,7 +12,8 @@ from msgspec import UNSET, UnsetType
 from asyncruns.abc import Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
-from asyncruns.transport.auth import AccessToken, Auth, BearerAuth
+from asyncruns.transport.auth import Auth, BearerAuth, TokenProvider
+from asyncruns.transport.urls import check_base_url, proxy_of_environment
 
 if TYPE_CHECKING:
     import aiohttp
@@ -22,8 +23,8 @@ _VERSIONS: Final = ("v1", "v2")
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
-Key = str | Callable[[], Awaitable[str | AccessToken]]
-"""A key, or an async function that gives one, as the official client takes them."""
+Key = str | TokenProvider
+"""A key, or a function that returns one, async or not, as the official clients take them."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -150,6 +151,16 @@ def check_retries(max_retries: object) -> None:
     """
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise ConfigurationError(f"max_retries must be 0 or a larger whole number; got {max_retries!r}")
+
+
+def with_proxy_of_environment(base_url: str, options: ClientOptions) -> ClientOptions:
+    """Return options with the proxy that the environment names for this server, unless they say how to get there.
+
+    Raises:
+        ConfigurationError: The environment names one that can't be used, or the base URL is none.
+    """
+    says_how = "proxy" in options or options.get("session") is not None or options.get("trust_env")
+    return options if says_how else {**options, "proxy": proxy_of_environment(check_base_url(base_url))}
 
 
 def pair_of_environment() -> tuple[str, str]:

@@ -7,8 +7,6 @@ loop wake the machine. It knows nothing of who waits for the end, and who looks 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import math
 import random
 from collections.abc import Callable
@@ -47,12 +45,11 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
+from asyncruns.transport.private import load_anyio_backend
 
 R = TypeVar("R")
 
-# anyio loads its backend when it is first used, which would hold up a running loop for some 20 ms.
-with contextlib.suppress(ImportError):
-    importlib.import_module("anyio._backends._asyncio")
+load_anyio_backend()
 
 
 class Engine(Generic[R]):

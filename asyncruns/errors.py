@@ -269,11 +269,14 @@ class APIConnectionError(APIError):
     Attributes:
         sent: Whether bytes may have reached the server. When False (the connection was refused, the host is unknown),
             it is safe to send again; when True, a POST may have had its effect.
+        passes: Whether the trouble may pass with time. False when a setting has to be changed, such as the host, the
+            scheme or the trusted certificates; the message says which, and nothing is sent again by itself.
     """
 
-    def __init__(self, message: str, *, sent: bool, method: str = "", path: str = "") -> None:
+    def __init__(self, message: str, *, sent: bool, passes: bool = True, method: str = "", path: str = "") -> None:
         super().__init__(message, method=method, path=path)
         self.sent = sent
+        self.passes = passes
 
 
 class APITimeoutError(APIConnectionError):

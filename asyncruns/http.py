@@ -5,12 +5,17 @@ Milliseconds of the wire end here: all durations are seconds.
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import email.utils
+import enum
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -89,9 +94,8 @@ def _is_plain(segment: object) -> bool:
 
 
 def _quoted(segments: tuple[str, ...], place: int) -> str:
-    segment = segments[place]
     name = f"{segments[place - 1].removesuffix('s')}_id" if place else "id"  # /threads/{thread_id}/runs/{run_id}
-    require_id(name, segment)
+    segment = require_id(name, segments[place])
     decoded = segment
     while (once_more := unquote(decoded)) != decoded:
         decoded = once_more
@@ -103,14 +107,16 @@ def _quoted(segments: tuple[str, ...], place: int) -> str:
         raise InvalidRequestError(f"{name} {_shown(segment)} is no id: it can't be encoded as UTF-8") from error
 
 
-def require_id(name: str, value: object) -> None:
-    """Check that an id is text with something in it.
+def require_id(name: str, value: object) -> str:
+    """Return an id as plain text; an enum member by its value.
 
     Raises:
-        InvalidRequestError: It is not; the message names the parameter.
+        InvalidRequestError: It is no text, or nothing is in it; the message names the parameter.
     """
-    if not isinstance(value, str) or not value.strip():
+    text = as_text(value)
+    if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"{name} must be a non-empty string, got {_shown(value)}")
+    return text
 
 
 def _shown(value: object) -> str:
@@ -215,23 +221,59 @@ def _http_date(text: str) -> float | None:
     try:
         date = email.utils.parsedate_to_datetime(text)
         # One without a zone, such as asctime's, is in UTC (RFC 9110, 5.6.7), and not in the zone of this machine.
-        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+        return (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
+# Values, as people have them
+
+
+def as_text(value: object) -> object:
+    """Return a value as text if its kind stands for one text: an enum member, a UUID, a date, a Decimal or a path.
+
+    An enum member is its value. Everything else is returned as it is.
+    """
+    if type(value) is str:
+        return value
+    match value:
+        case enum.Enum():
+            return _query_text(value.value)
+        case str():
+            return str.__str__(value)
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case uuid.UUID():
+            return str(value)
+        case decimal.Decimal():
+            return format(value, "f")
+        case os.PathLike():
+            return os.fspath(value)
+        case _:
+            return value
+
+
 def query_of(pairs: Iterable[tuple[str, object]]) -> Query:
-    """Give the query of some parameters: None is left out, a list repeats its name with `[]`, true is "true"."""
-    query: list[tuple[str, str]] = []
-    for name, value in pairs:
-        if isinstance(value, list | tuple):
-            query.extend((f"{name}[]", _query_text(item)) for item in value)
-        elif value is not None:
-            query.append((name, _query_text(value)))
-    return tuple(query)
+    """Return the query of some parameters.
+
+    None is left out, true is "true", a list repeats its name with `[]`, and a mapping puts its keys in brackets.
+    """
+    return tuple(chain.from_iterable(_query_pairs(str(as_text(name)), value) for name, value in pairs))
+
+
+def _query_pairs(name: str, value: object) -> Iterator[tuple[str, str]]:
+    value = as_text(value)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _query_pairs(f"{name}[{_query_text(key)}]", item)
+    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        for item in value:
+            yield from _query_pairs(f"{name}[]", item)
+    elif value is not None:
+        yield name, _query_text(value)
 
 
 def _query_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(as_text(value))

@@ -37,7 +37,7 @@ ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
 
 _WHY: Final = {
     Reason.TIMEOUT: "the wait's time was over",
-    Reason.UNREACHABLE: "the server could not be reached for too long",
+    Reason.UNREACHABLE: "the server could not be reached",
     Reason.UNKNOWN_STATUS: "the status is one that nobody knows, and it did not change",
     Reason.NOT_FOUND: "there is no such run",
     Reason.GONE: "the run was there and is gone: deleted or purged",

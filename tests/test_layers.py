@@ -81,7 +81,8 @@ SAME_LAYER = {
 }
 PURE = ("lifecycle", "cadence", "http", "sse", "accumulator", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
-ONLY_AT = {"aiohttp": {"transport/aiohttp.py", "testing/"}, "tenacity": {"transport/retry.py"}}
+AIOHTTP = {"transport/aiohttp.py", "transport/connections.py", "transport/outages.py", "testing/"}
+ONLY_AT = {"aiohttp": AIOHTTP, "tenacity": {"transport/retry.py"}}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from asyncruns.client import Client
+from asyncruns.client_options import ClientOptions, with_proxy_of_environment
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.auth import ApiKeyAuth, Auth, BearerAuth, Headers, check_header
 
@@ -39,7 +40,7 @@ def connect(
     headers: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Client:
-    """Make a client from what the command line says, or else from the environment.
+    """Make a client from what the command line says, or else from the environment, whose proxy counts in any case.
 
     Args:
         base_url: The server; by default that of the environment, with its key.
@@ -65,7 +66,8 @@ def connect(
         auth = BearerAuth(api_key) if auth_header is None else ApiKeyAuth(api_key, header=auth_header)
     elif auth_header is not None:
         raise ConfigurationError("--auth-header names the header of a key, and there is no key: give --api-key")
-    return Client(base_url, auth=SignedHeaders(auth, headers) if headers else auth, **options)
+    auth = SignedHeaders(auth, headers) if headers else auth
+    return Client(base_url, auth=auth, **with_proxy_of_environment(base_url, cast("ClientOptions", options)))
 
 
 def _pair_of_environment(base_url: str | None) -> tuple[str, str] | None:

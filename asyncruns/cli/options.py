@@ -23,6 +23,8 @@ Without --base-url, ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY say where to ask (o
 OPENAI_API_KEY). With --base-url and without --api-key, a key of the environment is used if it was set for this very
 URL, and no key otherwise.
 
+The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used, but not for this machine, nor for hosts in NO_PROXY.
+
 exit codes:
   0  completed                    5    incomplete
   1  failed                       6    needs the caller (tool calls, approvals)
@@ -32,7 +34,8 @@ exit codes:
 """
 _DEMO_EPILOG: Final = """\
 Without --base-url a server is emulated in this process and nothing leaves the machine. On a real server, assistants,
-threads and runs are created (which may cost), and the assistants and threads are deleted at the end.
+threads and runs are created (which may cost), and the assistants and threads are deleted at the end. The proxy that
+HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used for it, but not for hosts in NO_PROXY.
 
 exit codes: 0 if every run ended as it should (on a real server: if none needed the caller or was given up), else 1;
 2 wrong usage; 130 interrupted by Ctrl-C.

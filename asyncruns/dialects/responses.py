@@ -135,9 +135,9 @@ class Responses(Dialect[ModelResponse]):
         Raises:
             InvalidRequestError: It can't be an id.
         """
-        require_id("response_id", response_id)
+        response_id = require_id("response_id", response_id)
         join_path(response_id)
-        return RunRef(self.name, (str(response_id),))
+        return RunRef(self.name, (response_id,))
 
     def snapshot(self, resource: ModelResponse) -> Snapshot[ModelResponse]:
         return self._snapshot(resource, {})

@@ -125,10 +125,9 @@ class ThreadRun(Dialect[Run]):
         Raises:
             InvalidRequestError: One of them is missing or can't be an id.
         """
-        require_id("thread_id", thread_id)
-        require_id("run_id", run_id)
-        check_ids(str(thread_id), str(run_id))
-        ref = RunRef(self.name, (str(thread_id), str(run_id)))
+        thread_id, run_id = require_id("thread_id", thread_id), require_id("run_id", run_id)
+        check_ids(thread_id, run_id)
+        ref = RunRef(self.name, (thread_id, run_id))
         _run_path(ref)
         return ref
 

@@ -86,7 +86,7 @@ class Reason(enum.Enum):
     """Why a watch ended before its run did."""
 
     TIMEOUT = "timeout"  # the wait's own time is over
-    UNREACHABLE = "unreachable"  # no look succeeded for as long as `max_outage`
+    UNREACHABLE = "unreachable"  # no poll succeeded for as long as `max_outage`, or none can
     UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for `max_unknown`
     NOT_FOUND = "not_found"  # there is no such run
     GONE = "gone"  # the run was there, and was deleted
@@ -115,6 +115,7 @@ ENDS: Final[Mapping[Phase, EndKind]] = {
 
 # What a look that was refused for good says of the watch. The rest passes, and is waited out.
 FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
+    RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
     RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
     RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
     RefusalKind.REJECTED: Reason.REJECTED,
@@ -125,6 +126,7 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
 
 # What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.
 FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
+    RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
     RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
     RefusalKind.QUOTA_SPENT: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
     RefusalKind.NOT_READY: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),

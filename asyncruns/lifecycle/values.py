@@ -103,6 +103,7 @@ class RefusalKind(enum.Enum):
     """What it means that no good answer came. A closed set: each is handled on purpose."""
 
     NOT_SENT = "not sent"  # nothing reached the server: safe to send again
+    UNREACHABLE = "unreachable"  # nothing can reach the server before a setting is changed
     LOST = "lost"  # sent, and no usable answer came: the server may have acted
     UNAVAILABLE = "unavailable"  # the server is in trouble: it may have acted
     THROTTLED = "throttled"  # too many requests: it has not acted

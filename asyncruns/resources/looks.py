@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from asyncruns.asking import refusal_of
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import Patience
@@ -75,10 +76,8 @@ async def _try(server: Server, request: Request, read: Callable[[Request, Respon
         what = f"{request.method} {request.path}"
         late = APITimeoutError(f"No answer in time: {what}", sent=True, method=request.method, path=request.path)
         return Refusal(kind=RefusalKind.LOST, cause=late)
-    except APIConnectionError as error:
-        return Refusal(kind=RefusalKind.LOST if error.sent else RefusalKind.NOT_SENT, cause=error)
-    except APIResponseValidationError as error:
-        return Refusal(kind=RefusalKind.LOST, cause=error)
+    except (APIConnectionError, APIResponseValidationError) as error:
+        return refusal_of(error)
 
 
 async def wait_for_next(patience: Patience, pause: float | None = None, *, hint: float | None = None) -> None:

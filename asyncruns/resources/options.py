@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict
 
 from asyncruns.errors import ConfigurationError, InvalidRequestError
-from asyncruns.http import Request, query_of
+from asyncruns.http import Request, as_text, query_of
 from asyncruns.transport.auth import check_header
 from asyncruns.wire import encode
 from asyncruns.wire.codec import present
@@ -84,7 +84,9 @@ def make_request(
 
 
 def _headers(options: CallOptions) -> tuple[tuple[str, str], ...]:
-    headers = tuple((options.get("extra_headers") or {}).items())
+    headers: tuple[tuple[str, Any], ...] = tuple(
+        (name, as_text(value)) for name, value in (options.get("extra_headers") or {}).items()
+    )
     for name, value in headers:
         try:
             check_header(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any, Final, TypeVar
@@ -24,16 +24,18 @@ from asyncruns.errors import (
     ConfigurationError,
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
-from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
+from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
+from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice, send_untyped
+from asyncruns.transport.outages import tls_where_plain, what_to_set
+from asyncruns.transport.private import arrived
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.urls import check_base_url, checked_proxy
 
 Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 CONNECT_TIMEOUT_S: Final = 10.0
-MAX_CONNECTIONS: Final = 100
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
-KEEPALIVE_S: Final = 75.0  # aiohttp's 15 s is shorter than the pauses of a patient watch
+BREAKS_BEFORE_PROBE: Final = 2  # in a row, with no answer ever, before it is asked whether the port speaks TLS
 _SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
 # The connection was never made, so the request did not leave.
@@ -82,24 +84,25 @@ class AiohttpTransport(Transport):
     ) -> None:
         self.base_url: str = check_base_url(base_url)
         self._auth = NoAuth() if auth is None else auth
-        for name, value in (headers or {}).items():
-            check_header(name, value)
-        self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **(headers or {})}
+        given = checked_headers(headers or {})
+        self._own_headers = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}", **given}
         self._version_headers = version_headers or {}
         self._versioned_paths = versioned_paths
         self._query: Query = query_of((query or {}).items())
         if request_timeout is not None and not request_timeout > 0:
             raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
         self._timeout = _timeout(request_timeout)
-        self._session = session
-        self._owns_session = session is None
-        self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None  # of a session of our own
+        self._sessions: Sessions = Sessions(
+            session, closes_each=_closes(self._own_headers.items()), trust_env=trust_env, timeout=self._timeout
+        )
+        self._trust = self._sessions.trust
         self._proxy = checked_proxy(proxy)
-        self._trust_env = trust_env
+        may_be_tls = session is None and self._proxy is None and not trust_env and self.base_url.startswith("http:")
+        self._breaks_before_probe = BREAKS_BEFORE_PROBE if may_be_tls else math.inf
+        self._tls_where_plain: str | None = None
         self._ssl = ssl
         self._max_body = max_body
-        self._redactor: Redactor = Redactor(self._auth, chain((headers or {}).items(), self._query), self._proxy)
+        self._redactor: Redactor = Redactor(self._auth, chain(given.items(), self._query), self._proxy)
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -135,44 +138,52 @@ class AiohttpTransport(Transport):
 
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
         timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
+        began = asyncio.get_running_loop().time()
         try:
             answer = await self._begin(request, signature, timeout)
             return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._redactor.showable(error, request)
+            cause = error.error if isinstance(error, Broken) else error
+            raise await self._lost(request, cause, began) from self._redactor.showable(cause, request)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
         timeout = self._timeout if request.timeout is None else _timeout(request.timeout)
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(timeout.total):
                 answer = await self._begin(request, signature, _timeout(None))
                 if answer.status >= 300 or answer.content_type in _NO_STREAMS:
                     return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise self._no_answer(request, error) from self._redactor.showable(error, request)
+            cause = error.error if isinstance(error, Broken) else error
+            raise await self._lost(request, cause, began) from self._redactor.showable(cause, request)
         return _AiohttpStream(self, request, answer, timeout.total)
 
     async def _begin(
         self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         """Send, and give the answer when its headers are there."""
-        session = self._session
-        if session is None:
-            session = self._open()
-        elif self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError("This client belongs to another event loop; make one for each loop")
-        elif session.closed:
-            raise ConfigurationError("The session that was given as session= is closed")
+        loop = asyncio.get_running_loop()
+        if request.method != "GET":
+            await let_the_loop_notice()
+        closes = _closes(request.headers) if request.headers else False
+        session, middlewares = self._sessions.choose(request.method, closes=closes)
+        headers = self._headers(request, signature)
         options: dict[str, Any] = {}
+        if middlewares is not None:
+            is_untyped = request.body is None and "Content-Type" not in headers
+            options["middlewares"] = (send_untyped, *middlewares) if is_untyped else middlewares
+        if request.body is None and request.method != "GET":
+            options["skip_auto_headers"] = ("Content-Type",)  # which aiohttp says is octet-stream
         if self._proxy is not None:
             options["proxy"] = self._proxy
         if self._ssl is not True:
             options["ssl"] = self._ssl
         try:
-            return await session.request(
+            answer = await session.request(
                 request.method,
                 self._url(request),
-                headers=self._headers(request, signature),
+                headers=headers,
                 data=request.body,
                 timeout=timeout,
                 allow_redirects=False,
@@ -186,6 +197,8 @@ class AiohttpTransport(Transport):
                 f"The request could not be made: {self._redactor.text(str(error), request)}. Check session=, proxy= "
                 "and, with trust_env=True, .netrc"
             ) from self._redactor.showable(error, request)
+        self._trust.answered(loop.time())
+        return answer
 
     async def _whole(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
         try:
@@ -220,18 +233,6 @@ class AiohttpTransport(Transport):
                 )
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise ConfigurationError("The client is closed; make a new one")
-        self._loop = asyncio.get_running_loop()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=self._trust_env,
-            timeout=self._timeout,
-        )
-        return self._session
-
     def _url(self, request: Request) -> URL:
         # Encoded already: yarl would read an id's %2F, or a dot segment, as part of the path.
         url = URL(self.base_url + request.path, encoded=True)
@@ -246,18 +247,42 @@ class AiohttpTransport(Transport):
             plain = {**self._own_headers, **signature}
             self._signed = signature, (CIMultiDict(plain), CIMultiDict({**self._version_headers, **plain}))
         signed = self._signed[1][request.path.startswith(self._versioned_paths)]
-        is_json = request.method == "POST" or request.body is not None  # without it, aiohttp says octet-stream
-        if not is_json and not request.headers:
+        has_type = "Content-Type" in signed
+        if request.body is None and not request.headers and not has_type:
             return signed
         headers = signed.copy()
-        if is_json:
+        if request.body is not None:
             headers["Content-Type"] = "application/json"
+        elif has_type:
+            del headers["Content-Type"]  # some gateways then fail to read the body that is not there
         headers.update(request.headers)
         return headers
 
-    def _no_answer(self, request: Request, error: BaseException) -> APIConnectionError:
+    async def _lost(self, request: Request, error: BaseException, began: float) -> APIConnectionError:
+        """Note that no answer came, and make the error that says so."""
+        to_set = what_to_set(error, has_answered=self._trust.has_answered)
+        sent = to_set is None and not isinstance(error, _NOT_SENT)
+        if sent:
+            now = asyncio.get_running_loop().time()
+            self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
+        return self._no_answer(request, error, to_set or await self._probed(), sent=sent)
+
+    async def _probed(self) -> str | None:
+        """Return what to set when the port speaks TLS and is asked without."""
+        if self._trust.has_answered:
+            return None
+        if self._trust.broken_in_a_row == self._breaks_before_probe:
+            self._tls_where_plain = await tls_where_plain(URL(self.base_url))
+        return self._tls_where_plain
+
+    def _no_answer(
+        self, request: Request, error: BaseException, to_set: str | None, *, sent: bool
+    ) -> APIConnectionError:
         what = f"{request.method} {request.path} at {self.base_url}"
-        sent = not isinstance(error, _NOT_SENT)
+        if to_set is not None:
+            detail = self._redactor.text(f"{type(error).__name__}: {error}", request)
+            message = f"No answer to {what} ({detail}). {to_set}"
+            return APIConnectionError(message, sent=False, passes=False, method=request.method, path=request.path)
         if isinstance(error, asyncio.TimeoutError):
             when = "No answer in time" if sent else "No connection in time"
             return APITimeoutError(
@@ -284,10 +309,7 @@ class AiohttpTransport(Transport):
         return APIConnectionError(message, sent=True, method=request.method, path=request.path)
 
     async def aclose(self) -> None:
-        self._closed = True
-        session, self._session = self._session, None
-        if session is not None and self._owns_session:
-            await session.close()
+        await self._sessions.aclose()
 
     def __repr__(self) -> str:
         return f"<AiohttpTransport {self.base_url} {self._auth!r}>"
@@ -320,8 +342,8 @@ class _AiohttpStream(ByteStream):
             return b""
         content = self._answer.content
         # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
-        if content._buffer:
-            return content._read_nowait(-1)
+        if came := arrived(content):
+            return came
         try:
             self._waiting_since = self._loop.time()
             if self._timer is None and self._silence_s is not None:
@@ -360,6 +382,11 @@ class _AiohttpStream(ByteStream):
 _NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events as text
 _SENT: Final = "The server may have acted on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
+
+
+def _closes(headers: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether headers say that the connection is closed after the answer."""
+    return any(name.lower() == "connection" and value.strip().lower() == "close" for name, value in headers)
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -10,11 +10,13 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import anyio
 
 from asyncruns.errors import APIConnectionError, ConfigurationError
+from asyncruns.http import as_text
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
 REFRESH_LEAD_S: Final = 300.0  # before the expiry, or a fifth of the lifetime where that is shorter
@@ -59,9 +61,7 @@ class Auth(ABC):
 
 class _ConstantAuth(Auth):
     def __init__(self, headers: Headers, secrets: tuple[str, ...]) -> None:
-        for name, value in headers.items():
-            check_header(name, value)
-        self._headers = dict(headers)
+        self._headers = checked_headers(headers)
         self._secrets = secrets
 
     def ready(self) -> Headers:
@@ -108,21 +108,28 @@ class TokenCredential(Protocol):
         ...
 
 
+Provided = str | AccessToken
+TokenProvider = Callable[[], Provided | Awaitable[Provided]]
+"""A function that returns a token, or an awaitable of one. One that is no coroutine function is called in a thread."""
+
+
 class BearerAuth(Auth):
     """Send `Authorization: Bearer ...`.
 
     Args:
-        token: A key; or an async function that gives a token (text, or an object with `token` and `expires_on`); or a
-            credential with `get_token`, such as those of azure-identity, blocking ones too.
+        token: A key; or a function without parameters that returns a token (text, or an object with `token` and
+            `expires_on`), async or not; or a credential with `get_token`, such as those of azure-identity. What is not
+            async may block: it is called in a thread.
         scope: What a credential is asked for; the scope of Azure AI Foundry by default.
 
     A token that can be refreshed is, before it expires and once for all who wait; and once more when the server answers
     401 or 403. A text without an expiry is held for 60 s: providers that give one keep and renew it themselves.
+
+    Raises:
+        ConfigurationError: The token is none of these; the message says what it is.
     """
 
-    def __init__(
-        self, token: str | Callable[[], Awaitable[str | AccessToken]] | TokenCredential, *, scope: str = AZURE_SCOPE
-    ) -> None:
+    def __init__(self, token: str | TokenProvider | TokenCredential, *, scope: str = AZURE_SCOPE) -> None:
         self._headers: Headers | None = None
         self._tokens: tuple[str, ...] = ()
         self._fetch: Callable[[], Awaitable[Any]] | None = None
@@ -131,14 +138,13 @@ class BearerAuth(Auth):
         self._lock: anyio.Lock | None = None
         self._failures = 0
         self._failure: Exception | None = None
-        if isinstance(token, str):
-            self._accept(token)
-        elif (get_token := getattr(token, "get_token", None)) is not None:
-            self._fetch = lambda: _get_token(get_token, scope)
-        elif callable(token):
-            self._fetch = token
+        key = as_text(token)
+        if isinstance(key, str):
+            self._accept(key)
+        elif not inspect.isclass(token) and (get_token := getattr(token, "get_token", None)) is not None:
+            self._fetch = partial(_called, get_token, scope)
         else:
-            raise ConfigurationError("token must be a string, an async function or a credential with get_token")
+            self._fetch = partial(_called, _checked_provider(token))
 
     def ready(self) -> Headers | None:
         if self._fetch is None or asyncio.get_running_loop().time() < self._refresh_at:
@@ -173,8 +179,15 @@ class BearerAuth(Auth):
             self._accept(found)
             self._refresh_at, self._expires_at = now + TOKEN_HOLD_S, math.inf
             return
-        lifetime = float(found.expires_on) - time.time()
-        self._accept(found.token)
+        try:
+            text, expires_on = found.token, float(found.expires_on)
+        except (AttributeError, TypeError, ValueError):
+            kind = type(found).__name__
+            raise ConfigurationError(
+                f"it returned a {kind}; it must return a string, or an object with token and expires_on"
+            ) from None
+        lifetime = expires_on - time.time()
+        self._accept(text)
         self._expires_at = now + lifetime
         self._refresh_at = self._expires_at - min(REFRESH_LEAD_S, max(lifetime, 0.0) / 5)
 
@@ -193,16 +206,50 @@ class BearerAuth(Auth):
 
 
 def _no_token(error: Exception) -> APIConnectionError:
-    return APIConnectionError(f"The credential gave no token ({type(error).__name__}); nothing was sent", sent=False)
+    # Another's error may hold a credential, ours does not.
+    is_ours = isinstance(error, ConfigurationError)
+    why = str(error) if is_ours else type(error).__name__
+    return APIConnectionError(f"The credential gave no token ({why}); nothing was sent", sent=False, passes=not is_ours)
 
 
-async def _get_token(get_token: Callable[..., Any], scope: str) -> Any:
-    if inspect.iscoroutinefunction(get_token):
-        return await get_token(scope)
-    import anyio.to_thread  # loaded when a blocking credential needs it
+def _checked_provider(token: object) -> Callable[[], Any]:
+    """Return a function that can be called without arguments.
 
-    found = await anyio.to_thread.run_sync(get_token, scope, abandon_on_cancel=True)
+    Raises:
+        ConfigurationError: It is none; the message says what it is.
+    """
+    wanted = "token must be a string, a plain or async function or a credential with get_token"
+    if inspect.iscoroutine(token):
+        token.close()  # else its end is a warning that it was never awaited
+        raise ConfigurationError(f"{wanted}; this is a coroutine: give the function itself, without calling it")
+    if inspect.isclass(token):
+        raise ConfigurationError(f"{wanted}; this is the class {token.__name__}: make an instance of it")
+    if not callable(token):
+        raise ConfigurationError(f"{wanted}, not a {type(token).__name__}")
+    try:
+        inspect.signature(token).bind()
+    except TypeError:
+        raise ConfigurationError(f"{wanted}; this function has parameters: give one that takes none") from None
+    except ValueError:
+        pass  # one of C without a signature
+    return token
+
+
+async def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what returns a token, in a thread if it may block."""
+    if _is_async(function):
+        return await function(*arguments)
+    import anyio.to_thread  # loaded when something that blocks needs it
+
+    found = await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
     return await found if inspect.isawaitable(found) else found
+
+
+def _is_async(function: object) -> bool:
+    """Tell whether calling something only makes a coroutine: a function, a `partial` of one, an object called so."""
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 class PortkeyAuth(_ConstantAuth):
@@ -270,6 +317,18 @@ def _secrets_in(config: object) -> Iterator[str]:
     elif isinstance(config, list | tuple):
         for item in config:
             yield from _secrets_in(item)
+
+
+def checked_headers(headers: Headers) -> dict[str, str]:
+    """Return headers as they are sent: enum members, UUIDs and the like as text.
+
+    Raises:
+        ConfigurationError: One of them can't be sent.
+    """
+    texts: dict[str, Any] = {name: as_text(value) for name, value in headers.items()}
+    for name, value in texts.items():
+        check_header(name, value)
+    return texts
 
 
 def check_header(name: object, value: object) -> None:

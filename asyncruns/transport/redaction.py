@@ -55,10 +55,11 @@ def _credentials(pairs: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _passwords(proxy: str | None) -> list[tuple[str, str]]:
-    """Give a proxy's password as it is written, as it is meant and as it is sent."""
+    """Return a proxy's password as it is written, as it is meant and as it is sent; a token in the user's place too."""
     parts = urlsplit(proxy or "")
-    if not parts.password:
+    written = parts.password or parts.username
+    if not written:
         return []
-    user, password = unquote(parts.username or ""), unquote(parts.password)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
     sent = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return [("password", text) for text in (parts.password, password, sent)]
+    return [("password", text) for text in (written, unquote(written), sent)]

@@ -2,6 +2,7 @@
 
 A look can always be repeated. What changes something is repeated only when it surely had no effect: the connection was
 refused, or the server answered 429. Never after a timeout, a dropped connection or a 500: it may have been done.
+Nothing is repeated when a setting has to be changed first, such as the trusted certificates.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConne
     if isinstance(result, ByteStream):
         return False
     if isinstance(result, APIConnectionError):
-        return is_look or not result.sent
+        return result.passes and (is_look or not result.sent)
     if result.status == 429:
         return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
     return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S

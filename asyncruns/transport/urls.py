@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import re
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from yarl import URL
 
 from asyncruns.errors import ConfigurationError
+from asyncruns.http import as_text
 
 _LIKE_A_HOST: Final = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/|$)")
 _ENDPOINT: Final = re.compile(r"/v\d[^/]*(/(?:threads|assistants|responses|(?:chat/)?completions)(?:/(?!v\d)[^/]*)*)$")
@@ -21,6 +25,8 @@ def check_base_url(base_url: str) -> str:
         ConfigurationError: It is no absolute HTTP URL, or carries credentials, a query or a fragment, which have their
             own places.
     """
+    if isinstance(base_url, enum.Enum) or hasattr(base_url, "scheme"):  # a member's value, or a URL object
+        base_url = str(as_text(base_url))
     try:
         parts = urlsplit(base_url)
         host, has_login = parts.hostname, parts.username is not None or parts.password is not None
@@ -57,11 +63,49 @@ def checked_proxy(proxy: str | None) -> str | None:
     """
     if not proxy:
         return None
-    try:
-        parts = urlsplit(proxy)
-        is_usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except (ValueError, AttributeError, TypeError):
-        is_usable = False
-    if not is_usable:  # not shown, for there may be a password in it
+    if not _is_http(proxy):  # not shown, for there may be a password in it
         raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
     return proxy
+
+
+def proxy_of_environment(base_url: str) -> str | None:
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` names for a server, in either case; or None.
+
+    `NO_PROXY` names hosts that are reached without, as the standard library reads it; this machine always is.
+
+    Raises:
+        ConfigurationError: It is no HTTP proxy.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    names = {host, parts.netloc.rpartition("@")[2]}  # with the port, too
+    if _is_loopback(host) or any(proxy_bypass(name) for name in names):
+        return None
+    proxies = getproxies()
+    scheme = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(scheme)
+    if not proxy:
+        return None
+    if "://" not in proxy:  # as curl takes it
+        proxy = f"http://{proxy}"
+    if not _is_http(proxy):
+        raise ConfigurationError(
+            f"{scheme.upper()}_PROXY is no URL of an HTTP proxy, such as http://proxy.example:3128: change it, name "
+            f"{host} in NO_PROXY, or give proxy=, where None is for no proxy"
+        )
+    return proxy
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_http(proxy: str) -> bool:
+    try:
+        parts = urlsplit(proxy)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, AttributeError, TypeError):
+        return False

@@ -10,6 +10,7 @@ watch, and the common case pays nothing for it.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
@@ -164,7 +165,9 @@ def encode(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Give what stands for a mapping or an iterable that msgspec does not know, such as a generator."""
+    """Give what stands for a path, a mapping or an iterable that msgspec does not know, such as a generator."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping) and not isinstance(value, dict):
         return dict(value)
     if isinstance(value, Iterable) and not isinstance(value, dict | list):  # msgspec knows them, but not as keys
@@ -172,7 +175,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__qualname__} has no JSON")
 
 
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain)
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 
 def _unwrap(node: Any) -> Any:

@@ -135,7 +135,7 @@ async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFi
     client = Client(gone)
     assert await watch(client, "thread_x", "run_x", LineReport(), max_outage=20) == 7
     out, err = capsys.readouterr()
-    assert "could not be reached for too long" in out
+    assert "could not be reached" in out
     assert err.startswith("asyncruns: connection degraded: No answer to GET /threads/thread_x/runs/run_x")
     assert "asyncruns: connection lost" in err
     client = Client(gone)

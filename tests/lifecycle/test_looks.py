@@ -261,6 +261,7 @@ def test_retry_after_does_not_block_past_the_deadline() -> None:
         (RefusalKind.UNAUTHORIZED, Reason.UNAUTHORIZED),
         (RefusalKind.QUOTA_SPENT, Reason.QUOTA_SPENT),
         (RefusalKind.REJECTED, Reason.REJECTED),
+        (RefusalKind.UNREACHABLE, Reason.UNREACHABLE),
     ],
 )
 def test_some_refusals_are_fatal_at_once(kind: RefusalKind, reason: Reason) -> None:

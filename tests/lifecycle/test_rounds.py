@@ -221,6 +221,14 @@ def test_a_submit_that_no_look_can_mend_ends_the_watch_at_once(kind: RefusalKind
     assert end_of(run.refused(kind, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
 
 
+def test_a_submit_that_can_reach_nobody_leaves_its_outputs_to_the_caller() -> None:
+    run = dispatching(A)
+    run.answers(call_a="1")
+    end = end_of(run.refused(RefusalKind.UNREACHABLE, asked=Asked.SUBMIT))
+    assert (end.kind, end.reason) == (EndKind.NEEDS_CALLER, Reason.UNREACHABLE)
+    assert end.outputs == (("call_a", "1"),)
+
+
 @pytest.mark.parametrize("kind", [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.ALREADY_OVER])
 def test_a_refused_submit_is_no_end_when_the_run_has_gone_on(kind: RefusalKind) -> None:
     run = dispatching(A)

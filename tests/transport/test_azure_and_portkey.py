@@ -86,7 +86,7 @@ async def test_a_request_to_foundry_with_a_credential(name: str) -> None:
     credential = Credential()
     client = Client.azure(FOUNDRY, api_version="v1", credential=credential)
     headers, data = await sent(client, operation, method, FOUNDRY + target)
-    assert headers == {**OURS, "Authorization": "Bearer token-1", **(JSON if method == "POST" else {})}
+    assert headers == {**OURS, "Authorization": "Bearer token-1", **(JSON if body is not None else {})}
     assert data == body
     assert credential.scopes == ["https://ai.azure.com/.default"]
 
@@ -96,7 +96,7 @@ async def test_a_request_to_azure_openai_with_a_key(name: str) -> None:
     operation, method, target, body = ASKED[name]
     client = Client.azure(OPENAI, api_version="v1", api_key="k-1")
     headers, data = await sent(client, operation, method, f"{OPENAI}/openai{target}")
-    assert headers == {**OURS, **V2, "api-key": "k-1", **(JSON if method == "POST" else {})}
+    assert headers == {**OURS, **V2, "api-key": "k-1", **(JSON if body is not None else {})}
     assert data == body
 
 
@@ -150,7 +150,7 @@ async def test_a_request_to_portkey_with_a_virtual_key(name: str) -> None:
     url = PORTKEY + target.replace("api-version=v1&", "").replace("?api-version=v1", "")
     headers, data = await sent(Client.portkey("pk-1", virtual_key="vk-1"), operation, method, url)
     signature = {"x-portkey-api-key": "pk-1", "x-portkey-virtual-key": "vk-1"}
-    assert headers == {**OURS, **V2, **signature, **(JSON if method == "POST" else {})}
+    assert headers == {**OURS, **V2, **signature, **(JSON if body is not None else {})}
     assert data == body
 
 

@@ -50,8 +50,8 @@ async def test_every_operation_sends_the_extras(
     assert (extra.method, extra.target, extra.body) == (operation.method, f"/v1{operation.path}?q=a+b", merged)
     assert (plain.header("x-mine"), plain.header("x-more")) == ("client", None)
     assert (extra.header("x-mine"), extra.header("x-more")) == ("call", "1")
-    # A body is JSON by its header, also where the operation has none by itself.
-    assert plain.header("Content-Type") == ("application/json" if operation.method == "POST" else None)
+    # A body is JSON by its header, also where the operation has none by itself; without a body there is no such header.
+    assert plain.header("Content-Type") == ("application/json" if operation.body is not None else None)
     assert extra.header("Content-Type") == "application/json"
     assert extra.header("Authorization") == "Bearer sk-test"
 

@@ -1,0 +1,231 @@
+"""Which connection a request goes over, and that aiohttp sends it once.
+
+aiohttp sends GET, PUT and DELETE once more by itself when a connection breaks. A middleware, which is the public way to
+get between, turns the errors after which it does that into others.
+
+A server may close its connections without a word, or lose them: then the whole pool is dead, and another connection
+from it is no better than the one that broke. So after a lost answer, requests go over connections that are made for
+them and used once, for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Final
+
+import aiohttp
+
+from asyncruns.errors import ConfigurationError
+from asyncruns.transport.private import close_idle, has_idle, middlewares_of
+
+MAX_CONNECTIONS: Final = 100
+# aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:
+# a request that is sent just then is lost, so ours are closed before.
+KEEPALIVE_S: Final = 65.0
+NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
+KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
+READS_DISTRUST_S: Final = 2.0  # the next tries of the same read are within it
+CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
+PASSES: Final = 4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
+
+
+class Broken(aiohttp.ClientConnectionError):
+    """A connection broke after the request was sent. `error` is what aiohttp raised."""
+
+    def __init__(self, error: aiohttp.ClientError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, and keep aiohttp from sending it again by itself; a middleware.
+
+    Raises:
+        Broken: The connection broke.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # no connection was made, and aiohttp does not try again
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise Broken(error) from error
+
+
+async def send_fresh(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request over a new connection: the idle ones are closed just before; a middleware."""
+    close_idle(request.session.connector, request.connection_key)
+    return await send_once(request, handler)
+
+
+async def send_untyped(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Leave out the content type that a borrowed session adds to a request without a body; a middleware."""
+    request.headers.popall("Content-Type", None)
+    return await handler(request)
+
+
+class Trust:
+    """Whether connections in the pool are likely to be alive, by what came of the requests.
+
+    What changes something is never sent twice, so it does not go over a pooled connection before this server was seen
+    to keep one: an answer came over it, or it stayed open for a while.
+
+    Attributes:
+        keeps: Whether the server was seen to keep a connection since one last broke.
+        broken_in_a_row: How many connections broke since the last answer.
+    """
+
+    def __init__(self) -> None:
+        self._answered_at = -math.inf
+        self._pooled_at = -math.inf
+        self.keeps: bool = False
+        self._reads_until = -math.inf
+        self._changes_until = -math.inf
+        self.broken_in_a_row: int = 0
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has ever answered."""
+        return self._answered_at > -math.inf
+
+    def answered(self, now: float) -> None:
+        """Note that an answer began."""
+        self._answered_at = now
+        self.broken_in_a_row = 0
+
+    def came_over_the_pool(self, now: float, *, is_reused: bool) -> None:
+        """Note that an answer began over a connection that goes to the pool, or that came from there."""
+        self._pooled_at = now
+        if is_reused:
+            self.keeps = True
+
+    def lost(self, began: float, now: float, *, broke: bool) -> None:
+        """Note that an answer was lost.
+
+        Args:
+            began: When the request was sent.
+            broke: Whether the connection broke. Silence says something of the pool only when nobody was answered.
+        """
+        self._changes_until = now + CHANGES_DISTRUST_S
+        if broke:
+            self.keeps = False
+            self.broken_in_a_row += 1
+        if broke or self._answered_at < began:
+            self._reads_until = now + READS_DISTRUST_S
+
+    def wants_fresh(self, method: str, now: float, connector: aiohttp.BaseConnector | None) -> bool:
+        """Tell whether a request is to go over a new connection, whatever is in the pool."""
+        if method == "GET":
+            return now < self._reads_until
+        if now < self._changes_until:
+            return True
+        if self.keeps or not has_idle(connector):
+            return False
+        self.keeps = now - self._pooled_at >= KEPT_AFTER_S
+        return not self.keeps
+
+
+class Sessions:
+    """The sessions of one transport: a borrowed one, or two of its own, one with a pool and one without.
+
+    Each request is sent once over all of them. The middlewares of a borrowed session run as ever, and what they send
+    again is theirs.
+
+    Args:
+        closes_each: Whether each connection is to be used once, in any case.
+    """
+
+    def __init__(
+        self,
+        borrowed: aiohttp.ClientSession | None,
+        *,
+        closes_each: bool,
+        trust_env: bool,
+        timeout: aiohttp.ClientTimeout,
+    ) -> None:
+        self.trust: Trust = Trust()
+        self._borrowed = borrowed
+        self._closes_each = closes_each
+        self._trust_env = trust_env
+        self._timeout = timeout
+        self._pooled: aiohttp.ClientSession | None = None
+        self._unpooled: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of our own
+        self._is_closed = False
+
+    def choose(
+        self, method: str, *, closes: bool = False
+    ) -> tuple[aiohttp.ClientSession, tuple[aiohttp.ClientMiddlewareType, ...] | None]:
+        """Return the session for a request, and the middlewares to give with it; None for the session's own.
+
+        Args:
+            closes: Whether the connection is to be used once.
+
+        Raises:
+            ConfigurationError: There is none any more, or it belongs to another loop.
+        """
+        pooled = self._usable()
+        now = asyncio.get_running_loop().time()
+        connector = getattr(pooled, "connector", None)  # what is borrowed may only act like a session
+        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, now, connector)
+        if self._borrowed is not None:
+            send = send_fresh if is_fresh else self._send_pooled
+            return pooled, (send, *middlewares_of(pooled))
+        if not is_fresh:
+            return pooled, None
+        if self._unpooled is None:
+            self._unpooled = self._open(NO_KEEPALIVE_S, send_once)
+        return self._unpooled, None
+
+    def _usable(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            raise ConfigurationError("The client is closed; make a new one")
+        if self._borrowed is not None:
+            if self._borrowed.closed:
+                raise ConfigurationError("The session that was given as session= is closed")
+            return self._borrowed
+        loop = asyncio.get_running_loop()
+        if self._pooled is None:
+            self._loop = loop
+            self._pooled = self._open(KEEPALIVE_S, self._send_pooled)
+        elif self._loop is not loop:
+            raise ConfigurationError("This client belongs to another event loop; make one for each loop")
+        return self._pooled
+
+    def _open(self, keepalive_s: float, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=keepalive_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
+            timeout=self._timeout,
+            middlewares=(middleware,),
+        )
+
+    async def _send_pooled(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request once, and note whether a connection from the pool gave the answer; a middleware."""
+        if self.trust.keeps:
+            return await send_once(request, handler)
+        is_reused = has_idle(request.session.connector, request.connection_key)
+        answer = await send_once(request, handler)
+        self.trust.came_over_the_pool(asyncio.get_running_loop().time(), is_reused=is_reused)
+        return answer
+
+    async def aclose(self) -> None:
+        """Close the sessions of our own. May be called twice."""
+        self._is_closed = True
+        sessions = (self._pooled, self._unpooled)
+        self._pooled = self._unpooled = None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+
+async def let_the_loop_notice() -> None:
+    """Let the loop read what has arrived: whether a server has closed a connection that is idle in the pool.
+
+    After code that blocked the loop, such a connection looks alive until then, and a request over it is lost.
+    """
+    for _ in range(PASSES):
+        await asyncio.sleep(0)

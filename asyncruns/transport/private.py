@@ -1,0 +1,66 @@
+"""The names of aiohttp and anyio that are not public and that this package uses: all of them, and nowhere else.
+
+Each function does without the name when a version lacks it; its docstring says what is lost then.
+`tests/transport/test_private_names.py` fails when that happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.client_reqrep import ConnectionKey
+
+
+def load_anyio_backend() -> None:
+    """Load the backend of anyio, which is loaded at its first use otherwise.
+
+    Without the name, the first use holds up a running loop for some 20 ms.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("anyio._backends._asyncio")
+
+
+def arrived(content: aiohttp.StreamReader) -> bytes:
+    """Return what has arrived of a body and was not read, or b"". Does not raise when the connection has broken.
+
+    Without the names, what arrived just before a connection broke is lost: the public methods raise.
+    """
+    reader: Any = content
+    return bytes(reader._read_nowait(-1)) if getattr(reader, "_buffer", None) else b""
+
+
+def middlewares_of(session: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddlewareType, ...]:
+    """Return the middlewares that a session was made with.
+
+    Without the name, those of a borrowed session do not run: a request's own middlewares replace them.
+    """
+    return tuple(getattr(session, "_middlewares", None) or ())
+
+
+def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None = None) -> bool:
+    """Tell whether a pool holds an idle connection that looks alive: the next request takes it.
+
+    Without the name, a request that changes something may go over a connection that the server is about to close.
+
+    Args:
+        key: Which connections are meant; None for all.
+    """
+    pool: Any = getattr(connector, "_conns", None)
+    if not pool:
+        return False
+    kept = pool.values() if key is None else (pool.get(key, ()),)
+    return any(protocol.is_connected() for connections in kept for protocol, _ in connections)
+
+
+def close_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey) -> None:
+    """Close the idle connections of one kind in a pool.
+
+    Without the name, a request over a borrowed session may be sent again over a connection that is dead, too.
+    """
+    pool: Any = getattr(connector, "_conns", {})
+    for protocol, _ in pool.pop(key, ()):
+        protocol.close()

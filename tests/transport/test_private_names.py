@@ -1,0 +1,95 @@
+"""The names of aiohttp and anyio that are not public: each is there, and does what it is used for.
+
+A failure here says which version of a library is the first that lacks something, and what users lose with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+from recording_server import RecordingServer, reply
+
+from asyncruns.transport import private
+from asyncruns.transport.private import arrived, close_idle, has_idle, middlewares_of
+
+
+async def test_the_middlewares_of_a_session_are_found() -> None:
+    async def theirs(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        return await handler(request)
+
+    async with aiohttp.ClientSession(middlewares=[theirs]) as session, aiohttp.ClientSession() as bare:
+        assert middlewares_of(session) == (theirs,), (
+            "ClientSession._middlewares is gone: the middlewares of a session that was given as session= do not run"
+        )
+        assert middlewares_of(bare) == ()
+
+
+async def test_the_idle_connections_of_a_pool_are_found_and_closed() -> None:
+    lost = (
+        "BaseConnector._conns is gone: a request that changes something may go over a connection that is about to be "
+        "closed, and with session= it may be sent again over a dead one"
+    )
+    keys = []
+
+    async def note(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        keys.append(request.connection_key)
+        return await handler(request)
+
+    async with RecordingServer() as server, aiohttp.ClientSession(middlewares=[note]) as session:
+        assert not has_idle(session.connector)
+        async with session.get(server.base_url) as response:
+            await response.read()
+        assert has_idle(session.connector), lost
+        assert has_idle(session.connector, keys[0]), lost
+        assert not has_idle(session.connector, keys[0]._replace(host="other.example"))
+        close_idle(session.connector, keys[0])
+        assert not has_idle(session.connector), lost
+        async with session.get(server.base_url) as response:
+            await response.read()
+        assert server.connections == 2
+
+
+async def test_what_has_arrived_of_a_body_is_read_also_when_the_connection_has_broken() -> None:
+    cut = reply(200, b"x" * 10)[:-3]
+    async with (
+        RecordingServer(lambda seen: cut) as server,
+        aiohttp.ClientSession() as session,
+        session.get(server.base_url) as response,
+    ):
+        response.content.set_exception(ConnectionError())
+        found = arrived(response.content)
+        while not found:
+            await asyncio.sleep(0)
+            found = arrived(response.content)
+        assert found == b"x" * 7, (
+            "StreamReader._buffer or ._read_nowait is gone: a stream loses what arrived just before it broke"
+        )
+        assert arrived(response.content) == b""
+
+
+def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
+    code = "import sys, asyncruns.engine; print('anyio._backends._asyncio' in sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout == "True\n", (
+        "anyio._backends._asyncio is gone: the first watch of a program holds up its loop for some 20 ms"
+    )
+
+
+def test_names_that_are_not_public_are_used_in_one_place() -> None:
+    package = Path(private.__file__).parent.parent
+    private_use = re.compile(
+        r"\b(?:aiohttp|anyio)[.\w]*\._[a-z]"
+        r"|\b(?:session|connector|content|answer|protocol|reader|resp|request)\._[a-z]"
+        r"|(?:import|from) +(?:aiohttp|anyio)[.\w]*\._"
+    )
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if private_use.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"transport/private.py"}
