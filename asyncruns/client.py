@@ -461,4 +461,4 @@ def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # late, as the responses
 
     if not isinstance(run, RunRef | RunEvents | ModelResponse):
-        raise no_run(run, "A run, a response or a RunRef, or thread_id and run_id,")
+        raise no_run(run, "What is watched is a run, a response or a RunRef, or thread_id and run_id")

@@ -54,17 +54,17 @@ def given_run(run: object) -> Any:
 
 
 def no_run(run: object, wanted: str) -> InvalidRequestError:
-    """Return the error for what is no run of a dialect."""
+    """Return the error for what is no run; `wanted` says what one is."""
     if isinstance(run, Mapping):
         return InvalidRequestError(
-            f"{wanted} is wanted; got {type(run).__name__} without the `id` and `object` of a run or a response"
+            f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
         )
     hint = ""
     if isinstance(getattr(run, "ref", None), RunRef):
         hint = ": give its ref"  # such as an outcome
     elif isinstance(run_id := getattr(run, "id", None), str) and run_id.startswith("thread_"):
         hint = f": {_right_line(run_id)}"
-    return InvalidRequestError(f"{wanted} is wanted; got {type(run).__name__}{hint}")
+    return InvalidRequestError(f"{wanted}; got {type(run).__name__}{hint}")
 
 
 def check_ids(thread_id: str, run_id: str) -> None:

@@ -127,7 +127,7 @@ class Responses(Dialect[ModelResponse]):
             return self.ref(*run.ids)
         if isinstance(run, ModelResponse):
             return self.ref(run.id)
-        raise no_run(run, "A response or a RunRef")
+        raise no_run(run, "A response or a RunRef is wanted")
 
     def ref(self, response_id: str) -> RunRef:
         """Name a response by its id.

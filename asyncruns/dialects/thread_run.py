@@ -117,7 +117,7 @@ class ThreadRun(Dialect[Run]):
             return self.ref(known["thread_id"], known["run_id"])
         if run is None:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
-        raise no_run(run, "A run or a RunRef, or thread_id and run_id,")
+        raise no_run(run, "A run or a RunRef is wanted, or thread_id and run_id")
 
     def ref(self, thread_id: str | None, run_id: str | None) -> RunRef:
         """Name a run by its ids.

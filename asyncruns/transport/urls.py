@@ -36,7 +36,7 @@ def check_base_url(base_url: str) -> str:
         raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
     if parts.scheme not in ("http", "https") or not host:
         # Not shown, for it may be the key, given in the URL's place.
-        lacks = "it lacks http:// or https:// at its beginning; " if _LIKE_A_HOST.match(base_url) else ""
+        lacks = "it lacks http:// or https:// at its beginning; " if _LIKE_A_HOST.match(str(base_url)) else ""
         raise ConfigurationError(f"base_url must be an absolute URL; {lacks}give one such as https://host.example/v1")
     if found := _ENDPOINT.search(parts.path.rstrip("/")):
         raise ConfigurationError(
