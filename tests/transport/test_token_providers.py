@@ -99,7 +99,7 @@ async def test_a_function_that_blocks_does_not_hold_up_the_loop(server: Recordin
         assert may_answer.wait(10)
         return "token-1"
 
-    async with Client(server.base_url, api_key=blocks) as client:
+    async with Client(server.base_url, api_key=blocks, max_retries=0) as client:
         reading = asyncio.create_task(client.threads.retrieve("thread_1"))
         while not asked.is_set():
             await asyncio.sleep(0)
