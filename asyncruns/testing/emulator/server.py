@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from aiohttp import web
 
+from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import Answer
 from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.injected import InjectedFault
@@ -22,6 +24,7 @@ from asyncruns.testing.emulator.store import Target, target_of
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
+_MAX_BODY_BYTES: Final = 1024**2
 
 
 class Emulator(Backend):
@@ -125,7 +128,9 @@ class Emulator(Backend):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
-        raw = await request.read()
+        raw = await _read(request)
+        if raw is None:
+            return _refused(refusals.too_large(_MAX_BODY_BYTES))
         target = target_of(request.method, path, raw)
         asked = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
@@ -193,6 +198,24 @@ class Emulator(Backend):
             await asyncio.sleep(seconds)
         finally:
             self._pausing.discard(task)
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    """Read the body; None when it is too large.
+
+    Not `request.read()`: an idle connection keeps its last request, or the exception that refused it, and what these
+    hold, for more than a minute.
+    """
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _refused(refusal: refusals.RefusedError) -> web.Response:
+    return web.Response(status=refusal.status, body=msgspec.json.encode(refusal.body), content_type="application/json")
 
 
 def _drop(request: web.BaseRequest) -> web.Response:
