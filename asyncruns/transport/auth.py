@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
+from asyncruns.driven import Driven, Raised
 from asyncruns.errors import APIConnectionError, ConfigurationError
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
@@ -159,7 +160,7 @@ class BearerAuth(Auth):
                 raise _no_token(self._failure) from self._failure  # likewise, and in vain
             loop = asyncio.get_running_loop()
             try:
-                self._keep(await self._fetch(), loop.time())
+                self._keep(await _fetched(self._fetch), loop.time())
             except Exception as error:
                 if rejected is not None or loop.time() >= self._expires_at or self._headers is None:
                     self._failures, self._failure = self._failures + 1, error
@@ -192,6 +193,18 @@ class BearerAuth(Auth):
 
 def _no_token(error: Exception) -> APIConnectionError:
     return APIConnectionError(f"The credential gave no token ({type(error).__name__}); nothing was sent", sent=False)
+
+
+async def _fetched(fetch: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what a provider of tokens gives; one that ignores its cancellation is abandoned."""
+
+    async def work() -> Any:
+        return await fetch()
+
+    found = await Driven(work(), "The provider of tokens").result()
+    if isinstance(found, Raised):
+        raise found.error
+    return found
 
 
 async def _get_token(get_token: Callable[..., Any], scope: str) -> Any:
