@@ -145,6 +145,7 @@ class RunWatcher(Generic[R]):
         self._failure_told = False
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.entered_by: asyncio.Task[Any] | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -154,6 +155,7 @@ class RunWatcher(Generic[R]):
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
         self._loop = asyncio.get_running_loop()
+        self.entered_by = asyncio.current_task()
         self._answering.context = contextvars.copy_context()
         if self._following is not None:
             self._engine.begin_with(await self._following.begin(self._ids, self._begin_within))

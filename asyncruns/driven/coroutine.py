@@ -21,6 +21,7 @@ import msgspec
 
 from asyncruns.driven.abandoned import keep, leave_tasks_of, mark
 from asyncruns.driven.interrupts import is_interrupt
+from asyncruns.errors import InvalidRequestError
 
 T = TypeVar("T")
 
@@ -215,12 +216,24 @@ class Driven(Generic[T]):
             yield awaited  # nothing but one pass of the loop, or a mistake, which the task tells the coroutine
             return
         awaited._asyncio_future_blocking = False  # as a task does
+        _check_is_another(awaited)
         self._news = news = _News(awaited)
         try:
             yield from news
         finally:
             awaited.remove_done_callback(news.tell)
             self._news = None
+
+
+def _check_is_another(awaited: asyncio.Future[Any]) -> None:
+    """Check that a tool or a handler does not await the task that watches its own run.
+
+    Raises:
+        InvalidRequestError: It does: each would wait for the other, and a timeout would cancel both.
+    """
+    owners = OWNERS.get() if isinstance(awaited, asyncio.Task) else ()
+    if ANSWERING in owners and any(getattr(owner, "entered_by", None) is awaited for owner in owners):
+        raise InvalidRequestError("A tool or a handler can't await the task that watches its own run")
 
 
 class _News(asyncio.Future[None]):
