@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
 
+from asyncruns.driven import OWNERS, Raised
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
-from asyncruns.tools.attempt import Raised, attempt_call, attempt_now
+from asyncruns.tools.attempt import attempt_call, attempt_now
 from asyncruns.tools.limit import Limit
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
@@ -39,6 +41,11 @@ class Answering:
         tools: Asked for the functions that the handler left out.
         limit: How many calls run at once; None is no limit.
         post: Takes an event; must not wait.
+        owners: The objects that the answers are for (see `driven.OWNERS`).
+        context: The context variables that handlers and tools see, each in a copy; those of its maker by default.
+
+    Attributes:
+        context: As it was given; it may be changed before the beginning.
     """
 
     def __init__(
@@ -49,12 +56,16 @@ class Answering:
         tools: Toolset | None,
         limit: Limit | None,
         post: Callable[[Event], None],
+        owners: tuple[object, ...] = (),
+        context: contextvars.Context | None = None,
     ) -> None:
         self._handler = handler
         self._approve = approve
         self._tools = tools
         self._limit = limit
         self._post = post
+        self._owners = owners
+        self.context: contextvars.Context = contextvars.copy_context() if context is None else context
         self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
 
     def stop(self, *, approvals: bool = True) -> None:
@@ -82,7 +93,7 @@ class Answering:
         if calls:
             scope = anyio.CancelScope()
             self._scopes[scope] = asks
-            group.start_soon(self._in_scope, scope, job, calls)
+            self.context.copy().run(group.start_soon, self._in_scope, scope, job, calls)
 
     async def _in_scope(
         self,
@@ -90,6 +101,7 @@ class Answering:
         job: Callable[[tuple[Call, ...]], Coroutine[Any, Any, None]],
         calls: tuple[Call, ...],
     ) -> None:
+        OWNERS.set(self._owners)
         try:
             with scope:
                 if not scope.cancel_called:
@@ -98,15 +110,16 @@ class Answering:
             del self._scopes[scope]
 
     async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
-        for call in await self._ask(self._approve, calls, _approvals_of):
+        for call in await self._ask(self._approve, calls, _approvals_of, "on_approval"):
             self._post(Unanswered(_now(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
             whole = tuple(call for call in calls if not call.is_cut)  # a handler would run the others as they are
             cut = tuple(call for call in calls if call.is_cut)
-            left = await self._ask(self._handler, whole, lambda given, calls: texts_of(given)) if whole else ()
-            calls = (*cut, *left)
+            if whole:
+                whole = await self._ask(self._handler, whole, lambda given, _: texts_of(given), "on_requires_action")
+            calls = (*cut, *whole)
         if len(calls) == 1:  # needs no task of its own
             await self._answer(calls[0])
             return
@@ -115,10 +128,14 @@ class Answering:
                 group.start_soon(self._answer, call)
 
     async def _ask(
-        self, handler: Callable[[list[Call]], Any] | None, calls: tuple[Call, ...], read: Callable[..., Outputs]
+        self,
+        handler: Callable[[list[Call]], Any] | None,
+        calls: tuple[Call, ...],
+        read: Callable[..., Outputs],
+        what: str,
     ) -> tuple[Call, ...]:
         """Let a handler answer; give the calls that it left out."""
-        given = None if handler is None else await attempt_call(handler, list(calls))
+        given = None if handler is None else await attempt_call(handler, list(calls), what=what)
         answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(answered, Raised):
             self._post(Unanswered(_now(), calls, answered.error))

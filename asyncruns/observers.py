@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
+from asyncruns.driven import Raised
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
 from asyncruns.outcome import AnyOutcome, NeedsCaller
-from asyncruns.tools.attempt import Raised, attempt_call
+from asyncruns.tools.attempt import attempt_call
 
 R = TypeVar("R")
 
 log: Final = logging.getLogger("asyncruns.watcher")
 
 COALESCE_ABOVE: Final = 256  # so many unread events, then a newer takes the place of the last
+KEPT_UNREAD: Final = 16  # events that are kept while nobody reads: each may hold the body of a run
 COALESCED: Final = (StatusChanged, ConnectivityChanged)
 
 SLOW_OBSERVER_S: Final = 1.0
@@ -47,26 +51,54 @@ class Ended(Generic[R]):
 
 
 class Feed(Generic[R]):
-    """A queue of events for one reader."""
+    """A queue of events for one reader, who gets them all; while there is none, the newest are kept."""
 
-    __slots__ = ("_closed", "_drained", "_events", "_idle", "_news", "_reading")
+    __slots__ = ("_closed", "_drained", "_events", "_idle", "_news", "_readers", "_reading", "_waiters")
 
     def __init__(self) -> None:
         self._events: deque[Notice | Ended[R]] = deque()
         self._closed = False
         self._reading = False
+        self._readers = 0
+        self._waiters = 0
         self._idle = False  # the reader has dealt with all that there was, and waits for more
         self._news: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
     def put(self, event: Notice | Ended[R]) -> None:
         """Add an event; one that a newer makes old is replaced when the reader is far behind."""
-        full = len(self._events) >= COALESCE_ABOVE
-        if full and isinstance(event, COALESCED) and type(event) is type(self._events[-1]):
-            self._events.pop()
+        if not self._readers:
+            while len(self._events) >= (1 if self._waiters else KEPT_UNREAD):
+                self._events.popleft()
+        elif len(self._events) >= COALESCE_ABOVE and isinstance(event, COALESCED):
+            self._drop_last(type(event))
         self._events.append(event)
         self._idle = False
         _wake(self._news)
+
+    def _drop_last(self, kind: type) -> None:
+        for place in range(len(self._events) - 1, -1, -1):
+            if type(self._events[place]) is kind:
+                del self._events[place]
+                return
+
+    @contextmanager
+    def reader(self) -> Iterator[None]:
+        """Count as the reader, who gets every event from now on."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    @contextmanager
+    def waiter(self) -> Iterator[None]:
+        """Count as one who waits for the end only: without a reader, no more than the newest event is kept."""
+        self._waiters += 1
+        try:
+            yield
+        finally:
+            self._waiters -= 1
 
     def close(self) -> None:
         """Say that nothing more will come: who reads gets what there is, and then None."""
@@ -108,21 +140,33 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
         waiting.set_result(None)
 
 
-async def deliver(feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None) -> None:
+async def deliver(
+    feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None, owners: tuple[object, ...]
+) -> None:
     """Call the observers, one event after the other, until cancelled."""
-    while event := await feed.get():
-        await asyncio.sleep(0)  # who is cancelled does not call one observer more
-        if isinstance(event, StatusChanged) and on_status is not None:
-            await call_observer(on_status, event)
-        elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
-            await call_observer(on_terminal, event.outcome)
+    with feed.reader():
+        while event := await feed.get():
+            await asyncio.sleep(0)  # who is cancelled does not call one observer more
+            if isinstance(event, StatusChanged) and on_status is not None:
+                await call_observer(on_status, event, owners=owners)
+            elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
+                await call_observer(on_terminal, event.outcome, owners=owners)
 
 
-async def call_observer(observer: Observer, value: object) -> None:
-    """Call an observer, and wait for it; what it raises is logged, and that it is slow."""
+async def call_observer(
+    observer: Observer, value: object, *, context: Context | None = None, owners: tuple[object, ...] = ()
+) -> None:
+    """Call an observer, and wait for it; what it raises is logged, and that it is slow.
+
+    Args:
+        observer: Whom to call.
+        value: What with.
+        context: The context variables that it sees, in a copy; the current ones by default.
+        owners: The objects that it observes for (see `driven.OWNERS`).
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    result = await attempt_call(observer, value)
+    result = await attempt_call(observer, value, what="An observer", context=context, owners=owners)
     if isinstance(result, Raised):
         log.error("An observer raised; the watch goes on", exc_info=result.error)
     elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
@@ -133,13 +177,21 @@ class Observers:
     """Calls observers one after the other, in the order in which things happened."""
 
     def __init__(self) -> None:
-        self._queue: OrderedDict[object, tuple[Observer, object]] = OrderedDict()
+        self._queue: OrderedDict[object, tuple[Observer, object, Context | None, tuple[object, ...]]] = OrderedDict()
         self._news: asyncio.Future[None] | None = None
         self._called: asyncio.Future[None] | None = None
         self._calling_since: float | None = None
         self._waited_since: float | None = None
 
-    def put(self, observer: Observer, value: object, *, of: object) -> None:
+    def put(
+        self,
+        observer: Observer,
+        value: object,
+        *,
+        of: object,
+        context: Context | None = None,
+        owners: tuple[object, ...] = (),
+    ) -> None:
         """Have this observer called with this value.
 
         A status that a newer of the same run makes old is replaced when the observers are far behind.
@@ -148,11 +200,13 @@ class Observers:
             observer: Whom to call.
             value: What with.
             of: The run that this is news of.
+            context: The context variables that it sees, in a copy; by default those of the task that calls observers.
+            owners: The objects that it observes for (see `driven.OWNERS`).
         """
         is_behind = len(self._queue) >= COALESCE_ABOVE
         key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
         self._queue.pop(key, None)
-        self._queue[key] = (observer, value)
+        self._queue[key] = (observer, value, context, owners)
         _wake(self._news)
 
     async def run(self) -> None:
@@ -161,9 +215,9 @@ class Observers:
         while True:
             while self._queue:
                 await asyncio.sleep(0)  # who is cancelled does not call one observer more
-                _, (observer, value) = self._queue.popitem(last=False)
+                _, (observer, value, context, owners) = self._queue.popitem(last=False)
                 self._calling_since = loop.time()
-                await call_observer(observer, value)
+                await call_observer(observer, value, context=context, owners=owners)
                 self._calling_since = None
                 _wake(self._called)
             self._news = loop.create_future()

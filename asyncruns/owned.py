@@ -8,6 +8,8 @@ import math
 import anyio
 
 from asyncruns.asking import loop_time
+from asyncruns.driven import answers_for, works_for
+from asyncruns.errors import InvalidRequestError
 
 
 def raise_failure(task: asyncio.Task[None]) -> None:
@@ -38,3 +40,49 @@ async def joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
             interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+def check_is_here(loop: asyncio.AbstractEventLoop | None, what: str) -> None:
+    """Check that we run in the event loop of a watch or a fleet.
+
+    Args:
+        loop: Where it was entered; None when it was not.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidRequestError: We run in a thread, or in another loop; nothing was done.
+    """
+    if loop is None or asyncio._get_running_loop() is loop:
+        return
+    where = "a thread without an event loop" if asyncio._get_running_loop() is None else "another event loop"
+    raise InvalidRequestError(
+        f"This {what} was entered in an event loop of its own, and is called from {where}. Call its functions with "
+        f"loop.call_soon_threadsafe(function, ...), and its coroutines with "
+        f"asyncio.run_coroutine_threadsafe(coroutine, loop), where loop is the one that entered it"
+    )
+
+
+def check_may_leave(owner: object, what: str) -> None:
+    """Check that no tool, handler or observer leaves the watch or the fleet that it works for.
+
+    Raises:
+        InvalidRequestError: One does; nothing was done.
+    """
+    if works_for(owner):
+        raise InvalidRequestError(
+            f"A tool, a handler or an observer can't leave the {what} that it works for, which would wait for its end; "
+            "leave it in a task of its own, or cancel the run with cancel_run()"
+        )
+
+
+def check_may_wait(owner: object, what: str) -> None:
+    """Check that no tool or handler waits for what waits for it.
+
+    Raises:
+        InvalidRequestError: One does.
+    """
+    if answers_for(owner):
+        raise InvalidRequestError(
+            f"A tool or a handler can't wait for the end of the {what} that waits for its output: it would wait for "
+            "itself"
+        )

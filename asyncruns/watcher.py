@@ -7,6 +7,7 @@ inside of it, so a watcher may be left from any task, and an exception of the bo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -20,14 +21,15 @@ from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handle
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
+from asyncruns.driven import ANSWERING
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef, StatusChanged
 from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.outcome import AnyOutcome, outcome_of
-from asyncruns.owned import joined, raise_failure
+from asyncruns.owned import check_is_here, check_may_leave, check_may_wait, joined, raise_failure
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
@@ -137,15 +139,16 @@ class RunWatcher(AsyncOnly, Generic[R]):
         }
         check_watch_options(options)
         self._machine = RunLifecycle(policy_of(options, connection.dialect))
-        answering = Answering(
+        self._answering = Answering(
             handler=on_requires_action,
             approve=on_approval,
             tools=tools,
             limit=None if max_concurrent_calls is None else Limit(max_concurrent_calls),
             post=self._receive,
+            owners=(self, ANSWERING),
         )
         self._engine = Engine(
-            connection, ref, self._machine, answering, self._following, on_notice=self._tell, on_end=self._end
+            connection, ref, self._machine, self._answering, self._following, on_notice=self._tell, on_end=self._end
         )
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
         self._cancels_on_exit = on_exit == "cancel"
@@ -155,6 +158,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ended = asyncio.Event()
         self._failure_told = False
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.entered_by: asyncio.Task[Any] | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -163,6 +168,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def __aenter__(self) -> RunWatcher[R]:
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
+        self._loop = asyncio.get_running_loop()
+        self.entered_by = asyncio.current_task()
+        self._answering.context = contextvars.copy_context()
         if self._following is not None:
             self._engine.begin_with(await self._following.begin(self._ids, self._begin_within))
             self._given = self._following.given
@@ -183,6 +191,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         task = self._task
         if task is None:
             return
+        check_is_here(self._loop, "watcher")
+        check_may_leave(self, "watcher")
         by = loop_time() + LEAVING_GRACE_S
         try:
             self._engine.leave(by=by, cancel=self._cancels_on_exit)
@@ -208,15 +218,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Safe to cancel: the watch goes on, until its block is left.
 
         Raises:
-            InvalidRequestError: The watcher was not entered with `async with`.
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop; or
+                one of its own tools or handlers calls this, and would wait for itself.
         """
         task = self._entered()
+        if not self._ended.is_set():
+            check_may_wait(self, "watch")
         if self._following is not None:
             await asyncio.sleep(0)  # who reads beside us may begin right after
         while True:
             if self._following is not None:
                 self._following.held.let_go()
-            await self._ended.wait()
+            with self._iterated.waiter():
+                await self._ended.wait()
             if task.done() and self.outcome is None:
                 self._failure_told = True
                 raise_failure(task)
@@ -227,14 +241,18 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off.
 
+        A reader gets every event from when it begins to when it breaks off, and of those before the newest 16. While
+        somebody waits in `wait()` and nobody reads, only the newest event is kept.
+
         Raises:
-            InvalidRequestError: The watcher was not entered with `async with`.
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop.
         """
         task = self._entered()
-        while event := await self._iterated.get():
-            yield event
-            if isinstance(event, Ended):
-                return
+        with self._iterated.reader():
+            while event := await self._iterated.get():
+                yield event
+                if isinstance(event, Ended):
+                    return
         raise_failure(task)
 
     async def stream_events(self) -> AsyncIterator[Any]:
@@ -292,6 +310,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: There is no such call; nothing was submitted then.
         """
+        check_is_here(self._loop, "watcher")
         self._tell_machine(Provided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
@@ -305,6 +324,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The watch was not entered, or was left; cancel the run through the client.
         """
+        check_is_here(self._loop, "watcher")
         if not self._engine.is_over:
             self._tell_machine(CancelAsked(loop_time()))
 
@@ -341,6 +361,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:
             raise InvalidRequestError("Enter the watcher first: async with RunWatcher(...) as watcher")
+        check_is_here(self._loop, "watcher")
         return self._task
 
     # The background task
@@ -350,7 +371,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
+            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal, (self,))
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
@@ -366,7 +387,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
-        if self._observed is not None:
+        if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
 

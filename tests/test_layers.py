@@ -26,6 +26,7 @@ LAYERS = {
     "lifecycle": 2,
     "abc": 3,
     "admission": 3,
+    "driven": 3,
     "transport": 4,
     "dialects": 4,
     "tools": 4,

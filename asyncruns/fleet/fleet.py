@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
@@ -30,7 +31,7 @@ from asyncruns.fleet.watch import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.observers import Observer, Observers, log
 from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import joined, raise_failure
+from asyncruns.owned import check_is_here, check_may_leave, check_may_wait, joined, raise_failure
 from asyncruns.watch_options import SharedOptions, check_watch_options
 
 R = TypeVar("R")
@@ -104,13 +105,15 @@ class Fleet(AsyncOnly, Generic[R]):
         self._adding = 0
         self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # Entering and leaving
 
     async def __aenter__(self) -> Fleet[R]:
         if self._task is not None:
             raise InvalidRequestError("A Fleet is entered once; make a new one")
-        begun = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        begun = self._loop.create_future()
         self._task = asyncio.create_task(self._drive(begun), name="asyncruns fleet")
         self._task.add_done_callback(self._stopped)
         try:
@@ -126,6 +129,8 @@ class Fleet(AsyncOnly, Generic[R]):
         task = self._task
         if task is None:
             return
+        self.check_is_here()
+        check_may_leave(self._runner, "fleet")
         try:
             if error is None and self._on_exit == "drain":
                 await self._drain_all()
@@ -148,7 +153,14 @@ class Fleet(AsyncOnly, Generic[R]):
         return now + LEAVING_GRACE_S + pause + runs / min(self._budget.rate, CANCELS_PER_S)
 
     async def drain(self) -> None:
-        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on."""
+        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop; or one of its tools or handlers calls
+                this, and would wait for itself.
+        """
+        self.check_is_here()
+        check_may_wait(self._runner, "fleet")
         while self._goes_on():
             await self._outcomes.news()
 
@@ -205,6 +217,8 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> Watch[Any]:
         """Watch a run, and give what to await, cancel or ask about it. Returns at once.
 
+        Tools, handlers and observers see the context variables of who calls this, each call in a copy.
+
         A run that is watched already is not looked at twice: this watch then only listens, and of the options only
         `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
         on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
@@ -218,7 +232,8 @@ class Fleet(AsyncOnly, Generic[R]):
                 `cadence` of None is the fleet's.
 
         Raises:
-            InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left.
+            InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left, or was entered
+                in another event loop: from a thread, use `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
         self.check_goes_on()
         if self._runner.is_left:
@@ -235,14 +250,17 @@ class Fleet(AsyncOnly, Generic[R]):
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions)
+        context = contextvars.copy_context()
         member = self._runner.find(ref)
         given = None
         if member is None:
             policy, answers = self._settings.of(options, connection.dialect)
-            member = Member(self._runner, connection, ref, policy, answers)
+            member = Member(self._runner, connection, ref, policy, answers, context)
             given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
         both = self._settings.with_own(options)
-        watch: Watch[Any] = Watch(self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"))
+        watch: Watch[Any] = Watch(
+            self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
+        )
         member.watches = (*member.watches, watch)
         if not member.is_watched:
             self._runner.add(member)
@@ -316,7 +334,12 @@ class Fleet(AsyncOnly, Generic[R]):
     # How it is
 
     def statistics(self) -> Statistics:
-        """Tell how the fleet is doing."""
+        """Tell how the fleet is doing.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop.
+        """
+        self.check_is_here()
         schedule, budget, now = self.schedule, self._budget, loop_time()
         ended = self._outcomes.ended
         return Statistics(
@@ -352,10 +375,10 @@ class Fleet(AsyncOnly, Generic[R]):
         return self._runner.schedule
 
     def check_goes_on(self) -> None:
-        """Check that runs can be watched.
+        """Check that runs can be watched, from here.
 
         Raises:
-            InvalidRequestError: The fleet was not entered, or was left.
+            InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
         """
         task = self._entered()
         if task.done():
@@ -366,11 +389,20 @@ class Fleet(AsyncOnly, Generic[R]):
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:
             raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
+        self.check_is_here()
         return self._task
 
-    def observe(self, observer: Observer, value: object, member: Member) -> None:
-        """Have an observer called with what is news of a run."""
-        self._observers.put(observer, value, of=member)
+    def check_is_here(self) -> None:
+        """Check that we run in the event loop that entered the fleet.
+
+        Raises:
+            InvalidRequestError: We do not; nothing was done.
+        """
+        check_is_here(self._loop, "fleet")
+
+    def observe(self, observer: Observer, value: object, member: Member, context: contextvars.Context) -> None:
+        """Have an observer called with what is news of a run, in a copy of this context."""
+        self._observers.put(observer, value, of=member, context=context, owners=member.owners)
 
     def drop(self, watch: Watch[Any], member: Member) -> None:
         """Let a watch go, and its run when nobody watches it any more."""

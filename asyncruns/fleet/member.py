@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import math
 from functools import partial
 from sys import intern
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, Handler
 from asyncruns.asking import loop_time
+from asyncruns.driven import ANSWERING
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.schedule import LEVELS, Slot
 from asyncruns.lifecycle import (
@@ -73,6 +75,7 @@ class Member(Slot):
         submit_landed_at: When its last submit was answered; infinity while one is on its way, or waits for its turn.
         due_at: When the last look that was asked for was due.
         outcome: How the watch ended, the last time that it did.
+        context: The context variables that its handlers and tools see, each in a copy.
         is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
     """
 
@@ -83,6 +86,7 @@ class Member(Slot):
         "_look",
         "_runner",
         "connection",
+        "context",
         "due_at",
         "is_broken",
         "is_watched",
@@ -96,9 +100,16 @@ class Member(Slot):
     )
 
     def __init__(
-        self, runner: Runner, connection: Connection[Any], ref: RunRef, policy: Policy, answers: Answers
+        self,
+        runner: Runner,
+        connection: Connection[Any],
+        ref: RunRef,
+        policy: Policy,
+        answers: Answers,
+        context: contextvars.Context,
     ) -> None:
         super().__init__()
+        self.context: contextvars.Context = context
         self._runner = runner
         self._answers = answers
         self._answering: Answering | None = None
@@ -120,6 +131,11 @@ class Member(Slot):
     def refs(self) -> tuple[RunRef, ...]:
         """All that were watched, in their order."""
         return (*self._earlier, self.ref)
+
+    @property
+    def owners(self) -> tuple[object, ...]:
+        """The objects that its observers work for."""
+        return (self, self._runner)
 
     @property
     def is_over(self) -> bool:
@@ -296,7 +312,13 @@ class Member(Slot):
         if self._answering is None:
             who = self._answers
             self._answering = Answering(
-                handler=who.handler, approve=who.approve, tools=who.tools, limit=who.limit, post=self._posted
+                handler=who.handler,
+                approve=who.approve,
+                tools=who.tools,
+                limit=who.limit,
+                post=self._posted,
+                owners=(*self.owners, ANSWERING),
+                context=self.context,
             )
         if self._runner.group is not None:
             self._answering.begin(calls, self._runner.group)

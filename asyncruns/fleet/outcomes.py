@@ -56,7 +56,8 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            self._observers.put(self._on_outcome, outcome, of=member)
+            context = member.watches[0].context if member.watches else member.context
+            self._observers.put(self._on_outcome, outcome, of=member, context=context, owners=member.owners)
         is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
         if self._readers or not is_had:
             self._unread[member] = outcome

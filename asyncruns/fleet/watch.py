@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,6 +16,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, Provided, RunRef, StatusChanged
 from asyncruns.observers import Ended, Feed, Observer
 from asyncruns.outcome import AnyOutcome, NeedsCaller
+from asyncruns.owned import check_may_wait
 from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:
@@ -29,11 +31,18 @@ class Watch(AsyncOnly, Generic[R]):
     Several watches of the same run share its looks, and its tools are those of the first.
     """
 
-    __slots__ = ("_ended", "_feed", "_fleet", "_member", "_on_status", "_on_terminal", "_was_cancelled")
+    __slots__ = ("_ended", "_feed", "_fleet", "_member", "_on_status", "_on_terminal", "_was_cancelled", "context")
 
     def __init__(
-        self, fleet: Fleet[Any], member: Member, *, on_status: Observer | None, on_terminal: Observer | None
+        self,
+        fleet: Fleet[Any],
+        member: Member,
+        *,
+        on_status: Observer | None,
+        on_terminal: Observer | None,
+        context: contextvars.Context,
     ) -> None:
+        self.context: contextvars.Context = context
         self._fleet = fleet
         self._member = member
         self._on_status, self._on_terminal = on_status, on_terminal
@@ -51,7 +60,8 @@ class Watch(AsyncOnly, Generic[R]):
 
         Raises:
             asyncio.CancelledError: The watch was cancelled.
-            InvalidRequestError: The fleet was left before the watch ended.
+            InvalidRequestError: The fleet was left before the watch ended, or was entered in another event loop; or one
+                of the tools or handlers of this run calls this, and would wait for itself.
         """
         while True:
             if self._was_cancelled:
@@ -61,6 +71,7 @@ class Watch(AsyncOnly, Generic[R]):
                 self._fleet.delivered(self._member)
                 return outcome
             self._fleet.check_goes_on()
+            check_may_wait(self._member, "watch")
             if self._ended is None:
                 self._ended = asyncio.Event()
             self._ended.clear()
@@ -68,6 +79,8 @@ class Watch(AsyncOnly, Generic[R]):
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
+
+        Of what comes until the reading is taken up again, the newest 16 events are kept.
 
         Who begins to read after the end is given the end. Who reads on after it gets nothing more, or waits where the
         watch may still be taken up again: after `NeedsCaller` and `GaveUp`, until the fleet is left.
@@ -78,14 +91,16 @@ class Watch(AsyncOnly, Generic[R]):
                 self._feed.put(Ended(self.outcome))
             elif not self.is_active:
                 self._feed.close()
+        self._fleet.check_is_here()
         self._fleet.read.add(self)
         try:
-            while event := await self._next_event(self._feed):
-                if isinstance(event, Ended):
-                    self._fleet.delivered(self._member)
-                yield event
-                if isinstance(event, Ended):
-                    return
+            with self._feed.reader():
+                while event := await self._next_event(self._feed):
+                    if isinstance(event, Ended):
+                        self._fleet.delivered(self._member)
+                    yield event
+                    if isinstance(event, Ended):
+                        return
         finally:
             self._fleet.read.discard(self)
 
@@ -112,6 +127,7 @@ class Watch(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The watch is over, and the run is not; cancel it through the client.
         """
+        self._fleet.check_is_here()
         if not self._member.is_over:
             self._check()
             self._member.told(CancelAsked(loop_time()))
@@ -125,6 +141,7 @@ class Watch(AsyncOnly, Generic[R]):
         Returns:
             Whether there was something to stop.
         """
+        self._fleet.check_is_here()
         if not self.is_active:
             return False
         self._was_cancelled = True
@@ -133,12 +150,14 @@ class Watch(AsyncOnly, Generic[R]):
         return True
 
     def _check(self) -> None:
+        self._fleet.check_is_here()
         if self._was_cancelled:
             raise InvalidRequestError("The watch was cancelled; submit or cancel through the client")
         self._member.check_may_be_told()
 
     def explain(self) -> str:
         """Say in a sentence why this run is still waited for, or how the watch ended."""
+        self._fleet.check_is_here()
         if self._was_cancelled:
             return on_one_line(f"{self.ref} is not watched any more: this watch was cancelled.")
         return on_one_line(explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running))
@@ -198,7 +217,7 @@ class Watch(AsyncOnly, Generic[R]):
     def _have_observed(self, observer: Observer | None, value: object, told: list[Observer]) -> None:
         if observer is not None and observer not in told:
             told.append(observer)
-            self._fleet.observe(observer, value, self._member)
+            self._fleet.observe(observer, value, self._member, self.context)
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
         """Whether an observer gets this outcome from here. Who waits now may be cancelled, and not get it."""

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from asyncruns.driven import Driven, Raised
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools.attempt import Raised, attempt
 from asyncruns.tools.policies import Failure
 from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import Signature
@@ -25,7 +25,8 @@ REFUSED: Final = "The call was refused."
 async def ask(approve: Approve, call: Call, signature: Signature) -> str | Failure | None:
     """Ask for approval; give None where the call may be done, else its output, or why there was no clear answer.
 
-    Safe to cancel: nothing has happened.
+    Safe to cancel: nothing has happened. An async `approve` is cancelled and awaited, and abandoned where it ignores
+    that.
     """
 
     async def verdict_of() -> bool | str:
@@ -36,7 +37,7 @@ async def ask(approve: Approve, call: Call, signature: Signature) -> str | Failu
             return verdict
         raise TypeError(f"approve must give True, False or a text, not {type(verdict).__name__}")
 
-    verdict = await attempt(verdict_of)
+    verdict = await Driven(verdict_of(), f"approve (the call {call.id!r} of {call.name})").result()
     if isinstance(verdict, Raised):
         return Failure.by(verdict.error, f"The call of {call.name} could not be approved.")
     return None if verdict is True else error_output(verdict or REFUSED)

@@ -2,91 +2,69 @@
 
 Two things pass, or nothing could be stopped: our own cancellation, which no code in between can swallow, and Ctrl-C.
 Coroutines of the caller's run in a task of their own: what they do to their task's cancellation is then no matter of
-ours, as with an `asyncio.TaskGroup` that failed, which up to Python 3.12 leaves its task marked as being cancelled.
+ours, as with an `asyncio.TaskGroup` that failed, which up to Python 3.12 leaves its task marked as being cancelled. One
+that ignores its cancellation is abandoned (see `driven/`).
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any, TypeVar
 
-import msgspec
+from asyncruns.driven import OWNERS, Driven, Raised, is_interrupt
+
+__all__ = ["Raised", "attempt_call", "attempt_now"]
 
 T = TypeVar("T")
-
-
-class Raised(msgspec.Struct, frozen=True):
-    """What came in place of a result.
-
-    Attributes:
-        error: What was raised; where it was no Exception (SystemExit, a stray CancelledError), a RuntimeError that has
-            it as its `__cause__`.
-    """
-
-    error: Exception
-
-
-async def attempt(work: Callable[[], Awaitable[T]]) -> T | Raised:
-    """Do what may raise anything, and give what came of it.
-
-    Safe to cancel: the work is cancelled, and awaited, again and again if it swallows that.
-
-    Raises:
-        asyncio.CancelledError: We were cancelled, whatever the work made of that.
-        KeyboardInterrupt: It was raised in the loop's thread.
-    """
-    task = asyncio.create_task(_outcome_of(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-            task.cancel()
-    if cancelled is not None:
-        raise cancelled
-    return Raised(_as_exception(asyncio.CancelledError())) if task.cancelled() else task.result()
 
 
 def attempt_now(work: Callable[[], T]) -> T | Raised:
     """Do what may raise anything and does not wait, and give what came of it.
 
     Raises:
-        KeyboardInterrupt: It was raised.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     try:
         return work()
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
     except BaseException as error:
-        return Raised(_as_exception(error))
+        if is_interrupt(error):
+            raise
+        return Raised.by(error)
 
 
-async def attempt_call(function: Callable[..., Any], *arguments: object) -> Any:
+async def attempt_call(
+    function: Callable[..., Any],
+    *arguments: object,
+    what: str,
+    context: Context | None = None,
+    owners: tuple[object, ...] = (),
+) -> Any:
     """Call a function of the caller's, which may be async, and give its result, or what it raised.
 
-    Safe to cancel, as `attempt`.
+    Safe to cancel: a coroutine is cancelled and awaited, and abandoned where it ignores that.
+
+    Args:
+        function: What to call.
+        *arguments: What with.
+        what: The subject of warnings, such as "An observer".
+        context: The context variables that it sees; the current ones by default. What it sets is seen by itself only.
+        owners: The objects that it works for (see `driven.OWNERS`); those of the caller by default.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
-    given = attempt_now(lambda: function(*arguments))
+    context = contextvars.copy_context() if context is None else context.copy()
+    if owners:
+        context.run(OWNERS.set, owners)
+    given = attempt_now(lambda: context.run(function, *arguments))
     if not inspect.isawaitable(given):
         return given
-    return await attempt(lambda: given)
+    coroutine = given if inspect.iscoroutine(given) else _awaited(given)
+    return await Driven(coroutine, what, context).result()
 
 
-async def _outcome_of(work: Callable[[], Awaitable[T]]) -> T | Raised:
-    try:
-        return await work()
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        return Raised(_as_exception(error))
-
-
-def _as_exception(error: BaseException) -> Exception:
-    if isinstance(error, Exception):
-        return error
-    wrapped = RuntimeError(f"{type(error).__name__} was raised")
-    wrapped.__cause__ = error
-    return wrapped
+async def _awaited(given: Awaitable[T]) -> T:
+    return await given

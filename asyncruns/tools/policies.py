@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from asyncruns.driven import Driven, Raised
 from asyncruns.errors import CallNotAnsweredError, ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools.attempt import Raised, attempt
 from asyncruns.tools.results import encode_output, error_output
 
 FailurePolicy = Literal["tell", "surface"] | Callable[[Call, Exception], object]
@@ -88,7 +88,7 @@ class Policies:
     async def output_for(self, call: Call, failure: Failure) -> str:
         """Give the output of a call that failed.
 
-        Safe to cancel: an async policy is cancelled and awaited.
+        Safe to cancel: an async policy is cancelled and awaited, and abandoned where it ignores that.
 
         Raises:
             CallNotAnsweredError: The policy is "surface".
@@ -110,7 +110,8 @@ async def _decided(policy: Callable[[Call, Exception], object], call: Call, fail
         given = policy(call, failure.error)
         return encode_output(await given if inspect.isawaitable(given) else given)
 
-    output = await attempt(decide)
+    what = f"The function of {failure.kind.value} (the call {call.id!r} of {call.name})"
+    output = await Driven(decide(), what).result()
     if not isinstance(output, Raised):
         return output
     _logger.warning("%s failed at the call %r", failure.kind.value, call.id, exc_info=output.error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import re
@@ -11,9 +10,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asyncruns.errors import ConfigurationError
+from asyncruns.driven import Driven, Raised
+from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.tools.approval import Approve
-from asyncruns.tools.attempt import Raised, attempt
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
@@ -92,50 +91,44 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             function["strict"] = True
         return {"type": "function", "function": function}
 
-    async def run(self, arguments: dict[str, Any]) -> str | Failure:
+    async def run(self, arguments: dict[str, Any], call_id: str) -> str | Failure:
         """Call the function and encode what it gives; its timeout runs from its start, and not from queueing.
 
-        Safe to cancel: a coroutine function is cancelled and awaited, a thread is abandoned and goes on. The function
-        cannot swallow the cancellation.
+        What it returns after its timeout is discarded. Safe to cancel: a coroutine function is cancelled and awaited,
+        and abandoned where it ignores that; a thread is abandoned and goes on.
         """
         if self.is_async:
-            return await self._run(arguments, None)
+            return await self._run(arguments, call_id, None)
         with await place_for_thread() as place:
-            return await self._run(arguments, place)
+            return await self._run(arguments, call_id, place)
 
-    async def _run(self, arguments: dict[str, Any], place: Place | None) -> str | Failure:
-        deadline = asyncio.timeout(None)
+    async def _run(self, arguments: dict[str, Any], call_id: str, place: Place | None) -> str | Failure:
+        def start() -> None:
+            if self.timeout is not None:
+                driven.expire_in(self.timeout)
 
         async def work() -> str:
-            async with deadline:
-                value = await self._value(arguments, deadline, place)
+            if self.is_async:
+                start()
+                value = await self.function(**arguments)
+            else:
+                value = await run_in_thread(
+                    lambda: self.function(**arguments), name=self.name, place=place, on_start=start
+                )
             return encode_output(value)
 
-        output = await attempt(work)
-        if not isinstance(output, Raised):
-            return output
-        failure = Failure.by(output.error, f"The tool {self.name} failed.")
-        if failure.kind is FailureKind.EXCEPTION and deadline.expired():
-            return self._timed_out(output.error)
-        return failure
+        driven = Driven(work(), f"The tool {self.name} (the call {call_id!r})")
+        output = await driven.result()
+        error = output.error if isinstance(output, Raised) else None
+        if driven.has_expired and not isinstance(error, ToolError):
+            return self._timed_out(error)
+        return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
 
-    async def _value(self, arguments: dict[str, Any], deadline: asyncio.Timeout, place: Place | None) -> Any:
-        if self.is_async:
-            self._start(deadline)
-            return await self.function(**arguments)
-        return await run_in_thread(
-            lambda: self.function(**arguments), name=self.name, place=place, on_start=lambda: self._start(deadline)
-        )
-
-    def _timed_out(self, cause: Exception) -> Failure:
+    def _timed_out(self, cause: Exception | None) -> Failure:
         unit = "second" if self.timeout == 1 else "seconds"
         error = TimeoutError(f"The tool {self.name} did not finish within {self.timeout:g} {unit}.")
         error.__cause__ = cause
         return Failure(FailureKind.TIMEOUT, error, str(error))
-
-    def _start(self, deadline: asyncio.Timeout) -> None:
-        if self.timeout is not None:
-            deadline.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

@@ -12,10 +12,11 @@ from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
+from asyncruns.driven import Raised
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
-from asyncruns.tools.attempt import Raised, attempt_now
+from asyncruns.tools.attempt import attempt_now
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.limit import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
@@ -41,8 +42,9 @@ _logger = logging.getLogger("asyncruns.tools")
 class Toolset:
     """A set of functions that a model may call, by name.
 
-    Coroutine functions run in a task each, with the caller's context; all others run in daemon threads, at most 64 of
-    them at once in the process. A thread cannot be stopped: after a timeout or a cancellation it goes on unheeded.
+    Coroutine functions run in a task each, with a copy of the caller's context; all others run in daemon threads, at
+    most 64 of them at once in the process. A thread cannot be stopped: after a timeout or a cancellation it goes on
+    unheeded. A coroutine that ignores its cancellation is abandoned after 2.5 s: it is never resumed.
 
     Args:
         functions: Functions to begin with: a mapping by name, or any iterable of functions with names.
@@ -214,8 +216,9 @@ class Toolset:
         Errors are outputs: a JSON object with the key `error`. So is a refused approval.
 
         Safe to cancel: while it asks for approval or queues, nothing has happened; afterwards a coroutine function is
-        cancelled and awaited, and a thread is abandoned and goes on. Nothing is sent to the server here. No function of
-        the caller's can swallow the cancellation.
+        cancelled and awaited, and a thread is abandoned and goes on. A coroutine that has not ended 2.5 s after its
+        cancellation is abandoned as well: it is never resumed, and a warning names it. Nothing is sent to the server
+        here.
 
         Args:
             call: What the model asked for.
@@ -224,7 +227,8 @@ class Toolset:
         Raises:
             CallNotAnsweredError: A policy is "surface", and the call failed in its way.
             asyncio.CancelledError: The calling task was cancelled.
-            KeyboardInterrupt: It was raised in the loop's thread.
+            KeyboardInterrupt: Ctrl-C was pressed while a function of the caller's ran in the loop. Where such a
+                function raises it by itself, it has failed, as with any exception.
         """
         output = await self._do(call, limit)
         if isinstance(output, Failure):
@@ -253,9 +257,9 @@ class Toolset:
                 return refused
         if limit is None:
             async with self._limit:
-                return await tool.run(arguments)
+                return await tool.run(arguments, call.id)
         async with limit, self._limit:
-            return await tool.run(arguments)
+            return await tool.run(arguments, call.id)
 
     def _observe(self, call: Call, failure: Failure) -> None:
         """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
@@ -266,10 +270,10 @@ class Toolset:
         _logger.warning("%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected)
         if self._on_error is None:
             return
-        try:
-            self._on_error(call, failure.error)
-        except Exception:
-            _logger.exception("on_error raised at the call %r", call.id)
+        hook = self._on_error
+        raised = attempt_now(lambda: hook(call, failure.error))
+        if isinstance(raised, Raised):
+            _logger.error("on_error raised at the call %r", call.id, exc_info=raised.error)
 
     def _no_such_tool(self, name: str) -> str:
         names = f"The tools are: {', '.join(self._tools)}." if self._tools else "There are no tools."

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import anyio
 
+from asyncruns.driven import Driven, Raised
 from asyncruns.errors import APIConnectionError, ConfigurationError
 from asyncruns.http import as_text
 
@@ -165,7 +166,7 @@ class BearerAuth(Auth):
                 raise _no_token(self._failure) from self._failure  # likewise, and in vain
             loop = asyncio.get_running_loop()
             try:
-                self._keep(await self._fetch(), loop.time())
+                self._keep(await _fetched(self._fetch), loop.time())
             except Exception as error:
                 if rejected is not None or loop.time() >= self._expires_at or self._headers is None:
                     self._failures, self._failure = self._failures + 1, error
@@ -210,6 +211,18 @@ def _no_token(error: Exception) -> APIConnectionError:
     is_ours = isinstance(error, ConfigurationError)
     why = str(error) if is_ours else type(error).__name__
     return APIConnectionError(f"The credential gave no token ({why}); nothing was sent", sent=False, passes=not is_ours)
+
+
+async def _fetched(fetch: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what a provider of tokens gives; one that ignores its cancellation is abandoned."""
+
+    async def work() -> Any:
+        return await fetch()
+
+    found = await Driven(work(), "The provider of tokens").result()
+    if isinstance(found, Raised):
+        raise found.error
+    return found
 
 
 def _checked_provider(token: object) -> Callable[[], Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -286,3 +289,24 @@ async def test_an_emulator_that_others_reach_without_a_key_warns(
     async with Emulator(host=host, api_key=api_key):
         pass
     assert ["without a key" in message for message in caplog.messages] == [True] * warns
+
+
+@pytest.mark.parametrize(("size", "status"), [(900_000, 400), (1_200_000, 413)])
+async def test_idle_connections_do_not_keep_the_bodies_that_were_refused(
+    emulator: Emulator, size: int, status: int
+) -> None:
+    body = b'{"metadata": "' + b"x" * size
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                session = await stack.enter_async_context(aiohttp.ClientSession())
+                async with session.post(f"{emulator.base_url}/threads", data=io.BytesIO(body)) as response:
+                    assert response.status == status
+                    assert "message" in (await response.json())["error"]
+            emulator.requests.clear()
+            after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 3 * size

@@ -214,14 +214,6 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing
     assert limit.running == 0
 
 
-def test_a_keyboard_interrupt_while_asking_passes(shop: Shop) -> None:
-    def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(Toolset([shop.buy], approve=approve).call(BUY))
-
-
 @pytest.mark.parametrize("approve", [True, "yes", 5])
 def test_what_cannot_approve_is_refused(approve: Any) -> None:
     with pytest.raises(ConfigurationError, match="approve must be a function"):

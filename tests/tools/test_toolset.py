@@ -403,11 +403,6 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure() -> None:
     assert isinstance(hook.errors[0].__cause__, KeyboardInterrupt)
 
 
-def test_a_keyboard_interrupt_in_the_loop_passes() -> None:
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(output_of(raiser(KeyboardInterrupt())[0]))
-
-
 @pytest.mark.parametrize("where", [0, 1], ids=["loop", "thread"])
 async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()

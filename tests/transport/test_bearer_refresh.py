@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -274,3 +275,21 @@ async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_req
 def test_what_gives_no_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
     with pytest.raises(ConfigurationError, match="async function or a credential"):
         BearerAuth(token)
+
+
+async def test_a_provider_that_ignores_its_cancellation_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
+    async def provide() -> str:
+        while True:
+            with contextlib.suppress(BaseException):
+                await asyncio.sleep(3600.0)
+
+    auth = BearerAuth(provide)
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(auth.refresh())
+    await asyncio.sleep(1.0)
+    began = loop.time()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert loop.time() == pytest.approx(began + 2.5, abs=0.1)
+    assert "The provider of tokens ignored its cancellation" in caplog.text

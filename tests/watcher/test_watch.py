@@ -360,8 +360,9 @@ async def test_a_status_replaces_an_unread_one_only_when_the_reader_is_far_behin
     def changed(number: int) -> StatusChanged[str]:
         return StatusChanged(status=str(number), phase=None, previous=None, run="run")  # type: ignore[arg-type]
 
-    for number in range(300):
-        feed.put(changed(number))
-    read = [(await feed.get()).status for _ in range(256)]  # type: ignore[union-attr]
+    with feed.reader():
+        for number in range(300):
+            feed.put(changed(number))
+        read = [(await feed.get()).status for _ in range(256)]  # type: ignore[union-attr]
     assert read[:3] == ["0", "1", "2"]
     assert read[-1] == "299"

@@ -48,6 +48,11 @@ def not_json() -> RefusedError:
     )
 
 
+def too_large(most: int) -> RefusedError:
+    """Make the 413 of a body that has more bytes."""
+    return RefusedError(f"The request body is larger than {most} bytes.", status=413)
+
+
 def missing(param: str) -> RefusedError:
     """Make the 400 of a required parameter that is absent."""
     return RefusedError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")

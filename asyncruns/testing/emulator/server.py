@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from aiohttp import web
 
 from asyncruns.abc import AsyncOnly
+from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import Answer
 from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
 from asyncruns.testing.emulator.injected import InjectedFault
@@ -27,6 +29,7 @@ log: Final = logging.getLogger("asyncruns.testing")
 _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
+_MAX_BODY_BYTES: Final = 1024**2
 
 
 class Emulator(AsyncOnly, Backend):
@@ -133,7 +136,9 @@ class Emulator(AsyncOnly, Backend):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
-        raw = await request.read()
+        raw = await _read(request)
+        if raw is None:
+            return _refused(refusals.too_large(_MAX_BODY_BYTES))
         target = target_of(request.method, path, raw)
         asked = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
@@ -208,6 +213,24 @@ def _is_of_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name
         return host == "localhost" or host.endswith(".localhost")
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    """Read the body; None when it is too large.
+
+    Not `request.read()`: an idle connection keeps its last request, or the exception that refused it, and what these
+    hold, for more than a minute.
+    """
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _refused(refusal: refusals.RefusedError) -> web.Response:
+    return web.Response(status=refusal.status, body=msgspec.json.encode(refusal.body), content_type="application/json")
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

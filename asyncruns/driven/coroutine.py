@@ -1,0 +1,264 @@
+"""Runs coroutines of the caller's so that one that ignores its cancellation can be abandoned, as a thread can.
+
+A task can't be abandoned: while it is pending the loop resumes it, and `asyncio.run` waits for it at the end, for ever.
+So the task is ours here, and it resumes the caller's coroutine by hand. When the coroutine is abandoned, the task ends,
+and the coroutine is never resumed again: it stays where it is, with all that it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, ContextVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+import anyio
+import msgspec
+
+from asyncruns.driven.abandoned import keep, leave_tasks_of, mark
+from asyncruns.driven.interrupts import is_interrupt
+from asyncruns.errors import InvalidRequestError
+
+T = TypeVar("T")
+
+CANCEL_AGAIN_AFTER_S: Final = 2.0  # enough for a cleanup: a rollback, a connection that is closed
+ABANDON_AFTER_S: Final = 0.5  # more, after the second cancellation; leaving a watch or a fleet takes 5 s at most
+
+OWNERS: Final[ContextVar[tuple[Any, ...]]] = ContextVar("asyncruns_owners", default=())
+"""The objects that the caller's code works for. The first has the run as `ref`, which warnings name."""
+
+ANSWERING: Final = object()
+"""Among the owners of handlers and tools, whose run waits for them; observers have no one wait."""
+
+_WORKING: Final[WeakKeyDictionary[asyncio.Task[Any], tuple[Any, ...]]] = WeakKeyDictionary()
+
+_logger = logging.getLogger("asyncruns.tools")
+
+
+def works_for(owner: object) -> bool:
+    """Tell whether the current task runs a tool, a handler or an observer of this object."""
+    task = asyncio.current_task()
+    return task is not None and any(each is owner for each in _WORKING.get(task, ()))
+
+
+def answers_for(owner: object) -> bool:
+    """Tell whether the current task runs a tool or a handler of this object, which can't wait for its end then."""
+    return works_for(owner) and works_for(ANSWERING)
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """What came in place of a result.
+
+    Attributes:
+        error: What was raised; where it was no Exception (SystemExit, a stray CancelledError), a RuntimeError that has
+            it as its `__cause__`.
+    """
+
+    error: Exception
+
+    @classmethod
+    def by(cls, error: BaseException) -> Raised:
+        """Wrap what was raised."""
+        if isinstance(error, Exception):
+            return cls(error)
+        wrapped = RuntimeError(f"{type(error).__name__} was raised")
+        wrapped.__cause__ = error
+        return cls(wrapped)
+
+
+class Driven(Generic[T]):
+    """One coroutine, in a task of ours.
+
+    For `asyncio.current_task`, `asyncio.timeout`, task groups and the cancel scopes of anyio it is as if the coroutine
+    had the task.
+
+    Args:
+        coroutine: What to run. Nobody else may resume it.
+        what: The subject of warnings, such as "The tool f".
+        context: The context variables that it sees; a copy of the current ones by default.
+
+    Attributes:
+        has_expired: Whether it ran longer than `expire_in` allows; what comes of it then is too late.
+        is_abandoned: Whether it ignored its cancellation, and is not resumed any more.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], what: str, context: Context | None = None) -> None:
+        self._coroutine = coroutine
+        self._what = what
+        self._context = context
+        self._mark: object | None = None
+        self._loop = asyncio.get_running_loop()  # which does not run when `asyncio.run` cancels at the end
+        self._task: asyncio.Task[T | Raised] | None = None
+        self._news: _News | None = None  # what the task waits for
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+        self.has_expired: bool = False
+        self.is_abandoned: bool = False
+
+    async def result(self) -> T | Raised:
+        """Run the coroutine to its end, and return its result or what it raised.
+
+        Safe to cancel: the coroutine is cancelled, and awaited. If it does not end, it is cancelled again after 2 s,
+        and abandoned half a second later.
+
+        Raises:
+            asyncio.CancelledError: The caller was cancelled, whatever the coroutine made of that.
+            KeyboardInterrupt: Ctrl-C was pressed while the coroutine ran.
+        """
+        self._task = task = asyncio.create_task(self._run(), context=self._context)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                if cancelled is None:
+                    await _End(task, self)
+                else:
+                    with anyio.CancelScope(shield=True):  # the scopes of anyio cancel in each pass of the loop
+                        await _End(task, self)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if self._timer is not None:
+            self._timer.cancel()
+        if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CREATED:  # it was cancelled before that
+            self._coroutine.close()
+        if self.is_abandoned:
+            leave_tasks_of(self._mark)
+            self._tell_of_abandoning()
+        if cancelled is not None:
+            raise cancelled
+        return Raised.by(asyncio.CancelledError()) if task.cancelled() else task.result()
+
+    def expire_in(self, seconds: float) -> None:
+        """Stop the coroutine after so many seconds."""
+        if not self._is_stopping:
+            self._set_timer(seconds, self._expire)
+
+    def _expire(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.has_expired = True
+            self.stop()
+
+    def stop(self) -> None:
+        """Cancel the coroutine; if it does not end, abandon it."""
+        if self._task is not None:
+            self._task.cancel()
+        if not self._is_stopping:
+            self._is_stopping = True
+            self._set_timer(CANCEL_AGAIN_AFTER_S, self._stop_again)
+
+    def _stop_again(self) -> None:
+        self.stop()
+        self._set_timer(ABANDON_AFTER_S, self._abandon)
+
+    def _abandon(self) -> None:
+        if self._task is not None and not self._task.done():
+            self.is_abandoned = True
+            if self._news is not None:
+                self._news.tell()
+
+    def _set_timer(self, seconds: float, do: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, do)
+
+    def _tell_of_abandoning(self) -> None:
+        owners = OWNERS.get() if self._context is None else self._context.get(OWNERS, ())
+        whose = f" of {owners[0].ref}" if owners else ""
+        _logger.warning(
+            "%s%s ignored its cancellation for %g s and is abandoned: it is never resumed, and keeps what it holds",
+            self._what,
+            whose,
+            CANCEL_AGAIN_AFTER_S + ABANDON_AFTER_S,
+        )
+
+    # The task
+
+    async def _run(self) -> T | Raised:
+        task = asyncio.current_task()
+        if task is not None:
+            _WORKING[task] = OWNERS.get()
+        self._mark = mark()
+        return await self
+
+    def __await__(self) -> Generator[Any, Any, T | Raised]:
+        resume: Callable[[], Any] = partial(self._coroutine.send, None)
+        while not self.is_abandoned:
+            try:
+                awaited = resume()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            except BaseException as error:
+                if is_interrupt(error):
+                    raise
+                return Raised.by(error)
+            try:
+                yield from self._until_done(awaited)
+            except GeneratorExit:  # the loop is closed
+                self._coroutine.close()
+                raise
+            except BaseException as error:
+                resume = partial(self._coroutine.throw, error)
+            else:
+                resume = partial(self._coroutine.send, None)
+            awaited = None
+        keep(self._coroutine)
+        return Raised(TimeoutError(f"{self._what} ignored its cancellation"))
+
+    def _until_done(self, awaited: Any) -> Generator[Any, Any, None]:
+        """Wait for what the coroutine awaits, or until it is abandoned. A cancellation goes on to what is awaited."""
+        loop = asyncio.get_running_loop()
+        is_ours = asyncio.isfuture(awaited) and awaited.get_loop() is loop and awaited is not asyncio.current_task()
+        if not is_ours or not awaited._asyncio_future_blocking:
+            yield awaited  # nothing but one pass of the loop, or a mistake, which the task tells the coroutine
+            return
+        awaited._asyncio_future_blocking = False  # as a task does
+        _check_is_another(awaited)
+        self._news = news = _News(awaited)
+        try:
+            yield from news
+        finally:
+            awaited.remove_done_callback(news.tell)
+            self._news = None
+
+
+def _check_is_another(awaited: asyncio.Future[Any]) -> None:
+    """Check that a tool or a handler does not await the task that watches its own run.
+
+    Raises:
+        InvalidRequestError: It does: each would wait for the other, and a timeout would cancel both.
+    """
+    owners = OWNERS.get() if isinstance(awaited, asyncio.Task) else ()
+    if ANSWERING in owners and any(getattr(owner, "entered_by", None) is awaited for owner in owners):
+        raise InvalidRequestError("A tool or a handler can't await the task that watches its own run")
+
+
+class _News(asyncio.Future[None]):
+    """Done when what is awaited is done, or when `tell` is called; its cancellation is that of what is awaited."""
+
+    def __init__(self, awaited: asyncio.Future[Any]) -> None:
+        super().__init__(loop=awaited.get_loop())
+        self._awaited = awaited
+        awaited.add_done_callback(self.tell)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        return self._awaited.cancel(msg)
+
+    def tell(self, _: object = None) -> None:
+        if not self.done():
+            self.set_result(None)
+
+
+class _End(_News):
+    """Done when the task of a coroutine is done; its cancellation stops the coroutine, in the same pass of the loop."""
+
+    def __init__(self, task: asyncio.Task[Any], driven: Driven[Any]) -> None:
+        super().__init__(task)
+        self._driven = driven
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self._driven.stop()
+        return asyncio.Future.cancel(self, msg)
