@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, assert_never
 import anyio
 import anyio.abc
 
+from asyncruns._private import load_anyio_backend
 from asyncruns.abc import Connection
 from asyncruns.admission import admitted
 from asyncruns.answering import Answering
@@ -45,7 +46,6 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.transport.private import load_anyio_backend
 
 R = TypeVar("R")
 

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "asyncruns"
 # The table of README.md. What is not listed is found by its folder.
 LAYERS = {
     "_version": 0,
+    "_private": 0,
     "errors": 0,
     "wire": 1,
     "http": 2,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import importlib
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Any, Final
 
 import msgspec
+
+from asyncruns._private import stop_scopes_of
 
 _MARK: Final[ContextVar[object]] = ContextVar("asyncruns_mark", default=None)
 
@@ -59,22 +59,7 @@ def leave_tasks_of(own: object) -> None:
         kept = keep(task)
         task.add_done_callback(lambda _, kept=kept: _release(kept))  # type: ignore[misc]
         asyncio._unregister_task(task)
-        _end_scopes_of(task)
-
-
-def _end_scopes_of(task: asyncio.Task[Any]) -> None:
-    """Have the scopes of anyio that nobody leaves any more, since their task was abandoned, cancel this task no more.
-
-    They do that in each pass of the loop, for ever. These attributes are anyio's own; without them, that goes on.
-    """
-    with contextlib.suppress(ImportError, AttributeError):
-        states: Any = importlib.import_module("anyio._backends._asyncio")._task_states
-        state = states.get(task)
-        scope = None if state is None else state.cancel_scope
-        while scope is not None:
-            if scope._host_task is not None and scope._host_task.done() and scope._cancel_handle is not None:
-                scope._cancel_handle.cancel()
-            scope = scope._parent_scope
+        stop_scopes_of(task)
 
 
 def _context_of(task: asyncio.Task[Any]) -> Context | None:

@@ -14,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from asyncruns._private import arrived
 from asyncruns._version import __version__
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import (
@@ -27,7 +28,6 @@ from asyncruns.http import Query, Request, Response, query_of, request_id
 from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
 from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice, send_untyped
 from asyncruns.transport.outages import tls_where_plain, what_to_set
-from asyncruns.transport.private import arrived
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.urls import check_base_url, checked_proxy
 

@@ -16,8 +16,8 @@ from typing import Final
 
 import aiohttp
 
+from asyncruns._private import close_idle, has_idle, middlewares_of
 from asyncruns.errors import ConfigurationError
-from asyncruns.transport.private import close_idle, has_idle, middlewares_of
 
 MAX_CONNECTIONS: Final = 100
 # aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:

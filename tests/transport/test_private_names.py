@@ -14,8 +14,8 @@ from pathlib import Path
 import aiohttp
 from recording_server import RecordingServer, reply
 
-from asyncruns.transport import private
-from asyncruns.transport.private import arrived, close_idle, has_idle, middlewares_of
+from asyncruns import _private as private
+from asyncruns._private import arrived, close_idle, has_idle, middlewares_of
 
 
 async def test_the_middlewares_of_a_session_are_found() -> None:
@@ -81,7 +81,7 @@ def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
 
 
 def test_names_that_are_not_public_are_used_in_one_place() -> None:
-    package = Path(private.__file__).parent.parent
+    package = Path(private.__file__).parent
     private_use = re.compile(
         r"\b(?:aiohttp|anyio)[.\w]*\._[a-z]"
         r"|\b(?:session|connector|content|answer|protocol|reader|resp|request)\._[a-z]"
@@ -92,4 +92,4 @@ def test_names_that_are_not_public_are_used_in_one_place() -> None:
         for path in package.rglob("*.py")
         if private_use.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"transport/private.py"}
+    assert found == {"_private.py"}

@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import asyncio
+
     import aiohttp
     from aiohttp.client_reqrep import ConnectionKey
 
@@ -22,6 +24,21 @@ def load_anyio_backend() -> None:
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("anyio._backends._asyncio")
+
+
+def stop_scopes_of(task: asyncio.Task[Any]) -> None:
+    """Have the cancel scopes of anyio around a task, whose own task has ended without leaving them, cancel it no more.
+
+    Without the names, each such scope cancels the task in every pass of the loop, for ever.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        states: Any = importlib.import_module("anyio._backends._asyncio")._task_states
+        state = states.get(task)
+        scope = None if state is None else state.cancel_scope
+        while scope is not None:
+            if scope._host_task is not None and scope._host_task.done() and scope._cancel_handle is not None:
+                scope._cancel_handle.cancel()
+            scope = scope._parent_scope
 
 
 def arrived(content: aiohttp.StreamReader) -> bytes:
