@@ -43,6 +43,7 @@ _WHY: Final = {
     Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
     Reason.CANCEL_UNCONFIRMED: "the server took the cancel, and a minute later the run still went on",
     Reason.CANCEL_REFUSED: "the server does not cancel the run, and these calls were stopped for that",
+    Reason.NOT_CANCELLED: "it was left, and the run could not be cancelled, or not in time; it may go on",
     Reason.HANDLER_FAILED: "answering them raised an error",
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
@@ -69,6 +70,9 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         calls: Calls that are open.
         outputs: Outputs that there are for the open round, as (call id, text).
         cancel_requested: Whether the watch asked for a cancellation; the run may have ended in another way first.
+        cancel_error: Why the run was not cancelled although the caller asked for it, by `on_exit="cancel"` or
+            `cancel_run()`: what the server answered to the cancel, or an `APITimeoutError` when no poll confirmed it in
+            time. The run may go on, and cost. None when it was cancelled.
     """
 
     ref: RunRef
@@ -83,6 +87,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     calls: tuple[Call, ...] = ()
     outputs: Outputs = ()
     cancel_requested: bool = False
+    cancel_error: Exception | None = None
     connection: Connection[R]
 
     raises: ClassVar[type[RunError]] = RunError
@@ -226,6 +231,7 @@ def outcome_of(
     polls: int,
     elapsed: float,
     cancel_requested: bool,
+    cancel_error: Exception | None,
 ) -> AnyOutcome[R]:
     """Give the typed value for an end."""
     snapshot = end.snapshot
@@ -242,6 +248,7 @@ def outcome_of(
         calls=end.calls,
         outputs=end.outputs,
         cancel_requested=cancel_requested,
+        cancel_error=cancel_error,
         connection=connection,
     )
     return outcome

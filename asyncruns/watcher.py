@@ -366,6 +366,7 @@ class RunWatcher(Generic[R]):
             polls=self.polls,
             elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
+            cancel_error=self._machine.cancel_error,
         )
         self._tell(Ended(self.outcome))
         self._ended.set()

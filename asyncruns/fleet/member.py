@@ -312,6 +312,7 @@ class Member(Slot):
             polls=self.polls,
             elapsed=loop_time() - self.started,
             cancel_requested=self.machine.cancel_requested,
+            cancel_error=self.machine.cancel_error,
         )
         if not self.watches:  # let go meanwhile
             return
