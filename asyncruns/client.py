@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Connection, Dialect, RunEvents, Transport
-from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
     Key,
@@ -30,6 +29,7 @@ from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import OpenWatches
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.busy import OnBusy, check_on_busy
@@ -51,7 +51,7 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
 from asyncruns.watch_options import WatchOptions, check_watch_options
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import watched
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
@@ -393,10 +393,7 @@ class Client(OtherNames):
         """
         if thread_id is None and run_id is None and not self._speaks_of(run):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
-        await admitted()  # before the watcher is made, which takes a while for a thousand of them
-        async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+        return await watched(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def connection_for(self, run: object) -> Connection[Any]:
         """Give what a `Fleet` needs to watch this run, response or `RunRef`.
@@ -426,10 +423,23 @@ class Client(OtherNames):
         # Some servers take no notice of run_id.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
+    @property
+    def open_watches(self) -> OpenWatches:
+        """The watches that go on over this client; closing it waits for those that leave."""
+        return self._server.open_watches
+
     async def close(self) -> None:
-        """Close the connections, but for those of a borrowed session or transport. May be called twice."""
-        if self._own is not None:
-            await self._own.aclose()
+        """Close the connections, but for those of a borrowed session or transport. May be called twice.
+
+        Waits for watches that are being left, as long as that takes, some seconds mostly: they may still owe the server
+        a cancel. Watches with `on_exit="cancel"` that go on are left as well, since they can't go on after this, unless
+        the transport is borrowed. When it is cancelled, it waits on, and closes, and raises the cancellation then.
+        """
+        try:
+            await self.open_watches.finished(ends=self._own is not None)
+        finally:
+            if self._own is not None:
+                await self._own.aclose()
 
     async def __aenter__(self) -> Client:
         return self

@@ -1,13 +1,27 @@
-"""For what owns a task in the background: to wait for its end, and to raise what broke it."""
+"""For what owns a task in the background, or owes the server something: how it is waited for when its caller leaves.
+
+Leaving is bounded everywhere by the same few seconds. Closing a client waits for the watches that are being left, so
+that the connections are there as long as they are needed: `asyncio.gather` under a timeout goes on while its children
+still leave, and so does whoever cancels a task without awaiting it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
 
 import anyio
 
-from asyncruns.asking import loop_time
+from asyncruns.asking import loop_time, wake
+
+T = TypeVar("T")
+
+LEAVING_GRACE_S: Final = 5.0  # how long leaving waits for the answer to a submit, a cancel or a create
+ENDING_GRACE_S: Final = 2.5  # and then for the task itself: observers may take 2 s
+PASSES: Final = 8  # of the event loop, in which a task that was just cancelled begins to leave
 
 
 def raise_failure(task: asyncio.Task[None]) -> None:
@@ -19,7 +33,7 @@ def raise_failure(task: asyncio.Task[None]) -> None:
         raise failure
 
 
-async def joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
+async def joined(task: asyncio.Task[Any], *, by: float = math.inf) -> None:
     """Wait until a task has ended, even when we are cancelled ourselves: it holds a submit or a cancel at most.
 
     Args:
@@ -38,3 +52,167 @@ async def joined(task: asyncio.Task[None], *, by: float = math.inf) -> None:
             interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+class OpenWatch:
+    """A watch that goes on, or a create that begins one.
+
+    Attributes:
+        leave: Makes the watch end by the given time, with its run cancelled; None when closing the client is no reason
+            to end it.
+        by: Until when it is waited for, by the loop's clock; infinity while nobody leaves it.
+        is_settled: Whether it owes the server nothing any more.
+    """
+
+    __slots__ = ("_settled", "by", "is_settled", "leave", "loop")
+
+    def __init__(self, leave: Callable[[float], object] | None = None) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.leave: Callable[[float], object] | None = leave
+        self.by: float = math.inf
+        self.is_settled: bool = False
+        self._settled: asyncio.Future[None] = self.loop.create_future()
+
+    def settle(self) -> None:
+        """Note that nothing is owed any more; may be called twice."""
+        self.is_settled = True
+        if not self.loop.is_closed():
+            wake(self._settled)
+
+    async def settled(self, by: float) -> None:
+        """Wait until nothing is owed any more, or until this time. Safe to cancel."""
+        await asyncio.wait({self._settled}, timeout=max(by - loop_time(), 0.0))
+
+
+class OpenWatches:
+    """The watches that go on over one client."""
+
+    def __init__(self) -> None:
+        self._all: dict[OpenWatch, None] = {}
+
+    def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:
+        """Note that a watch begins; `OpenWatch` describes the argument."""
+        watch = OpenWatch(leave)
+        self._all[watch] = None
+        return watch
+
+    def remove(self, watch: OpenWatch) -> None:
+        """Note that a watch has ended."""
+        watch.settle()
+        self._all.pop(watch, None)
+
+    @contextlib.contextmanager
+    def beginning(self, *, cancels: bool) -> Iterator[OpenWatch]:
+        """Note that a watch is about to begin: something at the server may need it.
+
+        Args:
+            cancels: Whether it cancels its run on leaving, so that closing the client waits for it.
+        """
+        watch = self.add((lambda by: None) if cancels else None)
+        try:
+            yield watch
+        finally:
+            self.remove(watch)
+
+    async def finished(self, *, ends: bool) -> None:
+        """Wait for what is being left, and for no longer than that may take. Called in a watch, it ends all the same.
+
+        When it is cancelled, it waits on, and raises the cancellation then: it may be the watch that is being left who
+        cancels a tool that waits here.
+
+        Args:
+            ends: Whether nothing can go on after this: then watches that cancel their runs on leaving are left, too.
+        """
+        interrupted: asyncio.CancelledError | None = None
+        passes = PASSES
+        while self._here():
+            try:
+                if passes:
+                    passes -= 1
+                    await asyncio.sleep(0)
+                elif not await self._one_settled(ends=ends):
+                    break
+            except asyncio.CancelledError as error:
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+    async def _one_settled(self, *, ends: bool) -> bool:
+        """Wait for one of them; tell whether there was one to wait for."""
+        now = loop_time()
+        for watch in self._here() if ends else ():
+            if watch.by == math.inf and watch.leave is not None:
+                watch.by = now + LEAVING_GRACE_S
+                watch.leave(watch.by)
+        left = [watch for watch in self._here() if not watch.is_settled and now < watch.by < math.inf]
+        if not left:
+            return False
+        with anyio.CancelScope(shield=True):
+            await left[0].settled(left[0].by)
+        return True
+
+    def _here(self) -> list[OpenWatch]:
+        loop = asyncio.get_running_loop()
+        return [watch for watch in self._all if watch.loop is loop]
+
+
+def open_watches_of(connection: object) -> OpenWatches:
+    """Give those of the client that a connection belongs to, or of nobody."""
+    found = getattr(connection, "open_watches", None)
+    return found if isinstance(found, OpenWatches) else OpenWatches()
+
+
+async def kept(
+    create: Coroutine[Any, Any, T],
+    watches: OpenWatches,
+    *,
+    late: Callable[[T], Awaitable[object]],
+    lost: Callable[[], object],
+    cancels: bool,
+) -> T:
+    """Await a request that begins a run, and do not lose what it begins.
+
+    When the caller is cancelled meanwhile, the answer is still waited for, for some seconds.
+
+    Args:
+        create: Sends the request.
+        watches: Those of the client.
+        late: Takes what came after the caller was cancelled.
+        lost: Called when the caller was cancelled, and no good answer came.
+        cancels: Whether `late` cancels what was begun, so that closing the client waits for the answer.
+    """
+    task = asyncio.create_task(create, name="asyncruns create")
+    with watches.beginning(cancels=cancels) as watch:
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            by = watch.by = loop_time() + LEAVING_GRACE_S
+            with contextlib.suppress(asyncio.CancelledError):
+                await joined(task, by=by)
+            if not task.cancelled() and task.exception() is None:
+                await late(task.result())
+            else:
+                lost()
+            raise
+        return task.result()
+
+
+async def outlasting(work: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
+    """Do some work in a task of a group, and go on with it when the task is cancelled by somebody else.
+
+    At the end of `asyncio.run` every task is cancelled once, and those that still owe the server something go on.
+
+    Args:
+        work: What is done; called again after a cancellation.
+        scope: The group's, which ends it.
+    """
+    while True:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if scope.cancel_called or task is None:
+                raise
+            task.uncancel()
+        else:
+            return

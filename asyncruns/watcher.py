@@ -7,7 +7,9 @@ inside of it, so a watcher may be left from any task, and an exception of the bo
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -16,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from asyncruns.abc import Connection, RunEvents
+from asyncruns.admission import admitted
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
@@ -24,8 +27,17 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.outcome import AnyOutcome, outcome_of
-from asyncruns.owned import joined, raise_failure
+from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.owned import (
+    ENDING_GRACE_S,
+    LEAVING_GRACE_S,
+    OpenWatch,
+    joined,
+    kept,
+    open_watches_of,
+    outlasting,
+    raise_failure,
+)
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
@@ -33,7 +45,6 @@ from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
 R = TypeVar("R")
 
 OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they have not seen yet
-LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
 
 
 class RunWatcher(Generic[R]):
@@ -57,7 +68,9 @@ class RunWatcher(Generic[R]):
             has a limit of its own over all that share it.
         cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
-            or "cancel" it, which waits up to 5 s for the run to end. `outcome` then tells what became of it.
+            or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
+            the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
+            warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
         on_ambiguous: What to do when no answer to a submit came and no look can tell whether it was taken, as with
             responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
@@ -131,7 +144,14 @@ class RunWatcher(Generic[R]):
             post=self._receive,
         )
         self._engine = Engine(
-            connection, ref, self._machine, answering, self._following, on_notice=self._tell, on_end=self._end
+            connection,
+            ref,
+            self._machine,
+            answering,
+            self._following,
+            cancels_on_exit=on_exit == "cancel",
+            on_notice=self._tell,
+            on_end=self._end,
         )
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
         self._cancels_on_exit = on_exit == "cancel"
@@ -141,6 +161,7 @@ class RunWatcher(Generic[R]):
         self._ended = asyncio.Event()
         self._failure_told = False
         self._task: asyncio.Task[None] | None = None
+        self._open: OpenWatch | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -150,18 +171,40 @@ class RunWatcher(Generic[R]):
         if self._task is not None:
             raise InvalidRequestError("A RunWatcher watches once; make a new one")
         if self._following is not None:
-            self._engine.begin_with(await self._following.begin(self._ids, self._begin_within))
-            self._given = self._following.given
+            await self._begin_to_follow(self._following)
         self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
+        self._open = open_watches_of(self._connection).add(self._leave if self._cancels_on_exit else None)
         try:
             await begun
         except asyncio.CancelledError as error:
             await self.__aexit__(asyncio.CancelledError, error, None)
             raise
         return self
+
+    async def _begin_to_follow(self, following: Following[R]) -> None:
+        """Read the stream until it tells which run it is of; for some seconds more when the caller is cancelled.
+
+        The run goes on at the server, and its name is needed to cancel it.
+        """
+        begin = following.begin(self._ids, self._begin_within)
+        if self._cancels_on_exit:
+            watches = open_watches_of(self._connection)
+            ref = await kept(begin, watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
+        else:
+            ref = await begin
+        self._engine.begin_with(ref)
+        self._given = following.given
+
+    async def _cancel_unwatched(self, ref: RunRef) -> None:
+        if self._following is not None:
+            await self._following.close()
+        await cancel_unwatched(self._connection, ref)
+
+    def _warn_of_unnamed(self) -> None:
+        log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -171,10 +214,10 @@ class RunWatcher(Generic[R]):
             return
         by = loop_time() + LEAVING_GRACE_S
         try:
-            self._engine.leave(by=by, cancel=self._cancels_on_exit)
+            self._leave(by)
         finally:
             try:
-                await joined(task, by=by)
+                await joined(task, by=by + ENDING_GRACE_S)
             finally:
                 if self._following is not None:
                     await self._following.close()
@@ -187,6 +230,11 @@ class RunWatcher(Generic[R]):
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
             log.error("The watch of %s broke", self.ref, exc_info=task.exception())
+
+    def _leave(self, by: float) -> None:
+        if self._open is not None:
+            self._open.by = min(self._open.by, by + ENDING_GRACE_S)
+        self._engine.leave(by=by, cancel=self._cancels_on_exit)
 
     async def wait(self) -> AnyOutcome[R]:
         """Wait for the end of the watch.
@@ -335,7 +383,8 @@ class RunWatcher(Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal)
+            observe = partial(deliver, self._observed, self._on_status, self._on_terminal)
+            group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
@@ -347,6 +396,8 @@ class RunWatcher(Generic[R]):
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._ended.set()
         self._iterated.close()
+        if self._open is not None:
+            open_watches_of(self._connection).remove(self._open)
         if self._following is not None:
             self._following.held.finish()
 
@@ -370,3 +421,42 @@ class RunWatcher(Generic[R]):
         )
         self._tell(Ended(self.outcome))
         self._ended.set()
+        if self._open is not None and self._open.by < math.inf:
+            self._open.settle()
+            warn_of_uncancelled(self.outcome)
+
+
+async def cancel_unwatched(connection: Connection[Any], run: Any) -> None:
+    """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
+    async with RunWatcher(connection, run, on_exit="cancel"):
+        pass
+
+
+async def watched(
+    connection: Connection[R],
+    run: Any,
+    options: WatchOptions,
+    *,
+    thread_id: str | None = None,
+    run_id: str | None = None,
+) -> AnyOutcome[R]:
+    """Watch a run to its end, in its turn; `RunWatcher` describes the arguments.
+
+    A caller that is cancelled before its turn leaves the run like one that is cancelled later.
+    """
+
+    def watcher() -> RunWatcher[R]:
+        return RunWatcher(connection, run, thread_id=thread_id, run_id=run_id, **options)
+
+    cancels = options.get("on_exit") == "cancel"
+    try:
+        with open_watches_of(connection).beginning(cancels=cancels):
+            await admitted()  # before the watcher is made, which takes a while for a thousand of them
+    except asyncio.CancelledError:
+        if cancels:
+            async with watcher():
+                raise
+        raise
+    async with watcher() as entered:
+        outcome = await entered.wait()
+    return entered.outcome or outcome  # leaving may have cancelled a run that went on

@@ -58,6 +58,7 @@ SAME_LAYER = {
     ("engine", "answering"),
     ("engine", "asking"),
     ("engine", "following"),
+    ("engine", "owned"),
     ("following", "asking"),
     ("following", "held"),
     ("held", "asking"),

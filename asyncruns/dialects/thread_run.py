@@ -13,7 +13,15 @@ from urllib.parse import unquote
 import msgspec
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, busy_error, error_object, redacted, refusal_kind, status_error
+from asyncruns.dialects.errors import (
+    bad_answer,
+    busy_error,
+    error_object,
+    has_no_cancel,
+    redacted,
+    refusal_kind,
+    status_error,
+)
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
@@ -146,6 +154,8 @@ class ThreadRun(Dialect[Run]):
         error = error_object(response)
         cause: APIStatusError = status_error(request, response, host=self._host)
         kind = refusal_kind(response, error)
+        if has_no_cancel(request, response, error):
+            kind = RefusalKind.UNSUPPORTED
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):

@@ -7,7 +7,7 @@ was::
 
     no answer, or a passing one    send it again, after a pause, at most 5 times
     refused                        poll; send it again when the status has changed, for at most a minute
-    refused, no such route         poll; the server cannot cancel
+    no such route, or no right     poll; the server does not cancel, in whatever status
     taken                          poll until the run has ended, for at most a minute
 
 A caller that leaves the watch wants nothing else any more: no call is handed out and nothing is submitted, even while a
@@ -45,7 +45,7 @@ class Cancellation:
         refused: Why the server did not cancel, until the run asks for other calls than those that were stopped for it.
         error: Why the run is not cancelled, as far as is known: what the last try met.
         earlier: How the watch had ended before it was taken up again for the cancel; None where it had not.
-        is_impossible: The server has no way to cancel.
+        is_impossible: The server does not cancel, in whatever status.
     """
 
     __slots__ = (
@@ -53,6 +53,7 @@ class Cancellation:
         "_again_by",
         "_refusals",
         "_refused_in",
+        "_was_refused",
         "active",
         "by",
         "confirm_by",
@@ -80,6 +81,7 @@ class Cancellation:
         self.is_impossible: bool = False
         self._again_at = math.inf
         self._again_by = -math.inf
+        self._was_refused = False
         self._refused_in: str | None = None
         self._refusals = 0
 
@@ -101,14 +103,14 @@ class Cancellation:
     def send(self) -> None:
         """Note that it is being sent."""
         self.requested = self.active = True
-        self.is_refused = False
+        self.is_refused = self._was_refused = False
         self._again_at = math.inf
         self.tries += 1
 
     def ask(self, now: float, at: float = math.inf) -> None:
         """Note that the caller wants it, with all its tries; `at` when it has to wait."""
         self.requested = True
-        self.is_refused = self.is_impossible = False
+        self.is_refused = self._was_refused = self.is_impossible = False
         self.tries = self._refusals = 0
         self._again_at = at
         self._again_by = now + CANCEL_AGAIN_S
@@ -140,12 +142,17 @@ class Cancellation:
         self.refused = self.error = cause
         self.is_refused, self.is_impossible = True, impossible
         self.tries = 0
+        self.refused_in(status)
+
+    def refused_in(self, status: str | None) -> None:
+        """Note in which status the server did not cancel the run."""
+        self._was_refused = True
         self._refusals += 1
         self._refused_in = status
 
     def is_worth_another(self, status: str, now: float) -> bool:
         """Tell whether a refused cancel is to be sent again, now that the run has this status."""
-        if not self.is_refused or self.is_impossible or status == self._refused_in:
+        if not self._was_refused or self.is_impossible or status == self._refused_in:
             return False
         return self._refusals < CANCEL_REFUSALS and (self.leaves or now < self._again_by)
 

@@ -114,6 +114,7 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
     RefusalKind.ALREADY_OVER: Reason.REJECTED,
     RefusalKind.BUSY: Reason.REJECTED,
+    RefusalKind.UNSUPPORTED: Reason.REJECTED,
 }
 
 # What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.

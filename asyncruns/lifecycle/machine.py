@@ -45,6 +45,11 @@ TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
 _NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
+# Refusals of a cancel that have nothing to do with the status: there is none, or not with this credential.
+_WHATEVER_STATUS: Final = frozenset(
+    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
+)
+_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
 _UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
@@ -609,8 +614,10 @@ class RunLifecycle(Struct, eq=False, gc=False):
         cancellation = self._cancellation
         if not cancellation.active:
             return []
-        if refusal.kind is RefusalKind.ALREADY_OVER:
+        status = self.snapshot.status if self.snapshot else None
+        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
             cancellation.taken(now)
+            cancellation.refused_in(status)  # polls tell whether it is true
             return [self._look_now(now)]
         passes = refusal.kind in _PASSING
         is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
@@ -619,8 +626,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             pause = backoff(cancellation.tries - 1, refusal)
             cancellation.failed(now, pause, refusal.cause, acted=refusal.kind in _UNSURE)
             return commands
-        status = self.snapshot.status if self.snapshot else None
-        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind is RefusalKind.NOT_FOUND)
+        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
         told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
         if not self._ledger.missing():
             told += self._settle(now)  # the last output came while nothing was to be submitted

@@ -109,6 +109,7 @@ class RefusalKind(enum.Enum):
     NOT_ACCEPTING = "not accepting"  # outputs are not wanted, since the run is in `phase`
     ALREADY_OVER = "already over"  # a cancel came too late
     BUSY = "busy"  # the thread is locked by the run `active_run`
+    UNSUPPORTED = "unsupported"  # the server has no such operation, in whatever status the run is
     REJECTED = "rejected"  # the request was wrong, and will stay so
 
 

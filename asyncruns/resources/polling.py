@@ -20,6 +20,7 @@ from asyncruns.errors import APIError, APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.outcome import GaveUp
+from asyncruns.owned import OpenWatches, open_watches_of
 from asyncruns.resources.looks import options_of_looks
 from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions, make_request
@@ -251,3 +252,4 @@ class _WithOptions:
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
         self.dialect: Dialect[Run] = connection.dialect
         self.answer = connection.answer
+        self.open_watches: OpenWatches = open_watches_of(connection)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
-from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -22,7 +21,7 @@ from asyncruns.resources.runs import split_options
 from asyncruns.resources.streams import open_stream
 from asyncruns.resources.watched_responses import WatchedResponses
 from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import watched
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3
@@ -120,10 +119,7 @@ class Responses(_Responses):
         """
         connection = self.continued(continue_with)
         run = RunRef(connection.dialect.name, (response,)) if isinstance(response, str) else response
-        await admitted()
-        async with RunWatcher(connection, run, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a response that went on
+        return await watched(connection, run, options)
 
     async def run(
         self,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, cas
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
-from asyncruns.admission import admitted
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
@@ -18,7 +17,7 @@ from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import watched
 from asyncruns.wire import Maybe, Run
 
 if TYPE_CHECKING:
@@ -343,7 +342,4 @@ class Runs(ThreadItems):
         Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
         `on_exit="cancel"`.
         """
-        await admitted()
-        async with RunWatcher(self._connection, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+        return await watched(self._connection, None, options, thread_id=thread_id, run_id=run_id)

@@ -463,7 +463,7 @@ def leaving(phase: Phase = Phase.PENDING, **policy: Any) -> Driver:
     return run
 
 
-REFUSALS = [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.NOT_ACCEPTING, RefusalKind.UNAUTHORIZED]
+REFUSALS = [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.NOT_ACCEPTING]
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
@@ -497,6 +497,16 @@ def test_a_refused_cancel_of_a_run_that_no_poll_has_shown_is_sent_again_with_the
     assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     assert pick(run.sees(Phase.RUNNING), Cancel) == []
+
+
+@pytest.mark.parametrize("phase", [None, Phase.PENDING])
+def test_a_cancel_of_a_run_that_is_not_over_as_the_server_says_is_sent_again(phase: Phase | None) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL, phase=phase)
+    assert pick(run.sees(Phase.PENDING), Cancel) == []
+    assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
 
 
 def test_a_refused_cancel_is_not_sent_again_while_the_run_is_being_cancelled() -> None:
@@ -628,12 +638,15 @@ def test_who_leaves_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal()
     assert run.machine.cancel_error is cause
 
 
-def test_who_leaves_does_not_wait_where_the_server_has_no_cancel() -> None:
+@pytest.mark.parametrize(
+    "kind", [RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT]
+)
+def test_who_leaves_does_not_wait_where_the_server_cancels_in_no_status(kind: RefusalKind) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.now += 10.0
     run.feed(CancelAsked(run.now, by=run.now + 5.0))
-    run.refused(RefusalKind.NOT_FOUND, asked=Asked.CANCEL)
+    run.refused(kind, asked=Asked.CANCEL)
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.NOT_CANCELLED
 
 
