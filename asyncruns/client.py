@@ -51,7 +51,7 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
 from asyncruns.watch_options import WatchOptions, check_watch_options
-from asyncruns.watcher import watched
+from asyncruns.watcher import keeper_of, watched
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
@@ -316,8 +316,9 @@ class Client(OtherNames):
         What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
         can't be found: another one is created, and an orphan without a run may stay at the server.
 
-        Safe to cancel: a submit on its way is waited for; what was created stays at the server, and the run goes on
-        there, or is cancelled with `on_exit="cancel"`.
+        Safe to cancel: a pending submit, or the pending create of the run, is waited for, for at most 5 s; what was
+        created stays at the server, and the run goes on there, or is cancelled with `on_exit="cancel"`. A run that goes
+        on although its caller was cancelled while it was created is named by a warning.
 
         Args:
             model: The model of a response, at servers that have them.
@@ -344,7 +345,10 @@ class Client(OtherNames):
         check_on_busy(on_busy)
         given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
-        run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
+        keeper = keeper_of(self, options)
+        run = await start_run(
+            self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, keeper=keeper
+        )
         warn_of_unknown_tools(run, options.get("tools"))
         return await self.watch(run, **options)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
@@ -16,8 +17,11 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from asyncruns.asking import loop_time, wake
+from asyncruns.errors import APIStatusError
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger("asyncruns.watcher")
 
 LEAVING_GRACE_S: Final = 5.0  # how long leaving waits for the answer to a submit, a cancel or a create
 ENDING_GRACE_S: Final = 2.5  # and then for the task itself: observers may take 2 s
@@ -162,39 +166,55 @@ def open_watches_of(connection: object) -> OpenWatches:
     return found if isinstance(found, OpenWatches) else OpenWatches()
 
 
-async def kept(
-    create: Coroutine[Any, Any, T],
-    watches: OpenWatches,
-    *,
-    late: Callable[[T], Awaitable[object]],
-    lost: Callable[[], object],
-    cancels: bool,
-) -> T:
-    """Await a request that begins a run, and do not lose what it begins.
+class Keeper:
+    """Awaits requests that begin a run, and does not lose what they begin.
 
     When the caller is cancelled meanwhile, the answer is still waited for, for some seconds.
 
     Args:
-        create: Sends the request.
         watches: Those of the client.
-        late: Takes what came after the caller was cancelled.
+        late: Takes what came after the caller was cancelled; None is an answer that nothing was begun.
         lost: Called when the caller was cancelled, and no good answer came.
         cancels: Whether `late` cancels what was begun, so that closing the client waits for the answer.
     """
-    task = asyncio.create_task(create, name="asyncruns create")
-    with watches.beginning(cancels=cancels) as watch:
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            by = watch.by = loop_time() + LEAVING_GRACE_S
-            with contextlib.suppress(asyncio.CancelledError):
-                await joined(task, by=by)
-            if not task.cancelled() and task.exception() is None:
-                await late(task.result())
-            else:
-                lost()
-            raise
-        return task.result()
+
+    def __init__(
+        self,
+        watches: OpenWatches,
+        *,
+        late: Callable[[Any], Awaitable[object]],
+        lost: Callable[[], object],
+        cancels: bool,
+    ) -> None:
+        self._watches = watches
+        self._late, self._lost = late, lost
+        self._cancels = cancels
+
+    async def keep(self, create: Coroutine[Any, Any, T]) -> T:
+        """Send a request, and give its answer."""
+        task = asyncio.create_task(create, name="asyncruns create")
+        with self._watches.beginning(cancels=self._cancels) as watch:
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                by = loop_time() + LEAVING_GRACE_S
+                watch.by = by + LEAVING_GRACE_S + ENDING_GRACE_S  # what was begun is then left in its turn
+                with contextlib.suppress(asyncio.CancelledError):
+                    await joined(task, by=by)
+                try:
+                    await self._tell(task)
+                except Exception:
+                    log.exception("What a cancelled caller had begun could not be dealt with; it may go on")
+                raise
+            return task.result()
+
+    async def _tell(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            self._lost()
+        elif (error := task.exception()) is None:
+            await self._late(task.result())
+        elif not isinstance(error, APIStatusError) or error.status >= 500:  # else nothing was begun
+            self._lost()
 
 
 async def outlasting(work: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:

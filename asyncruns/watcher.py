@@ -31,9 +31,9 @@ from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.owned import (
     ENDING_GRACE_S,
     LEAVING_GRACE_S,
+    Keeper,
     OpenWatch,
     joined,
-    kept,
     open_watches_of,
     outlasting,
     raise_failure,
@@ -192,7 +192,8 @@ class RunWatcher(Generic[R]):
         begin = following.begin(self._ids, self._begin_within)
         if self._cancels_on_exit:
             watches = open_watches_of(self._connection)
-            ref = await kept(begin, watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
+            keeper = Keeper(watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
+            ref = await keeper.keep(begin)
         else:
             ref = await begin
         self._engine.begin_with(ref)
@@ -426,10 +427,33 @@ class RunWatcher(Generic[R]):
             warn_of_uncancelled(self.outcome)
 
 
-async def cancel_unwatched(connection: Connection[Any], run: Any) -> None:
+async def cancel_unwatched(connection: Connection[Any], run: Any, options: WatchOptions | None = None) -> None:
     """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
-    async with RunWatcher(connection, run, on_exit="cancel"):
+    async with RunWatcher(connection, run, **{**(options or {}), "on_exit": "cancel"}):
         pass
+
+
+def keeper_of(connection: Connection[Any], options: WatchOptions) -> Keeper:
+    """Give what awaits the create of a run that is then to be watched with these options.
+
+    When the caller is cancelled meanwhile, the run that comes of it is cancelled as well, where leaving its watch would
+    do that; else a warning names it.
+    """
+    cancels = options.get("on_exit") == "cancel"
+
+    async def late(run: Any) -> None:
+        if run is None:
+            return
+        if cancels:
+            await cancel_unwatched(connection, run, options)
+        else:
+            ref = connection.dialect.identify(run, {})
+            log.warning("The caller of the run %s was cancelled while it was created; the run goes on", ref)
+
+    def lost() -> None:
+        log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
+
+    return Keeper(open_watches_of(connection), late=late, lost=lost, cancels=cancels)
 
 
 async def watched(

@@ -11,6 +11,7 @@ from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import Keeper
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
@@ -21,7 +22,7 @@ from asyncruns.resources.runs import split_options
 from asyncruns.resources.streams import open_stream
 from asyncruns.resources.watched_responses import WatchedResponses
 from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import watched
+from asyncruns.watcher import keeper_of, watched
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3
@@ -156,9 +157,11 @@ class Responses(_Responses):
             "background": True,
         }
         tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
-        response = await self._created(cast("ResponseParameters", given), tries)
         again = {name: value for name, value in given.items() if name != "input"}
-        return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
+        continue_with = cast("ResponseParameters", again)
+        keeper = keeper_of(self.continued(continue_with), options)
+        response = await self._created(cast("ResponseParameters", given), tries, keeper)
+        return await self.watch(response, continue_with=continue_with, **options)
 
     @property
     def with_raw_response(self) -> RawResponses:
@@ -288,11 +291,11 @@ class Responses(_Responses):
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
 
-    async def _created(self, parameters: ResponseParameters, tries: int) -> ModelResponse:
+    async def _created(self, parameters: ResponseParameters, tries: int, keeper: Keeper) -> ModelResponse:
         while True:
             tries -= 1
             try:
-                return await self.create(**parameters)
+                return await keeper.keep(self.create(**parameters))
             except APIError as error:
                 if not is_lost(error):
                     raise
