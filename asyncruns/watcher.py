@@ -429,7 +429,8 @@ class RunWatcher(Generic[R]):
 
 async def cancel_unwatched(connection: Connection[Any], run: Any, options: WatchOptions | None = None) -> None:
     """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
-    async with RunWatcher(connection, run, **{**(options or {}), "on_exit": "cancel"}):
+    cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
+    async with RunWatcher(connection, run, **cancelling):
         pass
 
 
