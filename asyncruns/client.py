@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
@@ -132,6 +133,7 @@ class Client(OtherNames):
         check_retries(max_retries)
         self.base_url: str = ""
         self._own: Transport | None = None
+        self._closing: asyncio.Task[None] | None = None  # while watches that leave are waited for
         if transport is None:
             transport = self._own = AiohttpTransport(
                 given_base_url(base_url),
@@ -437,8 +439,17 @@ class Client(OtherNames):
 
         Waits for watches that are being left, as long as that takes, some seconds mostly: they may still owe the server
         a cancel. Watches with `on_exit="cancel"` that go on are left as well, since they can't go on after this, unless
-        the transport is borrowed. When it is cancelled, it waits on, and closes, and raises the cancellation then.
+        the transport is borrowed. Safe to cancel, and to call in a tool or a handler of such a watch: closing then goes
+        on in the background, for as long.
         """
+        if not self.open_watches.is_empty:
+            if self._closing is None or self._closing.done():
+                self._closing = asyncio.create_task(self._close(), name="asyncruns close")
+            await asyncio.wait({self._closing})
+        else:
+            await self._close()
+
+    async def _close(self) -> None:
         try:
             await self.open_watches.finished(ends=self._own is not None)
         finally:

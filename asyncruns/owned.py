@@ -119,10 +119,10 @@ class OpenWatches:
             self.remove(watch)
 
     async def finished(self, *, ends: bool) -> None:
-        """Wait for what is being left, and for no longer than that may take. Called in a watch, it ends all the same.
+        """Wait for what is being left, and for no longer than that may take.
 
-        When it is cancelled, it waits on, and raises the cancellation then: it may be the watch that is being left who
-        cancels a tool that waits here.
+        In a task of its own: when that is cancelled, as at the end of the loop, it waits on, and raises the
+        cancellation then.
 
         Args:
             ends: Whether nothing can go on after this: then watches that cancel their runs on leaving are left, too.
@@ -151,9 +151,13 @@ class OpenWatches:
         left = [watch for watch in self._here() if not watch.is_settled and now < watch.by < math.inf]
         if not left:
             return False
-        with anyio.CancelScope(shield=True):
-            await left[0].settled(left[0].by)
+        await left[0].settled(left[0].by)
         return True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to wait for in this loop."""
+        return not self._here()
 
     def _here(self) -> list[OpenWatch]:
         loop = asyncio.get_running_loop()

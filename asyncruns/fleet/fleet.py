@@ -189,8 +189,8 @@ class Fleet(Generic[R]):
             self._observers.tell_of_waiting()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
-        for watches, watch in self._open:
-            watches.remove(watch)
+        for watches, known in self._open:
+            watches.remove(known)
         for watch in list(self.read):
             watch.stop_waiting()
         for member in set(self._runner.members.values()):

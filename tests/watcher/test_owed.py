@@ -174,7 +174,8 @@ async def test_watches_that_are_cancelled_some_passes_after_they_were_started_ca
     client = Client(transport=server)
     runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(120)]
     responses = [await client.responses.create(model=MODEL, input="Go", background=True) for _ in range(80)]
-    watches = [asyncio.create_task(client.watch(run, on_exit="cancel")) for run in [*runs, *responses]]
+    both: list[Any] = [*runs, *responses]
+    watches: list[asyncio.Task[Any]] = [asyncio.create_task(client.watch(run, on_exit="cancel")) for run in both]
     watches += [
         asyncio.create_task(client.threads.runs.watch(run.id, thread_id=run.thread_id, on_exit="cancel"))
         for run in [await client.threads.create_and_run(assistant_id=ASSISTANT)]
@@ -306,14 +307,17 @@ async def test_a_client_may_be_closed_from_within_a_watch(on_exit: Literal["leav
         client = Client(emulator.base_url)
         closed: list[float] = []
 
-        async def close(*_: object) -> None:
+        async def close(_: object = None) -> None:
             began = anyio.current_time()
             try:
                 await client.close()
             finally:
                 closed.append(anyio.current_time() - began)
 
-        tools = Toolset({"f": close}) if "tool" in where else None
+        async def closing() -> None:
+            await close()
+
+        tools = Toolset({"f": closing}) if "tool" in where else None
         run = await client.threads.create_and_run(assistant_id=ASSISTANT)
         with contextlib.suppress(Exception):
             if where == "a tool of a fleet":
