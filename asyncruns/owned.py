@@ -194,8 +194,13 @@ class Keeper:
         self._late, self._lost = late, lost
         self._cancels = cancels
 
-    async def keep(self, create: Coroutine[Any, Any, T]) -> T:
-        """Send a request, and give its answer."""
+    async def keep(self, create: Coroutine[Any, Any, T], find: Callable[[], Coroutine[Any, Any, T]] | None = None) -> T:
+        """Send a request, and return its answer.
+
+        Args:
+            create: Sends it.
+            find: Finds what was begun when the request itself is cut off, as at the end of the loop; None for nothing.
+        """
         task = asyncio.create_task(create, name="asyncruns create")
         with self._watches.beginning(cancels=self._cancels) as watch:
             try:
@@ -205,6 +210,9 @@ class Keeper:
                 watch.by = by + LEAVING_GRACE_S + ENDING_GRACE_S  # what was begun is then left in its turn
                 with contextlib.suppress(asyncio.CancelledError):
                     await joined(task, by=by)
+                    if task.cancelled() and find is not None and loop_time() < by:
+                        task = asyncio.create_task(find(), name="asyncruns find")
+                        await joined(task, by=by)
                 try:
                     await self._tell(task)
                 except Exception:

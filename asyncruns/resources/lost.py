@@ -163,7 +163,8 @@ class Creation(Generic[Item]):
         """
         while self._tries < TRIES:
             trying = self._try()
-            if (made := await (trying if self._keeper is None else self._keeper.keep(trying))) is not None:
+            made = await (trying if self._keeper is None else self._keeper.keep(trying, self._find_cut_off))
+            if made is not None:
                 return made
             self._tries += 1
         raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
@@ -188,6 +189,14 @@ class Creation(Generic[Item]):
         else:
             return made
         return await self._adopt(found, cast("APIError", self._lost))
+
+    async def _find_cut_off(self) -> Item | None:
+        """Find what a create made whose own task was cancelled; None when it is surely not there."""
+        path = self._path()
+        error = APIConnectionError(
+            f"POST {path} was cut off: its task was cancelled", sent=True, method="POST", path=path
+        )
+        return await self._search(error)
 
     async def _search(self, lost: APIError) -> Item | None:
         """Look through the list, over the span that replicas lag.

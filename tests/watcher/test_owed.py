@@ -201,6 +201,31 @@ async def test_a_stream_that_is_left_before_it_tells_of_its_run_has_the_run_canc
         assert [body["status"] for body in emulator.runs.values()] == ["cancelled"]
 
 
+async def test_a_follow_up_that_is_pending_when_its_caller_is_cancelled_is_cancelled(shell: Shell) -> None:
+    server = Server(creates_take=0.0)
+    lasting = Scenario(rounds=((FunctionCall("f", {}),),), end="never", cancelling=0.05)
+    server.inner.script(lasting, model=MODEL)
+    client = Client(transport=server)
+    response = await client.responses.create(model=MODEL, input="Go", background=True)
+    server.creates_take = 1.0
+
+    async def f() -> str:
+        return "out"
+
+    async def watch() -> None:
+        connection = client.responses.continued()
+        async with shell(connection, response, tools=Toolset([f]), on_exit="cancel") as watcher:
+            await watcher.wait()
+
+    task = asyncio.create_task(watch())
+    while len(server.creates) < 2:
+        await anyio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server.cancels == [f"/responses/{server.creates[1]}/cancel"]
+
+
 # Closing a client
 
 
@@ -427,3 +452,30 @@ def test_tools_and_a_cancel_that_is_in_flight_are_cut_off_when_the_loop_ends_and
     ends_with(main)
     assert stage.transport.count("cancel") == 2
     assert stage.transport.finished.count("cancel") == 1
+
+
+def test_a_run_whose_create_is_cut_off_when_the_loop_ends_is_found_and_cancelled() -> None:
+    servers: list[Server] = []
+
+    async def main() -> None:
+        server = Server()
+        servers.append(server)
+        server.task = asyncio.create_task(run_a_thread(Client(transport=server), on_exit="cancel"))  # type: ignore[attr-defined]
+        while not server.creates:
+            await asyncio.sleep(0.01)
+
+    ends_with(main)
+    assert (len(servers[0].creates), len(servers[0].cancels)) == (1, 1)
+
+
+def test_a_create_that_is_cut_off_when_the_loop_ends_and_that_nothing_can_find_is_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        server = Server()
+        server.task = asyncio.create_task(run_a_model(Client(transport=server), on_exit="cancel"))  # type: ignore[attr-defined]
+        while not server.creates:
+            await asyncio.sleep(0.01)
+
+    ends_with(main)
+    assert "a run may go on" in caplog.text
