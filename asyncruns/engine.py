@@ -367,15 +367,16 @@ class Engine(Generic[R]):
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing[scope] = following
-            event: Observed | Refused | None = None
+            is_cut_off = True
             try:
                 if following is None or not await following.may_ask(self.receive):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)
+                is_cut_off = False
             finally:
                 del self._changing[scope]
-                if event is None and not scope.cancel_called:
+                if is_cut_off and not scope.cancel_called:
                     self._cut_off.append(asked)
             if isinstance(event, Observed) and self._looking is not None:
                 # The look may show the run as it was before; this answer asks for a new one.
