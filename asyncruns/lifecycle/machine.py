@@ -617,7 +617,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         status = self.snapshot.status if self.snapshot else None
         if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
             cancellation.taken(now)
-            cancellation.refused_in(status)  # polls tell whether it is true
+            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
+                cancellation.refused_in(status)
             return [self._look_now(now)]
         passes = refusal.kind in _PASSING
         is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S

@@ -509,6 +509,14 @@ def test_a_cancel_of_a_run_that_is_not_over_as_the_server_says_is_sent_again(pha
     assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
 
 
+def test_a_cancel_is_not_sent_again_where_the_server_says_how_the_run_has_ended() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL, phase=Phase.SUCCEEDED)
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+
+
 def test_a_refused_cancel_is_not_sent_again_while_the_run_is_being_cancelled() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
