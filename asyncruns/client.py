@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl as ssl_module
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -12,7 +13,6 @@ from urllib.parse import urlsplit
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import AsyncOnly, Connection, Dialect, HasId, RunEvents, Transport
-from asyncruns.admission import admitted
 from asyncruns.client_options import (
     ClientOptions,
     Key,
@@ -32,6 +32,7 @@ from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import OpenWatches
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.busy import OnBusy, check_on_busy
@@ -53,7 +54,7 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
 from asyncruns.watch_options import WatchOptions, check_watch_options
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import keeper_of, watched
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class Client(AsyncOnly, OtherNames):
         check_retries(max_retries)
         self.base_url: str = ""
         self._own: Transport | None = None
+        self._closing: asyncio.Task[None] | None = None  # while watches that leave are waited for
         if transport is None:
             transport = self._own = AiohttpTransport(
                 given_base_url(base_url),
@@ -322,8 +324,9 @@ class Client(AsyncOnly, OtherNames):
         What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
         can't be found: another one is created, and an orphan without a run may stay at the server.
 
-        Safe to cancel: a submit on its way is waited for; what was created stays at the server, and the run goes on
-        there, or is cancelled with `on_exit="cancel"`.
+        Safe to cancel: a pending submit, or the pending create of the run, is waited for, for at most 5 s; what was
+        created stays at the server, and the run goes on there, or is cancelled with `on_exit="cancel"`. A run that goes
+        on although its caller was cancelled while it was created is named by a warning.
 
         Args:
             model: The model of a response, at servers that have them.
@@ -350,7 +353,10 @@ class Client(AsyncOnly, OtherNames):
         check_on_busy(on_busy)
         given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
-        run = await start_run(self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt)
+        keeper = keeper_of(self, options)
+        run = await start_run(
+            self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, keeper=keeper
+        )
         warn_of_unknown_tools(run, options.get("tools"))
         return await self.watch(run, **options)
 
@@ -405,10 +411,7 @@ class Client(AsyncOnly, OtherNames):
         if thread_id is None and run_id is None and not self._speaks_of(run):
             _check_is_watched(run)
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
-        await admitted()  # before the watcher is made, which takes a while for a thousand of them
-        async with RunWatcher(self, run, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+        return await watched(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def connection_for(self, run: object) -> Connection[Any]:
         """Give what a `Fleet` needs to watch this run, response or `RunRef`.
@@ -440,10 +443,32 @@ class Client(AsyncOnly, OtherNames):
         # Some servers take no notice of run_id.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
+    @property
+    def open_watches(self) -> OpenWatches:
+        """The watches that go on over this client; closing it waits for those that leave."""
+        return self._server.open_watches
+
     async def close(self) -> None:
-        """Close the connections, but for those of a borrowed session or transport. May be called twice."""
-        if self._own is not None:
-            await self._own.aclose()
+        """Close the connections, but for those of a borrowed session or transport. May be called twice.
+
+        Waits for watches that are being left, as long as that takes, some seconds mostly: they may still owe the server
+        a cancel. Watches with `on_exit="cancel"` that go on are left as well, since they can't go on after this, unless
+        the transport is borrowed. Safe to cancel, and to call in a tool or a handler of such a watch: closing then goes
+        on in the background, for as long.
+        """
+        if not self.open_watches.is_empty:
+            if self._closing is None or self._closing.done():
+                self._closing = asyncio.create_task(self._close(), name="asyncruns close")
+            await asyncio.wait({self._closing})
+        else:
+            await self._close()
+
+    async def _close(self) -> None:
+        try:
+            await self.open_watches.finished(ends=self._own is not None)
+        finally:
+            if self._own is not None:
+                await self._own.aclose()
 
     async def __aenter__(self) -> Client:
         return self

@@ -10,6 +10,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar, assert_never
 
 import anyio
@@ -20,6 +21,7 @@ from asyncruns.abc import Connection
 from asyncruns.admission import admitted
 from asyncruns.answering import Answering
 from asyncruns.asking import ask, loop_time, wake
+from asyncruns.errors import APIConnectionError
 from asyncruns.following import Following
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
@@ -35,6 +37,8 @@ from asyncruns.lifecycle import (
     Notice,
     Observed,
     PollAt,
+    Refusal,
+    RefusalKind,
     Refused,
     Report,
     RunLifecycle,
@@ -46,6 +50,7 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
+from asyncruns.owned import LEAVING_GRACE_S
 
 R = TypeVar("R")
 
@@ -61,6 +66,7 @@ class Engine(Generic[R]):
         machine: Its lifecycle, before the beginning.
         answering: Has calls answered; its events are to be given to `receive`.
         following: Follows the streams of the run, where there is one.
+        cancels_on_exit: Whether a run that goes on is cancelled when nobody watches it any more, for whatever reason.
         on_notice: Told what is to be reported. Must not wait.
         on_end: Told how the watch ended, and None when it is taken up again. Must not wait.
 
@@ -79,6 +85,7 @@ class Engine(Generic[R]):
         answering: Answering,
         following: Following[R] | None = None,
         *,
+        cancels_on_exit: bool = False,
         on_notice: Callable[[Notice], object],
         on_end: Callable[[End | None], object],
     ) -> None:
@@ -99,7 +106,10 @@ class Engine(Generic[R]):
         self._changing: dict[anyio.CancelScope, Following[R] | None] = {}
         self._looking: anyio.CancelScope | None = None
         self._leave_by = math.inf
+        self._cancels_on_exit = cancels_on_exit
         self._cancels = False  # who left before the beginning wants the run cancelled
+        self._has_begun = False
+        self._cut_off: list[Asked] = []  # requests whose tasks somebody cancelled
         self._closing = False
         self._task: asyncio.Task[Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
@@ -113,23 +123,36 @@ class Engine(Generic[R]):
         """Watch until the run has ended, or until it is left.
 
         Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
-        gives.
+        gives. With `cancels_on_exit`, the run is cancelled first, for some seconds at most: at the end of `asyncio.run`
+        every task is cancelled, this one and those of its requests, too.
 
         Args:
             given: What the caller's object says.
             begun: Gets its result as soon as events are taken.
         """
         self._task = asyncio.current_task()
-        await admitted()
+        begin = partial(self._begin, given, begun)
+        while True:
+            try:
+                if not self._has_begun:
+                    await admitted()
+                await self._work(self._go_on if self._has_begun else begin)
+            except asyncio.CancelledError:
+                if self._task is None or not self._outlasts():
+                    raise
+                self._task.uncancel()
+            else:
+                if self._is_done() or not self._outlasts():
+                    break
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self, begin: Callable[[], object]) -> None:
         try:
             async with anyio.create_task_group() as self._group:
+                self._closing = False
                 try:
-                    wake(begun)
-                    self.receive(Begun(loop_time(), given))
-                    if self._following is not None:
-                        self._begin_to_read(self._following, self._group)
-                    if self._cancels and not self.is_over:
-                        self.receive(CancelAsked(loop_time()))
+                    begin()
                     while not self._is_done():
                         await self._until_poll()
                         await self._look()
@@ -138,8 +161,35 @@ class Engine(Generic[R]):
                 self._group.cancel_scope.cancel()
         finally:
             self._group = None
-        if self._failure is not None:
-            raise self._failure
+
+    def _begin(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
+        self._has_begun = True
+        wake(begun)
+        self.receive(Begun(loop_time(), given))
+        if self._following is not None and self._group is not None:
+            self._begin_to_read(self._following, self._group)
+        if self._cancels and not self.is_over:
+            self.receive(CancelAsked(loop_time(), self._leave_by))
+
+    def _outlasts(self) -> bool:
+        """Tell whether the run is still to be cancelled, although somebody has cancelled a task of ours."""
+        is_wanted = (self._cancels_on_exit or self._machine.is_cancelling) and not self.is_over
+        may_go_on = loop_time() < self._leave_by and anyio.current_effective_deadline() > -math.inf
+        if not is_wanted or not may_go_on or self._failure is not None:
+            return False
+        self._leave_by = min(self._leave_by, loop_time() + LEAVING_GRACE_S)
+        self._cancels = True
+        return True
+
+    def _go_on(self) -> None:
+        """Cancel the run, now that all that went on was cut off; answers that did not come are lost."""
+        cut_off, self._cut_off = self._cut_off, []
+        for asked in cut_off:
+            cause = APIConnectionError("The request was cut off: its task was cancelled", sent=True)
+            self.receive(Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), asked))
+        if not self.is_over:
+            self.receive(CancelAsked(loop_time(), self._leave_by))
+        self._poll(loop_time())
 
     def _begin_to_read(self, following: Following[R], group: anyio.abc.TaskGroup) -> None:
         self.receive(StreamBegun(loop_time()))
@@ -183,12 +233,12 @@ class Engine(Generic[R]):
             by: How long at most a request that changes something is waited for, by the loop's clock.
             cancel: Whether a run that goes on is to be cancelled.
         """
-        self._leave_by = by
-        self._cancels = cancel
+        self._leave_by = min(by, self._leave_by)
+        self._cancels = self._cancels or cancel
         for scope in self._changing:
-            scope.deadline = by
-        if cancel and not self.is_over:
-            self.receive(CancelAsked(loop_time()))
+            scope.deadline = self._leave_by
+        if (cancel or self._machine.is_cancelling) and not self.is_over:
+            self.receive(CancelAsked(loop_time(), self._leave_by))
         if self._is_done():
             self._stop()
 
@@ -208,8 +258,7 @@ class Engine(Generic[R]):
         For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way. Else
         a run may have ended, and what its stream said before that is still read.
         """
-        leaving = self._leave_by < math.inf
-        may_leave = leaving and (self._machine.end is not None or not self._machine.cancel_requested)
+        may_leave = self._leave_by < math.inf and not self._machine.is_cancelling
         is_read = self._following is not None and self._following.is_wanted
         return (self.is_over and not is_read) or may_leave or self._failure is not None
 
@@ -315,13 +364,17 @@ class Engine(Generic[R]):
         # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing[scope] = following
+            is_cut_off = True
             try:
                 if following is None or not await following.may_ask(self.receive):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)
+                is_cut_off = False
             finally:
                 del self._changing[scope]
+                if is_cut_off and not scope.cancel_called:
+                    self._cut_off.append(asked)
             if isinstance(event, Observed) and self._looking is not None:
                 # The look may show the run as it was before; this answer asks for a new one.
                 self._looking.cancel()

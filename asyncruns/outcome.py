@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+log: Final = logging.getLogger("asyncruns.watcher")
+
 # The answer's messages may come later than the status `completed`: read again after so many seconds.
 ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
 
@@ -47,6 +50,7 @@ _WHY: Final = {
     Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
     Reason.CANCEL_UNCONFIRMED: "the server took the cancel, and a minute later the run still went on",
     Reason.CANCEL_REFUSED: "the server does not cancel the run, and these calls were stopped for that",
+    Reason.NOT_CANCELLED: "it was left, and the run could not be cancelled, or not in time; it may go on",
     Reason.HANDLER_FAILED: "answering them raised an error",
     Reason.NO_CALLS: "the run waits for the caller and does not say for what",
     Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
@@ -119,6 +123,9 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         calls: Calls that are open.
         outputs: Outputs that there are for the open round, as (call id, text).
         cancel_requested: Whether the watch asked for a cancellation; the run may have ended in another way first.
+        cancel_error: Why the run was not cancelled although the caller asked for it, by `on_exit="cancel"` or
+            `cancel_run()`: what the server answered to the cancel, or an `APITimeoutError` when no poll confirmed it in
+            time. The run may go on, and cost. None when it was cancelled.
     """
 
     ref: RunRef
@@ -133,6 +140,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     calls: tuple[Call, ...] = ()
     outputs: Outputs = ()
     cancel_requested: bool = False
+    cancel_error: Exception | None = None
     connection: Connection[R]
 
     raises: ClassVar[type[RunError]] = RunError
@@ -282,6 +290,12 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
 }
 
 
+def warn_of_uncancelled(outcome: AnyOutcome[Any]) -> None:
+    """Log that a run which was to be cancelled may go on, and cost, where that is so."""
+    if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
+        log.warning("The run %s could not be cancelled, and may go on: %s", outcome.ref, outcome.cancel_error)
+
+
 def outcome_of(
     end: End,
     refs: tuple[RunRef, ...],
@@ -290,6 +304,7 @@ def outcome_of(
     polls: int,
     elapsed: float,
     cancel_requested: bool,
+    cancel_error: Exception | None,
 ) -> AnyOutcome[R]:
     """Give the typed value for an end."""
     snapshot = end.snapshot
@@ -306,6 +321,7 @@ def outcome_of(
         calls=end.calls,
         outputs=end.outputs,
         cancel_requested=cancel_requested,
+        cancel_error=cancel_error,
         connection=connection,
     )
     return outcome

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -17,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from asyncruns.abc import AsyncOnly, Connection, RunEvents
+from asyncruns.admission import admitted
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
@@ -28,8 +31,20 @@ from asyncruns.following import TAIL_S, Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef, StatusChanged
 from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.outcome import AnyOutcome, outcome_of
-from asyncruns.owned import check_is_here, check_may_leave, check_may_wait, joined, raise_failure
+from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.owned import (
+    ENDING_GRACE_S,
+    LEAVING_GRACE_S,
+    Keeper,
+    OpenWatch,
+    check_is_here,
+    check_may_leave,
+    check_may_wait,
+    joined,
+    open_watches_of,
+    outlasting,
+    raise_failure,
+)
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
@@ -38,7 +53,6 @@ from asyncruns.wire.visible import on_one_line
 R = TypeVar("R")
 
 OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they have not seen yet
-LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answer to a submit or a cancel
 
 
 class RunWatcher(AsyncOnly, Generic[R]):
@@ -68,7 +82,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
             a thread, the choice is the server's matter.)
         cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
-            or "cancel" it, which waits up to 5 s for the run to end. `outcome` then tells what became of it.
+            or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
+            the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
+            warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
         on_ambiguous: What to do when no answer to a submit came and no look can tell whether it was taken, as with
             responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
@@ -148,7 +164,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
             owners=(self, ANSWERING),
         )
         self._engine = Engine(
-            connection, ref, self._machine, self._answering, self._following, on_notice=self._tell, on_end=self._end
+            connection,
+            ref,
+            self._machine,
+            self._answering,
+            self._following,
+            cancels_on_exit=on_exit == "cancel",
+            on_notice=self._tell,
+            on_end=self._end,
         )
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
         self._cancels_on_exit = on_exit == "cancel"
@@ -160,6 +183,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.entered_by: asyncio.Task[Any] | None = None
+        self._open: OpenWatch | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
 
@@ -172,18 +196,41 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self.entered_by = asyncio.current_task()
         self._answering.context = contextvars.copy_context()
         if self._following is not None:
-            self._engine.begin_with(await self._following.begin(self._ids, self._begin_within))
-            self._given = self._following.given
+            await self._begin_to_follow(self._following)
         self._started = loop_time()
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
+        self._open = open_watches_of(self._connection).add(self._leave if self._cancels_on_exit else None)
         try:
             await begun
         except asyncio.CancelledError as error:
             await self.__aexit__(asyncio.CancelledError, error, None)
             raise
         return self
+
+    async def _begin_to_follow(self, following: Following[R]) -> None:
+        """Read the stream until it tells which run it is of; for some seconds more when the caller is cancelled.
+
+        The run goes on at the server, and its name is needed to cancel it.
+        """
+        begin = following.begin(self._ids, self._begin_within)
+        if self._cancels_on_exit:
+            watches = open_watches_of(self._connection)
+            keeper = Keeper(watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
+            ref = await keeper.keep(begin)
+        else:
+            ref = await begin
+        self._engine.begin_with(ref)
+        self._given = following.given
+
+    async def _cancel_unwatched(self, ref: RunRef) -> None:
+        if self._following is not None:
+            await self._following.close()
+        await cancel_unwatched(self._connection, ref)
+
+    def _warn_of_unnamed(self) -> None:
+        log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -195,10 +242,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
         check_may_leave(self, "watcher")
         by = loop_time() + LEAVING_GRACE_S
         try:
-            self._engine.leave(by=by, cancel=self._cancels_on_exit)
+            self._leave(by)
         finally:
             try:
-                await joined(task, by=by)
+                await joined(task, by=by + ENDING_GRACE_S)
             finally:
                 if self._following is not None:
                     await self._following.close()
@@ -211,6 +258,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
             log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=task.exception())
+
+    def _leave(self, by: float) -> None:
+        if self._open is not None:
+            self._open.by = min(self._open.by, by + ENDING_GRACE_S)
+        self._engine.leave(by=by, cancel=self._cancels_on_exit)
 
     async def wait(self) -> AnyOutcome[R]:
         """Wait for the end of the watch.
@@ -371,7 +423,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            group.start_soon(deliver, self._observed, self._on_status, self._on_terminal, (self,))
+            observe = partial(deliver, self._observed, self._on_status, self._on_terminal, (self,))
+            group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
                 await self._observed.drained()
@@ -383,6 +436,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self, task: asyncio.Task[None]) -> None:
         self._ended.set()
         self._iterated.close()
+        if self._open is not None:
+            open_watches_of(self._connection).remove(self._open)
         if self._following is not None:
             self._following.held.finish()
 
@@ -402,6 +457,70 @@ class RunWatcher(AsyncOnly, Generic[R]):
             polls=self.polls,
             elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
+            cancel_error=self._machine.cancel_error,
         )
         self._tell(Ended(self.outcome))
         self._ended.set()
+        if self._open is not None and self._open.by < math.inf:
+            self._open.settle()
+            warn_of_uncancelled(self.outcome)
+
+
+async def cancel_unwatched(connection: Connection[Any], run: Any, options: WatchOptions | None = None) -> None:
+    """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
+    cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
+    async with RunWatcher(connection, run, **cancelling):
+        pass
+
+
+def keeper_of(connection: Connection[Any], options: WatchOptions) -> Keeper:
+    """Give what awaits the create of a run that is then to be watched with these options.
+
+    When the caller is cancelled meanwhile, the run that comes of it is cancelled as well, where leaving its watch would
+    do that; else a warning names it.
+    """
+    cancels = options.get("on_exit") == "cancel"
+
+    async def late(run: Any) -> None:
+        if run is None:
+            return
+        if cancels:
+            await cancel_unwatched(connection, run, options)
+        else:
+            ref = connection.dialect.identify(run, {})
+            log.warning("The caller of the run %s was cancelled while it was created; the run goes on", ref)
+
+    def lost() -> None:
+        log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
+
+    return Keeper(open_watches_of(connection), late=late, lost=lost, cancels=cancels)
+
+
+async def watched(
+    connection: Connection[R],
+    run: Any,
+    options: WatchOptions,
+    *,
+    thread_id: str | None = None,
+    run_id: str | None = None,
+) -> AnyOutcome[R]:
+    """Watch a run to its end, in its turn; `RunWatcher` describes the arguments.
+
+    A caller that is cancelled before its turn leaves the run like one that is cancelled later.
+    """
+
+    def watcher() -> RunWatcher[R]:
+        return RunWatcher(connection, run, thread_id=thread_id, run_id=run_id, **options)
+
+    cancels = options.get("on_exit") == "cancel"
+    try:
+        with open_watches_of(connection).beginning(cancels=cancels):
+            await admitted()  # before the watcher is made, which takes a while for a thousand of them
+    except asyncio.CancelledError:
+        if cancels:
+            async with watcher():
+                raise
+        raise
+    async with watcher() as entered:
+        outcome = await entered.wait()
+    return entered.outcome or outcome  # leaving may have cancelled a run that went on

@@ -60,6 +60,7 @@ SAME_LAYER = {
     ("engine", "answering"),
     ("engine", "asking"),
     ("engine", "following"),
+    ("engine", "owned"),
     ("following", "asking"),
     ("following", "held"),
     ("held", "asking"),

@@ -52,6 +52,12 @@ _VERSION: Final = re.compile(r"/v\d")
 _VERSION_IN_QUERY: Final = ".azure.com"
 _AN_ID: Final = re.compile(r"[_\d]")
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
+_NO_SUCH_ROUTE: Final = frozenset({405, 501})
+# A refusal that names a status, or says "yet", may be over with the next status.
+_NO_CANCEL: Final = (
+    r"^(?!.*\b(?:status|state|while|yet|queued|running|in[ _]progress|requires[ _]action)\b)"
+    r".*(?:not (?:supported|implemented)|unsupported)"
+)
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
     f"{_RETIRED_HOST} no longer serves threads and runs (shut down on 2026-08-26); set base_url to a server that does."
@@ -85,6 +91,14 @@ def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
     if kind is RefusalKind.THROTTLED and re.search(_QUOTA, said, re.IGNORECASE):
         return RefusalKind.QUOTA_SPENT
     return kind
+
+
+def has_no_cancel(request: Request, response: Response, error: ErrorObject) -> bool:
+    """Whether this is the answer to a cancel, of a server that has none, in whatever status the run is."""
+    if not request.path.endswith("/cancel"):
+        return False
+    says_so = re.search(_NO_CANCEL, f"{error.code} {error.message}", re.IGNORECASE | re.DOTALL)
+    return response.status in _NO_SUCH_ROUTE or (response.status in (400, 409, 422) and says_so is not None)
 
 
 def shown(body: bytes) -> str:

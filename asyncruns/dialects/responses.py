@@ -18,7 +18,15 @@ import msgspec
 from msgspec.structs import replace
 
 from asyncruns.abc import Dialect
-from asyncruns.dialects.errors import bad_answer, check_is_of, error_object, redacted, refusal_kind, status_error
+from asyncruns.dialects.errors import (
+    bad_answer,
+    check_is_of,
+    error_object,
+    has_no_cancel,
+    redacted,
+    refusal_kind,
+    status_error,
+)
 from asyncruns.dialects.given import given_run, no_run
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
@@ -188,6 +196,8 @@ class Responses(Dialect[ModelResponse]):
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
         kind = refusal_kind(response, error)
+        if has_no_cancel(request, response, error):
+            kind = RefusalKind.UNSUPPORTED
         said = f"{error.code} {error.message}"
         if response.status in (400, 409, 422) and kind is not RefusalKind.THROTTLED:
             is_conflict = response.status == 409

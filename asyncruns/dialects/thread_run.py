@@ -18,6 +18,7 @@ from asyncruns.dialects.errors import (
     busy_error,
     check_is_of,
     error_object,
+    has_no_cancel,
     redacted,
     refusal_kind,
     status_error,
@@ -167,6 +168,8 @@ class ThreadRun(Dialect[Run]):
         error = error_object(response)
         cause: APIStatusError = status_error(request, response, host=self._host)
         kind = refusal_kind(response, error)
+        if has_no_cancel(request, response, error):
+            kind = RefusalKind.UNSUPPORTED
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):

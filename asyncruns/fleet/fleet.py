@@ -31,14 +31,25 @@ from asyncruns.fleet.watch import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.observers import Observer, Observers, log
 from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import check_is_here, check_may_leave, check_may_wait, joined, raise_failure
+from asyncruns.owned import (
+    ENDING_GRACE_S,
+    LEAVING_GRACE_S,
+    OpenWatch,
+    OpenWatches,
+    check_is_here,
+    check_may_leave,
+    check_may_wait,
+    joined,
+    open_watches_of,
+    outlasting,
+    raise_failure,
+)
 from asyncruns.watch_options import SharedOptions, check_watch_options
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-LEAVING_GRACE_S: Final = 5.0  # who leaves waits so long for the answers to submits and cancels
-OBSERVER_GRACE_S: Final = 2.0  # and so long for observers that have not seen all yet
+OBSERVER_GRACE_S: Final = 2.0  # who leaves waits so long for observers that have not seen all yet
 ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
 LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
@@ -69,8 +80,9 @@ class Fleet(AsyncOnly, Generic[R]):
         on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
             were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
             and waits for that for 5 s, and as long as the budget takes to ask; with those that were given up, or need
-            the caller, the newest 10,000. Both wait 2 s at most for observers. A warning is logged where these were not
-            told of all.
+            the caller, the newest 10,000. A run that could not be cancelled has an outcome with `cancel_error`, of
+            which observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
+            where these were not told of all. `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `max_rounds`, `keep_tool_choice`, `on_ambiguous`, `on_status`, `on_terminal`;
             and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
@@ -106,6 +118,7 @@ class Fleet(AsyncOnly, Generic[R]):
         self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: list[tuple[OpenWatches, OpenWatch]] = []  # of each client
 
     # Entering and leaving
 
@@ -116,6 +129,7 @@ class Fleet(AsyncOnly, Generic[R]):
         begun = self._loop.create_future()
         self._task = asyncio.create_task(self._drive(begun), name="asyncruns fleet")
         self._task.add_done_callback(self._stopped)
+        self._register(self._connection)
         try:
             await begun
         except asyncio.CancelledError as error:
@@ -136,12 +150,23 @@ class Fleet(AsyncOnly, Generic[R]):
                 await self._drain_all()
         finally:
             by = self._leave_by()
-            self._runner.leave(by=by, cancel=self._on_exit == "cancel")
-            await joined(task, by=by)
+            self._leave(by)
+            await joined(task, by=by + ENDING_GRACE_S)
         if error is None:
             raise_failure(task)
         elif not task.cancelled() and task.exception() is not None:
             log.error("The fleet broke", exc_info=task.exception())
+
+    def _leave(self, by: float) -> None:
+        for _, watch in self._open:
+            watch.by = min(watch.by, by + ENDING_GRACE_S)
+        self._runner.leave(by=by, cancel=self._on_exit == "cancel")
+
+    def _register(self, connection: Connection[Any]) -> None:
+        """Let the client of a connection know that it may not be closed while this fleet is being left."""
+        watches = open_watches_of(connection)
+        if all(watches is not known for known, _ in self._open):
+            self._open.append((watches, watches.add(self._leave if self._on_exit == "cancel" else None)))
 
     def _leave_by(self) -> float:
         """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
@@ -172,7 +197,7 @@ class Fleet(AsyncOnly, Generic[R]):
     async def _drive(self, begun: asyncio.Future[None]) -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._observers.run)
+                group.start_soon(outlasting, self._observers.run, group.cancel_scope)
                 await self._runner.run(begun)
                 with anyio.move_on_after(OBSERVER_GRACE_S):
                     await self._observers.drained(OBSERVER_GRACE_S)
@@ -181,6 +206,8 @@ class Fleet(AsyncOnly, Generic[R]):
             self._observers.tell_of_waiting()
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
+        for watches, known in self._open:
+            watches.remove(known)
         for watch in list(self.read):
             watch.stop_waiting()
         for member in set(self._runner.members.values()):
@@ -245,6 +272,8 @@ class Fleet(AsyncOnly, Generic[R]):
             )
         if connection is None:
             connection = self._connection if self._speaks is None else self._speaks(run)
+        else:
+            self._register(connection)
         ids = {"thread_id": thread_id, "run_id": run_id}
         run = connection.dialect.given(run)
         ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})

@@ -21,6 +21,7 @@ from asyncruns.lifecycle import (
     Asked,
     Begun,
     Cancel,
+    CancelAsked,
     Command,
     End,
     EndKind,
@@ -44,7 +45,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.observers import Ended, Observer
-from asyncruns.outcome import AnyOutcome, outcome_of
+from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.tools import Toolset
 from asyncruns.tools.limit import Limit
 
@@ -158,9 +159,8 @@ class Member(Slot):
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether its cancel is under way, and is followed."""
-        goes_on = self.machine.end is None and not self.is_broken and bool(self.watches)
-        return goes_on and self.machine.cancel_requested
+        """Whether its cancel is still wanted, and is followed."""
+        return self.machine.is_cancelling and not self.is_broken and bool(self.watches)
 
     def rank(self, now: float) -> int:
         """Rank the look by the delay that it is expected to end; one that is past the run's expiry is at the top."""
@@ -277,11 +277,18 @@ class Member(Slot):
             self._answering.stop()
         self._runner.schedule.remove(self)
 
+    def leave(self, by: float) -> None:
+        """Have the run cancelled, and the watch ended by this time; the run is polled again if it was cut off."""
+        self.receive(CancelAsked(loop_time(), by))
+        if self.is_cancelling and self.look_at == math.inf and not self.is_looking:
+            self._runner.schedule.look(self, loop_time())
+
     # Commands
 
     def _perform(self, command: Command) -> None:
         runner = self._runner
-        if (runner.closing or not self.watches) and isinstance(command, PollAt | RunTools | Submit):
+        is_left = (runner.closing and not self.is_cancelling) or not self.watches
+        if is_left and isinstance(command, PollAt | RunTools | Submit):
             if not isinstance(command, PollAt):
                 self.submit_landed_at = -math.inf  # the machine takes it for done, so it can't go on from here
             return
@@ -334,10 +341,13 @@ class Member(Slot):
             polls=self.polls,
             elapsed=loop_time() - self.started,
             cancel_requested=self.machine.cancel_requested,
+            cancel_error=self.machine.cancel_error,
         )
         if not self.watches:  # let go meanwhile
             return
         self._runner.ended(self)
+        if self._runner.is_left:
+            warn_of_uncancelled(self.outcome)
         self._tell(Ended(self.outcome))
         if self.is_over:
             self.watches = ()  # no circle, or the ended would be found by the garbage collector, thousands at once

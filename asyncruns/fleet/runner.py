@@ -18,14 +18,16 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns.asking import ask, loop_time, wake
+from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
-from asyncruns.lifecycle import Asked, CancelAsked, Observed, RefusalKind, Refused, RunRef
+from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Tick
 from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.observers import log
+from asyncruns.owned import LEAVING_GRACE_S
 from asyncruns.wire.visible import on_one_line
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
@@ -69,8 +71,10 @@ class Runner:
         self._waiting: asyncio.Future[None] | None = None  # of the task that plans
         self._idle: list[asyncio.Future[Job]] = []
         self._changing: dict[anyio.CancelScope, Member] = {}
+        self._cut_off: list[tuple[Member, Asked]] = []  # requests whose tasks somebody cancelled
         self._leave_by = math.inf
         self._left = False
+        self._has_ended = False
         self._to_cancel: list[Member] = []  # by who leaves, and has not come to these yet
         self._cancelling: list[Member] = []  # who leaves waits for these
 
@@ -95,18 +99,48 @@ class Runner:
         Raises:
             RuntimeError: Somebody else cancelled a task of ours, and so all that goes on here.
         """
+        task = asyncio.current_task()
+        while True:
+            try:
+                await self._go(begun)
+            except asyncio.CancelledError:
+                if task is None or not self._outlasts():
+                    raise
+                task.uncancel()
+            else:
+                if self._is_done() or not self._outlasts():
+                    break
+            self._go_on()
+        if not self._left:
+            raise RuntimeError("A task of the fleet was cancelled from outside; its runs are not watched any more")
+
+    async def _go(self, begun: asyncio.Future[None]) -> None:
         try:
             async with anyio.create_task_group() as self.group:
+                self._idle.clear()
                 wake(begun)
                 try:
                     await self._plan()
+                    await self._end_leaving()
                 finally:
                     self._close()
                 self.group.cancel_scope.cancel()  # submits and cancels on their way are shielded
         finally:
             self.group = None
-        if not self._left:
-            raise RuntimeError("A task of the fleet was cancelled from outside; its runs are not watched any more")
+
+    def _outlasts(self) -> bool:
+        """Tell whether runs are still to be cancelled, although somebody has cancelled a task of ours."""
+        may_go_on = loop_time() < self._leave_by and anyio.current_effective_deadline() > -math.inf
+        return self._keeps_unfinished and may_go_on and not self._has_ended
+
+    def _go_on(self) -> None:
+        """Cancel the runs, now that all that went on was cut off; answers that did not come are lost."""
+        cut_off, self._cut_off = self._cut_off, []
+        for member, asked in cut_off:
+            cause = APIConnectionError("The request was cut off: its task was cancelled", sent=True)
+            event = Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), asked)
+            self.guard(member, partial(member.changed, event))
+        self.leave(by=min(self._leave_by, loop_time() + LEAVING_GRACE_S), cancel=True)
 
     async def _plan(self) -> None:
         schedule = self.schedule
@@ -211,12 +245,17 @@ class Runner:
         # Who leaves the fleet meanwhile waits for the answer for some seconds: what a submit came to would be lost.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing[scope] = member
+            is_cut_off = True
             try:
                 event = await ask(member.connection, request, asked, self._heed)
+                is_cut_off = False
             except Exception as error:
+                is_cut_off = False
                 self.broke(member, error)
             finally:
                 del self._changing[scope]
+                if is_cut_off and not scope.cancel_called:
+                    self._cut_off.append((member, asked))
                 self.schedule.landed(member, was_look=False)
                 if asked is Asked.SUBMIT and member.submit_landed_at == math.inf:
                     member.submit_landed_at = loop_time()
@@ -310,16 +349,17 @@ class Runner:
             by: When the waiting ends, by the loop's clock.
             cancel: Whether the runs that go on are to be cancelled.
         """
-        self._leave_by = by
+        self._leave_by = min(by, self._leave_by)
         for scope in self._changing:
-            scope.deadline = by
+            scope.deadline = self._leave_by
         if cancel:
             self._cancelling = list(dict.fromkeys([*self.unfinished.values(), *self.members.values()]))
-            self._to_cancel = self._cancelling.copy()
         else:
-            for member in self.members.values():
+            self._cancelling = [member for member in dict.fromkeys(self.members.values()) if member.is_cancelling]
+            for member in set(self.members.values()).difference(self._cancelling):
                 member.stop()
             self.closing = True
+        self._to_cancel = self._cancelling.copy()
         self._left = True
         self.moved()
 
@@ -327,7 +367,18 @@ class Runner:
         for _ in range(min(len(self._to_cancel), AT_ONCE)):
             member = self._to_cancel.pop()
             if member.watches and not member.is_over and not member.is_broken:
-                self.guard(member, partial(member.receive, CancelAsked(loop_time())))
+                self.guard(member, partial(member.leave, self._leave_by))
+
+    async def _end_leaving(self) -> None:
+        """End the watches whose runs could not be cancelled, each with an outcome that says so."""
+        waiting, self._to_cancel = self._to_cancel, []
+        for count, member in enumerate(dict.fromkeys([*waiting, *self._cancelling])):
+            if member.watches and not member.is_over and not member.is_broken:
+                self.guard(member, partial(member.leave, self._leave_by))
+                self.guard(member, partial(member.receive, Tick(max(loop_time(), self._leave_by))))
+            if count % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        self._has_ended = True
 
     def _close(self) -> None:
         """Begin nothing any more; what changes something at the server is still waited for."""

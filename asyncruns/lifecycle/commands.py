@@ -96,6 +96,7 @@ class Reason(enum.Enum):
     UNANSWERED = "unanswered"  # calls that neither a handler nor a toolset answers
     CANCEL_UNCONFIRMED = "cancel_unconfirmed"  # the server took the cancel, and a minute later the run still goes on
     CANCEL_REFUSED = "cancel_refused"  # calls were stopped for a cancel that the server then refused
+    NOT_CANCELLED = "not_cancelled"  # the caller left, and the cancel was refused, or not confirmed in time
     HANDLER_FAILED = "handler_failed"  # a handler raised, or a tool whose failures are surfaced
     NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
@@ -122,6 +123,7 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
     RefusalKind.ALREADY_OVER: Reason.REJECTED,
     RefusalKind.BUSY: Reason.REJECTED,
+    RefusalKind.UNSUPPORTED: Reason.REJECTED,
 }
 
 # What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from msgspec import Struct
@@ -65,9 +66,16 @@ class Unanswered(Struct, frozen=True):
 
 
 class CancelAsked(Struct, frozen=True):
-    """The caller wants the run cancelled."""
+    """The caller wants the run cancelled.
+
+    Attributes:
+        now: When.
+        by: When the caller has left the watch, and nothing is done for the run any more; infinity for a caller that
+            stays.
+    """
 
     now: float
+    by: float = math.inf
 
 
 class StreamBegun(Struct, frozen=True):

@@ -46,6 +46,12 @@ TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
+_NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
+# Refusals of a cancel that have nothing to do with the status: there is none, or not with this credential.
+_WHATEVER_STATUS: Final = frozenset(
+    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
+)
+_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
 _UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
@@ -74,7 +80,23 @@ class RunLifecycle(Struct, eq=False, gc=False):
     @property
     def cancel_requested(self) -> bool:
         """Whether the caller asked for a cancel, and the server did not surely refuse it."""
-        return self._cancellation.requested or self._cancellation.may_have_acted
+        cancellation = self._cancellation
+        return (cancellation.requested and not cancellation.is_refused) or cancellation.may_have_acted
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether the run goes on, and its cancel is still wanted: nothing else is done for it then."""
+        return self.end is None and self._cancellation.requested
+
+    @property
+    def cancel_error(self) -> Exception | None:
+        """Why a run that the caller wanted cancelled is not; None when it is, or may be, or when nothing goes on."""
+        is_cancelled = self.snapshot is not None and self.snapshot.phase is Phase.CANCELLED
+        return None if is_cancelled or self._nothing_goes_on else self._cancellation.error
+
+    @property
+    def _nothing_goes_on(self) -> bool:
+        return self.snapshot is not None and self.snapshot.is_final and self._ledger.in_flight is None
 
     @property
     def state(self) -> State:
@@ -124,7 +146,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 self._ledger.leave_unanswered(event.calls, event.cause)
                 return self._settle(event.now)
             case ev.CancelAsked():
-                return self._cancel_asked(event.now)
+                return self._cancel_asked(event)
             case ev.StreamBegun():
                 self._streams = True
                 return [self._look(event.now)]
@@ -211,9 +233,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
             return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
-            self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
-            self._cancellation = Cancellation()
-            return [*self._cancel_asked(event.now), self._look_now(event.now)]
+            return self._cancel_after_end(event, end)
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
@@ -279,7 +299,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         is_new = event.asked is Asked.SUBMIT and was_final
         if is_new:
             self._new_at = now
-        wants_cancel = self._cancellation.waits and self._ledger.in_flight is None
+        wants_cancel = self._ledger.in_flight is None and self._wants_cancel(snapshot, now)
         if wants_cancel or (is_new and self._cancellation.requested):
             return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, asked_at)
@@ -299,13 +319,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """Decide about a run that has not ended."""
         if self._patience.final_until is not None:
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
+        if self._is_hopeless(snapshot):
+            return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
             if not self._cancellation.requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_looks = 0
-        nothing_goes_on = snapshot.is_final and self._ledger.in_flight is None
-        if nothing_goes_on and self._cancellation.confirm_by < math.inf:
+        if self._nothing_goes_on and self._cancellation.confirm_by < math.inf:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
@@ -565,20 +586,55 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     # Cancelling
 
-    def _cancel_asked(self, now: float) -> list[Command]:
-        if self._cancellation.requested:
-            return []
+    def _cancel_asked(self, event: ev.CancelAsked) -> list[Command]:
+        now = event.now
         if self._cancellation is NOT_ASKED:
             self._cancellation = Cancellation()
         cancellation = self._cancellation
+        if event.by < cancellation.by:  # leaving has a time of its own, however short the wait was to be
+            cancellation.by = event.by
+            self._patience.begin_again(now, at_least=event.by - now)
+        if cancellation.requested:
+            return []
         if self._ledger.in_flight is not None:
             # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
             # while in any case; but not over what is final, where only what the submit begins can be cancelled.
             is_final = self.snapshot is not None and self.snapshot.is_final
-            cancellation.ask(at=math.inf if is_final else now + CANCEL_HOLD_S)
+            cancellation.ask(now, at=math.inf if is_final else now + CANCEL_HOLD_S)
             return []
-        cancellation.ask()
+        cancellation.ask(now)
         return self._cancel()
+
+    def _cancel_after_end(self, event: ev.CancelAsked, end: End) -> list[Command]:
+        """Take up a watch that ended before its run; a caller that leaves has nothing to cancel where no run is."""
+        if event.by < math.inf and end.reason in _NOT_THERE:
+            return []
+        self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
+        self._cancellation = Cancellation(end)
+        commands = self._cancel_asked(event)
+        return commands if self.end else [*commands, self._look_now(event.now)]
+
+    def _wants_cancel(self, snapshot: AnySnapshot, now: float) -> bool:
+        """Tell whether the cancel is to be sent: it waited for a submit, or the status is not the one that refused."""
+        cancellation = self._cancellation
+        is_new = snapshot.phase is not Phase.CANCELLING and cancellation.is_worth_another(snapshot.status, now)
+        return cancellation.waits or is_new
+
+    def _is_hopeless(self, snapshot: AnySnapshot) -> bool:
+        """Tell whether a caller that leaves waits in vain: what waits for outputs stays as it is."""
+        cancellation = self._cancellation
+        if not cancellation.leaves or not cancellation.is_refused:
+            return False
+        return cancellation.is_impossible or snapshot.phase is Phase.NEEDS_CALLER
+
+    def _leave_uncancelled(self, now: float) -> do.Finish:
+        """End the watch of a caller that leaves: as it had ended before, or for want of a confirmed cancel."""
+        error, earlier = self._cancellation.give_up(), self._cancellation.earlier
+        if earlier is not None:
+            return self._finish(now, earlier.kind, earlier.reason, earlier.cause)
+        if self.snapshot is not None and self.snapshot.phase is Phase.NEEDS_CALLER and self._ledger.missing():
+            return self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, error)
+        return self._finish(now, EndKind.GAVE_UP, Reason.NOT_CANCELLED, error)
 
     def _cancel(self) -> list[Command]:
         self._cancellation.send()
@@ -593,14 +649,20 @@ class RunLifecycle(Struct, eq=False, gc=False):
         cancellation = self._cancellation
         if not cancellation.active:
             return []
-        if refusal.kind is RefusalKind.ALREADY_OVER:
+        status = self.snapshot.status if self.snapshot else None
+        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
             cancellation.taken(now)
+            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
+                cancellation.refused_in(status)
             return [self._look_now(now)]
-        if refusal.kind in _PASSING and cancellation.may_be_tried_again():
-            _, commands = self._trouble(refusal, now)
-            cancellation.failed(now + backoff(cancellation.tries - 1, refusal), acted=refusal.kind in _UNSURE)
+        passes = refusal.kind in _PASSING
+        is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
+        if (passes or is_lagging) and cancellation.may_be_tried_again():
+            commands = self._trouble(refusal, now)[1] if passes else []
+            pause = backoff(cancellation.tries - 1, refusal)
+            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind in _UNSURE)
             return commands
-        cancellation.refuse(refusal.cause)
+        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
         told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
         if not self._ledger.missing():
             told += self._settle(now)  # the last output came while nothing was to be submitted
@@ -609,6 +671,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     # Time
 
     def _tick(self, now: float) -> list[Command]:
+        if now >= self._cancellation.by:
+            return [self._leave_uncancelled(now)]
         if now >= self._patience.over_at:
             if self._patience.may_look_once_more(now):
                 return [do.PollAt(now, now)]

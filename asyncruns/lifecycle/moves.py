@@ -15,13 +15,13 @@ from asyncruns.lifecycle.phases import State
 # To stay is always allowed, so it is not listed.
 MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.POLLING: {
-        Observed: frozenset({State.DISPATCHING, State.SUBMITTING, State.DONE}),
+        Observed: frozenset({State.DISPATCHING, State.SUBMITTING, State.CANCELLING, State.DONE}),
         Refused: frozenset({State.DONE}),
         CancelAsked: frozenset({State.CANCELLING}),
         Tick: frozenset({State.DONE}),
     },
     State.DISPATCHING: {
-        Observed: frozenset({State.DONE}),
+        Observed: frozenset({State.CANCELLING, State.DONE}),
         Refused: frozenset({State.DONE}),
         Answered: frozenset({State.SUBMITTING, State.DONE}),
         Provided: frozenset({State.SUBMITTING, State.DONE}),

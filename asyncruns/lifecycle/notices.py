@@ -100,7 +100,10 @@ class StreamBroken(Struct, frozen=True, kw_only=True):
 
 
 class CancelRefused(Struct, frozen=True, kw_only=True):
-    """The server does not cancel the run; the watch goes on."""
+    """The server does not cancel the run in this status; the watch goes on.
+
+    The cancel is sent again when the status changes, for at most a minute.
+    """
 
     cause: Exception
 

@@ -114,6 +114,7 @@ class RefusalKind(enum.Enum):
     ALREADY_OVER = "already over"  # a cancel came too late
     BUSY = "busy"  # the thread is locked by the run `active_run`
     NOT_READY = "not ready"  # what it builds on is not stored or released yet: nothing was done, send it again soon
+    UNSUPPORTED = "unsupported"  # the server has no such operation, in whatever status the run is
     REJECTED = "rejected"  # the request was wrong, and will stay so
 
 

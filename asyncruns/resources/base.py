@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from asyncruns.abc import Dialect, Transport
 from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
+from asyncruns.owned import OpenWatches
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import PageCall as PageCall
 from asyncruns.wire import Page, Run, decode
@@ -36,12 +37,14 @@ class Server(Struct, frozen=True):
         dialect: Says what an error answer means.
         limits: What is checked before sending; None checks nothing.
         once: Sends each request once, for what has a patience of its own; None for `transport`.
+        open_watches: The watches that go on over the client.
     """
 
     transport: Transport
     dialect: Dialect[Run] = ThreadRun()
     limits: Limits | None = None
     once: Transport | None = None
+    open_watches: OpenWatches = field(default_factory=OpenWatches)
 
 
 class Resource:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.limits import Limits
+from asyncruns.owned import Keeper
 from asyncruns.resources.base import Resource
 from asyncruns.resources.busy import OnBusy, check_on_busy, when_free
 from asyncruns.resources.lost import Creation, with_nonce
@@ -33,8 +34,13 @@ class ThreadItems(Resource):
         options: CallOptions,
         on_busy: OnBusy,
         adopt: bool,
+        keeper: Keeper | None = None,
     ) -> Item:
-        """Create an item, once; see `busy.py` and `lost.py` for what may come in between."""
+        """Create an item, once; see `busy.py` and `lost.py` for what may come in between.
+
+        Args:
+            keeper: Awaits each try: what it makes is not lost when the caller is cancelled.
+        """
         check_on_busy(on_busy)
         nonce = None
         # Metadata of extra_body is the caller's own affair, and would hide a nonce of ours.
@@ -46,7 +52,8 @@ class ThreadItems(Resource):
         request = self._request("POST", *segments, query=query, body=body, options=options)
 
         async def attempt() -> Item:
-            return await self._send(request, type_)
+            sending = self._send(request, type_)
+            return await (sending if keeper is None or adopt else keeper.keep(sending))
 
         if adopt:
             sent = {**body, **(options.get("extra_body") or {})}
@@ -59,6 +66,7 @@ class ThreadItems(Resource):
                 is_like_ours=lambda item: _is_like(item, sent),
                 raw=self._raw,
                 options=options,
+                keeper=keeper,
             ).attempt
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 

@@ -36,6 +36,7 @@ from asyncruns.http import Request, Response, join_path, server_time
 from asyncruns.lifecycle import Policy
 from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.lifecycle.patience import Patience
+from asyncruns.owned import Keeper
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.busy import look_at_holder
 from asyncruns.resources.looks import extended, look, loop_time, options_of_looks, wait_for_next
@@ -135,6 +136,7 @@ class Creation(Generic[Item]):
         is_like_ours: See `find`.
         raw: Whether `send` gives a `RawResponse`.
         options: The call's own, which the looks are sent with.
+        keeper: Awaits each try, with the search after it; no other is begun when the caller is cancelled.
     """
 
     def __init__(
@@ -148,7 +150,9 @@ class Creation(Generic[Item]):
         is_like_ours: Callable[[Item], bool],
         raw: bool,
         options: CallOptions,
+        keeper: Keeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._server, self._send, self._type, self._segments = server, send, type_, segments
         self._nonce, self._is_like_ours, self._raw = nonce, is_like_ours, raw
         self._options = options_of_looks(options)
@@ -169,7 +173,9 @@ class Creation(Generic[Item]):
                 message then says.
         """
         while self._tries < TRIES:
-            if (made := await self._try()) is not None:
+            trying = self._try()
+            made = await (trying if self._keeper is None else self._keeper.keep(trying, self._find_cut_off))
+            if made is not None:
                 return made
             self._tries += 1
         raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
@@ -194,6 +200,14 @@ class Creation(Generic[Item]):
         else:
             return made
         return await self._adopt(found, cast("APIError", self._lost))
+
+    async def _find_cut_off(self) -> Item | None:
+        """Find what a create made whose own task was cancelled; None when it is surely not there."""
+        path = self._path()
+        error = APIConnectionError(
+            f"POST {path} was cut off: its task was cancelled", sent=True, method="POST", path=path
+        )
+        return await self._search(error)
 
     async def _search(self, lost: APIError) -> Item | None:
         """Look through the list, over the span that replicas lag.

@@ -20,12 +20,13 @@ from asyncruns.errors import APIError, APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.outcome import GaveUp
+from asyncruns.owned import OpenWatches, open_watches_of
 from asyncruns.resources.looks import options_of_looks
 from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
 from asyncruns.tools import Toolset
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import RunWatcher, keeper_of
 from asyncruns.wire import Run
 
 MS_PER_S: Final = 1000.0
@@ -77,7 +78,8 @@ class PolledRuns(Runs):
     ) -> Run:
         """Start a run, and look at it until it has ended, or waits for the caller.
 
-        Safe to cancel; the run may then exist or not, and goes on at the server if it does.
+        Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
+        the server.
 
         Args:
             include: What else the steps in the answer shall have.
@@ -90,7 +92,9 @@ class PolledRuns(Runs):
             WatchGaveUpError: As in `poll`.
         """
         cadence = cadence_of(poll_interval_ms)
-        run = await self.create(thread_id, assistant_id=assistant_id, include=include, **parameters)
+        run = await self.create_kept(
+            thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._connection, {})
+        )
         return await polled(self._connection, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
 
     async def submit_tool_outputs_and_poll(
@@ -141,8 +145,8 @@ class PolledRuns(Runs):
     ) -> Run:
         """Start a run, and watch it to its end while `toolset` answers its calls; as in azure-ai-agents.
 
-        Safe to cancel: a submit on its way is waited for; the run may exist or not, and goes on at the server if it
-        does.
+        Safe to cancel: a pending submit or create is waited for, for at most 5 s; the run goes on at the server, and a
+        warning names one whose create was pending.
 
         Args:
             agent_id: The assistant.
@@ -161,7 +165,9 @@ class PolledRuns(Runs):
         cadence = cadence_of(polling_interval, "s")
         if toolset is not None and parameters.get("tools", UNSET) is UNSET:
             parameters["tools"] = toolset.definitions()
-        run = await self.create(thread_id, assistant_id=agent_id, include=include, **parameters)
+        run = await self.create_kept(
+            thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._connection, {})
+        )
         options = split_options(parameters, RunParameters)[1]
         return await polled(self._connection, _on(thread_id, run), cadence, options, tools=toolset)
 
@@ -251,3 +257,4 @@ class _WithOptions:
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
         self.dialect: Dialect[Run] = connection.dialect
         self.answer = connection.answer
+        self.open_watches: OpenWatches = open_watches_of(connection)

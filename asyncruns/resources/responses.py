@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
-from asyncruns.admission import admitted
 from asyncruns.dialects.errors import status_error
 from asyncruns.dialects.given import given_run
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import Keeper
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
@@ -23,7 +23,7 @@ from asyncruns.resources.runs import split_options
 from asyncruns.resources.streams import open_stream
 from asyncruns.resources.watched_responses import WatchedResponses
 from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import keeper_of, watched
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3
@@ -123,10 +123,7 @@ class Responses(_Responses):
             given_run(response)  # raises: it is the id of something else
         connection = self.continued(continue_with)
         run = RunRef(connection.dialect.name, (response,)) if isinstance(response, str) else response
-        await admitted()
-        async with RunWatcher(connection, run, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a response that went on
+        return await watched(connection, run, options)
 
     async def run(
         self,
@@ -163,9 +160,11 @@ class Responses(_Responses):
             "background": True,
         }
         tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
-        response = await self._created(cast("ResponseParameters", given), tries)
         again = {name: value for name, value in given.items() if name != "input"}
-        return await self.watch(response, continue_with=cast("ResponseParameters", again), **options)
+        continue_with = cast("ResponseParameters", again)
+        keeper = keeper_of(self.continued(continue_with), options)
+        response = await self._created(cast("ResponseParameters", given), tries, keeper)
+        return await self.watch(response, continue_with=continue_with, **options)
 
     @property
     def with_raw_response(self) -> RawResponses:
@@ -295,11 +294,11 @@ class Responses(_Responses):
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
 
-    async def _created(self, parameters: ResponseParameters, tries: int) -> ModelResponse:
+    async def _created(self, parameters: ResponseParameters, tries: int, keeper: Keeper) -> ModelResponse:
         while True:
             tries -= 1
             try:
-                return await self.create(**parameters)
+                return await keeper.keep(self.create(**parameters))
             except APIError as error:
                 if not is_lost(error):
                     raise

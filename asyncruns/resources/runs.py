@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, cas
 from msgspec import UNSET
 
 from asyncruns.abc import Connection
-from asyncruns.admission import admitted
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
+from asyncruns.owned import Keeper
 from asyncruns.resources.base import PageCall, RawCalls, Server
 from asyncruns.resources.busy import OnBusy
 from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import RunWatcher
+from asyncruns.watcher import watched
 from asyncruns.wire import Maybe, Run
 
 if TYPE_CHECKING:
@@ -193,15 +193,46 @@ class Runs(ThreadItems):
             APIError: There was no answer; after a timeout or a dropped connection the run may exist. With `adopt`,
                 that can only be where the server's list does not tell, and the message says so.
         """
+        if not stream:
+            return await self.create_kept(
+                thread_id, assistant_id, parameters, include=include, on_busy=on_busy, adopt=adopt, keeper=None
+            )
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
         segments, query = ("threads", thread_id, "runs"), {"include": include}
         body = {"assistant_id": assistant_id, **settings}
-        if stream:
-            return await self._create_stream(
-                *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt
-            )
-        return await self._create(Run, *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt)
+        return await self._create_stream(
+            *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt
+        )
+
+    async def create_kept(
+        self,
+        thread_id: str,
+        assistant_id: str,
+        parameters: RunParameters,
+        *,
+        keeper: Keeper | None,
+        include: Sequence[str] | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = False,
+    ) -> Run:
+        """Start a run as `create` does, so that it is not lost when the caller is cancelled. For what then watches it.
+
+        Args:
+            keeper: Awaits each try; None for nobody.
+        """
+        require_id("assistant_id", assistant_id)
+        settings, options = split_options(parameters, RunParameters)
+        return await self._create(
+            Run,
+            *("threads", thread_id, "runs"),
+            query={"include": include},
+            body={"assistant_id": assistant_id, **settings},
+            options=options,
+            on_busy=on_busy,
+            adopt=adopt,
+            keeper=keeper,
+        )
 
     async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
         """Fetch a run. Safe to cancel.
@@ -343,7 +374,4 @@ class Runs(ThreadItems):
         Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
         `on_exit="cancel"`.
         """
-        await admitted()
-        async with RunWatcher(self._connection, thread_id=thread_id, run_id=run_id, **options) as watcher:
-            outcome = await watcher.wait()
-        return watcher.outcome or outcome  # leaving may have cancelled a run that went on
+        return await watched(self._connection, None, options, thread_id=thread_id, run_id=run_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from asyncruns.errors import APIError
+from asyncruns.owned import Keeper
 from asyncruns.resources.busy import OnBusy
 from asyncruns.resources.lost import is_lost
 from asyncruns.resources.runs import RunParameters
@@ -29,10 +30,11 @@ async def start_run(
     *,
     on_busy: OnBusy,
     adopt: bool,
+    keeper: Keeper,
 ) -> Run:
     """Put a message on a thread, a new one where none is given, and start a run on it; `Client.run` describes it.
 
-    Safe to cancel; what was created stays.
+    Safe to cancel; what was created stays. A run whose create is pending then is the keeper's.
 
     Raises:
         APIError: Something could not be created.
@@ -42,7 +44,9 @@ async def start_run(
         thread_id = (await _new_thread(threads, content, tries=THREAD_TRIES if adopt else 1)).id
     else:
         await threads.messages.create(thread_id, content=content, on_busy=on_busy, adopt=adopt)
-    return await threads.runs.create(thread_id, assistant_id=assistant_id, on_busy=on_busy, adopt=adopt, **parameters)
+    return await threads.runs.create_kept(
+        thread_id, assistant_id, parameters, on_busy=on_busy, adopt=adopt, keeper=keeper
+    )
 
 
 async def _new_thread(threads: Threads, content: str | list[Mapping[str, Any]], *, tries: int) -> Thread:

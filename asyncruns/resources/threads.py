@@ -15,6 +15,7 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.resources.polling import cadence_of, polled
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
 from asyncruns.resources.streaming import AssistantStreamManager, H, StreamedRuns, managed
+from asyncruns.watcher import keeper_of
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ class Threads(Resource):
     ) -> Run:
         """Create a thread, start a run on it, and look at that until it has ended, or waits for the caller.
 
-        Safe to cancel; thread and run may then exist or not, and the run goes on at the server if it does.
+        Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
+        the server.
 
         Args:
             assistant_id: The assistant.
@@ -208,9 +210,10 @@ class Threads(Resource):
             WatchGaveUpError: As in `runs.poll`.
         """
         cadence = cadence_of(poll_interval_ms)
-        run = await self.create_and_run(
+        create = self.create_and_run(
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
+        run = await keeper_of(self._connection, {}).keep(create)
         return await polled(self._connection, run, cadence, split_options(parameters, RunSettings)[1])
 
     @overload

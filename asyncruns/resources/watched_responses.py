@@ -11,6 +11,7 @@ from asyncruns.abc import Dialect, Transport
 from asyncruns.dialects.responses import Responses as ResponsesDialect
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.owned import OpenWatches
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.response_parameters import ResponseParameters
@@ -47,6 +48,7 @@ class WatchedResponses:
     def __init__(self, responses: Responses, server: Server, continue_with: Mapping[str, Any] | None) -> None:
         self.transport: Transport = server.once or server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
+        self.open_watches: OpenWatches = server.open_watches
         self._responses = responses
         given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
         self._options = {name: given[name] for name in names if name in given}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncruns.dialects.responses import Responses
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import APIStatusError, BadRequestError, NotFoundError, ThreadBusyError, status_error_class
 from asyncruns.http import Request, Response
@@ -188,3 +189,25 @@ def test_a_404_of_the_retired_host_says_so() -> None:
 def test_no_answer_makes_it_raise(status: int, body: bytes, headers: dict[str, str]) -> None:
     found = DIALECT.refusal(SUBMIT, Response(status, headers, body))
     assert isinstance(found.cause, APIStatusError)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (405, "Method Not Allowed", RefusalKind.UNSUPPORTED),
+        (501, "", RefusalKind.UNSUPPORTED),
+        (400, "Cancelling runs is not supported.", RefusalKind.UNSUPPORTED),
+        (422, "cancel: unsupported operation", RefusalKind.UNSUPPORTED),
+        (400, "Cancelling is not supported while the run is queued", RefusalKind.REJECTED),
+        (400, "Not supported in status in_progress", RefusalKind.REJECTED),
+        (400, "No", RefusalKind.REJECTED),
+        (404, "Not Found", RefusalKind.NOT_FOUND),
+        (503, "not supported", RefusalKind.UNAVAILABLE),
+    ],
+)
+def test_a_server_without_a_cancel_is_told_from_one_that_does_not_cancel_now(
+    status: int, text: str, kind: RefusalKind
+) -> None:
+    body = msgspec.json.encode({"error": {"message": text, "type": "invalid_request_error"}})
+    for dialect, path in ((DIALECT, "/threads/thread_1/runs/run_1/cancel"), (Responses(), "/responses/resp_1/cancel")):
+        assert dialect.refusal(Request("POST", path), Response(status, {}, body)).kind is kind

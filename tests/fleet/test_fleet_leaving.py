@@ -89,6 +89,66 @@ async def test_a_cancel_takes_as_long_as_the_budget_needs(stage: Stage) -> None:
     assert {body["status"] for body in stage.server.runs.values()} <= {"cancelling", "cancelled"}
 
 
+async def test_the_observer_of_outcomes_is_told_of_runs_that_could_not_be_cancelled(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[Any] = []
+    stuck = await stage.run(end="never", cancelling=float("inf"))
+    runs = [stuck, await stage.run(end="never", cancelling=0.1), await stage.run(end="never", cancelling=float("inf"))]
+    async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+        for run in runs[:2]:
+            fleet.watch(run)
+        assert isinstance(await fleet.watch(runs[2], timeout=2.0), GaveUp)
+    ends = {outcome.ref.ids[1]: outcome for outcome in told}
+    assert [(type(ends[run.id]), ends[run.id].reason) for run in runs] == [
+        (GaveUp, Reason.NOT_CANCELLED),
+        (Cancelled, None),
+        (GaveUp, Reason.TIMEOUT),
+    ]
+    assert [ends[run.id].cancel_error is None for run in runs] == [False, True, False]
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 2
+    assert [any(run.id in text for text in warned) for run in runs] == [True, False, True]
+
+
+@pytest.mark.parametrize("per_second", [1.0, None])
+async def test_runs_that_leaving_had_no_time_to_cancel_have_outcomes_too(
+    stage: Stage, per_second: float | None
+) -> None:
+    told: list[Any] = []
+    runs = await stage.runs(20, end="never")
+    stage.server.inject(Fault(on="cancel", delay_before=1e6, times=None))
+    async with Fleet(
+        stage.client, on_exit="cancel", on_outcome=told.append, requests_per_second=per_second, max_in_flight=2
+    ) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+    assert [type(outcome) for outcome in told] == [GaveUp] * 20
+    assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
+    assert other_tasks() == []
+
+
+async def test_an_error_that_leaves_the_fleet_does_not_hide_what_could_not_be_cancelled(stage: Stage) -> None:
+    told: list[Any] = []
+    run = await stage.run(end="never", cancelling=float("inf"))
+    with pytest.raises(ValueError, match="mine"):
+        async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+            fleet.watch(run)
+            await anyio.sleep(1.0)
+            raise ValueError("mine")
+    assert [outcome.reason for outcome in told] == [Reason.NOT_CANCELLED]
+
+
+async def test_a_fleet_that_leaves_its_runs_waits_for_the_cancels_that_were_asked_for(stage: Stage) -> None:
+    runs = await stage.runs(2, end="never", cancelling=0.1)
+    stage.server.inject(Fault(on="cancel", status=503))
+    async with Fleet(stage.client, on_exit="leave") as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        await anyio.sleep(1.0)
+        await watches[0].cancel_run()
+    assert stage.count("cancel") == 2
+    assert [type(watch.outcome) for watch in watches] == [Cancelled, type(None)]
+
+
 async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and_not_waited_for(stage: Stage) -> None:
     runs = await stage.runs(30, end="never", cancelling=0.5)
 

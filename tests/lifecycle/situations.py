@@ -151,6 +151,32 @@ def _cancel_overtook() -> Driver:
     return run
 
 
+def _cancel_refused() -> Driver:
+    run = _cancel_of_a_running()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    return run
+
+
+def _cancel_refused_and_asked() -> Driver:
+    run = _cancel_refused()
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    return run
+
+
+def _leaves() -> Driver:
+    run = _running()
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    return run
+
+
+def _leaves_refused() -> Driver:
+    run = _leaves()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    return run
+
+
 def _cancel_taken() -> Driver:
     run = _cancel_sent()
     run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
@@ -213,6 +239,10 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "a cancel was sent, calls were answered all the same": _cancel_sent_and_answered,
     "a cancel was sent, a submit is on its way": _cancel_overtook,
     "a cancel was taken": _cancel_taken,
+    "a cancel was refused": _cancel_refused,
+    "a cancel was refused twice, calls are out": _cancel_refused_and_asked,
+    "the caller leaves, a cancel was sent": _leaves,
+    "the caller leaves, the cancel was refused": _leaves_refused,
     "ended, the caller is needed": _needs_caller,
     "ended, the run does not say what it needs": _says_not_what,
     "ended, given up": _gave_up,
@@ -240,6 +270,7 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
     yield "Unanswered: one", Unanswered(now, (B,))
     yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))
     yield "CancelAsked", CancelAsked(now)
+    yield "CancelAsked: by a caller that leaves", CancelAsked(now, by=now + 5.0)
     yield "StreamBegun", StreamBegun(now)
     yield "StreamEnded: as it should", StreamEnded(now)
     yield "StreamEnded: broken", StreamEnded(now, RuntimeError("broken"))

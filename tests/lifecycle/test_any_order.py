@@ -73,9 +73,10 @@ def unanswered(one: Call) -> Later:
 FROM_THE_SERVER: st.SearchStrategy[Later] = observations() | st.builds(
     refused, st.sampled_from(RefusalKind), st.sampled_from(Asked), st.none() | st.floats(0, 7200)
 )
+LEAVES: Later = lambda now: CancelAsked(now, by=now + 5.0)  # noqa: E731 - as those below
 STREAMS: list[Later] = [StreamBegun, StreamEnded, lambda now: StreamEnded(now, RuntimeError("broken"))]
 FROM_ANYONE: st.SearchStrategy[Later] = (
-    FROM_THE_SERVER | st.just(CancelAsked) | st.just(Tick) | st.sampled_from(STREAMS)
+    FROM_THE_SERVER | st.just(CancelAsked) | st.just(LEAVES) | st.just(Tick) | st.sampled_from(STREAMS)
 )
 PAUSES = st.sampled_from([0.0, 0.1, 1.0, 6.0, 61.0])
 

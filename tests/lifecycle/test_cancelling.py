@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from driver import Driver, call, end_of, pick
 
+from asyncruns.errors import APITimeoutError
 from asyncruns.lifecycle import (
     Asked,
     Cancel,
+    CancelAsked,
     CancelRefused,
+    Connectivity,
     EndKind,
     OutputsSubmitted,
     Phase,
@@ -446,5 +450,239 @@ def test_a_cancel_that_was_refused_is_not_why_later_calls_are_left_unanswered() 
     run.sees(Phase.RUNNING)
     run.cancels()
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.now += 60.0  # the cancel is not wanted any more
     run.sees(Phase.NEEDS_CALLER, A)
     assert end_of(run.unanswered("call_a")).reason is Reason.UNANSWERED
+
+
+def leaving(phase: Phase = Phase.PENDING, **policy: Any) -> Driver:
+    """A run that was seen in this phase, and whose caller leaves within 5 s and wants it cancelled."""
+    run = Driver(**policy)
+    run.sees(phase)
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    return run
+
+
+REFUSALS = [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.NOT_ACCEPTING]
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("after", [Phase.RUNNING, Phase.NEEDS_CALLER, Phase.UNKNOWN])
+def test_a_refused_cancel_is_sent_again_when_the_status_has_changed(kind: RefusalKind, after: Phase) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(kind, asked=Asked.CANCEL)
+    assert pick(run.sees(Phase.PENDING), Cancel) == []
+    assert pick(run.sees(after), Cancel) == [Cancel()]
+    assert run.machine.cancel_requested
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    run.sees(Phase.CANCELLED)
+    assert run.machine.cancel_error is None
+
+
+def test_no_tool_runs_when_a_refused_cancel_is_sent_again_instead() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert run.sees(Phase.NEEDS_CALLER, A)[1:2] == [Cancel()]
+    assert run.of(RunTools) == []
+
+
+def test_a_refused_cancel_of_a_run_that_no_poll_has_shown_is_sent_again_with_the_first_poll() -> None:
+    run = Driver(timeout=None)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+
+
+@pytest.mark.parametrize("phase", [None, Phase.PENDING])
+def test_a_cancel_of_a_run_that_is_not_over_as_the_server_says_is_sent_again(phase: Phase | None) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL, phase=phase)
+    assert pick(run.sees(Phase.PENDING), Cancel) == []
+    assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
+
+
+def test_a_cancel_is_not_sent_again_where_the_server_says_how_the_run_has_ended() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL, phase=Phase.SUCCEEDED)
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+
+
+def test_a_refused_cancel_is_not_sent_again_while_the_run_is_being_cancelled() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pick(run.sees(Phase.CANCELLING), Cancel) == []
+
+
+def test_a_refused_cancel_is_wanted_for_a_minute_only() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    run.now += 60.0
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+    assert pick(run.cancels(), Cancel) == [Cancel()]
+
+
+def test_a_status_that_changes_all_the_time_does_not_make_a_cancel_of_each_poll() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.UNKNOWN, status="0%")
+    run.cancels()
+    for percent in range(20):
+        run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+        run.sees(Phase.UNKNOWN, status=f"{percent + 1}%")
+    assert len(run.of(Cancel)) == 5
+
+
+def test_a_refused_cancel_waits_for_a_pending_submit_before_it_is_sent_again() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.cancels()
+    run.answers(call_a="1")
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []
+    assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
+
+
+def test_a_cancel_that_the_server_does_not_know_is_sent_again_only_while_replicas_may_lag() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.PENDING)
+    run.cancels()
+    run.refused(RefusalKind.NOT_FOUND, asked=Asked.CANCEL)
+    run.now += 5.0
+    assert pick(run.passes(0.0), Cancel) == [Cancel()]
+    commands = run.refused(RefusalKind.NOT_FOUND, asked=Asked.CANCEL)
+    assert any(isinstance(r.notice, CancelRefused) for r in pick(commands, Report))
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []  # such a server has no cancel at all
+    assert run.machine.connectivity is Connectivity.HEALTHY
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_a_caller_that_leaves_has_a_refused_cancel_sent_again_and_nothing_else_done(kind: RefusalKind) -> None:
+    run = leaving(timeout=None)
+    commands = run.refused(kind, asked=Asked.CANCEL)
+    assert pick(commands, PollAt) == [PollAt(run.now, run.now)]
+    assert run.machine.is_cancelling
+    assert not run.machine.cancel_requested
+    assert pick(run.sees(Phase.NEEDS_CALLER, A), Cancel) == [Cancel()]
+    assert (run.of(RunTools), run.of(Submit)) == ([], [])
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_leaving_ends_in_time_and_tells_why_the_run_was_not_cancelled() -> None:
+    run = leaving(timeout=None)
+    cause = RuntimeError("no")
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL, cause=cause)
+    run.sees(Phase.PENDING)
+    assert run.machine.wake_at == run.now + 5.0
+    end = end_of(run.passes(5.0))
+    assert (end.kind, end.reason, end.cause) == (EndKind.GAVE_UP, Reason.NOT_CANCELLED, cause)
+    assert run.machine.cancel_error is cause
+    assert not run.machine.is_cancelling
+
+
+def test_a_cancel_that_no_poll_confirms_before_the_caller_has_left_is_told_as_such() -> None:
+    run = leaving(timeout=None)
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert end_of(run.passes(5.0)).reason is Reason.NOT_CANCELLED
+    assert isinstance(run.machine.cancel_error, APITimeoutError)
+    assert run.machine.cancel_requested
+
+
+def test_a_sleep_of_hours_while_leaving_ends_it_at_once() -> None:
+    run = leaving()
+    assert end_of(run.passes(10_000.0)).reason is Reason.NOT_CANCELLED
+
+
+def test_a_caller_that_leaves_has_a_last_try_whatever_pause_the_server_asks_for() -> None:
+    run = leaving(timeout=None)
+    run.refused(RefusalKind.THROTTLED, asked=Asked.CANCEL, retry_after=30.0)
+    assert run.machine.wake_at == run.now + 4.0
+    assert run.passes(4.0) == [Cancel()]
+    run.refused(RefusalKind.THROTTLED, asked=Asked.CANCEL, retry_after=30.0)
+    assert end_of(run.passes(1.0)).reason is Reason.NOT_CANCELLED
+
+
+def test_the_timeout_of_the_wait_does_not_cut_leaving_short() -> None:
+    run = Driver(timeout=10.0)
+    run.sees(Phase.RUNNING)
+    run.now += 9.0
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
+    assert run.passes(4.0) == []
+    assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
+
+
+def test_a_caller_that_leaves_after_asking_for_a_cancel_asks_once_and_within_its_time() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.cancels()
+    assert run.feed(CancelAsked(run.now, by=run.now + 5.0)) == []
+    assert run.feed(CancelAsked(run.now, by=run.now + 50.0)) == []
+    assert end_of(run.passes(5.0)).reason is Reason.NOT_CANCELLED
+    assert len(run.of(Cancel)) == 1
+
+
+def test_who_leaves_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    cause = RuntimeError("no")
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL, cause=cause)
+    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
+    assert (end.kind, end.reason, end.cause, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, cause, (A,))
+    assert run.machine.cancel_error is cause
+
+
+@pytest.mark.parametrize(
+    "kind", [RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT]
+)
+def test_who_leaves_does_not_wait_where_the_server_cancels_in_no_status(kind: RefusalKind) -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.RUNNING)
+    run.now += 10.0
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    run.refused(kind, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.RUNNING)).reason is Reason.NOT_CANCELLED
+
+
+def test_leaving_a_watch_that_had_ended_keeps_why_it_had_ended() -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.RUNNING)
+    run.passes(5.0)
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    cause = RuntimeError("no")
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL, cause=cause)
+    end = end_of(run.passes(5.0))
+    assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.TIMEOUT)
+    assert run.machine.cancel_error is cause
+
+
+def test_who_leaves_a_run_that_is_gone_cancels_nothing() -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING)
+    run.now += 10.0
+    assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
+    assert run.feed(CancelAsked(run.now, by=run.now + 5.0)) == []
+    assert run.machine.cancel_error is None
+
+
+def test_what_is_final_needs_no_cancel_so_nothing_is_wrong_when_that_is_refused() -> None:
+    run = Driver(timeout=None)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    assert end_of(run.sees(Phase.NEEDS_CALLER, A, is_final=True)).kind is EndKind.NEEDS_CALLER
+    assert run.machine.cancel_error is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import msgspec
@@ -11,17 +12,21 @@ from scripted import Scene, Scripted, error, ok, scene
 from shells import Shell
 
 from asyncruns import (
+    APITimeoutError,
     Cancelled,
     Client,
     Completed,
     GaveUp,
     InvalidRequestError,
     NeedsCaller,
+    Reason,
     RunGoneError,
     RunRef,
     RunWatcher,
     Toolset,
 )
+from asyncruns.http import Response
+from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, Scenario
 
 CALL = ("call_1", "f", "{}")
@@ -122,7 +127,10 @@ async def test_a_cancel_that_sticks_holds_up_leaving_for_some_seconds_only(shell
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
     assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
-    assert watcher.outcome is None
+    assert isinstance(watcher.outcome, GaveUp)
+    assert watcher.outcome.reason is Reason.NOT_CANCELLED
+    assert isinstance(watcher.outcome.cancel_error, APITimeoutError)
+    assert watcher.outcome.cancel_requested
     assert watcher.status == "cancelling"
 
 
@@ -141,6 +149,109 @@ async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving(shell: She
     async with shell(stage, stage.ref, on_exit="cancel"):
         pass
     assert anyio.current_time() - began < 1.0
+
+
+@pytest.mark.parametrize("refusal", [error(400, "Run is queued"), error(409), error(422, "?"), error(404), error(503)])
+async def test_a_cancel_that_is_refused_while_the_run_is_queued_is_sent_again_when_it_runs(
+    shell: Shell, refusal: Scripted
+) -> None:
+    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*looks, cancels=[refusal, ok("cancelling")])
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
+        await anyio.sleep(0.1)
+    assert stage.transport.count("cancel") == 2
+    assert isinstance(watcher.outcome, Cancelled)
+    assert watcher.outcome.cancel_requested
+    assert watcher.outcome.cancel_error is None
+
+
+async def test_a_cancel_that_the_caller_of_a_watch_asks_for_is_sent_again_as_well(shell: Shell) -> None:
+    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+    async with shell(stage, stage.ref) as watcher:
+        await anyio.sleep(0.1)
+        await watcher.cancel_run()
+        outcome = await watcher.wait()
+    assert stage.transport.count("cancel") == 2
+    assert isinstance(outcome, Cancelled)
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+@pytest.mark.parametrize("end", ["completed", "failed", "expired", "cancelled"])
+async def test_after_a_refusal_in_unknown_words_a_poll_tells_the_truth(shell: Shell, status: int, end: str) -> None:
+    stage = going_on(ok(end), cancels=[error(status, "No way")])
+    began = anyio.current_time()
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
+        await anyio.sleep(0.1)
+    assert anyio.current_time() - began < 1.0
+    assert watcher.outcome is not None
+    assert watcher.outcome.status == end
+
+
+async def test_what_could_not_be_cancelled_is_a_warning_and_in_the_outcome(
+    shell: Shell, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[AnyOutcome[Any]] = []
+    stage = going_on(cancels=[error(400, "No way")])
+    began = anyio.current_time()
+    async with shell(stage, stage.ref, on_exit="cancel", on_terminal=told.append) as watcher:
+        pass
+    assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
+    assert isinstance(watcher.outcome, GaveUp)
+    assert watcher.outcome.reason is Reason.NOT_CANCELLED
+    assert not watcher.outcome.cancel_requested
+    assert "No way" in str(watcher.outcome.cancel_error)
+    assert told == [watcher.outcome]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "thread_1/run_1" in record.getMessage()
+    assert "No way" in record.getMessage()
+
+
+@pytest.mark.parametrize("refusal", [error(404), error(405), error(501), error(400, "Cancel is not supported here")])
+async def test_a_server_that_has_no_cancel_is_known_by_its_refusal(shell: Shell, refusal: Scripted) -> None:
+    stage = going_on(cancels=[refusal])
+    async with shell(stage, stage.ref, on_exit="cancel") as watcher:
+        await anyio.sleep(10.0)
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 1.0
+    assert stage.transport.count("cancel") == 1
+    assert isinstance(watcher.outcome, GaveUp)
+    assert watcher.outcome.cancel_error is not None
+
+
+async def test_a_pause_that_the_server_asks_for_does_not_lose_the_cancel() -> None:
+    throttled = Response(429, {"retry-after": "30"}, b"{}")
+    stage = going_on(*[ok("in_progress")] * 20, ok("cancelled"), cancels=[throttled, ok("cancelled")])
+    async with RunWatcher(stage, stage.ref, on_exit="cancel") as watcher:
+        pass
+    assert stage.transport.count("cancel") == 2
+    assert isinstance(watcher.outcome, Cancelled)
+
+
+async def test_no_tool_runs_while_who_leaves_waits_for_another_status(shell: Shell) -> None:
+    ran: list[str] = []
+
+    async def f() -> str:
+        ran.append("f")
+        return "out"
+
+    looks = [*[ok("queued")] * 3, ok("requires_action", CALL), ok("cancelled")]
+    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel") as watcher:
+        await anyio.sleep(0.1)
+    assert isinstance(watcher.outcome, Cancelled)
+    assert (ran, stage.transport.count("submit")) == ([], 0)
+
+
+async def test_a_cancel_under_way_is_waited_for_whatever_leaving_does_else(shell: Shell) -> None:
+    stage = going_on(*[ok("in_progress")] * 3, ok("cancelled"), cancels=[error(503), ok("cancelling")])
+    async with shell(stage, stage.ref) as watcher:
+        await anyio.sleep(0.1)
+        await watcher.cancel_run()
+        await anyio.sleep(0.1)
+    assert stage.transport.count("cancel") == 2
+    assert isinstance(watcher.outcome, Cancelled)
 
 
 async def test_a_submit_that_hangs_does_not_keep_the_cancel_from_being_sent(shell: Shell) -> None:
