@@ -155,6 +155,7 @@ class Server(Transport):
     def __init__(self, times: Times, wire: str, lasts: list[float]) -> None:
         self.born: dict[int, float] = {}  # by the loop's clock
         self.polls = 0
+        self.more: dict[str, object] = {}  # in each body
         self._times, self._wire, self._lasts = times, wire, lasts
         self._chance = random.Random(1)
 
@@ -175,6 +176,7 @@ class Server(Transport):
             body |= {"thread_id": "t", "assistant_id": "a", "expires_at": self._times.expires(asked)}
         else:
             body |= {"object": "response", "output": []}
+        body |= self.more
         date = self._times.date(asked)
         return Response(200, {} if date is None else {"date": formatdate(date, usegmt=True)}, json.dumps(body).encode())
 

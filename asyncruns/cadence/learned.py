@@ -106,7 +106,10 @@ class Learned(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
 
     def begin_told(self, group: tuple[str, ...]) -> Told:
         """Return the same, begun where there is none, as the one that is forgotten last."""
-        found = self._told.pop(group, None) or Told(self.durations(group, 0))
+        found = self._told.pop(group, None)
+        if found is None:
+            all_groups = self._touched(((), 0), None)
+            found = Told(self._touched((group, 0), all_groups) if group else all_groups)
         self._told[group] = found
         if len(self._told) > GROUPS_KEPT:
             del self._told[next(iter(self._told))]

@@ -9,9 +9,9 @@ the clock of a proxy. Rules, in their order:
 3. It must be ahead when it is first told. A server gives up an expired run within a minute, so a run that is shown as
    going on has an expiry that is wrong, or none that the server keeps to.
 4. Where these do not hold, or the server tells no time at all: the life that the server gives the run, from its
-   creation to its expiry, counts from the beginning of the watch. The two times are of the same clock, so it does not
-   matter how wrong that is; and the run can only be older, so it is no less than the time that the run has.
-5. That must be ahead, too, and a life of more than a day is none that anybody meant: then no expiry is known.
+   creation to its expiry, counts from when that was first told. The two times are of the same clock, so it does not
+   matter how wrong that is; and the run can only be older, so it has no more time than that.
+5. A life of no time, or of more than a day, is none that anybody meant: then no expiry is known.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ AGREE_S: Final = 60.0  # answers may be so far apart: the default wait goes on f
 LONGEST_LIFE_S: Final = 86_400.0
 
 
-def believed_expiry(
-    estimates: tuple[float, ...], *, began: float, told_at: float, snapshot: AnySnapshot
-) -> float | None:
+def believed_expiry(estimates: tuple[float, ...], told_at: float, snapshot: AnySnapshot) -> float | None:
     """Return when the run expires by our clock, in seconds; None where that is not known.
 
     Args:
         estimates: The expiry on our clock as each of the first answers tells it, sorted; none without a server's clock.
-        began: When the watch began.
         told_at: When this expiry was first told.
         snapshot: The last answer.
     """
@@ -43,7 +40,7 @@ def believed_expiry(
     if snapshot.expires_at is None or snapshot.created_at is None:
         return None
     life = snapshot.expires_at - snapshot.created_at
-    return began + life if told_at - began < life <= LONGEST_LIFE_S else None
+    return told_at + life if 0.0 < life <= LONGEST_LIFE_S else None
 
 
 def _agree(estimates: tuple[float, ...]) -> bool:

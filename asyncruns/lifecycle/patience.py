@@ -98,7 +98,7 @@ class Patience(Struct, eq=False, gc=False):
             self._estimates = tuple(sorted((*self._estimates, now + snapshot.expires_at - snapshot.server_time)))
         elif self._estimates or self.expiry is not None:
             return
-        self.expiry = believed_expiry(self._estimates, began=self.started, told_at=self._told_at, snapshot=snapshot)
+        self.expiry = believed_expiry(self._estimates, self._told_at, snapshot)
 
     def answer_by(self, now: float) -> float:
         """Give when calls that begin now must be answered for the run to live, or infinity.

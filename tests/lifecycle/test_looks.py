@@ -11,6 +11,7 @@ from driver import Driver, call, end_of, pause_of, pick, snapshot
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
+    Asked,
     Begun,
     Connectivity,
     ConnectivityChanged,
@@ -518,12 +519,24 @@ def test_clocks_of_which_no_two_agree_tell_no_expiry(off: tuple[float, ...]) -> 
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
 
 
-def test_an_expiry_that_moves_into_the_past_ends_no_wait_at_once() -> None:
+@pytest.mark.parametrize(("created_at", "over_at"), [(None, 900.0), (1150.0, 300.0 + 50.0 + 60.0)])
+def test_an_expiry_that_moves_into_the_past_ends_no_wait_at_once(created_at: float | None, over_at: float) -> None:
     run = Driver()
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
     run.now += 300.0
-    run.sees(Phase.RUNNING, expires_at=1200.0, created_at=1150.0, server_time=1300.0)
-    assert run.machine.wake_at == pytest.approx(100.0 + 900.0)
+    run.sees(Phase.RUNNING, expires_at=1200.0, created_at=created_at, server_time=1300.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + over_at)
+
+
+def test_the_life_of_what_a_submit_began_counts_from_when_it_was_told() -> None:
+    """A follow-up response of the same two hours, at a server whose times are eight hours behind its clock."""
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call(), is_final=True, expires_at=8200.0, created_at=1000.0, server_time=29_800.0)
+    run.now += 10_000.0
+    run.answers(call_1="1")
+    after = {"expires_at": 18_200.0, "created_at": 11_000.0, "server_time": 39_800.0}
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT, **after)
+    assert run.machine.wake_at == pytest.approx(run.now + 7200.0 + 60.0)
 
 
 def test_calls_of_a_run_whose_expiry_is_hours_behind_have_the_life_of_the_run() -> None:
