@@ -24,7 +24,7 @@ class Course(Struct, frozen=True, kw_only=True, gc=False):
 
     Attributes:
         looks: Good looks since the stage began, counted from 1.
-        age: Seconds since the stage began.
+        age: Seconds since the stage began; by the server's clock, where that says that it began before the watch.
         hint: The pause in seconds that the server asks for, if it does.
         group: What has durations of its own: the assistant and the model, say.
         stage: 0 before outputs of tools were submitted, 1 after.
@@ -103,6 +103,13 @@ class Cadence(Struct, frozen=True, kw_only=True, gc=False):
 
         A cadence that does not learn does nothing.
         """
+
+    def late(self, unseen: float) -> Cadence:
+        """Return the cadence for a run that was so many seconds old when its watch began, as the server's clock says.
+
+        All ages that it is told are those by the server's clock. A cadence that does not learn returns itself.
+        """
+        return self
 
     def delay(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float | None:
         """Give for how many seconds a run still in the stage at the age `after` is expected to have left it by `by`.

@@ -12,6 +12,7 @@ from typing import Final, Literal
 from msgspec import UNSET, Struct, UnsetType, field
 
 from asyncruns.cadence import Cadence, Course
+from asyncruns.lifecycle.expiry import ESTIMATES, believed_expiry
 from asyncruns.lifecycle.notices import Connectivity
 from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
@@ -20,7 +21,6 @@ AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expir
 WITHOUT_EXPIRY_S: Final = 900.0
 MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
-ESTIMATES: Final = 3  # of the expiry on our clock, whose median counts
 LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
 FINAL_LOOK_S: Final = 5.0  # and gets so long when we slept past the deadline
 LOST_AFTER_S: Final = 15.0
@@ -79,6 +79,7 @@ class Patience(Struct, eq=False, gc=False):
     expiry: float | None = None
     _expires_at: float | None = None  # what it was anchored from, by the server's clock
     _estimates: tuple[float, ...] = ()
+    _told_at: float = 0.0  # when this expiry was first told
     failures: int = 0
     outage_since: float | None = None
     connectivity: Connectivity = Connectivity.HEALTHY
@@ -94,15 +95,17 @@ class Patience(Struct, eq=False, gc=False):
     def learn(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Take a look: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
         self.progress.see(snapshot, now, asked_at)
-        if snapshot.expires_at is not None and snapshot.server_time is not None:
-            if snapshot.expires_at != self._expires_at:
-                self._expires_at, self._estimates = snapshot.expires_at, ()
-            if len(self._estimates) < ESTIMATES:
-                # Only the first few count: a run that outlives its expiry, or a proxy whose clock stands still, must
-                # not move it on for ever; and one answer with a wrong clock must not decide.
-                estimate = now + max(snapshot.expires_at - snapshot.server_time, 0.0)
-                self._estimates = tuple(sorted((*self._estimates, estimate)))
-                self.expiry = self._estimates[len(self._estimates) // 2]
+        if snapshot.expires_at is None:
+            return
+        if snapshot.expires_at != self._expires_at:
+            self._expires_at, self._estimates, self._told_at = snapshot.expires_at, (), now
+        # Only the first few estimates count: a run that outlives its expiry, or a proxy whose clock stands still, must
+        # not move it on for ever.
+        if snapshot.server_time is not None and len(self._estimates) < ESTIMATES:
+            self._estimates = tuple(sorted((*self._estimates, now + snapshot.expires_at - snapshot.server_time)))
+        elif self._estimates or self.expiry is not None:
+            return
+        self.expiry = believed_expiry(self._estimates, self._told_at, snapshot)
 
     def answer_by(self, now: float) -> float:
         """Give when calls that begin now must be answered for the run to live, or infinity.
@@ -142,6 +145,12 @@ class Patience(Struct, eq=False, gc=False):
             return self.expiry + AFTER_EXPIRY_S
         return self.started + self._policy.without_expiry
 
+    @property
+    def _cadence(self) -> Cadence:
+        """The cadence, or its view for a run that is said to be older than its watch."""
+        unseen = self.progress.unseen
+        return self._policy.cadence.late(unseen) if unseen else self._policy.cadence
+
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""
         self.progress.looks = 0
@@ -150,7 +159,7 @@ class Patience(Struct, eq=False, gc=False):
         """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
         ages = self.progress.leave(now)
         if ages is not None:
-            self._policy.cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
+            self._cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
         """Give how many seconds the end of the run is expected to have waited for a look by now.
@@ -164,7 +173,7 @@ class Patience(Struct, eq=False, gc=False):
         known = None
         if progress.at_work is not None or not progress.is_seen:
             by = now - progress.began
-            known = self._policy.cadence.delay(progress.group, progress.stage, after=after, by=by)
+            known = self._cadence.delay(progress.group, progress.stage, after=after, by=by)
         if known is None:
             return waited / 2
         return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
@@ -175,7 +184,7 @@ class Patience(Struct, eq=False, gc=False):
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
         if progress.at_work is not None or not progress.is_seen:
-            known = self._policy.cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
+            known = self._cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
         if known is None:
             return progress.seen_at + 2 * delay
         at = progress.began + known
@@ -243,7 +252,7 @@ class Patience(Struct, eq=False, gc=False):
             group=progress.group,
             stage=progress.stage,
         )
-        return self._policy.cadence.pause(course)
+        return self._cadence.pause(course)
 
     def may_look_once_more(self, now: float) -> bool:
         """Tell, once, whether one look is due although the deadline has passed.

@@ -21,7 +21,7 @@ class Progress(Struct, eq=False, gc=False):
         looks: Good looks since the stage began, or since something else happened at the server.
         group: What runs take equally long, as the last look says.
         stage: 0 before outputs were submitted, by us or by others, 1 after.
-        began: When the stage began, as far as we know.
+        began: When the stage began; where that was before the watch, it is what the server's clock says, true or not.
         seen_at: When the last good look was; before it, when the watch began.
         is_seen: Whether any look has shown the run.
         at_work: When the last look was that showed the run at work in this stage; None where none did.
@@ -56,6 +56,11 @@ class Progress(Struct, eq=False, gc=False):
             self.at_work = max(asked_at, self.began)
         self.seen_at = now
         self.is_seen = True
+
+    @property
+    def unseen(self) -> float:
+        """How many seconds of the stage had passed before the watch began, as the server's clock says."""
+        return max(self._watched_from - self.began, 0.0)
 
     def _anchor(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Find when the run was created; both times are the server's, since our wall clock may be wrong.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
-from driver import Driver, end_of, pause_of, pick, snapshot
+from driver import Driver, call, end_of, pause_of, pick, snapshot
 
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import (
+    Asked,
     Begun,
     Connectivity,
     ConnectivityChanged,
@@ -477,10 +479,71 @@ def test_an_expiry_that_was_known_well_is_followed_at_once_when_it_moves(moved_t
     assert run.machine.wake_at == pytest.approx(100.0 + moved_to - 1000.0 + 60.0)
 
 
-def test_a_run_that_is_past_its_expiry_is_waited_for_a_minute() -> None:
+WRONG_EXPIRIES = [
+    pytest.param({"expires_at": 1000.0, "server_time": 5000.0}, None, id="past"),
+    pytest.param({"expires_at": 1000.0, "server_time": 1001.0}, None, id="past, a moment ago"),
+    pytest.param({"expires_at": 1.0, "server_time": 5000.0}, None, id="a constant"),
+    pytest.param({"expires_at": 1000.0, "server_time": 1000.0}, None, id="now"),
+    pytest.param({"expires_at": 400.0, "created_at": 500.0, "server_time": 500.0}, None, id="before its creation"),
+    pytest.param({"expires_at": 1600.0, "created_at": 1000.0, "server_time": 29_800.0}, 600.0, id="8 h behind"),
+    pytest.param(
+        {"expires_at": 4600.0, "created_at": 1000.0, "server_time": 5000.0}, 3600.0, id="really past, and works"
+    ),
+    pytest.param({"expires_at": 1600.0, "created_at": 1000.0}, 600.0, id="no clock of the server"),
+    pytest.param({"expires_at": 1e9 + 600.0, "created_at": 1.0, "server_time": 2e9}, None, id="a life of years"),
+    pytest.param({"expires_at": 5600.0, "created_at": 90_000.0, "server_time": 5000.0}, 600.0, id="created tomorrow"),
+    pytest.param({"expires_at": 5600.0, "created_at": 1.0, "server_time": 5000.0}, 600.0, id="created long ago"),
+]
+
+
+@pytest.mark.parametrize(("told", "expires_after"), WRONG_EXPIRIES)
+def test_an_expiry_that_cannot_be_true_ends_no_wait(told: dict[str, Any], expires_after: float | None) -> None:
     run = Driver()
-    run.sees(Phase.RUNNING, expires_at=1000.0, server_time=5000.0)
-    assert run.machine.wake_at == run.now + 60.0
+    run.sees(Phase.RUNNING, **told)
+    waits = 900.0 if expires_after is None else expires_after + 60.0
+    assert run.machine.wake_at == pytest.approx(100.0 + waits)
+
+
+def test_an_expiry_that_passes_while_the_first_answers_come_is_believed() -> None:
+    run = Driver()
+    for server_time in (998.0, 1000.0, 1002.0):
+        run.sees(Phase.RUNNING, expires_at=1001.0, created_at=401.0, server_time=server_time)
+        run.now += 2.0
+    assert run.machine.wake_at == pytest.approx(100.0 + 3.0 + 60.0)
+
+
+@pytest.mark.parametrize("off", [(-7000.0, 3000.0, -5000.0), (-3600.0, 3600.0, 0.0), (-900.0, -600.0, -300.0)])
+def test_clocks_of_which_no_two_agree_tell_no_expiry(off: tuple[float, ...]) -> None:
+    run = Driver()
+    for clock in off:
+        run.sees(Phase.RUNNING, expires_at=10_600.0, created_at=10_000.0, server_time=10_000.0 + clock)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+@pytest.mark.parametrize(("created_at", "over_at"), [(None, 900.0), (1150.0, 300.0 + 50.0 + 60.0)])
+def test_an_expiry_that_moves_into_the_past_ends_no_wait_at_once(created_at: float | None, over_at: float) -> None:
+    run = Driver()
+    run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
+    run.now += 300.0
+    run.sees(Phase.RUNNING, expires_at=1200.0, created_at=created_at, server_time=1300.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + over_at)
+
+
+def test_the_life_of_what_a_submit_began_counts_from_when_it_was_told() -> None:
+    """A follow-up response of the same two hours, at a server whose times are eight hours behind its clock."""
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call(), is_final=True, expires_at=8200.0, created_at=1000.0, server_time=29_800.0)
+    run.now += 10_000.0
+    run.answers(call_1="1")
+    after = {"expires_at": 18_200.0, "created_at": 11_000.0, "server_time": 39_800.0}
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT, **after)
+    assert run.machine.wake_at == pytest.approx(run.now + 7200.0 + 60.0)
+
+
+def test_calls_of_a_run_whose_expiry_is_hours_behind_have_the_life_of_the_run() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call(), expires_at=1600.0, created_at=1000.0, server_time=29_800.0)
+    assert run.machine.wake_at == pytest.approx(100.0 + 600.0 - 5.0)
 
 
 def test_an_unknown_status_that_is_seen_long_after_its_minute_ends_the_watch_as_well() -> None:
