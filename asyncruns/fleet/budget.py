@@ -17,7 +17,7 @@ import math
 from typing import Final, cast
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.pace import SLOWEST_PER_S, Pace
+from asyncruns.fleet.pace import Pace
 from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms

@@ -1,22 +1,26 @@
 """How fast to send, learned from what the server refuses. Sans-I/O; times are handed in.
 
 Theory of operation. Some refusals (429) depend on our rate: the server has a limit and we are above it. Others do not:
-other tenants, tokens per minute, a busy replica. One refusal does not say which it is, but the refused share does: under
-a limit it falls when the rate falls, and otherwise it stays. So every cut is a trial::
+other tenants, tokens per minute, a busy replica. One refusal does not say which it is, but the refused share does:
+under a limit it falls when the rate falls, and otherwise it stays. So every cut is a trial::
 
     STEADY   the rate grows, until more is refused than the share that is known to be refused at any rate (the noise)
     TRIAL    the rate is cut to what the server took, and stays there until enough requests were answered:
-               the share fell by half or more   the cut stays; if there are still refusals, the next trial begins
-               it did not fall                  the rate is restored, and that share is the noise for the next minute
-               it rose, or most is refused      the next trial begins, and will restore the same rate as this one
+               the share fell        the cut stays; if there are still refusals, the next trial begins
+               it rose               the next trial begins
+               it did not fall       the next trial begins; after two of these, the rate is restored to what it was
+                                     before the first cut of the series, and that share is the noise for a minute
 
-With numbers: 50 requests per second are sent and the server takes 20. Of 50 answers 30 are refused (60 %), so the rate is
-cut to 50 * (1 - 0.6) = 20. Of the next 10 answers none is refused: the limit was found. If instead the server refuses 60 %
-at random, 6 of those 10 are refused too: the rate is 50 again, and only more than 60 % (and what chance explains) begins
-another trial within the next minute.
+With numbers: 50 requests per second are sent and the server takes 20. Of 50 answers 30 are refused (60 %), so the rate
+is cut to 50 * (1 - 0.6) = 20. Of the next 12 answers none is refused: the limit was found. If instead the server
+refuses 60 % at random, 7 of those 12 are refused too, and of the 12 after these at a rate of 8, again 7. So the rate is
+50 again, and within the next minute only more than 60 %, and what chance explains, begins another trial.
 
-Around the rate that the last cut left, the rate grows slowly, since the limit is likely still there; below and above
-that region it grows fast. A trial ends sooner the more is refused, so the cuts that cost most last shortest.
+Small shares make small cuts, which chance may hide. So where 3 % and then 3 % again are cut for single refusals, and
+there still are refusals at less than 90 % of the rate at which that began, these do not depend on the rate either.
+
+Around the rate that the server took, the rate grows slowly, since the limit is likely still there; below and above that
+region it grows fast. A trial ends sooner the more is refused, so the cuts that cost most last shortest.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ FEWEST_ANSWERS: Final = 50  # the share of fewer is taken as if there were so ma
 AT_ONCE_ANSWERS: Final = 40  # of which MOST are refused end a trial before its second is over
 TRIAL_REFUSALS: Final = 6.0  # a trial lasts until so many refusals are expected, at least 1 s, and
 TRIAL_LEAST: Final = 12  # for so many answers at least, and
-TRIAL_ANSWERS: Final = 120  # for so many answers at most
+TRIAL_ANSWERS: Final = 120  # for so many answers at most, or
+TRIAL_S: Final = 30.0
 MORE_THAN_CHANCE: Final = 2  # refusals beyond chance end a trial at once: the share rose
 SAME_PART: Final = 1 / 3  # of what a limit would take from the share; where it fell by less, the rest is the same
 SAME_REFUSALS: Final = 2  # at least, for a share to be the same in one trial
@@ -244,24 +249,22 @@ class Pace:
         share = trial.refused / answers
         is_long = now - trial.since >= WINDOW_S or (answers >= AT_ONCE_ANSWERS and share >= MOST)
         rose = trial.refused > MORE_THAN_CHANCE + _by_chance(trial.share * answers)
+        is_over = is_long and (rose or answers >= trial.answers or now - trial.since >= TRIAL_S)
         if trial.share >= NOTHING and trial.refused < answers:
             self._end_trial(now)  # all was refused before, so that says nothing of the rate: grow
             self._series = None
-        elif share >= NOTHING:
-            if is_long and answers >= trial.answers:
-                self._end_trial(now)
-                self._cut(now, share)
-        elif is_long and (rose or answers >= trial.answers):
+        elif is_over and share >= NOTHING:
+            self._end_trial(now)
+            self._cut(now, share)
+        elif is_over:
             self._end_trial(now)
             if rose:
                 self._cut(now, (trial.refused - 1) / (answers - 1))  # the last one counts for less: it ended the count
-            else:
-                self._conclude(trial, share, answers, now)
+            elif self._series is not None:
+                self._conclude(self._series, trial, share, answers, now)
 
-    def _conclude(self, trial: Trial, share: float, answers: int, now: float) -> None:
+    def _conclude(self, series: Series, trial: Trial, share: float, answers: int, now: float) -> None:
         """Keep the cut, undo it, or cut again, by whether the share fell with the rate."""
-        series = self._series
-        assert series is not None
         under_limit = max(self.noise, 1.0 - (1.0 - trial.share) * trial.base / self.rate)
         fell = trial.refused < SAME_REFUSALS or share < under_limit + SAME_PART * (trial.share - under_limit)
         series.same += not fell
