@@ -35,6 +35,7 @@ LEAST_CUT_PER_S: Final = 0.3  # a low rate is cut by this much at least: each ti
 MOST_CUT: Final = 0.9  # of the rate; where more is refused, the share no longer tells what the server takes
 MOST: Final = 0.8  # refused: too few are left to tell what the server takes
 NOTHING: Final = 0.95  # refused is as good as all: less is sent until something is taken, as nothing is lost by that
+LEAST_ASKED_PER_S: Final = 1.0  # and still asked for, to learn when the server takes requests again
 PROOF: Final = 0.9  # of the rate before; only when the share is the same there, too, does it not depend on the rate
 WINDOW_ANSWERS: Final = 50  # at least; the refused share is that of the last one or two windows
 WINDOW_S: Final = 1.0  # at least: servers that count by the second refuse a second's excess in one go
@@ -231,7 +232,7 @@ class Pace:
             self._took = base * taken
         elif self._took == math.inf:
             self._took = base
-        self._set(base * min(taken, to), now)
+        self._set(max(base * min(taken, to), LEAST_ASKED_PER_S if share >= NOTHING else 0.0), now)
         if share >= DECISIVE:
             self._series.small_top, self._series.begins, self._series.refused = self.rate, self.sent, 0
 

@@ -164,21 +164,23 @@ def answer(clocked: Clocked, *, refused: bool, retry_after: float | None = None)
 @pytest.mark.parametrize("rate", [None, 50.0])
 @pytest.mark.parametrize("retry_after", [1.0, 60.0, 3600.0])
 def test_a_retry_after_of_some_requests_does_not_hold_back_the_others(rate: float | None, retry_after: float) -> None:
-    clocked = Clocked(rate)
+    clocked, other = Clocked(rate), Clocked(rate)
     for number in range(1000):
-        clocked.now += 0.02
-        answer(clocked, refused=number % 20 > 0, retry_after=retry_after)  # 19 in a row
-        assert clocked.budget.ready_at(clocked.now) <= clocked.now + 1.1 / min(clocked.budget.rate, 50.0)
+        clocked.now = other.now = clocked.now + 0.02
+        refused = number % PAUSE_AFTER > 0  # one less than enough in a row
+        answer(clocked, refused=refused, retry_after=retry_after)
+        answer(other, refused=refused)
+        assert clocked.budget.ready_at(clocked.now) == other.budget.ready_at(clocked.now)
 
 
-@pytest.mark.parametrize(("retry_after", "pause"), [(0.5, 0.5), (7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
 @pytest.mark.parametrize("rate", [None, 50.0])
 def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
     retry_after: float, pause: float, rate: float | None
 ) -> None:
     clocked = Clocked(rate)
     for number in range(PAUSE_AFTER):
-        assert clocked.budget.ready_at(clocked.now) < clocked.now + 0.5
+        assert clocked.budget.ready_at(clocked.now) < clocked.now + 6.0
         answer(clocked, refused=True, retry_after=86400.0 if number % 2 else retry_after)
     assert clocked.budget.ready_at(clocked.now) == pytest.approx(clocked.now + pause)
     clocked.now += pause
