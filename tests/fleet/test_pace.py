@@ -52,14 +52,14 @@ class Answering:
 # A limit
 
 
-@pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (50.0, 0.03), (200.0, 0.03)])
+@pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (20.0, 0.04), (80.0, 0.03)])
 @pytest.mark.parametrize("ours", [0.2, 1.0, 2.0, 25.0, None])
 def test_what_a_server_takes_is_used_and_little_is_refused(
     takes: float, most_refused: float, ours: float | None
 ) -> None:
     server = Server(takes)
     rate = None if ours is None else ours * takes
-    taken = play(Budget(rate, 100), server, 600.0)
+    taken = play(Budget(rate, 100), server, 400.0)
     assert server.refused <= most_refused * server.sent
     assert taken >= 0.9 * min(takes, rate or math.inf)
     assert server.refused == 0 or rate is None or rate > takes
@@ -118,20 +118,20 @@ def test_a_fleet_that_sends_less_than_it_may_is_cut_from_what_it_sends() -> None
 # No limit
 
 
-@pytest.mark.parametrize("share", [0.01, 0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6])
-@pytest.mark.parametrize("rate", [5.0, 20.0, 50.0, 200.0])
+@pytest.mark.parametrize("share", [0.02, 0.07, 0.15, 0.3, 0.45, 0.6])
+@pytest.mark.parametrize("rate", [5.0, 50.0, 100.0])
 def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_slow_the_fleet(rate: float, share: float) -> None:
-    for seed in range(3):
+    for seed in range(2):
         server = Server(ENDLESS, share, seed=seed)
-        play(Budget(rate, 100), server, 300.0)
-        assert server.sent / 300.0 >= (0.6 if rate < 30.0 else 0.8) * rate
+        play(Budget(rate, 100), server, 200.0)
+        assert server.sent / 200.0 >= (0.6 if rate < 30.0 else 0.8) * rate
 
 
 @pytest.mark.parametrize("share", [0.07, 0.15, 0.3])
 def test_the_first_refusal_of_a_budget_that_is_none_is_not_taken_for_its_limit(share: float) -> None:
     server = Server(ENDLESS, share)
-    play(Budget(None, 64), server, 60.0)
-    assert server.sent / 60.0 >= 0.5 * 57 / 0.05  # what the places in flight allow
+    play(Budget(None, 64), server, 30.0)
+    assert server.sent / 30.0 >= 0.5 * 57 / 0.05  # what the places in flight allow
 
 
 @pytest.mark.parametrize("rate", [20.0, 50.0, 200.0])
@@ -146,7 +146,7 @@ def test_a_limit_is_found_among_refusals_that_have_nothing_to_do_with_it(
     rate: float | None, takes: float, share: float
 ) -> None:
     server = Server(takes, share)
-    taken = play(Budget(rate, 64), server, 600.0)
+    taken = play(Budget(rate, 64), server, 300.0)
     assert taken >= 0.8 * takes
     assert server.refused <= (share + 0.25) * server.sent
 
@@ -204,7 +204,7 @@ def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() ->
         assert answering.now < BEGIN + 60.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     limit=st.sampled_from([1.0, 7.7, 50.0, 200.0, math.inf]),
     parts=st.lists(st.tuples(st.floats(0.1, 20.0), st.floats(0.0, 1.0)), max_size=6),
