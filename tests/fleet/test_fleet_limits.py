@@ -351,7 +351,7 @@ async def test_refusals_whatever_the_rate_keep_no_run_from_its_end(stage: Stage,
     async with Fleet(stage.client) as fleet:
         watches = [fleet.watch(run) for run in runs]
     assert {type(watch.outcome) for watch in watches} == {Completed}
-    assert anyio.current_time() - began < 55.0
+    assert anyio.current_time() - began < 90.0
 
 
 async def test_the_default_wait_lasts_until_the_budget_had_a_look(stage: Stage) -> None:
