@@ -104,8 +104,8 @@ async def watch(
 
     if single:
         watches = [client.watch(thread_id="t", run_id=f"r{number}") for number in range(runs)]
-        for outcome in asyncio.as_completed(watches):
-            note(await outcome)
+        for ended in asyncio.as_completed(watches):
+            note(await ended)
     else:
         async with Fleet(client, requests_per_second=per_second, cadence=cadence) as fleet:
             for number in range(runs):
