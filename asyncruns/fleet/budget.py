@@ -1,12 +1,14 @@
 """How many requests may be sent: a rate and a number in flight that all runs share. Sans-I/O; times are handed in.
 
-The rate falls at once when the server refuses or says that little is left, and grows back a little each second, as
-congestion control does (additive increase, multiplicative decrease: https://www.rfc-editor.org/rfc/rfc5681); beyond
-the rate that was refused last it grows by a share of itself, since the server takes more than it did. Requests are
-spaced out rather than sent in bursts, since servers count in windows that we do not know.
+Requests are spaced out rather than sent in bursts, since servers count in windows that we do not know. The rate is:
 
-Some servers refuse a share of all requests, however few there are. Where small shares are refused on and on, although
-the rate was cut far below that at which this began, so large a share is taken for noise, for a minute.
+- the pace, learned from what the server refuses (`pace.py`);
+- at most what the server says is left (`x-ratelimit-remaining-requests`), until its reset, but one request a second.
+  A server that goes on to take more than it said was left is not believed for ten minutes.
+
+A `Retry-After` is about the one request that was refused, so it holds back that run alone; the run's own lifecycle sees
+to that. Only where twenty answers in a row are refusals, each with a `Retry-After`, all requests wait, for the shortest
+of those times: at a server that refuses 45 % at random, one such row in ten million answers comes by chance.
 """
 
 from __future__ import annotations
@@ -15,26 +17,17 @@ import math
 from typing import Final, cast
 
 from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.pace import Pace
 from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
-LEAST_CUT: Final = 0.03  # of the rate; more where more of the requests were refused, up to
-MOST_CUT: Final = 0.7
-LEAST_CUT_PER_S: Final = 0.6  # of a low rate that is more; each time that it comes back is one refusal at least
-CUT_EVERY_S: Final = 1.0  # requests in flight together are refused together, for one and the same reason
-CUT_AFTER: Final = 20  # answers, and twice those in flight at the last cut: then at once, where most are refused
-SMALL_SHARE: Final = 0.1  # refused: of a limit that was passed by so little, nothing is left
-NOISE_BELOW: Final = 0.7  # of the rate at which it began
-NOISE_FOR_S: Final = 60.0
-INCREASE_PER_S: Final = 0.05  # of the rate that was refused last
-NEAR: Final = 0.85  # from such a part of it on, and to as much above it, slowly: what refused is likely still there
-NEAR_INCREASE_PER_S: Final = 0.01
-REGAIN_PER_S: Final = 0.2  # of the rate, beyond what was refused, up to a limit of ours
-SLOWEST_PER_S: Final = 0.1
+PAUSE_AFTER: Final = 20  # refusals in a row with a Retry-After hold back all requests
 PAUSE_CEILING_S: Final = 60.0
 LITTLE_LEFT: Final = 0.2  # of the server's limit; below it, what is left is spread over the time to its reset
 RESET_S: Final = 60.0  # where the server does not say: limits are per minute, mostly
-FORGOTTEN_AT: Final = 4.0  # a rate that was no limit of ours is none again at so many times what was refused
+LEAST_TOLD_PER_S: Final = 1.0  # a server that says nothing is left is still asked, which shows whether that is true
+MORE_THAN_TOLD: Final = 3  # requests that are accepted beyond what was left refute what the server said
+NOT_BELIEVED_FOR_S: Final = 600.0
 
 
 class Budget:
@@ -45,56 +38,54 @@ class Budget:
     Args:
         per_second: The full rate; None is no limit of ours, until the server refuses.
         max_in_flight: How many requests may be unanswered at once.
-
-    Attributes:
-        in_flight: How many are.
-        taken: How many were sent.
-        throttled: How many the server refused for their number.
     """
 
     __slots__ = (
-        "_at_cut",
-        "_began",
-        "_cut_at",
-        "_full",
-        "_grown_at",
-        "_limit",
+        "_believes_from",
         "_max_in_flight",
-        "_measured",
         "_next_at",
-        "_noise",
-        "_noise_until",
-        "_of_second",
-        "_rate",
-        "_second",
-        "in_flight",
-        "taken",
-        "throttled",
+        "_pace",
+        "_row",
+        "_row_at",
+        "_row_pause",
+        "_told",
+        "_told_at",
+        "_told_left",
+        "_told_until",
     )
 
     def __init__(self, per_second: float | None, max_in_flight: int) -> None:
-        self._limit = math.inf if per_second is None else per_second
-        self._full = self._limit
-        self._rate = self._limit
-        self._grown_at = -math.inf
+        self._pace = Pace(math.inf if per_second is None else per_second)
         self._max_in_flight = max_in_flight
         self._next_at = -math.inf
-        self._cut_at = -math.inf
-        self._at_cut = (0, 0, 0)  # requests answered and refused until then, and in flight
-        self._began = (0.0, 0, 0)  # the rate at which small shares began to be refused; answered and refused then
-        self._noise = 0.0  # the share that is refused whatever the rate
-        self._noise_until = -math.inf
-        self._second = -math.inf  # since when `_of_second` counts
-        self._of_second = 0
-        self._measured = 0.0  # requests in the second before
-        self.in_flight: int = 0
-        self.taken: int = 0
-        self.throttled: int = 0
+        self._row = 0  # refusals without an accepted request between
+        self._row_at = -1  # the number of the last refused answer
+        self._row_pause = 0.0  # the shortest Retry-After of the row
+        self._told = math.inf  # the rate that the server says is left,
+        self._told_until = -math.inf  # until then
+        self._told_left = 0.0  # how many requests that was
+        self._told_at = (0, 0)  # how many requests were sent, and refused, until it was said
+        self._believes_from = -math.inf
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are unanswered."""
+        return self._pace.sent - self._pace.answered
+
+    @property
+    def taken(self) -> int:
+        """How many requests were sent."""
+        return self._pace.sent
+
+    @property
+    def throttled(self) -> int:
+        """How many requests the server refused for their number."""
+        return self._pace.refused
 
     @property
     def rate(self) -> float:
         """Requests per second that are allowed now; infinity for no limit."""
-        return self._rate
+        return min(self._pace.rate, self._told)
 
     def places(self, *, for_look: bool) -> int:
         """How many requests may be added in flight: a tenth is kept free of looks, so that no submit waits for one."""
@@ -103,97 +94,63 @@ class Budget:
 
     def ready_at(self, now: float) -> float:
         """When the next request may be sent, by the rate."""
-        self._grow(now)
+        self._pace.at(now)
+        if now >= self._told_until:
+            self._told = math.inf
+        elif self._told < math.inf and self._accepted > self._told_left + MORE_THAN_TOLD:
+            self._refute(now)
         return self._next_at
 
     def take(self, now: float) -> None:
         """Note that a request is sent."""
-        self.in_flight += 1
-        if now - self._second >= 1.0:
-            self._measured = self._of_second / (now - self._second) if self._second > -math.inf else 0.0
-            self._second, self._of_second = now, 0
-        self.taken += 1
-        self._of_second += 1
-        if self._rate < math.inf:
+        self._pace.send(now)
+        rate = self.rate
+        if rate < math.inf:
             # Slower by the catch-up, so that it is inside the rate too.
-            self._next_at = max(self._next_at, now - CATCH_UP_S) + (1 + CATCH_UP_S) / self._rate
+            self._next_at = max(self._next_at, now - CATCH_UP_S) + (1 + CATCH_UP_S) / rate
 
     def landed(self) -> None:
         """Note that a request was answered, or given up."""
-        self.in_flight -= 1
+        self._pace.answered += 1
 
     def refused(self, now: float, retry_after: float | None) -> None:
-        """Note that the server has refused a request for their number."""
-        self.throttled += 1
-        if retry_after is not None:
-            self._next_at = max(self._next_at, now + min(max(retry_after, 0.0), PAUSE_CEILING_S))
-        answered = self.taken - self.in_flight
-        sent, refused = answered - self._at_cut[0], self.throttled - self._at_cut[1]
-        is_most = sent > CUT_AFTER + 2 * self._at_cut[2] and 2 * refused > sent
-        if (now - self._cut_at < CUT_EVERY_S or sent <= self._at_cut[2]) and not is_most:
-            return
-        self._cut_at, self._at_cut = now, (answered, self.throttled, self.in_flight)
-        self._grow(now)
-        so_far = self._rate
-        if so_far == math.inf:
-            so_far = max(self._measured, self._of_second / max(now - self._second, 1.0), 1.0)
-        if not self._is_noise(now, so_far, sent, refused):
-            self._full = so_far
-            share = max(refused / max(sent, 1), LEAST_CUT, LEAST_CUT_PER_S / so_far)
-            self._cut(so_far * (1.0 - min(share, MOST_CUT)), now)
-
-    def _is_noise(self, now: float, rate: float, sent: int, refused: int) -> bool:
-        """Whether so many are refused at any rate; the rate is what it was, where that is found."""
-        if now < self._noise_until and refused <= 2.0 * self._noise * sent + 1.0:
-            return True
-        began, answered_then, refused_then = self._began
-        answered = self.taken - self.in_flight
-        noise = (self.throttled - refused_then) / max(answered - answered_then, 1)
-        is_small = refused <= SMALL_SHARE * sent + 2.0 and noise <= SMALL_SHARE
-        if now < self._noise_until or rate >= began or not is_small:
-            self._noise_until = -math.inf
-            self._began = (rate, answered, self.throttled)
-            return False
-        if rate > began * NOISE_BELOW:
-            return False
-        self._noise = noise
-        self._noise_until = now + NOISE_FOR_S
-        self._full = began
-        self._cut(began, now)
-        return True
+        """Note that the server has refused, for their number, the request that landed last."""
+        answered = self._pace.answered
+        pause = 0.0 if retry_after is None else min(max(0.0, retry_after), PAUSE_CEILING_S)
+        in_a_row = answered - self._row_at <= 1
+        self._row, self._row_pause = (self._row + 1, min(self._row_pause, pause)) if in_a_row else (1, pause)
+        self._row_at = answered
+        if self._row >= PAUSE_AFTER:
+            self._next_at = max(self._next_at, now + self._row_pause)
+        self._pace.refuse(now)
 
     def heard(self, now: float, limit: RateLimit) -> None:
         """Note what the server says is left."""
-        reset = RESET_S if limit.reset is None else max(limit.reset, 0.001)
+        if now < self._believes_from:
+            return
         little = math.inf if limit.limit is None else limit.limit * LITTLE_LEFT
         if limit.remaining > little:
+            self._told = math.inf
             return
-        allowed = max(limit.remaining, 1.0) / reset
-        self._grow(now)
-        if allowed < self._rate:
-            if self._full == math.inf:
-                self._full = max(allowed, SLOWEST_PER_S, 0.0 if limit.limit is None else limit.limit / reset)
-            self._cut(allowed, now)
-
-    def _cut(self, rate: float, now: float) -> None:
-        self._rate = min(max(rate, SLOWEST_PER_S), self._limit)
-        self._grown_at = now
-
-    def _grow(self, now: float) -> None:
-        if self._rate >= self._limit or now <= self._grown_at:
+        if self._told == math.inf or limit.remaining < self._told_left:
+            self._told_left = limit.remaining
+            self._told_at = self._pace.sent, self._pace.refused
+        elif self._accepted >= MORE_THAN_TOLD:  # and no less is left
+            self._refute(now)
             return
-        # Not by a share of a limit far above what the server takes: most requests would be refused for ever.
-        is_beyond = self._full <= self._rate and self._limit < math.inf
-        is_near = self._full * NEAR <= self._rate <= self._full / NEAR
-        growth = self._full * (NEAR_INCREASE_PER_S if is_near else INCREASE_PER_S)
-        if is_beyond:
-            growth = self._rate * REGAIN_PER_S
-        self._rate = min(self._rate + growth * (now - self._grown_at), self._limit)
-        self._grown_at = now
-        if self._rate >= self._limit:
-            self._full = self._limit
-        if self._limit == math.inf and self._rate >= self._full * FORGOTTEN_AT:
-            self._rate = self._full = math.inf
+        reset = RESET_S if limit.reset is None else max(0.001, limit.reset)
+        self._told = max(LEAST_TOLD_PER_S, limit.remaining / reset)
+        self._told_until = now + min(PAUSE_CEILING_S, reset)
+
+    @property
+    def _accepted(self) -> int:
+        """How many requests, sent since the server said what is left, were accepted."""
+        sent, refused = self._told_at
+        return self._pace.answered - sent - (self._pace.refused - refused)
+
+    def _refute(self, now: float) -> None:
+        self._told = math.inf
+        self._believes_from = now + NOT_BELIEVED_FOR_S
 
 
 def check_budget(per_second: object, max_in_flight: object) -> None:

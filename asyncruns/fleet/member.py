@@ -193,9 +193,13 @@ class Member(Slot):
     def wake(self, now: float) -> None:
         """Tell the machine that its time has come.
 
-        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent.
+        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent. Likewise the
+        default wait does not end while the budget holds back a look that is due: the run may have ended long ago.
         """
-        if self.machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+        machine = self.machine
+        if machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+            return
+        if self.look_at <= now and not self.is_looking and machine.waits_for_look(now):
             return
         self.receive(Tick(now))
 

@@ -67,7 +67,7 @@ class Runner:
         self.polls: int = 0
         self.active: int = 0
         self._on_end = on_end
-        self._good_at = -math.inf  # when the last good answer came
+        self._there_at = -math.inf  # when the server last answered, if only that it takes no more
         self._waiting: asyncio.Future[None] | None = None  # of the task that plans
         self._idle: list[asyncio.Future[Job]] = []
         self._changing: dict[anyio.CancelScope, Member] = {}
@@ -217,7 +217,7 @@ class Runner:
         look, due_at, held_back = member.look, member.due_at, loop_time() - member.due_at
         member.polls += 1
         self.polls += 1
-        if member.machine.looks_once_more:
+        if member.machine.looks_once_more or member.machine.waits_for_look(loop_time()):
             self.schedule.tick(member, loop_time() + FINAL_LOOK_S)
             self.moved()
         event: Observed | Refused | None = None
@@ -228,12 +228,10 @@ class Runner:
             self.broke(member, error)
         finally:
             self.schedule.landed(member, was_look=look == member.look)
-        if isinstance(event, Observed):
-            self._good_at = event.now
-        elif event is not None and self._good_at > due_at:  # the budget held the look back, and the server was there
+        if isinstance(event, Refused) and self._there_at > due_at:  # the budget held the look back, not the server
             event = replace(event, held_back=max(held_back, 0.0))
         if event is not None:
-            self._note_refusal(event)
+            self._note(event)
             self.guard(member, partial(member.answered, event, look))
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
@@ -260,7 +258,7 @@ class Runner:
                 if asked is Asked.SUBMIT and member.submit_landed_at == math.inf:
                     member.submit_landed_at = loop_time()
         if event is not None:
-            self._note_refusal(event)
+            self._note(event)
             self.guard(member, partial(member.changed, event))
 
     def broke(self, member: Member, error: Exception) -> None:
@@ -274,8 +272,12 @@ class Runner:
         if limit is not None:
             self.schedule.budget.heard(loop_time(), limit)
 
-    def _note_refusal(self, event: Observed | Refused) -> None:
-        if isinstance(event, Refused) and event.refusal.kind is RefusalKind.THROTTLED:
+    def _note(self, event: Observed | Refused) -> None:
+        """Note that the server is there, if that is what the answer shows, and whether it refused a request."""
+        if isinstance(event, Observed):
+            self._there_at = event.now
+        elif event.refusal.kind is RefusalKind.THROTTLED:
+            self._there_at = event.now
             self.schedule.budget.refused(event.now, event.refusal.retry_after)
 
     # Members

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from typing import Final, assert_never
 
-from msgspec import Struct, field
+from msgspec import Struct, UnsetType, field
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
@@ -193,6 +193,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def looks_once_more(self) -> bool:
         """Whether the deadline has passed unnoticed, and one last look decides."""
         return self._patience.final_until is not None
+
+    def waits_for_look(self, now: float) -> bool:
+        """Whether the default wait is over by now, but may last until a look that is due was answered.
+
+        The caller's own timeout and the bound of a cancel may not: they were promised.
+        """
+        is_default = isinstance(self._policy.timeout, UnsetType) and not self._cancellation.requested
+        return is_default and not self.looks_once_more and now >= self._patience.over_at
 
     # Beginning and ending
 
@@ -520,7 +528,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
             self._patience.trouble = refusal.cause
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
-        if self._patience.final_until is not None and self.end is None:
+        # Being throttled is no answer: what is left of the last look's time is used.
+        may_pass = refusal.kind is RefusalKind.THROTTLED and now + pause < self._patience.over_at
+        if self.looks_once_more and self.end is None and not may_pass:
             reports.append(self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
         return reports if self.end else [*reports, self._look(now, pause)]
 

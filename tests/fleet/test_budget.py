@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
-from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -14,16 +12,14 @@ from windows import BEGIN, ROUNDING_S, check_windows
 
 from asyncruns.fleet.budget import (
     CATCH_UP_S,
-    FORGOTTEN_AT,
-    INCREASE_PER_S,
-    LEAST_CUT,
-    LEAST_CUT_PER_S,
-    MOST_CUT,
-    NEAR_INCREASE_PER_S,
+    LEAST_TOLD_PER_S,
+    MORE_THAN_TOLD,
+    NOT_BELIEVED_FOR_S,
+    PAUSE_AFTER,
     PAUSE_CEILING_S,
-    SLOWEST_PER_S,
     Budget,
 )
+from asyncruns.fleet.pace import SLOWEST_PER_S
 from asyncruns.http import RateLimit
 
 RATES = [0.1, 0.3, 1.0, 1.5, 3.0, 7.7, 50.0, 200.0, 3333.3, 10_000.0]
@@ -157,265 +153,53 @@ def test_a_tenth_of_the_places_is_kept_from_looks(most: int, for_looks: int) -> 
 # Refusals
 
 
-def refused(clocked: Clocked, share: float, seconds: float = 1.0) -> None:
-    """Take what may be taken in this time, and have the server refuse such a share of it."""
-    taken = len(clocked.taken)
-    clocked.take_for(seconds, 0.0)
-    for _ in range(max(round(share * (len(clocked.taken) - taken)), 1)):
-        clocked.budget.refused(clocked.now, None)
+def answer(clocked: Clocked, *, refused: bool, retry_after: float | None = None) -> None:
+    """Send one request, which is answered at once."""
+    clocked.budget.take(clocked.now)
+    clocked.budget.landed()
+    if refused:
+        clocked.budget.refused(clocked.now, retry_after)
 
 
-def test_a_refusal_cuts_the_rate_a_little_and_it_grows_back_to_the_full_rate_and_not_above() -> None:
-    clocked = Clocked(50.0)
-    budget = clocked.budget
-    refused(clocked, 0.0)
-    assert budget.rate == pytest.approx(50.0 * (1.0 - LEAST_CUT))
-    rates = []
-    for _ in range(10):
-        clocked.now += 1.0
-        budget.ready_at(clocked.now)
-        rates.append(budget.rate)
-    assert rates[0] == pytest.approx(50.0 * (1.0 - LEAST_CUT + NEAR_INCREASE_PER_S))
-    assert rates == sorted(rates)
-    assert rates[-1] == 50.0
-
-
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.6, 0.9, 1.0])
-def test_the_cut_is_the_share_that_was_refused_since_the_last_one(share: float) -> None:
-    clocked = Clocked(100.0)
-    refused(clocked, 0.0, 100.0)
-    taken = clocked.budget.taken
-    clocked.take_for(1.0, 0.0)
-    clocked.budget.throttled += round(share * (clocked.budget.taken - taken)) - 1
-    before = clocked.budget.rate
-    clocked.budget.refused(clocked.now, None)
-    assert clocked.budget.rate == pytest.approx(before * (1.0 - min(share, MOST_CUT)), rel=0.02)
-
-
-def test_a_low_rate_is_cut_by_more_so_that_it_comes_back_seldom() -> None:
-    clocked = Clocked(4.0)
-    refused(clocked, 0.0, 100.0)
-    assert clocked.budget.rate == pytest.approx(4.0 - LEAST_CUT_PER_S)
-
-
-def test_few_refusals_of_one_second_are_one_cut() -> None:
-    clocked = Clocked(100.0)
-    refused(clocked, 0.0)
-    cut_at = clocked.now
-    before = clocked.budget.rate
-    for _ in range(9):
-        refused(clocked, 0.1, 0.1)
-        assert clocked.budget.rate <= before * (1.0 + NEAR_INCREASE_PER_S)
-        assert clocked.budget.rate >= before
-    clocked.now = cut_at + 1.0
-    refused(clocked, 0.0, 0.05)
-    assert clocked.budget.rate < before
-    assert clocked.budget.throttled == 11
-
-
-def test_where_most_are_refused_no_second_is_waited_for() -> None:
-    clocked = Clocked(1000.0)
-    for _ in range(5):
-        refused(clocked, 1.0, 0.1)
-    assert clocked.budget.rate <= 1000.0 * 0.5**3
-
-
-def test_requests_that_were_on_their_way_at_a_cut_do_not_make_another_one() -> None:
-    budget = Budget(1000.0, 100)
-    now = BEGIN
-    for _ in range(100):
-        now = max(budget.ready_at(now), now)
-        budget.take(now)
-    rates: list[float] = []
-    for number in range(100):  # all are refused, by a slow server
-        budget.landed()
-        budget.refused(now + number / 20, None)
-        rates.append(budget.rate)
-    assert rates[0] == min(rates) == pytest.approx(1000.0 * (1.0 - MOST_CUT))
-
-
-def test_refusals_without_end_leave_one_request_in_ten_seconds() -> None:
-    for rate in [None, *RATES]:
-        clocked = Clocked(rate)
-        clocked.take_all(1000)
-        for _ in range(200):
-            clocked.budget.refused(clocked.now, None)
-            clocked.now += 1.0
-            clocked.take_all(1000)
-        assert clocked.budget.rate >= SLOWEST_PER_S
-        assert clocked.budget.ready_at(clocked.now) - clocked.now < 11.0
-
-
-# A server
-
-
-class Server:
-    """A server that refuses what is more than it takes in any second, and a share of all."""
-
-    def __init__(self, takes: float, share: float = 0.0) -> None:
-        self.takes = takes
-        self.share = share
-        self.sent = self.refused = 0
-        self._window: deque[float] = deque()
-        self._chances = random.Random(1)
-
-    def refuses(self, now: float) -> bool:
-        window = self._window
-        while window and window[0] <= now - 1.0 + ROUNDING_S:
-            window.popleft()
-        refuses = len(window) >= self.takes or self._chances.random() < self.share
-        if not refuses:
-            window.append(now)
-        self.sent += 1
-        self.refused += refuses
-        return refuses
-
-
-def play(budget: Budget, server: Server, seconds: float, *, latency: float = 0.05, begin: float = BEGIN) -> float:
-    """Send all that may be sent, and give how many each second were not refused."""
-    sent, now = server.sent - server.refused, begin
-    on_their_way: deque[tuple[float, bool]] = deque()
-    while now < begin + seconds:
-        ready_at = max(budget.ready_at(now), now) if budget.places(for_look=True) else math.inf
-        if on_their_way and on_their_way[0][0] <= ready_at:
-            now, is_refused = on_their_way.popleft()
-            budget.landed()
-            if is_refused:
-                budget.refused(now, None)
-        else:
-            now = ready_at
-            budget.take(now)
-            on_their_way.append((now + latency, server.refuses(now)))
-    for _ in on_their_way:
-        budget.landed()
-    return (server.sent - server.refused - sent) / seconds
-
-
-@pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (50.0, 0.02), (200.0, 0.02)])
-@pytest.mark.parametrize("ours", [0.2, 1.0, 2.0, 25.0, None])
-def test_what_a_server_takes_is_used_and_little_is_refused(
-    takes: float, most_refused: float, ours: float | None
-) -> None:
-    server = Server(takes)
-    rate = None if ours is None else ours * takes
-    taken = play(Budget(rate, 100), server, 600.0)
-    assert server.refused <= most_refused * server.sent
-    assert taken >= 0.85 * min(takes, rate or math.inf)
-    assert server.refused == 0 or rate is None or rate > takes
-
-
-@pytest.mark.parametrize("rate", [5.0, 20.0, 50.0, 200.0])
-def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_slow_the_fleet_to_half(rate: float) -> None:
-    assert play(Budget(rate, 100), Server(math.inf, share=0.05), 600.0) >= 0.7 * rate
-
-
-def test_a_limit_is_found_among_refusals_that_have_nothing_to_do_with_it() -> None:
-    server = Server(50.0, share=0.05)
-    assert play(Budget(100.0, 100), server, 600.0) >= 0.7 * 50.0
-    assert server.refused <= 0.15 * server.sent
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_a_limit_that_falls_is_followed_within_seconds_and_so_is_one_that_rises(noise: float) -> None:
-    server = Server(100.0, share=noise)
-    budget = Budget(100.0, 100)
-    play(budget, server, 300.0)
-    server.takes = 20.0
-    play(budget, server, 10.0, begin=BEGIN + 300.0)
-    server.sent = server.refused = 0
-    assert play(budget, server, 100.0, begin=BEGIN + 310.0) >= 0.7 * 20.0
-    assert server.refused <= (0.03 + 2.5 * noise) * server.sent
-    server.takes = 100.0
-    play(budget, server, 60.0, begin=BEGIN + 410.0)
-    assert play(budget, server, 100.0, begin=BEGIN + 470.0) >= 0.7 * 100.0
-
-
-def test_a_slow_server_is_not_taken_for_one_that_refuses_at_random() -> None:
-    server = Server(50.0)
-    assert play(Budget(100.0, 100), server, 600.0, latency=1.5) >= 0.85 * 50.0
-    assert server.refused <= 0.08 * server.sent
-
-
-@pytest.mark.parametrize("rate", [1.0, 50.0, 10_000.0])
-def test_after_a_time_in_which_all_is_refused_the_full_rate_comes_back_within_a_minute_or_two(rate: float) -> None:
-    clocked = Clocked(rate)
-    for _ in range(60):
-        refused(clocked, 1.0)
-    assert clocked.budget.rate < 2 * SLOWEST_PER_S
-    for _ in range(100):
-        clocked.now += 1.0
-        clocked.budget.ready_at(clocked.now)
-    assert clocked.budget.rate == rate
-
-
-def test_a_rate_below_the_slowest_is_kept() -> None:
-    clocked = Clocked(0.02)
-    clocked.take_all()
-    clocked.budget.refused(clocked.now, None)
-    clocked.budget.heard(clocked.now, RateLimit(0.0))
-    assert clocked.budget.rate == 0.02
-    assert clocked.budget.ready_at(clocked.now) == pytest.approx(clocked.now + 50.0, abs=1.1)
-
-
-def test_a_refusal_is_forgotten_when_the_full_rate_is_back() -> None:
-    clocked = Clocked(50.0)
-    budget = clocked.budget
-    for _ in range(20):
-        refused(clocked, 1.0)
-    for _ in range(80):
-        clocked.now += 1.0
-        budget.ready_at(clocked.now)
-    assert budget.rate == 50.0
-    budget.heard(clocked.now, RateLimit(1.0, 1000.0, 1.0))
-    clocked.now += 1.0
-    budget.ready_at(clocked.now)
-    assert budget.rate == pytest.approx(1.0 + 50.0 * INCREASE_PER_S)
-
-
-def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
-    clocked = Clocked(None)
-    budget = clocked.budget
-    assert clocked.take_all(5000) == 5000
-    assert budget.rate == math.inf
-    budget.refused(clocked.now, None)
-    assert budget.rate == pytest.approx(5000 * (1.0 - LEAST_CUT))
-    assert clocked.take_all(5000) < 100
-    last = budget.rate
-    while budget.rate < math.inf:
-        assert last <= budget.rate <= 5000 * FORGOTTEN_AT
-        last = budget.rate
-        clocked.now += 1.0
-        budget.ready_at(clocked.now)
-        assert clocked.now < BEGIN + 110.0
-    assert clocked.take_all(5000) == 5000
-
-
-def test_what_was_sent_in_the_second_before_counts_where_there_was_no_limit() -> None:
-    clocked = Clocked(None)
-    clocked.take_all(300)
-    clocked.now += 1.0
-    clocked.take_all(2)
-    clocked.budget.refused(clocked.now, None)
-    assert clocked.budget.rate == pytest.approx(300 * (1.0 - LEAST_CUT))
-
-
-@pytest.mark.parametrize(("retry_after", "pause"), [(0.5, 0.5), (7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
 @pytest.mark.parametrize("rate", [None, 50.0])
-def test_the_server_says_how_long_to_pause(retry_after: float, pause: float, rate: float | None) -> None:
+@pytest.mark.parametrize("retry_after", [1.0, 60.0, 3600.0])
+def test_a_retry_after_of_some_requests_does_not_hold_back_the_others(rate: float | None, retry_after: float) -> None:
+    clocked, other = Clocked(rate), Clocked(rate)
+    for number in range(1000):
+        clocked.now = other.now = clocked.now + 0.02
+        refused = number % PAUSE_AFTER > 0  # one less than enough in a row
+        answer(clocked, refused=refused, retry_after=retry_after)
+        answer(other, refused=refused)
+        assert clocked.budget.ready_at(clocked.now) == other.budget.ready_at(clocked.now)
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize("rate", [None, 50.0])
+def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
+    retry_after: float, pause: float, rate: float | None
+) -> None:
     clocked = Clocked(rate)
-    clocked.budget.refused(clocked.now, retry_after)
-    assert clocked.budget.ready_at(clocked.now) == clocked.now + pause
-    clocked.budget.refused(clocked.now, 0.1)
-    assert clocked.budget.ready_at(clocked.now) == clocked.now + pause  # the shorter one does not end the longer one
+    for number in range(PAUSE_AFTER):
+        assert clocked.budget.ready_at(clocked.now) < clocked.now + 6.0
+        answer(clocked, refused=True, retry_after=86400.0 if number % 2 else retry_after)
+    assert clocked.budget.ready_at(clocked.now) == pytest.approx(clocked.now + pause)
     clocked.now += pause
-    assert 1 <= clocked.take_all(100) <= (100 if rate is None else 2)
+    assert clocked.take_all(1) == 1
+    answer(clocked, refused=True, retry_after=2.0)  # the row goes on
+    assert clocked.budget.ready_at(clocked.now) >= clocked.now + min(pause, 2.0)
+    clocked.now += 10.0
+    answer(clocked, refused=False)
+    answer(clocked, refused=True, retry_after=5.0)  # and has ended
+    assert clocked.budget.ready_at(clocked.now) < clocked.now + 5.0
 
 
-@pytest.mark.parametrize("retry_after", [0.0, -1.0, -math.inf, math.nan])
-def test_a_pause_that_is_none_is_none(retry_after: float) -> None:
+@pytest.mark.parametrize("retry_after", [None, 0.0, -1.0, -math.inf, math.nan])
+def test_a_pause_that_is_none_is_none(retry_after: float | None) -> None:
     clocked = Clocked(50.0)
-    clocked.budget.refused(clocked.now, retry_after)
-    assert clocked.budget.ready_at(clocked.now) <= clocked.now
+    for _ in range(PAUSE_AFTER + 5):
+        clocked.now = max(clocked.budget.ready_at(clocked.now), clocked.now)
+        answer(clocked, refused=True, retry_after=retry_after)
+    assert clocked.budget.ready_at(clocked.now) <= clocked.now + 1.1
 
 
 # What is left
@@ -431,21 +215,25 @@ def test_what_is_left_is_spread_over_the_time_to_the_reset(rate: float | None) -
     assert budget.rate == pytest.approx(10.0)
     budget.heard(clocked.now, RateLimit(20.0, 1000.0, 10.0))
     assert budget.rate == pytest.approx(2.0)
-    budget.heard(clocked.now, RateLimit(200.0, 1000.0, 10.0))
-    assert budget.rate == pytest.approx(2.0)  # what is left is more, so it grows, as after a refusal
-    clocked.now += 81.0
+    clocked.now += 9.9
     budget.ready_at(clocked.now)
+    assert budget.rate == pytest.approx(2.0)
+    clocked.now += 0.2  # past the reset
+    budget.ready_at(clocked.now)
+    assert budget.rate == (math.inf if rate is None else rate)
+    budget.heard(clocked.now, RateLimit(20.0, 1000.0, 10.0))
+    budget.heard(clocked.now, RateLimit(201.0, 1000.0, 10.0))  # another window has begun
     assert budget.rate == (math.inf if rate is None else rate)
 
 
 @pytest.mark.parametrize(
     ("limit", "rate"),
     [
-        pytest.param(RateLimit(30.0), 0.5, id="only what is left: a limit per minute"),
+        pytest.param(RateLimit(300.0), 5.0, id="only what is left: a limit per minute"),
         pytest.param(RateLimit(30.0, None, 10.0), 3.0, id="no limit told"),
-        pytest.param(RateLimit(0.0, 1000.0, 2.0), 0.5, id="nothing left, soon again"),
-        pytest.param(RateLimit(0.0, 1000.0, 60.0), SLOWEST_PER_S, id="nothing left"),
-        pytest.param(RateLimit(-5.0, 1000.0, 2.0), 0.5, id="less than nothing left"),
+        pytest.param(RateLimit(0.0, 1000.0, 2.0), LEAST_TOLD_PER_S, id="nothing left, soon again"),
+        pytest.param(RateLimit(0.0, 1000.0, 60.0), LEAST_TOLD_PER_S, id="nothing left"),
+        pytest.param(RateLimit(-5.0, 1000.0, 2.0), LEAST_TOLD_PER_S, id="less than nothing left"),
         pytest.param(RateLimit(100.0, 1000.0, 0.0), 50.0, id="a reset that is now"),
         pytest.param(RateLimit(100.0, 1000.0, -3.0), 50.0, id="a reset that was"),
         pytest.param(RateLimit(10_000.0), 50.0, id="more than we send"),
@@ -457,17 +245,43 @@ def test_little_left_is_a_low_rate(limit: RateLimit, rate: float) -> None:
     assert clocked.budget.rate == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("limit", [RateLimit(0.0), RateLimit(3.0, 100.0, 3600.0), RateLimit(0.0, 1.0, 86400.0)])
-def test_a_budget_that_is_none_stays_slow_where_next_to_nothing_is_left(limit: RateLimit) -> None:
-    clocked = Clocked(None)
+@pytest.mark.parametrize("rate", [None, 50.0])
+@pytest.mark.parametrize("limit", [RateLimit(0.0), RateLimit(0.0, 1.0, 86400.0), RateLimit(200.0, 1000.0, 3600.0)])
+def test_what_a_server_says_is_left_is_not_believed_when_it_takes_more(limit: RateLimit, rate: float | None) -> None:
+    clocked = Clocked(rate)
+    full = clocked.budget.rate
     clocked.budget.heard(clocked.now, limit)
-    for _ in range(20):
-        assert clocked.budget.rate <= 0.3
+    for _ in range(MORE_THAN_TOLD + 2):
+        clocked.now = max(clocked.budget.ready_at(clocked.now), clocked.now)
+        answer(clocked, refused=False)
+        clocked.budget.heard(clocked.now, limit)  # the same again
+    assert clocked.now <= BEGIN + (MORE_THAN_TOLD + 2) / LEAST_TOLD_PER_S
+    assert clocked.budget.rate == full
+    clocked.now += NOT_BELIEVED_FOR_S + 1.0
+    clocked.budget.heard(clocked.now, limit)
+    assert clocked.budget.rate < 50.0
+
+
+def test_one_answer_that_says_nothing_is_left_does_not_slow_down_what_the_server_takes() -> None:
+    clocked = Clocked(50.0)
+    clocked.budget.heard(clocked.now, RateLimit(0.0, 1000.0, 3600.0))
+    for _ in range(MORE_THAN_TOLD + 1):
         clocked.now += 1.0
-        clocked.budget.ready_at(clocked.now)
-    clocked.now += 61.0
+        answer(clocked, refused=False)
     clocked.budget.ready_at(clocked.now)
-    assert clocked.budget.rate == math.inf
+    assert clocked.budget.rate == 50.0
+
+
+def test_what_is_left_and_falls_as_we_send_is_believed() -> None:
+    clocked = Clocked(50.0)
+    left = 20.0
+    while left > 0.0:
+        clocked.now = max(clocked.budget.ready_at(clocked.now), clocked.now)
+        clocked.budget.heard(clocked.now, RateLimit(left, 1000.0, 10.0 - (clocked.now - BEGIN)))
+        answer(clocked, refused=False)
+        left -= 1.0
+        assert clocked.budget.rate < 4.0
+    assert clocked.now - BEGIN > 6.0
 
 
 @settings(deadline=None, max_examples=200)  # a busy machine is no failure
@@ -482,8 +296,7 @@ def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: floa
             step(clocked)
         assert budget.ready_at(clocked.now) - clocked.now <= PAUSE_CEILING_S + ROUNDING_S
         assert budget.rate >= SLOWEST_PER_S
-    clocked.now += 100.0
-    assert clocked.take_all(1) == 1
-    clocked.now += 100.0
-    budget.ready_at(clocked.now)
-    assert budget.rate == math.inf or rate is not None
+    for _ in range(1200):  # answers without a refusal, four each second at most
+        clocked.now += 0.25
+        clocked.take_all(1)
+    assert budget.rate == (math.inf if rate is None else rate)

@@ -288,7 +288,7 @@ class AnySchedule(RuleBasedStateMachine):
 
     def allowed(self, at_most: int, waiting: int) -> tuple[int, int]:
         """Give how many changes and looks the budget allows now."""
-        budget = copy.copy(self.schedule.budget)
+        budget = copy.deepcopy(self.schedule.budget)
         changes = looks = self.room = 0
         while changes + looks < at_most and budget.ready_at(self.now) <= self.now:
             if changes < len(self.changes) and budget.places(for_look=False):
