@@ -39,16 +39,23 @@ class ResponseAccumulator:
 
     Attributes:
         sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
+        events: How many events there were.
+        has_no_gaps: Whether they are numbered one after the other.
     """
 
     def __init__(self) -> None:
         self.sequence_number: int | None = None
+        self.events: int = 0
+        self.has_no_gaps: bool = True
         self._response: Growing[ModelResponse] | None = None
 
     def receive(self, event: ResponseStreamEvent) -> None:
         """Take the next event. Never raises."""
         number = getattr(event, "sequence_number", None)
+        self.events += 1
         if isinstance(number, int):
+            if self.sequence_number is not None and number != self.sequence_number + 1:
+                self.has_no_gaps = False
             self.sequence_number = number
         if isinstance(event, _GROWING):
             if self._response is not None:

@@ -24,6 +24,7 @@ from asyncruns.errors import (
     ConfigurationError,
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
+from asyncruns.sse import BodyKind, body_kind
 from asyncruns.transport.auth import Auth, Headers, NoAuth, check_header
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.urls import check_base_url, checked_proxy
@@ -146,11 +147,25 @@ class AiohttpTransport(Transport):
         try:
             async with asyncio.timeout(timeout.total):
                 answer = await self._begin(request, signature, _timeout(None))
-                if answer.status >= 300 or answer.content_type in _NO_STREAMS:
-                    return await self._whole(request, answer)
+                start = b"" if answer.status >= 300 else await self._start_of(answer)
+                if answer.status >= 300 or (answer.content_type in _NO_STREAMS and not _is_events(start)):
+                    return await self._whole(request, answer, start)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._no_answer(request, error) from self._redactor.showable(error, request)
-        return _AiohttpStream(self, request, answer, timeout.total)
+        return _AiohttpStream(self, request, answer, timeout.total, start)
+
+    async def _start_of(self, answer: aiohttp.ClientResponse) -> bytes:
+        """Return the first bytes of what is no stream by its content type: some servers send events as JSON."""
+        start = b""
+        try:
+            while answer.content_type in _NO_STREAMS and body_kind(start) is None:
+                if not (chunk := await answer.content.readany()):
+                    break
+                start += chunk
+        except BaseException:
+            answer.close()
+            raise
+        return start
 
     async def _begin(
         self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
@@ -187,9 +202,9 @@ class AiohttpTransport(Transport):
                 "and, with trust_env=True, .netrc"
             ) from self._redactor.showable(error, request)
 
-    async def _whole(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
+    async def _whole(self, request: Request, answer: aiohttp.ClientResponse, start: bytes = b"") -> Response:
         try:
-            body = await self._read(request, answer)
+            body = await self._read(request, answer, start)
         except BaseException:
             answer.close()
             raise
@@ -198,10 +213,10 @@ class AiohttpTransport(Transport):
         headers = CIMultiDict((name, self._redactor.text(value, request)) for name, value in answer.headers.items())
         return Response(answer.status, CIMultiDictProxy(headers), self._redactor.body(body, request))
 
-    async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, request: Request, answer: aiohttp.ClientResponse, start: bytes) -> bytes:
         """Read a body up to the limit; one without end would fill the memory otherwise."""
-        chunks: list[bytes] = []
-        size = 0
+        chunks = [start] if start else []
+        size = len(start)
         while chunk := await answer.content.readany():
             chunks.append(chunk)
             size += len(chunk)
@@ -299,7 +314,12 @@ class _AiohttpStream(ByteStream):
     """
 
     def __init__(
-        self, owner: AiohttpTransport, request: Request, answer: aiohttp.ClientResponse, silence_s: float | None
+        self,
+        owner: AiohttpTransport,
+        request: Request,
+        answer: aiohttp.ClientResponse,
+        silence_s: float | None,
+        start: bytes = b"",
     ) -> None:
         self.status = answer.status
         self.headers = answer.headers
@@ -308,6 +328,7 @@ class _AiohttpStream(ByteStream):
         self._request = request
         self._answer = answer
         self._silence_s = silence_s
+        self._start = start  # was read to know what the body is
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         self._waiting_since: float | None = None
@@ -316,6 +337,9 @@ class _AiohttpStream(ByteStream):
     async def read(self) -> bytes:
         if self._is_over:
             return b""
+        if self._start:
+            start, self._start = self._start, b""
+            return start
         content = self._answer.content
         # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
         if content._buffer:
@@ -355,9 +379,13 @@ class _AiohttpStream(ByteStream):
         self._answer.close()
 
 
-_NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events as text
+_NO_STREAMS: Final = ("application/json", "text/html")  # mostly; some servers send events as text
 _SENT: Final = "The server may have acted on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
+
+
+def _is_events(start: bytes) -> bool:
+    return body_kind(start) is BodyKind.EVENTS
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
