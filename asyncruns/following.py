@@ -85,6 +85,7 @@ class Following(Generic[R]):
         self._is_unstreamed = False  # whether outputs were answered with the run, and not with a stream
         self._refused: set[int] = set()  # the ways to open a stream again that this server does not have
         self._attempts = 0  # to open a stream again, since the last event
+        self._gave_up: APIError | None = None  # with which the server gave the stream up
         self._opened_at = 0.0
         self._is_behind = False  # whether what it tells is old, but for an end
         self._full_since = math.inf
@@ -224,6 +225,7 @@ class Following(Generic[R]):
 
     async def _read_on(self, tell: Callable[[Event], object]) -> APIError | None:
         """Read the stream that is open to its end; return the error that it broke with."""
+        self._gave_up = None
         try:
             while self._early:
                 await self._give(self._early.popleft(), tell)
@@ -231,7 +233,7 @@ class Following(Generic[R]):
                 await self._give(event, tell)
         except APIError as error:
             return error
-        return None
+        return self._gave_up
 
     async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
         """Open the stream again where it broke; tell whether that was done.
@@ -306,17 +308,20 @@ class Following(Generic[R]):
         event = await self._stream.next_event()
         if event is None:
             return None
-        self._attempts = 0
         now = loop_time()
+        error = self._stream.error_in(event)
         if self._stream.is_known(event):  # a server that is stuck may still send its pings
             self.heard_at = now
+            self._attempts = self._attempts if error is not None else 0
         if (run := self._stream.run_in(event)) is not None:
             snapshot = self._snapshot(run)
             self._asks = snapshot.phase is Phase.NEEDS_CALLER
             if snapshot.phase.is_terminal or not self._is_behind:
                 tell(Observed(now, snapshot, asked_at=asked_at))
-        elif (error := self._stream.error_in(event)) is not None:
-            tell(StreamEnded(now, error))
+        elif error is not None:
+            self._gave_up = error
+            if not self._ways:
+                tell(StreamEnded(now, error))
         return event
 
     async def _give(self, event: Any, tell: Callable[[Event], object]) -> None:
