@@ -48,7 +48,7 @@ BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they
 TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
 LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
-REST_S: Final = 10.0  # for how long at most the messages of a run are fetched, where no event told of them
+REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
@@ -370,7 +370,7 @@ class Following(Generic[R]):
             if self.owes and not self.held.is_let_go:
                 try:
                     for event in await self._rest_of(snapshot):
-                        await self.held.put(event)
+                        self.held.add(event)
                 except APIError as error:
                     self.missing = error
             self.owes = False

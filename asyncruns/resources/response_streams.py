@@ -30,8 +30,9 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     """The events of a response, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
 
     An event's data counts, not its name: the response is over when `response.status` says so. A stream that breaks
-    raises; that of a background response is taken up again, without giving an event twice, with
-    `client.responses.retrieve(id, stream=True, starting_after=stream.sequence_number)`.
+    raises, and so does one with an event of another response; `text_deltas` raises for one that ends too early, which
+    `is_whole` tells. That of a background response is taken up again, without giving an event twice, with
+    `client.responses.retrieve(id, stream=True, starting_after=stream.sequence_number)`; a watch does that by itself.
     """
 
     dialect: str = "response"

@@ -408,7 +408,8 @@ class RunStream(EventStream[Run, ThreadStreamEvent]):
 
     An event's data counts, not its name: the run is over when `run.status` says so. A stream ends when the run waits
     for outputs; submitting these with `stream=True` gives the next stream. It may also end too early, without a word,
-    or after an `ErrorEvent`: then retrieve the run, or watch it. A stream that breaks raises.
+    or after an `ErrorEvent`: then retrieve the run, or watch it; `is_whole` tells, and `text_deltas` raises. A stream
+    that breaks raises, and so does one with an event of another run.
     """
 
     dialect: str = "thread.run"

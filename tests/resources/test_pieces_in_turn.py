@@ -27,8 +27,9 @@ class Heard:
     """What the methods of a handler are told, with what they are told of as it was then."""
 
     def __init__(self) -> None:
-        self._told: Any = RunAccumulator()
-        self._callbacks = Callbacks(self._told, lambda name: True)
+        told: Any = RunAccumulator()
+        self._told = told
+        self._callbacks = Callbacks(told, lambda name: True)
         self.created: list[str] = []
         self.done: list[tuple[str, str]] = []
         self.grown: list[str] = []

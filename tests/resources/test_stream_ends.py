@@ -68,9 +68,8 @@ async def test_the_event_of_the_end_ends_a_stream_whatever_follows(wire: str, af
         stream = await stream_of(client, wire)
         assert await texts_of(stream) == "Hello"
         assert now() - before < 0.5
-        async with RunWatcher(
-            client.responses.continued() if wire == "responses" else client, await stream_of(client, wire)
-        ) as watcher:
+        connection: Any = client.responses.continued() if wire == "responses" else client
+        async with RunWatcher(connection, await stream_of(client, wire)) as watcher:
             assert "".join([text async for text in watcher.text_deltas()]) == "Hello"
             assert isinstance(await watcher.wait(), Completed)
             assert watcher.polls == 0

@@ -54,7 +54,7 @@ class Body(ByteStream):
         if not self._events:
             return b""
         event = self._events.pop(0)
-        if event is BREAK:
+        if event is None:
             self._events.clear()
             raise APIConnectionError("the connection broke", sent=True)
         return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()

@@ -357,7 +357,7 @@ async def test_an_event_of_another_run_in_a_stream_of_a_run_is_nobodys_state(
     streamed = emulated.stream
 
     async def stream(request: Any) -> Any:
-        found = await streamed(request)
+        found: Any = await streamed(request)
         if request.path.endswith("/runs") and request.method == "POST":
             read, count = found.read, 0
 
