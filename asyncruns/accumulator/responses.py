@@ -39,14 +39,12 @@ class ResponseAccumulator:
 
     Attributes:
         sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
-        events: How many events there were.
-        has_no_gaps: Whether they are numbered one after the other.
+        events: How many events there were, with those that came before the first of them, where that is known.
     """
 
     def __init__(self) -> None:
         self.sequence_number: int | None = None
         self.events: int = 0
-        self.has_no_gaps: bool = True
         self._response: Growing[ModelResponse] | None = None
 
     def receive(self, event: ResponseStreamEvent) -> None:
@@ -54,8 +52,6 @@ class ResponseAccumulator:
         number = getattr(event, "sequence_number", None)
         self.events += 1
         if isinstance(number, int):
-            if self.sequence_number is not None and number != self.sequence_number + 1:
-                self.has_no_gaps = False
             self.sequence_number = number
         if isinstance(event, _GROWING):
             if self._response is not None:
@@ -65,6 +61,11 @@ class ResponseAccumulator:
                 self._response = Growing(ModelResponse, plain(event.response), _fold)
             else:
                 self._response.add(event)
+
+    @property
+    def has_no_gaps(self) -> bool:
+        """Whether the events are numbered one after the other, from 0 or 1."""
+        return self.sequence_number is not None and self.sequence_number - self.events in (-1, 0)
 
     @property
     def response(self) -> ModelResponse | None:

@@ -45,6 +45,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         self._is_taken_up = bool(response_id) and starting_after is not None
         self._forget()
         self._told.sequence_number = starting_after
+        self._told.events = 0 if starting_after is None else starting_after + 1
 
     def _forget(self) -> None:
         """Begin with a response of which nothing was told."""

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
 from msgspec.structs import replace
@@ -146,22 +146,27 @@ class EventStream(RunEvents[R], Generic[R, E]):
             raise InvalidRequestError(
                 "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
             )
-        event = await self.next_event()
-        if event is None:
-            raise StopAsyncIteration
-        return event
+        while self._ready or await self._has_more():
+            if (event := self._next()) is not None:
+                return event
+        raise StopAsyncIteration
 
     async def next_event(self) -> E | None:
         while self._ready or await self._has_more():
-            sent = self._ready.popleft()
-            event: E | None = self._decoded(sent.event, sent.data)
-            if type(event) in _OF_THE_STREAM:
-                event = self._noted(sent, cast("E", event))
-            elif self._grace is not None:
-                self._goes_on()
-            if event is not None and (found := self._take(event)) is not None:
-                return found
+            if (event := self._next()) is not None:
+                return event
         return None
+
+    def _next(self) -> E | None:
+        """Return the next event that is there, or None if it brings nothing new."""
+        sent = self._ready.popleft()
+        event = self._decoded(sent.event, sent.data)
+        if type(event) in _OF_THE_STREAM:
+            noted = self._noted(sent, event)
+            return None if noted is None else self._take(noted)
+        if self._grace is not None:
+            self._goes_on()
+        return self._take(event)
 
     async def _has_more(self) -> bool:
         """Wait until there is an event, or there will be none."""
