@@ -75,10 +75,18 @@ class RunEvents(AsyncOnly, ABC, Generic[R]):
     Attributes:
         dialect: The name of the dialect whose runs it tells of.
         redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
+        is_whole: Whether all was told: the end of the run, or that it waits for the caller.
+        has_ended: Whether the end of the run was told.
+        is_streamed: Whether the server streams; else it answered with the run.
+        needs_messages: Whether `missing` needs the messages of the run, and not only the run.
     """
 
     dialect: str
     redact: Callable[[bytes], bytes] | None = None
+    is_whole: bool = False
+    has_ended: bool = False
+    is_streamed: bool = True
+    needs_messages: bool = False
 
     @property
     @abstractmethod
@@ -88,6 +96,11 @@ class RunEvents(AsyncOnly, ABC, Generic[R]):
     @property
     def ref(self) -> RunRef | None:
         """Which run it goes on to tell of, where it was taken up in the middle, and may not say so for long."""
+        return None
+
+    @property
+    def sequence_number(self) -> int | None:
+        """The number of the last event that had one, after which the stream may be taken up again; or None."""
         return None
 
     @property
@@ -138,6 +151,31 @@ class RunEvents(AsyncOnly, ABC, Generic[R]):
     @abstractmethod
     def go_on(self, request: Request, body: ByteStream) -> None:
         """Read on from the answer to such a request, after the end of what was read before."""
+
+    def accepting(self, request: Request) -> Request:
+        """Return a request with what says that a stream is wanted."""
+        return request
+
+    def take_up(self, request: Request, body: ByteStream) -> None:
+        """Read on from the answer to a request of `Dialect.take_up`. What was told before is not told again."""
+        raise NotImplementedError
+
+    def events_of(self, response: Response) -> ByteStream | None:
+        """Return the events in an answer that came whole, or None if it is something else."""
+        return None
+
+    def rest_in(self, event: Any) -> Any:
+        """Return an event with the text that this one shows and none before it told, or None."""
+        return None
+
+    def missing(self, run: R, messages: Sequence[Any]) -> Sequence[Any] | None:
+        """Return events with the text that the run has and no event told; None if what was told does not fit.
+
+        Args:
+            run: The run as it is now; what is told next is of it, or of one that follows.
+            messages: Those of the run, oldest first, if `needs_messages`.
+        """
+        return None
 
     @abstractmethod
     async def close(self) -> None:
@@ -244,6 +282,15 @@ class Dialect(ABC, Generic[R]):
     @abstractmethod
     def cancel(self, ref: RunRef) -> Request:
         """Make the request that cancels the run."""
+
+    def take_up(self, ref: RunRef, after: int | None) -> Sequence[Request]:
+        """Make the requests that may open the stream of a run again where it broke, the likeliest first.
+
+        Args:
+            ref: The run.
+            after: The number of the last event that came; None asks for all.
+        """
+        return ()
 
     @abstractmethod
     def refusal(self, request: Request, response: Response) -> Refusal:

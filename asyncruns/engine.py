@@ -345,9 +345,7 @@ class Engine(Generic[R]):
                 if self._following is not None:
                     if end.kind is EndKind.GAVE_UP:
                         self._following.stop()
-                    group.start_soon(self._read_out, self._following)
-                    if not self._following.is_read:
-                        self._following.held.finish()
+                    group.start_soon(self._read_out, self._following, end)
                 self._on_end(end)
             case _:
                 assert_never(command)
@@ -366,7 +364,7 @@ class Engine(Generic[R]):
             self._changing[scope] = following
             is_cut_off = True
             try:
-                if following is None or not await following.may_ask(self.receive):
+                if following is None or not await following.may_ask(self.receive, self._machine.snapshot):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)
@@ -390,12 +388,13 @@ class Engine(Generic[R]):
         await following.read(self._hear)
         self._was_read(following)
 
-    async def _read_out(self, following: Following[R]) -> None:
+    async def _read_out(self, following: Following[R], end: End) -> None:
         await following.end_in_silence()
+        await following.complete(None if end.kind is EndKind.GAVE_UP else end.snapshot)
         self._was_read(following)
 
     def _was_read(self, following: Following[R]) -> None:
-        if self._machine.end is not None and not following.is_read:
+        if self._machine.end is not None and not following.is_read and not following.owes:
             following.held.finish()
         if self._is_done():
             self._stop()

@@ -3,6 +3,10 @@
 There is one stream at a time: a run's ends where it waits for outputs, and the answer to these is the next. Events are
 never dropped for a slow reader: some are held, and then the socket is not read. What such a stream tells of the run is
 old by then, so the machine goes by looks until the next one; only an end is as good late as early.
+
+A stream that breaks is opened again where it broke, if the server can do that. If it can't, polls tell of the run, and
+the text that no event told of is taken from the run itself when it has ended, or waits for the caller. What can't be
+had so either, the reader of the text is told of by an error.
 """
 
 from __future__ import annotations
@@ -10,16 +14,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
-from asyncruns.abc import Connection, RunEvents
+from asyncruns.abc import ByteStream, Connection, RunEvents
 from asyncruns.asking import check_is_ours, loop_time, refusal_of
 from asyncruns.dialects.errors import redacted
-from asyncruns.errors import APIError, InvalidRequestError
+from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.held import HELD_EVENTS, Held
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import (
@@ -31,14 +35,20 @@ from asyncruns.lifecycle import (
     Refused,
     RunRef,
     Snapshot,
+    StreamBegun,
     StreamEnded,
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
 
 R = TypeVar("R")
+_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
 
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
+TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
+LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
+LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
+REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
@@ -55,6 +65,8 @@ class Following(Generic[R]):
         heard_at: When it was opened, or the last event came that tells something, by the loop's clock.
         is_open: Whether a stream tells of the run.
         held: The events of all streams, for who reads them.
+        owes: Whether the run may have more text than was told, which `complete` is to give.
+        missing: Why the text that was told is not whole, where that is known; or None.
     """
 
     def __init__(self, connection: Connection[R], stream: RunEvents[R]) -> None:
@@ -66,6 +78,15 @@ class Following(Generic[R]):
         self._stream = stream
         self._early: deque[Any] = deque()  # read before it was known which run they are of
         self.is_open: bool = False
+        self.owes: bool = False
+        self.missing: APIError | None = None
+        self._ref: RunRef | None = None
+        self._completing = asyncio.Lock()
+        self._is_unstreamed = False  # whether outputs were answered with the run, and not with a stream
+        self._refused: set[int] = set()  # the ways to open a stream again that this server does not have
+        self._attempts = 0  # to open a stream again, since the last event
+        self._gave_up: APIError | None = None  # with which the server gave the stream up
+        self._opened_at = 0.0
         self._is_behind = False  # whether what it tells is old, but for an end
         self._full_since = math.inf
         self._is_held_up = False  # by who reads slowly
@@ -87,16 +108,20 @@ class Following(Generic[R]):
             began = loop_time()
             run = self._stream.resource
             if run is None and self._stream.ref is not None:
-                return self._connection.dialect.identify(self._stream.ref, ids)
+                return self._named(self._connection.dialect.identify(self._stream.ref, ids))
             if run is None:
                 run = await self._first_word(within)
                 self.first = Observed(self.heard_at, self._snapshot(run), asked_at=began)
             else:
                 self.given = self._snapshot(run)
-            return self._connection.dialect.identify(run, ids)
+            return self._named(self._connection.dialect.identify(run, ids))
         except BaseException:
             await self.close()
             raise
+
+    def _named(self, ref: RunRef) -> RunRef:
+        self._ref = ref
+        return ref
 
     async def ask(self, request: Request) -> Observed | Refused:
         """Send outputs, so that the answer is a stream; give what its first word is, as an answer to a submit.
@@ -111,14 +136,19 @@ class Following(Generic[R]):
             if isinstance(answer, Response):
                 if not 200 <= answer.status < 300:
                     return Refused(loop_time(), dialect.refusal(request, answer), Asked.SUBMIT)
-                return Observed(loop_time(), dialect.read(request, answer), Asked.SUBMIT, asked_at)
+                if (events := self._stream.events_of(answer)) is None:
+                    self.is_open, self.owes = False, True
+                    snapshot = dialect.read(request, answer)
+                    self._ref = snapshot.ref or self._ref
+                    return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
+                answer = events
             self._stream.go_on(request, answer)
             self._opened()
             # Where a look can tell as well, a stream that says nothing is not waited for.
             run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
             snapshot = self._snapshot(run)
             if snapshot.ref is not None:
-                dialect.identify(snapshot.ref, {})  # it is watched from now on
+                self._ref = dialect.identify(snapshot.ref, {})  # it is watched from now on
         except APIError as error:  # what it told so far, and what it still tells, is read all the same
             return Refused(loop_time(), refusal_of(error), Asked.SUBMIT)
         except InvalidRequestError as error:
@@ -140,8 +170,9 @@ class Following(Generic[R]):
 
     def _opened(self) -> None:
         self.is_open, self._is_behind, self._full_since = True, False, math.inf
-        self._is_held_up = self._asks = False
-        self.heard_at = loop_time()
+        self._is_held_up = self._asks = self._is_unstreamed = False
+        self.heard_at = self._opened_at = loop_time()
+        self._attempts = 0
         self._over, self._reading = anyio.Event(), anyio.CancelScope()
 
     async def _first_word(self, within: float | None) -> R:
@@ -180,19 +211,97 @@ class Following(Generic[R]):
         cause: APIError | None = None
         try:
             with self._reading:
-                while self._early:
-                    await self._give(self._early.popleft(), tell)
-                while (event := await self._next(tell)) is not None:
-                    await self._give(event, tell)
-        except APIError as error:
-            cause = error
+                cause = await self._read_on(tell)
+                while not self._stream.has_ended and await self._take_up(tell, cause):
+                    cause = await self._read_on(tell)
         finally:
             self.is_open = False
+            self.owes = self._is_unstreamed or not self._stream.is_whole
             try:
                 await self._stream.close()
             finally:
                 self._over.set()  # and then its end is told at once, before the next stream begins
         tell(StreamEnded(loop_time(), cause))
+
+    async def _read_on(self, tell: Callable[[Event], object]) -> APIError | None:
+        """Read the stream that is open to its end; return the error that it broke with."""
+        self._gave_up = None
+        try:
+            while self._early:
+                await self._give(self._early.popleft(), tell)
+            while (event := await self._next(tell)) is not None:
+                await self._give(event, tell)
+        except APIError as error:
+            return error
+        return self._gave_up
+
+    async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
+        """Open the stream again where it broke; tell whether that was done.
+
+        At first nothing is told, since nothing is missing if it succeeds at once. Each event that comes gives the
+        attempts anew.
+        """
+        self.is_open = False
+        is_told = False
+        while self._stream.is_streamed and self._attempts < len(TAKE_UP_PAUSES_S):
+            if not self._ways:
+                return False
+            if pause := TAKE_UP_PAUSES_S[self._attempts]:
+                tell(StreamEnded(loop_time(), cause))
+                is_told = True
+                await anyio.sleep(pause)
+            self._attempts += 1
+            if await self._open_again(tell):
+                self.is_open = True
+                if is_told:
+                    tell(StreamBegun(loop_time()))
+                return True
+        return False
+
+    @property
+    def _ways(self) -> list[tuple[int, Request]]:
+        """The requests that may open the stream again, each with its number."""
+        if self._ref is None or self._stream.is_whole:
+            return []
+        requests = self._connection.dialect.take_up(self._ref, self._stream.sequence_number)
+        return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
+
+    async def _open_again(self, tell: Callable[[Event], object]) -> bool:
+        asked_at = loop_time()
+        for way, request in self._ways:
+            request = self._stream.accepting(request)
+            try:
+                answer = await self._connection.transport.stream(request)
+                body = answer if isinstance(answer, ByteStream) else self._stream.events_of(answer)
+                if isinstance(answer, Response) and (body is None or answer.status >= 300):
+                    self._was_answered(way, request, answer, asked_at, tell)
+                    continue
+            except APIError:  # no answer, or a bad one, which may pass
+                continue
+            if body is not None:
+                self._stream.take_up(request, body)
+                return True
+        return False
+
+    def _was_answered(
+        self, way: int, request: Request, answer: Response, asked_at: float, tell: Callable[[Event], object]
+    ) -> None:
+        """Take notice of an answer that is no stream: the run as it is, or a refusal.
+
+        Raises:
+            APIResponseValidationError: It is neither.
+        """
+        dialect = self._connection.dialect
+        if answer.status < 300:
+            snapshot = dialect.read(request, answer)
+            if snapshot.ref in (None, self._ref):
+                self._refused.add(way)
+                tell(Observed(loop_time(), snapshot, asked_at=asked_at))
+            return
+        kind = dialect.refusal(request, answer).kind
+        may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < LAG_S
+        if kind not in _PASSING and not may_lag:
+            self._refused.add(way)
 
     async def _next(self, tell: Callable[[Event], object]) -> Any:
         asked_at = loop_time()
@@ -200,15 +309,19 @@ class Following(Generic[R]):
         if event is None:
             return None
         now = loop_time()
+        error = self._stream.error_in(event)
         if self._stream.is_known(event):  # a server that is stuck may still send its pings
             self.heard_at = now
+            self._attempts = self._attempts if error is not None else 0
         if (run := self._stream.run_in(event)) is not None:
             snapshot = self._snapshot(run)
             self._asks = snapshot.phase is Phase.NEEDS_CALLER
             if snapshot.phase.is_terminal or not self._is_behind:
                 tell(Observed(now, snapshot, asked_at=asked_at))
-        elif (error := self._stream.error_in(event)) is not None:
-            tell(StreamEnded(now, error))
+        elif error is not None:
+            self._gave_up = error
+            if not self._ways:
+                tell(StreamEnded(now, error))
         return event
 
     async def _give(self, event: Any, tell: Callable[[Event], object]) -> None:
@@ -223,13 +336,15 @@ class Following(Generic[R]):
                 tell(StreamEnded(loop_time()))
         elif self.held.is_low:
             self._full_since = math.inf
+        if (rest := self._stream.rest_in(event)) is not None:
+            await self.held.put(rest)
         await self.held.put(event)
         if self._is_held_up:
             self._is_held_up, self.heard_at = False, loop_time()  # the silence was not the stream's
 
-    async def may_ask(self, tell: Callable[[Event], object]) -> bool:
+    async def may_ask(self, tell: Callable[[Event], object], snapshot: Snapshot[R] | None) -> bool:
         """Wait a little for the stream's end; tell whether another can be asked for. If not, looks tell from now on."""
-        if self._silent_for >= SILENCE_S:
+        if self._silent_for >= SILENCE_S or not self.is_open:
             self._reading.cancel()
         with anyio.move_on_after(TAIL_S):
             await self._over.wait()
@@ -237,9 +352,60 @@ class Following(Generic[R]):
             self._reading.cancel()  # it said all that it has to say; some servers leave it open
             await self._over.wait()
         if not self._over.is_set():
-            self._is_behind = True
+            self._is_behind = self._is_unstreamed = True
             tell(StreamEnded(loop_time()))
-        return self._over.is_set()
+            return False
+        await self.complete(snapshot)  # before the next one tells of what follows
+        return True
+
+    async def complete(self, snapshot: Snapshot[R] | None) -> None:
+        """Give the reader the text that the run has and no event told of.
+
+        Safe to cancel; what is missing then is not told of.
+
+        Args:
+            snapshot: The run where it has ended, or waits for the caller; None where the watch gave it up.
+        """
+        async with self._completing:
+            if self.owes and not self.held.is_let_go:
+                try:
+                    for event in await self._rest_of(snapshot):
+                        self.held.add(event)
+                except APIError as error:
+                    self.missing = error
+            self.owes = False
+
+    async def _rest_of(self, snapshot: Snapshot[R] | None) -> Sequence[Any]:
+        """Return events with the text that is missing.
+
+        Raises:
+            APIConnectionError: It can't be had, or does not fit what was told.
+        """
+        ref = self._ref
+        if snapshot is None or ref is None:
+            message = f"The watch of {ref} gave up before the run had ended, so that its text may not be whole"
+            raise APIConnectionError(f"{message}; the outcome says why.", sent=True)
+        cause: APIError | None = None
+        try:
+            with anyio.move_on_after(REST_S):
+                if (rest := await self._rest_in(snapshot, ref)) is not None:
+                    return rest
+        except APIError as error:
+            cause = error
+        message = f"The stream of {ref} broke, and what is missing of its text could not be had, or does not fit it"
+        raise APIConnectionError(
+            f"{message}; the outcome's text() and messages() have what the server has.", sent=True
+        ) from cause
+
+    async def _rest_in(self, snapshot: Snapshot[R], ref: RunRef) -> Sequence[Any] | None:
+        if not self._stream.needs_messages:
+            return self._stream.missing(snapshot.resource, ())
+        for pause in LAG_PAUSES_S if snapshot.phase is Phase.SUCCEEDED else ():
+            messages = await self._connection.answer(ref)
+            if messages and (rest := self._stream.missing(snapshot.resource, messages)) is not None:
+                return rest
+            await anyio.sleep(pause)
+        return self._stream.missing(snapshot.resource, await self._connection.answer(ref))
 
     async def end_in_silence(self) -> None:
         """Read on after the run's end, until the stream ends, or says nothing any more."""
@@ -263,7 +429,7 @@ class Following(Generic[R]):
     @property
     def is_wanted(self) -> bool:
         """Whether there is more to read, and somebody may want it."""
-        return self.is_read and not self.held.is_let_go
+        return (self.is_read or self.owes) and not self.held.is_let_go
 
     def text_in(self, event: Any) -> str:
         """Give the piece of text that an event adds to an answer, or ""."""

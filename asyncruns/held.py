@@ -49,6 +49,10 @@ class Held:
     async def put(self, event: Any) -> None:
         """Add an event, as soon as there is room. Safe to cancel: it is not added then."""
         await self.room()
+        self.add(event)
+
+    def add(self, event: Any) -> None:
+        """Add an event at once, beyond the bound if need be: for the few that a submit must not wait for."""
         if self.is_let_go:
             return
         self._events.append(event)

@@ -11,6 +11,7 @@ It never holds more than one event, and never more of one than a limit.
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Final
 
@@ -21,6 +22,8 @@ from asyncruns.errors import SHOWN_BODY_CHARACTERS, EventTooLargeError
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # an image in base64 fits in
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_FIELDS: Final = frozenset({b"", b"data", b"event", b"id", b"retry"})
+_LONGEST_FIELD: Final = 5
 _UNNAMED: Final = "message"
 _MOST_NAMES: Final = 128
 _LONGEST_NAME: Final = 128
@@ -41,6 +44,26 @@ class ServerSentEvent(Struct, frozen=True, gc=False):
     data: str
     id: str = ""
     retry: float | None = None
+
+
+class BodyKind(enum.Enum):
+    """What the first bytes of a body show it to be, whatever its content type says."""
+
+    EVENTS = "events"
+    JSON = "json"
+    OTHER = "other"  # a page of a proxy, say
+
+
+def body_kind(start: bytes) -> BodyKind | None:
+    """Tell what a body is by its first bytes; None if there are too few of them."""
+    start = start.removeprefix(_BYTE_ORDER_MARK).lstrip(b" \t\r\n")
+    if start.startswith((b"{", b"[")):
+        return BodyKind.JSON
+    line, end, _ = start.partition(b"\n")
+    name, colon, _ = line.partition(b":")
+    if (colon or end) and name.strip() in _FIELDS:
+        return BodyKind.EVENTS
+    return BodyKind.OTHER if colon or end or len(start) > _LONGEST_FIELD else None
 
 
 class Decoder:

@@ -311,10 +311,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
         """Iterate over the events of the run's streams, each once: of the one that was given, and of those that follow.
 
         Outputs are submitted with `stream=True`, so there is a stream for each round. Reading keeps step with the
-        socket: who reads slowly slows the server, and no event is dropped. When a stream breaks, the watch goes on with
-        looks (`StreamBroken` tells), and there are no more events until the next round; what was missed is in the
-        outcome's messages. Ends when the watch has ended and all is read, or when its block is left. For one reader at
-        a time; may be broken off, and taken up again. Begin before `wait()`, or beside it: who only waits gets none.
+        socket: who reads slowly slows the server, and no event is dropped. When a stream breaks, it is opened again
+        where it broke, if the server can do that. If not, the watch polls (`StreamBroken` tells), there are no more
+        events until the next round, and what they would have told of the text comes as one more delta when the run has
+        ended, or waits for the caller; a delta of a response that came so has no `sequence_number`. Ends when the watch
+        has ended and all is read, or when its block is left. For one reader at a time; may be broken off, and taken up
+        again. Begin before `wait()`, or beside it: who only waits gets none.
 
         Raises:
             InvalidRequestError: The watcher was not entered, or was given no stream, or another reads, or the events
@@ -331,6 +333,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
         Raises:
             InvalidRequestError: As `stream_events`.
+            APIConnectionError: The text is not whole: a stream broke and the rest could not be had, or the watch gave
+                up before the run had ended.
         """
         following = self._streamed()
         with following.held.reader():
@@ -338,6 +342,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 if text := following.text_in(event):
                     yield text
         self._raise_if_broken()
+        if following.missing is not None:
+            raise following.missing
 
     def _raise_if_broken(self) -> None:
         task = self._entered()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, pieces_at
-from asyncruns.wire.codec import plain
+from asyncruns.wire.codec import Maybe, plain
 from asyncruns.wire.response_events import (
     DONE_FIELDS,
     FIELDS,
@@ -39,15 +39,18 @@ class ResponseAccumulator:
 
     Attributes:
         sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
+        events: How many events there were, with those that came before the first of them, where that is known.
     """
 
     def __init__(self) -> None:
         self.sequence_number: int | None = None
+        self.events: int = 0
         self._response: Growing[ModelResponse] | None = None
 
     def receive(self, event: ResponseStreamEvent) -> None:
         """Take the next event. Never raises."""
         number = getattr(event, "sequence_number", None)
+        self.events += 1
         if isinstance(number, int):
             self.sequence_number = number
         if isinstance(event, _GROWING):
@@ -58,6 +61,11 @@ class ResponseAccumulator:
                 self._response = Growing(ModelResponse, plain(event.response), _fold)
             else:
                 self._response.add(event)
+
+    @property
+    def has_no_gaps(self) -> bool:
+        """Whether the events are numbered one after the other, from 0 or 1."""
+        return self.sequence_number is not None and self.sequence_number - self.events in (-1, 0)
 
     @property
     def response(self) -> ModelResponse | None:
@@ -77,18 +85,29 @@ def _fold_event(tree: Tree, event: Any) -> None:
         return
     items = items_at(tree, "output")
     if isinstance(event, ResponseOutputItemEvent):
-        items[event.output_index or 0] = plain(event.item)
+        items[items.places.find(_given(event.output_index), _id_of(event.item), 0, is_alone=True)] = plain(event.item)
         return
-    item = item_at(items, event.output_index or 0)
+    item = item_at(items, items.places.find(_given(event.output_index), event.item_id, 0, is_alone=True))
     if isinstance(event, ResponseContentPartEvent):
         items_at(item, "content")[event.content_index or 0] = plain(event.part)
     elif isinstance(event, ResponseReasoningPartEvent):
         items_at(item, "summary")[event.summary_index or 0] = plain(event.part)
     elif isinstance(event, ResponseAnnotationEvent):
         part = item_at(items_at(item, "content"), event.content_index or 0)
-        items_at(part, "annotations")[event.annotation_index or 0] = plain(event.annotation)
+        annotations = items_at(part, "annotations")
+        index = _given(event.annotation_index)
+        annotations[max(annotations, default=-1) + 1 if index is None else index] = plain(event.annotation)
     else:
         _fold_text(item, event)
+
+
+def _given(index: Maybe[int]) -> int | None:
+    return index if isinstance(index, int) else None
+
+
+def _id_of(item: object) -> str:
+    found = getattr(item, "id", None)
+    return found if isinstance(found, str) else ""
 
 
 def _fold_text(item: Tree, event: ResponseTextDeltaEvent | ResponseDeltaEvent | ResponseDoneEvent) -> None:

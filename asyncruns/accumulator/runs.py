@@ -44,6 +44,7 @@ class RunAccumulator:
         self._steps: dict[str, RunStep | Growing[RunStep]] = {}
         self._last_message = ""
         self._last_step = ""
+        self._replaced: Message | Growing[Message] | None = None
 
     def receive(self, event: ThreadStreamEvent) -> None:
         """Take the next event. Never raises."""
@@ -65,6 +66,7 @@ class RunAccumulator:
                     step.add(change)
             case MessageEvent(data=message):
                 self._last_message = message.id
+                self._replaced = self._messages.get(message.id)
                 self._messages[message.id] = message
             case RunStepEvent(data=whole):
                 self._last_step = whole.id
@@ -75,6 +77,11 @@ class RunAccumulator:
                 self.thread = thread
             case _:
                 pass  # an error, an end, and what could not be read tell nothing of these
+
+    def text_before(self, message_id: str) -> str:
+        """Return the text that a message had before it came whole, by the last event; "" if it was not known."""
+        before = None if self._replaced is None else _whole(self._replaced)
+        return before.text if before is not None and before.id == message_id else ""
 
     @property
     def message(self) -> Message | None:

@@ -2,12 +2,13 @@
 
 A delta is merged into what there is by these rules. Texts that come in pieces are joined; every other value replaces
 the one before. Null changes nothing that is there. The items of a list of objects are told apart by their `index`,
-which is not kept; without one, by their place. A delta is kept as it came until somebody asks for the whole.
+which is not kept; without one, by their `id`, else by their place. A delta is kept as it came until somebody asks for
+the whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeVar
 
 from asyncruns.wire.codec import convert
@@ -23,8 +24,54 @@ class _Pieces(list[str]):
     """A text that grows."""
 
 
+class Places:
+    """Tells which item of a list a piece belongs to, and so which pieces belong together.
+
+    An `index` counts, which may leave gaps. A piece without one belongs to the item with its `id`; one without either,
+    to the item whose id came last without an index, or else to the item at the piece's own place in the list.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[int, str] = {}  # of the items, by index; "" where none has come
+        self._last: int | None = None
+
+    def find(self, index: int | None, item_id: str, place: int, *, is_alone: bool) -> int:
+        """Return the index of the item that a piece belongs to, which is known from now on.
+
+        Args:
+            index: The one that the piece names, or None.
+            item_id: The id that the piece names, or "".
+            place: Where the piece stands in its own list.
+            is_alone: Whether that list has no other piece.
+        """
+        if index is not None:
+            found = index
+        elif item_id:
+            found = self._last = self._with_id(item_id, place)
+        else:
+            found = self._last if is_alone and self._last is not None else place
+        self._ids[found] = self._ids.get(found) or item_id
+        return found
+
+    def _with_id(self, item_id: str, place: int) -> int:
+        for index, known in self._ids.items():
+            if known == item_id:
+                return index
+        return max(self._ids) + 1 if self._ids.get(place) else place
+
+    def position(self, index: int) -> int:
+        """Return where an item stands among all that are known."""
+        return sorted(self._ids).index(index)
+
+
 class _Items(dict[int, Any]):
     """A list that grows, by index."""
+
+    def __init__(self, items: Iterable[tuple[int, Any]] = ()) -> None:
+        super().__init__(items)
+        self.places = Places()
+        for index, item in self.items():
+            self.places.find(index, text_at(item, "id"), index, is_alone=False)
 
 
 class Growing(Generic[T]):
@@ -76,9 +123,9 @@ def merge(tree: Tree, delta: Tree) -> None:
         elif isinstance(new, list) and all(isinstance(item, dict) for item in new):
             items = items_at(tree, name)
             for place, item in enumerate(new):
-                index = item.get("index")
+                index = items.places.find(index_in(item), text_at(item, "id"), place, is_alone=len(new) == 1)
                 fields = {key: value for key, value in item.items() if key != "index"}
-                merge(item_at(items, index if isinstance(index, int) else place), fields)
+                merge(item_at(items, index), fields)
         elif isinstance(new, str) and name in IN_PIECES:
             pieces_at(tree, name).append(new)
         else:
@@ -94,7 +141,21 @@ def pieces_at(tree: Tree, name: str) -> list[str]:
     return pieces
 
 
-def items_at(tree: Tree, name: str) -> dict[int, Any]:
+def index_in(piece: Tree) -> int | None:
+    """Return the `index` that a piece names, or None."""
+    index = piece.get("index")
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+def text_at(item: object, name: str) -> str:
+    """Return a text in an object, or ""."""
+    found = item.get(name) if isinstance(item, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def items_at(tree: Tree, name: str) -> _Items:
     """Give the items of a list, by index; there is a list afterwards, if there was none."""
     old = tree.get(name)
     if isinstance(old, _Items):

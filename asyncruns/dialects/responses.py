@@ -193,6 +193,16 @@ class Responses(Dialect[ModelResponse]):
     def cancel(self, ref: RunRef) -> Request:
         return self._request("POST", join_path("responses", *ref.ids, "cancel"))
 
+    def take_up(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
+        # https://platform.openai.com/docs/guides/background#streaming-a-background-response; fastresponses has a path
+        # of its own.
+        number = () if after is None else (("starting_after", str(after)),)
+        whole, own = self.poll(ref), self._request("GET", join_path("responses", *ref.ids, "events"))
+        return (
+            replace(whole, query=(*whole.query, ("stream", "true"), *number)),
+            replace(own, query=(*own.query, *number)),
+        )
+
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)
         kind = refusal_kind(response, error)

@@ -85,9 +85,10 @@ class ConnectivityChanged(Struct, frozen=True, kw_only=True):
 
 
 class StreamBroken(Struct, frozen=True, kw_only=True):
-    """The stream that told of the run does so no more; the watch goes on with looks, and no event comes twice.
+    """The stream that told of the run does so no more; the watch polls, and no event comes twice.
 
-    It broke, or ended too early, or its events are taken so slowly that what they tell is old by then.
+    It broke or ended too early, and could not be opened again at once where it broke, which is tried some more times;
+    or its events are taken so slowly that what they tell is old by then.
 
     Attributes:
         cause: The error, if that is why.

@@ -3,7 +3,9 @@
 https://github.com/openai/openai-python/blob/main/helpers.md#assistant-events
 
 Without I/O: here are names and arguments, and `event_handler.py` calls. What has ended, an event's data says, and not
-its name. Each text, image and call is done once; the official client tells of a call's end again when the run ends.
+its name. Each text, image and call is begun once and done once, by its index, also where the pieces of several come in
+turn; the official client goes by which piece came last, and tells of a call's end again when the run ends. A call has
+ended when another begins and its arguments are whole, and otherwise with its step.
 """
 
 from __future__ import annotations
@@ -11,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
+from asyncruns.accumulator.tree import Places
 from asyncruns.resources.streams import RunStream
 from asyncruns.wire import (
+    FunctionToolCall,
     ImageFileContentBlock,
     Message,
     Run,
     RunStep,
     TextContentBlock,
     ToolCallsStepDetails,
+    Unknown,
 )
-from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock, ToolCallsDeltaDetails
+from asyncruns.wire.codec import parse
+from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock, ToolCallsDeltaDetails, id_of, index_of
 from asyncruns.wire.runs import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import (
@@ -54,12 +60,8 @@ class Callbacks:
         self._stream = stream
         self._tells_of_messages = any(map(is_wanted, _OF_MESSAGES))
         self._tells_of_steps = any(map(is_wanted, _OF_STEPS))
-        self._message_id = ""
-        self._begun: set[int] = set()  # the parts of that message
-        self._part: int | None = None  # the one that grows
-        self._step_id = ""
-        self._place: int | None = None  # of the call that grows
-        self._call: StepToolCall | None = None
+        self._messages: dict[str, _Parts] = {}
+        self._steps: dict[str, _Parts] = {}
 
     def of(self, event: ThreadStreamEvent) -> Iterator[Callback]:
         """Give the calls for an event. To be used up before the next event is read."""
@@ -82,83 +84,137 @@ class Callbacks:
 
     def _message_changed(self, name: str, message: Message) -> Iterator[Callback]:
         if name.endswith(".created"):
-            self._turn_to(message)
+            self._messages.setdefault(message.id, _Parts()).know(message.content or [])
             yield "on_message_created", (message,)
         elif (message.status or name.rpartition(".")[2]) in ENDED:
-            self._turn_to(message)
-            yield from self._part_done(message)
+            if (parts := self._messages.get(message.id)) is not None:
+                yield from _parts_done(parts, message.content or [])
             yield "on_message_done", (message,)
 
     def _message_grew(self, delta: MessageDelta, message: Message) -> Iterator[Callback]:
-        self._turn_to(message)
-        parts = list(_placed(delta.delta.content or []))
-        for place, _ in parts:
-            block = _at(message.content or [], place)
-            if place not in self._begun and isinstance(block, TextContentBlock):
+        parts, content = self._messages.setdefault(message.id, _Parts()), message.content or []
+        pieces = parts.placed(delta.delta.content or [])
+        fresh = [index for index, _ in pieces if parts.begin(index)]
+        for index in fresh:
+            block = parts.at(content, index)
+            if isinstance(block, TextContentBlock):
                 yield "on_text_created", (block.text,)
-            self._begun.add(place)
-        for place, part in parts:
-            block = _at(message.content or [], place)
-            if isinstance(part, TextDeltaBlock) and part.text and isinstance(block, TextContentBlock):
-                yield "on_text_delta", (part.text, block.text)
-            if place != self._part:
-                yield from self._part_done(message)
-                self._part = place
+        for index, piece in pieces:
+            block = parts.at(content, index)
+            if isinstance(piece, TextDeltaBlock) and piece.text and isinstance(block, TextContentBlock):
+                yield "on_text_delta", (piece.text, block.text)
+            if index in fresh:
+                # Two texts may come in turn, so that one is whole when the message is; all else comes one by one.
+                keep = TextContentBlock if isinstance(block, TextContentBlock) else ()
+                yield from _parts_done(parts, content, before=index, keep=keep)
         yield "on_message_delta", (delta.delta, message)
 
-    def _part_done(self, message: Message) -> Iterator[Callback]:
-        place, self._part = self._part, None
-        block = None if place is None else _at(message.content or [], place)
+    def _step_changed(self, name: str, step: RunStep) -> Iterator[Callback]:
+        if name.endswith(".created"):
+            if isinstance(step.step_details, ToolCallsStepDetails):
+                self._steps.setdefault(step.id, _Parts()).know(step.step_details.tool_calls or [])
+            yield "on_run_step_created", (step,)
+        elif step.status in ENDED:
+            yield from self._calls_done(step.id)
+            yield "on_run_step_done", (step,)
+
+    def _step_grew(self, change: RunStepDelta, step: RunStep) -> Iterator[Callback]:
+        pieces, whole = change.delta.step_details, step.step_details
+        parts = self._steps.setdefault(step.id, _Parts())
+        if not parts.latest:
+            for other in self._steps:
+                yield from self._calls_done(other, only=_is_whole)
+        if isinstance(pieces, ToolCallsDeltaDetails) and isinstance(whole, ToolCallsStepDetails):
+            for index, piece in parts.placed(pieces.tool_calls or []):
+                call = parts.at(whole.tool_calls or [], index)
+                if not parts.begin(index):
+                    yield "on_tool_call_delta", (piece, call)
+                else:
+                    yield from self._calls_done(step.id, only=_is_whole)
+                    yield "on_tool_call_created", (call,)
+                parts.latest[index] = call
+        yield "on_run_step_delta", (change.delta, step)
+
+    def _calls_done(self, step_id: str, only: Callable[[StepToolCall], bool] | None = None) -> Iterator[Callback]:
+        parts = self._steps.get(step_id)
+        for index, call in parts.latest.items() if parts is not None else ():
+            if parts is not None and (only is None or only(call)) and parts.end(index):
+                yield "on_tool_call_done", (call,)
+
+    def _run_changed(self, run: Run) -> Iterator[Callback]:
+        if run.status in ENDED or run.status == REQUIRES_ACTION:
+            for step_id in self._steps:
+                yield from self._calls_done(step_id)
+
+
+class _Parts:
+    """The parts of a message, or the calls of a step: which have begun, and which have ended.
+
+    Attributes:
+        begun: Those that have begun and not ended, by index.
+        latest: Each call as it stands after its last piece.
+    """
+
+    def __init__(self) -> None:
+        self.begun: set[int] = set()
+        self.latest: dict[int, Any] = {}
+        self._ended: set[int] = set()
+        self._places = Places()
+
+    def placed(self, pieces: Sequence[T]) -> list[tuple[int, T]]:
+        """Return pieces with the indexes of what they belong to."""
+        is_alone = len(pieces) == 1
+        return [
+            (self._places.find(index_of(piece), id_of(piece), place, is_alone=is_alone), piece)
+            for place, piece in enumerate(pieces)
+        ]
+
+    def know(self, items: Sequence[object]) -> None:
+        """Take notice of what was there before the first piece."""
+        for place, item in enumerate(items):
+            self._places.find(place, id_of(item), place, is_alone=False)
+
+    def at(self, items: Sequence[T], index: int) -> T | None:
+        """Return the item with an index; the last one if it is missing, None if there is none at all."""
+        position = self._places.position(index)
+        return (items[position] if position < len(items) else items[-1]) if items else None
+
+    def begin(self, index: int) -> bool:
+        """Note that there is a piece of a part; tell whether it is the first."""
+        if index in self.begun or index in self._ended:
+            return False
+        self.begun.add(index)
+        return True
+
+    def end(self, index: int) -> bool:
+        """Note that a part has ended; tell whether that is news."""
+        if index not in self.begun:
+            return False
+        self.begun.discard(index)
+        self._ended.add(index)
+        return True
+
+
+def _parts_done(
+    parts: _Parts, content: Sequence[Any], *, before: int | None = None, keep: Any = ()
+) -> Iterator[Callback]:
+    """Tell of the end of all parts, or of those before one that begins, but for a kind that may go on beside it."""
+    for index in sorted(parts.begun):
+        block = parts.at(content, index)
+        if index == before or isinstance(block, keep):
+            continue
+        parts.end(index)
         if isinstance(block, TextContentBlock):
             yield "on_text_done", (block.text,)
         elif isinstance(block, ImageFileContentBlock):
             yield "on_image_file_done", (block.image_file,)
 
-    def _turn_to(self, message: Message) -> None:
-        if message.id != self._message_id:
-            self._message_id, self._part, self._begun = message.id, None, set()
 
-    def _step_changed(self, name: str, step: RunStep) -> Iterator[Callback]:
-        if name.endswith(".created"):
-            yield "on_run_step_created", (step,)
-        elif step.status in ENDED:
-            yield from self._call_done()
-            yield "on_run_step_done", (step,)
-
-    def _step_grew(self, change: RunStepDelta, step: RunStep) -> Iterator[Callback]:
-        if step.id != self._step_id:
-            yield from self._call_done()
-            self._step_id = step.id
-        pieces, whole = change.delta.step_details, step.step_details
-        if isinstance(pieces, ToolCallsDeltaDetails) and isinstance(whole, ToolCallsStepDetails):
-            for place, piece in _placed(pieces.tool_calls or []):
-                call = _at(whole.tool_calls or [], place)
-                if place == self._place:
-                    yield "on_tool_call_delta", (piece, call)
-                else:
-                    yield from self._call_done()
-                    self._place = place
-                    yield "on_tool_call_created", (call,)
-                self._call = call
-        yield "on_run_step_delta", (change.delta, step)
-
-    def _call_done(self) -> Iterator[Callback]:
-        call, self._call, self._place = self._call, None, None
-        if call is not None:
-            yield "on_tool_call_done", (call,)
-
-    def _run_changed(self, run: Run) -> Iterator[Callback]:
-        if run.status in ENDED or run.status == REQUIRES_ACTION:
-            yield from self._call_done()
-
-
-def _placed(pieces: Sequence[T]) -> Iterator[tuple[int, T]]:
-    """Give pieces with the indexes that they name; where one names none, its place in the list counts."""
-    for place, piece in enumerate(pieces):
-        index = getattr(piece, "index", None)
-        yield (index if isinstance(index, int) else place), piece
-
-
-def _at(items: Sequence[T], place: int) -> T | None:
-    """Give an item by its index; the last where there is none of it, None where there is none at all."""
-    return (items[place] if 0 <= place < len(items) else items[-1]) if items else None
+def _is_whole(call: StepToolCall) -> bool:
+    """Tell whether the arguments of a call are a whole object, to which no further piece can belong."""
+    raw = call.raw if isinstance(call, Unknown) else {}
+    text = call.function.arguments if isinstance(call, FunctionToolCall) else raw.get("arguments")
+    try:
+        return isinstance(text, str) and isinstance(parse(text.encode("utf-8", "replace")), dict)
+    except (ValueError, RecursionError):
+        return False

@@ -11,7 +11,7 @@ from asyncruns.resources.streams import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
 from asyncruns.wire.steps import StepToolCall
-from asyncruns.wire.stream_events import DoneEvent, MessageDeltaEvent, ThreadStreamEvent
+from asyncruns.wire.stream_events import DoneEvent, ThreadStreamEvent
 
 
 class AssistantEventHandler:
@@ -69,13 +69,18 @@ class AssistantEventHandler:
 
     @property
     def text_deltas(self) -> AsyncIterator[str]:
-        """The pieces of the text as they come: `async for text in stream.text_deltas`. Raises as iteration does."""
+        """The pieces of the text as they come: `async for text in stream.text_deltas`.
+
+        Raises as iteration does, and `APIConnectionError` if the stream ended too early for the text to be whole.
+        """
         return self.__text_deltas()
 
     async def __text_deltas(self) -> AsyncIterator[str]:
+        stream = self.__used.stream
         async for event in self:
-            if isinstance(event, MessageDeltaEvent) and (text := event.data.text):
+            if (text := stream.text_in(event)) or (text := stream.text_in(stream.rest_in(event))):
                 yield text
+        stream._check_whole()
 
     async def until_done(self) -> None:
         """Read the stream to its end. Safe to cancel; raises as iteration does."""
@@ -102,8 +107,13 @@ class AssistantEventHandler:
         return self.__used.stream.steps
 
     async def get_final_messages(self) -> list[Message]:
-        """Read the stream to its end, and give the messages of it. Safe to cancel; raises as iteration does."""
+        """Read the stream to its end, and give the messages of it. Safe to cancel; raises as iteration does.
+
+        Raises:
+            APIConnectionError: The stream ended too early, so that they may not be whole.
+        """
         await self.until_done()
+        self.__used.stream._check_whole()
         return self.__used.stream.messages
 
     async def close(self) -> None:

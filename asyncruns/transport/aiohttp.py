@@ -25,6 +25,7 @@ from asyncruns.errors import (
     ConfigurationError,
 )
 from asyncruns.http import Query, Request, Response, query_of, request_id
+from asyncruns.sse import BodyKind, body_kind
 from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
 from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice, send_untyped
 from asyncruns.transport.outages import tls_where_plain, what_to_set
@@ -152,12 +153,26 @@ class AiohttpTransport(Transport):
         try:
             async with asyncio.timeout(timeout.total):
                 answer = await self._begin(request, signature, _timeout(None))
-                if answer.status >= 300 or answer.content_type in _NO_STREAMS:
-                    return await self._whole(request, answer)
+                start = b"" if answer.status >= 300 else await self._start_of(answer)
+                if answer.status >= 300 or (answer.content_type in _NO_STREAMS and not _is_events(start)):
+                    return await self._whole(request, answer, start)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             cause = error.error if isinstance(error, Broken) else error
             raise await self._lost(request, cause, began) from self._redactor.showable(cause, request)
-        return _AiohttpStream(self, request, answer, timeout.total)
+        return _AiohttpStream(self, request, answer, timeout.total, start)
+
+    async def _start_of(self, answer: aiohttp.ClientResponse) -> bytes:
+        """Return the first bytes of what is no stream by its content type: some servers send events as JSON."""
+        start = b""
+        try:
+            while answer.content_type in _NO_STREAMS and body_kind(start) is None:
+                if not (chunk := await answer.content.readany()):
+                    break
+                start += chunk
+        except BaseException:
+            answer.close()
+            raise
+        return start
 
     async def _begin(
         self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
@@ -200,9 +215,9 @@ class AiohttpTransport(Transport):
         self._trust.answered(loop.time())
         return answer
 
-    async def _whole(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
+    async def _whole(self, request: Request, answer: aiohttp.ClientResponse, start: bytes = b"") -> Response:
         try:
-            body = await self._read(request, answer)
+            body = await self._read(request, answer, start)
         except BaseException:
             answer.close()
             raise
@@ -213,10 +228,10 @@ class AiohttpTransport(Transport):
         redacted = self._redactor.body(body, request)
         return Response(answer.status, CIMultiDictProxy(headers), redacted, base_url=self.base_url)
 
-    async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, request: Request, answer: aiohttp.ClientResponse, start: bytes) -> bytes:
         """Read a body up to the limit; one without end would fill the memory otherwise."""
-        chunks: list[bytes] = []
-        size = 0
+        chunks = [start] if start else []
+        size = len(start)
         while chunk := await answer.content.readany():
             chunks.append(chunk)
             size += len(chunk)
@@ -323,7 +338,12 @@ class _AiohttpStream(ByteStream):
     """
 
     def __init__(
-        self, owner: AiohttpTransport, request: Request, answer: aiohttp.ClientResponse, silence_s: float | None
+        self,
+        owner: AiohttpTransport,
+        request: Request,
+        answer: aiohttp.ClientResponse,
+        silence_s: float | None,
+        start: bytes = b"",
     ) -> None:
         self.status = answer.status
         self.headers = answer.headers
@@ -332,6 +352,7 @@ class _AiohttpStream(ByteStream):
         self._request = request
         self._answer = answer
         self._silence_s = silence_s
+        self._start = start  # was read to know what the body is
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         self._waiting_since: float | None = None
@@ -340,6 +361,9 @@ class _AiohttpStream(ByteStream):
     async def read(self) -> bytes:
         if self._is_over:
             return b""
+        if self._start:
+            start, self._start = self._start, b""
+            return start
         content = self._answer.content
         # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
         if came := arrived(content):
@@ -379,7 +403,7 @@ class _AiohttpStream(ByteStream):
         self._answer.close()
 
 
-_NO_STREAMS: Final = ("application/json", "text/html")  # some servers send events as text
+_NO_STREAMS: Final = ("application/json", "text/html")  # mostly; some servers send events as text
 _SENT: Final = "The server may have acted on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
 
@@ -387,6 +411,10 @@ _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the netwo
 def _closes(headers: Iterable[tuple[str, str]]) -> bool:
     """Tell whether headers say that the connection is closed after the answer."""
     return any(name.lower() == "connection" and value.strip().lower() == "close" for name, value in headers)
+
+
+def _is_events(start: bytes) -> bool:
+    return body_kind(start) is BodyKind.EVENTS
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

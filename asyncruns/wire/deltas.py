@@ -215,3 +215,17 @@ class RunStepDelta(Object, frozen=True, kw_only=True):
     id: str
     object: str = "thread.run.step.delta"
     delta: RunStepDeltaFields = RunStepDeltaFields()
+
+
+def index_of(piece: object) -> int | None:
+    """Return the `index` that a piece of a delta names, whatever its type; None if it names none."""
+    found = piece.raw.get("index") if isinstance(piece, Unknown) else getattr(piece, "index", None)
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def id_of(piece: object) -> str:
+    """Return the `id` that a piece of a delta names, whatever its type, or ""."""
+    found = getattr(piece, "id", None)
+    return found if isinstance(found, str) else ""

@@ -160,6 +160,8 @@ _TYPES: Final[dict[Any, str]] = {
     ResponseAnnotationEvent: "output_text.annotation.added",
     ResponseImageEvent: "image_generation_call.partial_image",
 }
+TEXT_DELTA: Final = "response.output_text.delta"
+RESPONSE_EVENTS: Final = frozenset(f"response.{name}" for name in _TYPES[ResponseEvent].split())
 _BY_TYPE: Final = {f"response.{name}": kind for kind, names in _TYPES.items() for name in names.split()}
 
 

@@ -329,11 +329,11 @@ async def test_an_error_answer_is_the_same_exception_as_elsewhere() -> None:
             assert KEY not in str(caught.value)
 
 
-async def test_an_answer_that_is_no_stream_is_said_to_be_none() -> None:
-    body = json.dumps({**RUN, "status": "queued"}).encode()
-    async with StreamServer(body, END, kind="application/json; charset=utf-8") as server, client_of(server) as client:
-        with pytest.raises(APIResponseValidationError, match=r"no stream of events.*run_1"):
-            await create(client)
+async def test_an_answer_that_is_no_stream_and_no_run_is_said_to_be_none() -> None:
+    for body, kind in ((b'{"data": []}', "application/json; charset=utf-8"), (b"<html>id</html>", "text/html")):
+        async with StreamServer(body, END, kind=kind) as server, client_of(server) as client:
+            with pytest.raises(APIResponseValidationError, match=r"no stream of events"):
+                await create(client)
     async with StreamServer(*HELLO, END, kind="text/plain") as server, client_of(server) as client:
         assert len([event async for event in await create(client)]) == 6
 

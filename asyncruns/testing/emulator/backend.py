@@ -148,6 +148,8 @@ class Backend(ABC):
         """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
         if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
             return None
+        if seen.fault is not None and seen.fault.stream == "json":
+            return None
         found = str(json_object(answer.body).get("id"))
         run, response = self._store.runs.all.get(found), self._store.responses.all.get(found)
         if run is not None:

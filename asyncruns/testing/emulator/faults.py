@@ -39,7 +39,7 @@ Operation = Literal[
     "input_items",
 ]
 Damage = Literal["html", "empty", "half", "cut", "repeat"]
-StreamEnd = Literal["break", "close", "error", "silence"]
+StreamEnd = Literal["break", "close", "error", "silence", "json"]
 
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
@@ -97,6 +97,7 @@ class Fault:
             then are not there yet. Deletions and changes of metadata show at once.
         stream: How a stream ends too early; only requests for one are struck. "break": the connection breaks. "close":
             the body ends as if it were whole. "error": likewise, after an event `error`. "silence": nothing more comes.
+            "json": there is none at all; the server ignores `stream` and answers with the run or the response.
         events: After so many events of the stream.
         delay_before: Seconds until the server acts; it does so even if the client has gone meanwhile.
         delay_after: Seconds from there until it answers. `math.inf` never does.
