@@ -92,6 +92,10 @@ class Watch:
     def is_over(self) -> bool:
         return self.task.done() or self.outcome is not None
 
+    @property
+    def is_leaving(self) -> bool:
+        return self._leave.is_set() or self.left or self.task.cancelling() > 0
+
     async def until_over(self) -> None:
         while not self.is_over:
             self._ended.clear()

@@ -261,6 +261,9 @@ class HostileWorld(RuleBasedStateMachine):
             case Reason.CANCEL_UNCONFIRMED:
                 assert self.world.was_cancelled
                 assert self.loop.time() - watch.cancel_asked_at >= CANCEL_BOUND_S
+            case Reason.NOT_CANCELLED:
+                assert watch.on_exit == "cancel"
+                assert watch.is_leaving
             case Reason.CANCEL_REFUSED:
                 assert any(seen.operation == "cancel" for seen in self.world.emulator.requests)
             case Reason.OUTPUTS_IGNORED:
