@@ -40,10 +40,12 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.wire import encode
 
 R = TypeVar("R")
 _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
 
+NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
 TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
 LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
@@ -149,7 +151,12 @@ class Following(Generic[R]):
             snapshot = self._snapshot(run)
             if snapshot.ref is not None:
                 self._ref = dialect.identify(snapshot.ref, {})  # it is watched from now on
-        except APIError as error:  # what it told so far, and what it still tells, is read all the same
+        except APIError as error:
+            if (refusal := self._refused_by(error, request)) is not None:
+                self._early.clear()
+                await self._break_off()
+                return Refused(loop_time(), refusal, Asked.SUBMIT)
+            # What it told so far, and what it still tells, is read all the same.
             return Refused(loop_time(), refusal_of(error), Asked.SUBMIT)
         except InvalidRequestError as error:
             await self._break_off()
@@ -162,6 +169,17 @@ class Following(Generic[R]):
             await self._break_off()
             raise
         return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
+
+    def _refused_by(self, error: APIError, request: Request) -> Refusal | None:
+        """Return what it means that a stream begins with an error, if that says that nothing was done; else None.
+
+        Such a server would have refused the request with a status, had it known before.
+        """
+        if type(error) is not APIError:
+            return None
+        body = encode({"error": {"code": error.code, "message": error.message}})
+        refusal = self._connection.dialect.refusal(request, Response(400, {}, body))
+        return replace(refusal, cause=error) if refusal.kind in NOTHING_DONE else None
 
     async def _break_off(self) -> None:
         self.is_open = False

@@ -93,6 +93,7 @@ def made(kind: type[AsyncRunsError]) -> AsyncRunsError:
         "method": "POST",
         "path": "/threads",
         "sent": True,
+        "passes": False,
         "status": 400,
         "detail": "no",
         "code": "c",

@@ -70,8 +70,9 @@ class Fleet(AsyncOnly, Generic[R]):
 
     Args:
         connection: A `Client`, or what `RunWatcher` takes.
-        requests_per_second: For looks, submits and cancels together, in every second; 50 is kind to servers. None is no
-            limit of ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
+        requests_per_second: For polls, submits and cancels together, in every second. The default of 100 polls 200 runs
+            as often as every 2 s, and is lowered by itself when the server refuses more for it. None is no limit of
+            ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
             their way requests come closer together, and of the full rate some 2 % would be refused, for no gain.
         max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
         on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so whatever takes
@@ -95,7 +96,7 @@ class Fleet(AsyncOnly, Generic[R]):
         self,
         connection: Connection[R],
         *,
-        requests_per_second: float | None = 50.0,
+        requests_per_second: float | None = 100.0,
         max_in_flight: int = 64,
         on_outcome: Observer | None = None,
         on_exit: Literal["drain", "leave", "cancel"] = "drain",

@@ -36,6 +36,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
     """
 
     dialect: str = "response"
+    _of_the_stream = EventStream._of_the_stream | {ResponseEvent}
 
     def __init__(
         self, request: Request, body: ByteStream, *, response_id: str = "", starting_after: int | None = None

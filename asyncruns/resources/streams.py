@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 import anyio
 from msgspec.structs import replace
@@ -35,7 +35,6 @@ from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.common import ErrorObject
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, TextDelta, TextDeltaBlock
-from asyncruns.wire.response_events import ResponseEvent
 from asyncruns.wire.runs import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
 from asyncruns.wire.stream_events import (
     DoneEvent,
@@ -55,7 +54,7 @@ R = TypeVar("R")
 E = TypeVar("E")
 ENDED: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
 _OF_THE_STREAM: Final[frozenset[object]] = frozenset(
-    {DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent, ResponseEvent}
+    {DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent}
 )
 
 _END_GRACE_S: Final = 0.25  # for what follows the run's end: `done`, and the connection's own end
@@ -74,6 +73,8 @@ class EventStream(RunEvents[R], Generic[R, E]):
         is_whole: Whether the stream told all: the end of the run, or that it waits for the caller.
         request_id: What names the exchange to the server's operators, or "".
     """
+
+    _of_the_stream: ClassVar[frozenset[object]] = _OF_THE_STREAM  # the events that tell of the stream or its run
 
     def __init__(self, request: Request, body: ByteStream, own_id: str = "") -> None:
         self._is_claimed = False
@@ -162,7 +163,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
         """Return the next event that is there, or None if it brings nothing new."""
         sent = self._ready.popleft()
         event = self._decoded(sent.event, sent.data)
-        if type(event) in _OF_THE_STREAM:
+        if type(event) in self._of_the_stream:
             noted = self._noted(sent, event)
             return None if noted is None else self._take(noted)
         if self._grace is not None:
@@ -388,7 +389,10 @@ class EventStream(RunEvents[R], Generic[R, E]):
         said = event.data.message or event.data.code or "no details"
         method, path = self._request.method, self._request.path
         message = f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}"
-        return APIError(on_one_line(message), method=method, path=path)
+        error = APIError(on_one_line(message), method=method, path=path)
+        error.code = str(event.data.code) if event.data.code else None
+        error.type, error.param = event.data.type or None, event.data.param or None
+        return error
 
     def untold(self) -> APIError:
         method, path = self._request.method, self._request.path

@@ -398,7 +398,7 @@ async def test_what_the_server_says_is_left_is_heeded(stage: Stage) -> None:
         await anyio.sleep(1.0)
         assert fleet.statistics().budget == pytest.approx(2.0, abs=3.0)
         await anyio.sleep(60.0)
-        assert fleet.statistics().budget == 50.0
+        assert fleet.statistics().budget == 100.0
     times = stage.times("poll")
     assert max(later - earlier for earlier, later in pairwise(times)) < 2.0
 

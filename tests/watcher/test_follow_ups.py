@@ -8,11 +8,12 @@ from typing import Any, Final, Literal, cast
 import anyio
 import msgspec
 import pytest
+from broken_server import Body
 from shells import Shell, watched
 from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_looks
 
 from asyncruns import Client, Completed, Expired, GaveUp, NeedsCaller, Reason, RunWatcher, Toolset
-from asyncruns.abc import Transport
+from asyncruns.abc import ByteStream, Transport
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call
 from asyncruns.resources.response_parameters import ResponseParameters
@@ -343,3 +344,76 @@ async def test_a_response_that_is_created_completed_is_watched_without_a_poll_th
     outcome = await by_watch(Client(transport=server), shell, {}, tools=tools, max_outage=20.0)
     assert isinstance(outcome, Completed)
     assert len(server.bodies) == 2
+
+
+# Refusals that come as the first event of a stream
+
+
+class StreamedChain(Transport):
+    """Streams a response with one call, and refuses its follow-up some times with an event instead of a status."""
+
+    def __init__(self, refusal: dict[str, Any], times: int) -> None:
+        self.asked: list[bytes | None] = []
+        self._refusal, self._times = refusal, times
+
+    async def send(self, request: Request) -> Response:
+        return Response(405, {}, b"")  # what has ended need not be polled
+
+    async def stream(self, request: Request) -> Response | ByteStream:
+        await anyio.sleep(0.01)
+        self.asked.append(request.body)
+        if len(self.asked) == 1:
+            call = {"type": "function_call", "call_id": "call_1", "name": "search", "arguments": "{}"}
+            return Body(_told_of("resp_1", [call]))
+        if len(self.asked) <= 1 + self._times:
+            return Body([{"type": "error", **self._refusal}])
+        text = [{"type": "output_text", "text": "Done."}]
+        return Body(_told_of("resp_2", [{"type": "message", "role": "assistant", "content": text}]))
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _told_of(id_: str, output: list[dict[str, Any]]) -> list[dict[str, Any] | None]:
+    begun = {"id": id_, "status": "in_progress", "output": []}
+    return [
+        {"type": "response.created", "response": begun},
+        {"type": "response.completed", "response": {**begun, "status": "completed", "output": output}},
+    ]
+
+
+async def streamed(server: StreamedChain) -> tuple[Searches, Any, list[Any]]:
+    tools, client = Searches(), Client(transport=server)
+    stream = await client.responses.create(model="m", input="?", background=True, stream=True)
+    async with RunWatcher(client.responses.continued({"model": "m"}), stream, tools=tools) as watcher:
+        events = [event async for event in watcher.stream_events()]
+        return tools, await watcher.wait(), events
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"code": "previous_response_not_found", "message": "Unknown response."},
+        {"code": "conversation_locked", "message": "Busy."},
+    ],
+    ids=lambda refusal: str(refusal["code"]),
+)
+@pytest.mark.parametrize("times", [1, 4])
+async def test_a_follow_up_that_is_refused_by_the_first_event_of_its_stream_is_sent_again(
+    refusal: dict[str, Any], times: int
+) -> None:
+    server = StreamedChain(refusal, times)
+    tools, outcome, events = await streamed(server)
+    assert isinstance(outcome, Completed)
+    assert len(tools.ran) == 1
+    assert len(server.asked) == 2 + times
+    assert len(set(server.asked[1:])) == 1
+    told = [event.event for event in events if event.event != "response.output_text.delta"]
+    assert told == ["response.created", "response.completed"] * 2
+
+
+async def test_an_error_that_may_have_come_after_a_beginning_is_a_lost_answer() -> None:
+    server = StreamedChain({"code": "server_error", "message": "Something went wrong."}, 1)
+    tools, outcome, _ = await streamed(server)
+    assert outcome.reason is Reason.SUBMIT_LOST
+    assert (len(tools.ran), len(server.asked)) == (1, 2)
