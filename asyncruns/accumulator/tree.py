@@ -69,7 +69,7 @@ class _Items(dict[int, Any]):
 
     def __init__(self, items: Iterable[tuple[int, Any]] = ()) -> None:
         super().__init__(items)
-        self.places = Places()
+        self.places: Places = Places()
         for index, item in self.items():
             self.places.find(index, text_at(item, "id"), index, is_alone=False)
 

@@ -6,6 +6,7 @@ Some servers ignore `stream=True`, and what was asked for has begun all the same
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -27,9 +28,9 @@ class WholeBody(ByteStream):
     """A body that came whole, as a stream of bytes."""
 
     def __init__(self, response: Response) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.redact = response.redact
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.redact: Callable[[bytes], bytes] | None = response.redact
         self._body = response.body
 
     async def read(self) -> bytes:
