@@ -92,7 +92,7 @@ class PolledRuns(Runs):
             WatchGaveUpError: As in `poll`.
         """
         cadence = cadence_of(poll_interval_ms)
-        run = await self.create_kept(
+        run = await self._create_kept(
             thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._connection, {})
         )
         return await polled(self._connection, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
@@ -165,7 +165,7 @@ class PolledRuns(Runs):
         cadence = cadence_of(polling_interval, "s")
         if toolset is not None and parameters.get("tools", UNSET) is UNSET:
             parameters["tools"] = toolset.definitions()
-        run = await self.create_kept(
+        run = await self._create_kept(
             thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._connection, {})
         )
         options = split_options(parameters, RunParameters)[1]

@@ -194,7 +194,7 @@ class Runs(ThreadItems):
                 that can only be where the server's list does not tell, and the message says so.
         """
         if not stream:
-            return await self.create_kept(
+            return await self._create_kept(
                 thread_id, assistant_id, parameters, include=include, on_busy=on_busy, adopt=adopt, keeper=None
             )
         require_id("assistant_id", assistant_id)
@@ -205,7 +205,7 @@ class Runs(ThreadItems):
             *segments, query=query, body=body, options=options, on_busy=on_busy, adopt=adopt
         )
 
-    async def create_kept(
+    async def _create_kept(
         self,
         thread_id: str,
         assistant_id: str,

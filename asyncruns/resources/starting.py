@@ -44,7 +44,7 @@ async def start_run(
         thread_id = (await _new_thread(threads, content, tries=THREAD_TRIES if adopt else 1)).id
     else:
         await threads.messages.create(thread_id, content=content, on_busy=on_busy, adopt=adopt)
-    return await threads.runs.create_kept(
+    return await threads.runs._create_kept(
         thread_id, assistant_id, parameters, on_busy=on_busy, adopt=adopt, keeper=keeper
     )
 
