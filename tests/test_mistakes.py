@@ -363,6 +363,8 @@ def test_a_base_url_that_is_none_says_why(url: str, says: str) -> None:
         "https://host.example",
         "https://host.example/responses/v1",
         "https://host.example/v1/threads/v2",
+        "https://gateway.example/v1/assistants/openai",
+        "https://gateway.example/v1/responses/proxy",
         "https://host.services.ai.azure.com/api/projects/responses",
     ],
 )
