@@ -105,6 +105,13 @@ async def test_a_string_is_no_run(client: Client, transport: Completing, way: Wa
 
 
 @EVERY_WAY
+async def test_none_is_no_run(client: Client, transport: Completing, way: Way) -> None:
+    with pytest.raises(InvalidRequestError, match=r"is wanted.*got None: did the function"):
+        await way(client, None)
+    assert transport.asked == []
+
+
+@EVERY_WAY
 async def test_a_coroutine_that_was_not_awaited_is_named_and_closed(client: Client, way: Way) -> None:
     coroutine = client.threads.runs.retrieve("run_1", thread_id="thread_1")
     with pytest.raises(InvalidRequestError, match=r"retrieve\(\) was not awaited: write run = await \.\.\.retrieve\("):
