@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 import openai
 import pytest
@@ -340,6 +341,12 @@ def test_one_id_that_is_no_response_is_told_on_the_command_line(
 ) -> None:
     assert main(["watch", *ids, "--base-url", "http://127.0.0.1:9/v1"]) == 2
     assert "asyncruns watch THREAD_ID RUN_ID" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("session", ["http", object(), aiohttp.ClientSession], ids=["text", "object", "class"])
+def test_what_is_no_session_is_refused(session: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"session must be an aiohttp\.ClientSession"):
+        Client("https://host.example/v1", session=session)
 
 
 # Base URLs

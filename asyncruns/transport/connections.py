@@ -133,6 +133,9 @@ class Sessions:
 
     Args:
         closes_each: Whether each connection is to be used once, in any case.
+
+    Raises:
+        ConfigurationError: What was given for a session is none of aiohttp, and does not act like one.
     """
 
     def __init__(
@@ -143,6 +146,11 @@ class Sessions:
         trust_env: bool,
         timeout: aiohttp.ClientTimeout,
     ) -> None:
+        given: object = borrowed  # whatever its annotation says
+        acts_so = hasattr(given, "request") and hasattr(given, "closed") and not isinstance(given, type)
+        if given is not None and not acts_so:
+            kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+            raise ConfigurationError(f"session must be an aiohttp.ClientSession; got {kind}")
         self.trust: Trust = Trust()
         self._borrowed = borrowed
         self._closes_each = closes_each
