@@ -76,7 +76,8 @@ def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None 
 def close_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey) -> None:
     """Close the idle connections of one kind in a pool.
 
-    Without the name, a request over a borrowed session may be sent again over a connection that is dead, too.
+    Without the name, a read, and any request over a borrowed session, may be sent again over a connection that is dead,
+    too.
     """
     pool: Any = getattr(connector, "_conns", {})
     for protocol, _ in pool.pop(key, ()):

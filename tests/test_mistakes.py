@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
+import aiohttp
 import msgspec
 import openai
 import pytest
@@ -101,6 +102,13 @@ Way = Callable[[Client, Any], Any]
 async def test_a_string_is_no_run(client: Client, transport: Completing, way: Way, text: str, says: str) -> None:
     with pytest.raises(InvalidRequestError, match=says):
         await way(client, text)
+    assert transport.asked == []
+
+
+@EVERY_WAY
+async def test_none_is_no_run(client: Client, transport: Completing, way: Way) -> None:
+    with pytest.raises(InvalidRequestError, match=r"is wanted.*got None: did the function"):
+        await way(client, None)
     assert transport.asked == []
 
 
@@ -335,6 +343,12 @@ def test_one_id_that_is_no_response_is_told_on_the_command_line(
     assert "asyncruns watch THREAD_ID RUN_ID" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("session", ["http", object(), aiohttp.ClientSession], ids=["text", "object", "class"])
+def test_what_is_no_session_is_refused(session: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"session must be an aiohttp\.ClientSession"):
+        Client("https://host.example/v1", session=session)
+
+
 # Base URLs
 
 
@@ -363,6 +377,8 @@ def test_a_base_url_that_is_none_says_why(url: str, says: str) -> None:
         "https://host.example",
         "https://host.example/responses/v1",
         "https://host.example/v1/threads/v2",
+        "https://gateway.example/v1/assistants/openai",
+        "https://gateway.example/v1/responses/proxy",
         "https://host.services.ai.azure.com/api/projects/responses",
     ],
 )

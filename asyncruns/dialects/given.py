@@ -59,6 +59,8 @@ def no_run(run: object, wanted: str) -> InvalidRequestError:
         return InvalidRequestError(
             f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
         )
+    if run is None:
+        return InvalidRequestError(f"{wanted}; got None: did the function that was to return the run return it?")
     hint = ""
     if isinstance(getattr(run, "ref", None), RunRef):
         hint = ": give its ref"  # such as an outcome

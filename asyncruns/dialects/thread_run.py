@@ -116,7 +116,7 @@ class ThreadRun(Dialect[Run]):
                 if given != known.get(name):
                     raise InvalidRequestError(f"{name}={given!r} is not that of the run, which is {known.get(name)!r}")
             return self.ref(known["thread_id"], known["run_id"])
-        if run is None:
+        if run is None and ids:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
         raise no_run(run, "A run or a RunRef is wanted, or thread_id and run_id")
 

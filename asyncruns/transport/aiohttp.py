@@ -37,6 +37,7 @@ Answer = TypeVar("Answer", bound=Response | ByteStream)
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
 BREAKS_BEFORE_PROBE: Final = 2  # in a row, with no answer ever, before it is asked whether the port speaks TLS
+_LONGEST_START_BYTES: Final = 64 * 1024  # of white space, which some servers send while they work
 _SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
 # The connection was never made, so the request did not leave.
@@ -165,7 +166,7 @@ class AiohttpTransport(Transport):
         """Return the first bytes of what is no stream by its content type: some servers send events as JSON."""
         start = b""
         try:
-            while answer.content_type in _NO_STREAMS and body_kind(start) is None:
+            while answer.content_type in _NO_STREAMS and body_kind(start) is None and len(start) < _LONGEST_START_BYTES:
                 if not (chunk := await answer.content.readany()):
                     break
                 start += chunk

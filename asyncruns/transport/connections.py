@@ -4,8 +4,8 @@ aiohttp sends GET, PUT and DELETE once more by itself when a connection breaks. 
 get between, turns the errors after which it does that into others.
 
 A server may close its connections without a word, or lose them: then the whole pool is dead, and another connection
-from it is no better than the one that broke. So after a lost answer, requests go over connections that are made for
-them and used once, for a while.
+from it is no better than the one that broke. So after a lost answer the idle ones are closed before the next read; and
+what changes something goes over connections that are made for it and used once, for a while.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ MAX_CONNECTIONS: Final = 100
 KEEPALIVE_S: Final = 65.0
 NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
 KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
-READS_DISTRUST_S: Final = 2.0  # the next tries of the same read are within it
 CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
 PASSES: Final = 4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
 
@@ -73,15 +72,16 @@ class Trust:
     Attributes:
         keeps: Whether the server was seen to keep a connection since one last broke.
         broken_in_a_row: How many connections broke since the last answer.
+        is_suspect: Whether what is idle in the pool may be dead, as an answer was lost since it was last emptied.
     """
 
     def __init__(self) -> None:
         self._answered_at = -math.inf
         self._pooled_at = -math.inf
         self.keeps: bool = False
-        self._reads_until = -math.inf
         self._changes_until = -math.inf
         self.broken_in_a_row: int = 0
+        self.is_suspect: bool = False
 
     @property
     def has_answered(self) -> bool:
@@ -111,12 +111,12 @@ class Trust:
             self.keeps = False
             self.broken_in_a_row += 1
         if broke or self._answered_at < began:
-            self._reads_until = now + READS_DISTRUST_S
+            self.is_suspect = True
 
     def wants_fresh(self, method: str, now: float, connector: aiohttp.BaseConnector | None) -> bool:
         """Tell whether a request is to go over a new connection, whatever is in the pool."""
         if method == "GET":
-            return now < self._reads_until
+            return False
         if now < self._changes_until:
             return True
         if self.keeps or not has_idle(connector):
@@ -133,6 +133,9 @@ class Sessions:
 
     Args:
         closes_each: Whether each connection is to be used once, in any case.
+
+    Raises:
+        ConfigurationError: What was given for a session is none of aiohttp, and does not act like one.
     """
 
     def __init__(
@@ -143,6 +146,11 @@ class Sessions:
         trust_env: bool,
         timeout: aiohttp.ClientTimeout,
     ) -> None:
+        given: object = borrowed  # whatever its annotation says
+        acts_so = hasattr(given, "request") and hasattr(given, "closed") and not isinstance(given, type)
+        if given is not None and not acts_so:
+            kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+            raise ConfigurationError(f"session must be an aiohttp.ClientSession; got {kind}")
         self.trust: Trust = Trust()
         self._borrowed = borrowed
         self._closes_each = closes_each
@@ -204,7 +212,13 @@ class Sessions:
     async def _send_pooled(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send a request once, and note whether a connection from the pool gave the answer; a middleware."""
+        """Send a request once, and note whether a connection from the pool gave the answer; a middleware.
+
+        A pool that is suspect is emptied first, once: what comes back to it afterwards has just given an answer.
+        """
+        if self.trust.is_suspect:
+            self.trust.is_suspect = False
+            close_idle(request.session.connector, request.connection_key)
         if self.trust.keeps:
             return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)

@@ -15,7 +15,11 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.http import as_text
 
 _LIKE_A_HOST: Final = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/|$)")
-_ENDPOINT: Final = re.compile(r"/v\d[^/]*(/(?:threads|assistants|responses|(?:chat/)?completions)(?:/(?!v\d)[^/]*)*)$")
+# Behind an endpoint stand ids and endpoints only: where anything else does, it is the path of a gateway.
+_ENDPOINT: Final = re.compile(
+    r"/v\d[^/]*(/(?:threads|assistants|responses|(?:chat/)?completions)"
+    r"(?:/(?:runs|messages|steps|input_items|cancel|submit_tool_outputs|(?:thread|run|step|msg|asst|resp)_[^/]*))*)$"
+)
 
 
 def check_base_url(base_url: str) -> str:

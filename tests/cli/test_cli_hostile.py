@@ -23,7 +23,7 @@ from asyncruns.cli.views import PlainView
 from asyncruns.wire.visible import on_one_line, visible, visible_json
 
 EVIL: Final = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\r\x7f\x08[red]b\u2028\ufeff"
-RAW: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+RAW: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def test_what_commands_a_terminal_is_shown_as_an_escape() -> None:
@@ -36,6 +36,20 @@ def test_what_commands_a_terminal_is_shown_as_an_escape() -> None:
 def test_what_writing_needs_is_left_as_it_is() -> None:
     text = "Größe\u00a0€5 👩\u200d🚀 می\u200cخواهم 全角\u3000 ❤\ufe0f"  # noqa: RUF001
     assert visible(text) == text
+    assert visible_json(text) == text
+
+
+@pytest.mark.parametrize("mark", ["\u200e", "\u200f", "\u061c"])
+def test_marks_of_direction_are_left_as_they_are(mark: str) -> None:
+    text = f"שלום{mark}! C++{mark} كتاب"
+    assert visible(text) == text
+
+
+def test_the_tags_of_a_flag_are_left_and_others_are_shown() -> None:
+    scotland = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
+    assert visible(scotland) == scotland
+    assert visible_json(scotland) == scotland
+    assert visible("x" + scotland[1:]) == "x" + "".join(f"\\U{ord(tag):08x}" for tag in scotland[1:])
 
 
 def test_one_line_is_one_line() -> None:

@@ -146,7 +146,7 @@ def bomb(size: int) -> Callable[[Seen], AsyncGenerator[bytes, None]]:
     assert len(packed) < size / 500
 
     async def pieces() -> AsyncGenerator[bytes, None]:
-        yield b"HTTP/1.1 200 OK\r\nX-Request-Id: req_1\r\nContent-Encoding: gzip\r\n"
+        yield b"HTTP/1.1 200 OK\r\nX-Request-Id: req_1\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
         yield f"Content-Length: {len(packed)}\r\n\r\n".encode()
         yield packed
         await asyncio.Event().wait()
@@ -186,10 +186,12 @@ async def test_a_body_without_end_is_refused_at_the_limit_and_its_connection_clo
     assert flood.sent < 64 * LIMIT  # what fits into the sockets on the way
 
 
-async def test_a_small_body_that_becomes_huge_is_refused_at_the_limit() -> None:
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_small_body_that_becomes_huge_is_refused_at_the_limit(streams: bool) -> None:
     async with transport_to(bomb(64 * MIB)) as transport:
+        send = transport.stream if streams else transport.send
         with memory_below(16 * LIMIT), pytest.raises(APIResponseValidationError, match="more than") as caught:
-            await transport.send(Request("GET", "/threads/thread_1"))
+            await send(Request("GET", "/threads/thread_1"))
     assert (caught.value.status, caught.value.request_id) == (200, "req_1")
     assert caught.value.body == b" " * 300
 

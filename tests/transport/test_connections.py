@@ -101,6 +101,21 @@ async def test_a_connection_that_stayed_open_for_a_while_is_used_for_posts(sessi
         assert server.connections == 1
 
 
+async def test_after_a_lost_answer_reads_share_a_new_connection(session: Session) -> None:
+    script = [reply(), reply(), DROP, *[reply()] * 20]
+    options: ClientOptions = {"session": session, "max_retries": 0}
+    async with RecordingServer(*script) as server, Client(server.base_url, **options) as client:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(client.threads.retrieve("thread_1"))
+        with pytest.raises(APIConnectionError):
+            await client.threads.retrieve("thread_1")
+        assert server.connections == 2
+        for _ in range(20):
+            await client.threads.retrieve("thread_1")
+        assert server.connections == 3  # not the other old one, and not one for each
+
+
 @pytest.mark.parametrize("lost", [DROP, SILENCE], ids=["a broken connection", "no answer"])
 async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connection(
     session: Session, lost: bytes | None
