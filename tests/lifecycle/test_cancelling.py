@@ -383,7 +383,7 @@ def test_what_became_of_a_submit_after_giving_up_counts_when_the_watch_is_taken_
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     assert run.machine.state is state
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert len(run.of(Submit)) == 2  # what was sent had no effect
 
 
