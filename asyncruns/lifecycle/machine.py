@@ -617,7 +617,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _cancel_after_end(self, event: ev.CancelAsked, end: End) -> list[Command]:
         """Take up a watch that ended before its run; a caller that leaves has nothing to cancel where no run is."""
-        if event.by < math.inf and end.reason in _NOT_THERE:
+        if event.by < math.inf and (end.reason in _NOT_THERE or self._nothing_goes_on):
             return []
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)
