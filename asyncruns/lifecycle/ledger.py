@@ -56,7 +56,7 @@ class Round:
         answer_by: When calls must be answered for the run to live.
         seen_at: When it was first asked for.
         failures: How often a submit failed that may be repeated.
-        early_since: When the server first refused it as too early; None when it did not.
+        early_since: When the server first refused it as too early since it was READY; None when it did not.
         refused: Why the outputs were refused when they were sent again.
         shown_at: When the last look was asked that showed it although its outputs were sent.
     """

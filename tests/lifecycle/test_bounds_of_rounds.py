@@ -72,6 +72,25 @@ def test_a_submit_that_stays_too_early_is_believed_after_the_grace(
     assert run.machine.end.outputs == (("call_a", "1"),)
 
 
+def test_outputs_of_the_caller_have_the_whole_grace_again() -> None:
+    run = submitting()
+    for _ in range(2):
+        run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
+        run.passes(SUBMIT_GRACE_S)
+    assert end_of(run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
+    assert pick(run.provides(call_a="2"), Submit)
+    run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
+    assert run.machine.end is None
+
+
+def test_a_submit_that_failed_is_not_why_the_next_round_has_no_outputs() -> None:
+    run = submitting()
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, call("call_b"))
+    end = end_of(run.unanswered("call_b"))
+    assert (end.reason, end.cause) == (Reason.UNANSWERED, None)
+
+
 def test_a_cancel_overtakes_a_submit_that_is_too_early() -> None:
     run = submitting()
     run.cancels()
