@@ -617,7 +617,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _cancel_after_end(self, event: ev.CancelAsked, end: End) -> list[Command]:
         """Take up a watch that ended before its run; a caller that leaves has nothing to cancel where no run is."""
-        if event.by < math.inf and (end.reason in _NOT_THERE or self._nothing_goes_on):
+        round_ = self._ledger.current
+        # The answer to a submit may have come after the end, and then the snapshot is not of what that began.
+        has_begun_more = round_ is not None and round_.stage is Stage.SENT and round_.refused is None
+        is_nothing = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
+        if event.by < math.inf and is_nothing:
             return []
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)

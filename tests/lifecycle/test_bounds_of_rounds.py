@@ -74,9 +74,8 @@ def test_a_submit_that_stays_too_early_is_believed_after_the_grace(
 
 def test_outputs_of_the_caller_have_the_whole_grace_again() -> None:
     run = submitting()
-    for _ in range(2):
-        run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
-        run.passes(SUBMIT_GRACE_S)
+    run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
+    run.passes(SUBMIT_GRACE_S)
     assert end_of(run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
     assert pick(run.provides(call_a="2"), Submit)
     run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
