@@ -261,7 +261,8 @@ class HostileWorld(RuleBasedStateMachine):
                 assert any(operation == "poll" for operation, _ in self.world.emulator.refused)
             case Reason.CANCEL_UNCONFIRMED:
                 assert self.world.was_cancelled
-                assert self.loop.time() - watch.cancel_asked_at >= CANCEL_BOUND_S
+                since = min(watch.cancel_asked_at, watch.cancel_refused_at)
+                assert self.loop.time() - since >= CANCEL_BOUND_S
             case Reason.NOT_CANCELLED:
                 assert watch.on_exit == "cancel"
                 assert watch.is_leaving
