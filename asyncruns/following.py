@@ -86,7 +86,8 @@ class Following(Generic[R]):
         self._completing = asyncio.Lock()
         self._is_unstreamed = False  # whether outputs were answered with the run, and not with a stream
         self._refused: set[int] = set()  # the ways to open a stream again that this server does not have
-        self._attempts = 0  # to open a stream again, since the last event
+        self._attempts = 0  # to open a stream again, since the last event that told more than a status
+        self._number: int | None = None  # of the last event before that
         self._gave_up: APIError | None = None  # with which the server gave the stream up
         self._opened_at = 0.0
         self._is_behind = False  # whether what it tells is old, but for an end
@@ -256,8 +257,8 @@ class Following(Generic[R]):
     async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
         """Open the stream again where it broke; tell whether that was done.
 
-        At first nothing is told, since nothing is missing if it succeeds at once. Each event that comes gives the
-        attempts anew.
+        At first nothing is told, since nothing is missing if it succeeds at once. Each event that is new, and tells
+        more than a status, gives the attempts anew: a stream that is cut each time must not be opened without end.
         """
         self.is_open = False
         is_told = False
@@ -297,6 +298,7 @@ class Following(Generic[R]):
             except APIError:  # no answer, or a bad one, which may pass
                 continue
             if body is not None:
+                self._number = self._stream.sequence_number
                 self._stream.take_up(request, body)
                 return True
         return False
@@ -327,11 +329,12 @@ class Following(Generic[R]):
         if event is None:
             return None
         now = loop_time()
-        error = self._stream.error_in(event)
+        error, run = self._stream.error_in(event), self._stream.run_in(event)
         if self._stream.is_known(event):  # a server that is stuck may still send its pings
             self.heard_at = now
-            self._attempts = self._attempts if error is not None else 0
-        if (run := self._stream.run_in(event)) is not None:
+            if run is None and error is None and self._tells_more(event):
+                self._attempts = 0
+        if run is not None:
             snapshot = self._snapshot(run)
             self._asks = snapshot.phase is Phase.NEEDS_CALLER
             if snapshot.phase.is_terminal or not self._is_behind:
@@ -341,6 +344,10 @@ class Following(Generic[R]):
             if not self._ways:
                 tell(StreamEnded(now, error))
         return event
+
+    def _tells_more(self, event: Any) -> bool:
+        """Whether an event tells what was not told before the stream was opened; many a gateway adds a `[DONE]`."""
+        return bool(self._stream.text_in(event)) or self._stream.sequence_number != self._number
 
     async def _give(self, event: Any, tell: Callable[[Event], object]) -> None:
         if self.held.is_full:  # as by one read of the socket, before who reads has its turn

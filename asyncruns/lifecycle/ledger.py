@@ -56,8 +56,9 @@ class Round:
         answer_by: When calls must be answered for the run to live.
         seen_at: When it was first asked for.
         failures: How often a submit failed that may be repeated.
-        early_since: When the server first refused it as too early; None when it did not.
+        early_since: When the server first refused it as too early since it was READY; None when it did not.
         refused: Why the outputs were refused when they were sent again.
+        shown_at: When the last look was asked that showed it although its outputs were sent.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Round:
         "resent",
         "seen_at",
         "send_at",
+        "shown_at",
         "stage",
     )
 
@@ -84,6 +86,7 @@ class Round:
         self.failures: int = 0
         self.early_since: float | None = None
         self.refused: Exception | None = None
+        self.shown_at: float = -math.inf
 
     def move(self, stage: Stage, now: float) -> None:
         """Enter a stage."""
@@ -131,7 +134,9 @@ class Ledger(Struct, eq=False, gc=False):
             return Verdict.WAIT if is_part and asked_at - current.seen_at < LAG_S else Verdict.ANSWER
         if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
             return Verdict.WAIT  # this read is older than what is about to be sent
-        if asked_at - current.at < LAG_S:
+        # One look may be a proxy's old answer, and where ids are reused the outputs would go to the next round.
+        was_shown, round_.shown_at = round_.shown_at > current.at, max(round_.shown_at, asked_at)
+        if asked_at - current.at < LAG_S or not was_shown:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resent else Verdict.SEND_AGAIN
 

@@ -70,7 +70,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _ended_at: float = math.inf
     _streams: bool = False
     _new_at: float = -math.inf  # since when there is what is watched, as far as we know
-    _unsettled: Exception | None = None  # why the last submit failed, until one is accepted
+    _unsettled: Exception | None = None  # why the last submit of this round failed, until one is accepted
     snapshot: AnySnapshot | None = None
     end: End | None = None
 
@@ -427,7 +427,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self._ledger.current is not round_:
             self._ledger.current = round_
             self._patience.left_stage(now)
-            self._cancellation.refused = None
+            self._cancellation.refused = self._unsettled = None
             # What never changes does not expire either, so its calls have their time.
             round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
             round_.seen_at = max(round_.seen_at, now)
@@ -465,7 +465,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _ready(self, round_: Round, now: float) -> list[Command]:
         round_.move(Stage.READY, now)
-        round_.send_at = now
+        round_.send_at, round_.early_since = now, None
         return self._send(now)
 
     def _send(self, now: float) -> list[Command]:
@@ -617,7 +617,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _cancel_after_end(self, event: ev.CancelAsked, end: End) -> list[Command]:
         """Take up a watch that ended before its run; a caller that leaves has nothing to cancel where no run is."""
-        if event.by < math.inf and end.reason in _NOT_THERE:
+        round_ = self._ledger.current
+        # The answer to a submit may have come after the end, and then the snapshot is not of what that began.
+        has_begun_more = round_ is not None and round_.stage is Stage.SENT and round_.refused is None
+        is_nothing = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
+        if event.by < math.inf and is_nothing:
             return []
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)

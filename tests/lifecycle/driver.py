@@ -25,6 +25,7 @@ from asyncruns.lifecycle import (
     Refused,
     RunLifecycle,
     Snapshot,
+    Submit,
     Tick,
     Unanswered,
 )
@@ -66,6 +67,12 @@ class Driver:
     ) -> list[Command]:
         self.calls |= {one.id: one for one in calls}
         return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at))
+
+    def sees_twice(self, phase: Phase, *calls: Call, **facts: Any) -> list[Command]:
+        """Take the same look twice; one alone may be an old answer."""
+        first = self.sees(phase, *calls, **facts)
+        assert not any(isinstance(command, Submit | Finish) for command in first)
+        return self.sees(phase, *calls, **facts)
 
     def refused(
         self, kind: RefusalKind, *, asked: Asked = Asked.POLL, cause: Exception | None = None, **facts: Any

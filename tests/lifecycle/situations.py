@@ -97,7 +97,9 @@ def _sent() -> Driver:
 
 def _sent_long_ago() -> Driver:
     run = _sent()
-    run.now += 60.0
+    run.now += 30.0
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.now += 30.0
     return run
 
 
@@ -105,7 +107,9 @@ def _ignored() -> Driver:
     run = _sent_long_ago()
     run.sees(Phase.NEEDS_CALLER, A, B)
     run.sees(Phase.NEEDS_CALLER, A, B, asked=Asked.SUBMIT)
-    run.now += 60.0
+    run.now += 30.0
+    run.sees(Phase.NEEDS_CALLER, A, B)
+    run.now += 30.0
     return run
 
 
@@ -231,8 +235,8 @@ SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "outputs wait to be sent again": _throttled,
     "outputs were sent, no answer came": _unsure,
     "outputs were accepted": _sent,
-    "outputs were accepted a minute ago": _sent_long_ago,
-    "outputs were sent again a minute ago": _ignored,
+    "outputs were accepted a minute ago, and asked for since": _sent_long_ago,
+    "outputs were sent again a minute ago, and asked for since": _ignored,
     "a cancel waits for a submit": _cancel_held,
     "a cancel was sent": _cancel_of_a_running,
     "a cancel was sent, calls were stopped": _cancel_sent,

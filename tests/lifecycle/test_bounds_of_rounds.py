@@ -72,6 +72,24 @@ def test_a_submit_that_stays_too_early_is_believed_after_the_grace(
     assert run.machine.end.outputs == (("call_a", "1"),)
 
 
+def test_outputs_of_the_caller_have_the_whole_grace_again() -> None:
+    run = submitting()
+    run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
+    run.passes(SUBMIT_GRACE_S)
+    assert end_of(run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
+    assert pick(run.provides(call_a="2"), Submit)
+    run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
+    assert run.machine.end is None
+
+
+def test_a_submit_that_failed_is_not_why_the_next_round_has_no_outputs() -> None:
+    run = submitting()
+    run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
+    run.sees(Phase.NEEDS_CALLER, call("call_b"))
+    end = end_of(run.unanswered("call_b"))
+    assert (end.reason, end.cause) == (Reason.UNANSWERED, None)
+
+
 def test_a_cancel_overtakes_a_submit_that_is_too_early() -> None:
     run = submitting()
     run.cancels()
@@ -137,6 +155,7 @@ def test_rounds_count_whose_submits_were_lost_and_had_their_effect() -> None:
 def test_a_model_that_repeats_one_call_for_ever_is_bounded_too() -> None:
     run = Driver(timeout=None, max_rounds=3)
     for _ in range(10):
+        run.passes(1.0)
         run.sees(Phase.NEEDS_CALLER, A)
         run.passes(6.0)
         run.sees(Phase.NEEDS_CALLER, A)  # not a stale read any more
@@ -158,7 +177,7 @@ def test_outputs_that_had_no_effect_are_sent_again_within_the_bound() -> None:
     run.answers(call_a="1")
     run.sees(Phase.RUNNING, asked=Asked.SUBMIT)
     run.passes(6.0)
-    assert pick(run.sees(Phase.NEEDS_CALLER, A), Submit)
+    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -383,8 +383,21 @@ def test_what_became_of_a_submit_after_giving_up_counts_when_the_watch_is_taken_
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     assert run.machine.state is state
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert len(run.of(Submit)) == 2  # what was sent had no effect
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_leaving_cancels_only_what_a_submit_began_where_what_was_seen_is_final(is_accepted: bool) -> None:
+    run = Driver(timeout=5.0)
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    if is_accepted:
+        run.answers(call_a="1")
+    run.passes(5.0)
+    if is_accepted:
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    commands = run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    assert bool(pick(commands, Cancel)) is is_accepted
 
 
 def test_an_answer_to_no_submit_changes_nothing_after_the_end() -> None:

@@ -49,7 +49,7 @@ def test_a_cancel_that_comes_to_nothing_afterwards_sends_nothing_again(kind: Ref
     assert run.machine.end is None
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     run.passes(10.0)
-    end = end_of(run.sees(Phase.NEEDS_CALLER, A, is_final=True))
+    end = end_of(run.sees_twice(Phase.NEEDS_CALLER, A, is_final=True))
     assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.SUBMIT_LOST)
     assert len(run.of(Submit)) == sent
 

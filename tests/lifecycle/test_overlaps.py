@@ -96,7 +96,7 @@ def test_a_repeated_submit_that_is_refused_leads_to_a_look() -> None:
     run.answers(call_a="1")
     run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert len(submitted(run)) == 2
     assert pick(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT), PollAt)
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
@@ -199,7 +199,7 @@ def test_equal_rounds_get_the_recorded_outputs_each_time_the_run_went_on() -> No
     for _ in range(4):
         run.sees(Phase.RUNNING)
         run.now += 6.0
-        run.sees(Phase.NEEDS_CALLER, A)
+        run.sees_twice(Phase.NEEDS_CALLER, A)
         run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     assert submitted(run) == [{"call_a": "1"}] * 5
     assert len(run.of(RunTools)) == 1
@@ -298,7 +298,7 @@ def test_a_submit_that_was_refused_before_a_cancel_was_is_surfaced() -> None:
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
     run.now += 5.0
-    assert end_of(run.sees(Phase.NEEDS_CALLER, A)).reason is Reason.SUBMIT_REFUSED
+    assert end_of(run.sees_twice(Phase.NEEDS_CALLER, A)).reason is Reason.SUBMIT_REFUSED
 
 
 def test_an_outage_that_is_over_budget_after_a_sleep_is_told_as_that() -> None:
@@ -317,7 +317,7 @@ def test_a_submit_that_was_dropped_is_sent_when_the_run_asks_for_it_after_all() 
     run.answers(call_b="2")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
     assert len(run.of(RunTools)) == 2
 
@@ -329,7 +329,7 @@ def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_st
     for _ in range(4):
         run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
         run.now += 5.0
-        run.sees(Phase.NEEDS_CALLER, A)
+        run.sees_twice(Phase.NEEDS_CALLER, A)
     assert submitted(run) == [{"call_a": "1"}] * 5
 
 
@@ -370,11 +370,11 @@ def test_outputs_that_are_refused_when_sent_again_end_the_watch_with_that_refusa
     run.answers(call_a="1")
     run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
     run.now += 6.0
-    assert pick(run.sees(Phase.NEEDS_CALLER, A), PollAt)
+    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), PollAt)
     cause = RuntimeError("string too long")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause)
     run.now += 6.0
-    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
+    end = end_of(run.sees_twice(Phase.NEEDS_CALLER, A))
     assert (end.kind, end.reason, end.cause) == (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, cause)
 
 
@@ -413,7 +413,7 @@ def test_outputs_of_the_caller_that_had_no_effect_are_sent_again_once_like_any()
     run.provides(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.now += 6.0
-    assert pick(run.sees(Phase.NEEDS_CALLER, A), Submit)
+    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)
 
 
 def test_a_cancel_stops_who_is_asked_for_approvals_too() -> None:

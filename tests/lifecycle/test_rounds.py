@@ -101,16 +101,32 @@ def test_a_stale_read_long_after_the_run_went_on_is_no_reason_to_send_again() ->
     assert len(submitted(run)) == 1
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_one_old_answer_of_a_proxy_is_no_reason_to_send_again(is_lost: bool) -> None:
+    """Where a server uses the same ids in each round, the outputs would be those of the next."""
+    run = dispatching(A)
+    run.answers(call_a="1")
+    if is_lost:
+        run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    else:
+        run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.now += 5.0
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees(Phase.NEEDS_CALLER, call(A.id, A.name, '{"n": 2}'))
+    run.answers(call_a="2")
+    assert submitted(run) == [{"call_a": "1"}, {"call_a": "2"}]
+
+
 def test_outputs_that_did_not_arrive_are_sent_again_once_as_they_were() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert submitted(run) == [{"call_a": "1"}] * 2
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.now += 5.0
-    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
+    end = end_of(run.sees_twice(Phase.NEEDS_CALLER, A))
     assert (end.kind, end.reason) == (EndKind.NEEDS_CALLER, Reason.OUTPUTS_IGNORED)
     assert end.outputs == (("call_a", "1"),)
 
@@ -236,7 +252,7 @@ def test_a_refused_submit_is_no_end_when_the_run_has_gone_on(kind: RefusalKind) 
     run.refused(kind, asked=Asked.SUBMIT)
     run.sees(Phase.RUNNING)
     run.now += 10.0
-    assert pick(run.sees(Phase.NEEDS_CALLER, A), Submit)  # asked for anew
+    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)  # asked for anew
 
 
 def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> None:
@@ -244,7 +260,7 @@ def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> 
     run.answers(call_a="1")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
     run.now += 5.0
-    run.sees(Phase.NEEDS_CALLER, A)
+    run.sees_twice(Phase.NEEDS_CALLER, A)
     assert [c.outputs for c in pick(run.provides(call_a="better"), Submit)] == [(("call_a", "better"),)]
 
 
@@ -391,13 +407,13 @@ def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
     for _ in range(2):
         run.sees(Phase.PENDING, asked=Asked.SUBMIT)
         run.now += 5.0
-        run.sees(Phase.NEEDS_CALLER, A)
+        run.sees_twice(Phase.NEEDS_CALLER, A)
     assert end_of(run.all).reason is Reason.OUTPUTS_IGNORED
     run.provides(call_a="other")
     cause = RuntimeError("bad output")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT, cause=cause)
     run.now += 5.0
-    end = end_of(run.sees(Phase.NEEDS_CALLER, A))
+    end = end_of(run.sees_twice(Phase.NEEDS_CALLER, A))
     assert (end.reason, end.cause) == (Reason.SUBMIT_REFUSED, cause)
 
 

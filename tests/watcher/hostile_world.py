@@ -71,6 +71,7 @@ class Watch:
         self.executed: Counter[tuple[str, int]] = Counter()
         self.accepted = 0  # rounds of which it was told so
         self.cancel_asked_at = math.inf
+        self.cancel_refused_at = math.inf  # it is sent again when the status has changed
         self.began_at = world.loop.time()  # or when it was taken up again
         self.was_taken_up = False  # by a cancel, after it had ended before its run
         self.left = False
@@ -131,7 +132,7 @@ class Watch:
                 if isinstance(event, OutputsSubmitted):
                     self.accepted += 1
                 elif isinstance(event, CancelRefused):
-                    self.cancel_asked_at = math.inf
+                    self.cancel_asked_at, self.cancel_refused_at = math.inf, self._world.loop.time()
                 elif isinstance(event, Ended):
                     self.ends.append(event.outcome)
                     self._ended.set()

@@ -634,6 +634,19 @@ async def test_a_run_that_has_ended_is_not_cancelled_by_leaving(wire: Wire) -> N
     assert wire.count("cancel") == 0
 
 
+async def test_leaving_does_not_cancel_a_response_that_waits_for_outputs(wire: Wire, tools: Tools) -> None:
+    """Nothing goes on then, so why the watch ended is still why."""
+    run = await wire.start(rounds=TWO_ROUNDS)
+    async with wire.watcher(run, tools=tools, max_rounds=1, on_exit="cancel") as watcher:
+        await watcher.wait()
+    if wire.name == "threads":
+        assert isinstance(watcher.outcome, Cancelled)
+    else:
+        assert isinstance(watcher.outcome, NeedsCaller)
+        assert watcher.outcome.reason is Reason.MAX_ROUNDS
+        assert wire.count("cancel") == 0
+
+
 async def test_a_submit_on_its_way_is_waited_for_by_who_leaves(wire: Wire) -> None:
     async def add(a: int, b: int) -> int:
         return a + b

@@ -82,12 +82,24 @@ async def test_an_answer_about_another_run_is_asked_for_again(
     run = await wire.start(rounds=TWO_ROUNDS, queued=0.5, working=3.0)
     shown = (wire.emulator.runs if wire.name == "threads" else wire.emulator.responses)[other.id]
     if on == "submit" and wire.name == "responses":
-        shown = {**shown, "previous_response_id": "resp_of_another"}
+        shown = {**shown, "previous_response_id": other.id}
     wire.emulator.inject(Fault(on=on, body=shown, acts=True))
     outcome = await wire.watch(run, tools=tools, on_ambiguous="resend")
     assert isinstance(outcome, Completed)
     assert outcome.refs[0].ids[-1] == run.id
     assert outcome.run.id != other.id
+    assert sorted(tools.ran) == ["add", "add", "get_weather"]
+
+
+@about_looks
+async def test_a_gateway_with_ids_of_its_own_may_show_the_servers_in_a_follow_up(wire: Wire, tools: Tools) -> None:
+    """LiteLLM replaces the id of a response, and not that of the one before it."""
+    run = await wire.start(rounds=TWO_ROUNDS)
+    wire.emulator.inject(
+        Fault(on="submit", rewrite=lambda body: {**body, "previous_response_id": "resp_1"}, times=None)
+    )
+    outcome = await wire.watch(run, tools=tools)
+    assert isinstance(outcome, Completed)
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
 
 

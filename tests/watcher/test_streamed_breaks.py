@@ -95,6 +95,9 @@ REFUSED: Final[dict[str, TakeUp]] = {
     "a page as a stream": lambda path, number: Body([{"type": "x", "html": "<html>"}]),
     "nothing": lambda path, number: [],
     "no answer": lambda path, number: APIConnectionError("refused", sent=False),
+    "that it is over": lambda path, number: answer(200, b"data: [DONE]\n\n"),
+    "the status": lambda path, number: [{**WHOLE[1], "sequence_number": (number or 0) + 1}],
+    "the status without a number": lambda path, number: without_numbers([WHOLE[1]]),
     "a break at once": lambda path, number: [BREAK],
     "an error": lambda path, number: [{"type": "error", "message": "overloaded"}],
 }
@@ -144,10 +147,10 @@ async def test_the_second_attempt_may_succeed() -> None:
 
 
 async def test_a_stream_may_break_after_every_event() -> None:
-    server = BrokenServer([WHOLE[0], BREAK], lambda path, number: [after(number)[0], BREAK], lasts=1000.0)
+    server = BrokenServer([*WHOLE[:2], BREAK], lambda path, number: [after(number)[0], BREAK], lasts=1000.0)
     texts, outcome, _ = await read(server)
     assert (texts, outcome.status, server.polls) == ([*PIECES], "completed", 0)
-    assert [number for _, number in server.taken_up] == list(range(len(WHOLE) - 1))
+    assert [number for _, number in server.taken_up] == list(range(1, len(WHOLE) - 1))
 
 
 async def test_a_stream_that_ends_as_if_it_were_whole_is_taken_up_again() -> None:
