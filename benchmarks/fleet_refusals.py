@@ -11,7 +11,8 @@ what a fleet without refusals has more than these, and no run is given up.
 
 By rate: 200 runs of 235 to 245 s, polled every second where that is allowed, at a token bucket; one that holds a
 second's tokens. Were all runs equally long, their delay would only show how that length fits the time of a round: 240 s
-are 24 rounds of 200 polls at 20 per second. Goal: at least 95 % of what the bucket gives is used, and less than 6 % of all requests are refused.
+are 24 rounds of 200 polls at 20 per second. Goal: at least 95 % of what the bucket gives is used, and less than 6 % of
+all requests are refused.
 
 Writes `results/fleet_refusals.json`; exits with 1 when a goal is missed.
 """
@@ -186,8 +187,8 @@ def main() -> int:
     met = show(chances, rates)
     report = json.loads(PATH.read_text(encoding="utf-8")) if PATH.exists() else {}
     report |= {
-        "what": "429s by chance: 200 runs of 30 s; token buckets: 200 runs of 235 to 245 s polled each second where allowed; "
-        f"means over {len(SEEDS)} seeds, virtual time",
+        "what": "429s by chance: 200 runs of 30 s; token buckets: 200 runs of 235 to 245 s polled each second where "
+        f"allowed; means over {len(SEEDS)} seeds, virtual time",
         label: {"by chance": chances, "token buckets": rates},
     }
     PATH.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
