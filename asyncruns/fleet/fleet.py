@@ -167,11 +167,15 @@ class Fleet(AsyncOnly, Generic[R]):
             watch.by = min(watch.by, by + ENDING_GRACE_S)
         self._runner.leave(by=by, cancel=self._on_exit == "cancel")
 
+    def _end(self, by: float) -> None:
+        """Be left as the client is closed, and take the time that the budget needs."""
+        self._leave(max(by, self._leave_by()))
+
     def _register(self, connection: Connection[Any]) -> None:
         """Let the client of a connection know that it may not be closed while this fleet is being left."""
         watches = open_watches_of(connection)
         if all(watches is not known for known, _ in self._open):
-            self._open.append((watches, watches.add(self._leave if self._on_exit == "cancel" else None)))
+            self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
 
     def _leave_by(self) -> float:
         """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
