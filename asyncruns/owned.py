@@ -109,8 +109,8 @@ class OpenWatch:
     """A watch that goes on, or a create that begins one.
 
     Attributes:
-        leave: Makes the watch end by the given time, with its run cancelled, and may set a later `by`; None when closing
-            the client is no reason to end it.
+        leave: Makes the watch end by the given time, with its run cancelled, and may set a later `by`; None when
+            closing the client is no reason to end it.
         by: Until when it is waited for, by the loop's clock; infinity while nobody leaves it.
         is_settled: Whether it owes the server nothing any more.
     """
