@@ -109,8 +109,8 @@ class OpenWatch:
     """A watch that goes on, or a create that begins one.
 
     Attributes:
-        leave: Makes the watch end by the given time, with its run cancelled; None when closing the client is no reason
-            to end it.
+        leave: Makes the watch end by the given time, with its run cancelled, and may set a later `by`; None when
+            closing the client is no reason to end it.
         by: Until when it is waited for, by the loop's clock; infinity while nobody leaves it.
         is_settled: Whether it owes the server nothing any more.
     """
@@ -193,8 +193,8 @@ class OpenWatches:
         now = loop_time()
         for watch in self._here() if ends else ():
             if watch.by == math.inf and watch.leave is not None:
-                watch.by = now + LEAVING_GRACE_S
-                watch.leave(watch.by)
+                watch.leave(now + LEAVING_GRACE_S)
+                watch.by = now + LEAVING_GRACE_S if watch.by == math.inf else watch.by  # a fleet may take longer
         left = [watch for watch in self._here() if not watch.is_settled and now < watch.by < math.inf]
         if not left:
             return False

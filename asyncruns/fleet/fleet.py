@@ -53,6 +53,8 @@ OBSERVER_GRACE_S: Final = 2.0  # who leaves waits so long for observers that hav
 ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
 LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
+REQUESTS_OF_CANCEL: Final = 2  # the cancel, and a poll that shows what became of it
+REFUSED_FOR_S: Final = 600.0  # how long they may take at most where the server has slowed us down: runs expire in that
 
 
 class Fleet(AsyncOnly, Generic[R]):
@@ -80,9 +82,10 @@ class Fleet(AsyncOnly, Generic[R]):
             one raises is logged.
         on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
             were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
-            and waits for that for 5 s, and as long as the budget takes to ask; with those that were given up, or need
-            the caller, the newest 10,000. A run that could not be cancelled has an outcome with `cancel_error`, of
-            which observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
+            and waits for that for 5 s, and as long as the budget takes for a cancel and a poll of each, but for 10
+            minutes at most where the server has slowed the fleet down; with those that were given up, or need the
+            caller, the newest 10,000. A run that could not be cancelled has an outcome with `cancel_error`, of which
+            observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
             where these were not told of all. `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown`, `max_rounds`, `keep_tool_choice`, `on_ambiguous`, `on_status`, `on_terminal`;
@@ -113,6 +116,7 @@ class Fleet(AsyncOnly, Generic[R]):
         self._on_exit = on_exit
         self._observers = Observers()
         self._outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
+        self._per_second = math.inf if requests_per_second is None else requests_per_second
         self._budget = Budget(requests_per_second, max_in_flight)
         self._runner = Runner(self._budget, on_end=self._outcomes.note, keeps_unfinished=on_exit == "cancel")
         self._adding = 0
@@ -163,11 +167,15 @@ class Fleet(AsyncOnly, Generic[R]):
             watch.by = min(watch.by, by + ENDING_GRACE_S)
         self._runner.leave(by=by, cancel=self._on_exit == "cancel")
 
+    def _end(self, by: float) -> None:
+        """Be left as the client is closed, and take the time that the budget needs."""
+        self._leave(max(by, self._leave_by()))
+
     def _register(self, connection: Connection[Any]) -> None:
         """Let the client of a connection know that it may not be closed while this fleet is being left."""
         watches = open_watches_of(connection)
         if all(watches is not known for known, _ in self._open):
-            self._open.append((watches, watches.add(self._leave if self._on_exit == "cancel" else None)))
+            self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
 
     def _leave_by(self) -> float:
         """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
@@ -175,8 +183,10 @@ class Fleet(AsyncOnly, Generic[R]):
         if self._on_exit != "cancel":
             return now + LEAVING_GRACE_S
         pause = max(self._budget.ready_at(now) - now, 0.0)
-        runs = self._runner.active + len(self._runner.unfinished)
-        return now + LEAVING_GRACE_S + pause + runs / min(self._budget.rate, CANCELS_PER_S)
+        requests = REQUESTS_OF_CANCEL * (self._runner.active + len(self._runner.unfinished))
+        full = min(self._per_second, CANCELS_PER_S)
+        asking = min(requests / min(self._budget.rate, full), max(requests / full, REFUSED_FOR_S))
+        return now + LEAVING_GRACE_S + pause + asking
 
     async def drain(self) -> None:
         """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on.

@@ -100,7 +100,7 @@ async def test_a_cancel(stage: Stage) -> None:
         watch = fleet.watch(run)
         await watch.cancel_run()
         await anyio.sleep(1.0)
-        assert NUMBER.sub("N", said(watch)).startswith("R was cancelling after N looks; its cancel was asked for; ")
+        assert re.match(r"R was cancelling after \d looks?; its cancel was asked for; ", said(watch))
 
 
 async def test_a_server_that_is_down(emulator: Emulator) -> None:

@@ -81,12 +81,25 @@ async def test_cancels_that_stick_hold_up_leaving_for_some_seconds_only(stage: S
 
 
 async def test_a_cancel_takes_as_long_as_the_budget_needs(stage: Stage) -> None:
-    runs = await stage.runs(30, end="never", cancelling=0.0)
+    runs = await stage.runs(30, end="never", cancelling=0.1)
+    began = anyio.current_time()
     async with Fleet(stage.client, on_exit="cancel", requests_per_second=2.0) as fleet:
-        for run in runs:
-            fleet.watch(run)
+        watches = [fleet.watch(run) for run in runs]
     assert stage.count("cancel") == 30
-    assert {body["status"] for body in stage.server.runs.values()} <= {"cancelling", "cancelled"}
+    assert [type(watch.outcome) for watch in watches] == [Cancelled] * 30  # each needs a cancel and a poll
+    assert anyio.current_time() - began == pytest.approx(30.0, abs=2.0)
+
+
+async def test_a_server_that_refuses_all_holds_up_leaving_for_ten_minutes_at_most(stage: Stage) -> None:
+    runs = await stage.runs(500, end="never")
+    async with Fleet(stage.client, on_exit="cancel") as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        stage.server.inject(Fault(on="any", status=429, times=None))
+        await anyio.sleep(60.0)
+        assert (fleet.statistics().budget or 0.0) < 1.5  # at which two requests for each run take longer
+        began = anyio.current_time()
+    assert anyio.current_time() - began == pytest.approx(605.0, abs=1.0)
+    assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
 
 
 async def test_the_observer_of_outcomes_is_told_of_runs_that_could_not_be_cancelled(

@@ -310,6 +310,18 @@ async def test_closing_a_client_waits_for_some_seconds_only(caplog: pytest.LogCa
         assert run.id in caplog.text
 
 
+async def test_closing_a_client_waits_for_a_fleet_as_long_as_its_budget_needs(caplog: pytest.LogCaptureFixture) -> None:
+    async with Emulator() as emulator:
+        emulator.script(Scenario(end="never", cancelling=0.1), assistant_id=ASSISTANT)
+        async with Client(emulator.base_url) as client:
+            runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(40)]
+            async with Fleet(client, on_exit="cancel", requests_per_second=5.0) as fleet:
+                watches = [fleet.watch(run) for run in runs]
+                await client.close()
+                assert [type(watch.outcome) for watch in watches] == [Cancelled] * 40
+        assert caplog.text == ""
+
+
 @pytest.mark.parametrize("on_exit", ["leave", "cancel"])
 async def test_watches_over_a_borrowed_transport_go_on_when_their_client_is_closed(
     on_exit: Literal["leave", "cancel"],
