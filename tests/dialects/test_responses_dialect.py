@@ -519,7 +519,7 @@ def test_a_response_is_named_by_itself_or_a_ref() -> None:
 @pytest.mark.parametrize(
     ("run", "ids", "said"),
     [
-        (None, {}, "got NoneType"),
+        (None, {}, "got None"),
         (None, {"thread_id": "thread_1", "run_id": "run_1"}, "its own id"),
         (ModelResponse(id="resp_1", status="queued"), {"run_id": "run_1"}, "its own id"),
         (ModelResponse(id="", status="queued"), {}, "response_id"),
