@@ -27,7 +27,7 @@ def load_anyio_backend() -> None:
 
 
 def stop_scopes_of(task: asyncio.Task[Any]) -> None:
-    """Have the cancel scopes of anyio around a task, whose own task has ended without leaving them, cancel it no more.
+    """Stop those of anyio's cancel scopes around a task whose own task has ended without leaving them.
 
     Without the names, each such scope cancels the task in every pass of the loop, for ever.
     """
@@ -59,7 +59,7 @@ def middlewares_of(session: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddle
 
 
 def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None = None) -> bool:
-    """Tell whether a pool holds an idle connection that looks alive: the next request takes it.
+    """Return whether a pool holds an idle connection that seems to be alive; the next request would use it.
 
     Without the name, a request that changes something may go over a connection that the server is about to close.
 

@@ -38,7 +38,7 @@ class _Complaints(logging.Handler):
 
 
 def complain_of_warnings() -> None:
-    """Have warnings and errors of all loggers printed, unless the caller of the command has set up logging."""
+    """Print warnings and errors of all loggers, unless logging is configured already."""
     if not logging.root.handlers:
         handler = _Complaints(logging.WARNING)
         logging.root.addHandler(handler)

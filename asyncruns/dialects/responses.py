@@ -362,7 +362,7 @@ def _call(item: response_items.ResponseItem) -> Call | None:
 
 
 def _is_cut(item: response_items.ResponseFunctionToolCall) -> bool:
-    """Tell whether the model did not finish writing a call, whose response is completed all the same."""
+    """Return whether a call was cut off: the model did not finish writing it, although its response is completed."""
     if not isinstance(item.status, str) or item.status == responses.COMPLETED:
         return False
     # Some servers leave finished items in progress; these have arguments.

@@ -45,7 +45,7 @@ def mark() -> object:
 
 
 def leave_tasks_of(own: object) -> None:
-    """Have no one wait for the tasks with this mark that were cancelled and have not ended.
+    """Unregister the tasks with this mark that were cancelled and have not ended, so that nothing waits for them.
 
     `asyncio.run` waits at the end for all tasks that are registered. The others are left as they are: nobody asked them
     to end.

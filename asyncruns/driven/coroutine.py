@@ -40,13 +40,13 @@ _logger = logging.getLogger("asyncruns.tools")
 
 
 def works_for(owner: object) -> bool:
-    """Tell whether the current task runs a tool, a handler or an observer of this object."""
+    """Return whether the current task runs a tool, a handler or an observer of this object."""
     task = asyncio.current_task()
     return task is not None and any(each is owner for each in _WORKING.get(task, ()))
 
 
 def answers_for(owner: object) -> bool:
-    """Tell whether the current task runs a tool or a handler of this object, which can't wait for its end then."""
+    """Return whether the current task runs a tool or a handler of this object, and so can't wait for its end."""
     return works_for(owner) and works_for(ANSWERING)
 
 

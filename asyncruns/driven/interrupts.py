@@ -11,7 +11,7 @@ _RAISING: Final = frozenset({dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]})
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Tell whether Ctrl-C raised this: then it was raised between two instructions, or by the handler of the signal.
+    """Return whether Ctrl-C raised this error: between two instructions, or in the handler of the signal.
 
     Code raises it with a `raise` of its own. In doubt it is Ctrl-C.
     """
