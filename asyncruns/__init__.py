@@ -12,7 +12,7 @@ from asyncruns._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from asyncruns.cadence import Cadence as Cadence
-    from asyncruns.client import Client as Client
+    from asyncruns.client.client import Client as Client
     from asyncruns.errors import APIConnectionError as APIConnectionError
     from asyncruns.errors import APIError as APIError
     from asyncruns.errors import APIResponseValidationError as APIResponseValidationError
@@ -105,7 +105,7 @@ _HOMES: Final = {
     "CallsLeft": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.outcome",
-    "Client": "asyncruns.client",
+    "Client": "asyncruns.client.client",
     "Completed": "asyncruns.outcome",
     "ConfigurationError": "asyncruns.errors",
     "ConflictError": "asyncruns.errors",

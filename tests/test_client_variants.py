@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncruns import ApiKeyAuth, Auth, BearerAuth, Client, ConfigurationError, PortkeyAuth
-from asyncruns.client_options import ClientOptions
+from asyncruns.client.options import ClientOptions
 
 
 class Credential:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from asyncruns.client import Client
-from asyncruns.client_options import ClientOptions, with_proxy_of_environment
+from asyncruns.client.client import Client
+from asyncruns.client.options import ClientOptions, with_proxy_of_environment
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.auth import ApiKeyAuth, Auth, BearerAuth, Headers, check_header
 

@@ -20,7 +20,7 @@ from asyncruns.cli.options import DEFAULT_MAX_OUTAGE_S
 from asyncruns.cli.output import complain, counted, on_one_line, say
 from asyncruns.cli.process import run
 from asyncruns.cli.views import PlainView, View
-from asyncruns.client import Client
+from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, ConfigurationError
 from asyncruns.lifecycle import EndKind
 from asyncruns.observers import Ended

@@ -11,7 +11,7 @@ import anyio
 
 from asyncruns.cli.board import Row
 from asyncruns.cli.output import complain
-from asyncruns.client import Client
+from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, NotFoundError
 
 PATIENCE_S: Final = 10.0

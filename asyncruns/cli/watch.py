@@ -12,7 +12,7 @@ from asyncruns.cli.connect import connect
 from asyncruns.cli.ends import end_of
 from asyncruns.cli.process import run
 from asyncruns.cli.reports import JsonReport, LineReport, Report
-from asyncruns.client import Client
+from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.lifecycle import EndKind, RunRef
 from asyncruns.observers import Ended

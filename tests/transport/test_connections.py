@@ -12,7 +12,7 @@ import pytest
 from recording_server import DROP, SILENCE, RecordingServer, Seen, reply
 
 from asyncruns import APIConnectionError, APITimeoutError, Client
-from asyncruns.client_options import ClientOptions
+from asyncruns.client.options import ClientOptions
 from asyncruns.http import Request
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.connections import CHANGES_DISTRUST_S, KEPT_AFTER_S

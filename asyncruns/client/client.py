@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import AsyncOnly, Connection, Dialect, HasId, RunEvents, Transport
-from asyncruns.client_options import (
+from asyncruns.client.aliases import OtherNames
+from asyncruns.client.options import (
     ClientOptions,
     Key,
     check_retries,
@@ -30,7 +31,6 @@ from asyncruns.dialects.given import given_run, no_run
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.other_names import OtherNames
 from asyncruns.outcome import AnyOutcome
 from asyncruns.owned import OpenWatches
 from asyncruns.resources.assistants import Assistants
