@@ -9,12 +9,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from asyncruns.abc import ByteStream
-from asyncruns.accumulator.responses import ResponseAccumulator
 from asyncruns.http import Request
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.resources.streams import ENDED, EventStream
 from asyncruns.resources.taken_up import Known, TakenUp, items_in
 from asyncruns.sse import ServerSentEvent
+from asyncruns.streams.response_accumulator import ResponseAccumulator
 from asyncruns.wire.response_events import (
     RESPONSE_EVENTS,
     TEXT_DELTA,

@@ -17,7 +17,6 @@ import anyio
 from msgspec.structs import replace
 
 from asyncruns.abc import ByteStream, RunEvents
-from asyncruns.accumulator.runs import RunAccumulator
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIConnectionError,
@@ -31,6 +30,7 @@ from asyncruns.resources.looks import extended
 from asyncruns.resources.opening import WholeBody, accepting
 from asyncruns.resources.opening import open_stream as open_stream
 from asyncruns.sse import MAX_EVENT_BYTES, BodyKind, Decoder, ServerSentEvent, body_kind
+from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.common import ErrorObject

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncruns.accumulator.responses import ResponseAccumulator
-from asyncruns.accumulator.runs import RunAccumulator
+from asyncruns.streams.response_accumulator import ResponseAccumulator
+from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import (
     CodeInterpreterToolCall,
     FunctionToolCall,

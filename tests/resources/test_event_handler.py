@@ -400,7 +400,7 @@ async def test_deltas_without_a_beginning_or_an_index_are_told_of() -> None:
 
 
 async def test_what_nobody_listens_to_is_not_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    from asyncruns.accumulator.tree import Growing
+    from asyncruns.streams.merging import Growing
 
     async with StreamServer(run("created"), message("created"), *([delta("a")] * 50), *PLAIN) as server:
         monkeypatch.setattr(Growing, "whole", property(lambda self: pytest.fail("put together")))

@@ -10,8 +10,8 @@ import pytest
 from recordings import Exchange, exchanges
 from wire_tree import lost_between
 
-from asyncruns.accumulator.runs import RunAccumulator
 from asyncruns.sse import Decoder, ServerSentEvent
+from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import (
     DoneEvent,
     ErrorEvent,

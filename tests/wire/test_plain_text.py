@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asyncruns.accumulator.runs import RunAccumulator
+from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import Message, ModelResponse, RunStep, decode
 from asyncruns.wire.deltas import MessageDelta
 from asyncruns.wire.stream_events import decode_thread_event

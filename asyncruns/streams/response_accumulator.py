@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, pieces_at
+from asyncruns.streams.merging import Growing, Tree, item_at, items_at, pieces_at
 from asyncruns.wire.codec import Maybe, plain
 from asyncruns.wire.response_events import (
     DONE_FIELDS,

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import UNSET
 
-from asyncruns.accumulator.tree import Growing, Tree, item_at, items_at, merge, pieces_at
+from asyncruns.streams.merging import Growing, Tree, item_at, items_at, merge, pieces_at
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
