@@ -71,9 +71,9 @@ if TYPE_CHECKING:
     from asyncruns.outcome import Incomplete as Incomplete
     from asyncruns.outcome import NeedsCaller as NeedsCaller
     from asyncruns.outcome import Outcome as Outcome
-    from asyncruns.resources.event_handler import AssistantEventHandler as AssistantEventHandler
-    from asyncruns.resources.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
-    from asyncruns.resources.streams import RunStream as RunStream
+    from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
+    from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
+    from asyncruns.streams.run_stream import RunStream as RunStream
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
@@ -91,8 +91,8 @@ _HOMES: Final = {
     "ActionRequired": "asyncruns.lifecycle",
     "AnyOutcome": "asyncruns.outcome",
     "ApiKeyAuth": "asyncruns.transport.auth",
-    "AssistantEventHandler": "asyncruns.resources.event_handler",
-    "AsyncAssistantEventHandler": "asyncruns.resources.event_handler",
+    "AssistantEventHandler": "asyncruns.streams.event_handler",
+    "AsyncAssistantEventHandler": "asyncruns.streams.event_handler",
     "AsyncRunsError": "asyncruns.errors",
     "Auth": "asyncruns.transport.auth",
     "AuthenticationError": "asyncruns.errors",
@@ -141,7 +141,7 @@ _HOMES: Final = {
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
     "RunRef": "asyncruns.lifecycle",
-    "RunStream": "asyncruns.resources.streams",
+    "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     import aiohttp
 
     from asyncruns.resources.response_parameters import ResponseParameters
-    from asyncruns.resources.response_streams import ResponseStream
     from asyncruns.resources.responses import Responses
-    from asyncruns.resources.streams import RunStream
+    from asyncruns.streams.response_stream import ResponseStream
+    from asyncruns.streams.run_stream import RunStream
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100

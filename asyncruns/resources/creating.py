@@ -15,7 +15,7 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
-    from asyncruns.resources.streams import RunStream
+    from asyncruns.streams.run_stream import RunStream
 
 Item = TypeVar("Item", bound=Run | Message)
 
@@ -80,7 +80,7 @@ class ThreadItems(Resource):
         adopt: bool,
     ) -> RunStream:
         """Create a run, once, and give its stream."""
-        from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+        from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
 
         check_on_busy(on_busy)
         if adopt:

@@ -18,10 +18,10 @@ from asyncruns.resources.looks import extended
 from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.response_parameters import ResponseParameters
-from asyncruns.resources.response_streams import ResponseStream
 from asyncruns.resources.runs import split_options
-from asyncruns.resources.streams import open_stream
 from asyncruns.resources.watched_responses import WatchedResponses
+from asyncruns.streams.response_stream import ResponseStream
+from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import keeper_of, watched
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem

@@ -22,7 +22,7 @@ from asyncruns.watcher import watched
 from asyncruns.wire import Maybe, Run
 
 if TYPE_CHECKING:
-    from asyncruns.resources.streams import RunStream
+    from asyncruns.streams.run_stream import RunStream
 
 
 class ToolOutput(TypedDict):
@@ -362,7 +362,7 @@ class Runs(ThreadItems):
         body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
         segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
         if stream:
-            from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
 
             request = self._request("POST", *segments, body={**body, "stream": True}, options=options)
             return RunStream(request, await open_stream(self, request), run_id=run_id, thread_id=thread_id)

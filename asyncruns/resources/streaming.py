@@ -13,8 +13,8 @@ from asyncruns.resources.polling import PolledRuns
 from asyncruns.resources.runs import RunParameters, ToolOutput
 
 if TYPE_CHECKING:
-    from asyncruns.resources.event_handler import AssistantEventHandler
-    from asyncruns.resources.streams import RunStream
+    from asyncruns.streams.event_handler import AssistantEventHandler
+    from asyncruns.streams.run_stream import RunStream
 
 H = TypeVar("H", bound="AssistantEventHandler")
 
@@ -52,7 +52,7 @@ def managed(
     """Give what `async with` begins a stream with, for a handler or one that does nothing."""
     if event_handler is not None:
         return AssistantStreamManager(begin, event_handler)
-    from asyncruns.resources.event_handler import AssistantEventHandler  # late: most programs do not stream
+    from asyncruns.streams.event_handler import AssistantEventHandler  # late: most programs do not stream
 
     return AssistantStreamManager(begin, AssistantEventHandler())
 

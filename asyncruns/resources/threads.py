@@ -19,8 +19,8 @@ from asyncruns.watcher import keeper_of
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
-    from asyncruns.resources.event_handler import AssistantEventHandler
-    from asyncruns.resources.streams import RunStream
+    from asyncruns.streams.event_handler import AssistantEventHandler
+    from asyncruns.streams.run_stream import RunStream
 
 
 class RawThreads(RawCalls):
@@ -179,7 +179,7 @@ class Threads(Resource):
         settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
         if stream:
-            from asyncruns.resources.streams import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
 
             request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
             return RunStream(request, await open_stream(self, request))

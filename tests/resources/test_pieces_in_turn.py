@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asyncruns.resources.callbacks import Callbacks
+from asyncruns.streams.callbacks import Callbacks
 from asyncruns.streams.response_accumulator import ResponseAccumulator
 from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import Unknown, decode_response_event, decode_thread_event

@@ -26,9 +26,9 @@ from asyncruns import (
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.base import Server
-from asyncruns.resources.response_streams import ResponseStream
 from asyncruns.resources.runs import Runs
-from asyncruns.resources.streams import RunStream
+from asyncruns.streams.response_stream import ResponseStream
+from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import DoneEvent, ErrorEvent, MessageDeltaEvent, RunEvent, UndecodableEvent
 
 KEY = "sk-hidden-0123456789abcdef"

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from asyncruns import APIConnectionError, APITimeoutError, BadRequestError, Client
-from asyncruns.resources.response_streams import ResponseStream
+from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.testing import Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.backend import Backend
 from asyncruns.wire import ResponseEvent, ResponseStreamEvent, ResponseTextDeltaEvent

@@ -13,8 +13,8 @@ from shells import SHELLS, OneWatch, Shell
 from asyncruns import Client, RunWatcher, Toolset
 from asyncruns.abc import Connection
 from asyncruns.outcome import AnyOutcome
-from asyncruns.resources.response_streams import ResponseStream
-from asyncruns.resources.streams import RunStream
+from asyncruns.streams.response_stream import ResponseStream
+from asyncruns.streams.run_stream import RunStream
 from asyncruns.testing import Emulator, FunctionCall, Scenario
 
 Name = Literal["threads", "responses"]

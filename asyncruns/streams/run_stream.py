@@ -27,9 +27,9 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Request, Response, request_id, server_time
 from asyncruns.resources.looks import extended
-from asyncruns.resources.opening import WholeBody, accepting
-from asyncruns.resources.opening import open_stream as open_stream
 from asyncruns.sse import MAX_EVENT_BYTES, BodyKind, Decoder, ServerSentEvent, body_kind
+from asyncruns.streams.opening import WholeBody, accepting
+from asyncruns.streams.opening import open_stream as open_stream
 from asyncruns.streams.run_accumulator import RunAccumulator
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import encode, parse

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from asyncruns.resources.streams import RunStream
 from asyncruns.streams.merging import Places
+from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import (
     FunctionToolCall,
     ImageFileContentBlock,

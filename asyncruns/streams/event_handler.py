@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
-from asyncruns.resources.callbacks import ENDED, Callback, Callbacks
-from asyncruns.resources.streams import RunStream
+from asyncruns.streams.callbacks import ENDED, Callback, Callbacks
+from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
 from asyncruns.wire.steps import StepToolCall

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request
 from asyncruns.lifecycle.values import RunRef
-from asyncruns.resources.streams import ENDED, EventStream
-from asyncruns.resources.taken_up import Known, TakenUp, items_in
 from asyncruns.sse import ServerSentEvent
+from asyncruns.streams.reopened import Known, TakenUp, items_in
 from asyncruns.streams.response_accumulator import ResponseAccumulator
+from asyncruns.streams.run_stream import ENDED, EventStream
 from asyncruns.wire.response_events import (
     RESPONSE_EVENTS,
     TEXT_DELTA,
