@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.messages import Messages
+from asyncruns.resources.run_streaming import StreamedRuns
 from asyncruns.resources.steps import Steps
-from asyncruns.resources.streaming import StreamedRuns
 from asyncruns.resources.threads import Threads
 
 C = TypeVar("C", bound="OtherNames")

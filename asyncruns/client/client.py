@@ -35,10 +35,10 @@ from asyncruns.outcome import AnyOutcome
 from asyncruns.owned import OpenWatches
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
-from asyncruns.resources.busy import OnBusy, check_on_busy
 from asyncruns.resources.options import check_names
 from asyncruns.resources.runs import RunParameters
-from asyncruns.resources.starting import start_run, warn_of_unknown_tools
+from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
+from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import (

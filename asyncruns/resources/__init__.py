@@ -1,8 +1,8 @@
 """The operations of the API, by the names that users of the official client know. Thin: build, send, decode."""
 
+from asyncruns.resources.adoption import NONCE_KEY
 from asyncruns.resources.base import FILE_SEARCH_CONTENT, PageCall, RawCalls, RawResponse
-from asyncruns.resources.busy import OnBusy
-from asyncruns.resources.lost import NONCE_KEY
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.thread_lock import OnBusy
 
 __all__ = ["FILE_SEARCH_CONTENT", "NONCE_KEY", "CallOptions", "OnBusy", "PageCall", "RawCalls", "RawResponse"]

@@ -8,9 +8,9 @@ from typing import Any, Literal, Unpack
 from msgspec import UNSET
 
 from asyncruns.resources.base import PageCall
-from asyncruns.resources.busy import OnBusy
-from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.thread_items import ThreadItems
+from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.wire import Deleted, Maybe, Message
 
 

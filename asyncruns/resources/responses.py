@@ -13,13 +13,13 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
 from asyncruns.outcome import AnyOutcome
 from asyncruns.owned import Keeper
+from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
-from asyncruns.resources.looks import extended
-from asyncruns.resources.lost import is_lost
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.patient_reads import extended
+from asyncruns.resources.response_client import WatchedResponses
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.runs import split_options
-from asyncruns.resources.watched_responses import WatchedResponses
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch_options import WatchOptions

@@ -13,10 +13,10 @@ from asyncruns.http import require_id
 from asyncruns.outcome import AnyOutcome
 from asyncruns.owned import Keeper
 from asyncruns.resources.base import PageCall, RawCalls, Server
-from asyncruns.resources.busy import OnBusy
-from asyncruns.resources.creating import ThreadItems
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
+from asyncruns.resources.thread_items import ThreadItems
+from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.watch_options import WatchOptions
 from asyncruns.watcher import watched
 from asyncruns.wire import Maybe, Run

@@ -12,9 +12,9 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.polling import cadence_of, polled
+from asyncruns.resources.run_polling import cadence_of, polled
+from asyncruns.resources.run_streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
-from asyncruns.resources.streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.watcher import keeper_of
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 

@@ -26,7 +26,7 @@ from asyncruns.errors import (
     InvalidRequestError,
 )
 from asyncruns.http import Request, Response, request_id, server_time
-from asyncruns.resources.looks import extended
+from asyncruns.resources.patient_reads import extended
 from asyncruns.sse import MAX_EVENT_BYTES, BodyKind, Decoder, ServerSentEvent, body_kind
 from asyncruns.streams.opening import WholeBody, accepting
 from asyncruns.streams.opening import open_stream as open_stream

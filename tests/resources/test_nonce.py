@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncruns.resources import NONCE_KEY
-from asyncruns.resources.lost import find, with_nonce
+from asyncruns.resources.adoption import find, with_nonce
 from asyncruns.wire import Run
 
 

@@ -11,7 +11,7 @@ from shells import Shell, watched
 
 from asyncruns import RunError, RunRef
 from asyncruns.http import Response
-from asyncruns.resources.starting import warn_of_unknown_tools
+from asyncruns.resources.start_run import warn_of_unknown_tools
 from asyncruns.tools import Toolset
 from asyncruns.wire import Run, decode
 

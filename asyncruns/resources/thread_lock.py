@@ -17,8 +17,8 @@ from asyncruns.http import Request, join_path
 from asyncruns.lifecycle import Phase, Policy
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
-from asyncruns.resources.looks import extended, look, loop_time, options_of_looks, wait_for_next
 from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.patient_reads import extended, look, loop_time, options_of_looks, wait_for_next
 
 T = TypeVar("T")
 

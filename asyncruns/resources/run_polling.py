@@ -21,9 +21,9 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.outcome import GaveUp
 from asyncruns.owned import OpenWatches, open_watches_of
-from asyncruns.resources.looks import options_of_looks
-from asyncruns.resources.lost import is_lost
+from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.patient_reads import options_of_looks
 from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
 from asyncruns.tools import Toolset
 from asyncruns.watcher import RunWatcher, keeper_of

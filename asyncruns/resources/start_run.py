@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from asyncruns.errors import APIError
 from asyncruns.owned import Keeper
-from asyncruns.resources.busy import OnBusy
-from asyncruns.resources.lost import is_lost
+from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.wire import FunctionTool, Run, Thread

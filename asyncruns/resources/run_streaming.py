@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
 
 from asyncruns.abc import AsyncOnly
-from asyncruns.resources.busy import OnBusy
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.polling import PolledRuns
+from asyncruns.resources.run_polling import PolledRuns
 from asyncruns.resources.runs import RunParameters, ToolOutput
+from asyncruns.resources.thread_lock import OnBusy
 
 if TYPE_CHECKING:
     from asyncruns.streams.event_handler import AssistantEventHandler
