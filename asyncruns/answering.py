@@ -16,7 +16,7 @@ from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Output
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.attempt import attempt_call, attempt_now
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""

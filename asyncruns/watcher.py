@@ -46,7 +46,7 @@ from asyncruns.owned import (
     raise_failure,
 )
 from asyncruns.tools import Toolset
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
 from asyncruns.wire.visible import on_one_line
 

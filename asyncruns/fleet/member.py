@@ -47,7 +47,7 @@ from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.observers import Ended, Observer
 from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.tools import Toolset
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 
 if TYPE_CHECKING:
     from asyncruns.fleet.runner import Runner

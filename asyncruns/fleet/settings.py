@@ -8,7 +8,7 @@ from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
 from asyncruns.fleet.member import Answers
 from asyncruns.lifecycle import Policy
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 from asyncruns.watch_options import SharedOptions, policy_of
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncruns.tools.approval import Approve
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from asyncruns.admission import admitted
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 
 MAX_THREADS: Final = 64
 THREAD_NAME_PREFIX: Final = "asyncruns-tool-"

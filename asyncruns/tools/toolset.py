@@ -18,7 +18,7 @@ from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
 from asyncruns.tools.attempt import attempt_now
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError

@@ -15,7 +15,7 @@ import pytest
 
 from asyncruns.lifecycle import Call
 from asyncruns.tools import Toolset, threads
-from asyncruns.tools.limit import Limit
+from asyncruns.tools.concurrency import Limit
 from asyncruns.tools.threads import run_in_thread
 
 PATIENCE_SECONDS = 5.0
