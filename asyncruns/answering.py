@@ -10,13 +10,13 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from asyncruns.driven import OWNERS, Raised
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
-from asyncruns.tools.attempt import attempt_call, attempt_now
 from asyncruns.tools.concurrency import Limit
+from asyncruns.user_code import OWNERS, Raised
+from asyncruns.user_code.attempt import attempt_call, attempt_now
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""

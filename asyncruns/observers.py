@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
-from asyncruns.driven import Raised
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
 from asyncruns.outcome import AnyOutcome, NeedsCaller
-from asyncruns.tools.attempt import attempt_call
+from asyncruns.user_code import Raised
+from asyncruns.user_code.attempt import attempt_call
 
 R = TypeVar("R")
 

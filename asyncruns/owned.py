@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from asyncruns.asking import loop_time, wake
-from asyncruns.driven import answers_for, works_for
 from asyncruns.errors import APIStatusError, InvalidRequestError
+from asyncruns.user_code import answers_for, works_for
 
 T = TypeVar("T")
 

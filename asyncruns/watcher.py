@@ -24,7 +24,6 @@ from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handle
 from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
-from asyncruns.driven import ANSWERING
 from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
 from asyncruns.following import TAIL_S, Following
@@ -47,6 +46,7 @@ from asyncruns.owned import (
 )
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import Limit
+from asyncruns.user_code import ANSWERING
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
 from asyncruns.wire.visible import on_one_line
 

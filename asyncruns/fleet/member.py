@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, Handler
 from asyncruns.asking import loop_time
-from asyncruns.driven import ANSWERING
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.schedule import LEVELS, Slot
 from asyncruns.lifecycle import (
@@ -48,6 +47,7 @@ from asyncruns.observers import Ended, Observer
 from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import Limit
+from asyncruns.user_code import ANSWERING
 
 if TYPE_CHECKING:
     from asyncruns.fleet.runner import Runner

@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from asyncruns.driven import Driven, Raised
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.policies import Failure
 from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import Signature
+from asyncruns.user_code import Driven, Raised
 
 Approve = Callable[[Call, dict[str, Any]], bool | str | Awaitable[bool | str]]
 """Gets a call and its checked arguments, by name. True: do it. False: refused. A text: refused, and the model reads it.

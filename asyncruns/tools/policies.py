@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, cast
 
 import msgspec
 
-from asyncruns.driven import Driven, Raised
 from asyncruns.errors import CallNotAnsweredError, ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.results import encode_output, error_output
+from asyncruns.user_code import Driven, Raised
 
 FailurePolicy = Literal["tell", "surface"] | Callable[[Call, Exception], object]
 """What to do with a call that failed.

@@ -10,13 +10,13 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asyncruns.driven import Driven, Raised
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.threads import Place, place_for_thread, run_in_thread
+from asyncruns.user_code import Driven, Raised
 
 Wire = Literal["threads", "responses"]
 """Which API a definition is for: that of threads, assistants and runs, or that of responses."""

@@ -12,17 +12,17 @@ from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from asyncruns.driven import Raised
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
-from asyncruns.tools.attempt import attempt_now
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.concurrency import Limit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import Tool, Wire
+from asyncruns.user_code import Raised
+from asyncruns.user_code.attempt import attempt_now
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
 from asyncruns.wire.visible import on_one_line, visible
 

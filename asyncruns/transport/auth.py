@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 
 import anyio
 
-from asyncruns.driven import Driven, Raised
 from asyncruns.errors import APIConnectionError, ConfigurationError
 from asyncruns.http import as_text
+from asyncruns.user_code import Driven, Raised
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
 REFRESH_LEAD_S: Final = 300.0  # before the expiry, or a fifth of the lifetime where that is shorter

@@ -18,10 +18,10 @@ import anyio
 import pytest
 from toolcalls import Hook, a_call, error_of, output_of
 
-from asyncruns.driven import coroutine
 from asyncruns.errors import ToolError
 from asyncruns.lifecycle import Call
 from asyncruns.tools import Toolset
+from asyncruns.user_code import task as coroutine
 
 GRACE_S = 2.5
 CALL = a_call("f")

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, TypeVar
 
-from asyncruns.driven import OWNERS, Driven, Raised, is_interrupt
+from asyncruns.user_code import OWNERS, Driven, Raised, is_interrupt
 
 __all__ = ["Raised", "attempt_call", "attempt_now"]
 

@@ -19,9 +19,9 @@ from weakref import WeakKeyDictionary
 import anyio
 import msgspec
 
-from asyncruns.driven.abandoned import keep, leave_tasks_of, mark
-from asyncruns.driven.interrupts import is_interrupt
 from asyncruns.errors import InvalidRequestError
+from asyncruns.user_code.abandoned import keep, leave_tasks_of, mark
+from asyncruns.user_code.interrupts import is_interrupt
 
 T = TypeVar("T")
 
