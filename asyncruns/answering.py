@@ -14,7 +14,7 @@ from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
 
@@ -54,7 +54,7 @@ class Answering:
         handler: Handler | None,
         approve: ApprovalHandler | None,
         tools: Toolset | None,
-        limit: Limit | None,
+        limit: ConcurrencyLimit | None,
         post: Callable[[Event], None],
         owners: tuple[object, ...] = (),
         context: contextvars.Context | None = None,

@@ -45,7 +45,7 @@ from asyncruns.owned import (
     raise_failure,
 )
 from asyncruns.tools import Toolset
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
 from asyncruns.wire.visible import on_one_line
@@ -159,7 +159,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             handler=on_requires_action,
             approve=on_approval,
             tools=tools,
-            limit=None if max_concurrent_calls is None else Limit(max_concurrent_calls),
+            limit=None if max_concurrent_calls is None else ConcurrencyLimit(max_concurrent_calls),
             post=self._receive,
             owners=(self, ANSWERING),
         )

@@ -46,7 +46,7 @@ from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.observers import Ended, Observer
 from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.tools import Toolset
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Answers(Struct, frozen=True):
     handler: Handler | None
     approve: ApprovalHandler | None
     tools: Toolset | None
-    limit: Limit | None
+    limit: ConcurrencyLimit | None
 
 
 class Member(Slot):

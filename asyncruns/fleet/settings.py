@@ -8,7 +8,7 @@ from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
 from asyncruns.fleet.member import Answers
 from asyncruns.lifecycle import Policy
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch_options import SharedOptions, policy_of
 
 
@@ -22,7 +22,7 @@ class Settings:
     def __init__(self, options: SharedOptions) -> None:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
-        self._limit = None if at_once is None else Limit(at_once)
+        self._limit = None if at_once is None else ConcurrencyLimit(at_once)
         self._shared: dict[str, tuple[Policy, Answers]] = {}  # of runs without options of their own, by their dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
@@ -45,7 +45,7 @@ class Settings:
                 handler=both.get("on_requires_action"),
                 approve=both.get("on_approval"),
                 tools=both.get("tools"),
-                limit=self._limit if at_once is None else Limit(at_once, within=self._limit),
+                limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
             ),
         )
         if not options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncruns.tools.approval import Approve
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError
@@ -11,9 +11,9 @@ from asyncruns.tools.toolset import Toolset
 
 __all__ = [
     "Approve",
+    "ConcurrencyLimit",
     "FailurePolicy",
     "InvalidArgumentsError",
-    "Limit",
     "Toolset",
     "encode_output",
     "error_output",

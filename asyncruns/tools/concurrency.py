@@ -28,7 +28,7 @@ class _Waiter:
             self.future.set_result(None)
 
 
-class Limit:
+class ConcurrencyLimit:
     """Let at most `at_once` run, in whichever threads and loops; those who wait are served in their order.
 
     `async with limit:` takes a place and gives it back. Give one to `Toolset.call(call, limit=...)` to limit the calls
@@ -42,7 +42,7 @@ class Limit:
         ConfigurationError: There is not even one place.
     """
 
-    def __init__(self, at_once: int | None, *, within: Limit | None = None) -> None:
+    def __init__(self, at_once: int | None, *, within: ConcurrencyLimit | None = None) -> None:
         if at_once is not None and at_once < 1:
             raise ConfigurationError(f"A limit must be at least 1, not {at_once}; None means no limit.")
         self.at_once = at_once

@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Any, Final
 
 from asyncruns.admission import admitted
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 
 MAX_THREADS: Final = 64
 THREAD_NAME_PREFIX: Final = "asyncruns-tool-"
 
-_THREADS: Final = Limit(MAX_THREADS)
+_THREADS: Final = ConcurrencyLimit(MAX_THREADS)
 
 
 def running() -> int:
@@ -32,7 +32,7 @@ def running() -> int:
 class _Job:
     """A function on its way through a thread. The fields are written by the thread before `done` is set."""
 
-    def __init__(self, function: Callable[[], Any], limit: Limit) -> None:
+    def __init__(self, function: Callable[[], Any], limit: ConcurrencyLimit) -> None:
         self.function = function
         self.limit = limit
         self.loop = asyncio.get_running_loop()
@@ -93,8 +93,8 @@ class Place:
 
     __slots__ = ("is_held", "limit")
 
-    def __init__(self, limit: Limit) -> None:
-        self.limit: Limit = limit
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        self.limit: ConcurrencyLimit = limit
         self.is_held: bool = True
 
     def __enter__(self) -> Place:
@@ -108,7 +108,7 @@ class Place:
             self.limit.release()
 
 
-async def place_for_thread(limit: Limit | None = None) -> Place:
+async def place_for_thread(limit: ConcurrencyLimit | None = None) -> Place:
     """Wait for a place; a thousand may wait here, at little cost. Safe to cancel: then none is taken.
 
     Args:
@@ -123,7 +123,7 @@ async def run_in_thread(
     function: Callable[[], Any],
     *,
     name: str,
-    limit: Limit | None = None,
+    limit: ConcurrencyLimit | None = None,
     place: Place | None = None,
     on_start: Callable[[], object] | None = None,
 ) -> Any:

@@ -16,7 +16,7 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
@@ -101,7 +101,7 @@ class Toolset:
         self._timeout = timeout
         self._max_output = max_output
         self._on_error = on_error
-        self._limit = Limit(max_concurrency)
+        self._limit = ConcurrencyLimit(max_concurrency)
         self._tools: dict[str, Tool] = {}
         for name, function in named_functions(functions):
             self.tool(function, name=name)
@@ -210,7 +210,7 @@ class Toolset:
             raise ConfigurationError(f'wire must be "threads" or "responses"; got {wire!r}')
         return [tool.definition(named) for tool in self._tools.values()]
 
-    async def call(self, call: Call, *, limit: Limit | None = None) -> str:
+    async def call(self, call: Call, *, limit: ConcurrencyLimit | None = None) -> str:
         """Do one call and give its output, whatever happens.
 
         Errors are outputs: a JSON object with the key `error`. So is a refused approval.
@@ -241,7 +241,7 @@ class Toolset:
             f"{self._max_output}. Ask for less."
         )
 
-    async def _do(self, call: Call, limit: Limit | None) -> str | Failure:
+    async def _do(self, call: Call, limit: ConcurrencyLimit | None) -> str | Failure:
         if call.is_cut:
             return cut_off(call)
         tool = self._tools.get(call.name)

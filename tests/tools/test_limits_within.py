@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from asyncruns.tools import Limit
+from asyncruns.tools import ConcurrencyLimit
 
 
 class Room:
@@ -17,7 +17,7 @@ class Room:
         self.release = asyncio.Event()
         self.running = 0
 
-    async def work(self, limit: Limit) -> None:
+    async def work(self, limit: ConcurrencyLimit) -> None:
         async with limit:
             self.running += 1
             try:
@@ -31,11 +31,11 @@ async def several_steps(steps: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-def taken(*limits: Limit) -> list[int]:
+def taken(*limits: ConcurrencyLimit) -> list[int]:
     return [limit.running for limit in limits]
 
 
-async def all_work(*limits: Limit) -> None:
+async def all_work(*limits: ConcurrencyLimit) -> None:
     """Check that each limit still has all its places."""
     for limit in limits:
         room = Room()
@@ -50,8 +50,8 @@ async def all_work(*limits: Limit) -> None:
     ("inner", "outer", "most"), [(2, 4, 2), (4, 2, 2), (None, 3, 3), (3, None, 3), (None, None, 6)]
 )
 async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: int | None, most: int) -> None:
-    around = Limit(outer)
-    limit, room = Limit(inner, within=around), Room()
+    around = ConcurrencyLimit(outer)
+    limit, room = ConcurrencyLimit(inner, within=around), Room()
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(6)]
     await several_steps()
     assert room.running == most
@@ -62,8 +62,8 @@ async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: 
 
 
 async def test_the_outer_places_are_those_of_all_inner_limits() -> None:
-    around, room = Limit(3), Room()
-    limits = [Limit(2, within=around), Limit(2, within=around)]
+    around, room = ConcurrencyLimit(3), Room()
+    limits = [ConcurrencyLimit(2, within=around), ConcurrencyLimit(2, within=around)]
     tasks = [asyncio.ensure_future(room.work(limit)) for limit in limits for _ in range(2)]
     await several_steps()
     assert room.running == 3
@@ -73,8 +73,8 @@ async def test_the_outer_places_are_those_of_all_inner_limits() -> None:
 
 
 async def test_who_waits_for_the_inner_limit_holds_no_place_of_the_outer_one() -> None:
-    around, room = Limit(2), Room()
-    limit = Limit(1, within=around)
+    around, room = ConcurrencyLimit(2), Room()
+    limit = ConcurrencyLimit(1, within=around)
     crowd = [asyncio.ensure_future(room.work(limit)) for _ in range(5)]
     await several_steps()
     other = asyncio.ensure_future(room.work(around))
@@ -85,8 +85,8 @@ async def test_who_waits_for_the_inner_limit_holds_no_place_of_the_outer_one() -
 
 
 async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_comes_back() -> None:
-    around, room = Limit(1), Room()
-    limit = Limit(1, within=around)
+    around, room = ConcurrencyLimit(1), Room()
+    limit = ConcurrencyLimit(1, within=around)
     await around.acquire()
     first, second = (asyncio.ensure_future(room.work(limit)) for _ in range(2))
     await several_steps()
@@ -104,8 +104,8 @@ async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_come
 
 
 async def test_taken_and_given_back_by_hand_it_is_a_place_of_both_too() -> None:
-    around = Limit(1)
-    limit, other = Limit(2, within=around), Limit(2, within=around)
+    around = ConcurrencyLimit(1)
+    limit, other = ConcurrencyLimit(2, within=around), ConcurrencyLimit(2, within=around)
     await limit.acquire()
     waiting = asyncio.ensure_future(other.acquire())
     await several_steps()
@@ -119,8 +119,8 @@ async def test_taken_and_given_back_by_hand_it_is_a_place_of_both_too() -> None:
 
 
 async def test_a_failure_gives_both_places_back() -> None:
-    around = Limit(1)
-    limit = Limit(1, within=around)
+    around = ConcurrencyLimit(1)
+    limit = ConcurrencyLimit(1, within=around)
     with pytest.raises(ValueError, match="inside"):
         async with limit:
             raise ValueError("inside")
@@ -128,9 +128,9 @@ async def test_a_failure_gives_both_places_back() -> None:
 
 
 async def test_limits_may_be_nested_further() -> None:
-    outer = Limit(1)
-    middle = Limit(2, within=outer)
-    limit, room = Limit(3, within=middle), Room()
+    outer = ConcurrencyLimit(1)
+    middle = ConcurrencyLimit(2, within=outer)
+    limit, room = ConcurrencyLimit(3, within=middle), Room()
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
     await several_steps()
     assert taken(limit, middle, outer) == [3, 2, 1]
@@ -148,8 +148,8 @@ async def test_limits_may_be_nested_further() -> None:
 async def test_cancelled_in_every_order_all_places_come_back(
     order: tuple[int, ...], steps: int, inner: int | None, outer: int | None
 ) -> None:
-    around = Limit(outer)
-    limit, room = Limit(inner, within=around), Room()
+    around = ConcurrencyLimit(outer)
+    limit, room = ConcurrencyLimit(inner, within=around), Room()
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
     await several_steps()
     for index in order:

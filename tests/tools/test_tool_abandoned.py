@@ -21,7 +21,7 @@ from toolcalls import Hook, a_call, error_of, output_of
 from asyncruns.errors import ToolError
 from asyncruns.lifecycle import Call
 from asyncruns.tools import Toolset
-from asyncruns.user_code import task as coroutine
+from asyncruns.user_code import task
 
 GRACE_S = 2.5
 CALL = a_call("f")
@@ -129,8 +129,8 @@ async def test_a_tool_that_ignores_a_scope_of_its_own_is_abandoned_and_does_not_
     tool: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In real time: a scope that was cancelled has something to do in each pass of the loop, so virtual time stands."""
-    monkeypatch.setattr(coroutine, "CANCEL_AGAIN_AFTER_S", 0.05)
-    monkeypatch.setattr(coroutine, "ABANDON_AFTER_S", 0.05)
+    monkeypatch.setattr(task, "CANCEL_AGAIN_AFTER_S", 0.05)
+    monkeypatch.setattr(task, "ABANDON_AFTER_S", 0.05)
     assert "did not finish" in error_of(await output_of(tool, timeout=0.2))
     began = time.process_time()
     await asyncio.sleep(0.3)

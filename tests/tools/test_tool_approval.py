@@ -11,7 +11,7 @@ from toolcalls import Hook, a_call, error_of
 
 from asyncruns.errors import CallNotAnsweredError, ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools import Approve, Limit, Toolset
+from asyncruns.tools import Approve, ConcurrencyLimit, Toolset
 
 
 class Basket(msgspec.Struct):
@@ -165,7 +165,7 @@ async def test_a_tools_own_approval_comes_before_the_toolsets() -> None:
 
 
 async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     asked: list[str] = []
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
@@ -188,7 +188,7 @@ async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
 
 @pytest.mark.parametrize("how", ["passes", "swallows", "raises"])
 async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing(shop: Shop, how: str) -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     asked = asyncio.Event()
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:

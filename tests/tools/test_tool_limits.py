@@ -11,7 +11,7 @@ import pytest
 from toolcalls import a_call, error_of
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools import Limit, Toolset, threads
+from asyncruns.tools import ConcurrencyLimit, Toolset, threads
 
 PATIENCE_SECONDS = 5.0
 
@@ -42,14 +42,14 @@ async def several_steps() -> None:
 @pytest.mark.parametrize("at_once", [0, -1])
 def test_a_limit_has_a_place(at_once: int) -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
-        Limit(at_once)
+        ConcurrencyLimit(at_once)
 
 
 @pytest.mark.parametrize(
     ("mine", "shared", "most"), [(2, None, 2), (None, 3, 3), (2, 3, 2), (3, 2, 2), (None, None, 6)]
 )
 async def test_the_smaller_limit_counts(mine: int | None, shared: int | None, most: int) -> None:
-    work, limit = Work(), Limit(mine)
+    work, limit = Work(), ConcurrencyLimit(mine)
     tools = Toolset({"work": work}, max_concurrency=shared)
     outputs = asyncio.gather(*(tools.call(a_call("work"), limit=limit) for _ in range(6)))
     await several_steps()
@@ -61,7 +61,7 @@ async def test_the_smaller_limit_counts(mine: int | None, shared: int | None, mo
 
 
 async def test_who_waits_for_the_callers_limit_holds_no_place_of_the_toolset() -> None:
-    work, full, free = Work(), Limit(1), Limit(1)
+    work, full, free = Work(), ConcurrencyLimit(1), ConcurrencyLimit(1)
     tools = Toolset({"work": work}, max_concurrency=2)
     crowd = [asyncio.ensure_future(tools.call(a_call("work"), limit=full)) for _ in range(5)]
     await several_steps()
@@ -73,7 +73,7 @@ async def test_who_waits_for_the_callers_limit_holds_no_place_of_the_toolset() -
 
 
 async def test_what_fails_before_the_tool_runs_takes_no_place() -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     await limit.acquire()
     tools = Toolset({"take": lambda days: days})
     assert "no tool named" in error_of(await tools.call(a_call("other"), limit=limit))
@@ -89,7 +89,7 @@ ORDERS = list(itertools.permutations(range(3)))
 async def test_cancelled_in_every_order_all_places_come_back(
     order: tuple[int, ...], steps: int, mine: int | None, shared: int | None
 ) -> None:
-    work, limit = Work(), Limit(mine)
+    work, limit = Work(), ConcurrencyLimit(mine)
     tools = Toolset({"work": work}, max_concurrency=shared)
     tasks = [asyncio.ensure_future(tools.call(a_call("work"), limit=limit)) for _ in range(3)]
     await several_steps()
@@ -107,7 +107,7 @@ async def test_cancelled_in_every_order_all_places_come_back(
 
 
 async def test_a_place_comes_back_after_a_timeout_and_a_failure() -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     tools = Toolset(timeout=5)
 
     @tools.tool

@@ -13,7 +13,7 @@ from toolcalls import Hook, a_call, error_of
 
 from asyncruns.errors import AsyncRunsError, CallNotAnsweredError, ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools import InvalidArgumentsError, Limit, Toolset
+from asyncruns.tools import ConcurrencyLimit, InvalidArgumentsError, Toolset
 from asyncruns.tools.policies import FailureKind
 
 
@@ -180,7 +180,7 @@ async def test_what_is_no_exception_is_wrapped_for_the_caller() -> None:
 
 async def test_a_policy_holds_no_place() -> None:
     tools = toolset(max_concurrency=1)
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     deciding = asyncio.Event()
 
     async def decide(call: Call, error: Exception) -> str:

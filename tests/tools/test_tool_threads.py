@@ -15,7 +15,7 @@ import pytest
 
 from asyncruns.lifecycle import Call
 from asyncruns.tools import Toolset, threads
-from asyncruns.tools.concurrency import Limit
+from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.threads import run_in_thread
 
 PATIENCE_SECONDS = 5.0
@@ -72,7 +72,7 @@ async def test_the_thread_is_a_daemon_named_after_the_tool() -> None:
 
 
 async def test_the_place_is_kept_until_the_thread_ends(gate: Gate) -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     first = asyncio.ensure_future(run_in_thread(gate, name="first", limit=limit))
     await several_steps()
     first.cancel()
@@ -88,7 +88,7 @@ async def test_the_place_is_kept_until_the_thread_ends(gate: Gate) -> None:
 
 
 async def test_no_more_threads_run_than_the_limit(gate: Gate) -> None:
-    limit = Limit(3)
+    limit = ConcurrencyLimit(3)
     tasks = [asyncio.ensure_future(run_in_thread(gate, name="g", limit=limit)) for _ in range(7)]
     await several_steps()
     gate.wait_for(3)
@@ -100,7 +100,7 @@ async def test_no_more_threads_run_than_the_limit(gate: Gate) -> None:
 
 
 async def test_on_start_is_called_after_queueing(gate: Gate) -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     started: list[str] = []
     tasks = [
         asyncio.ensure_future(run_in_thread(gate, name=n, limit=limit, on_start=lambda n=n: started.append(n)))  # type: ignore[misc]
@@ -117,7 +117,7 @@ async def test_a_thread_that_cannot_start_gives_its_place_back(monkeypatch: pyte
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         with pytest.raises(RuntimeError, match="can't start"):
@@ -179,7 +179,7 @@ def test_a_thread_may_end_after_its_loop_is_closed(gate: Gate) -> None:
 
 
 def test_a_loop_may_be_closed_without_cancelling(gate: Gate) -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     loop = asyncio.new_event_loop()
     running = loop.create_task(run_in_thread(gate, name="left", limit=limit))
     waiting = loop.create_task(run_in_thread(gate, name="never", limit=limit))
@@ -195,7 +195,7 @@ def test_a_loop_may_be_closed_without_cancelling(gate: Gate) -> None:
 
 
 def test_one_limit_serves_many_loops() -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
 
     async def twice() -> list[Any]:
         return await asyncio.gather(*(run_in_thread(lambda: 1, name="x", limit=limit) for _ in range(2)))
@@ -204,7 +204,7 @@ def test_one_limit_serves_many_loops() -> None:
 
 
 async def test_a_place_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     await limit.acquire()
     second, third = (asyncio.ensure_future(limit.acquire()) for _ in range(2))
     await several_steps()
@@ -218,7 +218,7 @@ async def test_a_place_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
 
 
 async def test_places_are_given_in_order() -> None:
-    limit = Limit(1)
+    limit = ConcurrencyLimit(1)
     order: list[int] = []
 
     async def take(number: int) -> None:
