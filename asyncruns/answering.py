@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
@@ -10,6 +9,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
+from asyncruns._loop import loop_time
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
 from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
 from asyncruns.lifecycle.ledger import check_answers
@@ -111,7 +111,7 @@ class Answering:
 
     async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
         for call in await self._ask(self._approve, calls, _approvals_of, "on_approval"):
-            self._post(Unanswered(_now(), (call,)))
+            self._post(Unanswered(loop_time(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
@@ -138,24 +138,24 @@ class Answering:
         given = None if handler is None else await attempt_call(handler, list(calls), what=what)
         answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(answered, Raised):
-            self._post(Unanswered(_now(), calls, answered.error))
+            self._post(Unanswered(loop_time(), calls, answered.error))
             return ()
         if answered:
-            self._post(Answered(_now(), answered))
+            self._post(Answered(loop_time(), answered))
         done = {call.id for call, _ in answered}
         return tuple(call for call in calls if call.id not in done)
 
     async def _answer(self, call: Call) -> None:
         tools = _NO_TOOLS if self._tools is None and call.is_cut else self._tools
         if tools is None or call.kind is not CallKind.FUNCTION:
-            self._post(Unanswered(_now(), (call,)))
+            self._post(Unanswered(loop_time(), (call,)))
             return
         try:
             output = await tools.call(call, limit=self._limit)
         except CallNotAnsweredError as error:
-            self._post(Unanswered(_now(), (call,), error))
+            self._post(Unanswered(loop_time(), (call,), error))
         else:
-            self._post(Answered(_now(), ((call, output),)))
+            self._post(Answered(loop_time(), ((call, output),)))
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:
@@ -210,7 +210,3 @@ def _answers_of(given: Any, calls: tuple[Call, ...], read: Callable[[Any, tuple[
     answers = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
     check_answers(answers)
     return answers
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

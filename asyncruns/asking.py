@@ -60,14 +60,3 @@ def check_is_ours(error: asyncio.CancelledError) -> None:
     task = asyncio.current_task()
     if task is not None and not task.cancelling():
         raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
-
-
-def loop_time() -> float:
-    """Give the loop's clock, which all times of a watch are of."""
-    return asyncio.get_running_loop().time()
-
-
-def wake(waiting: asyncio.Future[None] | None) -> None:
-    """Let who waits go on; may be called twice."""
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)

@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeVar, assert_never
 import anyio
 import anyio.abc
 
+from asyncruns._loop import admitted, loop_time, wake
 from asyncruns._private import load_anyio_backend
 from asyncruns.abc import Connection
-from asyncruns.admission import admitted
 from asyncruns.answering import Answering
-from asyncruns.asking import ask, loop_time, wake
+from asyncruns.asking import ask
 from asyncruns.errors import APIConnectionError
 from asyncruns.following import Following
 from asyncruns.http import Request

@@ -20,8 +20,9 @@ from typing import Any, Final, Generic, TypeVar
 import anyio
 from msgspec.structs import replace
 
+from asyncruns._loop import loop_time
 from asyncruns.abc import ByteStream, Connection, RunEvents
-from asyncruns.asking import check_is_ours, loop_time, refusal_of
+from asyncruns.asking import check_is_ours, refusal_of
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.held import HELD_EVENTS, Held

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from asyncruns.asking import wake
+from asyncruns._loop import wake
 from asyncruns.errors import InvalidRequestError
 
 HELD_EVENTS: Final = 256

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
+from asyncruns._loop import wake
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
 from asyncruns.outcome import AnyOutcome, NeedsCaller
@@ -74,7 +75,7 @@ class Feed(Generic[R]):
             self._drop_last(type(event))
         self._events.append(event)
         self._idle = False
-        _wake(self._news)
+        wake(self._news)
 
     def _drop_last(self, kind: type) -> None:
         for place in range(len(self._events) - 1, -1, -1):
@@ -103,7 +104,7 @@ class Feed(Generic[R]):
     def close(self) -> None:
         """Say that nothing more will come: who reads gets what there is, and then None."""
         self._closed = True
-        _wake(self._news)
+        wake(self._news)
 
     @property
     def is_empty(self) -> bool:
@@ -118,7 +119,7 @@ class Feed(Generic[R]):
         try:
             while not self._events:
                 self._idle = True
-                _wake(self._drained)
+                wake(self._drained)
                 if self._closed:
                     return None
                 self._news = asyncio.get_running_loop().create_future()
@@ -133,11 +134,6 @@ class Feed(Generic[R]):
         while self._events or not self._idle:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
-
-
-def _wake(waiting: asyncio.Future[None] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)
 
 
 async def deliver(
@@ -207,7 +203,7 @@ class Observers:
         key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
         self._queue.pop(key, None)
         self._queue[key] = (observer, value, context, owners)
-        _wake(self._news)
+        wake(self._news)
 
     async def run(self) -> None:
         """Call them, until cancelled."""
@@ -219,7 +215,7 @@ class Observers:
                 self._calling_since = loop.time()
                 await call_observer(observer, value, context=context, owners=owners)
                 self._calling_since = None
-                _wake(self._called)
+                wake(self._called)
             self._news = loop.create_future()
             await self._news
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from asyncruns.asking import loop_time, wake
+from asyncruns._loop import loop_time, wake
 from asyncruns.errors import APIStatusError, InvalidRequestError
 from asyncruns.user_code import answers_for, works_for
 

@@ -18,10 +18,9 @@ import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from asyncruns._loop import admitted, loop_time
 from asyncruns.abc import AsyncOnly, Connection, RunEvents
-from asyncruns.admission import admitted
 from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
-from asyncruns.asking import loop_time
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
 from asyncruns.engine import Engine

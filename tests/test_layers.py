@@ -21,7 +21,7 @@ ROOMS = (
 )  # fmt: skip
 # Modules that still lie flat, with the room that they belong to.
 FLAT = {
-    "accumulator": "streams", "admission": "_loop", "answering": "watch", "asking": "watch", "client_options": "client",
+    "answering": "watch", "asking": "watch", "client_options": "client",
     "driven": "user_code", "engine": "watch", "following": "watch", "held": "watch", "observers": "watch",
     "other_names": "client", "outcome": "watch", "owned": "watch", "watch_options": "watch", "watcher": "watch",
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asyncruns.asking import loop_time
+from asyncruns._loop import loop_time
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.lifecycle import Connectivity, State

@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
+from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly, Connection, RunEvents, Speaking
-from asyncruns.asking import loop_time
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from asyncruns._loop import loop_time
 from asyncruns.abc import Connection
 from asyncruns.answering import Answering, ApprovalHandler, Handler
-from asyncruns.asking import loop_time
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.schedule import LEVELS, Slot
 from asyncruns.lifecycle import (

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Generic, TypeVar
 
-from asyncruns.asking import wake
+from asyncruns._loop import wake
 from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
 from asyncruns.observers import Observer, Observers

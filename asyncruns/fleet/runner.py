@@ -17,7 +17,8 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
-from asyncruns.asking import ask, loop_time, wake
+from asyncruns._loop import loop_time, wake
+from asyncruns.asking import ask
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.kept import Kept

@@ -7,9 +7,9 @@ import contextvars
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly
 from asyncruns.answering import GivenOutputs, texts_of
-from asyncruns.asking import loop_time
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.explain import explain
 from asyncruns.fleet.member import Member

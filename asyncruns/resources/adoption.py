@@ -25,6 +25,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 
+from asyncruns._loop import loop_time
 from asyncruns.errors import (
     APIConnectionError,
     APIError,
@@ -40,7 +41,7 @@ from asyncruns.owned import Keeper
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
-from asyncruns.resources.patient_reads import extended, look, loop_time, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
 from asyncruns.resources.thread_lock import look_at_holder
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds

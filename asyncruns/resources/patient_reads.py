@@ -6,7 +6,6 @@ pauses and the bounds are those of a watch (`lifecycle/patience.py`); reading ch
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from asyncruns._loop import loop_time
 from asyncruns.asking import refusal_of
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
@@ -99,11 +99,6 @@ def options_of_looks(options: CallOptions) -> CallOptions:
     looks = options.copy()
     looks.pop("extra_body", None)
     return looks
-
-
-def loop_time() -> float:
-    """Give the loop's clock, which all times here are of."""
-    return asyncio.get_running_loop().time()
 
 
 def extended(error: E, text: str) -> E:

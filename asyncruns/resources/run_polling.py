@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, Unpack
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from asyncruns._loop import admitted
 from asyncruns.abc import Connection, Dialect, Transport
-from asyncruns.admission import admitted
 from asyncruns.answering import Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import APIError, APIStatusError, InvalidRequestError

@@ -12,13 +12,14 @@ from typing import Final, Literal, TypeVar
 
 from msgspec import UNSET
 
+from asyncruns._loop import loop_time
 from asyncruns.errors import APIError, InvalidRequestError, NotFoundError, ThreadBusyError
 from asyncruns.http import Request, join_path
 from asyncruns.lifecycle import Phase, Policy
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.resources.patient_reads import extended, look, loop_time, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
 
 T = TypeVar("T")
 

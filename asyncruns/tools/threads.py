@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from asyncruns.admission import admitted
+from asyncruns._loop import admitted
 from asyncruns.tools.concurrency import ConcurrencyLimit
 
 MAX_THREADS: Final = 64

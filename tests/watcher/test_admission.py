@@ -10,7 +10,7 @@ import pytest
 from scripted import Scene, Scripted, ScriptedTransport, ok, scene
 
 from asyncruns import Cadence, Completed, RunWatcher, Toolset
-from asyncruns.admission import AT_ONCE, admitted
+from asyncruns._loop import AT_ONCE, admitted
 from asyncruns.http import Request, Response
 
 

@@ -49,3 +49,14 @@ _GATES: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate]] = wea
 async def admitted() -> None:
     """Wait for our turn to begin. Safe to cancel."""
     await _GATES.setdefault(asyncio.get_running_loop(), _Gate()).pass_through()
+
+
+def loop_time() -> float:
+    """Give the loop's clock, which all times of a watch are of."""
+    return asyncio.get_running_loop().time()
+
+
+def wake(waiting: asyncio.Future[None] | None) -> None:
+    """Let who waits go on; may be called twice."""
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
