@@ -61,16 +61,6 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import Snapshot as Snapshot
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
-    from asyncruns.observers import Ended as Ended
-    from asyncruns.outcome import AnyOutcome as AnyOutcome
-    from asyncruns.outcome import Cancelled as Cancelled
-    from asyncruns.outcome import Completed as Completed
-    from asyncruns.outcome import Expired as Expired
-    from asyncruns.outcome import Failed as Failed
-    from asyncruns.outcome import GaveUp as GaveUp
-    from asyncruns.outcome import Incomplete as Incomplete
-    from asyncruns.outcome import NeedsCaller as NeedsCaller
-    from asyncruns.outcome import Outcome as Outcome
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -80,7 +70,17 @@ if TYPE_CHECKING:
     from asyncruns.transport.auth import BearerAuth as BearerAuth
     from asyncruns.transport.auth import NoAuth as NoAuth
     from asyncruns.transport.auth import PortkeyAuth as PortkeyAuth
-    from asyncruns.watcher import RunWatcher as RunWatcher
+    from asyncruns.watch.observers import Ended as Ended
+    from asyncruns.watch.outcome import AnyOutcome as AnyOutcome
+    from asyncruns.watch.outcome import Cancelled as Cancelled
+    from asyncruns.watch.outcome import Completed as Completed
+    from asyncruns.watch.outcome import Expired as Expired
+    from asyncruns.watch.outcome import Failed as Failed
+    from asyncruns.watch.outcome import GaveUp as GaveUp
+    from asyncruns.watch.outcome import Incomplete as Incomplete
+    from asyncruns.watch.outcome import NeedsCaller as NeedsCaller
+    from asyncruns.watch.outcome import Outcome as Outcome
+    from asyncruns.watch.watcher import RunWatcher as RunWatcher
 
 _HOMES: Final = {
     "APIConnectionError": "asyncruns.errors",
@@ -89,7 +89,7 @@ _HOMES: Final = {
     "APIStatusError": "asyncruns.errors",
     "APITimeoutError": "asyncruns.errors",
     "ActionRequired": "asyncruns.lifecycle",
-    "AnyOutcome": "asyncruns.outcome",
+    "AnyOutcome": "asyncruns.watch.outcome",
     "ApiKeyAuth": "asyncruns.transport.auth",
     "AssistantEventHandler": "asyncruns.streams.event_handler",
     "AsyncAssistantEventHandler": "asyncruns.streams.event_handler",
@@ -104,27 +104,27 @@ _HOMES: Final = {
     "CallNotAnsweredError": "asyncruns.errors",
     "CallsLeft": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
-    "Cancelled": "asyncruns.outcome",
+    "Cancelled": "asyncruns.watch.outcome",
     "Client": "asyncruns.client.client",
-    "Completed": "asyncruns.outcome",
+    "Completed": "asyncruns.watch.outcome",
     "ConfigurationError": "asyncruns.errors",
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
-    "Ended": "asyncruns.observers",
+    "Ended": "asyncruns.watch.observers",
     "EventTooLargeError": "asyncruns.errors",
-    "Expired": "asyncruns.outcome",
-    "Failed": "asyncruns.outcome",
+    "Expired": "asyncruns.watch.outcome",
+    "Failed": "asyncruns.watch.outcome",
     "Fleet": "asyncruns.fleet",
-    "GaveUp": "asyncruns.outcome",
-    "Incomplete": "asyncruns.outcome",
+    "GaveUp": "asyncruns.watch.outcome",
+    "Incomplete": "asyncruns.watch.outcome",
     "InternalServerError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
-    "NeedsCaller": "asyncruns.outcome",
+    "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
-    "Outcome": "asyncruns.outcome",
+    "Outcome": "asyncruns.watch.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
     "OpenAIError": "asyncruns.errors",
     "PermissionDeniedError": "asyncruns.errors",
@@ -142,7 +142,7 @@ _HOMES: Final = {
     "RunNeedsCallerError": "asyncruns.errors",
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
-    "RunWatcher": "asyncruns.watcher",
+    "RunWatcher": "asyncruns.watch.watcher",
     "Snapshot": "asyncruns.lifecycle",
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",

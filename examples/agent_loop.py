@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 
 from asyncruns import Client, Completed, Toolset
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.outcome import AnyOutcome
 
 MODEL = "gpt-4o"
 INSTRUCTIONS = "Answer in one sentence."

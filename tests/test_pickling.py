@@ -43,8 +43,8 @@ from asyncruns.errors import CallNotAnsweredError, ForeignError, ThreadBusyError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import CancelRefused, Phase, RunFault, StatusChanged, StreamBroken
 from asyncruns.lifecycle.values import Call
-from asyncruns.outcome import GaveUp, Outcome
 from asyncruns.testing import Emulator, InMemoryTransport, Scenario
+from asyncruns.watch.outcome import GaveUp, Outcome
 from asyncruns.wire import ModelResponse, Run, decode
 
 KEY: Final = "sk-hidden-0123456789"

@@ -25,8 +25,8 @@ from asyncruns.lifecycle import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.outcome import AnyOutcome
-from asyncruns.watcher import RunWatcher
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run, runs
 
 CREATING: Final = "creating"

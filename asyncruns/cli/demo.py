@@ -23,10 +23,10 @@ from asyncruns.cli.views import PlainView, View
 from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, ConfigurationError
 from asyncruns.lifecycle import EndKind
-from asyncruns.observers import Ended
-from asyncruns.outcome import AnyOutcome, Completed
 from asyncruns.testing import Emulator
-from asyncruns.watcher import RunWatcher
+from asyncruns.watch.observers import Ended
+from asyncruns.watch.outcome import AnyOutcome, Completed
+from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run
 
 CREATED_AT_ONCE: Final = 8  # servers limit creations more than looks

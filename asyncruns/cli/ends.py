@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from asyncruns.lifecycle import EndKind
-from asyncruns.outcome import (
+from asyncruns.watch.outcome import (
     AnyOutcome,
     Cancelled,
     Completed,

@@ -22,7 +22,7 @@ from asyncruns.lifecycle import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.outcome import AnyOutcome
 
 
 class Report(ABC):

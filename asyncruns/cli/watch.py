@@ -15,9 +15,9 @@ from asyncruns.cli.reports import JsonReport, LineReport, Report
 from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.lifecycle import EndKind, RunRef
-from asyncruns.observers import Ended
-from asyncruns.outcome import Completed
-from asyncruns.watcher import RunWatcher
+from asyncruns.watch.observers import Ended
+from asyncruns.watch.outcome import Completed
+from asyncruns.watch.watcher import RunWatcher
 
 EXIT_CODES: Final[Mapping[EndKind, int]] = {
     EndKind.COMPLETED: 0,

@@ -31,8 +31,6 @@ from asyncruns.dialects.given import given_run, no_run
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import OpenWatches
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.options import check_names
@@ -53,8 +51,10 @@ from asyncruns.transport.auth import (
 )
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
-from asyncruns.watch_options import WatchOptions, check_watch_options
-from asyncruns.watcher import keeper_of, watched
+from asyncruns.watch.open_watches import OpenWatches
+from asyncruns.watch.options import WatchOptions, check_watch_options
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.watcher import keeper_of, watched
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:

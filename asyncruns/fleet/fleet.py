@@ -29,9 +29,8 @@ from asyncruns.fleet.settings import Settings
 from asyncruns.fleet.statistics import Statistics
 from asyncruns.fleet.watch import Watch
 from asyncruns.lifecycle import RunRef
-from asyncruns.observers import Observer, Observers, log
-from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import (
+from asyncruns.watch.observers import Observer, Observers, log
+from asyncruns.watch.open_watches import (
     ENDING_GRACE_S,
     LEAVING_GRACE_S,
     OpenWatch,
@@ -44,7 +43,8 @@ from asyncruns.owned import (
     outlasting,
     raise_failure,
 )
-from asyncruns.watch_options import SharedOptions, check_watch_options
+from asyncruns.watch.options import SharedOptions, check_watch_options
+from asyncruns.watch.outcome import AnyOutcome
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypeVar
 
-from asyncruns.observers import log
+from asyncruns.watch.observers import log
 
 K = TypeVar("K")
 V = TypeVar("V")

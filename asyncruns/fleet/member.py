@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import Connection
-from asyncruns.answering import Answering, ApprovalHandler, Handler
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.schedule import LEVELS, Slot
 from asyncruns.lifecycle import (
@@ -43,11 +42,12 @@ from asyncruns.lifecycle import (
     Tick,
 )
 from asyncruns.lifecycle.ledger import LAG_S
-from asyncruns.observers import Ended, Observer
-from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
+from asyncruns.watch.call_answerer import Answering, ApprovalHandler, Handler
+from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 
 if TYPE_CHECKING:
     from asyncruns.fleet.runner import Runner

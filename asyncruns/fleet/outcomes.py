@@ -9,8 +9,8 @@ from typing import Any, Final, Generic, TypeVar
 from asyncruns._loop import wake
 from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
-from asyncruns.observers import Observer, Observers
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.observers import Observer, Observers
+from asyncruns.watch.outcome import AnyOutcome
 
 R = TypeVar("R")
 

@@ -18,7 +18,6 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wake
-from asyncruns.asking import ask
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.kept import Kept
@@ -27,8 +26,9 @@ from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Tick
 from asyncruns.lifecycle.patience import FINAL_LOOK_S
-from asyncruns.observers import log
-from asyncruns.owned import LEAVING_GRACE_S
+from asyncruns.watch.observers import log
+from asyncruns.watch.open_watches import LEAVING_GRACE_S
+from asyncruns.watch.requests import ask
 from asyncruns.wire.visible import on_one_line
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each

@@ -9,7 +9,7 @@ from asyncruns.cadence import Cadence
 from asyncruns.fleet.member import Answers
 from asyncruns.lifecycle import Policy
 from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.watch_options import SharedOptions, policy_of
+from asyncruns.watch.options import SharedOptions, policy_of
 
 
 class Settings:

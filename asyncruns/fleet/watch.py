@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly
-from asyncruns.answering import GivenOutputs, texts_of
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.explain import explain
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, Provided, RunRef, StatusChanged
-from asyncruns.observers import Ended, Feed, Observer
-from asyncruns.outcome import AnyOutcome, NeedsCaller
-from asyncruns.owned import check_may_wait
+from asyncruns.watch.call_answerer import GivenOutputs, texts_of
+from asyncruns.watch.observers import Ended, Feed, Observer
+from asyncruns.watch.open_watches import check_may_wait
+from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.wire.visible import on_one_line
 
 if TYPE_CHECKING:

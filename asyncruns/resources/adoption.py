@@ -37,12 +37,12 @@ from asyncruns.http import Request, Response, join_path, server_time
 from asyncruns.lifecycle import Policy
 from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.lifecycle.patience import Patience
-from asyncruns.owned import Keeper
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
 from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
 from asyncruns.resources.thread_lock import look_at_holder
+from asyncruns.watch.open_watches import Keeper
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.visible import on_one_line

@@ -14,9 +14,9 @@ from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.thread_run import ThreadRun
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
-from asyncruns.owned import OpenWatches
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import PageCall as PageCall
+from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import Page, Run, decode
 
 T = TypeVar("T")

@@ -14,13 +14,13 @@ from typing import Final, TypeVar
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.asking import refusal_of
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions
+from asyncruns.watch.requests import refusal_of
 from asyncruns.wire.visible import visible
 
 T = TypeVar("T")

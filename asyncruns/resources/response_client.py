@@ -11,11 +11,11 @@ from asyncruns.abc import Dialect, Transport
 from asyncruns.dialects.responses import Responses as ResponsesDialect
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.owned import OpenWatches
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.runs import split_options
+from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
 
 if TYPE_CHECKING:

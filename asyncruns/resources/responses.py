@@ -11,8 +11,6 @@ from asyncruns.dialects.given import given_run
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
-from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import Keeper
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
@@ -22,8 +20,10 @@ from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.runs import split_options
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import open_stream
-from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import keeper_of, watched
+from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.options import WatchOptions
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.watcher import keeper_of, watched
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3

@@ -14,19 +14,19 @@ from msgspec.structs import replace
 
 from asyncruns._loop import admitted
 from asyncruns.abc import Connection, Dialect, Transport
-from asyncruns.answering import Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import APIError, APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call, Reason, RunRef
-from asyncruns.outcome import GaveUp
-from asyncruns.owned import OpenWatches, open_watches_of
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.patient_reads import options_of_looks
 from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
 from asyncruns.tools import Toolset
-from asyncruns.watcher import RunWatcher, keeper_of
+from asyncruns.watch.call_answerer import Handler
+from asyncruns.watch.open_watches import OpenWatches, open_watches_of
+from asyncruns.watch.outcome import GaveUp
+from asyncruns.watch.watcher import RunWatcher, keeper_of
 from asyncruns.wire import Run
 
 MS_PER_S: Final = 1000.0

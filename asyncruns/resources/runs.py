@@ -10,15 +10,15 @@ from msgspec import UNSET
 from asyncruns.abc import Connection
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
-from asyncruns.outcome import AnyOutcome
-from asyncruns.owned import Keeper
 from asyncruns.resources.base import PageCall, RawCalls, Server
 from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.resources.thread_items import ThreadItems
 from asyncruns.resources.thread_lock import OnBusy
-from asyncruns.watch_options import WatchOptions
-from asyncruns.watcher import watched
+from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.options import WatchOptions
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.watcher import watched
 from asyncruns.wire import Maybe, Run
 
 if TYPE_CHECKING:

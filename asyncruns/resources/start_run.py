@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from asyncruns.errors import APIError
-from asyncruns.owned import Keeper
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.runs import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
+from asyncruns.watch.open_watches import Keeper
 from asyncruns.wire import FunctionTool, Run, Thread
 from asyncruns.wire.visible import on_one_line
 

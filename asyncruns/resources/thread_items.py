@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.limits import Limits
-from asyncruns.owned import Keeper
 from asyncruns.resources.adoption import Creation, with_nonce
 from asyncruns.resources.base import Resource
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy, when_free
+from asyncruns.watch.open_watches import Keeper
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:

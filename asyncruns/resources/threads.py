@@ -15,7 +15,7 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.resources.run_polling import cadence_of, polled
 from asyncruns.resources.run_streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
-from asyncruns.watcher import keeper_of
+from asyncruns.watch.watcher import keeper_of
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:

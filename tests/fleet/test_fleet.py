@@ -25,8 +25,8 @@ from asyncruns import (
     Reason,
 )
 from asyncruns.http import Request
-from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, Fault, Scenario
+from asyncruns.watch.outcome import AnyOutcome
 
 # The same run watched twice
 

@@ -12,8 +12,8 @@ import pytest
 from stage import ONE_CALL, Stage, Tools
 
 from asyncruns import Completed, Fleet, StatusChanged
-from asyncruns.observers import COALESCE_ABOVE, Observers
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.observers import COALESCE_ABOVE, Observers
+from asyncruns.watch.outcome import AnyOutcome
 
 
 class Seen:

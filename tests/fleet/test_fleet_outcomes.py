@@ -13,7 +13,7 @@ from stage import ONE_CALL, Stage
 
 import asyncruns.fleet.outcomes
 from asyncruns import Completed, Ended, Fleet, InvalidRequestError, NeedsCaller
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 

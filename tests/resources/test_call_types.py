@@ -11,12 +11,12 @@ from typing import Any, assert_type
 import pytest
 
 from asyncruns import AssistantEventHandler, BearerAuth, Client
-from asyncruns.outcome import AnyOutcome
 from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
 from asyncruns.resources.run_streaming import AssistantStreamManager
 from asyncruns.resources.runs import RawRuns, RunParameters
 from asyncruns.resources.threads import RawThreads
 from asyncruns.testing import Emulator
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Assistant, Deleted, Message, Page, Run, RunStep, Thread
 
 

@@ -28,9 +28,9 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S
-from asyncruns.outcome import AnyOutcome
 from asyncruns.resources.runs import RunParameters
-from asyncruns.watch_options import WatchOptions
+from asyncruns.watch.options import WatchOptions
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 LIFECYCLES: Final = lifecycles()

@@ -73,7 +73,7 @@ async def test_what_has_arrived_of_a_body_is_read_also_when_the_connection_has_b
 
 
 def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
-    code = "import sys, asyncruns.engine; print('anyio._backends._asyncio' in sys.modules)"
+    code = "import sys, asyncruns.watch.engine; print('anyio._backends._asyncio' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout == "True\n", (
         "anyio._backends._asyncio is gone: the first watch of a program holds up its loop for some 20 ms"

@@ -19,12 +19,12 @@ from shells import OneWatch, Shell
 
 from asyncruns import CancelRefused, Client, Ended, OutputsSubmitted, RunRef, RunWatcher, Toolset
 from asyncruns.abc import Connection
-from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
 from asyncruns.testing.emulator.refusals import RefusedError
 from asyncruns.testing.emulator.timeline import TERMINAL
 from asyncruns.tools import threads
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 HELD_THREAD_S: Final = 30.0  # in real time, of which fifteen virtual minutes take some; the world lets it go before

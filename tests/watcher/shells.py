@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 from asyncruns import Cadence, Ended, Fleet, RunRef, RunWatcher
 from asyncruns.abc import Connection
-from asyncruns.answering import GivenOutputs
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Notice
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.call_answerer import GivenOutputs
+from asyncruns.watch.outcome import AnyOutcome
 
 
 class FleetOfOne:

@@ -26,8 +26,8 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.http import Response
-from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, Scenario
+from asyncruns.watch.outcome import AnyOutcome
 
 CALL = ("call_1", "f", "{}")
 

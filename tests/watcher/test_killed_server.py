@@ -20,7 +20,7 @@ from tcp_proxy import TcpProxy
 from asyncruns import APIConnectionError, Client, Completed, GaveUp, Reason, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 pytestmark = [

@@ -20,10 +20,10 @@ from shells import FleetOfOne, is_running
 
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
-from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Fault, VirtualTimeLoop
 from asyncruns.testing.emulator.timeline import TERMINAL
 from asyncruns.tools import threads
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 MAX_OUTAGE_S = 120.0

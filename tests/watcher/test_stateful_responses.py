@@ -21,7 +21,7 @@ from shells import FleetOfOne
 from test_stateful import EXAMPLES, HostileWorld, _quiet
 
 from asyncruns import GaveUp, NeedsCaller, Reason
-from asyncruns.outcome import AnyOutcome
+from asyncruns.watch.outcome import AnyOutcome
 
 __all__ = ["TestHostileFleetOfResponses", "TestHostileResponses", "_quiet"]
 

@@ -27,11 +27,11 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.abc import ByteStream
-from asyncruns.held import HELD_EVENTS
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
+from asyncruns.watch.stream_buffer import HELD_EVENTS
 from asyncruns.wire import MessageDeltaEvent, encode
 
 ROUNDS: Final = (

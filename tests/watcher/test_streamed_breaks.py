@@ -11,8 +11,8 @@ from test_streamed import ANSWER, ROUNDS, Tools, all_of, polls
 
 from asyncruns import APIConnectionError, Client, Completed, Failed, GaveUp, RunWatcher, StreamBroken
 from asyncruns.errors import APIError
-from asyncruns.following import TAKE_UP_PAUSES_S
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
+from asyncruns.watch.stream_follower import TAKE_UP_PAUSES_S
 
 WHOLE: Final = events_of()
 BROKEN_AT: Final = 5  # events came: two pieces of the text among them

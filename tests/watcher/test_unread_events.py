@@ -15,7 +15,7 @@ from shells import OneWatch, Shell
 
 from asyncruns import Cadence, Ended, StatusChanged
 from asyncruns.http import Response
-from asyncruns.observers import KEPT_UNREAD
+from asyncruns.watch.observers import KEPT_UNREAD
 
 BODY_BYTES = 16_000
 

@@ -30,9 +30,9 @@ from asyncruns import (
     WatchGaveUpError,
 )
 from asyncruns.lifecycle import Call
-from asyncruns.observers import Feed
-from asyncruns.outcome import AnyOutcome
 from asyncruns.testing import Emulator, FunctionCall, Scenario
+from asyncruns.watch.observers import Feed
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 TWO_CALLS = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("add", {"a": 1, "b": 2}))

@@ -12,10 +12,10 @@ from shells import SHELLS, OneWatch, Shell
 
 from asyncruns import Client, RunWatcher, Toolset
 from asyncruns.abc import Connection
-from asyncruns.outcome import AnyOutcome
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.testing import Emulator, FunctionCall, Scenario
+from asyncruns.watch.outcome import AnyOutcome
 
 Name = Literal["threads", "responses"]
 MODEL: Final = "gpt-test"

@@ -22,10 +22,8 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import ByteStream, Connection, RunEvents
-from asyncruns.asking import check_is_ours, refusal_of
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
-from asyncruns.held import HELD_EVENTS, Held
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import (
     Asked,
@@ -41,6 +39,8 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.watch.requests import check_is_ours, refusal_of
+from asyncruns.watch.stream_buffer import HELD_EVENTS, Held
 from asyncruns.wire import encode
 
 R = TypeVar("R")

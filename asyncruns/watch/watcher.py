@@ -20,17 +20,18 @@ from msgspec.structs import replace
 
 from asyncruns._loop import admitted, loop_time
 from asyncruns.abc import AsyncOnly, Connection, RunEvents
-from asyncruns.answering import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
-from asyncruns.engine import Engine
 from asyncruns.errors import InvalidRequestError
-from asyncruns.following import TAIL_S, Following
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef, StatusChanged
 from asyncruns.lifecycle.patience import MAX_ROUNDS
-from asyncruns.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
-from asyncruns.owned import (
+from asyncruns.tools import Toolset
+from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.user_code import ANSWERING
+from asyncruns.watch.call_answerer import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
+from asyncruns.watch.engine import Engine
+from asyncruns.watch.observers import Ended, Feed, Observer, deliver, log
+from asyncruns.watch.open_watches import (
     ENDING_GRACE_S,
     LEAVING_GRACE_S,
     Keeper,
@@ -43,10 +44,9 @@ from asyncruns.owned import (
     outlasting,
     raise_failure,
 )
-from asyncruns.tools import Toolset
-from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.user_code import ANSWERING
-from asyncruns.watch_options import WatchOptions, check_watch_options, policy_of
+from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
+from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.watch.stream_follower import TAIL_S, Following
 from asyncruns.wire.visible import on_one_line
 
 R = TypeVar("R")

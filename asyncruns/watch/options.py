@@ -9,13 +9,13 @@ from typing import Any, Literal, TypedDict
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Dialect
-from asyncruns.answering import ApprovalHandler, Handler
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Policy
 from asyncruns.lifecycle.patience import MAX_ROUNDS
-from asyncruns.observers import Observer
 from asyncruns.tools import Toolset
+from asyncruns.watch.call_answerer import ApprovalHandler, Handler
+from asyncruns.watch.observers import Observer
 
 
 class SharedOptions(TypedDict, total=False):

@@ -13,9 +13,9 @@ from typing import Any, Final, Generic, TypeVar
 from asyncruns._loop import wake
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
-from asyncruns.outcome import AnyOutcome, NeedsCaller
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
+from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 
 R = TypeVar("R")
 

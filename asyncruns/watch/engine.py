@@ -19,10 +19,7 @@ import anyio.abc
 from asyncruns._loop import admitted, loop_time, wake
 from asyncruns._private import load_anyio_backend
 from asyncruns.abc import Connection
-from asyncruns.answering import Answering
-from asyncruns.asking import ask
 from asyncruns.errors import APIConnectionError
-from asyncruns.following import Following
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
     Asked,
@@ -50,7 +47,10 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.owned import LEAVING_GRACE_S
+from asyncruns.watch.call_answerer import Answering
+from asyncruns.watch.open_watches import LEAVING_GRACE_S
+from asyncruns.watch.requests import ask
+from asyncruns.watch.stream_follower import Following
 
 R = TypeVar("R")
 
