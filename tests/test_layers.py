@@ -19,12 +19,6 @@ ROOMS = (
     "_loop", "transport", "dialects", "tools", "streams", "watch", "resources", "fleet", "client", "testing", "cli",
     "__main__",
 )  # fmt: skip
-# Modules that still lie flat, with the room that they belong to.
-FLAT = {
-    "answering": "watch", "asking": "watch", "client_options": "client",
-    "driven": "user_code", "engine": "watch", "following": "watch", "held": "watch", "observers": "watch",
-    "other_names": "client", "outcome": "watch", "owned": "watch", "watch_options": "watch", "watcher": "watch",
-}  # fmt: skip
 PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
 AIOHTTP = {"transport/aiohttp.py", "transport/connections.py", "transport/outages.py", "testing/"}
@@ -34,8 +28,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 
 def room(path: Path) -> str:
-    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return FLAT.get(name, name)
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 @cache
@@ -74,8 +67,7 @@ def test_a_module_imports_only_from_rooms_before_its_own(path: Path) -> None:
         if len(parts) == 1:
             assert mine >= ROOMS.index("cli"), f"{path}: import from the module where it lives"
             continue
-        theirs = FLAT.get(parts[1], parts[1])
-        assert ROOMS.index(theirs) <= mine, f"{room(path)} imports {name}, whose room comes after it"
+        assert ROOMS.index(parts[1]) <= mine, f"{room(path)} imports {name}, whose room comes after it"
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if room(p) in PURE], ids=lambda path: path.name)
