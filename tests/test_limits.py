@@ -22,7 +22,7 @@ from asyncruns.resources.threads import Threads
 from asyncruns.wire import Thread
 
 
-class Answering(Transport):
+class CallAnswerer(Transport):
     """Keeps what is sent, and gives an answer that decodes as anything."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Api:
     """The operations without a client."""
 
     def __init__(self, limits: Limits | None) -> None:
-        self.transport = Answering()
+        self.transport = CallAnswerer()
         server = Server(self.transport, limits=limits)
         nobody: Any = None
         self.assistants = Assistants(server)
@@ -234,7 +234,7 @@ async def test_the_limits_are_those_of_the_dialect_unless_the_client_does_not_ch
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ThreadRun, "limits", Limits(page=5, metadata_pairs=1))
-    transport = Answering()
+    transport = CallAnswerer()
     for client in (Client("http://127.0.0.1:9/v1"), Client("http://127.0.0.1:9/v1", validate=True)):
         with pytest.raises(InvalidRequestError, match="1 to 5 is allowed"):
             await client.threads.list(limit=6)

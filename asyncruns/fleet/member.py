@@ -45,7 +45,7 @@ from asyncruns.lifecycle.ledger import LAG_S
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import Answering, ApprovalHandler, Handler
+from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
 from asyncruns.watch.observers import Ended, Observer
 from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 
@@ -113,7 +113,7 @@ class Member(Slot):
         self.context: contextvars.Context = context
         self._runner = runner
         self._answers = answers
-        self._answering: Answering | None = None
+        self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
         self._look = 0  # counts up with each answer that makes the looks on their way old
         self.connection: Connection[Any] = connection
@@ -322,7 +322,7 @@ class Member(Slot):
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
             who = self._answers
-            self._answering = Answering(
+            self._answering = CallAnswerer(
                 handler=who.handler,
                 approve=who.approve,
                 tools=who.tools,

@@ -32,7 +32,7 @@ ApprovalHandler = Callable[[list[Call]], Awaitable[Approvals | None] | Approvals
 _NO_TOOLS: Final = Toolset()  # tells the model of a call that was cut, where only a handler answers calls
 
 
-class Answering:
+class CallAnswerer:
     """Answers the rounds of one watch; what comes of it is posted as events.
 
     Args:

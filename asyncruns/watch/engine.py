@@ -47,10 +47,10 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.watch.call_answerer import Answering
+from asyncruns.watch.call_answerer import CallAnswerer
 from asyncruns.watch.open_watches import LEAVING_GRACE_S
 from asyncruns.watch.requests import ask
-from asyncruns.watch.stream_follower import Following
+from asyncruns.watch.stream_follower import StreamFollower
 
 R = TypeVar("R")
 
@@ -82,8 +82,8 @@ class Engine(Generic[R]):
         connection: Connection[R],
         ref: RunRef,
         machine: RunLifecycle,
-        answering: Answering,
-        following: Following[R] | None = None,
+        answering: CallAnswerer,
+        following: StreamFollower[R] | None = None,
         *,
         cancels_on_exit: bool = False,
         on_notice: Callable[[Notice], object],
@@ -103,7 +103,7 @@ class Engine(Generic[R]):
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
-        self._changing: dict[anyio.CancelScope, Following[R] | None] = {}
+        self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}
         self._looking: anyio.CancelScope | None = None
         self._leave_by = math.inf
         self._cancels_on_exit = cancels_on_exit
@@ -191,7 +191,7 @@ class Engine(Generic[R]):
             self.receive(CancelAsked(loop_time(), self._leave_by))
         self._poll(loop_time())
 
-    def _begin_to_read(self, following: Following[R], group: anyio.abc.TaskGroup) -> None:
+    def _begin_to_read(self, following: StreamFollower[R], group: anyio.abc.TaskGroup) -> None:
         self.receive(StreamBegun(loop_time()))
         if following.first is not None:
             self.receive(following.first)
@@ -384,16 +384,16 @@ class Engine(Generic[R]):
         if following is not None and following.is_read and not scope.cancelled_caught:
             await self._read(following)
 
-    async def _read(self, following: Following[R]) -> None:
+    async def _read(self, following: StreamFollower[R]) -> None:
         await following.read(self._hear)
         self._was_read(following)
 
-    async def _read_out(self, following: Following[R], end: End) -> None:
+    async def _read_out(self, following: StreamFollower[R], end: End) -> None:
         await following.end_in_silence()
         await following.complete(None if end.kind is EndKind.GAVE_UP else end.snapshot)
         self._was_read(following)
 
-    def _was_read(self, following: Following[R]) -> None:
+    def _was_read(self, following: StreamFollower[R]) -> None:
         if self._machine.end is not None and not following.is_read and not following.owes:
             following.held.finish()
         if self._is_done():

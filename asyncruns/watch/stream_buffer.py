@@ -11,10 +11,10 @@ from typing import Any, Final
 from asyncruns._loop import wake
 from asyncruns.errors import InvalidRequestError
 
-HELD_EVENTS: Final = 256
+BUFFERED_EVENTS: Final = 256
 
 
-class Held:
+class StreamBuffer:
     """Events between the task that gets them and the one that wants them, who may come late, or never.
 
     Attributes:
@@ -33,12 +33,12 @@ class Held:
     @property
     def is_full(self) -> bool:
         """Whether who has an event has to wait."""
-        return len(self._events) >= HELD_EVENTS and not self.is_let_go
+        return len(self._events) >= BUFFERED_EVENTS and not self.is_let_go
 
     @property
     def is_low(self) -> bool:
         """Whether who reads has kept up lately."""
-        return len(self._events) < HELD_EVENTS // 2
+        return len(self._events) < BUFFERED_EVENTS // 2
 
     async def room(self) -> None:
         """Wait until there is room for an event."""

@@ -40,7 +40,7 @@ from asyncruns.lifecycle import (
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.watch.requests import check_is_ours, refusal_of
-from asyncruns.watch.stream_buffer import HELD_EVENTS, Held
+from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
 from asyncruns.wire import encode
 
 R = TypeVar("R")
@@ -55,7 +55,7 @@ REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, w
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
-class Following(Generic[R]):
+class StreamFollower(Generic[R]):
     """The streams of one watch.
 
     Args:
@@ -76,7 +76,7 @@ class Following(Generic[R]):
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
-        self.held: Held = Held()
+        self.held: StreamBuffer = StreamBuffer()
         self._connection = connection
         self._stream = stream
         self._early: deque[Any] = deque()  # read before it was known which run they are of
@@ -198,7 +198,7 @@ class Following(Generic[R]):
     async def _first_word(self, within: float | None) -> R:
         try:
             with anyio.move_on_after(within) as self._awaiting:
-                while len(self._early) < HELD_EVENTS and (event := await self._stream.next_event()) is not None:
+                while len(self._early) < BUFFERED_EVENTS and (event := await self._stream.next_event()) is not None:
                     self.heard_at = loop_time()
                     self._early.append(event)
                     if (error := self._stream.error_in(event)) is not None:

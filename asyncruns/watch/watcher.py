@@ -28,7 +28,7 @@ from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import Answering, ApprovalHandler, GivenOutputs, Handler, texts_of
+from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, GivenOutputs, Handler, texts_of
 from asyncruns.watch.engine import Engine
 from asyncruns.watch.observers import Ended, Feed, Observer, deliver, log
 from asyncruns.watch.open_watches import (
@@ -46,7 +46,7 @@ from asyncruns.watch.open_watches import (
 )
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
-from asyncruns.watch.stream_follower import TAIL_S, Following
+from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.wire.visible import on_one_line
 
 R = TypeVar("R")
@@ -136,7 +136,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
             ref = RunRef(connection.dialect.name, ())  # the stream will tell
-            self._following = Following(connection, run)
+            self._following = StreamFollower(connection, run)
         else:
             ref = connection.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
@@ -154,7 +154,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         }
         check_watch_options(options)
         self._machine = RunLifecycle(policy_of(options, connection.dialect))
-        self._answering = Answering(
+        self._answering = CallAnswerer(
             handler=on_requires_action,
             approve=on_approval,
             tools=tools,
@@ -208,7 +208,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             raise
         return self
 
-    async def _begin_to_follow(self, following: Following[R]) -> None:
+    async def _begin_to_follow(self, following: StreamFollower[R]) -> None:
         """Read the stream until it tells which run it is of; for some seconds more when the caller is cancelled.
 
         The run goes on at the server, and its name is needed to cancel it.
@@ -350,7 +350,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._failure_told = True
             raise_failure(task)
 
-    def _streamed(self) -> Following[R]:
+    def _streamed(self) -> StreamFollower[R]:
         self._entered()
         if self._following is None:
             raise InvalidRequestError(

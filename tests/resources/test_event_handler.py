@@ -62,7 +62,7 @@ class TestBothClients:
         runs: list[str] = []
 
         async def read(client: Any, handler: Any) -> None:
-            class Answering(type(handler)):  # type: ignore[misc]  # the class of either client
+            class CallAnswerer(type(handler)):  # type: ignore[misc]  # the class of either client
                 async def on_event(self, event: Any) -> None:
                     await super().on_event(event)
                     if event.event == "thread.run.requires_action":
@@ -83,7 +83,7 @@ class TestBothClients:
 
             thread = await client.beta.threads.create(messages=[{"role": "user", "content": "Hi"}])
             async with client.beta.threads.runs.stream(
-                thread_id=thread.id, assistant_id="asst_calls", event_handler=Answering()
+                thread_id=thread.id, assistant_id="asst_calls", event_handler=CallAnswerer()
             ) as stream:
                 await stream.until_done()
 

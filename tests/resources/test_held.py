@@ -16,7 +16,7 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 
 
-class Held(Transport):
+class StreamBuffer(Transport):
     """A thread that is held, by a run that stands as written down."""
 
     def __init__(self, *, date: bool = True, run_id: str = "run_7", **run: Any) -> None:
@@ -47,7 +47,7 @@ class Held(Transport):
 
 
 async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_servers_clock() -> None:
-    held = Held(expires_at=1_000_000 + int(anyio.current_time()) + 100)
+    held = StreamBuffer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
     error, seconds = await held.wait()
     assert 159.0 <= seconds <= 162.0
     assert "It was waited for, 160 s long, and has not ended." in str(error)
@@ -57,20 +57,20 @@ async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_server
 
 @pytest.mark.parametrize(("date", "run"), [(False, {}), (False, {"expires_at": 1}), (True, {"expires_at": None})])
 async def test_without_an_expiry_a_run_is_waited_for_a_quarter_of_an_hour(date: bool, run: dict[str, Any]) -> None:
-    _, seconds = await Held(date=date, **run).wait()
+    _, seconds = await StreamBuffer(date=date, **run).wait()
     assert 899.0 <= seconds <= 902.0
 
 
 @pytest.mark.parametrize("status", ["requires_action", "completed", "warming_up"])
 async def test_a_wait_that_leads_nowhere_is_slow_and_bounded(status: str) -> None:
-    held = Held(status=status)
+    held = StreamBuffer(status=status)
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000
 
 
 async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
-    held = Held(status="queued")
+    held = StreamBuffer(status="queued")
     client = client_through(held)
     send = held.send
 
@@ -87,7 +87,7 @@ async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
 
 
 async def test_who_slept_past_the_end_looks_once_more() -> None:
-    held = Held(status="queued")
+    held = StreamBuffer(status="queued")
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(held.wait())
     await anyio.sleep(10.0)
@@ -98,14 +98,14 @@ async def test_who_slept_past_the_end_looks_once_more() -> None:
 
 
 async def test_what_is_no_id_is_not_asked_for() -> None:
-    held = Held(run_id="%2e%2e")
+    held = StreamBuffer(run_id="%2e%2e")
     error, seconds = await held.wait()
     assert isinstance(error.__cause__, InvalidRequestError)
     assert (seconds, len(held.asked)) == (0.0, 1)
 
 
 async def test_a_server_that_names_two_runs_in_turn_is_not_hammered() -> None:
-    held = Held(status="completed")
+    held = StreamBuffer(status="completed")
     send = held.send
 
     async def turning(request: Request) -> Response:

@@ -31,7 +31,7 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
-from asyncruns.watch.stream_buffer import HELD_EVENTS
+from asyncruns.watch.stream_buffer import BUFFERED_EVENTS
 from asyncruns.wire import MessageDeltaEvent, encode
 
 ROUNDS: Final = (
@@ -172,7 +172,7 @@ async def test_the_events_go_to_one_reader(client: Client) -> None:
 
 
 async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, transport: InMemoryTransport) -> None:
-    words = [f"{n} " for n in range(3 * HELD_EVENTS)]
+    words = [f"{n} " for n in range(3 * BUFFERED_EVENTS)]
     transport.script(Scenario(answer="".join(words), working=1.0), assistant_id="asst_1")
     read = 0
     stream = await begin(client)
@@ -187,7 +187,7 @@ async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, 
     async with RunWatcher(client, stream) as watcher:
         events = notices(watcher)
         await asyncio.sleep(60.0)
-        assert HELD_EVENTS <= read <= HELD_EVENTS + 2
+        assert BUFFERED_EVENTS <= read <= BUFFERED_EVENTS + 2
         assert isinstance(watcher.outcome, Completed)  # by looks
         found = []
         async for text in watcher.text_deltas():
@@ -198,20 +198,20 @@ async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, 
 
 
 async def test_a_fast_reader_is_never_behind(client: Client, transport: InMemoryTransport) -> None:
-    transport.script(Scenario(answer="word" + " word" * (3 * HELD_EVENTS - 1)), assistant_id="asst_1")
+    transport.script(Scenario(answer="word" + " word" * (3 * BUFFERED_EVENTS - 1)), assistant_id="asst_1")
     async with RunWatcher(client, await begin(client)) as watcher:
         texts, events = await asyncio.gather(all_of(watcher.text_deltas()), notices(watcher))
-    assert len(texts) == 3 * HELD_EVENTS
+    assert len(texts) == 3 * BUFFERED_EVENTS
     assert "StreamBroken" not in events
 
 
 async def test_who_reads_as_fast_as_it_can_is_not_behind_when_much_comes_at_once() -> None:
-    said = [{**RUN, "status": "in_progress"}, *[DELTA] * 4 * HELD_EVENTS, {**RUN, "status": "completed"}]
+    said = [{**RUN, "status": "in_progress"}, *[DELTA] * 4 * BUFFERED_EVENTS, {**RUN, "status": "completed"}]
     body = Pieces(b"".join(b"data: " + encode(one) + b"\n\n" for one in said), b"")
     stream = RunStream(Request("POST", "/threads/thread_1/runs"), body)
     async with Client(transport=InMemoryTransport()) as client, RunWatcher(client, stream) as watcher:
         texts, events = await asyncio.gather(all_of(watcher.text_deltas()), notices(watcher))
-    assert len(texts) == 4 * HELD_EVENTS
+    assert len(texts) == 4 * BUFFERED_EVENTS
     assert "StreamBroken" not in events
 
 
@@ -517,7 +517,7 @@ async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transpo
 async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look_succeeds(
     client: Client, transport: InMemoryTransport
 ) -> None:
-    transport.script(Scenario(answer="word" + " word" * 2 * HELD_EVENTS, working=1.0), assistant_id="asst_1")
+    transport.script(Scenario(answer="word" + " word" * 2 * BUFFERED_EVENTS, working=1.0), assistant_id="asst_1")
     transport.inject(Fault(on="poll", status=500, times=None))
     async with RunWatcher(client, await begin(client), max_outage=None) as watcher:
         async for _ in watcher.text_deltas():
