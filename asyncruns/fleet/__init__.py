@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncruns.fleet.fleet import Fleet
+from asyncruns.fleet.handle import Watch
 from asyncruns.fleet.statistics import Statistics
-from asyncruns.fleet.watch import Watch
 
 __all__ = ["Fleet", "Statistics", "Watch"]

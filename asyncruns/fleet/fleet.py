@@ -21,13 +21,13 @@ from asyncruns.abc import AsyncOnly, Connection, RunEvents, Speaking
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget
+from asyncruns.fleet.handle import Watch
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.fleet.settings import Settings
 from asyncruns.fleet.statistics import Statistics
-from asyncruns.fleet.watch import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.watch.observers import Observer, Observers, log
 from asyncruns.watch.open_watches import (

@@ -50,8 +50,8 @@ from asyncruns.watch.observers import Ended, Observer
 from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 
 if TYPE_CHECKING:
+    from asyncruns.fleet.handle import Watch
     from asyncruns.fleet.runner import Runner
-    from asyncruns.fleet.watch import Watch
 
 TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, half of it the one below, and so on
 

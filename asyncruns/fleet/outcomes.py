@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final, Generic, TypeVar
 
 from asyncruns._loop import wake
-from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.newest import Kept
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.outcome import AnyOutcome
 

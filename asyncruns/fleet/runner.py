@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.kept import Kept
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.newest import Kept
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Tick
