@@ -26,7 +26,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.schedule import Schedule
-from asyncruns.fleet.settings import Settings
+from asyncruns.fleet.settings import FleetSettings
 from asyncruns.fleet.statistics import Statistics
 from asyncruns.lifecycle import RunRef
 from asyncruns.watch.observers import Observer, Observers, log
@@ -112,7 +112,7 @@ class Fleet(AsyncOnly, Generic[R]):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._connection = connection
         self._speaks = connection.connection_for if isinstance(connection, Speaking) else None
-        self._settings = Settings(options)
+        self._settings = FleetSettings(options)
         self._on_exit = on_exit
         self._observers = Observers()
         self._outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)

@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Kept(OrderedDict[K, V]):
+class Newest(OrderedDict[K, V]):
     """Some things by their keys, the oldest first. Not a plain dict: that looks through all that was at its front.
 
     Args:

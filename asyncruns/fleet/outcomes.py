@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from asyncruns._loop import wake
 from asyncruns.fleet.member import Member
-from asyncruns.fleet.newest import Kept
+from asyncruns.fleet.newest import Newest
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -33,7 +33,7 @@ class Outcomes(Generic[R]):
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
         self._observers = observers
         self._on_outcome = on_outcome
-        self._unread: Kept[Member, AnyOutcome[R]] = Kept(
+        self._unread: Newest[Member, AnyOutcome[R]] = Newest(
             KEPT_OUTCOMES,
             "Nobody takes the outcomes of a fleet, and of more than %d the oldest are let go: iterate over the fleet "
             "while its runs end, give it on_outcome, or await its watches",

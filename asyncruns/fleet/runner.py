@@ -21,7 +21,7 @@ from asyncruns._loop import loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.member import Member
-from asyncruns.fleet.newest import Kept
+from asyncruns.fleet.newest import Newest
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Tick
@@ -57,7 +57,7 @@ class Runner:
     def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
         self.members: dict[RunRef, Member] = {}
-        self.unfinished: Kept[RunRef, Member] = Kept(
+        self.unfinished: Newest[RunRef, Member] = Newest(
             KEPT_UNFINISHED,
             "The watches of very many runs ended before these did; leaving the fleet cancels the newest %d of them",
         )

@@ -12,7 +12,7 @@ from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch.options import SharedOptions, policy_of
 
 
-class Settings:
+class FleetSettings:
     """The options of a fleet.
 
     Args:
