@@ -21,8 +21,8 @@ from operator import add, mul, sub
 from typing import Final
 
 from asyncruns.cadence import grid
+from asyncruns.cadence.cheapest_polls import plan
 from asyncruns.cadence.grid import AGES
-from asyncruns.cadence.schedule import plan
 
 # The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
 # These come to deviations of 2, 5, 11 and 23 % of an age.

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence.cheapest_polls import plan
 from asyncruns.cadence.grid import AGES, CELLS, END_S, age_of, position, smooth
-from asyncruns.cadence.schedule import plan
 
 GROUPS = st.sampled_from([GROUP, (), ("asst_2",)])
 STAGES = st.integers(0, 1)
