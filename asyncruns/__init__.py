@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import ActionRequired as ActionRequired
     from asyncruns.lifecycle import Call as Call
     from asyncruns.lifecycle import CallAnswered as CallAnswered
-    from asyncruns.lifecycle import CallsLeft as CallsLeft
+    from asyncruns.lifecycle import CallsLeftToServer as CallsLeftToServer
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
@@ -102,7 +102,7 @@ _HOMES: Final = {
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
     "CallNotAnsweredError": "asyncruns.errors",
-    "CallsLeft": "asyncruns.lifecycle",
+    "CallsLeftToServer": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.watch.outcome",
     "Client": "asyncruns.client.client",
@@ -178,7 +178,7 @@ __all__ = [
     "Call",
     "CallAnswered",
     "CallNotAnsweredError",
-    "CallsLeft",
+    "CallsLeftToServer",
     "CancelRefused",
     "Cancelled",
     "Client",

@@ -13,7 +13,7 @@ from asyncruns.cli.ends import end_of
 from asyncruns.lifecycle import (
     ActionRequired,
     CallAnswered,
-    CallsLeft,
+    CallsLeftToServer,
     CancelRefused,
     Connectivity,
     ConnectivityChanged,
@@ -130,7 +130,7 @@ class Board:
             case ConnectivityChanged(connectivity=connectivity):
                 healthy = connectivity is Connectivity.HEALTHY
                 row.result = "" if healthy else f"the server is not heard: {connectivity.value}"
-            case OutputsSubmitted() | CancelRefused() | CallsLeft() | EndRevoked() | StreamBroken():
+            case OutputsSubmitted() | CancelRefused() | CallsLeftToServer() | EndRevoked() | StreamBroken():
                 pass
             case _:
                 assert_never(notice)

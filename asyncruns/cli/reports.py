@@ -13,7 +13,7 @@ from asyncruns.lifecycle import (
     ActionRequired,
     Call,
     CallAnswered,
-    CallsLeft,
+    CallsLeftToServer,
     CancelRefused,
     ConnectivityChanged,
     EndRevoked,
@@ -57,7 +57,7 @@ class LineReport(Report):
             case ConnectivityChanged():
                 cause = "" if notice.cause is None else f": {notice.cause}"
                 complain(f"connection {notice.connectivity.value}{cause}")
-            case CallsLeft(calls=calls):
+            case CallsLeftToServer(calls=calls):
                 for call in calls:
                     self._line("", f"left to the server: {_shown(call)}")
             case EndRevoked(status=status, previous=previous):
@@ -100,7 +100,7 @@ class JsonReport(Report):
             case ConnectivityChanged():
                 cause = None if notice.cause is None else str(notice.cause)
                 self._line("connection", state=notice.connectivity.value, cause=cause)
-            case CallsLeft(calls=calls):
+            case CallsLeftToServer(calls=calls):
                 self._line("calls_left", calls=[_call(call) for call in calls])
             case EndRevoked(status=status, previous=previous):
                 self._line("end_revoked", status=status, previous=previous)

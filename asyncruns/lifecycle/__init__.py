@@ -31,7 +31,7 @@ from asyncruns.lifecycle.moves import MOVES
 from asyncruns.lifecycle.notices import (
     ActionRequired,
     CallAnswered,
-    CallsLeft,
+    CallsLeftToServer,
     CancelRefused,
     Connectivity,
     ConnectivityChanged,
@@ -70,7 +70,7 @@ __all__ = [
     "Call",
     "CallAnswered",
     "CallKind",
-    "CallsLeft",
+    "CallsLeftToServer",
     "Cancel",
     "CancelAsked",
     "CancelRefused",

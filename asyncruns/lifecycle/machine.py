@@ -393,7 +393,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _left_to_server(self, calls: tuple[Call, ...]) -> list[Command]:
         news = self._ledger.leave_to_server(call for call in calls if call.kind is CallKind.SERVER)
-        return [do.Report(notices.CallsLeft(calls=news))] if news else []
+        return [do.Report(notices.CallsLeftToServer(calls=news))] if news else []
 
     def _went_past(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         self._went_on(now)

@@ -56,7 +56,7 @@ class OutputsSubmitted(Struct, frozen=True, kw_only=True):
     outputs: Outputs
 
 
-class CallsLeft(Struct, frozen=True, kw_only=True):
+class CallsLeftToServer(Struct, frozen=True, kw_only=True):
     """The run waits for calls that its server answers itself; the watch goes on."""
 
     calls: tuple[Call, ...]
@@ -116,7 +116,7 @@ Notice = (
     StatusChanged[Any]
     | ActionRequired
     | CallAnswered
-    | CallsLeft
+    | CallsLeftToServer
     | OutputsSubmitted
     | ConnectivityChanged
     | CancelRefused

@@ -12,7 +12,7 @@ import pytest
 from scripted import Scene, ok, run_body, scene
 from shells import OneWatch, Shell
 
-from asyncruns import CallsLeft, Completed, InvalidRequestError, NeedsCaller, Reason, Toolset
+from asyncruns import CallsLeftToServer, Completed, InvalidRequestError, NeedsCaller, Reason, Toolset
 from asyncruns.http import Response
 from asyncruns.lifecycle import Call, CallKind
 
@@ -158,7 +158,7 @@ async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once(shell
     told: list[Any] = []
     async with shell(stage, stage.ref, on_requires_action=lambda calls: {"call_1": "rubbish"}) as watcher:
         async for event in watcher:
-            if isinstance(event, CallsLeft):
+            if isinstance(event, CallsLeftToServer):
                 told.append([call.id for call in event.calls])
         assert isinstance(await watcher.wait(), Completed)
     assert told == [["call_1"]]
