@@ -12,7 +12,7 @@ from asyncruns.abc import AsyncOnly
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.explain import explain
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import CancelAsked, Notice, Provided, RunRef, StatusChanged
+from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef, StatusChanged
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.observers import Ended, Feed, Observer
 from asyncruns.watch.open_watches import check_may_wait
@@ -119,7 +119,7 @@ class Watch(AsyncOnly, Generic[R]):
             InvalidRequestError: There is no such call, or the watch is over; nothing was submitted then.
         """
         self._check()
-        self._member.told(Provided(loop_time(), texts_of(outputs)))
+        self._member.told(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.

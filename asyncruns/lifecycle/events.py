@@ -43,21 +43,21 @@ class Refused(Struct, frozen=True):
     held_back: float = 0.0
 
 
-class Answered(Struct, frozen=True):
+class CallsAnswered(Struct, frozen=True):
     """Calls that were handed out have their outputs."""
 
     now: float
     outputs: tuple[tuple[Call, str], ...]
 
 
-class Provided(Struct, frozen=True):
+class OutputsProvided(Struct, frozen=True):
     """The caller gives outputs of its own, by the ids of the round that is asked for."""
 
     now: float
     outputs: Outputs
 
 
-class Unanswered(Struct, frozen=True):
+class CallsUnanswered(Struct, frozen=True):
     """Nobody here answers these calls. `cause` is what a handler, or a tool, raised, if that is why."""
 
     now: float
@@ -97,4 +97,15 @@ class Tick(Struct, frozen=True):
     now: float
 
 
-Event = Begun | Observed | Refused | Answered | Provided | Unanswered | CancelAsked | StreamBegun | StreamEnded | Tick
+Event = (
+    Begun
+    | Observed
+    | Refused
+    | CallsAnswered
+    | OutputsProvided
+    | CallsUnanswered
+    | CancelAsked
+    | StreamBegun
+    | StreamEnded
+    | Tick
+)

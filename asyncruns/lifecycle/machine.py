@@ -137,12 +137,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._observed(event)
             case ev.Refused():
                 return self._refused(event)
-            case ev.Answered():
+            case ev.CallsAnswered():
                 return [*self._record(event.outputs), *self._settle(event.now)]
-            case ev.Provided():
+            case ev.OutputsProvided():
                 outputs = self._ledger.resolve(event.outputs)
                 return [*self._record(outputs), *self._settle(event.now)]
-            case ev.Unanswered():
+            case ev.CallsUnanswered():
                 self._ledger.leave_unanswered(event.calls, event.cause)
                 return self._settle(event.now)
             case ev.CancelAsked():
@@ -245,7 +245,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
-        if not isinstance(event, ev.Provided) or end.kind is not EndKind.NEEDS_CALLER:
+        if not isinstance(event, ev.OutputsProvided) or end.kind is not EndKind.NEEDS_CALLER:
             return []
         answers = self._ledger.resolve(event.outputs)
         round_ = self._ledger.current

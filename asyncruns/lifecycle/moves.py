@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from asyncruns.lifecycle.events import Answered, CancelAsked, Event, Observed, Provided, Refused, Tick, Unanswered
+from asyncruns.lifecycle.events import (
+    CallsAnswered,
+    CallsUnanswered,
+    CancelAsked,
+    Event,
+    Observed,
+    OutputsProvided,
+    Refused,
+    Tick,
+)
 from asyncruns.lifecycle.phases import State
 
 # To stay is always allowed, so it is not listed.
@@ -23,9 +32,9 @@ MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.DISPATCHING: {
         Observed: frozenset({State.CANCELLING, State.DONE}),
         Refused: frozenset({State.DONE}),
-        Answered: frozenset({State.SUBMITTING, State.DONE}),
-        Provided: frozenset({State.SUBMITTING, State.DONE}),
-        Unanswered: frozenset({State.DONE}),
+        CallsAnswered: frozenset({State.SUBMITTING, State.DONE}),
+        OutputsProvided: frozenset({State.SUBMITTING, State.DONE}),
+        CallsUnanswered: frozenset({State.DONE}),
         CancelAsked: frozenset({State.CANCELLING}),
         Tick: frozenset({State.SUBMITTING, State.DONE}),
     },
@@ -42,7 +51,7 @@ MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     },
     # A watch that ended before its run can be taken up again.
     State.DONE: {
-        Provided: frozenset({State.SUBMITTING}),
+        OutputsProvided: frozenset({State.SUBMITTING}),
         CancelAsked: frozenset({State.CANCELLING, State.SUBMITTING}),
     },
 }

@@ -109,8 +109,8 @@ class TokenCredential(Protocol):
         ...
 
 
-Provided = str | AccessToken
-TokenProvider = Callable[[], Provided | Awaitable[Provided]]
+ProvidedToken = str | AccessToken
+TokenProvider = Callable[[], ProvidedToken | Awaitable[ProvidedToken]]
 """A function that returns a token, or an awaitable of one. One that is no coroutine function is called in a thread."""
 
 

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from asyncruns._loop import loop_time
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
-from asyncruns.lifecycle import Answered, Answers, Call, CallKind, Event, Outputs, Unanswered
+from asyncruns.lifecycle import Answers, Call, CallKind, CallsAnswered, CallsUnanswered, Event, Outputs
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.concurrency import ConcurrencyLimit
@@ -111,7 +111,7 @@ class CallAnswerer:
 
     async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
         for call in await self._ask(self._approve, calls, _approvals_of, "on_approval"):
-            self._post(Unanswered(loop_time(), (call,)))
+            self._post(CallsUnanswered(loop_time(), (call,)))
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
@@ -138,24 +138,24 @@ class CallAnswerer:
         given = None if handler is None else await attempt_call(handler, list(calls), what=what)
         answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(answered, Raised):
-            self._post(Unanswered(loop_time(), calls, answered.error))
+            self._post(CallsUnanswered(loop_time(), calls, answered.error))
             return ()
         if answered:
-            self._post(Answered(loop_time(), answered))
+            self._post(CallsAnswered(loop_time(), answered))
         done = {call.id for call, _ in answered}
         return tuple(call for call in calls if call.id not in done)
 
     async def _answer(self, call: Call) -> None:
         tools = _NO_TOOLS if self._tools is None and call.is_cut else self._tools
         if tools is None or call.kind is not CallKind.FUNCTION:
-            self._post(Unanswered(loop_time(), (call,)))
+            self._post(CallsUnanswered(loop_time(), (call,)))
             return
         try:
             output = await tools.call(call, limit=self._limit)
         except CallNotAnsweredError as error:
-            self._post(Unanswered(loop_time(), (call,), error))
+            self._post(CallsUnanswered(loop_time(), (call,), error))
         else:
-            self._post(Answered(loop_time(), ((call, output),)))
+            self._post(CallsAnswered(loop_time(), ((call, output),)))
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:

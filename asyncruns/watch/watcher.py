@@ -23,7 +23,7 @@ from asyncruns.abc import AsyncOnly, Connection, RunEvents
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, Provided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
 from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
@@ -368,7 +368,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             InvalidRequestError: There is no such call; nothing was submitted then.
         """
         check_is_here(self._loop, "watcher")
-        self._tell_machine(Provided(loop_time(), texts_of(outputs)))
+        self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.

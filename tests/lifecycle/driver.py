@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from asyncruns.lifecycle import (
-    Answered,
     Asked,
     Begun,
     Call,
     CallKind,
+    CallsAnswered,
+    CallsUnanswered,
     CancelAsked,
     Command,
     End,
     Event,
     Finish,
     Observed,
+    OutputsProvided,
     Phase,
     Policy,
     PollAt,
-    Provided,
     Refusal,
     RefusalKind,
     Refused,
@@ -27,7 +28,6 @@ from asyncruns.lifecycle import (
     Snapshot,
     Submit,
     Tick,
-    Unanswered,
 )
 
 C = TypeVar("C")
@@ -82,14 +82,14 @@ class Driver:
 
     def answers(self, **outputs: str) -> list[Command]:
         """Have tools answer."""
-        return self.feed(Answered(self.now, tuple((self.calls[one], output) for one, output in outputs.items())))
+        return self.feed(CallsAnswered(self.now, tuple((self.calls[one], output) for one, output in outputs.items())))
 
     def provides(self, **outputs: str) -> list[Command]:
         """Have the caller answer."""
-        return self.feed(Provided(self.now, tuple(outputs.items())))
+        return self.feed(OutputsProvided(self.now, tuple(outputs.items())))
 
     def unanswered(self, *call_ids: str, cause: Exception | None = None) -> list[Command]:
-        return self.feed(Unanswered(self.now, tuple(self.calls[one] for one in call_ids), cause))
+        return self.feed(CallsUnanswered(self.now, tuple(self.calls[one] for one in call_ids), cause))
 
     def cancels(self) -> list[Command]:
         return self.feed(CancelAsked(self.now))

@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterator, Mapping
 from driver import Driver, call, snapshot
 
 from asyncruns.lifecycle import (
-    Answered,
     Asked,
     Begun,
     Call,
     CallKind,
+    CallsAnswered,
+    CallsUnanswered,
     CancelAsked,
     Event,
     Observed,
+    OutputsProvided,
     Phase,
-    Provided,
     Refusal,
     RefusalKind,
     Refused,
     StreamBegun,
     StreamEnded,
     Tick,
-    Unanswered,
 )
 
 A, B = call("call_a"), call("call_b")
@@ -265,14 +265,14 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
         for kind in RefusalKind:
             refusal = Refusal(kind=kind, cause=RuntimeError(kind.value))
             yield f"Refused {asked.value}: {kind.value}", Refused(now, refusal, asked)
-    yield "Answered: both", Answered(now, ((A, "1"), (B, "2")))
-    yield "Answered: one", Answered(now, ((B, "2"),))
-    yield "Answered: a call of nobody", Answered(now, ((NEW, "1"),))
-    yield "Provided: both", Provided(now, (("call_a", "1"), ("call_b", "2")))
-    yield "Provided: one", Provided(now, (("call_b", "2"),))
-    yield "Provided: a call of nobody", Provided(now, (("call_x", "1"),))
-    yield "Unanswered: one", Unanswered(now, (B,))
-    yield "Unanswered: one, a handler raised", Unanswered(now, (B,), RuntimeError("bug"))
+    yield "CallsAnswered: both", CallsAnswered(now, ((A, "1"), (B, "2")))
+    yield "CallsAnswered: one", CallsAnswered(now, ((B, "2"),))
+    yield "CallsAnswered: a call of nobody", CallsAnswered(now, ((NEW, "1"),))
+    yield "OutputsProvided: both", OutputsProvided(now, (("call_a", "1"), ("call_b", "2")))
+    yield "OutputsProvided: one", OutputsProvided(now, (("call_b", "2"),))
+    yield "OutputsProvided: a call of nobody", OutputsProvided(now, (("call_x", "1"),))
+    yield "CallsUnanswered: one", CallsUnanswered(now, (B,))
+    yield "CallsUnanswered: one, a handler raised", CallsUnanswered(now, (B,), RuntimeError("bug"))
     yield "CancelAsked", CancelAsked(now)
     yield "CancelAsked: by a caller that leaves", CancelAsked(now, by=now + 5.0)
     yield "StreamBegun", StreamBegun(now)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from asyncruns.lifecycle import (
     MOVES,
-    Answered,
     Asked,
     Call,
+    CallsAnswered,
+    CallsUnanswered,
     CancelAsked,
     Event,
     Finish,
@@ -32,7 +33,6 @@ from asyncruns.lifecycle import (
     StreamEnded,
     Submit,
     Tick,
-    Unanswered,
 )
 
 # A mutation run (`.ci/mutate`) tries few, and always the same.
@@ -63,11 +63,11 @@ def refused(kind: RefusalKind, asked: Asked, after: float | None) -> Later:
 
 
 def answered(one: Call) -> Later:
-    return lambda now: Answered(now, ((one, "out"),))
+    return lambda now: CallsAnswered(now, ((one, "out"),))
 
 
 def unanswered(one: Call) -> Later:
-    return lambda now: Unanswered(now, (one,))
+    return lambda now: CallsUnanswered(now, (one,))
 
 
 FROM_THE_SERVER: st.SearchStrategy[Later] = observations() | st.builds(

@@ -27,7 +27,7 @@ _INCOMPLETE_REASONS: Final = {"max_completion_tokens": "max_output_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredRound:
     """A round of calls that were answered, with the outputs by call id."""
 
     calls: tuple[Call, ...]
@@ -51,7 +51,7 @@ class Response:
     created: float
     scenario: Scenario
     background: bool
-    answered: tuple[Answered, ...]
+    answered: tuple[AnsweredRound, ...]
     calls: tuple[Call, ...]
     item_ids: tuple[str, ...]
     input: tuple[Body, ...]

@@ -15,7 +15,7 @@ from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.input_items import input_items, outputs_of, said_in
-from asyncruns.testing.emulator.response import OPEN, Answered, Response
+from asyncruns.testing.emulator.response import OPEN, AnsweredRound, Response
 from asyncruns.testing.emulator.run import Call, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
 from asyncruns.testing.emulator.timeline import reached
@@ -50,7 +50,7 @@ class Responses:
         said = said_in(items) or ("" if previous is None else previous.said)
         if previous is not None and pending:
             scenario = previous.scenario
-            answered = (*previous.answered, Answered(pending, {call.id: outputs[call.id] for call in pending}))
+            answered = (*previous.answered, AnsweredRound(pending, {call.id: outputs[call.id] for call in pending}))
         else:
             scenario, answered = self._chosen(settings, said), ()
         response = self._add(scenario, answered, items, settings, said, bool(body.get("background")), now)
@@ -60,7 +60,7 @@ class Responses:
     def _add(
         self,
         scenario: Scenario,
-        answered: tuple[Answered, ...],
+        answered: tuple[AnsweredRound, ...],
         items: list[Body],
         settings: Body,
         said: str,
