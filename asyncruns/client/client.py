@@ -319,7 +319,7 @@ class Client(AsyncOnly, OtherNames):
 
         With `model` in place of `assistant_id`, there is no thread: a background response is created, with the
         definitions of `tools`, and watched (see `client.responses.watch`). When no answer to that comes, it is not
-        created again but with `on_ambiguous="resend"`, since nothing can find it.
+        created again but with `on_lost_submit="resend"`, since nothing can find it.
 
         What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
         can't be found: another one is created, and an orphan without a run may stay at the server.

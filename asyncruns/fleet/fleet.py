@@ -88,7 +88,7 @@ class Fleet(AsyncOnly, Generic[R]):
             observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
             where these were not told of all. `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown`, `max_rounds`, `keep_tool_choice`, `on_ambiguous`, `on_status`, `on_terminal`;
+            `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`, `on_terminal`;
             and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
 
     Raises:

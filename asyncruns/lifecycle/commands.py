@@ -87,7 +87,7 @@ class Reason(enum.Enum):
 
     TIMEOUT = "timeout"  # the wait's own time is over
     UNREACHABLE = "unreachable"  # no poll succeeded for as long as `max_outage`, or none can
-    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for `max_unknown`
+    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for `max_unknown_status`
     NOT_FOUND = "not_found"  # there is no such run
     GONE = "gone"  # the run was there, and was deleted
     UNAUTHORIZED = "unauthorized"

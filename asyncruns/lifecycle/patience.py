@@ -40,7 +40,7 @@ class Policy(Struct, frozen=True, kw_only=True):
             server's clock, and `without_expiry` where the server tells no expiry.
         without_expiry: See `timeout`; what runs of this kind may take at most, when their servers do not say so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
+        max_unknown_status: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
         on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
             where none can, "give_up", or "resend" the same.
@@ -52,7 +52,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     timeout: float | UnsetType | None = UNSET
     without_expiry: float = WITHOUT_EXPIRY_S
     max_outage: float | None = 120.0
-    max_unknown: float | None = 60.0
+    max_unknown_status: float | None = 60.0
     on_lost_submit: Literal["look", "give_up", "resend"] = "look"
     keep_tool_choice: bool = False
     max_rounds: int | None = MAX_ROUNDS
@@ -60,8 +60,8 @@ class Policy(Struct, frozen=True, kw_only=True):
 
     @property
     def unknown_s(self) -> float:
-        """`max_unknown` as a number."""
-        return math.inf if self.max_unknown is None else self.max_unknown
+        """`max_unknown_status` as a number."""
+        return math.inf if self.max_unknown_status is None else self.max_unknown_status
 
 
 def backoff(failures: int, refusal: Refusal) -> float:

@@ -104,7 +104,7 @@ class Responses(_Responses):
 
         Nothing is inherited from one response to the next, so each is created with the parameters of the first. The
         outcome's `refs` are all of them. An answer to a follow-up that gets lost leaves an orphan that nobody can find:
-        the watch gives up then, or sends the same again with `on_ambiguous="resend"`; tools are not run again.
+        the watch gives up then, or sends the same again with `on_lost_submit="resend"`; tools are not run again.
 
         Safe to cancel: a follow-up on its way is waited for; the response goes on at the server, or is cancelled with
         `on_exit="cancel"`.
@@ -134,7 +134,7 @@ class Responses(_Responses):
     ) -> AnyOutcome[ModelResponse]:
         """Create a response in the background, with the toolset's definitions, and watch it to its end.
 
-        With `on_ambiguous="resend"`, it is created up to three times when no answer to that comes; each may leave an
+        With `on_lost_submit="resend"`, it is created up to three times when no answer to that comes; each may leave an
         orphan. Safe to cancel, as `watch`. `client.run(model=...)` does this.
 
         Args:
@@ -159,7 +159,7 @@ class Responses(_Responses):
             **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
             "background": True,
         }
-        tries = CREATE_TRIES if options.get("on_ambiguous") == "resend" else 1
+        tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
         again = {name: value for name, value in given.items() if name != "input"}
         continue_with = cast("ResponseParameters", again)
         keeper = keeper_of(self.continued(continue_with), options)

@@ -24,12 +24,12 @@ class SharedOptions(TypedDict, total=False):
     tools: Toolset | None
     timeout: float | UnsetType | None
     max_outage: float | None
-    max_unknown: float | None
+    max_unknown_status: float | None
     max_concurrent_calls: int | None
     max_rounds: int | None
     keep_tool_choice: bool
     cadence: Cadence | None
-    on_ambiguous: Literal["give_up", "resend"]
+    on_lost_submit: Literal["give_up", "resend"]
     on_status: Observer | None
     on_requires_action: Handler | None
     on_approval: ApprovalHandler | None
@@ -52,9 +52,9 @@ def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
     return Policy(
         timeout=options.get("timeout", UNSET),
         max_outage=options.get("max_outage", 120.0),
-        max_unknown=options.get("max_unknown", 60.0),
+        max_unknown_status=options.get("max_unknown_status", 60.0),
         without_expiry=dialect.without_expiry,
-        on_lost_submit="look" if dialect.shows_submits else options.get("on_ambiguous", "give_up"),
+        on_lost_submit="look" if dialect.shows_submits else options.get("on_lost_submit", "give_up"),
         keep_tool_choice=options.get("keep_tool_choice", False),
         max_rounds=options.get("max_rounds", MAX_ROUNDS),
         cadence=options.get("cadence") or Cadence.hinted(),
@@ -90,9 +90,9 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
         raise InvalidRequestError(f"keep_tool_choice must be True or False; got {options['keep_tool_choice']!r}")
     if options.get("on_exit", "leave") not in ("leave", "cancel"):
         raise InvalidRequestError(f'on_exit must be "leave" or "cancel"; got {options["on_exit"]!r}')
-    if options.get("on_ambiguous", "give_up") not in ("give_up", "resend"):
-        raise InvalidRequestError(f'on_ambiguous must be "give_up" or "resend"; got {options["on_ambiguous"]!r}')
-    for name in ("timeout", "max_outage", "max_unknown"):
+    if options.get("on_lost_submit", "give_up") not in ("give_up", "resend"):
+        raise InvalidRequestError(f'on_lost_submit must be "give_up" or "resend"; got {options["on_lost_submit"]!r}')
+    for name in ("timeout", "max_outage", "max_unknown_status"):
         seconds = options.get(name)
         if seconds is None or seconds is UNSET:
             continue

@@ -70,7 +70,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
             which may take hours without saying so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
+        max_unknown_status: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
             ever.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
             has a limit of its own over all that share it.
@@ -84,7 +84,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
             the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
             warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
-        on_ambiguous: What to do when no answer to a submit came and no look can tell whether it was taken, as with
+        on_lost_submit: What to do when no answer to a submit came and no look can tell whether it was taken, as with
             responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
         on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
@@ -111,13 +111,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
         tools: Toolset | None = None,
         timeout: float | UnsetType | None = UNSET,
         max_outage: float | None = 120.0,
-        max_unknown: float | None = 60.0,
+        max_unknown_status: float | None = 60.0,
         max_concurrent_calls: int | None = None,
         max_rounds: int | None = MAX_ROUNDS,
         keep_tool_choice: bool = False,
         cadence: Cadence | None = None,
         on_exit: Literal["leave", "cancel"] = "leave",
-        on_ambiguous: Literal["give_up", "resend"] = "give_up",
+        on_lost_submit: Literal["give_up", "resend"] = "give_up",
         on_status: Observer | None = None,
         on_requires_action: Handler | None = None,
         on_approval: ApprovalHandler | None = None,
@@ -144,13 +144,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
             "tools": tools,
             "timeout": timeout,
             "max_outage": max_outage,
-            "max_unknown": max_unknown,
+            "max_unknown_status": max_unknown_status,
             "max_concurrent_calls": max_concurrent_calls,
             "max_rounds": max_rounds,
             "keep_tool_choice": keep_tool_choice,
             "cadence": cadence,
             "on_exit": on_exit,
-            "on_ambiguous": on_ambiguous,
+            "on_lost_submit": on_lost_submit,
         }
         check_watch_options(options)
         self._machine = RunLifecycle(policy_of(options, connection.dialect))

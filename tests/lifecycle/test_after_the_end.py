@@ -91,20 +91,20 @@ def test_a_watch_that_gave_up_and_is_then_cancelled_tells_a_refusal_and_goes_on(
 
 
 def test_an_unknown_status_may_stay_as_long_as_the_caller_says() -> None:
-    run = Driver(max_unknown=10.0, timeout=None)
+    run = Driver(max_unknown_status=10.0, timeout=None)
     run.sees(Phase.UNKNOWN, status="paused")
     run.now += 9.9
     assert not pick(run.sees(Phase.UNKNOWN, status="paused"), Finish)
     run.now += 0.1
     assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
-    run = Driver(max_unknown=None, timeout=None)
+    run = Driver(max_unknown_status=None, timeout=None)
     run.sees(Phase.UNKNOWN, status="paused")
     run.now += 100_000.0
     assert not pick(run.sees(Phase.UNKNOWN, status="paused"), Finish)
 
 
 def test_a_long_hint_does_not_put_off_the_end_of_an_unknown_status() -> None:
-    run = Driver(max_unknown=10.0, timeout=None)
+    run = Driver(max_unknown_status=10.0, timeout=None)
     look = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
     assert look.not_before == run.now + 10.0
 

@@ -40,7 +40,7 @@ class Plan:
     scenario: Scenario
     clock_skew: float
     poll_after_ms: float | None
-    on_ambiguous: Literal["give_up", "resend"]
+    on_lost_submit: Literal["give_up", "resend"]
     pace: float | None = 0.0  # with streams: seconds that who reads them takes for an event; None is nobody
     first_stream: Fault | None = None  # strikes the one that begins the run
 
@@ -89,7 +89,7 @@ def plans(draw: st.DrawFn) -> Plan:
         scenario,
         skew,
         poll_after_ms,
-        on_ambiguous=draw(st.sampled_from(["give_up", "resend", "resend"])),
+        on_lost_submit=draw(st.sampled_from(["give_up", "resend", "resend"])),
         pace=draw(st.sampled_from([0.0, 0.0, 0.2, 3.0, None])),
         first_stream=draw(st.none() | st.none() | stream_faults("create_run")),
     )

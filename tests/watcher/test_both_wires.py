@@ -387,7 +387,7 @@ async def test_what_cannot_pass_ends_the_wait_at_once(wire: Wire, status: int) -
 async def test_a_status_that_nobody_knows_is_waited_for_and_given_up(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", rewrite=lambda body: {**body, "status": "pondering"}, skip=1, times=None))
-    outcome = await wire.watch(run, max_unknown=10.0)
+    outcome = await wire.watch(run, max_unknown_status=10.0)
     assert isinstance(outcome, GaveUp)
     assert (outcome.reason, outcome.status) == (Reason.UNKNOWN_STATUS, "pondering")
 
@@ -767,7 +767,7 @@ async def test_on_responses_a_lost_submit_may_be_sent_again_and_leaves_an_orphan
 ) -> None:
     run = await responses.start(rounds=TWO_ROUNDS)
     responses.emulator.inject(lost(fault, acts=acts))
-    outcome = await responses.watch(run, tools=tools, on_ambiguous="resend")
+    outcome = await responses.watch(run, tools=tools, on_lost_submit="resend")
     assert isinstance(outcome, Completed)
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
     assert responses.submitted(outcome) == [["3", "Sunny in Paris"], ["7"]]
@@ -776,13 +776,13 @@ async def test_on_responses_a_lost_submit_may_be_sent_again_and_leaves_an_orphan
     assert len(orphans) == (1 if acts or fault.get("damage") == "half" else 0)
 
 
-@pytest.mark.parametrize("on_ambiguous", ["give_up", "resend"])
+@pytest.mark.parametrize("on_lost_submit", ["give_up", "resend"])
 async def test_on_responses_a_lost_submit_ends_a_wait_that_is_cancelled(
-    responses: Wire, tools: Tools, on_ambiguous: str
+    responses: Wire, tools: Tools, on_lost_submit: str
 ) -> None:
     run = await responses.start(rounds=(TWO_CALLS,), end="never")
     responses.emulator.inject(Fault(on="submit", drop=True, acts=True, delay_before=5.0))
-    async with responses.watcher(run, tools=tools, on_ambiguous=on_ambiguous) as watcher:
+    async with responses.watcher(run, tools=tools, on_lost_submit=on_lost_submit) as watcher:
         while not responses.count("submit"):
             await anyio.sleep(0.1)
         await watcher.cancel_run()
@@ -795,7 +795,7 @@ async def test_on_responses_a_lost_submit_ends_a_wait_that_is_cancelled(
 async def test_on_responses_each_lost_submit_is_sent_again(responses: Wire, tools: Tools) -> None:
     run = await responses.start(rounds=(TWO_CALLS,))
     responses.emulator.inject(Fault(on="submit", drop=True, acts=True, times=4))
-    outcome = await responses.watch(run, tools=tools, on_ambiguous="resend")
+    outcome = await responses.watch(run, tools=tools, on_lost_submit="resend")
     assert isinstance(outcome, Completed)
     assert sorted(tools.ran) == ["add", "get_weather"]
     assert responses.count("submit") == 5
@@ -804,6 +804,6 @@ async def test_on_responses_each_lost_submit_is_sent_again(responses: Wire, tool
 
 async def test_on_responses_a_create_is_repeated_only_where_that_was_asked_for(responses: Wire) -> None:
     responses.emulator.inject(Fault(on="create_response", drop=True, acts=True, times=2))
-    outcome = await responses.run(Scenario(), on_ambiguous="resend")
+    outcome = await responses.run(Scenario(), on_lost_submit="resend")
     assert isinstance(outcome, Completed)
     assert len(responses.emulator.responses) == 3

@@ -84,7 +84,7 @@ async def test_an_answer_about_another_run_is_asked_for_again(
     if on == "submit" and wire.name == "responses":
         shown = {**shown, "previous_response_id": other.id}
     wire.emulator.inject(Fault(on=on, body=shown, acts=True))
-    outcome = await wire.watch(run, tools=tools, on_ambiguous="resend")
+    outcome = await wire.watch(run, tools=tools, on_lost_submit="resend")
     assert isinstance(outcome, Completed)
     assert outcome.refs[0].ids[-1] == run.id
     assert outcome.run.id != other.id

@@ -34,7 +34,7 @@ class WorldOfResponses(World):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, plan: Plan) -> None:
         super().__init__(loop, replace(plan, scenario=replace(plan.scenario, lifetime=LIFETIME_S)))
-        self.options = {"on_ambiguous": plan.on_ambiguous}
+        self.options = {"on_lost_submit": plan.on_lost_submit}
 
     async def begin_run(self) -> None:
         self.connection = self.client.responses.continued()
@@ -99,7 +99,7 @@ class HostileResponses(HostileWorld):
         submits = [seen for seen in self.world.emulator.requests if seen.operation == "submit"]
         effects = Counter(seen.run_id for seen in submits if seen.acted)
         orphans = sum(effects.values()) - len(effects)
-        if self.world.plan.on_ambiguous == "give_up":
+        if self.world.plan.on_lost_submit == "give_up":
             assert not orphans
         assert orphans <= sum(seen.fault is not None or not seen.status for seen in submits)
 
