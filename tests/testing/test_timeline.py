@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from asyncruns.testing import FunctionCall, Scenario
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.run import Run, Submission, calls_of
-from asyncruns.testing.emulator.timeline import Course
+from asyncruns.testing.emulator.run import EmulatedRun, Submission, calls_of
+from asyncruns.testing.emulator.timeline import RunCourse
 
 EPOCH = 1.8e9
 CALLS = (FunctionCall("f"),)
@@ -33,7 +33,7 @@ events = st.lists(st.tuples(st.sampled_from(["look", "look", "look", "submit", "
 @given(scenarios, events)
 def test_what_is_kept_of_a_run_is_what_a_fresh_look_finds(scenario: Scenario, events: list[tuple[str, float]]) -> None:
     ids = Ids()
-    run = Run(
+    run = EmulatedRun(
         id="run_1",
         thread_id="thread_1",
         assistant_id="asst_1",
@@ -51,4 +51,4 @@ def test_what_is_kept_of_a_run_is_what_a_fresh_look_finds(scenario: Scenario, ev
         elif what == "cancel" and run.cancelled is None:
             run.cancelled = now
         submitted = [submission.at for submission in run.submissions]
-        assert run.position(now) == Course(scenario, run.created, submitted, run.cancelled).at(now)
+        assert run.position(now) == RunCourse(scenario, run.created, submitted, run.cancelled).at(now)

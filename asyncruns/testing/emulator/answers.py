@@ -51,7 +51,7 @@ _SIGN_IN: Final = "Sign in to the network"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EmulatedAnswer:
     """What goes over the wire; a `Content-Length` beyond the body's means that the connection ends early."""
 
     status: int
@@ -59,7 +59,7 @@ class Answer:
     body: bytes
 
 
-def spoiled(answer: Answer, fault: Fault, earlier: Answer | None) -> Answer:
+def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None) -> EmulatedAnswer:
     """Give what a fault leaves of an answer.
 
     Args:
@@ -82,7 +82,7 @@ def spoiled(answer: Answer, fault: Fault, earlier: Answer | None) -> Answer:
     return _with_headers(replace(answer, status=status), fault.headers)
 
 
-def _error(answer: Answer, fault: Fault) -> Answer:
+def _error(answer: EmulatedAnswer, fault: Fault) -> EmulatedAnswer:
     status = fault.status or 0
     if status in _PAGES and fault.message is None and fault.code is None:
         return _page(answer, f"{status} {HTTPStatus(status).phrase}")
@@ -96,20 +96,20 @@ def _unknown(status: int) -> tuple[str, str | None, str]:
     return kind, None, f"The request was answered with status {status}."
 
 
-def _page(answer: Answer, title: str) -> Answer:
+def _page(answer: EmulatedAnswer, title: str) -> EmulatedAnswer:
     page = replace(answer, body=_PAGE.format(title=title).encode())
     return _with_headers(page, {"Content-Type": "text/html", "Server": "nginx"})
 
 
-def _half(answer: Answer) -> Answer:
+def _half(answer: EmulatedAnswer) -> EmulatedAnswer:
     return replace(answer, body=answer.body[: len(answer.body) // 2])
 
 
-def _cut(answer: Answer) -> Answer:
+def _cut(answer: EmulatedAnswer) -> EmulatedAnswer:
     return _with_headers(_half(answer), {"Content-Length": str(len(answer.body))})
 
 
-_DAMAGED: Final[Mapping[Damage, Callable[[Answer], Answer]]] = {
+_DAMAGED: Final[Mapping[Damage, Callable[[EmulatedAnswer], EmulatedAnswer]]] = {
     "html": lambda answer: _page(answer, _SIGN_IN),
     "empty": lambda answer: replace(answer, body=b""),
     "half": _half,
@@ -124,7 +124,7 @@ def _encoded(body: bytes | str | Mapping[str, object]) -> bytes:
     return body.encode() if isinstance(body, str) else msgspec.json.encode(body)
 
 
-def _with_headers(answer: Answer, headers: Mapping[str, str]) -> Answer:
+def _with_headers(answer: EmulatedAnswer, headers: Mapping[str, str]) -> EmulatedAnswer:
     given = {name.lower() for name in headers}
     kept = {name: value for name, value in answer.headers.items() if name.lower() not in given}
     return replace(answer, headers={**kept, **headers})

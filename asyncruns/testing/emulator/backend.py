@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.answers import Answer, spoiled
+from asyncruns.testing.emulator.answers import EmulatedAnswer, spoiled
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.injected import InjectedFault, strike
@@ -33,9 +33,9 @@ from asyncruns.testing.emulator.streaming import ERROR, RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL
 
 LateCancel = Literal[200, 400, 409]
-Act = Callable[[float], Answer]
+Act = Callable[[float], EmulatedAnswer]
 """Does what was asked, as of so many seconds ago, and gives the answer."""
-Feed = Iterator[bytes | float | None]
+StreamBytes = Iterator[bytes | float | None]
 """The events of a stream, times to wait for in between, epoch seconds, and None where the connection breaks."""
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -138,13 +138,13 @@ class Backend(ABC):
         self.requests.append(seen)
         return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, asked, key)
 
-    def _spoil(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> Answer:
+    def _spoil(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> EmulatedAnswer:
         """Give what a fault leaves of the answer, acting or not."""
         fault = injected.fault
-        answer = act(fault.stale) if fault.reaches_server else Answer(200, self._headers(self.now()), b"")
+        answer = act(fault.stale) if fault.reaches_server else EmulatedAnswer(200, self._headers(self.now()), b"")
         return spoiled(answer, fault, injected.earlier(seen))
 
-    def _feed(self, seen: SeenRequest, target: Target, answer: Answer) -> Feed | None:
+    def _feed(self, seen: SeenRequest, target: Target, answer: EmulatedAnswer) -> StreamBytes | None:
         """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
         if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
             return None
@@ -163,7 +163,7 @@ class Backend(ABC):
         seen.status = answer.status
         return _ended_early(events, seen.fault)
 
-    def _answered(self, seen: SeenRequest, answer: Answer) -> None:
+    def _answered(self, seen: SeenRequest, answer: EmulatedAnswer) -> None:
         """Take note of an answer that goes out."""
         for injected in self.faults:
             injected.remember(seen, answer)
@@ -171,7 +171,7 @@ class Backend(ABC):
 
     def _act(
         self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None, stale: float
-    ) -> Answer:
+    ) -> EmulatedAnswer:
         now = self.now()
         headers = self._headers(now)
         try:
@@ -181,7 +181,7 @@ class Backend(ABC):
         except refusals.RefusedError as refusal:
             status, body = refusal.status, refusal.body
         self._hint(headers, seen.method, body)
-        return Answer(status, headers, msgspec.json.encode(body))
+        return EmulatedAnswer(status, headers, msgspec.json.encode(body))
 
     def _check_key(self, authorization: str | None) -> None:
         if self._api_key is None:
@@ -211,7 +211,7 @@ class Backend(ABC):
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
 
 
-def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Feed:
+def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> StreamBytes:
     """Give what a fault leaves of a stream."""
     if fault is None or fault.stream is None:
         yield from events

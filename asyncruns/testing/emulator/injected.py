@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from asyncruns.testing.emulator.answers import Answer
+from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.seen import SeenRequest
 
@@ -22,7 +22,7 @@ class InjectedFault:
     fault: Fault
     matched: int = 0
     struck: int = 0
-    _answers: dict[tuple[str, str, str, bytes], Answer] = field(default_factory=dict, repr=False)
+    _answers: dict[tuple[str, str, str, bytes], EmulatedAnswer] = field(default_factory=dict, repr=False)
 
     def is_due(self, seen: SeenRequest) -> bool:
         """Count a request, and tell whether this one is to be struck."""
@@ -35,12 +35,12 @@ class InjectedFault:
         lacks = fault.damage == "repeat" and seen.key not in self._answers
         return place > 0 and place % fault.every == 0 and not used_up and not lacks
 
-    def remember(self, seen: SeenRequest, answer: Answer) -> None:
+    def remember(self, seen: SeenRequest, answer: EmulatedAnswer) -> None:
         """Keep an answer, where it is to be repeated."""
         if self.fault.damage == "repeat" and self._selects(seen):
             self._answers[seen.key] = answer
 
-    def earlier(self, seen: SeenRequest) -> Answer | None:
+    def earlier(self, seen: SeenRequest) -> EmulatedAnswer | None:
         """Give the last answer to the same request, where it is to be repeated."""
         return self._answers.get(seen.key)
 

@@ -10,7 +10,7 @@ import msgspec
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.run import Call
+from asyncruns.testing.emulator.run import EmulatedCall
 
 _PREFIXES: Final = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 _TEXTS: Final = frozenset({"input_text", "output_text"})
@@ -25,7 +25,7 @@ def input_items(value: Any, ids: Ids) -> list[Body]:
     return [_item(f"input[{place}]", item, ids) for place, item in enumerate(value)]
 
 
-def outputs_of(items: Sequence[Body], pending: Sequence[Call]) -> dict[str, str]:
+def outputs_of(items: Sequence[Body], pending: Sequence[EmulatedCall]) -> dict[str, str]:
     """Give the outputs among some items, by call id, checked against the calls that wait and those in the items."""
     outputs = {item["call_id"]: _text(item["output"]) for item in items if item["type"] == "function_call_output"}
     calls = [call.id for call in pending]

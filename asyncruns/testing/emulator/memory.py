@@ -20,8 +20,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import Request, Response
-from asyncruns.testing.emulator.answers import Answer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
+from asyncruns.testing.emulator.answers import EmulatedAnswer
+from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
@@ -129,7 +129,7 @@ class InMemoryTransport(Backend, Transport):
 
     async def _fail(
         self, request: Request, timeout: float, injected: InjectedFault, seen: SeenRequest, act: Act
-    ) -> Answer:
+    ) -> EmulatedAnswer:
         try:
             async with asyncio.timeout(None if math.isinf(timeout) else timeout):
                 answer = await self._struck(injected, seen, act)
@@ -142,10 +142,10 @@ class InMemoryTransport(Backend, Transport):
             raise _lost(request, "the connection ended within the answer")
         return answer
 
-    def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[Answer]:
+    def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[EmulatedAnswer]:
         """Let the server act and answer when it is time, even if the client has gone meanwhile."""
         fault = injected.fault
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[EmulatedAnswer] = asyncio.get_running_loop().create_future()
 
         def act_now() -> None:
             try:
@@ -157,7 +157,7 @@ class InMemoryTransport(Backend, Transport):
             else:
                 _after(fault.delay_after, partial(answer_now, answer))
 
-        def answer_now(answer: Answer) -> None:
+        def answer_now(answer: EmulatedAnswer) -> None:
             if not fault.drop:
                 self._answered(seen, answer)
             if not answered.done():
@@ -174,12 +174,12 @@ class _Stream(ByteStream):
     """The events of a stream, one with each read; they are made as they are read."""
 
     def __init__(
-        self, request: Request, answer: Answer, events: Feed, now: Callable[[], float], timeout: float
+        self, request: Request, answer: EmulatedAnswer, events: StreamBytes, now: Callable[[], float], timeout: float
     ) -> None:
         self.status = answer.status
         self.headers = CIMultiDictProxy(CIMultiDict({**answer.headers, "Content-Type": EVENT_STREAM}))
         self._request = request
-        self._events: Feed = events
+        self._events: StreamBytes = events
         self._now = now
         self._timeout = timeout
 
@@ -217,7 +217,7 @@ def _after(seconds: float, act: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(seconds, act)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: EmulatedAnswer) -> Response:
     body = b"" if answer.status in _WITHOUT_BODY else answer.body
     return Response(answer.status, CIMultiDictProxy(CIMultiDict(answer.headers)), body)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from asyncruns.testing.emulator.fields import Body
-from asyncruns.testing.emulator.run import Call
+from asyncruns.testing.emulator.run import EmulatedCall
 from asyncruns.testing.emulator.scenario import Scenario
 from asyncruns.testing.emulator.timeline import reached, whole
 
@@ -30,12 +30,12 @@ _INCOMPLETE_REASONS: Final = {"max_completion_tokens": "max_output_tokens"}
 class AnsweredRound:
     """A round of calls that were answered, with the outputs by call id."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[EmulatedCall, ...]
     outputs: Mapping[str, str]
 
 
 @dataclass(slots=True, eq=False)
-class Response:
+class EmulatedResponse:
     """A response: fixed at creation, but for its cancel.
 
     Attributes:
@@ -52,7 +52,7 @@ class Response:
     scenario: Scenario
     background: bool
     answered: tuple[AnsweredRound, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[EmulatedCall, ...]
     item_ids: tuple[str, ...]
     input: tuple[Body, ...]
     settings: Body
@@ -60,7 +60,7 @@ class Response:
     streams: bool = False
     cancelled: float | None = None
 
-    def as_of(self, now: float) -> Response:
+    def as_of(self, now: float) -> EmulatedResponse:
         """Give the response as it was then; itself, if nothing was done to it since."""
         if self.cancelled is None or reached(now, self.cancelled):
             return self
@@ -74,7 +74,7 @@ class Response:
         is_queued = self.background and not reached(now, self.created + self.scenario.queued)
         return "queued" if is_queued else "in_progress"
 
-    def pending(self, now: float) -> tuple[Call, ...]:
+    def pending(self, now: float) -> tuple[EmulatedCall, ...]:
         """Give the calls that wait for outputs by then."""
         return self.calls if self.status(now) == "completed" else ()
 
@@ -142,7 +142,7 @@ class Response:
         }
 
 
-def _call_item(item_id: str, call: Call) -> dict[str, Any]:
+def _call_item(item_id: str, call: EmulatedCall) -> dict[str, Any]:
     return {
         "id": item_id,
         "type": "function_call",

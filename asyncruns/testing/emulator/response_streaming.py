@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from asyncruns.testing.emulator.fields import Body
-from asyncruns.testing.emulator.response import Response
+from asyncruns.testing.emulator.response import EmulatedResponse
 from asyncruns.testing.emulator.streaming import ARGUMENTS_PIECE, LONGEST_WAIT_S, PIECE, framed
 from asyncruns.testing.emulator.timeline import reached
 
@@ -27,7 +27,7 @@ class ResponseFeed:
         starting_after: The number of the last event that is known already.
     """
 
-    def __init__(self, response: Response, now: Callable[[], float], *, starting_after: int = -1) -> None:
+    def __init__(self, response: EmulatedResponse, now: Callable[[], float], *, starting_after: int = -1) -> None:
         self._response = response
         self._now = now
         self._known = starting_after

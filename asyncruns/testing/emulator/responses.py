@@ -15,8 +15,8 @@ from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.input_items import input_items, outputs_of, said_in
-from asyncruns.testing.emulator.response import OPEN, AnsweredRound, Response
-from asyncruns.testing.emulator.run import Call, calls_of
+from asyncruns.testing.emulator.response import OPEN, AnsweredRound, EmulatedResponse
+from asyncruns.testing.emulator.run import EmulatedCall, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
 from asyncruns.testing.emulator.timeline import reached
 
@@ -25,7 +25,7 @@ KEPT_UNSTORED_S: Final = 600.0
 _SUCCESS: Final = 200
 
 
-class Responses:
+class ResponseOperations:
     """Creates responses; times are epoch seconds.
 
     Args:
@@ -38,7 +38,7 @@ class Responses:
         self._scenario = scenario
         self._late_cancel = late_cancel
         self.scripts: dict[str, ScenarioSource] = {}
-        self.all: dict[str, Response] = {}
+        self.all: dict[str, EmulatedResponse] = {}
 
     def create(self, body: Mapping[str, Any], now: float) -> Body:
         """Create a response; one that is not in the background has ended in the answer already, if it ever does."""
@@ -66,11 +66,11 @@ class Responses:
         said: str,
         background: bool,
         now: float,
-    ) -> Response:
-        place, calls = len(answered), tuple[Call, ...]()
+    ) -> EmulatedResponse:
+        place, calls = len(answered), tuple[EmulatedCall, ...]()
         if place < len(scenario.rounds):
             calls = calls_of(self._ids, scenario.rounds[place], reuse_ids=scenario.reuse_call_ids)
-        response = Response(
+        response = EmulatedResponse(
             id=self._ids.new("resp"),
             created=now,
             scenario=scenario,
@@ -118,7 +118,7 @@ class Responses:
         """Give a page of what a response was created with, and not what came before it."""
         return page(query, self._find(response_id, now).input, "item")
 
-    def _find(self, response_id: str, now: float) -> Response:
+    def _find(self, response_id: str, now: float) -> EmulatedResponse:
         """Give a response; for a time that is past, as it was then."""
         response = self.all.get(response_id)
         if response is None or not reached(now, response.created) or not _is_kept(response, now):
@@ -130,7 +130,7 @@ class Responses:
             raise refusals.missing("input")
         return input_items(given(body, "input", []), self._ids)
 
-    def _previous(self, body: Mapping[str, Any], now: float) -> Response | None:
+    def _previous(self, body: Mapping[str, Any], now: float) -> EmulatedResponse | None:
         response_id = body.get("previous_response_id")
         if response_id is None:
             return None
@@ -178,7 +178,7 @@ def answered_by(raw: bytes) -> str | None:
     return previous if isinstance(previous, str) else None
 
 
-def _is_kept(response: Response, now: float) -> bool:
+def _is_kept(response: EmulatedResponse, now: float) -> bool:
     if response.settings["store"]:
         return True
     return response.background and not reached(now, response.created + KEPT_UNSTORED_S)

@@ -9,14 +9,14 @@ from typing import Any, Final
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.scenario import FunctionCall, Scenario
-from asyncruns.testing.emulator.timeline import TERMINAL, Course, Position, reached, whole
+from asyncruns.testing.emulator.timeline import TERMINAL, Position, RunCourse, reached, whole
 
 _NOTHING_USED: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 _STEP_STATUS: Final = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class EmulatedCall:
     """A call that the run asks for, with its id."""
 
     id: str
@@ -29,10 +29,10 @@ class Call:
         return {"id": self.id, "type": "function", "function": function}
 
 
-def calls_of(ids: Ids, asked: Sequence[FunctionCall], *, reuse_ids: bool) -> tuple[Call, ...]:
+def calls_of(ids: Ids, asked: Sequence[FunctionCall], *, reuse_ids: bool) -> tuple[EmulatedCall, ...]:
     """Give the calls of a round, with their ids."""
     return tuple(
-        Call(f"call_{place}" if reuse_ids else ids.new("call"), call.name, call.text)
+        EmulatedCall(f"call_{place}" if reuse_ids else ids.new("call"), call.name, call.text)
         for place, call in enumerate(asked)
     )
 
@@ -46,7 +46,7 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KnownPosition:
     """Where a run stood, true from `since` to `until` while no more was done to it: most looks see just that."""
 
     done: tuple[int, float | None]
@@ -56,7 +56,7 @@ class _Kept:
 
 
 @dataclass(slots=True, eq=False)
-class Run:
+class EmulatedRun:
     """A run: fixed at creation, but for its metadata, its submissions and its cancel.
 
     `settings` are the body's fields that come from the request. The ids of calls, steps and the message are given out
@@ -69,14 +69,14 @@ class Run:
     created: float
     scenario: Scenario
     settings: Body
-    rounds: tuple[tuple[Call, ...], ...]
+    rounds: tuple[tuple[EmulatedCall, ...], ...]
     step_ids: tuple[str, ...]
     message_id: str
     submissions: list[Submission] = field(default_factory=list)
     cancelled: float | None = None
-    _kept: _Kept | None = field(default=None, init=False, repr=False)
+    _kept: _KnownPosition | None = field(default=None, init=False, repr=False)
 
-    def as_of(self, now: float) -> Run:
+    def as_of(self, now: float) -> EmulatedRun:
         """Give the run as it was then, but for its settings; itself, if nothing was done to it since."""
         submissions = [submission for submission in self.submissions if reached(now, submission.at)]
         cancelled = self.cancelled if self.cancelled is not None and reached(now, self.cancelled) else None
@@ -90,12 +90,12 @@ class Run:
         if kept is not None and kept.done == done and kept.since <= now and not reached(now, kept.until):
             return kept.position
         submitted = [submission.at for submission in self.submissions]
-        course = Course(self.scenario, self.created, submitted, self.cancelled)
-        self._kept = _Kept(done, now, course.changes_after(now), course.at(now))
+        course = RunCourse(self.scenario, self.created, submitted, self.cancelled)
+        self._kept = _KnownPosition(done, now, course.changes_after(now), course.at(now))
         return self._kept.position
 
     @property
-    def open_round(self) -> tuple[Call, ...]:
+    def open_round(self) -> tuple[EmulatedCall, ...]:
         """The calls of the round that is next to be answered."""
         return self.rounds[len(self.submissions)]
 

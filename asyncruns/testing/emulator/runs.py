@@ -6,29 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.assistants import Assistants
+from asyncruns.testing.emulator.assistants import AssistantOperations
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text, tools_of
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.run import Run, Submission, calls_of
+from asyncruns.testing.emulator.run import EmulatedRun, Submission, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
-from asyncruns.testing.emulator.threads import Thread, Threads
+from asyncruns.testing.emulator.threads import EmulatedThread, ThreadOperations
 from asyncruns.testing.emulator.timeline import TERMINAL, reached
 
 
-class Runs:
+class RunOperations:
     """Creates runs and moves them on; times are epoch seconds.
 
     Args:
         scenario: What a run does whose assistant has no script.
     """
 
-    def __init__(self, ids: Ids, assistants: Assistants, threads: Threads, scenario: ScenarioSource) -> None:
+    def __init__(
+        self, ids: Ids, assistants: AssistantOperations, threads: ThreadOperations, scenario: ScenarioSource
+    ) -> None:
         self._ids = ids
         self._assistants = assistants
         self._threads = threads
         self._scenario = scenario
         self.scripts: dict[str, ScenarioSource] = {}
-        self.all: dict[str, Run] = {}
+        self.all: dict[str, EmulatedRun] = {}
 
     def create(self, thread_id: str, body: Mapping[str, Any], now: float) -> Body:
         """Create a run; refused while another is active on the thread."""
@@ -48,16 +50,16 @@ class Runs:
         thread = self._threads.find(created["id"], now)
         return self._start(thread, assistant["id"], settings, now).body(now)
 
-    def _add(self, thread: Thread, body: Mapping[str, Any], now: float) -> Run:
+    def _add(self, thread: EmulatedThread, body: Mapping[str, Any], now: float) -> EmulatedRun:
         assistant = self._assistants.retrieve(required_text(body, "assistant_id"))
         settings = _settings(assistant, body)
         self._threads.add_messages(thread, given_list(body, "additional_messages"), now)
         return self._start(thread, assistant["id"], settings, now)
 
-    def _start(self, thread: Thread, assistant_id: str, settings: Body, now: float) -> Run:
+    def _start(self, thread: EmulatedThread, assistant_id: str, settings: Body, now: float) -> EmulatedRun:
         scenario = self._scenario_of(thread, assistant_id, settings)
         new = self._ids.new
-        run = Run(
+        run = EmulatedRun(
             id=new("run"),
             thread_id=thread.body["id"],
             assistant_id=assistant_id,
@@ -71,7 +73,7 @@ class Runs:
         self.all[run.id] = thread.runs[run.id] = thread.active = run
         return run
 
-    def _scenario_of(self, thread: Thread, assistant_id: str, settings: Body) -> Scenario:
+    def _scenario_of(self, thread: EmulatedThread, assistant_id: str, settings: Body) -> Scenario:
         source = self.scripts.get(assistant_id, self._scenario)
         if isinstance(source, Scenario):
             return source
@@ -90,7 +92,7 @@ class Runs:
             )
         )
 
-    def find(self, thread_id: str, run_id: str, now: float) -> Run:
+    def find(self, thread_id: str, run_id: str, now: float) -> EmulatedRun:
         """Give a run, its thread settled; for a time that is past, as it was then."""
         run = self._threads.find(thread_id, now).runs.get(run_id)
         if run is None or not reached(now, run.created):

@@ -17,8 +17,8 @@ from aiohttp import web
 
 from asyncruns.abc import AsyncOnly
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.answers import Answer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, Feed, LateCancel
+from asyncruns.testing.emulator.answers import EmulatedAnswer
+from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
@@ -161,12 +161,14 @@ class Emulator(AsyncOnly, Backend):
         return await self._reply(request, target, seen, answer)
 
     async def _reply(
-        self, request: web.BaseRequest, target: Target, seen: SeenRequest, answer: Answer
+        self, request: web.BaseRequest, target: Target, seen: SeenRequest, answer: EmulatedAnswer
     ) -> web.StreamResponse:
         events = self._feed(seen, target, answer)
         return self._send(seen, answer) if events is None else await self._stream(request, answer, events)
 
-    async def _stream(self, request: web.BaseRequest, answer: Answer, events: Feed) -> web.StreamResponse:
+    async def _stream(
+        self, request: web.BaseRequest, answer: EmulatedAnswer, events: StreamBytes
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={**answer.headers, "Content-Type": EVENT_STREAM})
         await response.prepare(request)
         try:
@@ -183,13 +185,13 @@ class Emulator(AsyncOnly, Backend):
             pass  # the client has left; the run goes on
         return response
 
-    async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> Answer:
+    async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> EmulatedAnswer:
         await self._pause(injected.fault.delay_before)
         answer = self._spoil(injected, seen, act)
         await self._pause(injected.fault.delay_after)
         return answer
 
-    def _send(self, seen: SeenRequest, answer: Answer) -> web.Response:
+    def _send(self, seen: SeenRequest, answer: EmulatedAnswer) -> web.Response:
         self._answered(seen, answer)
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         if "Content-Length" in response.headers:

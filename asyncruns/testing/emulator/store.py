@@ -8,14 +8,14 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.assistants import Assistants
+from asyncruns.testing.emulator.assistants import AssistantOperations
 from asyncruns.testing.emulator.faults import Operation
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.responses import Responses, answered_by
-from asyncruns.testing.emulator.runs import Runs
+from asyncruns.testing.emulator.responses import ResponseOperations, answered_by
+from asyncruns.testing.emulator.runs import RunOperations
 from asyncruns.testing.emulator.scenario import ScenarioSource
-from asyncruns.testing.emulator.threads import Threads
+from asyncruns.testing.emulator.threads import ThreadOperations
 
 ROOT: Final = "/v1/"
 # Their paths go on from `threads/*/runs/*`.
@@ -27,10 +27,10 @@ class Store:
 
     def __init__(self, scenario: ScenarioSource, *, late_cancel: int = 400) -> None:
         self.ids: Ids = Ids()
-        self.assistants: Assistants = Assistants(self.ids)
-        self.threads: Threads = Threads(self.ids)
-        self.runs: Runs = Runs(self.ids, self.assistants, self.threads, scenario)
-        self.responses: Responses = Responses(self.ids, scenario, late_cancel)
+        self.assistants: AssistantOperations = AssistantOperations(self.ids)
+        self.threads: ThreadOperations = ThreadOperations(self.ids)
+        self.runs: RunOperations = RunOperations(self.ids, self.assistants, self.threads, scenario)
+        self.responses: ResponseOperations = ResponseOperations(self.ids, scenario, late_cancel)
 
     def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float) -> Body:
         """Do what a request asks for and give the answer's body.
@@ -40,11 +40,11 @@ class Store:
         """
         if (body.get("stream") or query.get("stream") == "true") and not may_stream(target):
             raise refusals.no_streams()
-        return target.perform(self, Asked(query, body, now, *target.ids))
+        return target.perform(self, ServedRequest(query, body, now, *target.ids))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ServedRequest:
     """One request, taken apart; `id`, `inner` and `innermost` are the ids in its path, in order."""
 
     query: Mapping[str, str]
@@ -57,7 +57,7 @@ class Asked:
 
 _STREAMED: Final = frozenset({"create_run", "create_thread_and_run", "submit", "create_response"})
 
-_Perform = Callable[[Store, Asked], Body]
+_Perform = Callable[[Store, ServedRequest], Body]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def target_of(method: str, path: str, raw: bytes = b"") -> Target:
         if found is not None and all(ids):
             return Target(*found, ids[: shape.count("*")], _run_in(parts[0], found[0], ids))
 
-    def refuse(store: Store, asked: Asked) -> Body:
+    def refuse(store: Store, asked: ServedRequest) -> Body:
         raise refusals.no_such_url(method, path)
 
     return Target("", refuse)

@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 
 from asyncruns.testing.emulator.fields import Body
-from asyncruns.testing.emulator.run import Run
-from asyncruns.testing.emulator.threads import Thread, answer_of, message_of
+from asyncruns.testing.emulator.run import EmulatedRun
+from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of
 from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
 
 DONE: Final = b"event: done\ndata: [DONE]\n\n"
@@ -43,7 +43,7 @@ class RunFeed:
         created: The operation that began it.
     """
 
-    def __init__(self, run: Run, thread: Thread, now: Callable[[], float], *, operation: str) -> None:
+    def __init__(self, run: EmulatedRun, thread: EmulatedThread, now: Callable[[], float], *, operation: str) -> None:
         self._run = run
         self._thread = thread
         self._now = now

@@ -20,7 +20,7 @@ from asyncruns.testing.emulator.fields import (
     required_text,
 )
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.run import Run
+from asyncruns.testing.emulator.run import EmulatedRun
 from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
 
 _ROLES: Final = ("user", "assistant")
@@ -28,7 +28,7 @@ _ANSWERED: Final = ("completed", "incomplete")
 
 
 @dataclass(slots=True, eq=False)
-class Thread:
+class EmulatedThread:
     """A thread: its body, its messages and runs by id (oldest first), and the run that locks it.
 
     `created` and `added` (by message id) say since when things are there, to the fraction of a second.
@@ -37,8 +37,8 @@ class Thread:
     body: Body
     created: float
     messages: dict[str, Body] = field(default_factory=dict)
-    runs: dict[str, Run] = field(default_factory=dict)
-    active: Run | None = None
+    runs: dict[str, EmulatedRun] = field(default_factory=dict)
+    active: EmulatedRun | None = None
     added: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -73,14 +73,14 @@ class Thread:
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 
-class Threads:
+class ThreadOperations:
     """Creates, changes and lists threads and messages; times are epoch seconds."""
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
-        self._all: dict[str, Thread] = {}
+        self._all: dict[str, EmulatedThread] = {}
 
-    def find(self, thread_id: str, now: float) -> Thread:
+    def find(self, thread_id: str, now: float) -> EmulatedThread:
         """Give a thread, settled; one that was made later than `now` is not there yet."""
         thread = self._all.get(thread_id)
         if thread is None or not reached(now, thread.created):
@@ -91,7 +91,7 @@ class Threads:
     def create(self, body: Mapping[str, Any], now: float) -> Body:
         """Create a thread, with its first messages."""
         thread_id = self._ids.new("thread")
-        thread = Thread(
+        thread = EmulatedThread(
             {
                 "id": thread_id,
                 "object": "thread",
@@ -133,14 +133,14 @@ class Threads:
             raise refusals.locked(thread_id, thread.active.id)
         return self.add_messages(thread, [body], now)[0]
 
-    def add_messages(self, thread: Thread, bodies: Sequence[Any], now: float) -> list[Body]:
+    def add_messages(self, thread: EmulatedThread, bodies: Sequence[Any], now: float) -> list[Body]:
         """Add messages, all or none, whatever the lock says."""
         made = [self._user_message(thread, body, now) for body in bodies]
         for message in made:
             thread.add(message, now)
         return made
 
-    def _user_message(self, thread: Thread, body: Any, now: float) -> Body:
+    def _user_message(self, thread: EmulatedThread, body: Any, now: float) -> Body:
         if not isinstance(body, dict):
             raise refusals.wrong_type("message", "an object", body)
         role = required_text(body, "role")
@@ -181,7 +181,7 @@ class Threads:
         return {"id": message_id, "object": "thread.message.deleted", "deleted": True}
 
 
-def _message(id: str, thread_id: str, role: str, content: Any, at: float, *, run: Run | None = None) -> Body:
+def _message(id: str, thread_id: str, role: str, content: Any, at: float, *, run: EmulatedRun | None = None) -> Body:
     # By GET, messages carry no status, completed_at, incomplete_at or incomplete_details.
     return {
         "id": id,
@@ -224,12 +224,12 @@ def _text_of(message: Body) -> str:
     return "\n".join(part["text"]["value"] for part in message["content"] if part.get("type") == "text")
 
 
-def message_of(run: Run, content: list[Any], at: float) -> Body:
+def message_of(run: EmulatedRun, content: list[Any], at: float) -> Body:
     """Give the message of a run, as it is by GET."""
     return _message(run.message_id, run.thread_id, "assistant", content, at, run=run)
 
 
-def answer_of(run: Run, last_user_text: str) -> str:
+def answer_of(run: EmulatedRun, last_user_text: str) -> str:
     """Give what a run says."""
     if run.scenario.answer is not None:
         return run.scenario.answer

@@ -51,7 +51,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class RunCourse:
     """What happened to a run from outside; everything else follows from the scenario and the time."""
 
     scenario: Scenario
