@@ -36,7 +36,7 @@ from fleet_clients import KEY, control
 from fleet_server import PLANS, Budget, Planned, ids, run_body
 
 from asyncruns.abc import Connection, Transport
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.testing import VirtualTimeLoop
@@ -76,7 +76,7 @@ class Watching:
 
     async def arrive(self, welcome: Callable[[RunRef], object]) -> None:
         """Hand each run over when it arrives."""
-        loop, dialect = asyncio.get_running_loop(), ThreadRun()
+        loop, dialect = asyncio.get_running_loop(), ThreadRunDialect()
         for number, arrival in enumerate(self._arrivals):
             await asyncio.sleep(self.began + arrival - loop.time())
             welcome(dialect.ref(*ids(number)))
@@ -174,7 +174,7 @@ class MemoryConnection:
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
-        self.dialect = ThreadRun()
+        self.dialect = ThreadRunDialect()
 
     async def answer(self, ref: RunRef) -> Sequence[Message]:
         return ()

@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from asyncruns import Client, InvalidRequestError
 from asyncruns.abc import Transport
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.limits import Limits
 from asyncruns.resources.assistants import Assistants
@@ -233,7 +233,7 @@ async def test_an_empty_id_is_refused_also_without_the_checks(name: str, limits:
 async def test_the_limits_are_those_of_the_dialect_unless_the_client_does_not_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ThreadRun, "limits", Limits(page=5, metadata_pairs=1))
+    monkeypatch.setattr(ThreadRunDialect, "limits", Limits(page=5, metadata_pairs=1))
     transport = CallAnswerer()
     for client in (Client("http://127.0.0.1:9/v1"), Client("http://127.0.0.1:9/v1", validate=True)):
         with pytest.raises(InvalidRequestError, match="1 to 5 is allowed"):

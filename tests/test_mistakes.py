@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import openai
 import pytest
-from azure.ai.agents.models import ThreadRun as AzureRun
+from azure.ai.agents.models import ThreadRunDialect as AzureRun
 from openai.types.beta.threads import Run as OfficialRun
 from openai.types.responses import Response as OfficialResponse
 
@@ -30,8 +30,8 @@ from asyncruns import (
 )
 from asyncruns.abc import Transport
 from asyncruns.cli import main
-from asyncruns.dialects.responses import Responses as ResponsesDialect
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.responses import ResponsesDialect
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.testing import Emulator
 from asyncruns.transport.auth import ApiKeyAuth
@@ -404,7 +404,7 @@ NO_PATHS: Final = [
 ]
 
 
-@pytest.mark.parametrize("dialect", [ThreadRun(), ResponsesDialect()], ids=["threads", "responses"])
+@pytest.mark.parametrize("dialect", [ThreadRunDialect(), ResponsesDialect()], ids=["threads", "responses"])
 @pytest.mark.parametrize(("status", "body"), NO_PATHS)
 def test_a_404_below_a_base_url_without_a_version_suggests_v1(dialect: Any, status: int, body: bytes) -> None:
     response = Response(status, {}, body, base_url="https://host.example/api")
@@ -420,7 +420,7 @@ def test_a_404_of_a_server_that_knows_the_path_suggests_nothing() -> None:
         ("https://x.services.ai.azure.com/api/projects/p", b""),
         ("", b""),
     ):
-        cause = ThreadRun().refusal(GET, Response(404, {}, said, base_url=url)).cause
+        cause = ThreadRunDialect().refusal(GET, Response(404, {}, said, base_url=url)).cause
         assert "try base_url" not in str(cause)
         assert "Check the id" in str(cause)
 
@@ -437,4 +437,4 @@ async def test_the_real_thing_suggests_v1(emulator: Emulator) -> None:
 def test_a_page_in_place_of_an_answer_suggests_v1() -> None:
     response = Response(200, {"content-type": "text/html"}, b"<html>", base_url="https://host.example")
     with pytest.raises(APIResponseValidationError, match=r'try base_url="https://host\.example/v1"'):
-        ThreadRun().read(GET, response)
+        ThreadRunDialect().read(GET, response)

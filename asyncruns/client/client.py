@@ -28,7 +28,7 @@ from asyncruns.client.options import (
     with_proxy_of_environment,
 )
 from asyncruns.dialects.given import given_run, no_run
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
@@ -172,7 +172,7 @@ class Client(AsyncOnly, OtherNames):
             )
         host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport
-        self.dialect: Dialect[Run] = ThreadRun(host=host)
+        self.dialect: Dialect[Run] = ThreadRunDialect(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
         server = self._server = Server(
             retrying, self.dialect, self.dialect.limits if validate else None, once=transport

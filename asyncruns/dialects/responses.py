@@ -99,7 +99,7 @@ _OVER: Final = r"cannot cancel|already (?:been )?(?:completed|cancell?ed|finishe
 _UNSTORED: Final = r"previous_response_not_found|previous.response.{0,80}not.found"
 
 
-class Responses(Dialect[ModelResponse]):
+class ResponsesDialect(Dialect[ModelResponse]):
     """The dialect of `GET /responses/{response_id}`.
 
     Args:

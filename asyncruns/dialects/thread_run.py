@@ -88,7 +88,7 @@ _PROSE: Final = (
 )
 
 
-class ThreadRun(Dialect[Run]):
+class ThreadRunDialect(Dialect[Run]):
     """The dialect of `GET /threads/{thread_id}/runs/{run_id}`."""
 
     name = THREAD_RUN

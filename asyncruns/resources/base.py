@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from asyncruns.abc import Dialect, Transport
 from asyncruns.dialects.errors import bad_answer
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
@@ -41,7 +41,7 @@ class Server(Struct, frozen=True):
     """
 
     transport: Transport
-    dialect: Dialect[Run] = ThreadRun()
+    dialect: Dialect[Run] = ThreadRunDialect()
     limits: Limits | None = None
     once: Transport | None = None
     open_watches: OpenWatches = field(default_factory=OpenWatches)

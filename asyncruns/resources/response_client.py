@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from asyncruns.abc import Dialect, Transport
-from asyncruns.dialects.responses import Responses as ResponsesDialect
+from asyncruns.dialects.responses import ResponsesDialect
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
@@ -19,7 +19,7 @@ from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
 
 if TYPE_CHECKING:
-    from asyncruns.resources.responses import Responses
+    from asyncruns.resources.responses import ResponsesDialect
 
 
 def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
@@ -45,7 +45,7 @@ def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
 class WatchedResponses:
     """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
 
-    def __init__(self, responses: Responses, server: Server, continue_with: Mapping[str, Any] | None) -> None:
+    def __init__(self, responses: ResponsesDialect, server: Server, continue_with: Mapping[str, Any] | None) -> None:
         self.transport: Transport = server.once or server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
         self.open_watches: OpenWatches = server.open_watches

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncruns.dialects.responses import ANSWERED_BY, ECHOED, PHASES, Responses
+from asyncruns.dialects.responses import ANSWERED_BY, ECHOED, PHASES, ResponsesDialect
 from asyncruns.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -24,7 +24,7 @@ from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, CallKind, Refusal, RefusalKind, RunFault, RunRef, Snapshot
 from asyncruns.wire import ModelResponse, Run, decode
 
-DIALECT = Responses()
+DIALECT = ResponsesDialect()
 REF = RunRef("response", ("resp_1",))
 LOOK = Request("GET", "/responses/resp_1")
 CREATE = Request("POST", "/responses", body=b"{}")
@@ -33,14 +33,14 @@ NOW = 1_770_000_000
 
 
 def read(
-    headers: dict[str, str] | None = None, /, dialect: Responses = DIALECT, asked: Request = LOOK, **fields: Any
+    headers: dict[str, str] | None = None, /, dialect: ResponsesDialect = DIALECT, asked: Request = LOOK, **fields: Any
 ) -> Snapshot[ModelResponse]:
     body = msgspec.json.encode({"id": "resp_1", "status": "completed", **fields})
     return dialect.read(asked, Response(200, headers or {}, body))
 
 
 def submitted(
-    *answers: tuple[Call, str], dialect: Responses = DIALECT, ref: RunRef = REF, **fields: Any
+    *answers: tuple[Call, str], dialect: ResponsesDialect = DIALECT, ref: RunRef = REF, **fields: Any
 ) -> dict[str, Any]:
     request = dialect.submit(ref, read(dialect=dialect, **fields), answers)
     assert (request.method, request.path) == ("POST", "/responses")
@@ -262,7 +262,7 @@ def test_a_fault_does_not_tell_the_credential() -> None:
 @pytest.mark.parametrize("is_echoed", [True, False])
 def test_a_window_says_when_it_is_over_and_how_patient_to_be(window: str, seconds: int, is_echoed: bool) -> None:
     options = {"background_options": {"completion_window": window}}
-    dialect = DIALECT if is_echoed else Responses(options)
+    dialect = DIALECT if is_echoed else ResponsesDialect(options)
     fields: Any = {"status": "queued", "created_at": NOW, **(options if is_echoed else {"background_options": None})}
     found = read(dialect=dialect, **fields)
     assert (found.expires_at, found.hint) == (NOW + seconds, 30.0)
@@ -288,7 +288,7 @@ def test_without_a_window_there_is_neither(options: object) -> None:
 
 
 def test_what_the_server_echoes_counts_before_what_was_asked_for() -> None:
-    asked = Responses({"background_options": {"completion_window": "8h"}})
+    asked = ResponsesDialect({"background_options": {"completion_window": "8h"}})
     found = read(dialect=asked, created_at=NOW, background_options={"completion_window": "soonest"})
     assert (found.expires_at, found.hint) == (None, None)
 
@@ -425,10 +425,10 @@ def test_a_zero_is_a_value(name: str) -> None:
 
 def test_the_parameters_that_were_given_stand_alone_but_for_the_model() -> None:
     given = {"tools": [], "include": ["x"], "background": False, "user": "u", "temperature": None}
-    body = submitted(dialect=Responses(given), **ECHO)
+    body = submitted(dialect=ResponsesDialect(given), **ECHO)
     rest = {"model": ECHO["model"], "previous_response_id": "resp_1", "background": True, "input": []}
     assert body == {**given, **rest}
-    assert submitted(dialect=Responses({"model": "mine"}), **ECHO)["model"] == "mine"
+    assert submitted(dialect=ResponsesDialect({"model": "mine"}), **ECHO)["model"] == "mine"
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
@@ -444,14 +444,14 @@ def test_the_instructions_of_a_template_are_not_given_back() -> None:
 
 def test_all_requests_of_a_chain_are_like_the_one_that_was_given() -> None:
     like = Request("POST", "/", query=(("q", "1"),), headers=(("x-tenant", "7"),), timeout=3.0)
-    dialect = Responses({}, like=like)
+    dialect = ResponsesDialect({}, like=like)
     for request in (dialect.poll(REF), dialect.cancel(REF)):
         assert (request.query, request.headers, request.timeout) == (like.query, like.headers, like.timeout)
     assert dialect.poll(REF).method == "GET"
 
 
 def test_neither_an_input_nor_a_predecessor_that_was_given_is_repeated() -> None:
-    dialect = Responses({"input": "Hi", "previous_response_id": "resp_0"})
+    dialect = ResponsesDialect({"input": "Hi", "previous_response_id": "resp_0"})
     body = submitted((a("function_call"), "1"), dialect=dialect, previous_response_id="resp_0")
     assert body["previous_response_id"] == "resp_1"
     assert body["input"] == [{"type": "function_call_output", "call_id": "call_1", "output": "1"}]
@@ -459,7 +459,7 @@ def test_neither_an_input_nor_a_predecessor_that_was_given_is_repeated() -> None
 
 @pytest.mark.parametrize("conversation", ["conv_1", {"id": "conv_1"}])
 def test_a_conversation_stands_in_place_of_the_predecessor(conversation: object) -> None:
-    dialect = Responses({"conversation": conversation, "previous_response_id": None})
+    dialect = ResponsesDialect({"conversation": conversation, "previous_response_id": None})
     body = submitted(dialect=dialect, conversation={"id": "conv_1"})
     assert body["conversation"] == conversation
     assert "previous_response_id" not in body
@@ -469,7 +469,7 @@ def test_a_conversation_that_the_response_tells_is_gone_on_with() -> None:
     body = submitted(conversation={"id": "conv_1"})
     assert body == {"conversation": "conv_1", "background": True, "input": []}
     assert submitted(conversation={})["previous_response_id"] == "resp_1"
-    own = submitted(conversation={"id": "conv_1"}, dialect=Responses({"conversation": None}))
+    own = submitted(conversation={"id": "conv_1"}, dialect=ResponsesDialect({"conversation": None}))
     assert "conversation" not in own
     assert own["previous_response_id"] == "resp_1"
     assert submitted(conversation=None)["previous_response_id"] == "resp_1"
@@ -497,13 +497,13 @@ def test_a_conversation_that_the_response_tells_is_gone_on_with() -> None:
     ],
 )
 def test_the_window_and_what_belongs_together_go_along(given: object, echoed: object, sent: object) -> None:
-    dialect = Responses(None if given is None else {"background_options": given})
+    dialect = ResponsesDialect(None if given is None else {"background_options": given})
     assert submitted(dialect=dialect, background_options=echoed).get("background_options") == sent
 
 
 def test_the_parameters_of_the_caller_are_not_changed() -> None:
     given = {"background_options": {"completion_window": "2h"}}
-    submitted(dialect=Responses(given), background_options={"continuation_id": "c"})
+    submitted(dialect=ResponsesDialect(given), background_options={"continuation_id": "c"})
     assert given == {"background_options": {"completion_window": "2h"}}
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from asyncruns.dialects.thread_run import PHASES, ThreadRun
+from asyncruns.dialects.thread_run import PHASES, ThreadRunDialect
 from asyncruns.errors import APIResponseValidationError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, CallKind, RunFault, RunRef, Snapshot
 from asyncruns.wire import Run, decode
 
-DIALECT = ThreadRun()
+DIALECT = ThreadRunDialect()
 REF = RunRef("thread.run", ("thread_1", "run_1"))
 LOOK = Request("GET", "/threads/thread_1/runs/run_1")
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncruns.dialects.responses import Responses
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.responses import ResponsesDialect
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import APIStatusError, BadRequestError, NotFoundError, ThreadBusyError, status_error_class
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 
-DIALECT = ThreadRun(host="host.example")
+DIALECT = ThreadRunDialect(host="host.example")
 SUBMIT = Request("POST", "/threads/thread_1/runs/run_1/submit_tool_outputs", body=b"{}")
 
 
@@ -175,7 +175,7 @@ def test_the_cause_is_what_a_caller_would_get() -> None:
 
 
 def test_a_404_of_the_retired_host_says_so() -> None:
-    retired = ThreadRun(host="api.openai.com")
+    retired = ThreadRunDialect(host="api.openai.com")
     assert "2026-08-26" in str(retired.refusal(SUBMIT, Response(404, {}, b"")).cause)
     assert "2026-08-26" not in str(refused(404).cause)
 
@@ -209,5 +209,8 @@ def test_a_server_without_a_cancel_is_told_from_one_that_does_not_cancel_now(
     status: int, text: str, kind: RefusalKind
 ) -> None:
     body = msgspec.json.encode({"error": {"message": text, "type": "invalid_request_error"}})
-    for dialect, path in ((DIALECT, "/threads/thread_1/runs/run_1/cancel"), (Responses(), "/responses/resp_1/cancel")):
+    for dialect, path in (
+        (DIALECT, "/threads/thread_1/runs/run_1/cancel"),
+        (ResponsesDialect(), "/responses/resp_1/cancel"),
+    ):
         assert dialect.refusal(Request("POST", path), Response(status, {}, body)).kind is kind

@@ -10,7 +10,7 @@ import pytest
 from asyncruns import APIResponseValidationError, APIStatusError, InvalidRequestError, NotFoundError
 from asyncruns import errors as tree
 from asyncruns.abc import Transport
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import Server
@@ -35,7 +35,7 @@ class Answer(Transport):
 
 async def error_of(status: int, body: object, headers: dict[str, str] | None = None, host: str = "") -> APIStatusError:
     with pytest.raises(APIStatusError) as caught:
-        await Assistants(Server(Answer(status, body, headers), ThreadRun(host=host))).retrieve("asst_1")
+        await Assistants(Server(Answer(status, body, headers), ThreadRunDialect(host=host))).retrieve("asst_1")
     return caught.value
 
 

@@ -11,7 +11,7 @@ from recordings import exchanges, streamed_objects
 from wire_tree import Path, kind_of, places, shape_of, value_at, with_value, without
 
 from asyncruns import Phase
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.wire import Run, decode, encode
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ def check_survival(run: Json, broken: Json, place: Path) -> None:
     beside = {name: value for name, value in run.items() if name != place[0]}
     assert {name: value for name, value in written.items() if name != place[0]} == beside, place
     # The watch reads it with the dialect, which must not trip over it either.
-    assert ThreadRun().snapshot(found).status == broken["status"]
+    assert ThreadRunDialect().snapshot(found).status == broken["status"]
 
 
 def test_there_are_runs_of_every_status() -> None:
@@ -94,4 +94,4 @@ class TestBrokenRun:
         found = decode(json.dumps({**run, "status": "hibernating"}).encode(), Run)
         assert (found.id, found.status) == (run["id"], "hibernating")
         assert json.loads(encode(found)) == {**run, "status": "hibernating"}
-        assert ThreadRun().snapshot(found).phase is Phase.UNKNOWN
+        assert ThreadRunDialect().snapshot(found).phase is Phase.UNKNOWN

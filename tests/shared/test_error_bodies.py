@@ -20,7 +20,7 @@ from asyncruns import (
     Phase,
 )
 from asyncruns.dialects.errors import status_error
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Refusal, RefusalKind
 
@@ -52,7 +52,7 @@ def asked(exchange: Exchange) -> tuple[Request, Response]:
 
 
 def refusal_of(exchange: Exchange) -> Refusal:
-    return ThreadRun().refusal(*asked(exchange))
+    return ThreadRunDialect().refusal(*asked(exchange))
 
 
 def message_of(exchange: Exchange) -> str:

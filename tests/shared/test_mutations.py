@@ -17,7 +17,7 @@ from test_error_bodies import ERRORS
 from wire_tree import LISTED, Path, kind_of, lost_between, places, shape_of, type_of, value_at, with_value, without
 
 from asyncruns.dialects.errors import status_error
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.wire import Message, Page, Run, Unknown, decode, encode
 
@@ -67,7 +67,7 @@ def read(kind: str, changed: Json) -> Any:
         name: changed[name] for name in NEEDED if name in changed
     }
     if isinstance(found, Run):
-        assert ThreadRun().snapshot(found).status == changed["status"]
+        assert ThreadRunDialect().snapshot(found).status == changed["status"]
     if isinstance(found, Message):
         assert isinstance(found.text, str)
     return found
@@ -194,6 +194,8 @@ def test_any_field_of_an_error_may_be_absent_null_or_something_else() -> None:
                 response = Response(each.status, each.headers, json.dumps(changed).encode())
                 request = Request(each.method, each.path)
                 assert status_error(request, response).status == each.status
-                assert isinstance(ThreadRun().refusal(request, response).cause, type(status_error(request, response)))
+                assert isinstance(
+                    ThreadRunDialect().refusal(request, response).cause, type(status_error(request, response))
+                )
                 changes += 1
     assert changes > 2000

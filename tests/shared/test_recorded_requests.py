@@ -16,7 +16,7 @@ from recordings import Exchange, exchanges
 
 from asyncruns import Client, InvalidRequestError
 from asyncruns.abc import Transport
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.limits import Limits
 from asyncruns.resources.assistants import Assistants
@@ -150,12 +150,12 @@ async def test_a_request_is_as_it_was_recorded() -> None:
     keeping = [each for each in CALLS if not each.refused_field]
     assert len(keeping) == len(CALLS) - 53
     for call in keeping:
-        check(await sent_by(call, ThreadRun.limits), call.exchange)
+        check(await sent_by(call, ThreadRunDialect.limits), call.exchange)
 
 
 @pytest.mark.parametrize("call", AGAINST_A_RULE, ids=str)
 async def test_what_is_against_a_rule_is_refused_by_its_name(call: Call) -> None:
-    resources = Resources(limits=ThreadRun.limits)
+    resources = Resources(limits=ThreadRunDialect.limits)
     with pytest.raises(InvalidRequestError, match=f"^{re.escape(call.refused_field)}: "):
         await method_of(resources, call.operation)(**call.arguments)
     assert resources.recorder.sent == []

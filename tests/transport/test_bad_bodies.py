@@ -24,7 +24,7 @@ from asyncruns import (
     RunRef,
     RunWatcher,
 )
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.wire import Message
@@ -237,7 +237,7 @@ class Link:
 
     def __init__(self, transport: AiohttpTransport) -> None:
         self.transport = transport
-        self.dialect = ThreadRun()
+        self.dialect = ThreadRunDialect()
 
     async def answer(self, ref: RunRef) -> list[Message]:
         return []

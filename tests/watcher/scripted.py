@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from asyncruns.abc import Transport
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import APIConnectionError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import RunRef
@@ -100,7 +100,7 @@ class Scene:
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self.transport = transport
-        self.dialect = ThreadRun()
+        self.dialect = ThreadRunDialect()
         self.ref = self.dialect.ref("thread_1", "run_1")
         self.messages: list[list[Message]] = []
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.wire import (
     Assistant,
     CodeInterpreterTool,
@@ -200,7 +200,7 @@ def test_a_call_keeps_arguments_that_come_as_an_object(kind: str) -> None:
         {"id": "call_2", "type": "mcp", "name": "g", "server_label": "s", "arguments": {"a": 1}},
     ]
     found = run(status="requires_action", required_action={"type": kind, kind: {"tool_calls": calls}})
-    assert [call.arguments for call in ThreadRun().snapshot(found).calls] == ['{"a":1}'] * 2
+    assert [call.arguments for call in ThreadRunDialect().snapshot(found).calls] == ['{"a":1}'] * 2
 
 
 def test_a_page_holds_objects_of_its_kind() -> None:

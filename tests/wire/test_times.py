@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from asyncruns.dialects.thread_run import ThreadRun
+from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.wire import Assistant, Message, Run, RunStep, Thread, decode, encode, epoch_seconds
 
@@ -112,13 +112,13 @@ def test_nothing_that_stands_for_a_time_raises(came: object) -> None:
 
 def read(**fields: Any) -> Any:
     response = Response(200, {}, msgspec.json.encode(body(Run, id="run_1", thread_id="thread_1", **fields)))
-    return ThreadRun().read(Request("GET", "/threads/thread_1/runs/run_1"), response)
+    return ThreadRunDialect().read(Request("GET", "/threads/thread_1/runs/run_1"), response)
 
 
 @readable
 def test_the_expiry_that_a_watch_counts_with_is_in_seconds(came: Any, seconds: float) -> None:
     assert read(expires_at=came).expires_at == seconds
-    assert ThreadRun().snapshot(decoded(Run, expires_at=came)).expires_at == seconds
+    assert ThreadRunDialect().snapshot(decoded(Run, expires_at=came)).expires_at == seconds
 
 
 @pytest.mark.parametrize("came", UNREADABLE, ids=repr)
