@@ -25,7 +25,7 @@ from asyncruns.lifecycle import (
 from asyncruns.watch.outcome import AnyOutcome
 
 
-class Report(ABC):
+class Reporter(ABC):
     """Takes what a watch reports."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Report(ABC):
         """
 
 
-class LineReport(Report):
+class LineReport(Reporter):
     """Lines: the time, the status, a note. How it stands with the server goes to stderr."""
 
     def notice(self, notice: Notice) -> None:
@@ -79,7 +79,7 @@ class LineReport(Report):
         say(f"{now:%H:%M:%S}  {on_one_line(status):<15}  {note}".rstrip())
 
 
-class JsonReport(Report):
+class JsonReport(Reporter):
     """One JSON object per line, each with `at` (ISO 8601) and `event`.
 
     Events: status, calls, calls_left, connection, end, end_revoked.

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from asyncruns.cli.connect import connect
 from asyncruns.cli.ends import end_of
 from asyncruns.cli.process import run
-from asyncruns.cli.reports import JsonReport, LineReport, Report
+from asyncruns.cli.reports import JsonReport, LineReport, Reporter
 from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.lifecycle import EndKind, RunRef
@@ -64,7 +64,7 @@ async def watch(
     client: Client,
     id: str,
     run_id: str | None,
-    report: Report,
+    report: Reporter,
     *,
     timeout: float | UnsetType | None = UNSET,
     max_outage: float | None = None,

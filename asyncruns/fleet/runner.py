@@ -28,7 +28,7 @@ from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, 
 from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.watch.observers import log
 from asyncruns.watch.open_watches import LEAVING_GRACE_S
-from asyncruns.watch.requests import ask
+from asyncruns.watch.requests import send_for_event
 from asyncruns.wire.visible import on_one_line
 
 AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
@@ -224,7 +224,7 @@ class Runner:
         event: Observed | Refused | None = None
         try:
             request = member.connection.dialect.poll(member.ref)
-            event = await ask(member.connection, request, Asked.POLL, self._heed)
+            event = await send_for_event(member.connection, request, Asked.POLL, self._heed)
         except Exception as error:
             self.broke(member, error)
         finally:
@@ -246,7 +246,7 @@ class Runner:
             self._changing[scope] = member
             is_cut_off = True
             try:
-                event = await ask(member.connection, request, asked, self._heed)
+                event = await send_for_event(member.connection, request, asked, self._heed)
                 is_cut_off = False
             except Exception as error:
                 is_cut_off = False

@@ -24,7 +24,7 @@ Wire = Literal["threads", "responses"]
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-class Tool(msgspec.Struct, frozen=True, kw_only=True):
+class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     """A function with what the model and the caller need to know of it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         timeout: float | None,
         strict: bool,
         approve: Approve | None,
-    ) -> Tool:
+    ) -> ToolFunction:
         """Make a tool; the name and the description default to the function's own.
 
         Raises:

@@ -20,7 +20,7 @@ from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
-from asyncruns.tools.tool import Tool, Wire
+from asyncruns.tools.tool import ToolFunction, Wire
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_now
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
@@ -102,7 +102,7 @@ class Toolset:
         self._max_output = max_output
         self._on_error = on_error
         self._limit = ConcurrencyLimit(max_concurrency)
-        self._tools: dict[str, Tool] = {}
+        self._tools: dict[str, ToolFunction] = {}
         for name, function in named_functions(functions):
             self.tool(function, name=name)
 
@@ -175,7 +175,7 @@ class Toolset:
         def add(function: F) -> F:
             check_callable("A tool", function)
             self._add(
-                Tool.of(
+                ToolFunction.of(
                     function,
                     name=name,
                     description=description,
@@ -188,7 +188,7 @@ class Toolset:
 
         return add if function is None else add(function)
 
-    def _add(self, tool: Tool) -> None:
+    def _add(self, tool: ToolFunction) -> None:
         check_positive("timeout", tool.timeout)
         check_callable("approve", tool.approve, optional=True)
         if tool.name in self._tools:
@@ -280,7 +280,7 @@ class Toolset:
         return f"There is no tool named {_shown(name)}. {names}"
 
 
-def _decoded(tool: Tool, call: Call) -> dict[str, Any] | Failure:
+def _decoded(tool: ToolFunction, call: Call) -> dict[str, Any] | Failure:
     arguments = attempt_now(lambda: tool.signature.decode(call.arguments))
     if not isinstance(arguments, Raised):
         return arguments

@@ -49,7 +49,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.watch.call_answerer import CallAnswerer
 from asyncruns.watch.open_watches import LEAVING_GRACE_S
-from asyncruns.watch.requests import ask
+from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
 R = TypeVar("R")
@@ -413,4 +413,4 @@ class Engine(Generic[R]):
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         await admitted()
         self.polls += asked is Asked.POLL
-        return await ask(self._connection, request, asked)
+        return await send_for_event(self._connection, request, asked)

@@ -12,7 +12,7 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
 
 
-async def ask(
+async def send_for_event(
     connection: Connection[Any],
     request: Request,
     asked: Asked,
