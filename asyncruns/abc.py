@@ -307,16 +307,19 @@ class HasId(Protocol):
 
 
 @runtime_checkable
-class Speaking(Protocol):
-    """What knows connections for runs of several kinds, as a `Client` does."""
+class MultiWireClient(Protocol):
+    """A client of a server with several kinds of runs, as `Client` is: it has a `RunClient` for each kind."""
 
-    def connection_for(self, run: object) -> Connection[Any]:
-        """Give what speaks the language of this run, or of this `RunRef`; None is a run by its ids."""
+    def for_run(self, run: object) -> RunClient[Any]:
+        """Return the client for runs of this run's kind, or of this `RunRef`'s; None is a run by its ids."""
         ...
 
 
-class Connection(Protocol[R]):
-    """What a watcher needs of a client."""
+class RunClient(Protocol[R]):
+    """A client of one kind of run: what a watch needs to poll it, to submit outputs and to cancel it.
+
+    `Client` is the one of a thread's runs; `client.responses.continued()` makes one of responses.
+    """
 
     @property
     def transport(self) -> Transport:

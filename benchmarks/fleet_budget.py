@@ -35,7 +35,7 @@ from fleet_budget_sketch import sketch
 from fleet_clients import KEY, control
 from fleet_server import PLANS, Budget, Planned, ids, run_body
 
-from asyncruns.abc import Connection, Transport
+from asyncruns.abc import RunClient, Transport
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.values import RunRef
@@ -59,7 +59,7 @@ Figures = dict[str, Any]
 class Watching:
     """The runs that one client watches: they arrive, and their ends are noted, by the loop's clock."""
 
-    def __init__(self, connection: Connection[Run], arrivals: Sequence[float]) -> None:
+    def __init__(self, connection: RunClient[Run], arrivals: Sequence[float]) -> None:
         """Begin now; the arrivals are seconds from now, sorted."""
         self.connection = connection
         self.began = asyncio.get_running_loop().time()

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 import openai
 import pytest
-from azure.ai.agents.models import ThreadRunDialect as AzureRun
+from azure.ai.agents.models import ThreadRun as AzureRun
 from openai.types.beta.threads import Run as OfficialRun
 from openai.types.responses import Response as OfficialResponse
 

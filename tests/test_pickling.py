@@ -81,7 +81,7 @@ def outcome(kind: type[Outcome[Any]] = Failed, **fields: Any) -> Any:
         "error": RunFault("server_error", "Sorry."),
         "calls": (CALL,),
         "outputs": (("call_1", "5"),),
-        "connection": Client("https://host.example/v1", auth=BearerAuth(KEY)),
+        "client": Client("https://host.example/v1", auth=BearerAuth(KEY)),
     }
     return kind(**{**given, **fields})
 
@@ -234,7 +234,7 @@ def test_an_outcome_travels_whole_but_for_its_connection(kind: type[Outcome[Any]
     one = outcome(kind, reason=Reason.UNREACHABLE, cause=cause, cancel_requested=True)
     other = twin(one)
     assert type(other) is kind
-    for name in set(one.__struct_fields__) - {"connection", "cause"}:
+    for name in set(one.__struct_fields__) - {"client", "cause"}:
         assert getattr(other, name) == getattr(one, name)
     assert told(other.cause) == told(cause)
     assert repr(other) == repr(one)
@@ -271,7 +271,7 @@ async def test_the_text_of_a_response_is_there_after_the_journey_and_that_of_a_t
     response = outcome(Completed, ref=RunRef("response", ("resp_1",)), run=decode(body, ModelResponse))
     assert await pickle.loads(pickle.dumps(response)).text() == "Hi"
     thread = pickle.loads(pickle.dumps(outcome(Completed, status="completed")))
-    with pytest.raises(InvalidRequestError, match=r"thread_1/run_1.*client\.connection_for\(outcome\.ref\)\.answer\("):
+    with pytest.raises(InvalidRequestError, match=r"thread_1/run_1.*client\.for_run\(outcome\.ref\)\.answer\("):
         await thread.text()
 
 
@@ -281,7 +281,7 @@ async def test_the_line_that_the_error_says_gives_the_messages() -> None:
         assistant = await client.assistants.create(model="gpt-test")
         done = await client.run(assistant_id=assistant.id, message="Hello")
         found = pickle.loads(pickle.dumps(done))
-        assert [each.text for each in await client.connection_for(found.ref).answer(found.ref)] == ["Hi"]
+        assert [each.text for each in await client.for_run(found.ref).answer(found.ref)] == ["Hi"]
         assert await copy.deepcopy(done).text() == await copy.copy(done).text() == "Hi"
 
 

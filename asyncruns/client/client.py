@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Connection, Dialect, HasId, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, RunEvents, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ClientOptions,
@@ -413,7 +413,7 @@ class Client(AsyncOnly, OtherNames):
             return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         return await watched(self, run, options, thread_id=thread_id, run_id=run_id)
 
-    def connection_for(self, run: object) -> Connection[Any]:
+    def for_run(self, run: object) -> RunClient[Any]:
         """Give what a `Fleet` needs to watch this run, response or `RunRef`.
 
         Raises:

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import AsyncOnly, Connection, RunEvents, Speaking
+from asyncruns.abc import AsyncOnly, MultiWireClient, RunClient, RunEvents
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget
@@ -71,7 +71,7 @@ class Fleet(AsyncOnly, Generic[R]):
     what was seen last.
 
     Args:
-        connection: A `Client`, or what `RunWatcher` takes.
+        client: A `Client`, or what `RunWatcher` takes.
         requests_per_second: For polls, submits and cancels together, in every second. The default of 100 polls 200 runs
             as often as every 2 s, and is lowered by itself when the server refuses more for it. None is no limit of
             ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
@@ -88,8 +88,8 @@ class Fleet(AsyncOnly, Generic[R]):
             observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
             where these were not told of all. `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`, `on_terminal`;
-            and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
+            `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`,
+            `on_terminal`; and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
 
     Raises:
         InvalidRequestError: An option can't be used; the message says what to give.
@@ -97,7 +97,7 @@ class Fleet(AsyncOnly, Generic[R]):
 
     def __init__(
         self,
-        connection: Connection[R],
+        client: RunClient[R],
         *,
         requests_per_second: float | None = 100.0,
         max_in_flight: int = 64,
@@ -107,11 +107,11 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> None:
         check_watch_options(options, SharedOptions)
         check_budget(requests_per_second, max_in_flight)
-        check_client(connection, "Fleet")
+        check_client(client, "Fleet")
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
-        self._connection = connection
-        self._speaks = connection.connection_for if isinstance(connection, Speaking) else None
+        self._client = client
+        self._speaks = client.for_run if isinstance(client, MultiWireClient) else None
         self._settings = FleetSettings(options)
         self._on_exit = on_exit
         self._observers = Observers()
@@ -134,7 +134,7 @@ class Fleet(AsyncOnly, Generic[R]):
         begun = self._loop.create_future()
         self._task = asyncio.create_task(self._drive(begun), name="asyncruns fleet")
         self._task.add_done_callback(self._stopped)
-        self._register(self._connection)
+        self._register(self._client)
         try:
             await begun
         except asyncio.CancelledError as error:
@@ -171,9 +171,9 @@ class Fleet(AsyncOnly, Generic[R]):
         """Be left as the client is closed, and take the time that the budget needs."""
         self._leave(max(by, self._leave_by()))
 
-    def _register(self, connection: Connection[Any]) -> None:
-        """Let the client of a connection know that it may not be closed while this fleet is being left."""
-        watches = open_watches_of(connection)
+    def _register(self, client: RunClient[Any]) -> None:
+        """Let a client know that it may not be closed while this fleet is being left."""
+        watches = open_watches_of(client)
         if all(watches is not known for known, _ in self._open):
             self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
 
@@ -235,14 +235,12 @@ class Fleet(AsyncOnly, Generic[R]):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
-        connection: Connection[R] | None = None,
+        client: RunClient[R] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[R]: ...
 
     @overload
-    def watch(
-        self, run: T, *, connection: Connection[T] | None = None, **options: Unpack[SharedOptions]
-    ) -> Watch[T]: ...
+    def watch(self, run: T, *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]) -> Watch[T]: ...
 
     def watch(
         self,
@@ -250,7 +248,7 @@ class Fleet(AsyncOnly, Generic[R]):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
-        connection: Connection[Any] | None = None,
+        client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
         """Watch a run, and give what to await, cancel or ask about it. Returns at once.
@@ -264,7 +262,7 @@ class Fleet(AsyncOnly, Generic[R]):
 
         Args:
             run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
-            connection: What speaks for this run instead of the fleet's: another client of the same server, or for a
+            client: What speaks for this run instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
             **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's, and a
                 `cadence` of None is the fleet's.
@@ -281,22 +279,22 @@ class Fleet(AsyncOnly, Generic[R]):
                 f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
                 "give the run or response that it tells of"
             )
-        if connection is None:
-            connection = self._connection if self._speaks is None else self._speaks(run)
+        if client is None:
+            client = self._client if self._speaks is None else self._speaks(run)
         else:
-            self._register(connection)
+            self._register(client)
         ids = {"thread_id": thread_id, "run_id": run_id}
-        run = connection.dialect.given(run)
-        ref = connection.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
+        run = client.dialect.given(run)
+        ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions)
         context = contextvars.copy_context()
         member = self._runner.find(ref)
         given = None
         if member is None:
-            policy, answers = self._settings.of(options, connection.dialect)
-            member = Member(self._runner, connection, ref, policy, answers, context)
-            given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
+            policy, answers = self._settings.of(options, client.dialect)
+            member = Member(self._runner, client, ref, policy, answers, context)
+            given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         both = self._settings.with_own(options)
         watch: Watch[Any] = Watch(
             self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.schedule import LEVELS, Slot
 from asyncruns.lifecycle import (
@@ -86,7 +86,7 @@ class Member(Slot):
         "_earlier",
         "_look",
         "_runner",
-        "connection",
+        "client",
         "context",
         "due_at",
         "is_broken",
@@ -103,7 +103,7 @@ class Member(Slot):
     def __init__(
         self,
         runner: Runner,
-        connection: Connection[Any],
+        client: RunClient[Any],
         ref: RunRef,
         policy: Policy,
         answers: Answers,
@@ -116,7 +116,7 @@ class Member(Slot):
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
         self._look = 0  # counts up with each answer that makes the looks on their way old
-        self.connection: Connection[Any] = connection
+        self.client: RunClient[Any] = client
         self.ref: RunRef = ref
         self.machine: RunLifecycle = RunLifecycle(policy)
         self.watches: tuple[Watch[Any], ...] = ()
@@ -307,10 +307,10 @@ class Member(Slot):
                     self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot, keep):
                 self.submit_landed_at = math.inf
-                request = self.connection.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
+                request = self.client.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
                 runner.schedule.change(self, (request, Asked.SUBMIT))
             case Cancel():
-                runner.schedule.change(self, (self.connection.dialect.cancel(self.ref), Asked.CANCEL))
+                runner.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case Report(notice):
                 self._tell(notice)
             case Finish(end):
@@ -341,7 +341,7 @@ class Member(Slot):
         self.outcome = outcome_of(
             end,
             self.refs,
-            self.connection,
+            self.client,
             polls=self.polls,
             elapsed=loop_time() - self.started,
             cancel_requested=self.machine.cancel_requested,

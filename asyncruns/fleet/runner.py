@@ -223,8 +223,8 @@ class Runner:
             self.moved()
         event: Observed | Refused | None = None
         try:
-            request = member.connection.dialect.poll(member.ref)
-            event = await send_for_event(member.connection, request, Asked.POLL, self._heed)
+            request = member.client.dialect.poll(member.ref)
+            event = await send_for_event(member.client, request, Asked.POLL, self._heed)
         except Exception as error:
             self.broke(member, error)
         finally:
@@ -246,7 +246,7 @@ class Runner:
             self._changing[scope] = member
             is_cut_off = True
             try:
-                event = await send_for_event(member.connection, request, asked, self._heed)
+                event = await send_for_event(member.client, request, asked, self._heed)
                 is_cut_off = False
             except Exception as error:
                 is_cut_off = False

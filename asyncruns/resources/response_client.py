@@ -19,7 +19,7 @@ from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
 
 if TYPE_CHECKING:
-    from asyncruns.resources.responses import ResponsesDialect
+    from asyncruns.resources.responses import Responses
 
 
 def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
@@ -45,7 +45,7 @@ def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
 class WatchedResponses:
     """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
 
-    def __init__(self, responses: ResponsesDialect, server: Server, continue_with: Mapping[str, Any] | None) -> None:
+    def __init__(self, responses: Responses, server: Server, continue_with: Mapping[str, Any] | None) -> None:
         self.transport: Transport = server.once or server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
         self.open_watches: OpenWatches = server.open_watches

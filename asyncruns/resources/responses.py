@@ -121,9 +121,9 @@ class Responses(_Responses):
         """
         if isinstance(response, str) and response.startswith(("run_", "thread_")):
             given_run(response)  # raises: it is the id of something else
-        connection = self.continued(continue_with)
-        run = RunRef(connection.dialect.name, (response,)) if isinstance(response, str) else response
-        return await watched(connection, run, options)
+        client = self.continued(continue_with)
+        run = RunRef(client.dialect.name, (response,)) if isinstance(response, str) else response
+        return await watched(client, run, options)
 
     async def run(
         self,

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from asyncruns._loop import admitted
-from asyncruns.abc import Connection, Dialect, Transport
+from asyncruns.abc import Dialect, RunClient, Transport
 from asyncruns.cadence import Cadence
 from asyncruns.errors import APIError, APIStatusError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -64,8 +64,8 @@ class PolledRuns(Runs):
                 that nobody knows stayed for 60 s, or the time was over.
         """
         cadence = cadence_of(poll_interval_ms)
-        ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
-        return await polled(self._connection, ref, cadence, options)
+        ref = self._client.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
+        return await polled(self._client, ref, cadence, options)
 
     async def create_and_poll(
         self,
@@ -93,9 +93,9 @@ class PolledRuns(Runs):
         """
         cadence = cadence_of(poll_interval_ms)
         run = await self._create_kept(
-            thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._connection, {})
+            thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._client, {})
         )
-        return await polled(self._connection, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
+        return await polled(self._client, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
 
     async def submit_tool_outputs_and_poll(
         self,
@@ -128,10 +128,10 @@ class PolledRuns(Runs):
             if not is_lost(error):
                 raise
         else:
-            return await polled(self._connection, _on(thread_id, run), cadence, options)
-        ref = self._connection.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
+            return await polled(self._client, _on(thread_id, run), cadence, options)
+        ref = self._client.dialect.identify(None, {"thread_id": thread_id, "run_id": run_id})
         handler = _once({each.get("tool_call_id", ""): each.get("output", "") for each in outputs})
-        return await polled(self._connection, ref, cadence, options, handler=handler)
+        return await polled(self._client, ref, cadence, options, handler=handler)
 
     async def create_and_process(
         self,
@@ -166,14 +166,14 @@ class PolledRuns(Runs):
         if toolset is not None and parameters.get("tools", UNSET) is UNSET:
             parameters["tools"] = toolset.definitions()
         run = await self._create_kept(
-            thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._connection, {})
+            thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._client, {})
         )
         options = split_options(parameters, RunParameters)[1]
-        return await polled(self._connection, _on(thread_id, run), cadence, options, tools=toolset)
+        return await polled(self._client, _on(thread_id, run), cadence, options, tools=toolset)
 
 
 async def polled(
-    connection: Connection[Run],
+    client: RunClient[Run],
     run: Run | RunRef,
     cadence: Cadence | None,
     options: CallOptions,
@@ -188,7 +188,7 @@ async def polled(
         options: Of the call, for each look and submit.
     """
     await admitted()
-    asked = _WithOptions(connection, options_of_looks(options))
+    asked = _WithOptions(client, options_of_looks(options))
     async with RunWatcher(asked, run, tools=tools, cadence=cadence, on_requires_action=handler) as watcher:
         outcome = await watcher.wait()
     if outcome.reason in _REFUSED and isinstance(outcome.cause, APIStatusError):
@@ -252,9 +252,9 @@ class _OptionedTransport(Transport):
 class _WithOptions:
     """A client whose every request has the options of one call."""
 
-    def __init__(self, connection: Connection[Run], options: CallOptions) -> None:
-        inner = connection.transport
+    def __init__(self, client: RunClient[Run], options: CallOptions) -> None:
+        inner = client.transport
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
-        self.dialect: Dialect[Run] = connection.dialect
-        self.answer = connection.answer
-        self.open_watches: OpenWatches = open_watches_of(connection)
+        self.dialect: Dialect[Run] = client.dialect
+        self.answer = client.answer
+        self.open_watches: OpenWatches = open_watches_of(client)

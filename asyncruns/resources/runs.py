@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, cas
 
 from msgspec import UNSET
 
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Server
@@ -108,9 +108,9 @@ class RawRuns(RawCalls):
 class Runs(ThreadItems):
     """`client.threads.runs`. Every method also takes the `CallOptions`."""
 
-    def __init__(self, connection: Connection[Run], server: Server) -> None:
+    def __init__(self, client: RunClient[Run], server: Server) -> None:
         super().__init__(server)
-        self._connection = connection
+        self._client = client
         self.steps: Steps = Steps(server)
 
     @property
@@ -374,4 +374,4 @@ class Runs(ThreadItems):
         Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
         `on_exit="cancel"`.
         """
-        return await watched(self._connection, None, options, thread_id=thread_id, run_id=run_id)
+        return await watched(self._client, None, options, thread_id=thread_id, run_id=run_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from msgspec import UNSET
 
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
@@ -33,11 +33,11 @@ class RawThreads(RawCalls):
 class Threads(Resource):
     """`client.threads`, with `.messages`, `.runs` and `.runs.steps`. Every method also takes the `CallOptions`."""
 
-    def __init__(self, connection: Connection[Run], server: Server) -> None:
+    def __init__(self, client: RunClient[Run], server: Server) -> None:
         super().__init__(server)
-        self._connection = connection
+        self._client = client
         self.messages: Messages = Messages(server)
-        self.runs: StreamedRuns = StreamedRuns(connection, server)
+        self.runs: StreamedRuns = StreamedRuns(client, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
@@ -213,8 +213,8 @@ class Threads(Resource):
         create = self.create_and_run(
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
-        run = await keeper_of(self._connection, {}).keep(create)
-        return await polled(self._connection, run, cadence, split_options(parameters, RunSettings)[1])
+        run = await keeper_of(self._client, {}).keep(create)
+        return await polled(self._client, run, cadence, split_options(parameters, RunSettings)[1])
 
     @overload
     def create_and_run_stream(

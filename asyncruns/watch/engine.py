@@ -18,7 +18,7 @@ import anyio.abc
 
 from asyncruns._loop import admitted, loop_time, wake
 from asyncruns._private import load_anyio_backend
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.errors import APIConnectionError
 from asyncruns.http import Request
 from asyncruns.lifecycle import (
@@ -61,7 +61,7 @@ class Engine(Generic[R]):
     """One machine, and what it needs to go.
 
     Args:
-        connection: Where requests go, and in which language.
+        client: Where requests go, and in which language.
         ref: The run.
         machine: Its lifecycle, before the beginning.
         answering: Has calls answered; its events are to be given to `receive`.
@@ -79,7 +79,7 @@ class Engine(Generic[R]):
 
     def __init__(
         self,
-        connection: Connection[R],
+        client: RunClient[R],
         ref: RunRef,
         machine: RunLifecycle,
         answering: CallAnswerer,
@@ -89,7 +89,7 @@ class Engine(Generic[R]):
         on_notice: Callable[[Notice], object],
         on_end: Callable[[End | None], object],
     ) -> None:
-        self._connection = connection
+        self._client = client
         self.ref: RunRef = ref
         self.refs: tuple[RunRef, ...] = (ref,)
         self._machine = machine
@@ -329,10 +329,10 @@ class Engine(Generic[R]):
             case StopTools(approvals):
                 self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot, keep):
-                request = self._connection.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
+                request = self._client.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
                 group.start_soon(self._change, request, Asked.SUBMIT)
             case Cancel():
-                group.start_soon(self._change, self._connection.dialect.cancel(self.ref), Asked.CANCEL)
+                group.start_soon(self._change, self._client.dialect.cancel(self.ref), Asked.CANCEL)
             case Report(notice):
                 self._on_notice(notice)
             case Finish(end):
@@ -355,7 +355,7 @@ class Engine(Generic[R]):
     async def _look(self) -> None:
         self._poll_at = math.inf
         with anyio.CancelScope() as self._looking:
-            self.receive(await self._ask(self._connection.dialect.poll(self.ref), Asked.POLL))
+            self.receive(await self._ask(self._client.dialect.poll(self.ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
         following = self._following if asked is Asked.SUBMIT else None
@@ -413,4 +413,4 @@ class Engine(Generic[R]):
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         await admitted()
         self.polls += asked is Asked.POLL
-        return await send_for_event(self._connection, request, asked)
+        return await send_for_event(self._client, request, asked)

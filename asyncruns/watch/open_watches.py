@@ -211,9 +211,9 @@ class OpenWatches:
         return [watch for watch in self._all if watch.loop is loop]
 
 
-def open_watches_of(connection: object) -> OpenWatches:
+def open_watches_of(client: object) -> OpenWatches:
     """Give those of the client that a connection belongs to, or of nobody."""
-    found = getattr(connection, "open_watches", None)
+    found = getattr(client, "open_watches", None)
     return found if isinstance(found, OpenWatches) else OpenWatches()
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self,
 import anyio
 from msgspec import Struct
 
-from asyncruns.abc import Connection, Dialect, Transport
+from asyncruns.abc import Dialect, RunClient, Transport
 from asyncruns.errors import (
     InvalidRequestError,
     RunCancelledError,
@@ -62,7 +62,7 @@ _WHY: Final = {
 
 
 class LeftBehind:
-    """The connection of an outcome that was unpickled: a client stays in its process, with its key."""
+    """The client of an outcome that was unpickled: a client stays in its process, with its key."""
 
     @property
     def transport(self) -> Transport:
@@ -80,12 +80,12 @@ class LeftBehind:
 
 
 def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
-    return kind(**fields, connection=LeftBehind())
+    return kind(**fields, client=LeftBehind())
 
 
 _LEFT_BEHIND: Final = (
-    "This outcome came through a pickle, which leaves the connection behind: with a client of this process, await "
-    "client.connection_for(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is sent"
+    "This outcome came through a pickle, which leaves the client behind: with a client of this process, await "
+    "client.for_run(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is sent"
 )
 
 
@@ -106,7 +106,7 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
 class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch ended.
 
-    It can be pickled and copied. A pickle leaves the connection behind: of a run on a thread, `messages()` and `text()`
+    It can be pickled and copied. A pickle leaves the client behind: of a run on a thread, `messages()` and `text()`
     raise an InvalidRequestError then, which says what to do; of a response they return what it holds.
 
     Attributes:
@@ -141,7 +141,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     outputs: Outputs = ()
     cancel_requested: bool = False
     cancel_error: Exception | None = None
-    connection: Connection[R]
+    client: RunClient[R]
 
     raises: ClassVar[type[RunError]] = RunError
 
@@ -164,7 +164,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             APIError: They could not be fetched.
         """
         held = _held_by(self.run)
-        return [*(await self.connection.answer(self.ref) if held is None else held)]
+        return [*(await self.client.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
         """Return the run's answer: the text of its messages, joined by empty lines.
@@ -179,11 +179,11 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "connection"}
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "client"}
         return _restored, (type(self), fields)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        shared = ("connection", "cause")
+        shared = ("client", "cause")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return type(self)(
             **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
@@ -299,7 +299,7 @@ def warn_of_uncancelled(outcome: AnyOutcome[Any]) -> None:
 def outcome_of(
     end: End,
     refs: tuple[RunRef, ...],
-    connection: Connection[R],
+    client: RunClient[R],
     *,
     polls: int,
     elapsed: float,
@@ -322,6 +322,6 @@ def outcome_of(
         outputs=end.outputs,
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
-        connection=connection,
+        client=client,
     )
     return outcome

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from asyncruns.abc import Connection
+from asyncruns._loop import loop_time
+from asyncruns.abc import RunClient
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
 
 
 async def send_for_event(
-    connection: Connection[Any],
+    client: RunClient[Any],
     request: Request,
     asked: Asked,
     heed: Callable[[Response], object] | None = None,
@@ -28,10 +29,10 @@ async def send_for_event(
     Raises:
         RuntimeError: What sends let out the cancellation of something else; ours would end all that we belong to.
     """
-    dialect = connection.dialect
+    dialect = client.dialect
     asked_at = loop_time()
     try:
-        response = await connection.transport.send(request)
+        response = await client.transport.send(request)
         if heed is not None:
             heed(response)
         if not 200 <= response.status < 300:

@@ -21,7 +21,7 @@ import anyio
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import ByteStream, Connection, RunEvents
+from asyncruns.abc import ByteStream, RunClient, RunEvents
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -59,7 +59,7 @@ class StreamFollower(Generic[R]):
     """The streams of one watch.
 
     Args:
-        connection: Where the next streams are asked for.
+        client: Where the next streams are asked for.
         stream: The first; nobody else may read it any more.
 
     Attributes:
@@ -72,12 +72,12 @@ class StreamFollower(Generic[R]):
         missing: Why the text that was told is not whole, where that is known; or None.
     """
 
-    def __init__(self, connection: Connection[R], stream: RunEvents[R]) -> None:
+    def __init__(self, client: RunClient[R], stream: RunEvents[R]) -> None:
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
         self.held: StreamBuffer = StreamBuffer()
-        self._connection = connection
+        self._client = client
         self._stream = stream
         self._early: deque[Any] = deque()  # read before it was known which run they are of
         self.is_open: bool = False
@@ -112,13 +112,13 @@ class StreamFollower(Generic[R]):
             began = loop_time()
             run = self._stream.resource
             if run is None and self._stream.ref is not None:
-                return self._named(self._connection.dialect.identify(self._stream.ref, ids))
+                return self._named(self._client.dialect.identify(self._stream.ref, ids))
             if run is None:
                 run = await self._first_word(within)
                 self.first = Observed(self.heard_at, self._snapshot(run), asked_at=began)
             else:
                 self.given = self._snapshot(run)
-            return self._named(self._connection.dialect.identify(run, ids))
+            return self._named(self._client.dialect.identify(run, ids))
         except BaseException:
             await self.close()
             raise
@@ -134,9 +134,9 @@ class StreamFollower(Generic[R]):
         """
         asked_at = loop_time()
         request = self._stream.asking(request)
-        dialect = self._connection.dialect
+        dialect = self._client.dialect
         try:
-            answer = await self._connection.transport.stream(request)
+            answer = await self._client.transport.stream(request)
             if isinstance(answer, Response):
                 if not 200 <= answer.status < 300:
                     return Refused(loop_time(), dialect.refusal(request, answer), Asked.SUBMIT)
@@ -180,7 +180,7 @@ class StreamFollower(Generic[R]):
         if type(error) is not APIError:
             return None
         body = encode({"error": {"code": error.code, "message": error.message}})
-        refusal = self._connection.dialect.refusal(request, Response(400, {}, body))
+        refusal = self._client.dialect.refusal(request, Response(400, {}, body))
         return replace(refusal, cause=error) if refusal.kind in NOTHING_DONE else None
 
     async def _break_off(self) -> None:
@@ -217,7 +217,7 @@ class StreamFollower(Generic[R]):
         return True
 
     def _snapshot(self, run: R) -> Snapshot[R]:
-        snapshot = redacted(self._connection.dialect.snapshot(run), self._stream)
+        snapshot = redacted(self._client.dialect.snapshot(run), self._stream)
         return replace(snapshot, server_time=self._stream.server_time)
 
     async def read(self, tell: Callable[[Event], object]) -> None:
@@ -283,7 +283,7 @@ class StreamFollower(Generic[R]):
         """The requests that may open the stream again, each with its number."""
         if self._ref is None or self._stream.is_whole:
             return []
-        requests = self._connection.dialect.take_up(self._ref, self._stream.sequence_number)
+        requests = self._client.dialect.take_up(self._ref, self._stream.sequence_number)
         return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
 
     async def _open_again(self, tell: Callable[[Event], object]) -> bool:
@@ -291,7 +291,7 @@ class StreamFollower(Generic[R]):
         for way, request in self._ways:
             request = self._stream.accepting(request)
             try:
-                answer = await self._connection.transport.stream(request)
+                answer = await self._client.transport.stream(request)
                 body = answer if isinstance(answer, ByteStream) else self._stream.events_of(answer)
                 if isinstance(answer, Response) and (body is None or answer.status >= 300):
                     self._was_answered(way, request, answer, asked_at, tell)
@@ -312,7 +312,7 @@ class StreamFollower(Generic[R]):
         Raises:
             APIResponseValidationError: It is neither.
         """
-        dialect = self._connection.dialect
+        dialect = self._client.dialect
         if answer.status < 300:
             snapshot = dialect.read(request, answer)
             if snapshot.ref in (None, self._ref):
@@ -427,11 +427,11 @@ class StreamFollower(Generic[R]):
         if not self._stream.needs_messages:
             return self._stream.missing(snapshot.resource, ())
         for pause in LAG_PAUSES_S if snapshot.phase is Phase.SUCCEEDED else ():
-            messages = await self._connection.answer(ref)
+            messages = await self._client.answer(ref)
             if messages and (rest := self._stream.missing(snapshot.resource, messages)) is not None:
                 return rest
             await anyio.sleep(pause)
-        return self._stream.missing(snapshot.resource, await self._connection.answer(ref))
+        return self._stream.missing(snapshot.resource, await self._client.answer(ref))
 
     async def end_in_silence(self) -> None:
         """Read on after the run's end, until the stream ends, or says nothing any more."""

@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from asyncruns._loop import admitted, loop_time
-from asyncruns.abc import AsyncOnly, Connection, RunEvents
+from asyncruns.abc import AsyncOnly, RunClient, RunEvents
 from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
@@ -62,7 +62,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     cancels it, as `on_exit` says.
 
     Args:
-        connection: A `Client`, or anything with its `transport`, `dialect` and `answer`.
+        client: A `Client`, or anything with its `transport`, `dialect` and `answer`.
         run: The run as a call returned it, or a `RunRef`; or the stream that `stream=True` gave, which is followed
             then: the events are the same, and there is less to look for. Or else give `thread_id` and `run_id`.
         tools: Answers the calls, all of a round at once.
@@ -70,8 +70,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
             which may take hours without saying so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown_status: For how many seconds a status that nobody knows may stay before the watch gives up; None is for
-            ever.
+        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch gives
+            up; None is no limit.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
             has a limit of its own over all that share it.
         max_rounds: After how many rounds of calls the watch ends as `NeedsCaller`, with the calls of the next round and
@@ -103,7 +103,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     def __init__(
         self,
-        connection: Connection[R],
+        client: RunClient[R],
         run: R | RunRef | RunEvents[R] | None = None,
         *,
         thread_id: str | None = None,
@@ -124,22 +124,22 @@ class RunWatcher(AsyncOnly, Generic[R]):
         on_terminal: Observer | None = None,
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
-        run = check_client(connection, "RunWatcher").dialect.given(run)
-        self._connection = connection
+        run = check_client(client, "RunWatcher").dialect.given(run)
+        self._client = client
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
         if isinstance(run, RunEvents):
-            if run.dialect != connection.dialect.name:
+            if run.dialect != client.dialect.name:
                 raise InvalidRequestError(
-                    f"The stream tells of a {run.dialect}, and this connection watches a {connection.dialect.name}: "
+                    f"The stream tells of a {run.dialect}, and this client watches a {client.dialect.name}: "
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
-            ref = RunRef(connection.dialect.name, ())  # the stream will tell
-            self._following = StreamFollower(connection, run)
+            ref = RunRef(client.dialect.name, ())  # the stream will tell
+            self._following = StreamFollower(client, run)
         else:
-            ref = connection.dialect.identify(run, self._ids)
-            self._given = None if run is None or isinstance(run, RunRef) else connection.dialect.snapshot(run)
+            ref = client.dialect.identify(run, self._ids)
+            self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         options: WatchOptions = {
             "tools": tools,
             "timeout": timeout,
@@ -153,7 +153,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             "on_lost_submit": on_lost_submit,
         }
         check_watch_options(options)
-        self._machine = RunLifecycle(policy_of(options, connection.dialect))
+        self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
             handler=on_requires_action,
             approve=on_approval,
@@ -163,7 +163,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             owners=(self, ANSWERING),
         )
         self._engine = Engine(
-            connection,
+            client,
             ref,
             self._machine,
             self._answering,
@@ -200,7 +200,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
         self._task.add_done_callback(self._stopped)
-        self._open = open_watches_of(self._connection).add(self._leave if self._cancels_on_exit else None)
+        self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
         try:
             await begun
         except asyncio.CancelledError as error:
@@ -215,7 +215,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         """
         begin = following.begin(self._ids, self._begin_within)
         if self._cancels_on_exit:
-            watches = open_watches_of(self._connection)
+            watches = open_watches_of(self._client)
             keeper = Keeper(watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
             ref = await keeper.keep(begin)
         else:
@@ -226,7 +226,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def _cancel_unwatched(self, ref: RunRef) -> None:
         if self._following is not None:
             await self._following.close()
-        await cancel_unwatched(self._connection, ref)
+        await cancel_unwatched(self._client, ref)
 
     def _warn_of_unnamed(self) -> None:
         log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
@@ -442,7 +442,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ended.set()
         self._iterated.close()
         if self._open is not None:
-            open_watches_of(self._connection).remove(self._open)
+            open_watches_of(self._client).remove(self._open)
         if self._following is not None:
             self._following.held.finish()
 
@@ -458,7 +458,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self.outcome = outcome_of(
             end,
             self._engine.refs,
-            self._connection,
+            self._client,
             polls=self.polls,
             elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
@@ -471,14 +471,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
             warn_of_uncancelled(self.outcome)
 
 
-async def cancel_unwatched(connection: Connection[Any], run: Any, options: WatchOptions | None = None) -> None:
+async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:
     """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
     cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
-    async with RunWatcher(connection, run, **cancelling):
+    async with RunWatcher(client, run, **cancelling):
         pass
 
 
-def keeper_of(connection: Connection[Any], options: WatchOptions) -> Keeper:
+def keeper_of(client: RunClient[Any], options: WatchOptions) -> Keeper:
     """Give what awaits the create of a run that is then to be watched with these options.
 
     When the caller is cancelled meanwhile, the run that comes of it is cancelled as well, where leaving its watch would
@@ -490,19 +490,19 @@ def keeper_of(connection: Connection[Any], options: WatchOptions) -> Keeper:
         if run is None:
             return
         if cancels:
-            await cancel_unwatched(connection, run, options)
+            await cancel_unwatched(client, run, options)
         else:
-            ref = connection.dialect.identify(run, {})
+            ref = client.dialect.identify(run, {})
             log.warning("The caller of the run %s was cancelled while it was created; the run goes on", ref)
 
     def lost() -> None:
         log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
 
-    return Keeper(open_watches_of(connection), late=late, lost=lost, cancels=cancels)
+    return Keeper(open_watches_of(client), late=late, lost=lost, cancels=cancels)
 
 
 async def watched(
-    connection: Connection[R],
+    client: RunClient[R],
     run: Any,
     options: WatchOptions,
     *,
@@ -515,11 +515,11 @@ async def watched(
     """
 
     def watcher() -> RunWatcher[R]:
-        return RunWatcher(connection, run, thread_id=thread_id, run_id=run_id, **options)
+        return RunWatcher(client, run, thread_id=thread_id, run_id=run_id, **options)
 
     cancels = options.get("on_exit") == "cancel"
     try:
-        with open_watches_of(connection).beginning(cancels=cancels):
+        with open_watches_of(client).beginning(cancels=cancels):
             await admitted()  # before the watcher is made, which takes a while for a thousand of them
     except asyncio.CancelledError:
         if cancels:

@@ -145,7 +145,7 @@ async def test_a_response_may_go_on_with_parameters_that_it_does_not_echo(stage:
     response = await stage.response(rounds=(ONE_CALL,))
     connection = stage.client.responses.continued({"model": MODEL, "max_output_tokens": 77})
     async with Fleet(stage.client, tools=Tools()) as fleet:
-        assert isinstance(await fleet.watch(response, connection=connection), Completed)
+        assert isinstance(await fleet.watch(response, client=connection), Completed)
     (submit,) = [seen for seen in stage.server.requests if seen.operation == "submit"]
     assert b'"max_output_tokens":77' in submit.body.replace(b" ", b"")
 

@@ -204,7 +204,7 @@ async def test_a_credential_that_breaks_ends_the_watches_that_need_it(emulator: 
     async with Client(emulator.base_url) as client, Client(emulator.base_url, auth=BrokenAuth(5)) as broken:
         runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(4)]
         async with Fleet(client) as fleet:
-            bad = [fleet.watch(run, connection=broken) for run in runs[:2]]
+            bad = [fleet.watch(run, client=broken) for run in runs[:2]]
             good = [fleet.watch(run) for run in runs[2:]]
             outcomes = await asyncio.gather(*bad)
             assert [type(outcome) for outcome in await asyncio.gather(*good)] == [Completed] * 2

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from shells import OneWatch, Shell
 
 from asyncruns import CancelRefused, Client, Ended, OutputsSubmitted, RunRef, RunWatcher, Toolset
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
 from asyncruns.testing.emulator.refusals import RefusedError
@@ -202,7 +202,7 @@ class World:
         self.held_threads: set[threading.Thread] = set()
         self.complaints: list[str] = []
         self.client: Client
-        self.connection: Connection[Any]
+        self.connection: RunClient[Any]
         self.options: dict[str, Any] = {}  # of the watches
         self.ref: RunRef
         self._threads_before = threads.running()

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Literal
 
 from asyncruns import Cadence, Ended, Fleet, RunRef, RunWatcher
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Notice
 from asyncruns.watch.call_answerer import GivenOutputs
@@ -22,7 +22,7 @@ class FleetOfOne:
 
     def __init__(
         self,
-        connection: Connection[Any],
+        connection: RunClient[Any],
         run: Any = None,
         *,
         on_exit: Literal["drain", "leave", "cancel"] = "leave",

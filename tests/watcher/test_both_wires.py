@@ -83,7 +83,7 @@ async def test_a_name_that_was_written_down_goes_on_where_another_left(wire: Wir
     assert isinstance(left, GaveUp)
     ref = msgspec.json.decode(msgspec.json.encode(left.ref), type=RunRef)
     assert ref == left.ref
-    outcome = await watched(wire.shell, wire.client.connection_for(ref), ref, tools=tools)
+    outcome = await watched(wire.shell, wire.client.for_run(ref), ref, tools=tools)
     assert isinstance(outcome, Completed)
     assert outcome.refs[0] == ref
 

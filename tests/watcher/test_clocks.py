@@ -80,7 +80,7 @@ async def test_a_response_has_the_window_that_was_asked_for(behind: float, shell
     server = clocks.Server(times, "responses", [5000.0])
     server.more = {"background_options": {"completion_window": "2h"}}
     client = Client(transport=server)
-    outcome = await watched(shell, client.connection_for(RESPONSE), RESPONSE)
+    outcome = await watched(shell, client.for_run(RESPONSE), RESPONSE)
     assert isinstance(outcome, Completed)
 
 

@@ -11,7 +11,7 @@ from hostile_world import free_port
 from shells import SHELLS, OneWatch, Shell
 
 from asyncruns import Client, RunWatcher, Toolset
-from asyncruns.abc import Connection
+from asyncruns.abc import RunClient
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.testing import Emulator, FunctionCall, Scenario
@@ -35,7 +35,7 @@ class Wire:
         self.streams: dict[str, RunStream | ResponseStream] | None = {} if streams else None
         self.emulator = emulator
         self.client = client
-        self.connection: Connection[Any] = client if name == "threads" else client.responses.continued()
+        self.connection: RunClient[Any] = client if name == "threads" else client.responses.continued()
 
     @property
     def has_new_run_each_round(self) -> bool:
