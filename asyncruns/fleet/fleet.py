@@ -89,7 +89,8 @@ class Fleet(AsyncOnly, Generic[R]):
             where these were not told of all. `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`,
-            `on_terminal`; and `max_concurrent_calls`, of all runs together. `cadence` is `Cadence.learned()` by default.
+            `on_terminal`; and `max_concurrent_calls`, of all runs together. By default, `cadence` is
+            `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option can't be used; the message says what to give.

@@ -40,8 +40,8 @@ class Policy(Struct, frozen=True, kw_only=True):
             server's clock, and `without_expiry` where the server tells no expiry.
         without_expiry: See `timeout`; what runs of this kind may take at most, when their servers do not say so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch gives
-            up; None is no limit.
+        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
+            gives up; None is no limit.
         on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
             where none can, "give_up", or "resend" the same.
         keep_tool_choice: Whether the model may be forced to call a tool in each round, and not in the first alone.

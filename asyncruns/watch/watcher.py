@@ -70,8 +70,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
             which may take hours without saying so.
         max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch gives
-            up; None is no limit.
+        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
+            gives up; None is no limit.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
             has a limit of its own over all that share it.
         max_rounds: After how many rounds of calls the watch ends as `NeedsCaller`, with the calls of the next round and
