@@ -48,7 +48,7 @@ class WatchedResponses:
     def __init__(self, responses: Responses, server: Server, continue_with: Mapping[str, Any] | None) -> None:
         self.transport: Transport = server.once or server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
-        self.open_watches: OpenWatches = server.open_watches
+        self._open_watches: OpenWatches = server.open_watches
         self._responses = responses
         given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
         self._options = {name: given[name] for name in names if name in given}

@@ -26,7 +26,8 @@ from asyncruns.tools import Toolset
 from asyncruns.watch.call_answerer import Handler
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.outcome import GaveUp
-from asyncruns.watch.watcher import RunWatcher, keeper_of
+from asyncruns.watch.to_outcome import create_guard_for
+from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run
 
 MS_PER_S: Final = 1000.0
@@ -93,7 +94,7 @@ class PolledRuns(Runs):
         """
         cadence = cadence_of(poll_interval_ms)
         run = await self._create_kept(
-            thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._client, {})
+            thread_id, assistant_id, parameters, include=include, guard=create_guard_for(self._client, {})
         )
         return await polled(self._client, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
 
@@ -166,7 +167,7 @@ class PolledRuns(Runs):
         if toolset is not None and parameters.get("tools", UNSET) is UNSET:
             parameters["tools"] = toolset.definitions()
         run = await self._create_kept(
-            thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._client, {})
+            thread_id, agent_id, parameters, include=include, guard=create_guard_for(self._client, {})
         )
         options = split_options(parameters, RunParameters)[1]
         return await polled(self._client, _on(thread_id, run), cadence, options, tools=toolset)
@@ -257,4 +258,4 @@ class _WithOptions:
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
         self.dialect: Dialect[Run] = client.dialect
         self.answer = client.answer
-        self.open_watches: OpenWatches = open_watches_of(client)
+        self._open_watches: OpenWatches = open_watches_of(client)

@@ -15,10 +15,10 @@ from asyncruns.resources.options import CallOptions, check_names
 from asyncruns.resources.steps import Steps
 from asyncruns.resources.thread_items import ThreadItems
 from asyncruns.resources.thread_lock import OnBusy
-from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.watcher import watched
+from asyncruns.watch.to_outcome import watch_to_outcome
 from asyncruns.wire import Maybe, Run
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Runs(ThreadItems):
         """
         if not stream:
             return await self._create_kept(
-                thread_id, assistant_id, parameters, include=include, on_busy=on_busy, adopt=adopt, keeper=None
+                thread_id, assistant_id, parameters, include=include, on_busy=on_busy, adopt=adopt, guard=None
             )
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
@@ -211,7 +211,7 @@ class Runs(ThreadItems):
         assistant_id: str,
         parameters: RunParameters,
         *,
-        keeper: Keeper | None,
+        guard: CreateGuard | None,
         include: Sequence[str] | None = None,
         on_busy: OnBusy = "raise",
         adopt: bool = False,
@@ -219,7 +219,7 @@ class Runs(ThreadItems):
         """Start a run as `create` does, so that it is not lost when the caller is cancelled. For what then watches it.
 
         Args:
-            keeper: Awaits each try; None for nobody.
+            guard: Awaits each try; None for nobody.
         """
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
@@ -231,7 +231,7 @@ class Runs(ThreadItems):
             options=options,
             on_busy=on_busy,
             adopt=adopt,
-            keeper=keeper,
+            guard=guard,
         )
 
     async def retrieve(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
@@ -374,4 +374,4 @@ class Runs(ThreadItems):
         Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
         `on_exit="cancel"`.
         """
-        return await watched(self._client, None, options, thread_id=thread_id, run_id=run_id)
+        return await watch_to_outcome(self._client, None, options, thread_id=thread_id, run_id=run_id)

@@ -15,7 +15,7 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.resources.run_polling import cadence_of, polled
 from asyncruns.resources.run_streaming import AssistantStreamManager, H, StreamedRuns, managed
 from asyncruns.resources.runs import RawRuns, RunSettings, split_options
-from asyncruns.watch.watcher import keeper_of
+from asyncruns.watch.to_outcome import create_guard_for
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Threads(Resource):
         create = self.create_and_run(
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
-        run = await keeper_of(self._client, {}).keep(create)
+        run = await create_guard_for(self._client, {}).keep(create)
         return await polled(self._client, run, cadence, split_options(parameters, RunSettings)[1])
 
     @overload
