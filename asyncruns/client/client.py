@@ -34,7 +34,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.options import check_names
-from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads

@@ -14,7 +14,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.response_parameters import ResponseParameters
-from asyncruns.resources.runs import split_options
+from asyncruns.resources.run_parameters import split_options
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
 

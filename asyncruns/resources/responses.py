@@ -17,7 +17,7 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.resources.patient_reads import extended
 from asyncruns.resources.response_client import WatchedResponses
 from asyncruns.resources.response_parameters import ResponseParameters
-from asyncruns.resources.runs import split_options
+from asyncruns.resources.run_parameters import split_options
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch.create_guard import CreateGuard

@@ -21,7 +21,8 @@ from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.patient_reads import options_of_looks
-from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
+from asyncruns.resources.run_operations import RunOperations
+from asyncruns.resources.run_parameters import RunParameters, ToolOutput, split_options
 from asyncruns.tools import Toolset
 from asyncruns.watch.call_answerer import Handler
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
@@ -43,8 +44,8 @@ _REFUSED: Final = (
 )
 
 
-class PolledRuns(Runs):
-    """`client.threads.runs`: the operations, and helpers that wait."""
+class RunPolling(RunOperations):
+    """The helpers that wait for a run."""
 
     async def poll(
         self, run_id: str, thread_id: str, *, poll_interval_ms: float | None = None, **options: Unpack[CallOptions]

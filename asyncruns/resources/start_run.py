@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from asyncruns.errors import APIError
 from asyncruns.resources.adoption import is_lost
-from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset

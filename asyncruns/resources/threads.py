@@ -12,9 +12,11 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.run_operations import RawRuns
+from asyncruns.resources.run_parameters import RunSettings, split_options
 from asyncruns.resources.run_polling import cadence_of, polled
-from asyncruns.resources.run_streaming import AssistantStreamManager, H, StreamedRuns, managed
-from asyncruns.resources.runs import RawRuns, RunSettings, split_options
+from asyncruns.resources.run_streaming import AssistantStreamManager, H, managed
+from asyncruns.resources.runs import Runs
 from asyncruns.watch.to_outcome import create_guard_for
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
@@ -37,7 +39,7 @@ class Threads(Resource):
         super().__init__(server)
         self._client = client
         self.messages: Messages = Messages(server)
-        self.runs: StreamedRuns = StreamedRuns(client, server)
+        self.runs: Runs = Runs(client, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
