@@ -15,7 +15,7 @@ from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.patient_reads import extended
-from asyncruns.resources.response_client import WatchedResponses
+from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.run_parameters import split_options
 from asyncruns.streams.response_stream import ResponseStream
@@ -81,17 +81,17 @@ class Responses(_Responses):
         self.input_items: InputItems = InputItems(server)
 
     @cached_property
-    def alone(self) -> WatchedResponses:
+    def alone(self) -> ResponseClient:
         """What watches any response, by what that echoes; many watches may share it."""
-        return WatchedResponses(self, self._server, None)
+        return ResponseClient(self.retrieve, self._server, None)
 
-    def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
+    def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
         """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
 
         Args:
             continue_with: As `watch` takes it.
         """
-        return WatchedResponses(self, self._server, continue_with)
+        return ResponseClient(self.retrieve, self._server, continue_with)
 
     async def watch(
         self,
