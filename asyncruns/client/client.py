@@ -408,10 +408,6 @@ class Client(AsyncOnly, OtherNames):
             InvalidRequestError: That names no run, or another watch follows this stream.
             APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
         """
-        run = given_run(run)
-        if thread_id is None and run_id is None and not self._speaks_of(run):
-            _check_is_watched(run)
-            return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def for_run(self, run: object) -> RunClient[Any]:

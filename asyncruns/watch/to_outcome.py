@@ -7,7 +7,7 @@ import logging
 from typing import Any, Final, TypeVar
 
 from asyncruns._loop import admitted
-from asyncruns.abc import RunClient
+from asyncruns.abc import MultiWireClient, RunClient
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
@@ -43,7 +43,7 @@ def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGua
 
 
 async def watch_to_outcome(
-    client: RunClient[R],
+    client: RunClient[R] | MultiWireClient,
     run: Any,
     options: WatchOptions,
     *,
@@ -54,9 +54,12 @@ async def watch_to_outcome(
 
     A caller that is cancelled before its turn leaves the run like one that is cancelled later.
     """
+    if isinstance(client, MultiWireClient):
+        client = client.for_run(run if thread_id is None and run_id is None else None)
+    watched: RunClient[R] = client
 
     def watcher() -> RunWatcher[R]:
-        return RunWatcher(client, run, thread_id=thread_id, run_id=run_id, **options)
+        return RunWatcher(watched, run, thread_id=thread_id, run_id=run_id, **options)
 
     cancels = options.get("on_exit") == "cancel"
     try:
