@@ -1,4 +1,7 @@
-"""The sans-I/O lifecycle of a watched run: tables, events, commands, and the machine between them."""
+"""The life of a watched run without I/O: tables, events, commands, and the machine between them.
+
+Public: the names of `__all__`.
+"""
 
 from asyncruns.lifecycle.commands import (
     Cancel,

@@ -1,4 +1,7 @@
-"""Internal: runs the caller's tools, handlers and observers, in tasks of ours; one that does not end is abandoned."""
+"""Runs the caller's tools, handlers and observers in tasks of ours; one that does not end is abandoned.
+
+Public: nothing.
+"""
 
 from asyncruns.user_code.interrupts import is_interrupt
 from asyncruns.user_code.owners import ANSWERING, OWNERS, check_may_leave, check_may_wait
