@@ -15,8 +15,8 @@ from msgspec import UNSET, UnsetType
 from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, RunEvents, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
+    ApiKey,
     ClientOptions,
-    Key,
     check_retries,
     chosen_auth,
     chosen_timeout,
@@ -117,7 +117,7 @@ class Client(AsyncOnly, OtherNames):
         base_url: str | None = None,
         *,
         auth: Auth | None = None,
-        api_key: Key | None = None,
+        api_key: ApiKey | None = None,
         version: str | None = "v2",
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,

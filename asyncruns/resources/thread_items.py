@@ -36,7 +36,7 @@ class ThreadItems(Resource):
         adopt: bool,
         guard: CreateGuard | None = None,
     ) -> Item:
-        """Create an item, once; see `busy.py` and `lost.py` for what may come in between.
+        """Create an item, once; see `thread_lock.py` and `adoption.py` for what may come in between.
 
         Args:
             guard: Awaits each try: what it makes is not lost when the caller is cancelled.

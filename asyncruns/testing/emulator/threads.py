@@ -73,7 +73,7 @@ class EmulatedThread:
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 
-class ThreadOperations:
+class EmulatedThreads:
     """Creates, changes and lists threads and messages; times are epoch seconds."""
 
     def __init__(self, ids: Ids) -> None:
