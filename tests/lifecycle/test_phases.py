@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from diagram import README, drawn
+from diagram import PAGE, drawn
 
 from asyncruns.lifecycle import OBSERVABLE, STEPS, TERMINAL, Phase
 
@@ -40,9 +40,9 @@ def test_the_observable_is_closed_under_steps() -> None:
             assert STEPS[reached] <= after, (phase, reached)
 
 
-def test_the_diagrams_of_the_readme_are_those_of_the_tables() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert drawn(readme) == readme, "draw them anew: python tests/lifecycle/diagram.py"
+def test_the_diagrams_of_contributing_are_those_of_the_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert drawn(page) == page, "draw them again: python tests/lifecycle/diagram.py"
 
 
 @pytest.mark.parametrize("phase", list(Phase))
