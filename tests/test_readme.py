@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import codeop
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -42,6 +43,10 @@ def file_name(block: str) -> str | None:
 
 def is_script(block: str) -> bool:
     return "asyncio.run(" in block or "asyncio.Runner(" in block
+
+
+def scripts_of(page: Path) -> list[str]:
+    return [block for block in blocks_of(page) if is_script(block) and not file_name(block)]
 
 
 def program_of(page: Path) -> list[str]:
@@ -93,7 +98,7 @@ async def run_python(*arguments: str, folder: Path | None = None) -> str:
 
 @pytest.mark.real_time
 async def test_the_script_of_the_readme_prints_the_answer(emulator: Emulator) -> None:
-    (script,) = filter(is_script, blocks_of(README))
+    (script,) = scripts_of(README)
     assert "21 degrees in" in await run_python("-c", script)
 
 
@@ -119,10 +124,23 @@ async def test_the_program_of_a_guide_runs(emulator: Emulator, page: Path) -> No
     await run_program(page, {})
 
 
+@pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.stem)
+def test_a_program_can_be_pasted_into_an_interactive_python(page: Path) -> None:
+    """Before Python 3.13, an empty line there ends whatever is indented."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    pasted: list[str] = []
+    for line in "\n".join(program_of(page)).split("\n"):
+        pasted.append(line)
+        if compiler("\n".join(pasted), page.name, "single") is not None:
+            pasted.clear()
+    assert pasted == []
+
+
 @pytest.mark.real_time
 @pytest.mark.parametrize(
     "script",
-    [pytest.param(block, id=page.stem) for page in GUIDES for block in blocks_of(page) if is_script(block)],
+    [pytest.param(script, id=page.stem) for page in GUIDES for script in scripts_of(page)],
 )
 async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None:
     assert await run_python("-c", script)
@@ -132,6 +150,14 @@ async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None
 async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path) -> None:
     write_files_of(ROOT / "examples" / "guides" / "testing.md", tmp_path)
     assert "3 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+
+
+@pytest.mark.real_time
+async def test_the_dialect_of_the_guide_to_dialects_is_watched(tmp_path: Path) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "dialects.md", tmp_path)
+    printed = await run_python("watch_jobs.py", folder=tmp_path)
+    assert "21 degrees in Paris" in printed
+    assert "48 results" in printed
 
 
 @pytest.mark.real_time
@@ -156,7 +182,7 @@ async def test_the_application_of_the_guide_to_fleets_answers(
 
 def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
     named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
-    assert named == {"app.py", "conftest.py", "test_weather.py", "weather.py"}
+    assert named == {"app.py", "conftest.py", "jobs.py", "test_weather.py", "watch_jobs.py", "weather.py"}
 
 
 # The examples

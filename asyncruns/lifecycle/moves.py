@@ -1,7 +1,7 @@
 """The table of ours: what the watch may be doing after each event.
 
 The machine does not run on this table, since what we do follows from the rounds of calls (see `machine.py`). The table
-says what may come of that; tests hold the machine to it, both ways, and the diagram in CONTRIBUTING.md is drawn from it.
+says what may come of that; tests hold the machine to it, both ways; the diagram in CONTRIBUTING.md is drawn from it.
 """
 
 from __future__ import annotations
