@@ -31,7 +31,7 @@ class Weather(Struct):
 async def get_weather(
     city: Annotated[str, Meta(description="The city's name, in English")], unit: Literal["c", "f"] = "c"
 ) -> Weather:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     await anyio.sleep(0.2)  # a request to a weather service
     if city == "Atlantis":
         raise ToolError("There is no weather under water.")  # the model reads this
@@ -40,7 +40,7 @@ async def get_weather(
 
 @tools.tool
 def nearest_station(city: str) -> str:
-    """Name the weather station nearest to a city."""  # plain functions run in threads
+    """Return the weather station nearest to a city."""  # plain functions run in threads
     return f"{city} Central"
 
 
