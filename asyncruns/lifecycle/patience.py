@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence.cadence import Cadence, strategy_of
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle.expiry import ESTIMATES, believed_expiry
 from asyncruns.lifecycle.notices import Connectivity
 from asyncruns.lifecycle.progress import Progress
@@ -146,10 +147,11 @@ class Patience(Struct, eq=False, gc=False):
         return self.started + self._policy.without_expiry
 
     @property
-    def _cadence(self) -> Cadence:
-        """The cadence, or its view for a run that is said to be older than its watch."""
+    def _strategy(self) -> Strategy:
+        """The cadence's strategy, or its view for a run that is said to be older than its watch."""
         unseen = self.progress.unseen
-        return self._policy.cadence.late(unseen) if unseen else self._policy.cadence
+        strategy = strategy_of(self._policy.cadence)
+        return strategy.late(unseen) if unseen else strategy
 
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""
@@ -159,7 +161,7 @@ class Patience(Struct, eq=False, gc=False):
         """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
         ages = self.progress.leave(now)
         if ages is not None:
-            self._cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
+            self._strategy.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
         """Give how many seconds the end of the run is expected to have waited for a look by now.
@@ -173,7 +175,7 @@ class Patience(Struct, eq=False, gc=False):
         known = None
         if progress.at_work is not None or not progress.is_seen:
             by = now - progress.began
-            known = self._cadence.delay(progress.group, progress.stage, after=after, by=by)
+            known = self._strategy.delay(progress.group, progress.stage, after=after, by=by)
         if known is None:
             return waited / 2
         return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
@@ -184,7 +186,7 @@ class Patience(Struct, eq=False, gc=False):
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
         if progress.at_work is not None or not progress.is_seen:
-            known = self._cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
+            known = self._strategy.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
         if known is None:
             return progress.seen_at + 2 * delay
         at = progress.began + known
@@ -252,7 +254,7 @@ class Patience(Struct, eq=False, gc=False):
             group=progress.group,
             stage=progress.stage,
         )
-        return self._cadence.pause(course)
+        return self._strategy.pause(course)
 
     def may_look_once_more(self, now: float) -> bool:
         """Tell, once, whether one look is due although the deadline has passed.
