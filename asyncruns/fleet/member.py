@@ -142,7 +142,7 @@ class Member(Slot):
     def is_over(self) -> bool:
         """Whether the run has ended. A watch that ended before its run can be taken up again."""
         end = self.machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        return end is not None and end.kind.is_final
 
     @property
     def may_go_on(self) -> bool:

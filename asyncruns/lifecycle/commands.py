@@ -78,8 +78,13 @@ class EndKind(enum.Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INCOMPLETE = "incomplete"
-    NEEDS_CALLER = "needs_caller"  # not for good: outputs from the caller take it up again
+    NEEDS_CALLER = "needs_caller"
     GAVE_UP = "gave_up"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run itself has ended. Otherwise outputs from the caller, or a cancel, may take the watch up."""
+        return self not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
 
 class Reason(enum.Enum):

@@ -222,7 +222,6 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _finish(
         self, now: float, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None
     ) -> do.Finish:
-        over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self._ended_at = now
         if kind is not EndKind.COMPLETED:
             cause = cause or self._patience.trouble or self._unsettled
@@ -231,14 +230,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
             snapshot=self.snapshot,
             reason=reason,
             cause=cause,
-            calls=() if over else self._ledger.missing(),
-            outputs=() if over else self._ledger.outputs(self._ledger.current),
+            calls=() if kind.is_final else self._ledger.missing(),
+            outputs=() if kind.is_final else self._ledger.outputs(self._ledger.current),
         )
         return do.Finish(self.end)
 
     def _after_end(self, event: ev.Event, end: End) -> list[Command]:
         """Take up a watch that ended before its run, with outputs that it lacked or a cancel; all else is too late."""
-        if end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        if end.kind.is_final:
             return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
             return self._cancel_after_end(event, end)
