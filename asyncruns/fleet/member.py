@@ -41,7 +41,7 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.lifecycle.ledger import LAG_S
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
@@ -154,7 +154,7 @@ class Member(Slot):
     @property
     def may_be_resumed(self) -> bool:
         """Whether who watches the run anew goes on with it: looks may still ask for outputs that were submitted."""
-        is_recent = loop_time() - self.submit_landed_at < LAG_S
+        is_recent = loop_time() - self.submit_landed_at < SUBMIT_LAG_S
         return is_recent and not self.is_broken and not self.machine.open_calls
 
     @property

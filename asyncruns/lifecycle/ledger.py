@@ -17,7 +17,7 @@ from msgspec import Struct, field
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import Answers, Call, CallKind, Outputs, approval_of
 
-LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
+SUBMIT_LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
 
 CallKey = tuple[str, str, str]
 
@@ -131,12 +131,12 @@ class Ledger(Struct, eq=False, gc=False):
         if round_.stage is Stage.OPEN:
             # A part of the calls that are out may be a read from before the others came.
             is_part = current.stage is Stage.OPEN and set(round_.calls) < set(current.calls)
-            return Verdict.WAIT if is_part and asked_at - current.seen_at < LAG_S else Verdict.ANSWER
+            return Verdict.WAIT if is_part and asked_at - current.seen_at < SUBMIT_LAG_S else Verdict.ANSWER
         if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
             return Verdict.WAIT  # this read is older than what is about to be sent
         # One look may be a proxy's old answer, and where ids are reused the outputs would go to the next round.
         was_shown, round_.shown_at = round_.shown_at > current.at, max(round_.shown_at, asked_at)
-        if asked_at - current.at < LAG_S or not was_shown:
+        if asked_at - current.at < SUBMIT_LAG_S or not was_shown:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resent else Verdict.SEND_AGAIN
 

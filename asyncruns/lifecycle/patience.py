@@ -19,7 +19,7 @@ from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
-WITHOUT_EXPIRY_S: Final = 900.0
+WAIT_WITHOUT_EXPIRY_S: Final = 900.0
 MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
 LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
@@ -51,7 +51,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     """
 
     timeout: float | UnsetType | None = UNSET
-    without_expiry: float = WITHOUT_EXPIRY_S
+    without_expiry: float = WAIT_WITHOUT_EXPIRY_S
     max_outage: float | None = 120.0
     max_unknown_status: float | None = 60.0
     on_lost_submit: Literal["look", "give_up", "resend"] = "look"
