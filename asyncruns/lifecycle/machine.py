@@ -52,8 +52,6 @@ _WHATEVER_STATUS: Final = frozenset(
     {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
 )
 _GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
-_UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
 
 class RunLifecycle(Struct, eq=False, gc=False):
@@ -556,9 +554,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
             round_.move(Stage.READY, now)
             round_.send_at = now + backoff(min(round_.failures, EARLY_STEPS), refusal)
             round_.failures += 1
-        elif kind in _PASSING:
+        elif kind.passes:
             _, commands = self._trouble(refusal, now)
-            is_lost = kind in _UNSURE
+            is_lost = kind.may_have_acted
             if is_lost and self._gives_up_lost and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
@@ -668,12 +666,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
             if refusal.phase is None:  # it does not say how the run has ended, so it may not have
                 cancellation.refused_in(status)
             return [self._look_now(now)]
-        passes = refusal.kind in _PASSING
+        passes = refusal.kind.passes
         is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
         if (passes or is_lagging) and cancellation.may_be_tried_again():
             commands = self._trouble(refusal, now)[1] if passes else []
             pause = backoff(cancellation.tries - 1, refusal)
-            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind in _UNSURE)
+            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind.may_have_acted)
             return commands
         cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
         told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
