@@ -100,6 +100,17 @@ class Cancellation:
         """Whether the caller leaves, and wants nothing but the cancel."""
         return self.by < math.inf
 
+    def leave_by(self, by: float) -> bool:
+        """Note that the caller leaves the watch, and when; return whether it leaves earlier than was known."""
+        if by >= self.by:
+            return False
+        self.by = by
+        return True
+
+    def forget_refusal(self) -> None:
+        """Note that the run asks for other calls than those that were stopped for the cancel."""
+        self.refused = None
+
     def send(self) -> None:
         """Note that it is being sent."""
         self.requested = self.active = True

@@ -155,7 +155,7 @@ class Patience(Struct, eq=False, gc=False):
 
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""
-        self.progress.looks = 0
+        self.progress.restart()
 
     def left_stage(self, now: float) -> None:
         """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
@@ -214,6 +214,10 @@ class Patience(Struct, eq=False, gc=False):
         self.failures += 1
         return pause, before is not self.connectivity
 
+    def not_found(self, cause: Exception) -> None:
+        """Note that the run is not there, which may be a lag; the server is well."""
+        self.trouble = cause
+
     def excuse(self, seconds: float, now: float) -> None:
         """Note that for so long nobody asked for this run, and that the server was there."""
         if self.outage_since is not None:
@@ -232,7 +236,7 @@ class Patience(Struct, eq=False, gc=False):
         It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
         """
         if pause is None:
-            self.progress.looks += 1
+            self.progress.count_look()
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)

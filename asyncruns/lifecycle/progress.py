@@ -57,6 +57,14 @@ class Progress(Struct, eq=False, gc=False):
         self.seen_at = now
         self.is_seen = True
 
+    def count_look(self) -> None:
+        """Count a good look, before the pause after it."""
+        self.looks += 1
+
+    def restart(self) -> None:
+        """Count looks anew: something has happened at the server."""
+        self.looks = 0
+
     @property
     def unseen(self) -> float:
         """How many seconds of the stage had passed before the watch began, as the server's clock says."""

@@ -314,5 +314,5 @@ class Creation(Generic[Item]):
 
 def _patience() -> Patience:
     patience = Patience(Policy(timeout=SEARCH_S, max_outage=None))
-    patience.started = loop_time()
+    patience.begin(loop_time())
     return patience
