@@ -15,6 +15,10 @@ What we do follows from what there is, so it is never stored beside it (theirs i
                  UNSURE (no answer came: look, and send the same again only if the run still asks after the lag)
     POLLING      else
 
+It owns three parts that note what happened and answer questions about it, and never call back: the ledger (calls and
+rounds), the cancellation, and the patience (times, connectivity, and how far the run has come, for the cadence). What
+refusals mean is in `refusals.py` and `cancelling.py`.
+
 Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
 """
 
@@ -30,11 +34,12 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
-from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
-from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY, Command, End, EndKind, Reason
+from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
+from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
+from asyncruns.lifecycle.refusals import FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
@@ -47,11 +52,6 @@ TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
 _NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
-# Refusals of a cancel that have nothing to do with the status: there is none, or not with this credential.
-_WHATEVER_STATUS: Final = frozenset(
-    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
-)
-_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
 
 
 class RunLifecycle(Struct, eq=False, gc=False):
@@ -312,7 +312,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         is_new = event.asked is Asked.SUBMIT and was_final
         if is_new:
             self._new_at = now
-        wants_cancel = self._ledger.in_flight is None and self._wants_cancel(snapshot, now)
+        wants_cancel = self._ledger.in_flight is None and self._cancellation.is_due(snapshot, now)
         if wants_cancel or (is_new and self._cancellation.requested):
             return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, asked_at)
@@ -332,7 +332,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """Decide about a run that has not ended."""
         if self._patience.final_until is not None:
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
-        if self._is_hopeless(snapshot):
+        if self._cancellation.is_hopeless(snapshot.phase):
             return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
             if not self._cancellation.requested:
@@ -602,19 +602,6 @@ class RunLifecycle(Struct, eq=False, gc=False):
         commands = self._cancel_asked(event)
         return commands if self.end else [*commands, self._look_now(event.now)]
 
-    def _wants_cancel(self, snapshot: AnySnapshot, now: float) -> bool:
-        """Tell whether the cancel is to be sent: it waited for a submit, or the status is not the one that refused."""
-        cancellation = self._cancellation
-        is_new = snapshot.phase is not Phase.CANCELLING and cancellation.is_worth_another(snapshot.status, now)
-        return cancellation.waits or is_new
-
-    def _is_hopeless(self, snapshot: AnySnapshot) -> bool:
-        """Tell whether a caller that leaves waits in vain: what waits for outputs stays as it is."""
-        cancellation = self._cancellation
-        if not cancellation.leaves or not cancellation.is_refused:
-            return False
-        return cancellation.is_impossible or snapshot.phase is Phase.NEEDS_CALLER
-
     def _leave_uncancelled(self, now: float) -> do.Finish:
         """End the watch of a caller that leaves: as it had ended before, or for want of a confirmed cancel."""
         error, earlier = self._cancellation.give_up(), self._cancellation.earlier
@@ -634,27 +621,23 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return [do.StopTools(), do.Cancel()]
 
     def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
-        cancellation = self._cancellation
-        if not cancellation.active:
+        if not self._cancellation.active:
             return []
         status = self.snapshot.status if self.snapshot else None
-        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
-            cancellation.taken(now)
-            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
-                cancellation.refused_in(status)
-            return [self._look_now(now)]
-        passes = refusal.kind.passes
-        is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
-        if (passes or is_lagging) and cancellation.may_be_tried_again():
-            commands = self._trouble(refusal, now)[1] if passes else []
-            pause = backoff(cancellation.tries - 1, refusal)
-            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind.may_have_acted)
-            return commands
-        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
-        told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
-        if not self._ledger.missing():
-            told += self._settle(now)  # the last output came while nothing was to be submitted
-        return [*told, self._look_now(now)]
+        is_new = now - self._new_at < NOT_FOUND_GRACE_S
+        answer = self._cancellation.answered(refusal, now, status=status, is_new=is_new)
+        match answer:
+            case CancelAnswer.OVER:
+                return [self._look_now(now)]
+            case CancelAnswer.AGAIN:
+                return self._trouble(refusal, now)[1] if refusal.kind.passes else []
+            case CancelAnswer.REFUSED:
+                told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
+                if not self._ledger.missing():
+                    told += self._settle(now)  # the last output came while nothing was to be submitted
+                return [*told, self._look_now(now)]
+            case _:
+                assert_never(answer)
 
     # Time
 
