@@ -17,7 +17,7 @@ What we do follows from what there is, so it is never stored beside it (theirs i
 
 It owns three parts that note what happened and answer questions about it, and never call back: the ledger (calls and
 rounds), the cancellation, and the patience (times, connectivity, and how far the run has come, for the cadence). What
-refusals mean is in `refusals.py` and `cancelling.py`.
+refusals mean is in `fatal_refusals.py` and `cancelling.py`.
 
 Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
 """
@@ -36,10 +36,10 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.fatal_refusals import FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
-from asyncruns.lifecycle.refusals import FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
