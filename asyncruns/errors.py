@@ -45,10 +45,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
-
-if TYPE_CHECKING:
-    from asyncruns.lifecycle.values import Call
+from typing import Any, Final, Protocol, Self, TypeVar
 
 SHOWN_BODY_CHARACTERS: Final = 300
 
@@ -226,6 +223,25 @@ class ToolError(AsyncRunsError):
     """Raise it in a tool to tell the model what went wrong: its text becomes the call's output."""
 
 
+class FailedCall(Protocol):
+    """What is known of a call that failed: it is a `Call`."""
+
+    @property
+    def id(self) -> str:
+        """The server's id of the call."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        ...
+
+    @property
+    def arguments(self) -> str:
+        """What the model wrote, as it came."""
+        ...
+
+
 class CallNotAnsweredError(AsyncRunsError):
     """A call failed, and the toolset's policy leaves it to the caller: `Toolset.call` gives no output for it.
 
@@ -233,9 +249,9 @@ class CallNotAnsweredError(AsyncRunsError):
         call: The call. Why it failed is the `__cause__`.
     """
 
-    def __init__(self, message: str, *, call: Call) -> None:
+    def __init__(self, message: str, *, call: FailedCall) -> None:
         super().__init__(message)
-        self.call = call
+        self.call: FailedCall = call
 
 
 class APIError(AsyncRunsError):

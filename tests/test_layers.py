@@ -6,7 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,13 +34,13 @@ def room(path: Path) -> str:
 
 
 @cache
-def imports(path: Path) -> set[str]:
-    """Every module that a file imports, but for those that only the type checker sees."""
+def imports(path: Path, *, of_types: bool = False) -> set[str]:
+    """Return every module that a file imports; those that only the type checker sees if `of_types` says so."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden = {
         inner
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not of_types
         for inner in ast.walk(node)
     }
     found: set[str] = set()
@@ -57,10 +59,16 @@ def test_every_room_has_its_place() -> None:
     assert {room(path) for path in MODULES} <= set(ROOMS)
 
 
+def test_the_table_of_the_readme_has_the_rooms_in_their_order() -> None:
+    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", readme.partition("## Where to look")[2], re.MULTILINE)
+    assert rows == [name for name in ROOMS if name not in ("_version", "__main__")]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_rooms_before_its_own(path: Path) -> None:
     mine = ROOMS.index(room(path))
-    for name in imports(path):
+    for name in imports(path, of_types=True):
         if not name.startswith("asyncruns"):
             continue
         parts = name.split(".")
@@ -68,6 +76,37 @@ def test_a_module_imports_only_from_rooms_before_its_own(path: Path) -> None:
             assert mine >= ROOMS.index("cli"), f"{path}: import from the module where it lives"
             continue
         assert ROOMS.index(parts[1]) <= mine, f"{room(path)} imports {name}, whose room comes after it"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {_dotted(path): imports(path, of_types=True) - {_dotted(path)} for path in MODULES}
+    TopologicalSorter(graph).prepare()  # raises a CycleError, which names them
+
+
+def test_no_two_things_share_a_name() -> None:
+    """Two classes, public functions or constants of one name would have to be told apart at each reading."""
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        for name in _defined(ast.parse(path.read_text(encoding="utf-8"))):
+            homes.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of the classes, public functions and constants of a module, but for a logger and `main`."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and "TypeVar(" not in ast.unparse(node):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        else:
+            continue
+        yield from {name for name in names if not name.startswith("_") and name not in ("log", "main")}
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if room(p) in PURE], ids=lambda path: path.name)

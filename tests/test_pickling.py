@@ -81,7 +81,7 @@ def outcome(kind: type[Outcome[Any]] = Failed, **fields: Any) -> Any:
         "error": RunFault("server_error", "Sorry."),
         "calls": (CALL,),
         "outputs": (("call_1", "5"),),
-        "client": Client("https://host.example/v1", auth=BearerAuth(KEY)),
+        "_client": Client("https://host.example/v1", auth=BearerAuth(KEY)),
     }
     return kind(**{**given, **fields})
 
@@ -234,7 +234,7 @@ def test_an_outcome_travels_whole_but_for_its_connection(kind: type[Outcome[Any]
     one = outcome(kind, reason=Reason.UNREACHABLE, cause=cause, cancel_requested=True)
     other = twin(one)
     assert type(other) is kind
-    for name in set(one.__struct_fields__) - {"client", "cause"}:
+    for name in set(one.__struct_fields__) - {"_client", "cause"}:
         assert getattr(other, name) == getattr(one, name)
     assert told(other.cause) == told(cause)
     assert repr(other) == repr(one)

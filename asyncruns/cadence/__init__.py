@@ -1,6 +1,6 @@
 """When to look next: pure strategies, told what is known of the run; some learn how long runs take.
 
-Public is `Cadence`; the rest is what it is made of:
+Public: the names of `__all__`. The modules:
 
 cadence            what users choose from, and the strategy that it holds
 strategy           what a strategy is asked and told

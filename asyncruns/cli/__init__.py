@@ -1,6 +1,6 @@
 """The command `asyncruns`: a demonstration, a watch from the shell, and a server to try things on.
 
-Each command is imported when it is called for, so that `--help` and `--version` are quick.
+Each command is imported when it is called for, so that `--help` and `--version` are quick. Public: `main`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher
-from asyncruns.wire import Run, runs
+from asyncruns.wire import Run, statuses
 
 CREATING: Final = "creating"
 NOT_CREATED: Final = "not created"
@@ -35,15 +35,15 @@ NOT_CREATED: Final = "not created"
 # As a run goes through them; what is not among them comes last.
 ORDER: Final = (
     CREATING,
-    runs.QUEUED,
-    runs.IN_PROGRESS,
-    runs.REQUIRES_ACTION,
-    runs.CANCELLING,
-    runs.COMPLETED,
-    runs.FAILED,
-    runs.CANCELLED,
-    runs.EXPIRED,
-    runs.INCOMPLETE,
+    statuses.QUEUED,
+    statuses.IN_PROGRESS,
+    statuses.REQUIRES_ACTION,
+    statuses.CANCELLING,
+    statuses.COMPLETED,
+    statuses.FAILED,
+    statuses.CANCELLED,
+    statuses.EXPIRED,
+    statuses.INCOMPLETE,
     "needs caller",
     "gave up",
     NOT_CREATED,

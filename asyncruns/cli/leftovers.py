@@ -14,7 +14,7 @@ from asyncruns.cli.output import complain
 from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, NotFoundError
 
-PATIENCE_S: Final = 10.0
+CANCEL_PATIENCE_S: Final = 10.0
 AT_ONCE: Final = 8
 
 
@@ -32,7 +32,7 @@ class Leftovers:
         A cancellation does not reach it; it takes 10 s at most.
         """
         left = dict.fromkeys([*self.threads, *self.assistants], "no answer in time")
-        with anyio.move_on_after(PATIENCE_S, shield=True):
+        with anyio.move_on_after(CANCEL_PATIENCE_S, shield=True):
             await _some_at_once([partial(self._cancel, row) for row in unfinished if row.run_id])
             await _some_at_once(
                 [partial(_delete, self._client.threads.delete, id_, left) for id_ in self.threads]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from asyncruns.cli.board import Board, Row
 from asyncruns.cli.output import counted, on_one_line
-from asyncruns.wire import runs
+from asyncruns.wire import statuses
 
 FRAME_S: Final = 0.1
 WIDE: Final = 108  # columns from which the ids are shown in full
@@ -24,14 +24,14 @@ _OTHER_LINES: Final = 3  # the title, the heads of the columns, the cursor
 _REPORT_LINES: Final = 4  # what the demo prints below the last picture
 _STYLES: Final = {
     "creating": "dim",
-    runs.QUEUED: "dim",
-    runs.IN_PROGRESS: "blue",
-    runs.REQUIRES_ACTION: "bold cyan",
-    runs.COMPLETED: "green",
-    runs.INCOMPLETE: "yellow",
-    runs.CANCELLED: "yellow",
-    runs.CANCELLING: "yellow",
-    runs.EXPIRED: "magenta",
+    statuses.QUEUED: "dim",
+    statuses.IN_PROGRESS: "blue",
+    statuses.REQUIRES_ACTION: "bold cyan",
+    statuses.COMPLETED: "green",
+    statuses.INCOMPLETE: "yellow",
+    statuses.CANCELLED: "yellow",
+    statuses.CANCELLING: "yellow",
+    statuses.EXPIRED: "magenta",
 }
 _BAD: Final = "red"  # failed, and whatever has no style of its own
 

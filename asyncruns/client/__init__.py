@@ -1,0 +1,8 @@
+"""The client of one server: it owns the transport, has the resources, and starts watches.
+
+Public: `Client`.
+"""
+
+from asyncruns.client.client import Client
+
+__all__ = ["Client"]

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.messages import Messages
-from asyncruns.resources.run_streaming import StreamedRuns
+from asyncruns.resources.runs import Runs
 from asyncruns.resources.steps import Steps
 from asyncruns.resources.threads import Threads
 
@@ -30,7 +30,7 @@ class OtherNames:
         return self.threads.messages
 
     @property
-    def runs(self) -> StreamedRuns:
+    def runs(self) -> Runs:
         """`client.threads.runs`, where azure-ai-agents has it."""
         return self.threads.runs
 

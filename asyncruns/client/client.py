@@ -15,8 +15,8 @@ from msgspec import UNSET, UnsetType
 from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, RunEvents, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
+    ApiKey,
     ClientOptions,
-    Key,
     check_retries,
     chosen_auth,
     chosen_timeout,
@@ -34,7 +34,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.options import check_names
-from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
@@ -54,7 +54,7 @@ from asyncruns.transport.urls import check_base_url
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.watch.options import WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.watcher import keeper_of, watched
+from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Client(AsyncOnly, OtherNames):
         base_url: str | None = None,
         *,
         auth: Auth | None = None,
-        api_key: Key | None = None,
+        api_key: ApiKey | None = None,
         version: str | None = "v2",
         default_headers: Mapping[str, str] | None = None,
         default_query: Mapping[str, str] | None = None,
@@ -177,6 +177,7 @@ class Client(AsyncOnly, OtherNames):
         server = self._server = Server(
             retrying, self.dialect, self.dialect.limits if validate else None, once=transport
         )
+        self._open_watches: OpenWatches = server.open_watches  # of which `close` waits for those that leave
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 
@@ -353,9 +354,9 @@ class Client(AsyncOnly, OtherNames):
         check_on_busy(on_busy)
         given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
-        keeper = keeper_of(self, options)
+        guard = create_guard_for(self, options)
         run = await start_run(
-            self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, keeper=keeper
+            self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, guard=guard
         )
         warn_of_unknown_tools(run, options.get("tools"))
         return await self.watch(run, **options)
@@ -407,11 +408,7 @@ class Client(AsyncOnly, OtherNames):
             InvalidRequestError: That names no run, or another watch follows this stream.
             APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
         """
-        run = given_run(run)
-        if thread_id is None and run_id is None and not self._speaks_of(run):
-            _check_is_watched(run)
-            return await self.responses.watch(cast("ModelResponse | RunRef", run), **options)
-        return await watched(self, run, options, thread_id=thread_id, run_id=run_id)
+        return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def for_run(self, run: object) -> RunClient[Any]:
         """Give what a `Fleet` needs to watch this run, response or `RunRef`.
@@ -443,11 +440,6 @@ class Client(AsyncOnly, OtherNames):
         # Some servers take no notice of run_id.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
-    @property
-    def open_watches(self) -> OpenWatches:
-        """The watches that go on over this client; closing it waits for those that leave."""
-        return self._server.open_watches
-
     async def close(self) -> None:
         """Close the connections, but for those of a borrowed session or transport. May be called twice.
 
@@ -456,7 +448,7 @@ class Client(AsyncOnly, OtherNames):
         the transport is borrowed. Safe to cancel, and to call in a tool or a handler of such a watch: closing then goes
         on in the background, for as long.
         """
-        if not self.open_watches.is_empty:
+        if not self._open_watches.is_empty:
             if self._closing is None or self._closing.done():
                 self._closing = asyncio.create_task(self._close(), name="asyncruns close")
             await asyncio.wait({self._closing})
@@ -465,7 +457,7 @@ class Client(AsyncOnly, OtherNames):
 
     async def _close(self) -> None:
         try:
-            await self.open_watches.finished(ends=self._own is not None)
+            await self._open_watches.finished(ends=self._own is not None)
         finally:
             if self._own is not None:
                 await self._own.aclose()

@@ -23,7 +23,7 @@ _VERSIONS: Final = ("v1", "v2")
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 
-Key = str | TokenProvider
+ApiKey = str | TokenProvider
 """A key, or a function that returns one, async or not, as the official clients take them."""
 
 
@@ -59,7 +59,7 @@ def given_base_url(base_url: str | None) -> str:
     return base_url
 
 
-def chosen_auth(auth: object, api_key: Key | None) -> Auth | None:
+def chosen_auth(auth: object, api_key: ApiKey | None) -> Auth | None:
     """Give what signs requests.
 
     Raises:

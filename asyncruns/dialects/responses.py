@@ -42,17 +42,17 @@ from asyncruns.lifecycle.values import (
     Snapshot,
     approval_of,
 )
-from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, responses
+from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, statuses
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE
 
-PHASES: Final[Mapping[str, Phase]] = {
-    responses.QUEUED: Phase.PENDING,
-    responses.IN_PROGRESS: Phase.RUNNING,
-    responses.COMPLETED: Phase.SUCCEEDED,  # or it waits for outputs, as its items tell
-    responses.FAILED: Phase.FAILED,
-    responses.CANCELLED: Phase.CANCELLED,
-    responses.INCOMPLETE: Phase.INCOMPLETE,
+RESPONSE_PHASES: Final[Mapping[str, Phase]] = {
+    statuses.QUEUED: Phase.PENDING,
+    statuses.IN_PROGRESS: Phase.RUNNING,
+    statuses.COMPLETED: Phase.SUCCEEDED,  # or it waits for outputs, as its items tell
+    statuses.FAILED: Phase.FAILED,
+    statuses.CANCELLED: Phase.CANCELLED,
+    statuses.INCOMPLETE: Phase.INCOMPLETE,
 }
 
 # https://platform.openai.com/docs/guides/background: a response that may take hours is not asked for every second.
@@ -222,7 +222,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
         return Refusal(kind=kind, cause=status_error(request, response), retry_after=wait_hint(response.headers))
 
     def _snapshot(self, response: ModelResponse, headers: Mapping[str, str]) -> Snapshot[ModelResponse]:
-        phase = PHASES.get(response.status, Phase.UNKNOWN)
+        phase = RESPONSE_PHASES.get(response.status, Phase.UNKNOWN)
         calls = _calls(response) if phase is Phase.SUCCEEDED else ()
         hint, expires_at = wait_hint(headers), None
         window = WINDOWS_S.get(str(self._window(response)))
@@ -363,10 +363,10 @@ def _call(item: response_items.ResponseItem) -> Call | None:
 
 def _is_cut(item: response_items.ResponseFunctionToolCall) -> bool:
     """Return whether a call was cut off: the model did not finish writing it, although its response is completed."""
-    if not isinstance(item.status, str) or item.status == responses.COMPLETED:
+    if not isinstance(item.status, str) or item.status == statuses.COMPLETED:
         return False
     # Some servers leave finished items in progress; these have arguments.
-    return item.status == responses.INCOMPLETE or not item.arguments.strip()
+    return item.status == statuses.INCOMPLETE or not item.arguments.strip()
 
 
 def _other(item: Any, call_id: str) -> Call:

@@ -39,22 +39,22 @@ from asyncruns.lifecycle.values import (
     approval_of,
 )
 from asyncruns.limits import Limits
-from asyncruns.wire import Run, decode, encode, runs
+from asyncruns.wire import Run, decode, encode, statuses
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
 # https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
-PHASES: Final[Mapping[str, Phase]] = {
-    runs.QUEUED: Phase.PENDING,
-    runs.IN_PROGRESS: Phase.RUNNING,
-    runs.REQUIRES_ACTION: Phase.NEEDS_CALLER,
-    runs.CANCELLING: Phase.CANCELLING,
-    runs.CANCELLED: Phase.CANCELLED,
-    runs.FAILED: Phase.FAILED,
-    runs.COMPLETED: Phase.SUCCEEDED,
-    runs.INCOMPLETE: Phase.INCOMPLETE,
-    runs.EXPIRED: Phase.EXPIRED,
+RUN_PHASES: Final[Mapping[str, Phase]] = {
+    statuses.QUEUED: Phase.PENDING,
+    statuses.IN_PROGRESS: Phase.RUNNING,
+    statuses.REQUIRES_ACTION: Phase.NEEDS_CALLER,
+    statuses.CANCELLING: Phase.CANCELLING,
+    statuses.CANCELLED: Phase.CANCELLED,
+    statuses.FAILED: Phase.FAILED,
+    statuses.COMPLETED: Phase.SUCCEEDED,
+    statuses.INCOMPLETE: Phase.INCOMPLETE,
+    statuses.EXPIRED: Phase.EXPIRED,
 }
 
 # Tools that the server runs by itself: in `submit_tool_outputs` their calls are news, not questions.
@@ -174,7 +174,7 @@ class ThreadRunDialect(Dialect[Run]):
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):
                 kind = meaning
-                phase = PHASES.get(found[1])
+                phase = RUN_PHASES.get(found[1])
                 if meaning is RefusalKind.BUSY:
                     active_run = found[1]
                     cause = busy_error(request, response, thread_id=_ids_in(request)[0], active_run_id=active_run)
@@ -197,7 +197,7 @@ def _ids_in(request: Request) -> tuple[str, str]:
 
 
 def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
-    phase = PHASES.get(run.status, Phase.UNKNOWN)
+    phase = RUN_PHASES.get(run.status, Phase.UNKNOWN)
     fault = None
     if run.last_error:
         fault = RunFault(run.last_error.code or "", run.last_error.message or "")

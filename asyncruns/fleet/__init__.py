@@ -1,4 +1,7 @@
-"""Many runs in one process: see `fleet.py` for what callers use, and `schedule.py` for who is asked next."""
+"""Thousands of runs in one process, under one budget of requests.
+
+Public: `Fleet`, `Statistics`, `Watch`.
+"""
 
 from __future__ import annotations
 

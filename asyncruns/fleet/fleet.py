@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import anyio
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting
 from asyncruns.abc import AsyncOnly, MultiWireClient, RunClient, RunEvents
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
@@ -29,27 +29,15 @@ from asyncruns.fleet.schedule import Schedule
 from asyncruns.fleet.settings import FleetSettings
 from asyncruns.fleet.statistics import Statistics
 from asyncruns.lifecycle import RunRef
-from asyncruns.watch.observers import Observer, Observers, log
-from asyncruns.watch.open_watches import (
-    ENDING_GRACE_S,
-    LEAVING_GRACE_S,
-    OpenWatch,
-    OpenWatches,
-    check_is_here,
-    check_may_leave,
-    check_may_wait,
-    joined,
-    open_watches_of,
-    outlasting,
-    raise_failure,
-)
+from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.observers import Observer, Observers
+from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-OBSERVER_GRACE_S: Final = 2.0  # who leaves waits so long for observers that have not seen all yet
 ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
 LEFT: Final = "The fleet was left; make a new one"
 CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
@@ -122,32 +110,26 @@ class Fleet(AsyncOnly, Generic[R]):
         self._runner = Runner(self._budget, on_end=self._outcomes.note, keeps_unfinished=on_exit == "cancel")
         self._adding = 0
         self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
-        self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task = OwnedTask("fleet", entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one")
         self._open: list[tuple[OpenWatches, OpenWatch]] = []  # of each client
 
     # Entering and leaving
 
     async def __aenter__(self) -> Fleet[R]:
-        if self._task is not None:
-            raise InvalidRequestError("A Fleet is entered once; make a new one")
-        self._loop = asyncio.get_running_loop()
-        begun = self._loop.create_future()
-        self._task = asyncio.create_task(self._drive(begun), name="asyncruns fleet")
-        self._task.add_done_callback(self._stopped)
+        self._task.check_unused()
         self._register(self._client)
-        try:
-            await begun
-        except asyncio.CancelledError as error:
-            await self.__aexit__(asyncio.CancelledError, error, None)
-            raise
+        await self._task.start(
+            self._drive,
+            name="asyncruns fleet",
+            on_done=self._stopped,
+            leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
+        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = self._task
-        if task is None:
+        if not self._task.was_started:
             return
         self.check_is_here()
         check_may_leave(self._runner, "fleet")
@@ -157,15 +139,12 @@ class Fleet(AsyncOnly, Generic[R]):
         finally:
             by = self._leave_by()
             self._leave(by)
-            await joined(task, by=by + ENDING_GRACE_S)
-        if error is None:
-            raise_failure(task)
-        elif not task.cancelled() and task.exception() is not None:
-            log.error("The fleet broke", exc_info=task.exception())
+            await self._task.join(by)
+        self._task.raise_once(error, "The fleet broke")
 
     def _leave(self, by: float) -> None:
         for _, watch in self._open:
-            watch.by = min(watch.by, by + ENDING_GRACE_S)
+            watch.leave_by(by + ENDING_GRACE_S)
         self._runner.leave(by=by, cancel=self._on_exit == "cancel")
 
     def _end(self, by: float) -> None:
@@ -217,7 +196,7 @@ class Fleet(AsyncOnly, Generic[R]):
         finally:
             self._observers.tell_of_waiting()
 
-    def _stopped(self, task: asyncio.Task[None]) -> None:
+    def _stopped(self) -> None:
         for watches, known in self._open:
             watches.remove(known)
         for watch in list(self.read):
@@ -360,12 +339,12 @@ class Fleet(AsyncOnly, Generic[R]):
             InvalidRequestError: The fleet was not entered.
             Exception: What broke the fleet, if anything did.
         """
-        task = self._entered()
+        self._task.check_entered()
         async with contextlib.aclosing(self._outcomes.read(self._goes_on)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
-        if task.done():
-            raise_failure(task)
+        if self._task.is_done:
+            self._task.raise_failure()
 
     def _goes_on(self) -> bool:
         return self.is_running and bool(self._runner.active or self._adding)
@@ -419,17 +398,11 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
         """
-        task = self._entered()
-        if task.done():
-            raise_failure(task)
+        self._task.check_entered()
+        if self._task.is_done:
+            self._task.raise_failure()
         if not self.is_running:
             raise InvalidRequestError(LEFT)
-
-    def _entered(self) -> asyncio.Task[None]:
-        if self._task is None:
-            raise InvalidRequestError("Enter the fleet first: async with Fleet(...) as fleet")
-        self.check_is_here()
-        return self._task
 
     def check_is_here(self) -> None:
         """Check that we run in the event loop that entered the fleet.
@@ -437,7 +410,7 @@ class Fleet(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: We do not; nothing was done.
         """
-        check_is_here(self._loop, "fleet")
+        self._task.check_is_here()
 
     def observe(self, observer: Observer, value: object, member: Member, context: contextvars.Context) -> None:
         """Have an observer called with what is news of a run, in a copy of this context."""

@@ -13,9 +13,9 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.explain import explain
 from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef, StatusChanged
+from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.observers import Ended, Feed, Observer
-from asyncruns.watch.open_watches import check_may_wait
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.wire.visible import on_one_line
 

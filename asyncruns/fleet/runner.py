@@ -17,7 +17,7 @@ import anyio
 import anyio.abc
 from msgspec.structs import replace
 
-from asyncruns._loop import loop_time, wake
+from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.member import Member
@@ -27,7 +27,6 @@ from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Tick
 from asyncruns.lifecycle.patience import FINAL_LOOK_S
 from asyncruns.watch.observers import log
-from asyncruns.watch.open_watches import LEAVING_GRACE_S
 from asyncruns.watch.requests import send_for_event
 from asyncruns.wire.visible import on_one_line
 

@@ -1,4 +1,6 @@
-"""The sans-I/O lifecycle of a watched run: tables, events, commands, and the machine between them.
+"""The life of a watched run without I/O: tables, events, commands, and the machine between them.
+
+Public: the names of `__all__`. The modules:
 
 phases          what a run can be, at the server and for us
 values          calls, snapshots and refusals, in words that fit every server

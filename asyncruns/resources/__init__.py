@@ -1,4 +1,7 @@
-"""The operations of the API, by the names that users of the official client know. Thin: build, send, decode."""
+"""The operations of the API, by the names that users of the official client know. Thin: build, send, decode.
+
+Public: the names of `__all__`; the resources themselves are what a client has: `client.threads.runs`.
+"""
 
 from asyncruns.resources.adoption import NONCE_KEY
 from asyncruns.resources.base import FILE_SEARCH_CONTENT, PageCall, RawCalls, RawResponse

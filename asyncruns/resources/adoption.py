@@ -42,7 +42,7 @@ from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
 from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
 from asyncruns.resources.thread_lock import look_at_holder
-from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.visible import on_one_line
@@ -137,7 +137,7 @@ class Creation(Generic[Item]):
         is_like_ours: See `find`.
         raw: Whether `send` gives a `RawResponse`.
         options: The call's own, which the looks are sent with.
-        keeper: Awaits each try, with the search after it; no other is begun when the caller is cancelled.
+        guard: Awaits each try, with the search after it; no other is begun when the caller is cancelled.
     """
 
     def __init__(
@@ -151,9 +151,9 @@ class Creation(Generic[Item]):
         is_like_ours: Callable[[Item], bool],
         raw: bool,
         options: CallOptions,
-        keeper: Keeper | None = None,
+        guard: CreateGuard | None = None,
     ) -> None:
-        self._keeper = keeper
+        self._guard = guard
         self._server, self._send, self._type, self._segments = server, send, type_, segments
         self._nonce, self._is_like_ours, self._raw = nonce, is_like_ours, raw
         self._options = options_of_looks(options)
@@ -175,7 +175,7 @@ class Creation(Generic[Item]):
         """
         while self._tries < TRIES:
             trying = self._try()
-            made = await (trying if self._keeper is None else self._keeper.keep(trying, self._find_cut_off))
+            made = await (trying if self._guard is None else self._guard.keep(trying, self._find_cut_off))
             if made is not None:
                 return made
             self._tries += 1

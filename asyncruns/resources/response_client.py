@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -14,12 +14,9 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.response_parameters import ResponseParameters
-from asyncruns.resources.runs import split_options
+from asyncruns.resources.run_parameters import split_options
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
-
-if TYPE_CHECKING:
-    from asyncruns.resources.responses import Responses
 
 
 def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
@@ -42,14 +39,19 @@ def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
     return ResponsesDialect(plain, like=make_request("POST", "/", None, None, options))
 
 
-class WatchedResponses:
+class ResponseClient:
     """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
 
-    def __init__(self, responses: Responses, server: Server, continue_with: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        retrieve: Callable[..., Awaitable[ModelResponse]],
+        server: Server,
+        continue_with: Mapping[str, Any] | None,
+    ) -> None:
         self.transport: Transport = server.once or server.transport
         self.dialect: Dialect[ModelResponse] = _dialect(continue_with)
-        self.open_watches: OpenWatches = server.open_watches
-        self._responses = responses
+        self._open_watches: OpenWatches = server.open_watches
+        self._retrieve = retrieve
         given, names = continue_with or {}, ("extra_headers", "extra_query", "request_timeout", "timeout")
         self._options = {name: given[name] for name in names if name in given}
 
@@ -59,5 +61,5 @@ class WatchedResponses:
         Raises:
             APIError: It could not be fetched.
         """
-        response = await self._responses.retrieve(*ref.ids, **cast("CallOptions", self._options))
+        response = await self._retrieve(*ref.ids, **cast("CallOptions", self._options))
         return [item for item in response.output or [] if isinstance(item, ResponseMessage)]

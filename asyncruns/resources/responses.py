@@ -15,15 +15,15 @@ from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.patient_reads import extended
-from asyncruns.resources.response_client import WatchedResponses
+from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters
-from asyncruns.resources.runs import split_options
+from asyncruns.resources.run_parameters import split_options
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import open_stream
-from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.watcher import keeper_of, watched
+from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
 CREATE_TRIES: Final = 3
@@ -81,17 +81,17 @@ class Responses(_Responses):
         self.input_items: InputItems = InputItems(server)
 
     @cached_property
-    def alone(self) -> WatchedResponses:
+    def alone(self) -> ResponseClient:
         """What watches any response, by what that echoes; many watches may share it."""
-        return WatchedResponses(self, self._server, None)
+        return ResponseClient(self.retrieve, self._server, None)
 
-    def continued(self, continue_with: Mapping[str, Any] | None = None) -> WatchedResponses:
+    def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
         """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
 
         Args:
             continue_with: As `watch` takes it.
         """
-        return WatchedResponses(self, self._server, continue_with)
+        return ResponseClient(self.retrieve, self._server, continue_with)
 
     async def watch(
         self,
@@ -123,7 +123,7 @@ class Responses(_Responses):
             given_run(response)  # raises: it is the id of something else
         client = self.continued(continue_with)
         run = RunRef(client.dialect.name, (response,)) if isinstance(response, str) else response
-        return await watched(client, run, options)
+        return await watch_to_outcome(client, run, options)
 
     async def run(
         self,
@@ -162,8 +162,8 @@ class Responses(_Responses):
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
         again = {name: value for name, value in given.items() if name != "input"}
         continue_with = cast("ResponseParameters", again)
-        keeper = keeper_of(self.continued(continue_with), options)
-        response = await self._created(cast("ResponseParameters", given), tries, keeper)
+        guard = create_guard_for(self.continued(continue_with), options)
+        response = await self._created(cast("ResponseParameters", given), tries, guard)
         return await self.watch(response, continue_with=continue_with, **options)
 
     @property
@@ -294,11 +294,11 @@ class Responses(_Responses):
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
 
-    async def _created(self, parameters: ResponseParameters, tries: int, keeper: Keeper) -> ModelResponse:
+    async def _created(self, parameters: ResponseParameters, tries: int, guard: CreateGuard) -> ModelResponse:
         while True:
             tries -= 1
             try:
-                return await keeper.keep(self.create(**parameters))
+                return await guard.keep(self.create(**parameters))
             except APIError as error:
                 if not is_lost(error):
                     raise

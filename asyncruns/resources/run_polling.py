@@ -21,12 +21,14 @@ from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.patient_reads import options_of_looks
-from asyncruns.resources.runs import RunParameters, Runs, ToolOutput, split_options
+from asyncruns.resources.run_operations import RunOperations
+from asyncruns.resources.run_parameters import RunParameters, ToolOutput, split_options
 from asyncruns.tools import Toolset
 from asyncruns.watch.call_answerer import Handler
 from asyncruns.watch.open_watches import OpenWatches, open_watches_of
 from asyncruns.watch.outcome import GaveUp
-from asyncruns.watch.watcher import RunWatcher, keeper_of
+from asyncruns.watch.to_outcome import create_guard_for
+from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run
 
 MS_PER_S: Final = 1000.0
@@ -42,8 +44,8 @@ _REFUSED: Final = (
 )
 
 
-class PolledRuns(Runs):
-    """`client.threads.runs`: the operations, and helpers that wait."""
+class RunPolling(RunOperations):
+    """The helpers that wait for a run."""
 
     async def poll(
         self, run_id: str, thread_id: str, *, poll_interval_ms: float | None = None, **options: Unpack[CallOptions]
@@ -93,7 +95,7 @@ class PolledRuns(Runs):
         """
         cadence = cadence_of(poll_interval_ms)
         run = await self._create_kept(
-            thread_id, assistant_id, parameters, include=include, keeper=keeper_of(self._client, {})
+            thread_id, assistant_id, parameters, include=include, guard=create_guard_for(self._client, {})
         )
         return await polled(self._client, _on(thread_id, run), cadence, split_options(parameters, RunParameters)[1])
 
@@ -166,7 +168,7 @@ class PolledRuns(Runs):
         if toolset is not None and parameters.get("tools", UNSET) is UNSET:
             parameters["tools"] = toolset.definitions()
         run = await self._create_kept(
-            thread_id, agent_id, parameters, include=include, keeper=keeper_of(self._client, {})
+            thread_id, agent_id, parameters, include=include, guard=create_guard_for(self._client, {})
         )
         options = split_options(parameters, RunParameters)[1]
         return await polled(self._client, _on(thread_id, run), cadence, options, tools=toolset)
@@ -257,4 +259,4 @@ class _WithOptions:
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
         self.dialect: Dialect[Run] = client.dialect
         self.answer = client.answer
-        self.open_watches: OpenWatches = open_watches_of(client)
+        self._open_watches: OpenWatches = open_watches_of(client)

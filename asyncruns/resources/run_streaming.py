@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
 
 from asyncruns.abc import AsyncOnly
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.run_polling import PolledRuns
-from asyncruns.resources.runs import RunParameters, ToolOutput
+from asyncruns.resources.run_operations import RunOperations
+from asyncruns.resources.run_parameters import RunParameters, ToolOutput
 from asyncruns.resources.thread_lock import OnBusy
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def managed(
     return AssistantStreamManager(begin, AssistantEventHandler())
 
 
-class StreamedRuns(PolledRuns):
-    """`client.threads.runs`: the operations, and helpers that wait or stream."""
+class RunStreaming(RunOperations):
+    """The helpers that stream a run."""
 
     @overload
     def stream(

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from asyncruns.errors import APIError
 from asyncruns.resources.adoption import is_lost
-from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
-from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import FunctionTool, Run, Thread
 from asyncruns.wire.visible import on_one_line
 
@@ -30,11 +30,11 @@ async def start_run(
     *,
     on_busy: OnBusy,
     adopt: bool,
-    keeper: Keeper,
+    guard: CreateGuard,
 ) -> Run:
     """Put a message on a thread, a new one where none is given, and start a run on it; `Client.run` describes it.
 
-    Safe to cancel; what was created stays. A run whose create is pending then is the keeper's.
+    Safe to cancel; what was created stays. The guard takes care of a run whose create is pending then.
 
     Raises:
         APIError: Something could not be created.
@@ -45,7 +45,7 @@ async def start_run(
     else:
         await threads.messages.create(thread_id, content=content, on_busy=on_busy, adopt=adopt)
     return await threads.runs._create_kept(
-        thread_id, assistant_id, parameters, on_busy=on_busy, adopt=adopt, keeper=keeper
+        thread_id, assistant_id, parameters, on_busy=on_busy, adopt=adopt, guard=guard
     )
 
 

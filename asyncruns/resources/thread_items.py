@@ -11,7 +11,7 @@ from asyncruns.resources.adoption import Creation, with_nonce
 from asyncruns.resources.base import Resource
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy, when_free
-from asyncruns.watch.open_watches import Keeper
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Run
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class ThreadItems(Resource):
         options: CallOptions,
         on_busy: OnBusy,
         adopt: bool,
-        keeper: Keeper | None = None,
+        guard: CreateGuard | None = None,
     ) -> Item:
-        """Create an item, once; see `busy.py` and `lost.py` for what may come in between.
+        """Create an item, once; see `thread_lock.py` and `adoption.py` for what may come in between.
 
         Args:
-            keeper: Awaits each try: what it makes is not lost when the caller is cancelled.
+            guard: Awaits each try: what it makes is not lost when the caller is cancelled.
         """
         check_on_busy(on_busy)
         nonce = None
@@ -53,7 +53,7 @@ class ThreadItems(Resource):
 
         async def attempt() -> Item:
             sending = self._send(request, type_)
-            return await (sending if keeper is None or adopt else keeper.keep(sending))
+            return await (sending if guard is None or adopt else guard.keep(sending))
 
         if adopt:
             sent = {**body, **(options.get("extra_body") or {})}
@@ -66,7 +66,7 @@ class ThreadItems(Resource):
                 is_like_ours=lambda item: _is_like(item, sent),
                 raw=self._raw,
                 options=options,
-                keeper=keeper,
+                guard=guard,
             ).attempt
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 

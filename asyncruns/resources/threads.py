@@ -12,10 +12,12 @@ from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
+from asyncruns.resources.run_operations import RawRuns
+from asyncruns.resources.run_parameters import RunSettings, split_options
 from asyncruns.resources.run_polling import cadence_of, polled
-from asyncruns.resources.run_streaming import AssistantStreamManager, H, StreamedRuns, managed
-from asyncruns.resources.runs import RawRuns, RunSettings, split_options
-from asyncruns.watch.watcher import keeper_of
+from asyncruns.resources.run_streaming import AssistantStreamManager, H, managed
+from asyncruns.resources.runs import Runs
+from asyncruns.watch.to_outcome import create_guard_for
 from asyncruns.wire import Deleted, Maybe, Run, Thread
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Threads(Resource):
         super().__init__(server)
         self._client = client
         self.messages: Messages = Messages(server)
-        self.runs: StreamedRuns = StreamedRuns(client, server)
+        self.runs: Runs = Runs(client, server)
 
     @property
     def with_raw_response(self) -> RawThreads:
@@ -213,7 +215,7 @@ class Threads(Resource):
         create = self.create_and_run(
             assistant_id=assistant_id, thread=thread, tool_resources=tool_resources, **parameters
         )
-        run = await keeper_of(self._client, {}).keep(create)
+        run = await create_guard_for(self._client, {}).keep(create)
         return await polled(self._client, run, cadence, split_options(parameters, RunSettings)[1])
 
     @overload

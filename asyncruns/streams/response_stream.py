@@ -23,7 +23,8 @@ from asyncruns.wire.response_events import (
     ResponseTextDeltaEvent,
     decode_response_event,
 )
-from asyncruns.wire.responses import COMPLETED, IN_PROGRESS, QUEUED, ModelResponse
+from asyncruns.wire.responses import ModelResponse
+from asyncruns.wire.statuses import COMPLETED, IN_PROGRESS, QUEUED
 
 
 class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):

@@ -35,7 +35,7 @@ from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.common import ErrorObject
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, TextDelta, TextDeltaBlock
-from asyncruns.wire.runs import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
+from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
 from asyncruns.wire.stream_events import (
     DoneEvent,
     ErrorEvent,

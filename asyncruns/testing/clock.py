@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary, WeakSet
 
-PATIENCE_S: Final = 0.2
+THREAD_PATIENCE_S: Final = 0.2
 TOOL_THREAD_PREFIX: Final = "asyncruns-tool"
 
 # Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later.
@@ -119,7 +119,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         patience: Real seconds that one busy thread may hold virtual time up.
     """
 
-    def __init__(self, *, patience: float = PATIENCE_S) -> None:
+    def __init__(self, *, patience: float = THREAD_PATIENCE_S) -> None:
         self._virtual = _VirtualSelector(patience)
         super().__init__(self._virtual)
 

@@ -1,4 +1,7 @@
-"""The functions that a model may call: their schemas, their arguments, their calling, their outputs."""
+"""The functions that a model may call: their schemas, their arguments, their calling, their outputs.
+
+Public: the names of `__all__`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from asyncruns.lifecycle.values import Call
 from asyncruns.tools.policies import Failure
 from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import Signature
-from asyncruns.user_code import Driven, Raised
+from asyncruns.user_code import Raised, UserTask
 
 Approve = Callable[[Call, dict[str, Any]], bool | str | Awaitable[bool | str]]
 """Gets a call and its checked arguments, by name. True: do it. False: refused. A text: refused, and the model reads it.
@@ -37,7 +37,7 @@ async def ask(approve: Approve, call: Call, signature: Signature) -> str | Failu
             return verdict
         raise TypeError(f"approve must give True, False or a text, not {type(verdict).__name__}")
 
-    verdict = await Driven(verdict_of(), f"approve (the call {call.id!r} of {call.name})").result()
+    verdict = await UserTask(verdict_of(), f"approve (the call {call.id!r} of {call.name})").result()
     if isinstance(verdict, Raised):
         return Failure.by(verdict.error, f"The call of {call.name} could not be approved.")
     return None if verdict is True else error_output(verdict or REFUSED)

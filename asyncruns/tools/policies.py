@@ -17,7 +17,7 @@ import msgspec
 from asyncruns.errors import CallNotAnsweredError, ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools.results import encode_output, error_output
-from asyncruns.user_code import Driven, Raised
+from asyncruns.user_code import Raised, UserTask
 
 FailurePolicy = Literal["tell", "surface"] | Callable[[Call, Exception], object]
 """What to do with a call that failed.
@@ -111,7 +111,7 @@ async def _decided(policy: Callable[[Call, Exception], object], call: Call, fail
         return encode_output(await given if inspect.isawaitable(given) else given)
 
     what = f"The function of {failure.kind.value} (the call {call.id!r} of {call.name})"
-    output = await Driven(decide(), what).result()
+    output = await UserTask(decide(), what).result()
     if not isinstance(output, Raised):
         return output
     _logger.warning("%s failed at the call %r", failure.kind.value, call.id, exc_info=output.error)

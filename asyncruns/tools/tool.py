@@ -16,7 +16,7 @@ from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.threads import Place, place_for_thread, run_in_thread
-from asyncruns.user_code import Driven, Raised
+from asyncruns.user_code import Raised, UserTask
 
 Wire = Literal["threads", "responses"]
 """Which API a definition is for: that of threads, assistants and runs, or that of responses."""
@@ -117,7 +117,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
                 )
             return encode_output(value)
 
-        driven = Driven(work(), f"The tool {self.name} (the call {call_id!r})")
+        driven = UserTask(work(), f"The tool {self.name} (the call {call_id!r})")
         output = await driven.result()
         error = output.error if isinstance(output, Raised) else None
         if driven.has_expired and not isinstance(error, ToolError):

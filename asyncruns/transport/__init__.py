@@ -1,1 +1,4 @@
-"""Everything that knows HTTP: sending, signing, repeating."""
+"""Everything that knows HTTP: sending, signing, repeating.
+
+Public: `auth.ApiKeyAuth`, `auth.Auth`, `auth.BearerAuth`, `auth.NoAuth`, `auth.PortkeyAuth`.
+"""

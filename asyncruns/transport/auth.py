@@ -17,7 +17,7 @@ import anyio
 
 from asyncruns.errors import APIConnectionError, ConfigurationError
 from asyncruns.http import as_text
-from asyncruns.user_code import Driven, Raised
+from asyncruns.user_code import Raised, UserTask
 
 AZURE_SCOPE: Final = "https://ai.azure.com/.default"
 REFRESH_LEAD_S: Final = 300.0  # before the expiry, or a fifth of the lifetime where that is shorter
@@ -219,7 +219,7 @@ async def _fetched(fetch: Callable[[], Awaitable[Any]]) -> Any:
     async def work() -> Any:
         return await fetch()
 
-    found = await Driven(work(), "The provider of tokens").result()
+    found = await UserTask(work(), "The provider of tokens").result()
     if isinstance(found, Raised):
         raise found.error
     return found

@@ -26,7 +26,9 @@ KEEPALIVE_S: Final = 65.0
 NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
 KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
 CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
-PASSES: Final = 4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
+CLOSING_PASSES: Final = (
+    4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
+)
 
 
 class Broken(aiohttp.ClientConnectionError):
@@ -241,5 +243,5 @@ async def let_the_loop_notice() -> None:
 
     After code that blocked the loop, such a connection looks alive until then, and a request over it is lost.
     """
-    for _ in range(PASSES):
+    for _ in range(CLOSING_PASSES):
         await asyncio.sleep(0)

@@ -21,7 +21,7 @@ Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 PAUSE_START_S: Final = 0.5
 PAUSE_CEILING_S: Final = 8.0
-LONGEST_WAIT_S: Final = 60.0  # a server that asks for more is not waited for: the caller gets its answer
+LONGEST_HINT_S: Final = 60.0  # a server that asks for more is not waited for: the caller gets its answer
 
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _QUOTA: Final = b"insufficient_quota"  # a 429 that no patience mends
@@ -101,8 +101,8 @@ def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConne
     if isinstance(result, APIConnectionError):
         return result.passes and (is_look or not result.sent)
     if result.status == 429:
-        return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
-    return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_WAIT_S
+        return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
+    return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
 
 
 def _shown(result: Response | ByteStream | APIConnectionError) -> str:

@@ -1,6 +1,10 @@
-"""Runs the caller's coroutines in tasks of ours: what they raise is caught, and one that does not end is abandoned."""
+"""Runs the caller's tools, handlers and observers in tasks of ours; one that does not end is abandoned.
+
+Public: nothing.
+"""
 
 from asyncruns.user_code.interrupts import is_interrupt
-from asyncruns.user_code.task import ANSWERING, OWNERS, Driven, Raised, answers_for, works_for
+from asyncruns.user_code.owners import ANSWERING, OWNERS, check_may_leave, check_may_wait
+from asyncruns.user_code.task import Raised, UserTask
 
-__all__ = ["ANSWERING", "OWNERS", "Driven", "Raised", "answers_for", "is_interrupt", "works_for"]
+__all__ = ["ANSWERING", "OWNERS", "Raised", "UserTask", "check_may_leave", "check_may_wait", "is_interrupt"]

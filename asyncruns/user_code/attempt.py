@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Any, TypeVar
 
-from asyncruns.user_code import OWNERS, Driven, Raised, is_interrupt
+from asyncruns.user_code import OWNERS, Raised, UserTask, is_interrupt
 
 __all__ = ["Raised", "attempt_call", "attempt_now"]
 
@@ -63,7 +63,7 @@ async def attempt_call(
     if not inspect.isawaitable(given):
         return given
     coroutine = given if inspect.iscoroutine(given) else _awaited(given)
-    return await Driven(coroutine, what, context).result()
+    return await UserTask(coroutine, what, context).result()
 
 
 async def _awaited(given: Awaitable[T]) -> T:

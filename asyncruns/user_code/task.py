@@ -11,10 +11,9 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Coroutine, Generator
-from contextvars import Context, ContextVar
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 import anyio
 import msgspec
@@ -22,32 +21,14 @@ import msgspec
 from asyncruns.errors import InvalidRequestError
 from asyncruns.user_code.abandoned import keep, leave_tasks_of, mark
 from asyncruns.user_code.interrupts import is_interrupt
+from asyncruns.user_code.owners import ANSWERING, OWNERS, begin_work
 
 T = TypeVar("T")
 
 CANCEL_AGAIN_AFTER_S: Final = 2.0  # enough for a cleanup: a rollback, a connection that is closed
 ABANDON_AFTER_S: Final = 0.5  # more, after the second cancellation; leaving a watch or a fleet takes 5 s at most
 
-OWNERS: Final[ContextVar[tuple[Any, ...]]] = ContextVar("asyncruns_owners", default=())
-"""The objects that the caller's code works for. The first has the run as `ref`, which warnings name."""
-
-ANSWERING: Final = object()
-"""Among the owners of handlers and tools, whose run waits for them; observers have no one wait."""
-
-_WORKING: Final[WeakKeyDictionary[asyncio.Task[Any], tuple[Any, ...]]] = WeakKeyDictionary()
-
 _logger = logging.getLogger("asyncruns.tools")
-
-
-def works_for(owner: object) -> bool:
-    """Return whether the current task runs a tool, a handler or an observer of this object."""
-    task = asyncio.current_task()
-    return task is not None and any(each is owner for each in _WORKING.get(task, ()))
-
-
-def answers_for(owner: object) -> bool:
-    """Return whether the current task runs a tool or a handler of this object, and so can't wait for its end."""
-    return works_for(owner) and works_for(ANSWERING)
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -70,7 +51,7 @@ class Raised(msgspec.Struct, frozen=True):
         return cls(wrapped)
 
 
-class Driven(Generic[T]):
+class UserTask(Generic[T]):
     """One coroutine, in a task of ours.
 
     For `asyncio.current_task`, `asyncio.timeout`, task groups and the cancel scopes of anyio it is as if the coroutine
@@ -179,7 +160,7 @@ class Driven(Generic[T]):
     async def _run(self) -> T | Raised:
         task = asyncio.current_task()
         if task is not None:
-            _WORKING[task] = OWNERS.get()
+            begin_work(task)
         self._mark = mark()
         return await self
 
@@ -232,7 +213,7 @@ def _check_is_another(awaited: asyncio.Future[Any]) -> None:
         InvalidRequestError: It does: each would wait for the other, and a timeout would cancel both.
     """
     owners = OWNERS.get() if isinstance(awaited, asyncio.Task) else ()
-    if ANSWERING in owners and any(getattr(owner, "entered_by", None) is awaited for owner in owners):
+    if ANSWERING in owners and any(getattr(owner, "entered", None) is awaited for owner in owners):
         raise InvalidRequestError("A tool or a handler can't await the task that watches its own run")
 
 
@@ -255,7 +236,7 @@ class _News(asyncio.Future[None]):
 class _End(_News):
     """Done when the task of a coroutine is done; its cancellation stops the coroutine, in the same pass of the loop."""
 
-    def __init__(self, task: asyncio.Task[Any], driven: Driven[Any]) -> None:
+    def __init__(self, task: asyncio.Task[Any], driven: UserTask[Any]) -> None:
         super().__init__(task)
         self._driven = driven
 

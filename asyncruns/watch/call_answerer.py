@@ -43,9 +43,6 @@ class CallAnswerer:
         post: Takes an event; must not wait.
         owners: The objects that the answers are for (see `driven.OWNERS`).
         context: The context variables that handlers and tools see, each in a copy; those of its maker by default.
-
-    Attributes:
-        context: As it was given; it may be changed before the beginning.
     """
 
     def __init__(
@@ -65,8 +62,12 @@ class CallAnswerer:
         self._limit = limit
         self._post = post
         self._owners = owners
-        self.context: contextvars.Context = contextvars.copy_context() if context is None else context
+        self._context = contextvars.copy_context() if context is None else context
         self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
+
+    def use(self, context: contextvars.Context, *, owners: tuple[object, ...]) -> None:
+        """Let handlers and tools see these context variables, and work for these owners, from now on."""
+        self._context, self._owners = context, owners
 
     def stop(self, *, approvals: bool = True) -> None:
         """Cancel the handlers and the tools that still run; `approvals` says whether who asks for these is, too."""
@@ -93,7 +94,7 @@ class CallAnswerer:
         if calls:
             scope = anyio.CancelScope()
             self._scopes[scope] = asks
-            self.context.copy().run(group.start_soon, self._in_scope, scope, job, calls)
+            self._context.copy().run(group.start_soon, self._in_scope, scope, job, calls)
 
     async def _in_scope(
         self,

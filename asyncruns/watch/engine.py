@@ -10,13 +10,14 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, Generic, TypeVar, assert_never
 
 import anyio
 import anyio.abc
 
-from asyncruns._loop import admitted, loop_time, wake
+from asyncruns._loop import LEAVING_GRACE_S, admitted, loop_time, wake
 from asyncruns._private import load_anyio_backend
 from asyncruns.abc import RunClient
 from asyncruns.errors import APIConnectionError
@@ -47,8 +48,8 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
+from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
-from asyncruns.watch.open_watches import LEAVING_GRACE_S
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
@@ -74,6 +75,7 @@ class Engine(Generic[R]):
         ref: What is watched; it changes at servers where a submit begins a new run.
         refs: All that were watched, in their order.
         polls: How many looks were sent.
+        entered: The task that entered the watch, which no tool or handler may await.
         is_running: Whether events from outside are taken.
     """
 
@@ -114,6 +116,12 @@ class Engine(Generic[R]):
         self._task: asyncio.Task[Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self.polls: int = 0
+        self.entered: asyncio.Task[Any] | None = None
+
+    def entered_by(self, task: asyncio.Task[Any] | None, context: Context) -> None:
+        """Note which task enters the watch, and the context variables that its tools and handlers see."""
+        self.entered = task
+        self._answering.use(context, owners=(self, ANSWERING))
 
     def begin_with(self, ref: RunRef) -> None:
         """Watch this run; before the beginning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
@@ -12,7 +12,6 @@ from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Policy
-from asyncruns.lifecycle.patience import MAX_ROUNDS
 from asyncruns.tools import Toolset
 from asyncruns.watch.call_answerer import ApprovalHandler, Handler
 from asyncruns.watch.observers import Observer
@@ -36,6 +35,9 @@ class SharedOptions(TypedDict, total=False):
     on_terminal: Observer | None
 
 
+POLICY_OPTIONS: Final = ("timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "cadence")
+
+
 class WatchOptions(SharedOptions, total=False):
     """The options of a watch; `RunWatcher` describes them."""
 
@@ -43,21 +45,18 @@ class WatchOptions(SharedOptions, total=False):
 
 
 def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
-    """Return what the lifecycle of a watch goes by.
+    """Return what the lifecycle of a watch goes by; `Policy` has the defaults of what the options leave out.
 
     Args:
         options: Checked ones.
         dialect: Of the server.
     """
+    given: dict[str, Any] = {name: options[name] for name in POLICY_OPTIONS if name in options}
+    if given.get("cadence", UNSET) is None:
+        del given["cadence"]
+    lost = options.get("on_lost_submit", "give_up")
     return Policy(
-        timeout=options.get("timeout", UNSET),
-        max_outage=options.get("max_outage", 120.0),
-        max_unknown_status=options.get("max_unknown_status", 60.0),
-        without_expiry=dialect.without_expiry,
-        on_lost_submit="look" if dialect.shows_submits else options.get("on_lost_submit", "give_up"),
-        keep_tool_choice=options.get("keep_tool_choice", False),
-        max_rounds=options.get("max_rounds", MAX_ROUNDS),
-        cadence=options.get("cadence") or Cadence.hinted(),
+        without_expiry=dialect.without_expiry, on_lost_submit="look" if dialect.shows_submits else lost, **given
     )
 
 
@@ -77,24 +76,31 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
             meant = f"did you mean {near[0]!r}? There" if near else "there"
             there_are = ", ".join(known.__annotations__)
             raise InvalidRequestError(f"There is no option {name!r} of a watch here; {meant} are {there_are}")
-    tools, cadence = options.get("tools"), options.get("cadence")
-    if tools is not None and not isinstance(tools, Toolset):
-        raise InvalidRequestError(f"tools must be a Toolset, such as Toolset([function]); got {type(tools).__name__}")
-    if cadence is not None and not isinstance(cadence, Cadence):
-        raise InvalidRequestError(f"cadence must be a Cadence, such as Cadence.fixed(2.0); got {cadence!r}")
-    for name in ("max_concurrent_calls", "max_rounds"):
-        number = options.get(name)
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
-            raise InvalidRequestError(f"{name} must be 1 or more, or None for no limit; got {number!r}")
-    if not isinstance(options.get("keep_tool_choice", False), bool):
-        raise InvalidRequestError(f"keep_tool_choice must be True or False; got {options['keep_tool_choice']!r}")
-    if options.get("on_exit", "leave") not in ("leave", "cancel"):
-        raise InvalidRequestError(f'on_exit must be "leave" or "cancel"; got {options["on_exit"]!r}')
-    if options.get("on_lost_submit", "give_up") not in ("give_up", "resend"):
-        raise InvalidRequestError(f'on_lost_submit must be "give_up" or "resend"; got {options["on_lost_submit"]!r}')
-    for name in ("timeout", "max_outage", "max_unknown_status"):
-        seconds = options.get(name)
-        if seconds is None or seconds is UNSET:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-            raise InvalidRequestError(f"{name} must be 0 seconds or more, or None for ever; got {seconds!r}")
+    for name, given in options.items():
+        what = _what_it_must_be(name, given)
+        if what is not None:
+            shown = type(given).__name__ if name == "tools" else repr(given)
+            raise InvalidRequestError(f"{name} must be {what}; got {shown}")
+
+
+def _what_it_must_be(name: str, given: Any) -> str | None:
+    """Return what an option must be, where what was given is not; None where it is."""
+    match name:
+        case "tools":
+            return None if isinstance(given, Toolset | None) else "a Toolset, such as Toolset([function])"
+        case "cadence":
+            return None if isinstance(given, Cadence | None) else "a Cadence, such as Cadence.fixed(2.0)"
+        case "max_concurrent_calls" | "max_rounds":
+            is_count = isinstance(given, int) and not isinstance(given, bool) and given >= 1
+            return None if given is None or is_count else "1 or more, or None for no limit"
+        case "keep_tool_choice":
+            return None if isinstance(given, bool) else "True or False"
+        case "on_exit":
+            return None if given in ("leave", "cancel") else '"leave" or "cancel"'
+        case "on_lost_submit":
+            return None if given in ("give_up", "resend") else '"give_up" or "resend"'
+        case "timeout" | "max_outage" | "max_unknown_status":
+            is_seconds = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+            return None if given in (None, UNSET) or is_seconds else "0 seconds or more, or None for ever"
+        case _:
+            return None

@@ -80,7 +80,7 @@ class LeftBehind:
 
 
 def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
-    return kind(**fields, client=LeftBehind())
+    return kind(**fields, _client=LeftBehind())
 
 
 _LEFT_BEHIND: Final = (
@@ -141,9 +141,9 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     outputs: Outputs = ()
     cancel_requested: bool = False
     cancel_error: Exception | None = None
-    client: RunClient[R]
+    _client: RunClient[R]
 
-    raises: ClassVar[type[RunError]] = RunError
+    _raises: ClassVar[type[RunError]] = RunError
 
     def unwrap(self) -> R:
         """Give the run when it is completed.
@@ -152,7 +152,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             RunError: It is not; the subclass says how it ended (`RunFailedError`, `RunExpiredError`, ...), the message
                 why and what to do, and `outcome` is this.
         """
-        raises = RunGoneError if self.reason is Reason.GONE else self.raises
+        raises = RunGoneError if self.reason is Reason.GONE else self._raises
         raise raises(self._message(), self) from self.cause
 
     async def messages(self) -> list[Message | ResponseMessage]:
@@ -164,7 +164,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             APIError: They could not be fetched.
         """
         held = _held_by(self.run)
-        return [*(await self.client.answer(self.ref) if held is None else held)]
+        return [*(await self._client.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
         """Return the run's answer: the text of its messages, joined by empty lines.
@@ -179,11 +179,11 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "client"}
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "_client"}
         return _restored, (type(self), fields)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        shared = ("client", "cause")
+        shared = ("_client", "cause")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return type(self)(
             **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
@@ -234,28 +234,28 @@ class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run failed; `error` says why."""
 
     run: R
-    raises: ClassVar[type[RunError]] = RunFailedError
+    _raises: ClassVar[type[RunError]] = RunFailedError
 
 
 class Cancelled(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run was cancelled, by us (`cancel_requested`) or by another."""
 
     run: R
-    raises: ClassVar[type[RunError]] = RunCancelledError
+    _raises: ClassVar[type[RunError]] = RunCancelledError
 
 
 class Expired(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run expired at the server."""
 
     run: R
-    raises: ClassVar[type[RunError]] = RunExpiredError
+    _raises: ClassVar[type[RunError]] = RunExpiredError
 
 
 class Incomplete(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
 
     run: R
-    raises: ClassVar[type[RunError]] = RunIncompleteError
+    _raises: ClassVar[type[RunError]] = RunIncompleteError
 
 
 class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
@@ -265,7 +265,7 @@ class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
     """
 
     run: R
-    raises: ClassVar[type[RunError]] = RunNeedsCallerError
+    _raises: ClassVar[type[RunError]] = RunNeedsCallerError
 
 
 class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
@@ -274,7 +274,7 @@ class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
     In a fleet there is mostly no `run`, though it was seen: `status` is kept between looks, and the body is not.
     """
 
-    raises: ClassVar[type[RunError]] = WatchGaveUpError
+    _raises: ClassVar[type[RunError]] = WatchGaveUpError
 
 
 AnyOutcome = Completed[R] | Failed[R] | Cancelled[R] | Expired[R] | Incomplete[R] | NeedsCaller[R] | GaveUp[R]
@@ -322,6 +322,6 @@ def outcome_of(
         outputs=end.outputs,
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
-        client=client,
+        _client=client,
     )
     return outcome

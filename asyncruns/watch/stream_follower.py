@@ -49,7 +49,7 @@ _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILAB
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
 TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
-LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
+STREAM_LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
 REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
 TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
@@ -320,7 +320,7 @@ class StreamFollower(Generic[R]):
                 tell(Observed(loop_time(), snapshot, asked_at=asked_at))
             return
         kind = dialect.refusal(request, answer).kind
-        may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < LAG_S
+        may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < STREAM_LAG_S
         if kind not in _PASSING and not may_lag:
             self._refused.add(way)
 

@@ -12,46 +12,37 @@ import math
 from collections.abc import AsyncIterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from asyncruns._loop import admitted, loop_time
+from asyncruns._loop import (
+    ENDING_GRACE_S,
+    LEAVING_GRACE_S,
+    OBSERVER_GRACE_S,
+    OwnedTask,
+    loop_time,
+    outlasting,
+)
 from asyncruns.abc import AsyncOnly, RunClient, RunEvents
-from asyncruns.cadence import Cadence
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
-from asyncruns.lifecycle.patience import MAX_ROUNDS
-from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, GivenOutputs, Handler, texts_of
+from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
+from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
-from asyncruns.watch.observers import Ended, Feed, Observer, deliver, log
-from asyncruns.watch.open_watches import (
-    ENDING_GRACE_S,
-    LEAVING_GRACE_S,
-    Keeper,
-    OpenWatch,
-    check_is_here,
-    check_may_leave,
-    check_may_wait,
-    joined,
-    open_watches_of,
-    outlasting,
-    raise_failure,
-)
+from asyncruns.watch.observers import Ended, Feed, deliver, log
+from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.wire.visible import on_one_line
 
 R = TypeVar("R")
-
-OBSERVER_GRACE_S: Final = 2.0  # at the end, observers get so long for what they have not seen yet
 
 
 class RunWatcher(AsyncOnly, Generic[R]):
@@ -108,23 +99,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
-        tools: Toolset | None = None,
-        timeout: float | UnsetType | None = UNSET,
-        max_outage: float | None = 120.0,
-        max_unknown_status: float | None = 60.0,
-        max_concurrent_calls: int | None = None,
-        max_rounds: int | None = MAX_ROUNDS,
-        keep_tool_choice: bool = False,
-        cadence: Cadence | None = None,
-        on_exit: Literal["leave", "cancel"] = "leave",
-        on_lost_submit: Literal["give_up", "resend"] = "give_up",
-        on_status: Observer | None = None,
-        on_requires_action: Handler | None = None,
-        on_approval: ApprovalHandler | None = None,
-        on_terminal: Observer | None = None,
+        **options: Unpack[WatchOptions],
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
         run = check_client(client, "RunWatcher").dialect.given(run)
+        check_watch_options(options)
         self._client = client
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
@@ -140,27 +119,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
-        options: WatchOptions = {
-            "tools": tools,
-            "timeout": timeout,
-            "max_outage": max_outage,
-            "max_unknown_status": max_unknown_status,
-            "max_concurrent_calls": max_concurrent_calls,
-            "max_rounds": max_rounds,
-            "keep_tool_choice": keep_tool_choice,
-            "cadence": cadence,
-            "on_exit": on_exit,
-            "on_lost_submit": on_lost_submit,
-        }
-        check_watch_options(options)
+        self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
-            handler=on_requires_action,
-            approve=on_approval,
-            tools=tools,
-            limit=None if max_concurrent_calls is None else ConcurrencyLimit(max_concurrent_calls),
+            handler=options.get("on_requires_action"),
+            approve=options.get("on_approval"),
+            tools=options.get("tools"),
+            limit=None if (at_once := options.get("max_concurrent_calls")) is None else ConcurrencyLimit(at_once),
             post=self._receive,
-            owners=(self, ANSWERING),
         )
         self._engine = Engine(
             client,
@@ -168,20 +134,21 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._machine,
             self._answering,
             self._following,
-            cancels_on_exit=on_exit == "cancel",
+            cancels_on_exit=self._cancels_on_exit,
             on_notice=self._tell,
             on_end=self._end,
         )
+        timeout = options.get("timeout", UNSET)
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
-        self._cancels_on_exit = on_exit == "cancel"
-        self._on_status, self._on_terminal = on_status, on_terminal
-        self._observed: Feed[R] | None = Feed() if on_status or on_terminal else None
+        self._on_status, self._on_terminal = options.get("on_status"), options.get("on_terminal")
+        self._observed: Feed[R] | None = Feed() if self._on_status or self._on_terminal else None
         self._iterated: Feed[R] = Feed()
         self._ended = asyncio.Event()
-        self._failure_told = False
-        self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.entered_by: asyncio.Task[Any] | None = None
+        self._task = OwnedTask(
+            "watcher",
+            entering="RunWatcher(...) as watcher",
+            once="A RunWatcher watches once; make a new one",
+        )
         self._open: OpenWatch | None = None
         self._started = 0.0
         self.outcome: AnyOutcome[R] | None = None
@@ -189,23 +156,18 @@ class RunWatcher(AsyncOnly, Generic[R]):
     # The public side
 
     async def __aenter__(self) -> RunWatcher[R]:
-        if self._task is not None:
-            raise InvalidRequestError("A RunWatcher watches once; make a new one")
-        self._loop = asyncio.get_running_loop()
-        self.entered_by = asyncio.current_task()
-        self._answering.context = contextvars.copy_context()
+        self._task.check_unused()
+        self._engine.entered_by(asyncio.current_task(), contextvars.copy_context())
         if self._following is not None:
             await self._begin_to_follow(self._following)
         self._started = loop_time()
-        begun = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._drive(begun), name=f"asyncruns watch {self.ref}")
-        self._task.add_done_callback(self._stopped)
         self._open = open_watches_of(self._client).add(self._leave if self._cancels_on_exit else None)
-        try:
-            await begun
-        except asyncio.CancelledError as error:
-            await self.__aexit__(asyncio.CancelledError, error, None)
-            raise
+        await self._task.start(
+            self._drive,
+            name=f"asyncruns watch {self.ref}",
+            on_done=self._stopped,
+            leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
+        )
         return self
 
     async def _begin_to_follow(self, following: StreamFollower[R]) -> None:
@@ -216,8 +178,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         begin = following.begin(self._ids, self._begin_within)
         if self._cancels_on_exit:
             watches = open_watches_of(self._client)
-            keeper = Keeper(watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
-            ref = await keeper.keep(begin)
+            guard = CreateGuard(watches, late=self._cancel_unwatched, lost=self._warn_of_unnamed, cancels=True)
+            ref = await guard.keep(begin)
         else:
             ref = await begin
         self._engine.begin_with(ref)
@@ -234,33 +196,27 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task = self._task
-        if task is None:
+        if not self._task.was_started:
             return
-        check_is_here(self._loop, "watcher")
-        check_may_leave(self, "watcher")
+        self._task.check_is_here()
+        check_may_leave(self._engine, "watcher")
         by = loop_time() + LEAVING_GRACE_S
         try:
             self._leave(by)
         finally:
             try:
-                await joined(task, by=by + ENDING_GRACE_S)
+                await self._task.join(by)
             finally:
                 if self._following is not None:
                     await self._following.close()
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
                 # A submit was answered after the end, and began something.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
-        if self._failure_told:
-            return
-        if error is None:
-            raise_failure(task)
-        elif not task.cancelled() and task.exception() is not None:
-            log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=task.exception())
+        self._task.raise_once(error, "The watch of %s broke", on_one_line(str(self.ref)))
 
     def _leave(self, by: float) -> None:
         if self._open is not None:
-            self._open.by = min(self._open.by, by + ENDING_GRACE_S)
+            self._open.leave_by(by + ENDING_GRACE_S)
         self._engine.leave(by=by, cancel=self._cancels_on_exit)
 
     async def wait(self) -> AnyOutcome[R]:
@@ -272,9 +228,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
             InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop; or
                 one of its own tools or handlers calls this, and would wait for itself.
         """
-        task = self._entered()
+        self._task.check_entered()
         if not self._ended.is_set():
-            check_may_wait(self, "watch")
+            check_may_wait(self._engine, "watch")
         if self._following is not None:
             await asyncio.sleep(0)  # who reads beside us may begin right after
         while True:
@@ -282,9 +238,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 self._following.held.let_go()
             with self._iterated.waiter():
                 await self._ended.wait()
-            if task.done() and self.outcome is None:
-                self._failure_told = True
-                raise_failure(task)
+            if self._task.is_done and self.outcome is None:
+                self._task.raise_failure()
                 raise InvalidRequestError("The watcher was left before the watch ended")
             if self.outcome is not None and self._ended.is_set():  # and not taken up again since
                 return self.outcome
@@ -298,13 +253,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop.
         """
-        task = self._entered()
+        self._task.check_entered()
         with self._iterated.reader():
             while event := await self._iterated.get():
                 yield event
                 if isinstance(event, Ended):
                     return
-        raise_failure(task)
+        self._task.raise_failure()
 
     async def stream_events(self) -> AsyncIterator[Any]:
         """Iterate over the events of the run's streams, each once: of the one that was given, and of those that follow.
@@ -345,13 +300,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
             raise following.missing
 
     def _raise_if_broken(self) -> None:
-        task = self._entered()
-        if task.done():
-            self._failure_told = True
-            raise_failure(task)
+        self._task.check_entered()
+        if self._task.is_done:
+            self._task.raise_failure()
 
     def _streamed(self) -> StreamFollower[R]:
-        self._entered()
+        self._task.check_entered()
         if self._following is None:
             raise InvalidRequestError(
                 "This watch follows no stream: create the run with stream=True, and give the stream in place of the run"
@@ -367,7 +321,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: There is no such call; nothing was submitted then.
         """
-        check_is_here(self._loop, "watcher")
+        self._task.check_is_here()
         self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
@@ -381,7 +335,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The watch was not entered, or was left; cancel the run through the client.
         """
-        check_is_here(self._loop, "watcher")
+        self._task.check_is_here()
         if not self._engine.is_over:
             self._tell_machine(CancelAsked(loop_time()))
 
@@ -415,12 +369,6 @@ class RunWatcher(AsyncOnly, Generic[R]):
         seen = f"{self.ref} {self.status or 'not seen'}"
         return f"<RunWatcher {on_one_line(seen)}, {self._machine.state.value}, {self.polls} polls>"
 
-    def _entered(self) -> asyncio.Task[None]:
-        if self._task is None:
-            raise InvalidRequestError("Enter the watcher first: async with RunWatcher(...) as watcher")
-        check_is_here(self._loop, "watcher")
-        return self._task
-
     # The background task
 
     async def _drive(self, begun: asyncio.Future[None]) -> None:
@@ -428,7 +376,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            observe = partial(deliver, self._observed, self._on_status, self._on_terminal, (self,))
+            observe = partial(deliver, self._observed, self._on_status, self._on_terminal, (self._engine,))
             group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
@@ -438,7 +386,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _receive(self, event: Event) -> None:
         self._engine.receive(event)
 
-    def _stopped(self, task: asyncio.Task[None]) -> None:
+    def _stopped(self) -> None:
         self._ended.set()
         self._iterated.close()
         if self._open is not None:
@@ -476,56 +424,3 @@ async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptio
     cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
     async with RunWatcher(client, run, **cancelling):
         pass
-
-
-def keeper_of(client: RunClient[Any], options: WatchOptions) -> Keeper:
-    """Give what awaits the create of a run that is then to be watched with these options.
-
-    When the caller is cancelled meanwhile, the run that comes of it is cancelled as well, where leaving its watch would
-    do that; else a warning names it.
-    """
-    cancels = options.get("on_exit") == "cancel"
-
-    async def late(run: Any) -> None:
-        if run is None:
-            return
-        if cancels:
-            await cancel_unwatched(client, run, options)
-        else:
-            ref = client.dialect.identify(run, {})
-            log.warning("The caller of the run %s was cancelled while it was created; the run goes on", ref)
-
-    def lost() -> None:
-        log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
-
-    return Keeper(open_watches_of(client), late=late, lost=lost, cancels=cancels)
-
-
-async def watched(
-    client: RunClient[R],
-    run: Any,
-    options: WatchOptions,
-    *,
-    thread_id: str | None = None,
-    run_id: str | None = None,
-) -> AnyOutcome[R]:
-    """Watch a run to its end, in its turn; `RunWatcher` describes the arguments.
-
-    A caller that is cancelled before its turn leaves the run like one that is cancelled later.
-    """
-
-    def watcher() -> RunWatcher[R]:
-        return RunWatcher(client, run, thread_id=thread_id, run_id=run_id, **options)
-
-    cancels = options.get("on_exit") == "cancel"
-    try:
-        with open_watches_of(client).beginning(cancels=cancels):
-            await admitted()  # before the watcher is made, which takes a while for a thousand of them
-    except asyncio.CancelledError:
-        if cancels:
-            async with watcher():
-                raise
-        raise
-    async with watcher() as entered:
-        outcome = await entered.wait()
-    return entered.outcome or outcome  # leaving may have cancelled a run that went on

@@ -1,6 +1,6 @@
 """What is on the wire, and nothing else: msgspec structs, and `decode` and `encode`.
 
-The many structs of responses and of streams are loaded when the first of them is used.
+The many structs of responses and of streams are loaded when the first of them is used. Public: the names of `__all__`.
 """
 
 from importlib import import_module

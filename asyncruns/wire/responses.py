@@ -5,7 +5,7 @@ The object is `ModelResponse` here, as the API calls it in prose, since a `Respo
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from msgspec import UNSET, field
 
@@ -13,14 +13,6 @@ from asyncruns.wire.codec import Maybe, Object, may_be_text
 from asyncruns.wire.common import Metadata, Time
 from asyncruns.wire.response_items import ResponseItem, ResponseMessage
 from asyncruns.wire.runs import IncompleteDetails
-
-# The statuses that are documented. The set is open: compare with these, and expect others.
-QUEUED: Final = "queued"
-IN_PROGRESS: Final = "in_progress"
-COMPLETED: Final = "completed"
-FAILED: Final = "failed"
-CANCELLED: Final = "cancelled"
-INCOMPLETE: Final = "incomplete"
 
 
 class ResponseError(Object, frozen=True, kw_only=True, gc=False):

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET
 
 from asyncruns.wire.codec import JsonText, Maybe, Object, Unknown
 from asyncruns.wire.common import LastError, Metadata, Time, Tool, ToolResources, Usage
-
-# The statuses that are documented. The set is open: compare with these, and expect others.
-QUEUED: Final = "queued"
-IN_PROGRESS: Final = "in_progress"
-REQUIRES_ACTION: Final = "requires_action"
-CANCELLING: Final = "cancelling"
-CANCELLED: Final = "cancelled"
-FAILED: Final = "failed"
-COMPLETED: Final = "completed"
-INCOMPLETE: Final = "incomplete"
-EXPIRED: Final = "expired"
 
 
 class Function(Object, frozen=True, kw_only=True, gc=False):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncruns.dialects.responses import ANSWERED_BY, ECHOED, PHASES, ResponsesDialect
+from asyncruns.dialects.responses import ANSWERED_BY, ECHOED, RESPONSE_PHASES, ResponsesDialect
 from asyncruns.errors import (
     APIResponseValidationError,
     APIStatusError,
@@ -221,7 +221,7 @@ def test_a_call_that_cannot_be_answered_is_told_and_never_run(item: dict[str, An
 @pytest.mark.parametrize("status", ["queued", "in_progress", "failed", "cancelled", "incomplete", "new"])
 def test_calls_only_count_where_the_response_is_completed(status: str) -> None:
     found = read(status=status, output=CALLS)
-    assert (found.phase, found.calls, found.is_final) == (PHASES.get(status, Phase.UNKNOWN), (), False)
+    assert (found.phase, found.calls, found.is_final) == (RESPONSE_PHASES.get(status, Phase.UNKNOWN), (), False)
 
 
 @pytest.mark.parametrize("output", [None, [], {}, "text", [None], [5], [[]]])
@@ -656,7 +656,7 @@ ITEMS = st.builds(
 @given(
     st.dictionaries(st.sampled_from(ModelResponse.__struct_encode_fields__[2:]), JSON, max_size=6),
     st.lists(ITEMS | JSON, max_size=4),
-    st.sampled_from([*PHASES, "x"]),
+    st.sampled_from([*RESPONSE_PHASES, "x"]),
     JSON,
 )
 def test_no_response_makes_the_dialect_raise(
@@ -666,7 +666,7 @@ def test_no_response_makes_the_dialect_raise(
     found = DIALECT.read(LOOK, Response(200, {}, body))
     assert (found.phase is Phase.NEEDS_CALLER) == bool(found.calls)
     if not found.calls:
-        assert found.phase is PHASES.get(status, Phase.UNKNOWN)
+        assert found.phase is RESPONSE_PHASES.get(status, Phase.UNKNOWN)
     assert DIALECT.snapshot(decode(body, ModelResponse)).calls == found.calls
     output = msgspec.json.encode(answer).decode()
     request = DIALECT.submit(REF, found, tuple((call, output) for call in found.calls))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from asyncruns.dialects.thread_run import PHASES, ThreadRunDialect
+from asyncruns.dialects.thread_run import RUN_PHASES, ThreadRunDialect
 from asyncruns.errors import APIResponseValidationError, InvalidRequestError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.phases import Phase
@@ -57,7 +57,7 @@ def test_a_status_has_its_phase_and_stays_as_it_came(status: str, phase: Phase) 
 
 
 def test_every_phase_but_unknown_has_a_status() -> None:
-    assert {*PHASES.values()} == {*Phase} - {Phase.UNKNOWN}
+    assert {*RUN_PHASES.values()} == {*Phase} - {Phase.UNKNOWN}
 
 
 @pytest.mark.parametrize("action", [None, {}, [], "", 5, {"type": "submit_tool_outputs"}])
@@ -252,8 +252,8 @@ JSON = st.recursive(
 @settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(st.sampled_from(Run.__struct_encode_fields__[2:]), JSON, max_size=6),
-    st.sampled_from([*PHASES, "x"]),
+    st.sampled_from([*RUN_PHASES, "x"]),
 )
 def test_no_run_makes_the_dialect_raise(fields: dict[str, Any], status: str) -> None:
     found = DIALECT.snapshot(decode(msgspec.json.encode({**fields, "id": "run_1", "status": status}), Run))
-    assert found.phase is PHASES.get(status, Phase.UNKNOWN)
+    assert found.phase is RUN_PHASES.get(status, Phase.UNKNOWN)

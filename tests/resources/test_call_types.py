@@ -12,8 +12,9 @@ import pytest
 
 from asyncruns import AssistantEventHandler, BearerAuth, Client
 from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
+from asyncruns.resources.run_operations import RawRuns
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.run_streaming import AssistantStreamManager
-from asyncruns.resources.runs import RawRuns, RunParameters
 from asyncruns.resources.threads import RawThreads
 from asyncruns.testing import Emulator
 from asyncruns.watch.outcome import AnyOutcome

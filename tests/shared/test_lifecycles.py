@@ -28,7 +28,7 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S
-from asyncruns.resources.runs import RunParameters
+from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run

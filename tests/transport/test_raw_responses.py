@@ -168,7 +168,7 @@ async def test_a_repr_shows_no_secret(client: Client) -> None:
     )
     size = len(raw.content)
     assert repr(raw) == f"<RawResponse 200 of POST /threads/thread_1/runs, {size} bytes>"
-    assert repr(calls) == "<RawRuns of StreamedRuns>"
+    assert repr(calls) == "<RawRuns of Runs>"
     assert repr(client.assistants.with_raw_response) == "<RawCalls of Assistants>"
 
 

@@ -22,7 +22,7 @@ from asyncruns.abc import RunClient
 from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
 from asyncruns.testing.emulator.refusals import RefusedError
-from asyncruns.testing.emulator.timeline import TERMINAL
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
 from asyncruns.tools import threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
@@ -267,7 +267,7 @@ class World:
 
     @property
     def is_over(self) -> bool:
-        return self.status in TERMINAL
+        return self.status in TERMINAL_STATUSES
 
     @property
     def age(self) -> float:

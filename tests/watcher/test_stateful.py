@@ -21,7 +21,7 @@ from shells import FleetOfOne, is_running
 from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.testing import Fault, VirtualTimeLoop
-from asyncruns.testing.emulator.timeline import TERMINAL
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
 from asyncruns.tools import threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
@@ -189,7 +189,7 @@ class HostileWorld(RuleBasedStateMachine):
         for operation, message in self.world.emulator.refused:
             if operation == "submit":
                 status = message.split('"')[1]
-                assert status in TERMINAL | {"cancelling"}, message
+                assert status in TERMINAL_STATUSES | {"cancelling"}, message
 
     @invariant()
     def the_server_has_what_the_tools_gave(self) -> None:

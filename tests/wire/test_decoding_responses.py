@@ -38,7 +38,7 @@ from asyncruns.wire import (
     decode,
     encode,
     epoch_seconds,
-    responses,
+    statuses,
 )
 from asyncruns.wire.codec import decoder
 
@@ -189,7 +189,8 @@ def test_a_response_has_an_id_and_a_status() -> None:
 
 
 def test_the_statuses_are_those_of_the_official_client() -> None:
-    ours = {value for name, value in vars(responses).items() if name.isupper() and isinstance(value, str)}
+    known = {value for name, value in vars(statuses).items() if name.isupper() and isinstance(value, str)}
+    ours = known - {"requires_action", "cancelling", "expired"}  # which only runs have
     (status,) = (arg for arg in get_args(Response.model_fields["status"].annotation) if arg is not type(None))
     assert ours <= set(get_args(status))
     assert ours == {"queued", "in_progress", "completed", "failed", "cancelled", "incomplete"}

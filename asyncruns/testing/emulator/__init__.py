@@ -4,6 +4,8 @@ It has their true lifecycles, and is an independent view of the wire: plain dict
 and error texts as recorded from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in
 milliseconds. It streams runs and responses. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
 The `Emulator` answers at a port of this machine, the `InMemoryTransport` without sockets.
+
+Public: the names of `__all__`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _CHANGEABLE: Final = (
 _SCRIPTED_MODEL: Final = "gpt-4o"
 
 
-class AssistantOperations:
+class EmulatedAssistants:
     """Creates, changes and lists assistants; times are epoch seconds."""
 
     def __init__(self, ids: Ids) -> None:

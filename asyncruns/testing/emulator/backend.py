@@ -30,7 +30,7 @@ from asyncruns.testing.emulator.seen import SeenRequest, json_object
 from asyncruns.testing.emulator.shown import Shown
 from asyncruns.testing.emulator.store import Store, Target, may_stream
 from asyncruns.testing.emulator.streaming import ERROR, RunFeed
-from asyncruns.testing.emulator.timeline import TERMINAL
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
 
 LateCancel = Literal[200, 400, 409]
 Act = Callable[[float], EmulatedAnswer]
@@ -207,7 +207,7 @@ class Backend(ABC):
     def _hint(self, headers: dict[str, str], method: str, body: Body) -> None:
         if self._poll_after_ms is None or method != "GET" or body.get("object") not in _POLLED:
             return
-        if body["status"] not in TERMINAL:
+        if body["status"] not in TERMINAL_STATUSES:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
 
 

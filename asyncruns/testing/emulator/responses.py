@@ -25,7 +25,7 @@ KEPT_UNSTORED_S: Final = 600.0
 _SUCCESS: Final = 200
 
 
-class ResponseOperations:
+class EmulatedResponses:
     """Creates responses; times are epoch seconds.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.scenario import FunctionCall, Scenario
-from asyncruns.testing.emulator.timeline import TERMINAL, Position, RunCourse, reached, whole
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, Position, RunCourse, reached, whole
 
 _NOTHING_USED: Final = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 _STEP_STATUS: Final = {"cancelled": "cancelled", "expired": "expired", "failed": "failed"}
@@ -108,7 +108,7 @@ class EmulatedRun:
         """Give the run as the wire has it at that time."""
         position = self.position(now)
         status, ended = position.status, position.ended
-        over = status in TERMINAL
+        over = status in TERMINAL_STATUSES
         return {
             "id": self.id,
             "object": "thread.run",

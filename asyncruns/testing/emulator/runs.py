@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.assistants import AssistantOperations
+from asyncruns.testing.emulator.assistants import EmulatedAssistants
 from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_of, page, required_text, tools_of
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import EmulatedRun, Submission, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
-from asyncruns.testing.emulator.threads import EmulatedThread, ThreadOperations
-from asyncruns.testing.emulator.timeline import TERMINAL, reached
+from asyncruns.testing.emulator.threads import EmulatedThread, EmulatedThreads
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached
 
 
-class RunOperations:
+class EmulatedRuns:
     """Creates runs and moves them on; times are epoch seconds.
 
     Args:
@@ -23,7 +23,7 @@ class RunOperations:
     """
 
     def __init__(
-        self, ids: Ids, assistants: AssistantOperations, threads: ThreadOperations, scenario: ScenarioSource
+        self, ids: Ids, assistants: EmulatedAssistants, threads: EmulatedThreads, scenario: ScenarioSource
     ) -> None:
         self._ids = ids
         self._assistants = assistants
@@ -112,7 +112,7 @@ class RunOperations:
         """Change the metadata of a run that is over."""
         run = self.find(thread_id, run_id, now)
         status = run.position(now).status
-        if status not in TERMINAL:
+        if status not in TERMINAL_STATUSES:
             raise refusals.not_updatable(status)
         if "metadata" in body:
             run.settings = {**run.settings, "metadata": metadata_of(body)}
@@ -122,7 +122,7 @@ class RunOperations:
         """Begin to cancel a run."""
         run = self.find(thread_id, run_id, now)
         status = run.position(now).status
-        if status in TERMINAL or status == "cancelling":
+        if status in TERMINAL_STATUSES or status == "cancelling":
             raise refusals.not_cancellable(status)
         run.cancelled = now
         self._threads.find(thread_id, now)  # settle again: a cancel that takes no time is done

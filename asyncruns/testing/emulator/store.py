@@ -8,14 +8,14 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote
 
 from asyncruns.testing.emulator import refusals
-from asyncruns.testing.emulator.assistants import AssistantOperations
+from asyncruns.testing.emulator.assistants import EmulatedAssistants
 from asyncruns.testing.emulator.faults import Operation
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.responses import ResponseOperations, answered_by
-from asyncruns.testing.emulator.runs import RunOperations
+from asyncruns.testing.emulator.responses import EmulatedResponses, answered_by
+from asyncruns.testing.emulator.runs import EmulatedRuns
 from asyncruns.testing.emulator.scenario import ScenarioSource
-from asyncruns.testing.emulator.threads import ThreadOperations
+from asyncruns.testing.emulator.threads import EmulatedThreads
 
 ROOT: Final = "/v1/"
 # Their paths go on from `threads/*/runs/*`.
@@ -27,10 +27,10 @@ class Store:
 
     def __init__(self, scenario: ScenarioSource, *, late_cancel: int = 400) -> None:
         self.ids: Ids = Ids()
-        self.assistants: AssistantOperations = AssistantOperations(self.ids)
-        self.threads: ThreadOperations = ThreadOperations(self.ids)
-        self.runs: RunOperations = RunOperations(self.ids, self.assistants, self.threads, scenario)
-        self.responses: ResponseOperations = ResponseOperations(self.ids, scenario, late_cancel)
+        self.assistants: EmulatedAssistants = EmulatedAssistants(self.ids)
+        self.threads: EmulatedThreads = EmulatedThreads(self.ids)
+        self.runs: EmulatedRuns = EmulatedRuns(self.ids, self.assistants, self.threads, scenario)
+        self.responses: EmulatedResponses = EmulatedResponses(self.ids, scenario, late_cancel)
 
     def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float) -> Body:
         """Do what a request asks for and give the answer's body.

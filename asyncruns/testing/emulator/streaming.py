@@ -17,9 +17,9 @@ import msgspec
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.run import EmulatedRun
 from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of
-from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
-DONE: Final = b"event: done\ndata: [DONE]\n\n"
+DONE_EVENT: Final = b"event: done\ndata: [DONE_EVENT]\n\n"
 ERROR: Final = (
     b'event: error\ndata: {"message":"The server had an error while processing your request. Sorry about that!",'
     b'"type":"server_error","param":null,"code":null}\n\n'
@@ -66,7 +66,7 @@ class RunFeed:
         while self._status in ("queued", "in_progress"):  # one that never ends by itself
             yield self._now() + LONGEST_WAIT_S
         yield from self._ending()
-        yield DONE
+        yield DONE_EVENT
 
     @property
     def _status(self) -> str:
@@ -123,7 +123,7 @@ class RunFeed:
     def _ending(self) -> Iterator[bytes | float]:
         if self._status == "cancelling":
             yield self._said("cancelling")
-            while self._status not in TERMINAL:
+            while self._status not in TERMINAL_STATUSES:
                 yield self._now() + LONGEST_WAIT_S
         status = self._status
         if status == "requires_action":

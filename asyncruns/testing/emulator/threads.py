@@ -21,7 +21,7 @@ from asyncruns.testing.emulator.fields import (
 )
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import EmulatedRun
-from asyncruns.testing.emulator.timeline import TERMINAL, reached, whole
+from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
 _ROLES: Final = ("user", "assistant")
 _ANSWERED: Final = ("completed", "incomplete")
@@ -64,7 +64,7 @@ class EmulatedThread:
         if run is None:
             return
         position = run.position(now)
-        if position.status not in TERMINAL:
+        if position.status not in TERMINAL_STATUSES:
             return
         self.active = None
         if position.status in _ANSWERED:
@@ -73,7 +73,7 @@ class EmulatedThread:
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 
-class ThreadOperations:
+class EmulatedThreads:
     """Creates, changes and lists threads and messages; times are epoch seconds."""
 
     def __init__(self, ids: Ids) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 
 from asyncruns.testing.emulator.scenario import Scenario
 
-TERMINAL: Final = frozenset({"completed", "failed", "cancelled", "expired", "incomplete"})
+TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled", "expired", "incomplete"})
 
 # An epoch time near 1.8e9 is exact to 2.4e-7 s; without a tolerance, a poll at the very moment sees either side.
 _TOLERANCE_S: Final = 1e-6

@@ -1,0 +1,83 @@
+"""What a run is created with, and what answers its calls, as typed dictionaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Required, TypedDict, cast
+
+from asyncruns.resources.options import CallOptions, check_names
+from asyncruns.wire import Maybe
+
+
+class ToolOutput(TypedDict):
+    """The output of one call."""
+
+    tool_call_id: str
+    output: str
+
+
+class ToolApproval(TypedDict, total=False):
+    """Whether a call of a server-side tool may be done, and with which headers."""
+
+    tool_call_id: Required[str]
+    approve: Required[bool]
+    headers: Mapping[str, str]
+
+
+class RunSettings(CallOptions, total=False):
+    """What a run can be created with. What is not given is not sent; None is sent as null.
+
+    Attributes:
+        model: Instead of the assistant's.
+        instructions: Instead of the assistant's.
+        tools: Instead of the assistant's; up to 20.
+        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        temperature: 0 to 2; the server's default is 1.
+        top_p: 0 to 1; the server's default is 1.
+        max_prompt_tokens: From 256; a run that would use more ends as incomplete.
+        max_completion_tokens: From 256; a run that would use more ends as incomplete.
+        truncation_strategy: `{"type": "auto"}` or `{"type": "last_messages", "last_messages": n}`.
+        tool_choice: "none", "auto", "required", or an object that names a tool.
+        parallel_tool_calls: The server's default is true.
+        response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
+            well: otherwise the model may write white space until the token limit, and the run seems stuck.
+    """
+
+    model: Maybe[str]
+    instructions: Maybe[str]
+    tools: Maybe[Iterable[Any]]
+    metadata: Maybe[Mapping[str, str]]
+    temperature: Maybe[float]
+    top_p: Maybe[float]
+    max_prompt_tokens: Maybe[int]
+    max_completion_tokens: Maybe[int]
+    truncation_strategy: Maybe[Mapping[str, Any] | Any]
+    tool_choice: Maybe[str | Mapping[str, Any]]
+    parallel_tool_calls: Maybe[bool]
+    response_format: Maybe[str | Mapping[str, Any]]
+
+
+class RunParameters(RunSettings, total=False):
+    """What a run on a thread that exists can be created with, beside the `RunSettings`.
+
+    Attributes:
+        additional_instructions: Beside the assistant's.
+        additional_messages: Added to the thread before the run.
+        reasoning_effort: For models that reason.
+    """
+
+    additional_instructions: Maybe[str]
+    additional_messages: Maybe[Iterable[Mapping[str, Any]]]
+    reasoning_effort: Maybe[str]
+
+
+def split_options(parameters: Mapping[str, Any], known: type) -> tuple[dict[str, Any], CallOptions]:
+    """Part what goes into the body from what is about the call.
+
+    Raises:
+        TypeError: One of them is not known.
+    """
+    check_names(parameters, known)
+    body = {name: value for name, value in parameters.items() if name not in CallOptions.__annotations__}
+    options = {name: value for name, value in parameters.items() if name in CallOptions.__annotations__}
+    return body, cast("CallOptions", options)

@@ -1,0 +1,15 @@
+"""The statuses of runs and responses that are documented. The sets are open: compare with these, and expect others."""
+
+from __future__ import annotations
+
+from typing import Final
+
+QUEUED: Final = "queued"
+IN_PROGRESS: Final = "in_progress"
+REQUIRES_ACTION: Final = "requires_action"
+CANCELLING: Final = "cancelling"
+CANCELLED: Final = "cancelled"
+FAILED: Final = "failed"
+COMPLETED: Final = "completed"
+INCOMPLETE: Final = "incomplete"
+EXPIRED: Final = "expired"
