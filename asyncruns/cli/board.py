@@ -142,7 +142,7 @@ class Board:
     def ended(self, row: Row, outcome: AnyOutcome[Run], answer: str) -> None:
         """Note how a watch ended."""
         row.end, row.result = end_of(outcome), answer or said(outcome.error)
-        if row.end in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        if not row.end.is_final:
             row.status = row.end.value.replace("_", " ")
             row.result = outcome.reason.value.replace("_", " ") if outcome.reason else ""
         self._close(row)
