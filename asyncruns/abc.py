@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 from asyncruns.errors import APIError, ConfigurationError
 from asyncruns.http import Request, Response
-from asyncruns.lifecycle.patience import WITHOUT_EXPIRY_S
+from asyncruns.lifecycle.patience import WAIT_WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
@@ -234,7 +234,7 @@ class Dialect(ABC, Generic[R]):
     name: str
     limits: Limits | None = None
     shows_submits: bool = True
-    without_expiry: float = WITHOUT_EXPIRY_S
+    without_expiry: float = WAIT_WITHOUT_EXPIRY_S
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:

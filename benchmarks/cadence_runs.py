@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from asyncruns import Cadence
-from asyncruns.cadence import Course
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.strategy import Course
 
 GROUP = ("asst_1", "a-model")
 
@@ -45,10 +46,11 @@ def draw(family: str, seed: str, count: int) -> list[float]:
 
 def look_at(cadence: Cadence, durations: list[float]) -> Seen:
     """Let a cadence look at runs, without learning from them: then all see the same looks."""
+    strategy = strategy_of(cadence)
     looks: list[float] = []
     age, oldest = 0.0, max(durations)
     while age < oldest:
-        age += cadence.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
+        age += strategy.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
         looks.append(age)
     first = [bisect_left(looks, duration) for duration in durations]
     delays = [looks[look] - duration for look, duration in zip(first, durations, strict=True)]
@@ -57,18 +59,19 @@ def look_at(cadence: Cadence, durations: list[float]) -> Seen:
 
 def watch(cadence: Cadence, duration: float) -> None:
     """Look at one run until it has ended, and learn what is seen of it."""
+    strategy = strategy_of(cadence)
     looks, before, age = 0, 0.0, 0.0
     while age < duration:
         looks, before = looks + 1, age
-        age += cadence.pause(Course(looks=looks, age=age, group=GROUP))
-    cadence.learn(GROUP, 0, after=before, by=age)
+        age += strategy.pause(Course(looks=looks, age=age, group=GROUP))
+    strategy.learn(GROUP, 0, after=before, by=age)
 
 
 def taught(poll_worth: float, durations: list[float]) -> Cadence:
     """Give a cadence that has learned exact durations."""
     cadence = Cadence.learned(poll_worth)
     for duration in durations:
-        cadence.learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
+        strategy_of(cadence).learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
     return cadence
 
 

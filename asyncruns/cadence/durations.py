@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
@@ -33,7 +33,7 @@ OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
 HANDICAPS: Final = [0.0, *(0.0 if memory == 400.0 else 10.0 for memory, radii in HISTOGRAMS.items() for _ in radii)]
 PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
 EVEN_SHARE: Final = 0.03  # of a run is spread evenly over its interval, or else no new mode could be found within it
-SCORE_MEMORY_RUNS: Final = 100.0
+OPINION_MEMORY_RUNS: Final = 100.0
 LEAST_FORETOLD: Final = 1e-5  # for one run, so that an absurd one does not decide for long
 NEGLIGIBLE: Final = 1e-4  # of all opinions
 # It takes so many new runs to reckon anew: a share of those remembered, and a limit. A surprising one counts for more,
@@ -109,20 +109,6 @@ class Durations:
         if not by > after:
             return 0.0
         return -math.expm1(self._hazard_at(after) - self._hazard_at(by))
-
-    def age_at(self, after: float, chance: float) -> float:
-        """Give the age by which a run older than `after` ends with that probability."""
-        after = max(0.0, after)
-        if not chance > 0.0:
-            return after
-        if chance >= 1.0:
-            return math.inf
-        hazard, known = self._hazard_at(after) - math.log1p(-chance), self._hazard
-        if hazard >= known[-1]:
-            return max(after, _beyond(hazard - known[-1]))
-        cell = bisect_right(known, hazard) - 1
-        inside = (hazard - known[cell]) / (known[cell + 1] - known[cell])
-        return max(after, grid.age_of(cell + inside))
 
     def delay(self, after: float, by: float) -> float:
         """Give for how many seconds a run older than `after` is expected to have ended by the age `by`."""
@@ -229,7 +215,7 @@ class Durations:
 
     def _judge(self, base: list[float], opinions: list[Opinion]) -> None:
         """Score each opinion by the probability that it gave to the runs that wait."""
-        fading = (1.0 - 1.0 / SCORE_MEMORY_RUNS) ** len(self._pending)
+        fading = (1.0 - 1.0 / OPINION_MEMORY_RUNS) ** len(self._pending)
         before = _foretold(base, self._pending)
         scores = [_score(before)]
         for trust, masses in opinions:
@@ -256,12 +242,6 @@ def _cumulative_hazard(masses: list[float]) -> array[float]:
     survival = list(accumulate(reversed(masses)))
     whole = survival[-1]
     return array("d", (-math.log(share / whole) for share in reversed(survival)))
-
-
-def _beyond(hazard: float) -> float:
-    """Give the age at which so much hazard has come since the grid's end."""
-    fold = hazard / grid.PRIOR_SHAPE
-    return (grid.END_S + grid.PRIOR_SCALE_S) * math.exp(fold) - grid.PRIOR_SCALE_S if fold < 700.0 else math.inf
 
 
 def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:

@@ -32,11 +32,6 @@ def position(age: float) -> float:
     return min(math.log1p(age / SCALE_S) * PER_FOLD, _LAST) if age > 0.0 else 0.0
 
 
-def age_of(position: float) -> float:
-    """Give the age at a position."""
-    return SCALE_S * math.expm1(position / PER_FOLD)
-
-
 def prior() -> list[float]:
     """Give the share of runs that end in each cell, before any was seen."""
     survival = [(1.0 + age / PRIOR_SCALE_S) ** -PRIOR_SHAPE for age in AGES]

@@ -1,4 +1,4 @@
-"""The learned cadence for runs that are said to be older than their watch.
+"""The strategy that learns, for runs that are said to be older than their watch.
 
 What was watched is the only age that is certain. The server's clock may tell a greater one, and there is no way to see
 whether that is true: `created_at` may be a constant, in another time zone, or real. So there are two ages of such a
@@ -10,18 +10,13 @@ either age asks for it, and after no pause of more than a second that is longer 
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from asyncruns.cadence.base import Cadence, Course
-from asyncruns.cadence.durations import LEAST_FORETOLD, Durations
+from asyncruns.cadence.durations import Durations
+from asyncruns.cadence.learned_durations import LearnedDurations
+from asyncruns.cadence.strategy import Course, Strategy
 
-if TYPE_CHECKING:
-    from asyncruns.cadence.learned import Learned
-
-PROOF: Final = 4.0  # a logarithm: one age has foretold the ends that were seen 50 times as well as the other
-SCORE_MEMORY_RUNS: Final = 50.0
-MOST_PER_RUN: Final = 2.5  # of the proof: one run decides nothing
+DECIDING_SCORE: Final = 4.0  # a logarithm: one age has foretold the ends that were seen 50 times as well as the other
 REACHED_SHARE: Final = 0.01  # of the runs must have come to an age, or nothing is known of runs of that age
 UNPROVEN_PAUSE_S: Final = 1.0  # the longest pause while nothing is clear; or the time watched, where that is more
 
@@ -29,46 +24,24 @@ Reading = tuple[Durations, float]
 """Durations, and for how many seconds of the told age they do not count: those before the watch, or none."""
 
 
-class Told:
-    """What the runs of one group that are said to be older than their watch have shown.
+class LatePauses(Strategy, frozen=True, kw_only=True, gc=False, eq=False):
+    """Learned pauses for one run that is said to be older than its watch. All ages are the told ones.
 
     Attributes:
-        durations: Of these runs, by the ages that the server's clock tells.
-        score: By how much the told ages have foretold the ends better than the ages as watched, as a logarithm.
-    """
-
-    __slots__ = ("durations", "score")
-
-    def __init__(self, base: Durations) -> None:
-        self.durations: Durations = Durations(base)
-        self.score: float = 0.0
-
-    def judge(self, watched: Durations, unseen: float, after: float, by: float) -> None:
-        """Compare the two ages by the probability that each gave to an end between two polls."""
-        of_told = _foretold(self.durations, unseen, after, by)
-        of_watched = _foretold(watched, 0.0, after - unseen, by - unseen)
-        news = min(max(math.log(of_told / of_watched), -MOST_PER_RUN), MOST_PER_RUN)
-        self.score = self.score * (1.0 - 1.0 / SCORE_MEMORY_RUNS) + news
-
-
-class Late(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
-    """A view of a learned cadence, for one run that is said to be older than its watch. All ages are the told ones.
-
-    Attributes:
-        cadence: What it is a view of.
+        learned: What was learned of all runs.
         unseen: How many seconds old the run is said to have been when its watch began.
     """
 
-    cadence: Learned
+    learned: LearnedDurations
     unseen: float
 
     def pause(self, course: Course) -> float:
         """Return the pause after a poll at the told age `course.age`; a server's hint is the least pause."""
         readings = self._readings(course.group, course.stage)
-        pause = min(self.cadence.pause_of(known, course.age - before) for known, before in readings)
+        pause = min(self.learned.pause(known, course.age - before) for known, before in readings)
         if len(readings) > 1:
             pause = min(pause, max(UNPROVEN_PAUSE_S, course.age - self.unseen))
-        return self.cadence.heeding(pause, course.hint)
+        return self.learned.heeding(pause, course.hint)
 
     def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
         """Note that the run left the stage between two told ages.
@@ -76,10 +49,10 @@ class Late(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         It does not count for the ages as watched where the told ages have proved to be better: what is seen of a run
         from its middle on would only blur what is known of whole runs.
         """
-        told = self.cadence.begin_told(group)
-        told.judge(self.cadence.durations(group, stage), self.unseen, after, by)
-        if told.score < PROOF:
-            self.cadence.learn(group, stage, after=max(after - self.unseen, 0.0), by=max(by - self.unseen, 0.0))
+        told = self.learned.begin_told(group)
+        told.judge(self.learned.durations(group, stage), self.unseen, after, by)
+        if told.score < DECIDING_SCORE:
+            self.learned.learn(group, stage, after=max(after - self.unseen, 0.0), by=max(by - self.unseen, 0.0))
         told.durations.learn(after, by)
 
     def delay(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
@@ -91,27 +64,13 @@ class Late(Cadence, frozen=True, kw_only=True, gc=False, eq=False):
         readings = self._readings(group, stage)
         return min(before + known.age_of_delay(after - before, delay) for known, before in readings)
 
-    def chance(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> float:
-        """Return the higher one of the probabilities by both ages."""
-        return max(known.chance(after - before, by - before) for known, before in self._readings(group, stage))
-
-    def age_at(self, group: tuple[str, ...], stage: int, *, after: float, chance: float) -> float:
-        """Return the told age at which `chance` returns so much."""
-        readings = self._readings(group, stage)
-        return min(before + known.age_at(after - before, chance) for known, before in readings)
-
     def _readings(self, group: tuple[str, ...], stage: int) -> tuple[Reading, ...]:
         """Return the ages to go by: the one that has proved to be better, or both."""
-        watched, told = self.cadence.durations(group, stage), self.cadence.told(group)
+        watched, told = self.learned.durations(group, stage), self.learned.told(group)
         if told is None:  # what whole runs have shown holds for either age
             return ((watched, self.unseen), (watched, 0.0)) if watched.runs else ((watched, self.unseen),)
-        if told.score <= -PROOF:
+        if told.score <= -DECIDING_SCORE:
             return ((watched, self.unseen),)
-        if told.score >= PROOF and told.durations.chance(0.0, self.unseen) <= 1.0 - REACHED_SHARE:
+        if told.score >= DECIDING_SCORE and told.durations.chance(0.0, self.unseen) <= 1.0 - REACHED_SHARE:
             return ((told.durations, 0.0),)
         return (watched, self.unseen), (told.durations, 0.0)
-
-
-def _foretold(known: Durations, since: float, after: float, by: float) -> float:
-    """Return how probable it was, at the age `since`, that the run would end between two later ages."""
-    return max(known.chance(since, by) - known.chance(since, after), LEAST_FORETOLD)

@@ -111,6 +111,10 @@ class Board:
         """Whether no run goes on."""
         return all(row.over for row in self.rows)
 
+    def created(self, row: Row, thread_id: str, run_id: str) -> None:
+        """Note which run of which thread was created for a row."""
+        row.thread_id, row.run_id = thread_id, run_id
+
     def watched(self, row: Row, watcher: RunWatcher[Run]) -> None:
         """Note that a watch begins."""
         row.watcher, row.started = watcher, anyio.current_time()
@@ -138,7 +142,7 @@ class Board:
     def ended(self, row: Row, outcome: AnyOutcome[Run], answer: str) -> None:
         """Note how a watch ended."""
         row.end, row.result = end_of(outcome), answer or said(outcome.error)
-        if row.end in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        if not row.end.is_final:
             row.status = row.end.value.replace("_", " ")
             row.result = outcome.reason.value.replace("_", " ") if outcome.reason else ""
         self._close(row)

@@ -150,7 +150,7 @@ class Demo:
                 created = await self._client.threads.runs.create(
                     thread.id, assistant_id=assistant_id, metadata={NUMBER_KEY: str(row.number)}
                 )
-                row.thread_id, row.run_id = thread.id, created.id
+                self._board.created(row, thread.id, created.id)
 
     async def _watch(self, row: Row) -> AnyOutcome[Run]:
         watcher = RunWatcher(

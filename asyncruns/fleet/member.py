@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import math
 from functools import partial
-from sys import intern
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from msgspec import Struct
@@ -27,7 +26,6 @@ from asyncruns.lifecycle import (
     Finish,
     Notice,
     Observed,
-    Phase,
     Policy,
     PollAt,
     Reason,
@@ -41,7 +39,7 @@ from asyncruns.lifecycle import (
     Submit,
     Tick,
 )
-from asyncruns.lifecycle.ledger import LAG_S
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import ANSWERING
@@ -142,7 +140,7 @@ class Member(Slot):
     def is_over(self) -> bool:
         """Whether the run has ended. A watch that ended before its run can be taken up again."""
         end = self.machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        return end is not None and end.kind.is_final
 
     @property
     def may_go_on(self) -> bool:
@@ -154,7 +152,7 @@ class Member(Slot):
     @property
     def may_be_resumed(self) -> bool:
         """Whether who watches the run anew goes on with it: looks may still ask for outputs that were submitted."""
-        is_recent = loop_time() - self.submit_landed_at < LAG_S
+        is_recent = loop_time() - self.submit_landed_at < SUBMIT_LAG_S
         return is_recent and not self.is_broken and not self.machine.open_calls
 
     @property
@@ -219,7 +217,7 @@ class Member(Slot):
             wake_at = self.machine.wake_at
             if wake_at != self.tick_at:
                 self._runner.schedule.tick(self, wake_at)
-        self._forget_body()
+        self.machine.forget_resource()
         self._runner.moved()
 
     def told(self, event: Event) -> None:
@@ -234,15 +232,6 @@ class Member(Slot):
             raise
         except Exception as error:
             self._runner.broke(self, error)
-
-    def _forget_body(self) -> None:
-        """Keep of a look only what the machine goes by: ten thousand bodies would be many megabytes."""
-        snapshot = self.machine.snapshot
-        if snapshot is None or snapshot.resource is None:
-            return
-        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
-            status = intern(snapshot.status)  # few words, in ten thousand copies
-            self.machine.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
 
     def answered(self, event: Observed | Refused, look: int) -> None:
         """Take the answer to a look, unless another answer has made it old."""

@@ -1,6 +1,20 @@
 """The life of a watched run without I/O: tables, events, commands, and the machine between them.
 
-Public: the names of `__all__`.
+Public: the names of `__all__`. The modules:
+
+phases          what a run can be, at the server and for us
+values          calls, snapshots and refusals, in words that fit every server
+events          what the machine is told
+commands        what it asks its shell to do; how and why a watch ends
+notices         what it reports meanwhile
+machine         what it does at each event
+moves           what may come of that, as a table: tests hold the machine to it
+fatal_refusals  which refusals of looks and submits end the watch
+ledger          calls and rounds of them: what was handed out, answered and sent
+cancelling      how far a cancel has come, and what its refusals mean
+patience        the policy; deadline, outages, and when to look next
+expiry          which expiry of a run is believed
+progress        how far a run has come in its stage, for the cadence
 """
 
 from asyncruns.lifecycle.commands import (

@@ -16,13 +16,15 @@ refused cancel waits for another status; and all of this ends at the time when l
 
 from __future__ import annotations
 
+import enum
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from asyncruns.errors import APITimeoutError
-
-if TYPE_CHECKING:
-    from asyncruns.lifecycle.commands import End
+from asyncruns.lifecycle.commands import End
+from asyncruns.lifecycle.patience import backoff
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 CANCEL_TRIES: Final = 5
 CANCEL_BOUND_S: Final = 60.0  # how long polls may show a run that goes on although the server took the cancel
@@ -30,6 +32,20 @@ CANCEL_HOLD_S: Final = 2.0  # how long a cancel waits for the answer to a pendin
 CANCEL_AGAIN_S: Final = 60.0  # how long a refused cancel is still wanted: after a minute, the caller has gone on
 CANCEL_REFUSALS: Final = 5  # a status that changes with every poll must not make a cancel of each
 LAST_TRY_S: Final = 1.0  # a caller that leaves has a last try this long before the end, whatever pause was asked for
+
+# Refusals that have nothing to do with the status: there is no such route, or not with this credential.
+_WHATEVER_STATUS: Final = frozenset(
+    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
+)
+_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
+
+
+class CancelAnswer(enum.Enum):
+    """What came of a cancel that was not taken as asked."""
+
+    OVER = "over"  # the run is over, by the server's word: polls tell how
+    AGAIN = "again"  # it is sent again after a pause
+    REFUSED = "refused"
 
 
 class Cancellation:
@@ -100,6 +116,17 @@ class Cancellation:
         """Whether the caller leaves, and wants nothing but the cancel."""
         return self.by < math.inf
 
+    def leave_by(self, by: float) -> bool:
+        """Note that the caller leaves the watch, and when; return whether it leaves earlier than was known."""
+        if by >= self.by:
+            return False
+        self.by = by
+        return True
+
+    def forget_refusal(self) -> None:
+        """Note that the run asks for other calls than those that were stopped for the cancel."""
+        self.refused = None
+
     def send(self) -> None:
         """Note that it is being sent."""
         self.requested = self.active = True
@@ -121,40 +148,63 @@ class Cancellation:
         self.error = None
         self.confirm_by = min(self.confirm_by, now + CANCEL_BOUND_S)
 
-    def failed(self, now: float, pause: float, cause: Exception, *, acted: bool) -> None:
-        """Note that a try was not answered; `acted` says whether it may have had its effect all the same."""
-        again_at = now + pause
+    def answered(self, refusal: Refusal, now: float, *, status: str | None, is_new: bool) -> CancelAnswer:
+        """Note how the server answered a try that it did not take; return what that means.
+
+        Args:
+            refusal: The answer, or why there was none.
+            now: When it came.
+            status: Of the run; None where no poll has shown one.
+            is_new: Whether the run is so new that the server may not know it yet.
+        """
+        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
+            self.taken(now)
+            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
+                self._refused_with(status)
+            return CancelAnswer.OVER
+        is_lagging = is_new and refusal.kind is RefusalKind.NOT_FOUND
+        if (refusal.kind.passes or is_lagging) and self.tries < CANCEL_TRIES:
+            self._failed(refusal, now)
+            return CancelAnswer.AGAIN
+        self._refuse(refusal, status)
+        return CancelAnswer.REFUSED
+
+    def _failed(self, refusal: Refusal, now: float) -> None:
+        again_at = now + backoff(self.tries - 1, refusal)
         if again_at >= self.by and now < self.by - LAST_TRY_S:
             again_at = self.by - LAST_TRY_S
         self._again_at = again_at
-        self.error = cause
-        self.may_have_acted = self.may_have_acted or acted
+        self.error = refusal.cause
+        self.may_have_acted = self.may_have_acted or refusal.kind.may_have_acted
 
-    def may_be_tried_again(self) -> bool:
-        """Tell whether one more try is due after one that did not arrive."""
-        return self.tries < CANCEL_TRIES
-
-    def refuse(self, cause: Exception, *, status: str | None, impossible: bool) -> None:
-        """Note that the server does not cancel the run in this status; None where no poll has shown one."""
+    def _refuse(self, refusal: Refusal, status: str | None) -> None:
         self.requested = self.leaves
         self.active = False
         self._again_at = self.confirm_by = math.inf
-        self.refused = self.error = cause
-        self.is_refused, self.is_impossible = True, impossible
+        self.refused = self.error = refusal.cause
+        self.is_refused, self.is_impossible = True, refusal.kind in _WHATEVER_STATUS
         self.tries = 0
-        self.refused_in(status)
+        self._refused_with(status)
 
-    def refused_in(self, status: str | None) -> None:
-        """Note in which status the server did not cancel the run."""
+    def _refused_with(self, status: str | None) -> None:
         self._was_refused = True
         self._refusals += 1
         self._refused_in = status
 
-    def is_worth_another(self, status: str, now: float) -> bool:
-        """Tell whether a refused cancel is to be sent again, now that the run has this status."""
+    def is_due(self, snapshot: AnySnapshot, now: float) -> bool:
+        """Return whether it is to be sent: it waited for a submit, or the status is not the one that refused it."""
+        return self.waits or (snapshot.phase is not Phase.CANCELLING and self._is_worth_another(snapshot.status, now))
+
+    def _is_worth_another(self, status: str, now: float) -> bool:
         if not self._was_refused or self.is_impossible or status == self._refused_in:
             return False
         return self._refusals < CANCEL_REFUSALS and (self.leaves or now < self._again_by)
+
+    def is_hopeless(self, phase: Phase) -> bool:
+        """Return whether a caller that leaves waits in vain: what waits for outputs stays as it is."""
+        if not self.leaves or not self.is_refused:
+            return False
+        return self.is_impossible or phase is Phase.NEEDS_CALLER
 
     def give_up(self) -> Exception:
         """Give why the run is not cancelled, at the end of the time that there was."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from asyncruns.lifecycle.notices import Notice
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Answers, Call, Outputs, RefusalKind, Snapshot
+from asyncruns.lifecycle.values import Answers, Call, Outputs, Snapshot
 
 
 class PollAt(Struct, frozen=True):
@@ -78,8 +78,13 @@ class EndKind(enum.Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INCOMPLETE = "incomplete"
-    NEEDS_CALLER = "needs_caller"  # not for good: outputs from the caller take it up again
+    NEEDS_CALLER = "needs_caller"
     GAVE_UP = "gave_up"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run itself has ended. Otherwise outputs from the caller, or a cancel, may take the watch up."""
+        return self not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
 
 class Reason(enum.Enum):
@@ -113,30 +118,6 @@ ENDS: Final[Mapping[Phase, EndKind]] = {
     Phase.EXPIRED: EndKind.EXPIRED,
     Phase.INCOMPLETE: EndKind.INCOMPLETE,
 }
-
-# What a look that was refused for good says of the watch. The rest passes, and is waited out.
-FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
-    RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
-    RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
-    RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
-    RefusalKind.REJECTED: Reason.REJECTED,
-    RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
-    RefusalKind.ALREADY_OVER: Reason.REJECTED,
-    RefusalKind.BUSY: Reason.REJECTED,
-    RefusalKind.UNSUPPORTED: Reason.REJECTED,
-}
-
-# What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.
-FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
-    RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
-    RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.QUOTA_SPENT: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.NOT_READY: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.NOT_FOUND: (EndKind.GAVE_UP, Reason.GONE),
-}
-# Those of them that say that nothing was done, and that may pass: a replica that has not stored the run yet, a lock.
-# The same outputs are sent again for `SUBMIT_GRACE_S` before the refusal is believed.
-TOO_EARLY: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND)
 
 
 class End(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,8 @@ from msgspec import Struct, field
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import Answers, Call, CallKind, Outputs, approval_of
 
-LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
+SUBMIT_GRACE_S: Final = 15.0  # how long a submit may be refused as too early; replicas were seen to lag by up to 8 s
+SUBMIT_LAG_S: Final = 5.0  # so long a read may be older than an accepted submit
 
 CallKey = tuple[str, str, str]
 
@@ -93,6 +94,43 @@ class Round:
         self.stage = stage
         self.at = now
 
+    def begin(self, now: float, answer_by: float) -> None:
+        """Note that the run asks for it; its calls must be answered by then."""
+        self.seen_at = max(self.seen_at, now)
+        self.answer_by = answer_by
+
+    def reopen(self, now: float) -> None:
+        """Note that the caller provides outputs anew, whatever became of those before."""
+        self.move(Stage.OPEN, now)
+        self.resent, self.refused = False, None
+
+    def make_ready(self, now: float) -> None:
+        """Note that its outputs are to be sent, now."""
+        self.move(Stage.READY, now)
+        self.send_at, self.early_since = now, None
+
+    def postpone(self, stage: Stage, now: float, pause: float) -> None:
+        """Note that a submit failed that may be repeated, after a pause in seconds."""
+        self.move(stage, now)
+        self.send_at = now + pause
+        self.failures += 1
+
+    def refuse(self, now: float, cause: Exception) -> None:
+        """Note that the server does not want its outputs; the run may have gone on, or another has answered it."""
+        self.move(Stage.SENT, now)
+        self.resent, self.refused = True, cause
+
+    def went_on(self, now: float) -> None:
+        """Note that the run was seen going on after its outputs were sent."""
+        self.move(Stage.SENT, now)
+        self.resent, self.refused = False, None
+
+    def refused_too_early(self, now: float) -> bool:
+        """Note that the server refuses its outputs as too early; return whether that is to be waited out."""
+        if self.early_since is None:
+            self.early_since = now
+        return now - self.early_since < SUBMIT_GRACE_S
+
 
 class Ledger(Struct, eq=False, gc=False):
     """All calls of one run.
@@ -131,14 +169,53 @@ class Ledger(Struct, eq=False, gc=False):
         if round_.stage is Stage.OPEN:
             # A part of the calls that are out may be a read from before the others came.
             is_part = current.stage is Stage.OPEN and set(round_.calls) < set(current.calls)
-            return Verdict.WAIT if is_part and asked_at - current.seen_at < LAG_S else Verdict.ANSWER
+            return Verdict.WAIT if is_part and asked_at - current.seen_at < SUBMIT_LAG_S else Verdict.ANSWER
         if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
             return Verdict.WAIT  # this read is older than what is about to be sent
         # One look may be a proxy's old answer, and where ids are reused the outputs would go to the next round.
         was_shown, round_.shown_at = round_.shown_at > current.at, max(round_.shown_at, asked_at)
-        if asked_at - current.at < LAG_S or not was_shown:
+        if asked_at - current.at < SUBMIT_LAG_S or not was_shown:
             return Verdict.WAIT
         return Verdict.IGNORED if round_.stage is Stage.SENT and round_.resent else Verdict.SEND_AGAIN
+
+    def begin_round(self, round_: Round, now: float, answer_by: float) -> None:
+        """Note that the run asks for another round; its calls must be answered by then."""
+        self.current = round_
+        round_.begin(now, answer_by)
+
+    def send_again(self, round_: Round, now: float) -> None:
+        """Note that the run asks for a round again whose outputs were sent: they are sent once more."""
+        self.current = round_
+        round_.resent = True
+        round_.make_ready(now)
+
+    def begin_submit(self, round_: Round, now: float) -> None:
+        """Note that the outputs of a round are being sent."""
+        self.in_flight = round_
+        round_.move(Stage.IN_FLIGHT, now)
+
+    def end_submit(self) -> Round | None:
+        """Return the round whose submit was answered, or failed; no other is on its way then."""
+        round_, self.in_flight = self.in_flight, None
+        return round_
+
+    def accept(self, round_: Round, now: float) -> None:
+        """Note that the server took the outputs of a round."""
+        round_.move(Stage.SENT, now)
+        self.rounds_done += 1
+
+    def went_on(self, now: float) -> bool:
+        """Note that the run was seen without calls; return whether outputs had been sent for the current round.
+
+        A submit whose answer was lost had been accepted then. A poll that shows the calls from now on is behind, or
+        asks for the same again; so the lag counts from here.
+        """
+        round_ = self.current
+        if round_ is None or round_.stage not in (Stage.UNSURE, Stage.SENT):
+            return False
+        self.rounds_done += round_.stage is Stage.UNSURE
+        round_.went_on(now)
+        return True
 
     def hand_out(self, calls: Iterable[Call]) -> tuple[Call, ...]:
         """Give the calls that were never handed out, and count them as handed out from now on."""

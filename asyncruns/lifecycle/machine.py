@@ -15,12 +15,17 @@ What we do follows from what there is, so it is never stored beside it (theirs i
                  UNSURE (no answer came: look, and send the same again only if the run still asks after the lag)
     POLLING      else
 
+It owns three parts that note what happened and answer questions about it, and never call back: the ledger (calls and
+rounds), the cancellation, and the patience (times, connectivity, and how far the run has come, for the cadence). What
+refusals mean is in `fatal_refusals.py` and `cancelling.py`.
+
 Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final, assert_never
 
 from msgspec import Struct, UnsetType, field
@@ -29,15 +34,15 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
-from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
-from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY, Command, End, EndKind, Reason
+from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
+from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.fatal_refusals import FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
-from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
+from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
-SUBMIT_GRACE_S: Final = 15.0  # how long a submit may be refused as too early; replicas were seen to lag by up to 8 s
 EARLY_STEPS: Final = 2  # the pause after such a refusal grows so often, to 2 s: the lag mostly ends within a second
 LOOKS_WITHOUT_CALLS: Final = 4
 DISPATCHING_SHARE: Final = 0.1
@@ -47,13 +52,6 @@ TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
 _NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
-# Refusals of a cancel that have nothing to do with the status: there is none, or not with this credential.
-_WHATEVER_STATUS: Final = frozenset(
-    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
-)
-_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
-_UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
 
 class RunLifecycle(Struct, eq=False, gc=False):
@@ -194,6 +192,15 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """Whether the deadline has passed unnoticed, and one last look decides."""
         return self._patience.final_until is not None
 
+    def forget_resource(self) -> None:
+        """Keep of the last snapshot only what the machine goes by: ten thousand bodies would be many megabytes."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.resource is None:
+            return
+        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
+            status = sys.intern(snapshot.status)  # few words, in ten thousand copies
+            self.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
+
     def waits_for_look(self, now: float) -> bool:
         """Whether the default wait is over by now, but may last until a look that is due was answered.
 
@@ -222,7 +229,6 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _finish(
         self, now: float, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None
     ) -> do.Finish:
-        over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self._ended_at = now
         if kind is not EndKind.COMPLETED:
             cause = cause or self._patience.trouble or self._unsettled
@@ -231,14 +237,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
             snapshot=self.snapshot,
             reason=reason,
             cause=cause,
-            calls=() if over else self._ledger.missing(),
-            outputs=() if over else self._ledger.outputs(self._ledger.current),
+            calls=() if kind.is_final else self._ledger.missing(),
+            outputs=() if kind.is_final else self._ledger.outputs(self._ledger.current),
         )
         return do.Finish(self.end)
 
     def _after_end(self, event: ev.Event, end: End) -> list[Command]:
         """Take up a watch that ended before its run, with outputs that it lacked or a cancel; all else is too late."""
-        if end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        if end.kind.is_final:
             return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
             return self._cancel_after_end(event, end)
@@ -252,9 +258,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if round_ is None:  # no outputs, for no calls
             return []
         self._go_on_after_end(event.now)
-        self._cancellation.refused = None
-        round_.move(Stage.OPEN, event.now)
-        round_.resent, round_.refused = False, None
+        self._cancellation.forget_refusal()
+        round_.reopen(event.now)
         self._ledger.leave_unanswered(self._ledger.missing())
         commands = [*self._record(answers, replace=True), *self._settle(event.now)]
         return commands if self.end else [*commands, self._look(event.now)]
@@ -267,7 +272,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
-        round_ = self._landed()
+        round_ = self._ledger.end_submit()
         if round_ is not None:
             round_.move(Stage.SENT if isinstance(event, ev.Observed) else Stage.UNSURE, event.now)
 
@@ -307,7 +312,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         is_new = event.asked is Asked.SUBMIT and was_final
         if is_new:
             self._new_at = now
-        wants_cancel = self._ledger.in_flight is None and self._wants_cancel(snapshot, now)
+        wants_cancel = self._ledger.in_flight is None and self._cancellation.is_due(snapshot, now)
         if wants_cancel or (is_new and self._cancellation.requested):
             return [*commands, *self._cancel(), self._look(now)]
         return commands + self._go_on(snapshot, now, asked_at)
@@ -327,7 +332,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """Decide about a run that has not ended."""
         if self._patience.final_until is not None:
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
-        if self._is_hopeless(snapshot):
+        if self._cancellation.is_hopeless(snapshot.phase):
             return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
             if not self._cancellation.requested:
@@ -343,16 +348,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return [self._look(now, hint=snapshot.hint)]
 
     def _went_on(self, now: float) -> None:
-        """Note that the run was seen without calls: a submit whose answer was lost had been accepted.
-
-        Who shows the calls from now on is behind, or asks for the same again; so the lag counts from here.
-        """
-        round_ = self._ledger.current
-        if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
-            self._ledger.rounds_done += round_.stage is Stage.UNSURE
+        """Note that the run was seen without calls."""
+        if self._ledger.went_on(now):
             self._unsettled = None
-            round_.move(Stage.SENT, now)
-            round_.resent, round_.refused = False, None
 
     def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         listens = pause is None and self._streams and not self._cancellation.requested
@@ -413,9 +411,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
                     return [self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST)]
                 if self._ledger.rounds_done > self._max_rounds:  # each with the same calls
                     return [self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
-                round_.resent = True
-                self._ledger.current = round_
-                return [*self._ready(round_, now), self._look(now, hint=snapshot.hint)]
+                self._ledger.send_again(round_, now)
+                return [*self._send(now), self._look(now, hint=snapshot.hint)]
             case Verdict.IGNORED:
                 reason = Reason.OUTPUTS_IGNORED if round_.refused is None else Reason.SUBMIT_REFUSED
                 return [self._finish(now, EndKind.NEEDS_CALLER, reason, round_.refused)]
@@ -425,12 +422,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
         commands: list[Command] = []
         if self._ledger.current is not round_:
-            self._ledger.current = round_
-            self._patience.left_stage(now)
-            self._cancellation.refused = self._unsettled = None
             # What never changes does not expire either, so its calls have their time.
-            round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
-            round_.seen_at = max(round_.seen_at, now)
+            answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
+            self._ledger.begin_round(round_, now, answer_by)
+            self._patience.left_stage(now)
+            self._cancellation.forget_refusal()
+            self._unsettled = None
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
             if self._ledger.rounds_done >= self._max_rounds:
                 self._ledger.leave_unanswered(round_.calls)
@@ -454,7 +451,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if round_ is None or round_.stage is not Stage.OPEN or self._cancellation.requested:
             return []
         if not self._ledger.missing():
-            return self._ready(round_, now)
+            round_.make_ready(now)
+            return self._send(now)
         if not self._ledger.awaited():
             if self._cancellation.refused is not None:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancellation.refused)]
@@ -463,18 +461,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return [self._finish(now, EndKind.NEEDS_CALLER, reason, cause)]
         return []
 
-    def _ready(self, round_: Round, now: float) -> list[Command]:
-        round_.move(Stage.READY, now)
-        round_.send_at, round_.early_since = now, None
-        return self._send(now)
-
     def _send(self, now: float) -> list[Command]:
         """Send the outputs of the current round when it is time."""
         round_, snapshot = self._ledger.current, self.snapshot
         if round_ is None or snapshot is None or now < self._send_at:
             return []
-        self._ledger.in_flight = round_
-        round_.move(Stage.IN_FLIGHT, now)
+        self._ledger.begin_submit(round_, now)
         return [do.Submit(self._ledger.answers(round_), snapshot, self._policy.keep_tool_choice)]
 
     @property
@@ -485,18 +477,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return math.inf
         return math.inf if self._cancellation.requested else round_.send_at
 
-    def _landed(self) -> Round | None:
-        """Give the round whose submit was answered, or failed; no other is on its way then."""
-        round_, self._ledger.in_flight = self._ledger.in_flight, None
-        return round_
-
     def _accepted(self, now: float) -> list[Command]:
         self._patience.restart()
-        round_ = self._landed()
+        round_ = self._ledger.end_submit()
         if round_ is None:
             return []
-        round_.move(Stage.SENT, now)
-        self._ledger.rounds_done += 1
+        self._ledger.accept(round_, now)
         self._unsettled = None
         self._patience.progress.go_on(now)
         return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(round_))), *self._send(now)]
@@ -525,7 +511,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             if now - self._new_at >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 reason = Reason.GONE if self._seen else Reason.NOT_FOUND
                 return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
-            self._patience.trouble = refusal.cause
+            self._patience.not_found(refusal.cause)
             return [self._look(now)]
         pause, reports = self._trouble(refusal, now)
         # Being throttled is no answer: what is left of the last look's time is used.
@@ -546,47 +532,36 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return pause, commands
 
     def _submit_refused(self, refusal: Refusal, now: float) -> list[Command]:
-        round_ = self._landed()
+        round_ = self._ledger.end_submit()
         if round_ is None:
             return []
         kind = refusal.kind
         commands: list[Command] = []
         if kind is not RefusalKind.NOT_ACCEPTING:
             self._unsettled = refusal.cause
-        if kind in TOO_EARLY and self._is_too_early(round_, now):
-            round_.move(Stage.READY, now)
-            round_.send_at = now + backoff(min(round_.failures, EARLY_STEPS), refusal)
-            round_.failures += 1
-        elif kind in _PASSING:
+        if kind in TOO_EARLY and round_.refused_too_early(now):
+            round_.postpone(Stage.READY, now, backoff(min(round_.failures, EARLY_STEPS), refusal))
+        elif kind.passes:
             _, commands = self._trouble(refusal, now)
-            is_lost = kind in _UNSURE
+            is_lost = kind.may_have_acted
             if is_lost and self._gives_up_lost and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
             looks = is_lost and self._policy.on_lost_submit == "look"
-            round_.move(Stage.UNSURE if looks else Stage.READY, now)
-            round_.send_at = now + backoff(round_.failures, refusal)
-            round_.failures += 1
+            round_.postpone(Stage.UNSURE if looks else Stage.READY, now, backoff(round_.failures, refusal))
         elif kind in FATAL_SUBMITS and round_ is self._ledger.current and not self._cancellation.requested:
             round_.move(Stage.READY, now)
             return [self._finish(now, *FATAL_SUBMITS[kind], refusal.cause)]
+        elif kind is RefusalKind.NOT_ACCEPTING:
+            round_.move(Stage.SENT, now)  # the run has gone on or ended, or another has answered it
         else:
-            # The run may have gone on or ended, or another has answered it: looks tell, over the lag.
-            round_.move(Stage.SENT, now)
-            if kind is not RefusalKind.NOT_ACCEPTING:
-                round_.resent, round_.refused = True, refusal.cause
+            round_.refuse(now, refusal.cause)  # which of those it is, looks tell, over the lag
         if self.end is not None:
             return commands
         if self._cancellation.waits:
             return [*commands, *self._cancel()]
         self._patience.restart()
         return [*commands, *self._send(now), self._look_now(now)]
-
-    def _is_too_early(self, round_: Round, now: float) -> bool:
-        """Tell whether a refusal that may pass is to be waited out: nothing was done, so the same is sent again."""
-        if round_.early_since is None:
-            round_.early_since = now
-        return now - round_.early_since < SUBMIT_GRACE_S
 
     @property
     def _gives_up_lost(self) -> bool:
@@ -601,8 +576,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self._cancellation is NOT_ASKED:
             self._cancellation = Cancellation()
         cancellation = self._cancellation
-        if event.by < cancellation.by:  # leaving has a time of its own, however short the wait was to be
-            cancellation.by = event.by
+        if cancellation.leave_by(event.by):  # leaving has a time of its own, however short the wait was to be
             self._patience.begin_again(now, at_least=event.by - now)
         if cancellation.requested:
             return []
@@ -628,19 +602,6 @@ class RunLifecycle(Struct, eq=False, gc=False):
         commands = self._cancel_asked(event)
         return commands if self.end else [*commands, self._look_now(event.now)]
 
-    def _wants_cancel(self, snapshot: AnySnapshot, now: float) -> bool:
-        """Tell whether the cancel is to be sent: it waited for a submit, or the status is not the one that refused."""
-        cancellation = self._cancellation
-        is_new = snapshot.phase is not Phase.CANCELLING and cancellation.is_worth_another(snapshot.status, now)
-        return cancellation.waits or is_new
-
-    def _is_hopeless(self, snapshot: AnySnapshot) -> bool:
-        """Tell whether a caller that leaves waits in vain: what waits for outputs stays as it is."""
-        cancellation = self._cancellation
-        if not cancellation.leaves or not cancellation.is_refused:
-            return False
-        return cancellation.is_impossible or snapshot.phase is Phase.NEEDS_CALLER
-
     def _leave_uncancelled(self, now: float) -> do.Finish:
         """End the watch of a caller that leaves: as it had ended before, or for want of a confirmed cancel."""
         error, earlier = self._cancellation.give_up(), self._cancellation.earlier
@@ -660,27 +621,23 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return [do.StopTools(), do.Cancel()]
 
     def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
-        cancellation = self._cancellation
-        if not cancellation.active:
+        if not self._cancellation.active:
             return []
         status = self.snapshot.status if self.snapshot else None
-        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
-            cancellation.taken(now)
-            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
-                cancellation.refused_in(status)
-            return [self._look_now(now)]
-        passes = refusal.kind in _PASSING
-        is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
-        if (passes or is_lagging) and cancellation.may_be_tried_again():
-            commands = self._trouble(refusal, now)[1] if passes else []
-            pause = backoff(cancellation.tries - 1, refusal)
-            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind in _UNSURE)
-            return commands
-        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
-        told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
-        if not self._ledger.missing():
-            told += self._settle(now)  # the last output came while nothing was to be submitted
-        return [*told, self._look_now(now)]
+        is_new = now - self._new_at < NOT_FOUND_GRACE_S
+        answer = self._cancellation.answered(refusal, now, status=status, is_new=is_new)
+        match answer:
+            case CancelAnswer.OVER:
+                return [self._look_now(now)]
+            case CancelAnswer.AGAIN:
+                return self._trouble(refusal, now)[1] if refusal.kind.passes else []
+            case CancelAnswer.REFUSED:
+                told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
+                if not self._ledger.missing():
+                    told += self._settle(now)  # the last output came while nothing was to be submitted
+                return [*told, self._look_now(now)]
+            case _:
+                assert_never(answer)
 
     # Time
 

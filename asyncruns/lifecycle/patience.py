@@ -11,14 +11,15 @@ from typing import Final, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence.cadence import Cadence, strategy_of
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle.expiry import ESTIMATES, believed_expiry
 from asyncruns.lifecycle.notices import Connectivity
 from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
-WITHOUT_EXPIRY_S: Final = 900.0
+WAIT_WITHOUT_EXPIRY_S: Final = 900.0
 MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
 LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
@@ -50,7 +51,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     """
 
     timeout: float | UnsetType | None = UNSET
-    without_expiry: float = WITHOUT_EXPIRY_S
+    without_expiry: float = WAIT_WITHOUT_EXPIRY_S
     max_outage: float | None = 120.0
     max_unknown_status: float | None = 60.0
     on_lost_submit: Literal["look", "give_up", "resend"] = "look"
@@ -146,20 +147,21 @@ class Patience(Struct, eq=False, gc=False):
         return self.started + self._policy.without_expiry
 
     @property
-    def _cadence(self) -> Cadence:
-        """The cadence, or its view for a run that is said to be older than its watch."""
+    def _strategy(self) -> Strategy:
+        """The cadence's strategy, or its view for a run that is said to be older than its watch."""
         unseen = self.progress.unseen
-        return self._policy.cadence.late(unseen) if unseen else self._policy.cadence
+        strategy = strategy_of(self._policy.cadence)
+        return strategy.late(unseen) if unseen else strategy
 
     def restart(self) -> None:
         """Begin the cadence anew: something has happened at the server."""
-        self.progress.looks = 0
+        self.progress.restart()
 
     def left_stage(self, now: float) -> None:
         """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
         ages = self.progress.leave(now)
         if ages is not None:
-            self._cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
+            self._strategy.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
         """Give how many seconds the end of the run is expected to have waited for a look by now.
@@ -173,7 +175,7 @@ class Patience(Struct, eq=False, gc=False):
         known = None
         if progress.at_work is not None or not progress.is_seen:
             by = now - progress.began
-            known = self._cadence.delay(progress.group, progress.stage, after=after, by=by)
+            known = self._strategy.delay(progress.group, progress.stage, after=after, by=by)
         if known is None:
             return waited / 2
         return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
@@ -184,7 +186,7 @@ class Patience(Struct, eq=False, gc=False):
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
         if progress.at_work is not None or not progress.is_seen:
-            known = self._cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
+            known = self._strategy.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
         if known is None:
             return progress.seen_at + 2 * delay
         at = progress.began + known
@@ -212,6 +214,10 @@ class Patience(Struct, eq=False, gc=False):
         self.failures += 1
         return pause, before is not self.connectivity
 
+    def not_found(self, cause: Exception) -> None:
+        """Note that the run is not there, which may be a lag; the server is well."""
+        self.trouble = cause
+
     def excuse(self, seconds: float, now: float) -> None:
         """Note that for so long nobody asked for this run, and that the server was there."""
         if self.outage_since is not None:
@@ -230,7 +236,7 @@ class Patience(Struct, eq=False, gc=False):
         It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
         """
         if pause is None:
-            self.progress.looks += 1
+            self.progress.count_look()
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
@@ -252,7 +258,7 @@ class Patience(Struct, eq=False, gc=False):
             group=progress.group,
             stage=progress.stage,
         )
-        return self._cadence.pause(course)
+        return self._strategy.pause(course)
 
     def may_look_once_more(self, now: float) -> bool:
         """Tell, once, whether one look is due although the deadline has passed.

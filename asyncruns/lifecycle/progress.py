@@ -57,10 +57,19 @@ class Progress(Struct, eq=False, gc=False):
         self.seen_at = now
         self.is_seen = True
 
+    def count_look(self) -> None:
+        """Count a good look, before the pause after it."""
+        self.looks += 1
+
+    def restart(self) -> None:
+        """Count looks anew: something has happened at the server."""
+        self.looks = 0
+
     @property
     def unseen(self) -> float:
         """How many seconds of the stage had passed before the watch began, as the server's clock says."""
-        return max(self._watched_from - self.began, 0.0)
+        unseen = self._watched_from - self.began
+        return 0.0 if unseen <= 0.0 else unseen
 
     def _anchor(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Find when the run was created; both times are the server's, since our wall clock may be wrong.

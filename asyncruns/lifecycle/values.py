@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -116,6 +116,24 @@ class RefusalKind(enum.Enum):
     NOT_READY = "not ready"  # what it builds on is not stored or released yet: nothing was done, send it again soon
     UNSUPPORTED = "unsupported"  # the server has no such operation, in whatever status the run is
     REJECTED = "rejected"  # the request was wrong, and will stay so
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed later, although nothing about it has changed."""
+        return self in _PASSING_REFUSALS
+
+    @property
+    def may_have_acted(self) -> bool:
+        """Whether the request may have had its effect although no good answer came."""
+        return self is RefusalKind.LOST or self is RefusalKind.UNAVAILABLE
+
+
+_PASSING_REFUSALS: Final = (
+    RefusalKind.NOT_SENT,
+    RefusalKind.LOST,
+    RefusalKind.UNAVAILABLE,
+    RefusalKind.THROTTLED,
+)
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

@@ -35,7 +35,7 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Request, Response, join_path, server_time
 from asyncruns.lifecycle import Policy
-from asyncruns.lifecycle.ledger import LAG_S
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
@@ -219,7 +219,7 @@ class Creation(Generic[Item]):
         if self._nonce is None:
             raise self._unsure(lost, "nothing marks it: its metadata is full, or given as extra_body")
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         while True:
             asked_at = loop_time()
             try:
@@ -263,7 +263,7 @@ class Creation(Generic[Item]):
             return None
         request = look_at_holder(busy, self._options)
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         try:
             finding = await look(self._server, request, self._read_item, patience, not_found_until=until)
         except APIError as error:
@@ -285,7 +285,7 @@ class Creation(Generic[Item]):
             return found
         request = make_request("GET", self._path(found.id), None, None, self._options)
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         try:
             return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
         except APIError as error:
@@ -314,5 +314,5 @@ class Creation(Generic[Item]):
 
 def _patience() -> Patience:
     patience = Patience(Policy(timeout=SEARCH_S, max_outage=None))
-    patience.started = loop_time()
+    patience.begin(loop_time())
     return patience

@@ -28,8 +28,6 @@ E = TypeVar("E", bound=APIError)
 
 LOOK_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a look that hangs would be the end of patience
 
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
-
 
 async def look(
     server: Server,
@@ -57,7 +55,7 @@ async def look(
         if not isinstance(answer, Refusal):
             patience.heard()
             return answer
-        passes = answer.kind in _PASSING or (answer.kind is RefusalKind.NOT_FOUND and now < not_found_until)
+        passes = answer.kind.passes or (answer.kind is RefusalKind.NOT_FOUND and now < not_found_until)
         pause, _ = patience.failed(answer, now)
         if not passes or patience.outage_is_over_budget(now) or now >= patience.over_at:
             raise answer.cause

@@ -72,7 +72,8 @@ class _Holder:
         self._server = server
         self._look = look_at_holder(busy, options)
         self._patience = Patience(Policy(timeout=UNSET, max_outage=None))
-        self._patience.started = self._began = loop_time()
+        self._began = loop_time()
+        self._patience.begin(self._began)
         self._was_over = False
 
     async def wait_for_its_end(self, busy: ThreadBusyError) -> None:

@@ -258,7 +258,7 @@ class Engine(Generic[R]):
     def is_over(self) -> bool:
         """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
         end = self._machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        return end is not None and end.kind.is_final
 
     def _is_done(self) -> bool:
         """Whether there is nothing to wait for any more.

@@ -44,7 +44,6 @@ from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
 from asyncruns.wire import encode
 
 R = TypeVar("R")
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
 
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
@@ -321,7 +320,7 @@ class StreamFollower(Generic[R]):
             return
         kind = dialect.refusal(request, answer).kind
         may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < STREAM_LAG_S
-        if kind not in _PASSING and not may_lag:
+        if not kind.passes and not may_lag:
             self._refused.add(way)
 
     async def _next(self, tell: Callable[[Event], object]) -> Any:

@@ -7,24 +7,23 @@ from random import Random
 from typing import Any
 
 import pytest
-from histories import GROUP, teach
-from hypothesis import example, given, settings
+from histories import GROUP, chance, learned, teach
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncruns.cadence import Cadence, Course
 from asyncruns.cadence.cheapest_polls import plan
-from asyncruns.cadence.grid import AGES, CELLS, END_S, age_of, position, smooth
+from asyncruns.cadence.grid import AGES, CELLS, END_S, PER_FOLD, SCALE_S, position, smooth
+from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.strategy import Course
 
 GROUPS = st.sampled_from([GROUP, (), ("asst_2",)])
 STAGES = st.integers(0, 1)
 ANY = st.floats() | st.sampled_from([0.0, END_S, math.nextafter(END_S, 0.0), AGES[1], AGES[100]])
-AGE = st.floats(0.0, 1e5)
-PROBABILITY = st.floats(0.0, 1.0)
 ENDS = st.lists(st.tuples(GROUPS, STAGES, ANY, ANY), max_size=12)
 
 
-def told(ends: list[tuple[tuple[str, ...], int, float, float]], **limits: float) -> Any:
-    cadence = Cadence.learned(**limits)
+def told(ends: list[tuple[tuple[str, ...], int, float, float]], **limits: float) -> LearnedPauses:
+    cadence = learned(**limits)
     for group, stage, after, by in ends:
         cadence.learn(group, stage, after=after, by=by)
     return cadence
@@ -44,58 +43,36 @@ def test_a_pause_is_from_the_floor_to_the_ceiling(
 def test_a_chance_is_a_probability_and_grows_with_time(ends: Any, after: float, ages: list[float]) -> None:
     cadence = told(ends)
     ordered = sorted(age for age in ages if not math.isnan(age))
-    chances = [cadence.chance(GROUP, 0, after=after, by=age) for age in ordered]
-    assert all(0.0 <= chance <= 1.0 for chance in chances)
+    chances = [chance(cadence, after=after, by=age) for age in ordered]
+    assert all(0.0 <= probability <= 1.0 for probability in chances)
     assert chances == sorted(chances)
-    assert 0.0 <= cadence.chance(GROUP, 0, after=after, by=math.nan) <= 1.0
+    assert 0.0 <= chance(cadence, after=after, by=math.nan) <= 1.0
 
 
-@given(ENDS, AGE, st.floats(1e-6, 0.999))
-@example([], math.nextafter(END_S, 0.0), 0.5)
-@settings(max_examples=50, deadline=None)
-def test_by_the_age_of_a_chance_it_has_come(ends: Any, after: float, chance: float) -> None:
-    cadence = told(ends)
-    age = cadence.age_at(GROUP, 0, after=after, chance=chance)
-    assert age >= after
-    assert cadence.chance(GROUP, 0, after=after, by=age) == pytest.approx(chance, rel=1e-3, abs=1e-6)
-
-
-@given(ENDS, ANY, ANY)
-@settings(max_examples=50, deadline=None)
-def test_the_age_of_any_chance_is_not_before(ends: Any, after: float, chance: float) -> None:
-    age = told(ends).age_at(GROUP, 0, after=after, chance=chance)
-    assert age >= 0.0
-    assert math.isnan(after) or age >= after
-
-
-def test_what_is_certain_is_so_at_no_age() -> None:
-    cadence = Cadence.learned()
-    assert cadence.age_at(GROUP, 0, after=5.0, chance=1.0) == math.inf
-    assert cadence.age_at(GROUP, 0, after=5.0, chance=0.0) == 5.0
-    assert cadence.age_at(GROUP, 0, after=1e300, chance=1 - 1e-15) == math.inf
-    assert cadence.chance(GROUP, 0, after=5.0, by=math.inf) == 1.0
+def test_by_an_endless_age_a_run_has_certainly_ended() -> None:
+    assert chance(learned(), after=5.0, by=math.inf) == 1.0
 
 
 def test_an_end_that_is_no_time_teaches_nothing() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     cadence.learn(GROUP, 0, after=1.0, by=math.nan)
     assert "runs=0" in repr(cadence)
 
 
 def test_a_thousand_runs_later_little_is_remembered() -> None:
-    cadence, other = Cadence.learned(), Cadence.learned()
+    cadence, other = learned(), learned()
     teach(cadence, [100.0] * 500)
     for some in (cadence, other):
         teach(some, [2.0, 3.0, 4.0] * 400)
     for age in (2.5, 10.0, 99.0):
-        known, lately = (some.chance(GROUP, 0, after=0.0, by=age) for some in (cadence, other))
+        known, lately = (chance(some, after=0.0, by=age) for some in (cadence, other))
         assert known == pytest.approx(lately, abs=0.05)
 
 
 @given(st.floats(0.0, END_S, exclude_max=True))
 def test_an_age_has_its_position(age: float) -> None:
     assert 0.0 <= position(age) < CELLS
-    assert age_of(position(age)) == pytest.approx(age, rel=1e-9, abs=1e-9)
+    assert SCALE_S * math.expm1(position(age) / PER_FOLD) == pytest.approx(age, rel=1e-9, abs=1e-9)
 
 
 def test_smoothing_keeps_shares() -> None:

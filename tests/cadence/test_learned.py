@@ -7,15 +7,16 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from histories import GROUP, delay, lognormal, looks, teach, two_humps, watch
+from histories import GROUP, chance, delay, learned, lognormal, looks, teach, two_humps, watch
 
-from asyncruns.cadence import Cadence, Course
-from asyncruns.cadence.learned import GROUPS_KEPT
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.learned_durations import GROUPS_KEPT
+from asyncruns.cadence.strategy import Course
 from asyncruns.errors import ConfigurationError
 
 
 def test_before_any_run_ended_pauses_grow_with_age() -> None:
-    ages = looks(Cadence.learned(), 1000.0)
+    ages = looks(learned(), 1000.0)
     pauses = [later - age for age, later in pairwise(ages)]
     assert 0.3 < ages[0] < 1.0
     assert pauses[0] < 1.0 < pauses[-1] < 20.0
@@ -23,7 +24,7 @@ def test_before_any_run_ended_pauses_grow_with_age() -> None:
 
 
 def test_the_gap_between_two_humps_is_skipped() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, two_humps(500))
     ages = looks(cadence, 60.0)
     assert [age for age in ages if 7.0 < age < 17.0] == []
@@ -32,14 +33,14 @@ def test_the_gap_between_two_humps_is_skipped() -> None:
 
 
 def test_constant_durations_are_looked_at_just_after_their_end() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [5.0] * 200)
     first = looks(cadence, 10.0)[0]
     assert 5.0 <= first < 5.5
 
 
 def test_constant_durations_are_found_by_its_own_looks() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     watch(cadence, [20.0] * 200)
     ages = looks(cadence, 20.0)
     assert len(ages) < 8
@@ -48,7 +49,7 @@ def test_constant_durations_are_found_by_its_own_looks() -> None:
 
 def test_runs_that_end_at_random_are_looked_at_nearly_evenly() -> None:
     random = Random(3)
-    cadence = Cadence.learned(0.05)
+    cadence = learned(0.05)
     teach(cadence, [random.expovariate(0.1) for _ in range(2000)])
     ages = looks(cadence, 20.0)
     pauses = [later - age for age, later in pairwise(ages)]
@@ -56,14 +57,14 @@ def test_runs_that_end_at_random_are_looked_at_nearly_evenly() -> None:
 
 
 def test_runs_of_minutes_are_looked_at_as_closely_as_their_ends_are_known() -> None:
-    cadence = Cadence.learned(0.05, ceiling=60.0)
+    cadence = learned(0.05, ceiling=60.0)
     teach(cadence, lognormal(600.0, 0.03, 300))
     around = [age for age in looks(cadence, 700.0) if 580.0 < age < 620.0]
     assert all(0.5 < later - age < 3.0 for age, later in pairwise(around))
 
 
 def test_few_runs_do_not_decide() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [30.0, 30.0])
     assert len([age for age in looks(cadence, 30.0) if age < 20.0]) > 3
 
@@ -71,14 +72,14 @@ def test_few_runs_do_not_decide() -> None:
 def test_the_more_a_poll_is_worth_the_fewer_there_are() -> None:
     counts = []
     for poll_worth in (0.01, 0.1, 1.0):
-        cadence = Cadence.learned(poll_worth)
+        cadence = learned(poll_worth)
         teach(cadence, lognormal(20.0, 0.5, 200))
         counts.append(len(looks(cadence, 40.0)))
     assert counts[0] > 2 * counts[1] > 4 * counts[2]
 
 
 def test_a_shift_is_followed_after_tens_of_runs() -> None:
-    cadence, stationary = Cadence.learned(), Cadence.learned()
+    cadence, stationary = learned(), learned()
     new = lognormal(4.0, 0.8, 300, seed=2)
     teach(stationary, new)
     watch(cadence, lognormal(30.0, 0.3, 300))
@@ -88,24 +89,24 @@ def test_a_shift_is_followed_after_tens_of_runs() -> None:
 
 
 def test_a_new_mode_within_a_gap_is_found() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     watch(cadence, two_humps(300))
     watch(cadence, [12.0] * 200)
     assert min(abs(age - 12.0) for age in looks(cadence, 20.0)) < 1.0
 
 
 def test_it_learns_from_its_own_looks_what_exact_durations_teach() -> None:
-    exact, seen = Cadence.learned(), Cadence.learned()
+    exact, seen = learned(), learned()
     ends = lognormal(20.0, 0.5, 400)
     teach(exact, ends)
     watch(seen, ends)
     for age in (10.0, 20.0, 40.0):
-        known, learned = exact.chance(GROUP, 0, after=0.0, by=age), seen.chance(GROUP, 0, after=0.0, by=age)
-        assert learned == pytest.approx(known, abs=0.05)
+        known, found = chance(exact, after=0.0, by=age), chance(seen, after=0.0, by=age)
+        assert found == pytest.approx(known, abs=0.05)
 
 
 def test_it_is_the_durations_of_the_group_that_count() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [3.0] * 100, ("asst_1", "small"))
     teach(cadence, [40.0] * 100, ("asst_1", "large"))
     assert looks(cadence, 60.0, ("asst_1", "small"))[0] < 4.0
@@ -113,7 +114,7 @@ def test_it_is_the_durations_of_the_group_that_count() -> None:
 
 
 def test_a_new_group_begins_with_what_all_have_shown() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [20.0] * 100, ("asst_1",))
     assert looks(cadence, 30.0, ("asst_2",)) == looks(cadence, 30.0, ())
     assert looks(cadence, 30.0, ("asst_2",))[0] > 5.0
@@ -122,26 +123,28 @@ def test_a_new_group_begins_with_what_all_have_shown() -> None:
 
 
 def test_stages_are_apart() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [20.0] * 100)
-    assert looks(cadence, 30.0, stage=1) == looks(Cadence.learned(), 30.0)
+    assert looks(cadence, 30.0, stage=1) == looks(learned(), 30.0)
     assert looks(cadence, 30.0)[0] > 5.0
 
 
 def test_the_groups_that_it_remembers_are_bounded() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     for number in range(2 * GROUPS_KEPT):
         teach(cadence, [1.0], ("always",))
         teach(cadence, [1.0], (f"asst_{number}",))
     assert f"groups={GROUPS_KEPT - 1} " in repr(cadence)
     # Not those that were taught lately.
-    assert cadence.chance(("asst_0",), 0, after=0.0, by=2.0) == cadence.chance((), 0, after=0.0, by=2.0)
-    always, last = (cadence.chance((name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}"))
-    assert len({always, last, cadence.chance((), 0, after=0.0, by=2.0)}) == 3
+    assert chance(cadence, ("asst_0",), 0, after=0.0, by=2.0) == chance(cadence, (), 0, after=0.0, by=2.0)
+    always, last = (
+        chance(cadence, (name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}")
+    )
+    assert len({always, last, chance(cadence, (), 0, after=0.0, by=2.0)}) == 3
 
 
 def test_a_hint_is_the_least_pause() -> None:
-    cadence = Cadence.learned(ceiling=20.0)
+    cadence = learned(ceiling=20.0)
     teach(cadence, lognormal(4.0, 0.8, 50))
     usual = cadence.pause(Course(looks=1, age=3.0, group=GROUP))
     assert usual < 1.0
@@ -150,30 +153,25 @@ def test_a_hint_is_the_least_pause() -> None:
 
 
 def test_the_oldest_runs_are_looked_at_each_ceiling() -> None:
-    cadence = Cadence.learned(ceiling=20.0)
+    cadence = learned(ceiling=20.0)
     assert [cadence.pause(Course(looks=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
 
 
 def test_a_run_older_than_all_others_is_looked_at() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, lognormal(2.0, 0.3, 1000))
     ages = looks(cadence, 120.0)
     assert len([age for age in ages if age > 20.0]) > 10
 
 
 def test_it_tells_what_it_has_learned() -> None:
-    cadence = Cadence.learned(0.1, ceiling=10.0)
+    cadence = learned(0.1, ceiling=10.0)
     assert repr(cadence) == "<Cadence.learned poll_worth=0.1 floor=0.1 ceiling=10.0 groups=0 runs=0>"
     teach(cadence, [1.0, 2.0])
     teach(cadence, [1.0], stage=1)
     teach(cadence, [1.0], ("asst_2",))
     teach(cadence, [1.0], ())
     assert repr(cadence) == "<Cadence.learned poll_worth=0.1 floor=0.1 ceiling=10.0 groups=2 runs=5>"
-
-
-def test_two_that_learn_are_two() -> None:
-    assert Cadence.learned() != Cadence.learned()
-    assert len({Cadence.learned(), Cadence.learned()}) == 2
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])

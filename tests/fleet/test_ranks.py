@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
+from asyncruns.cadence.cadence import strategy_of
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.member import TOP_DELAY_S, Member
 from asyncruns.fleet.schedule import LEVELS, Schedule, Slot
@@ -54,7 +55,7 @@ class Fixed(Slot):
 def learned() -> Cadence:
     cadence = Cadence.learned()
     for number in range(60):
-        cadence.learn((), 0, after=5.0 + number % 5, by=6.0 + number % 5)
+        strategy_of(cadence).learn((), 0, after=5.0 + number % 5, by=6.0 + number % 5)
     return cadence
 
 

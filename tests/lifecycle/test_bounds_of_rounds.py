@@ -10,7 +10,7 @@ from driver import Driver, call, end_of, pick, snapshot
 
 from asyncruns import Reason
 from asyncruns.lifecycle import Asked, EndKind, Phase, RefusalKind, RunTools, State, Submit
-from asyncruns.lifecycle.machine import SUBMIT_GRACE_S
+from asyncruns.lifecycle.ledger import SUBMIT_GRACE_S
 
 A = call("call_a")
 

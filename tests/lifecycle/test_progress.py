@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import field
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.cadence import strategy_of
 from asyncruns.cadence.grid import PER_FOLD
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle import Asked, CallKind, Phase, RefusalKind
 from asyncruns.lifecycle.machine import DISPATCHING_SHARE
 from asyncruns.lifecycle.progress import Progress
@@ -24,7 +26,7 @@ GROUP = ("asst_1", "model")
 Learned = tuple[tuple[str, ...], int, float, float]
 
 
-class Recording(Cadence, frozen=True, kw_only=True):
+class Recording(Strategy, frozen=True, kw_only=True):
     """Looks each second, and keeps what it is told."""
 
     courses: list[Course] = field(default_factory=list)
@@ -42,9 +44,9 @@ class Watched(Driver):
     """A driver whose cadence records; the server's clock begins at 1000 and goes with ours, which begins at 100."""
 
     def __init__(self, given: Any = None, *, created_at: float | None = 1000.0, **policy: Any) -> None:
-        self.cadence = Recording()
+        self.strategy = Recording()
         self.created_at = created_at
-        super().__init__(given, cadence=self.cadence, **policy)
+        super().__init__(given, cadence=Cadence(self.strategy), **policy)
 
     def shows(self, phase: Phase, *calls: Any, after: float = 0.0, **facts: Any) -> None:
         """Look after so many seconds, at a server that tells times in whole seconds."""
@@ -55,13 +57,13 @@ class Watched(Driver):
 
     @property
     def course(self) -> Course:
-        return self.cadence.courses[-1]
+        return self.strategy.courses[-1]
 
     @property
     def learns(self) -> list[tuple[int, float, float]]:
         """What was learned, to the microsecond: stage, after, by."""
-        assert all(group == GROUP for group, *_ in self.cadence.learns)
-        return [(stage, round(after, 6), round(by, 6)) for _, stage, after, by in self.cadence.learns]
+        assert all(group == GROUP for group, *_ in self.strategy.learns)
+        return [(stage, round(after, 6), round(by, 6)) for _, stage, after, by in self.strategy.learns]
 
     def asks(self, *calls: Any) -> None:
         """Have it wait for calls, answer them, and have the outputs accepted a second later."""
@@ -306,7 +308,7 @@ def test_what_is_learned_is_of_the_group_that_was_seen_last() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, group=())
     run.shows(Phase.SUCCEEDED, after=1.0)
-    assert run.cadence.learns[0][0] == GROUP
+    assert run.strategy.learns[0][0] == GROUP
 
 
 # What a look is worth
@@ -315,8 +317,8 @@ def test_what_is_learned_is_of_the_group_that_was_seen_last() -> None:
 def learned_cadence() -> Cadence:
     cadence = Cadence.learned()
     for number in range(60):
-        cadence.learn(GROUP, 0, after=2.0 + number % 5, by=3.0 + number % 5)
-        cadence.learn(GROUP, 1, after=20.0, by=21.0 + number % 3)
+        strategy_of(cadence).learn(GROUP, 0, after=2.0 + number % 5, by=3.0 + number % 5)
+        strategy_of(cadence).learn(GROUP, 1, after=20.0, by=21.0 + number % 3)
     return cadence
 
 

@@ -10,7 +10,7 @@ import pytest
 from driver import call
 from msgspec import Struct
 
-from asyncruns.cadence import base, learned
+from asyncruns.cadence import cadence, growing, late, learned, learned_durations, strategy
 from asyncruns.lifecycle import (
     CallKind,
     Phase,
@@ -37,13 +37,18 @@ def structs(*modules: ModuleType) -> list[type[Struct]]:
     ]
 
 
-@pytest.mark.parametrize("kind", [*structs(events, commands, notices, values, base, learned), Policy])
+STRUCTS = structs(events, commands, notices, values, cadence, strategy, growing, learned, learned_durations, late)
+
+
+@pytest.mark.parametrize("kind", [*STRUCTS, Policy])
 def test_what_was_said_is_not_changed_afterwards(kind: type[Struct]) -> None:
     assert kind.__struct_config__.frozen
 
 
 # So fields may be added anywhere later, and two texts in a row are not taken for each other.
-@pytest.mark.parametrize("kind", [*structs(notices, base), values.Call, values.Snapshot, Refusal, commands.End, Policy])
+@pytest.mark.parametrize(
+    "kind", [*structs(notices, strategy, growing, learned), values.Call, values.Snapshot, Refusal, commands.End, Policy]
+)
 def test_what_has_many_fields_is_made_by_their_names(kind: Any) -> None:
     with pytest.raises(TypeError, match="positional"):
         kind(None)

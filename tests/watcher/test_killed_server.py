@@ -34,7 +34,7 @@ LAG_S = 0.5  # instead of 5 s, which this server does not need
 
 @pytest.fixture(autouse=True)
 def _short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncruns.lifecycle.ledger.LAG_S", LAG_S)
+    monkeypatch.setattr("asyncruns.lifecycle.ledger.SUBMIT_LAG_S", LAG_S)
     monkeypatch.setattr("asyncruns.lifecycle.machine.NOT_FOUND_GRACE_S", LAG_S)
 
 

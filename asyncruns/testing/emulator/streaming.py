@@ -19,7 +19,7 @@ from asyncruns.testing.emulator.run import EmulatedRun
 from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
-DONE_EVENT: Final = b"event: done\ndata: [DONE_EVENT]\n\n"
+DONE_EVENT: Final = b"event: done\ndata: [DONE]\n\n"
 ERROR: Final = (
     b'event: error\ndata: {"message":"The server had an error while processing your request. Sorry about that!",'
     b'"type":"server_error","param":null,"code":null}\n\n'

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.errors import ConfigurationError
 
 
 def pauses(cadence: Cadence, looks: int = 6, hint: float | None = None) -> list[float]:
-    return [cadence.pause(Course(looks=look, hint=hint)) for look in range(1, looks + 1)]
+    return [strategy_of(cadence).pause(Course(looks=look, hint=hint)) for look in range(1, looks + 1)]
 
 
 def test_pauses_grow_by_half_from_the_start_to_the_interval() -> None:
@@ -45,25 +45,25 @@ def test_in_a_backoff_a_hint_is_the_least_pause() -> None:
 
 
 def test_before_the_first_look_the_pause_is_the_first() -> None:
-    assert Cadence.hinted().pause(Course(looks=0)) == 0.25
+    assert strategy_of(Cadence.hinted()).pause(Course(looks=0)) == 0.25
 
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(60.0), Cadence.backoff(ceiling=60.0), Cadence.fixed(60.0)])
 def test_a_watch_of_days_has_its_steady_pause(cadence: Cadence) -> None:
-    assert cadence.pause(Course(looks=1_000_000)) == 60.0
+    assert strategy_of(cadence).pause(Course(looks=1_000_000)) == 60.0
 
 
 @pytest.mark.parametrize(
     ("hint", "pause"), [(7.5, 7.5), (0.05, 0.05), (0.049, 0.05), (-1.0, 0.05), (60.0, 60.0), (60.1, 60.0)]
 )
 def test_a_hint_is_followed_between_a_twentieth_of_a_second_and_a_minute(hint: float, pause: float) -> None:
-    assert Cadence.hinted(600.0, start=600.0).pause(Course(looks=1, hint=hint)) == pause
+    assert strategy_of(Cadence.hinted(600.0, start=600.0)).pause(Course(looks=1, hint=hint)) == pause
 
 
 @given(looks=st.integers(), hint=st.floats() | st.none())
 def test_a_pause_is_never_none_nor_endless(looks: int, hint: float | None) -> None:
     for cadence in (Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)):
-        assert 0.05 <= cadence.pause(Course(looks=looks, hint=hint)) <= 60.0
+        assert 0.05 <= strategy_of(cadence).pause(Course(looks=looks, hint=hint)) <= 60.0
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1.0, float("nan"), float("inf")])
@@ -87,25 +87,16 @@ def test_a_backoff_that_does_not_grow_is_refused(growth: float) -> None:
 
 
 def test_a_pause_may_be_as_short_as_one_likes() -> None:
-    assert Cadence.fixed(0.001).pause(Course(looks=1)) == 0.001
+    assert strategy_of(Cadence.fixed(0.001)).pause(Course(looks=1)) == 0.001
 
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)])
 def test_one_that_does_not_learn_knows_nothing_of_durations(cadence: Cadence) -> None:
     before = pauses(cadence)
-    cadence.learn(("asst_1",), 0, after=1.0, by=2.0)
+    strategy_of(cadence).learn(("asst_1",), 0, after=1.0, by=2.0)
     assert pauses(cadence) == before
-    assert cadence.chance(("asst_1",), 0, after=1.0, by=2.0) is None
-    assert cadence.age_at(("asst_1",), 0, after=1.0, chance=0.5) is None
-
-
-@pytest.mark.parametrize(
-    "cadence", [Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0), Cadence.learned(), Cadence()]
-)
-def test_all_are_cadences(cadence: Any) -> None:
-    assert isinstance(cadence, Cadence)
 
 
 def test_one_that_is_no_strategy_has_no_pause() -> None:
     with pytest.raises(NotImplementedError):
-        Cadence().pause(Course(looks=1))
+        Strategy().pause(Course(looks=1))

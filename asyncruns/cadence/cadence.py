@@ -1,0 +1,91 @@
+"""The cadence of a watch, as users choose one: a strategy, of which they see nothing but the choice."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from msgspec import Struct
+
+from asyncruns.cadence.growing import GrowingPauses
+from asyncruns.cadence.strategy import Strategy
+from asyncruns.errors import ConfigurationError
+
+HINTED_GROWTH: Final = 1.5
+
+
+class Cadence(Struct, frozen=True, gc=False):
+    """How long to wait between two looks, in seconds.
+
+    Make one with `Cadence.hinted()`, `Cadence.fixed()`, `Cadence.backoff()` or `Cadence.learned()`.
+    """
+
+    _strategy: Strategy
+
+    @classmethod
+    def hinted(cls, interval: float = 1.0, *, start: float = 0.25) -> Cadence:
+        """Follow the server's hints; without one, start short and grow to the interval.
+
+        Args:
+            interval: The steady pause in seconds. One second is what hand-written loops use, so servers expect it.
+            start: The first pause in seconds.
+        """
+        _require_positive(interval=interval, start=start)
+        return cls(GrowingPauses(start=start, growth=HINTED_GROWTH, interval=interval, hints="replace"))
+
+    @classmethod
+    def fixed(cls, interval: float) -> Cadence:
+        """Look every `interval` seconds, whatever the server hints."""
+        _require_positive(interval=interval)
+        return cls(GrowingPauses(start=interval, growth=1.0, interval=interval, hints="ignore"))
+
+    @classmethod
+    def backoff(cls, start: float = 0.5, *, growth: float = 1.5, ceiling: float = 10.0) -> Cadence:
+        """Let each pause be longer than the one before; a server's hint is the least pause.
+
+        Args:
+            start: The first pause in seconds.
+            growth: The factor from one pause to the next, at least 1.
+            ceiling: The longest pause in seconds.
+        """
+        _require_positive(start=start, ceiling=ceiling)
+        if not 1.0 <= growth < math.inf:
+            raise ConfigurationError(f"growth must be a finite factor of at least 1, got {growth!r}")
+        return cls(GrowingPauses(start=start, growth=growth, interval=ceiling, hints="least"))
+
+    @classmethod
+    def learned(cls, poll_worth: float = 0.05, *, floor: float = 0.1, ceiling: float = 30.0) -> Cadence:
+        """Look when runs of that group are likely to end, as learned from those that ended.
+
+        It is shared: give the same one to all the watches that are to learn from each other. It begins with what is
+        usual for runs of language models, and a new group with what all groups have shown.
+
+        Args:
+            poll_worth: How many seconds of delay one look may cost. At 0.05, runs that end at random after 10 s on
+                average are looked at each second; a fourth of it doubles the looks.
+            floor: The shortest pause in seconds.
+            ceiling: The longest pause in seconds.
+        """
+        # Imported when it is wanted, as most watches of one run do without.
+        from asyncruns.cadence.learned import LearnedPauses
+        from asyncruns.cadence.learned_durations import LearnedDurations
+
+        _require_positive(poll_worth=poll_worth, floor=floor, ceiling=ceiling)
+        if floor > ceiling:
+            raise ConfigurationError(f"floor must not be more than the ceiling of {ceiling!r} seconds, got {floor!r}")
+        return cls(LearnedPauses(learned=LearnedDurations(poll_worth=poll_worth, floor=floor, ceiling=ceiling)))
+
+    def __repr__(self) -> str:
+        return repr(self._strategy)
+
+
+def strategy_of(cadence: Cadence) -> Strategy:
+    """Return the strategy that a cadence holds: what the lifecycle asks for pauses, and tells of durations."""
+    return cadence._strategy
+
+
+def _require_positive(**seconds: float) -> None:
+    """Raise a ConfigurationError for what is not a positive, finite number of seconds."""
+    for name, value in seconds.items():
+        if not 0 < value < math.inf:
+            raise ConfigurationError(f"{name} must be more than 0 seconds and finite, got {value!r}")
