@@ -11,7 +11,7 @@ import itertools
 import weakref
 from typing import Final
 
-AT_ONCE: Final = 4  # of some tenths of a millisecond each: making a watch, sending a request, starting a thread
+ADMITTED_AT_ONCE: Final = 4  # of some tenths of a millisecond each: making a watch, sending a request, a thread
 
 
 class _Gate:
@@ -34,7 +34,7 @@ class _Gate:
             self._waiting.pop(future, None)
 
     def _admit(self, loop: asyncio.AbstractEventLoop) -> None:
-        for future in list(itertools.islice(self._waiting, AT_ONCE)):
+        for future in list(itertools.islice(self._waiting, ADMITTED_AT_ONCE)):
             del self._waiting[future]
             if not future.done():
                 future.set_result(None)

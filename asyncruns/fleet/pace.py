@@ -36,7 +36,7 @@ MOST_CUT: Final = 0.9  # of the rate; where more is refused, the share no longer
 MOST: Final = 0.8  # refused: too few are left to tell what the server takes
 NOTHING: Final = 0.95  # refused is as good as all: less is sent until something is taken, as nothing is lost by that
 LEAST_ASKED_PER_S: Final = 1.0  # and still asked for, to learn when the server takes requests again
-PROOF: Final = 0.9  # of the rate before; only when the share is the same there, too, does it not depend on the rate
+PROOF_RATE: Final = 0.9  # of the rate before; only when the share is the same there too, it does not depend on the rate
 WINDOW_ANSWERS: Final = 50  # at least; the refused share is that of the last one or two windows
 WINDOW_S: Final = 1.0  # at least: servers that count by the second refuse a second's excess in one go
 FEWEST_ANSWERS: Final = 50  # the share of fewer is taken as if there were so many
@@ -49,7 +49,7 @@ MORE_THAN_CHANCE: Final = 2  # refusals beyond chance end a trial at once: the s
 SAME_PART: Final = 1 / 3  # of what a limit would take from the share; where it fell by less, the rest is the same
 SAME_REFUSALS: Final = 2  # at least, for a share to be the same in one trial
 SAME_TRIALS: Final = 2  # in a row in which the share does not fall show that it does not depend on the rate
-SMALL_REFUSALS: Final = 3  # for small shares, whose cuts are small, on the way to PROOF: below a limit are none
+SMALL_REFUSALS: Final = 3  # for small shares, whose cuts are small, on the way to PROOF_RATE: below a limit are none
 DECISIVE: Final = 0.05  # of so large a share a trial sees enough: if it falls, there is a limit
 REGAINED: Final = 0.99  # of the rate at which a series began, ends it
 BY_CHANCE: Final = 3.0  # standard deviations that are taken for chance
@@ -269,14 +269,14 @@ class Pace:
         under_limit = max(self.noise, 1.0 - (1.0 - trial.share) * trial.base / self.rate)
         fell = trial.refused < SAME_REFUSALS or share < under_limit + SAME_PART * (trial.share - under_limit)
         series.same += not fell
-        is_proof = self.rate <= series.top * PROOF
-        is_small_proof = trial.share < DECISIVE and self.rate <= series.small_top * PROOF
+        is_proof = self.rate <= series.top * PROOF_RATE
+        is_small_proof = trial.share < DECISIVE and self.rate <= series.small_top * PROOF_RATE
         if is_proof and not fell and series.same >= SAME_TRIALS:
             self._restore(series, share, now)
         elif is_small_proof and trial.refused and series.refused >= SMALL_REFUSALS:
             self._restore(series, series.refused / (self.answered - series.begins), now)
         elif not fell:
-            self._cut(now, share, PROOF)
+            self._cut(now, share, PROOF_RATE)
         elif self._is_excess(answers, trial.refused, now):
             self._cut(now, share)
         elif trial.share >= DECISIVE:

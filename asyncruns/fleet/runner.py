@@ -31,7 +31,7 @@ from asyncruns.watch.open_watches import LEAVING_GRACE_S
 from asyncruns.watch.requests import send_for_event
 from asyncruns.wire.visible import on_one_line
 
-AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
+BEGUN_AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
 KEPT_UNFINISHED: Final = 10_000  # of some 5 kB each; older ones have expired, mostly
 
 Job = tuple[Member, Request | None, Asked]
@@ -148,7 +148,7 @@ class Runner:
         while not self._is_done():
             self._ask_for_cancels()
             now = loop_time()
-            plan = schedule.plan(now, AT_ONCE)
+            plan = schedule.plan(now, BEGUN_AT_ONCE)
             for member in plan.ticks:
                 self.guard(member, partial(member.wake, now))
             for member, (request, asked) in plan.changes:
@@ -367,7 +367,7 @@ class Runner:
         self.moved()
 
     def _ask_for_cancels(self) -> None:
-        for _ in range(min(len(self._to_cancel), AT_ONCE)):
+        for _ in range(min(len(self._to_cancel), BEGUN_AT_ONCE)):
             member = self._to_cancel.pop()
             if member.watches and not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.leave, self._leave_by))
@@ -379,7 +379,7 @@ class Runner:
             if member.watches and not member.is_over and not member.is_broken:
                 self.guard(member, partial(member.leave, self._leave_by))
                 self.guard(member, partial(member.receive, Tick(max(loop_time(), self._leave_by))))
-            if count % AT_ONCE == AT_ONCE - 1:
+            if count % BEGUN_AT_ONCE == BEGUN_AT_ONCE - 1:
                 await asyncio.sleep(0)
         self._has_ended = True
 

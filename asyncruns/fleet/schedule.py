@@ -24,7 +24,7 @@ from asyncruns.fleet.budget import Budget
 
 LEVELS: Final = 8
 NEW: Final = LEVELS  # the level of looks that are due and were not ranked yet
-AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
+RUNS_AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
 
 
 class Slot:
@@ -175,7 +175,7 @@ class Schedule(Generic[S]):
         if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
             self._served = 0
             return
-        for slot in list(itertools.islice(new, AT_ONCE)):
+        for slot in list(itertools.islice(new, RUNS_AT_ONCE)):
             self._leave(slot)
             self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
         rising: list[S] = []
@@ -269,7 +269,7 @@ class _Times(Generic[S]):
 
     def until(self, now: float) -> Iterator[S]:
         """Take those whose time has come, as many as one plan takes; they are to be changed at once."""
-        for _ in range(AT_ONCE):
+        for _ in range(RUNS_AT_ONCE):
             if self.first() > now:
                 return
             yield self._slots[heapq.heappop(self._heap)[1]]

@@ -10,7 +10,7 @@ import pytest
 from scripted import Scene, Scripted, ScriptedTransport, ok, scene
 
 from asyncruns import Cadence, Completed, RunWatcher, Toolset
-from asyncruns._loop import AT_ONCE, admitted
+from asyncruns._loop import ADMITTED_AT_ONCE, admitted
 from asyncruns.http import Request, Response
 
 
@@ -21,13 +21,13 @@ async def test_each_pass_of_the_loop_admits_a_few_in_their_order() -> None:
         await admitted()
         order.append(number)
 
-    tasks = [asyncio.create_task(enter(number)) for number in range(10 * AT_ONCE)]
+    tasks = [asyncio.create_task(enter(number)) for number in range(10 * ADMITTED_AT_ONCE)]
     grown: list[int] = []
     while len(order) < len(tasks):
         before = len(order)
         await asyncio.sleep(0)
         grown.append(len(order) - before)
-    assert max(grown) == AT_ONCE
+    assert max(grown) == ADMITTED_AT_ONCE
     assert order == sorted(order)
     await asyncio.gather(*tasks)
 
@@ -60,7 +60,7 @@ async def test_a_thousand_watches_neither_look_together_nor_drift_back_together(
         before = len(stage.transport.requests)
         await asyncio.sleep(0)
         looks_in_a_pass.append(len(stage.transport.requests) - before)
-    assert max(looks_in_a_pass) <= 4 * AT_ONCE
+    assert max(looks_in_a_pass) <= 4 * ADMITTED_AT_ONCE
     await asyncio.gather(*tasks)
     # Virtual time stands still while the first looks go out, so what spreads the later ones is the jitter alone.
     third = [at for at in stage.transport.times("look") if at > stage.transport.times("look")[0] + 0.5]
@@ -107,7 +107,7 @@ async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watch
     finally:
         del loop._run_once
     assert sum(started) == 4000
-    assert max(started) <= AT_ONCE
+    assert max(started) <= ADMITTED_AT_ONCE
 
 
 async def test_a_watch_that_is_cancelled_before_its_turn_leaves_nothing_behind() -> None:
