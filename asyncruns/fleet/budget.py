@@ -111,7 +111,7 @@ class Budget:
 
     def landed(self) -> None:
         """Note that a request was answered, or given up."""
-        self._pace.answered += 1
+        self._pace.answer()
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """Note that the server has refused, for their number, the request that landed last."""
