@@ -35,18 +35,25 @@ class Slot:
         tick_at: When the machine wants to be woken; infinity for never.
         level: Where its look waits, from 0, or NEW; -1 where it does not wait.
         is_looking: Whether a look is on its way.
+        generation: Of its looks; another begins when the look in flight is discarded.
         number: Of the schedule, while that knows the run.
     """
 
-    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "number", "tick_at")
+    __slots__ = ("_rises_at", "generation", "is_looking", "level", "look_at", "number", "tick_at")
 
     def __init__(self) -> None:
         self.look_at: float = math.inf
         self.tick_at: float = math.inf
         self.level: int = -1
         self.is_looking: bool = False
+        self.generation: int = 0
         self.number: int = 0
         self._rises_at = math.inf
+
+    def discard_look(self) -> None:
+        """Note that the answer to the look in flight is of no use any more, so that another look may be sent."""
+        self.generation += 1
+        self.is_looking = False
 
     def rank(self, now: float) -> int:
         """Say how much a look that is due is worth now, from 0 to LEVELS - 1."""

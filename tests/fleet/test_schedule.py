@@ -177,7 +177,8 @@ class AnySchedule(RuleBasedStateMachine):
         number = looks[index % len(looks)]
         run = self.in_flight[number][0]
         self.in_flight[number] = (run, False)
-        run.is_looking = self.runs[run].is_looking = False
+        run.discard_look()
+        self.runs[run].is_looking = False
         self.look(run, ahead)
 
     @rule(retry_after=st.sampled_from([None, 0.0, 0.5, 3.0]))
