@@ -1,4 +1,7 @@
-"""Many runs in one process: see `fleet.py` for what callers use, and `schedule.py` for who is asked next."""
+"""Many runs in one process, under one budget of requests: `Fleet`, its `Watch` handles and its `Statistics` are public.
+
+See `fleet.py` for what callers use, `hub.py` for what runs behind it, and `schedule.py` for which run is polled next.
+"""
 
 from __future__ import annotations
 

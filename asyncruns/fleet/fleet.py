@@ -1,7 +1,7 @@
-"""Watches thousands of runs in one process, under one budget of requests.
+"""Watches thousands of runs in one process, under one budget of requests: what callers use.
 
-There is no task per run: each run is a lifecycle and a place in the schedule, and one owned task (`runner.py`) asks for
-the runs that are worth it. Who waits, iterates or looks on is served here.
+There is no task per run: each run is a lifecycle and a place in the schedule (`member.py`, `schedule.py`), and one owned
+task polls the runs that are worth it (`runner.py`). Behind this facade is a hub, which the watches share (`hub.py`).
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ class Fleet(AsyncOnly, Generic[R]):
                 in another event loop: from a thread, use `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        return Watch(self._hub, *self._hub.watch(run, ids, client, options))
+        member, listener = self._hub.add_run(run, ids, client, options)
+        return Watch(self._hub, member, listener)
 
     async def add_many(
         self, runs: Iterable[Any] | AsyncIterable[Any], *, at_most: int = 10_000, **options: Unpack[SharedOptions]

@@ -190,7 +190,7 @@ class Hub(Generic[R]):
 
     # Watches
 
-    def watch(
+    def add_run(
         self, run: Any, ids: Mapping[str, str | None], client: RunClient[Any] | None, options: SharedOptions
     ) -> tuple[Member, Listener]:
         """Watch a run; `Fleet.watch` describes the arguments.
@@ -227,7 +227,7 @@ class Hub(Generic[R]):
         )
         member.add_listener(listener)
         if not member.is_watched:
-            self.runner.watch(member, given)
+            self.runner.add_member(member, given)
         return member, listener
 
     def cancel(self, member: Member, listener: Listener) -> None:

@@ -237,7 +237,7 @@ class Runner(Host[Member]):
 
     # Members
 
-    def watch(self, member: Member, given: Snapshot[Any] | None) -> None:
+    def add_member(self, member: Member, given: Snapshot[Any] | None) -> None:
         """Watch one more run, from what the caller's object says."""
         self.roster.add(member)
         member.begin(given)
