@@ -1,7 +1,7 @@
 """Watches thousands of runs in one process, under one budget of requests: what callers use.
 
-There is no task per run: each run is a lifecycle and a place in the schedule (`member.py`, `schedule.py`), and one owned
-task polls the runs that are worth it (`runner.py`). Behind this facade is a hub, which the watches share (`hub.py`).
+There is no task per run: each run is a lifecycle and a place in the schedule (`member.py`, `schedule.py`), and one
+owned task polls the runs that are worth it (`runner.py`). Behind this facade is a hub, which watches share (`hub.py`).
 """
 
 from __future__ import annotations
