@@ -13,7 +13,7 @@ from asyncruns.lifecycle import Connectivity, State
 def explain(member: Member, schedule: Schedule[Member], *, is_running: bool) -> str:
     """Say what the run and the fleet are waiting for, for people to read."""
     outcome = member.outcome
-    if outcome is not None and (member.machine.end is not None or member.is_broken):
+    if outcome is not None and member.has_ended:
         return f"{_what(member)}; the watch has ended as {type(outcome).__name__}."
     if not is_running:
         return f"{_what(member)}; the fleet was left before the watch ended."
@@ -21,9 +21,8 @@ def explain(member: Member, schedule: Schedule[Member], *, is_running: bool) -> 
 
 
 def _what(member: Member) -> str:
-    snapshot = member.machine.snapshot
     looks = "1 look" if member.polls == 1 else f"{member.polls} looks"
-    return f"{member.ref} was {snapshot.status if snapshot else 'not seen yet'} after {looks}"
+    return f"{member.ref} was {'not seen yet' if member.machine.snapshot is None else member.status} after {looks}"
 
 
 def _doing(member: Member, schedule: Schedule[Member]) -> str:

@@ -56,9 +56,9 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            context = member.watches[0].context if member.watches else member.context
+            context = member.listeners[0].context if member.listeners else member.context
             self._observers.put(self._on_outcome, outcome, of=member, context=context, owners=member.owners)
-        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
+        is_had = self._on_outcome is not None or any(listener.observes(outcome) for listener in member.listeners)
         if self._readers or not is_had:
             self._unread[member] = outcome
         if not self._readers:

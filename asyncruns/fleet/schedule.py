@@ -24,7 +24,7 @@ from asyncruns.fleet.budget import Budget
 
 LEVELS: Final = 8
 NEW: Final = LEVELS  # the level of looks that are due and were not ranked yet
-AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
+RUNS_AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
 
 
 class Slot:
@@ -35,18 +35,25 @@ class Slot:
         tick_at: When the machine wants to be woken; infinity for never.
         level: Where its look waits, from 0, or NEW; -1 where it does not wait.
         is_looking: Whether a look is on its way.
+        generation: Of its looks; another begins when the look in flight is discarded.
         number: Of the schedule, while that knows the run.
     """
 
-    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "number", "tick_at")
+    __slots__ = ("_rises_at", "generation", "is_looking", "level", "look_at", "number", "tick_at")
 
     def __init__(self) -> None:
         self.look_at: float = math.inf
         self.tick_at: float = math.inf
         self.level: int = -1
         self.is_looking: bool = False
+        self.generation: int = 0
         self.number: int = 0
         self._rises_at = math.inf
+
+    def discard_look(self) -> None:
+        """Note that the answer to the look in flight is of no use any more, so that another look may be sent."""
+        self.generation += 1
+        self.is_looking = False
 
     def rank(self, now: float) -> int:
         """Say how much a look that is due is worth now, from 0 to LEVELS - 1."""
@@ -175,7 +182,7 @@ class Schedule(Generic[S]):
         if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
             self._served = 0
             return
-        for slot in list(itertools.islice(new, AT_ONCE)):
+        for slot in list(itertools.islice(new, RUNS_AT_ONCE)):
             self._leave(slot)
             self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
         rising: list[S] = []
@@ -269,7 +276,7 @@ class _Times(Generic[S]):
 
     def until(self, now: float) -> Iterator[S]:
         """Take those whose time has come, as many as one plan takes; they are to be changed at once."""
-        for _ in range(AT_ONCE):
+        for _ in range(RUNS_AT_ONCE):
             if self.first() > now:
                 return
             yield self._slots[heapq.heappop(self._heap)[1]]

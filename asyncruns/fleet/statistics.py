@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from msgspec import Struct
+
+from asyncruns._loop import loop_time
+from asyncruns.fleet.outcomes import Outcomes
+from asyncruns.fleet.runner import Runner
 
 
 class Statistics(Struct, frozen=True, kw_only=True, gc=False):
@@ -29,3 +36,19 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
     ended: int
     polls_per_run: float
     throttled: float
+
+
+def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
+    """Return how a fleet is doing now."""
+    schedule, budget, now = runner.schedule, runner.schedule.budget, loop_time()
+    return Statistics(
+        active=runner.roster.active,
+        due=schedule.due + schedule.changes,
+        in_flight=budget.in_flight,
+        lag=max((now - member.look_at for member in schedule.waiting()), default=0.0),
+        budget=None if budget.rate == math.inf else budget.rate,
+        polls=runner.polls,
+        ended=outcomes.ended,
+        polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
+        throttled=budget.throttled / budget.taken if budget.taken else 0.0,
+    )

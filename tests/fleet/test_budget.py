@@ -13,10 +13,10 @@ from windows import BEGIN, ROUNDING_S, check_windows
 from asyncruns.fleet.budget import (
     CATCH_UP_S,
     LEAST_TOLD_PER_S,
+    LONGEST_PAUSE_S,
     MORE_THAN_TOLD,
     NOT_BELIEVED_FOR_S,
     PAUSE_AFTER,
-    PAUSE_CEILING_S,
     Budget,
 )
 from asyncruns.fleet.pace import SLOWEST_PER_S
@@ -173,7 +173,7 @@ def test_a_retry_after_of_some_requests_does_not_hold_back_the_others(rate: floa
         assert clocked.budget.ready_at(clocked.now) == other.budget.ready_at(clocked.now)
 
 
-@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, LONGEST_PAUSE_S)])
 @pytest.mark.parametrize("rate", [None, 50.0])
 def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
     retry_after: float, pause: float, rate: float | None
@@ -294,7 +294,7 @@ def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: floa
     for step in steps:
         if len(clocked.taken) < MOST_TAKEN or rate is not None:
             step(clocked)
-        assert budget.ready_at(clocked.now) - clocked.now <= PAUSE_CEILING_S + ROUNDING_S
+        assert budget.ready_at(clocked.now) - clocked.now <= LONGEST_PAUSE_S + ROUNDING_S
         assert budget.rate >= SLOWEST_PER_S
     for _ in range(1200):  # answers without a refusal, four each second at most
         clocked.now += 0.25

@@ -135,7 +135,7 @@ async def test_later_the_run_is_watched_from_where_it_stands_with_the_options_of
             await anyio.sleep(10.0)
         outcome = await fleet.watch(runs[0], tools=None)
         assert isinstance(outcome, NeedsCaller)
-        assert len(fleet._runner._let_go) == 1
+        assert len(fleet._hub.runner.roster._let_go) == 1
 
 
 async def test_a_response_that_was_let_go_under_two_names_is_gone_on_with_from_the_last(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.cadence import strategy_of
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.member import TOP_DELAY_S, Member
+from asyncruns.fleet.ranks import TOP_DELAY_S, rank_of, reaches_at
 from asyncruns.fleet.schedule import LEVELS, Schedule, Slot
 from asyncruns.lifecycle import Begun, Call, Observed, Phase, Policy, RunLifecycle, Snapshot
 
@@ -21,19 +21,25 @@ BEGIN = 100.0
 A = Call(id="call_a", name="f")
 
 
-class Ranked(Member):
+class Ranked(Slot):
     """A run of which only the rank matters."""
 
-    __slots__ = ()
+    __slots__ = ("machine",)
 
     def __init__(self, cadence: Cadence, *looks: Phase, **facts: Any) -> None:
-        super(Member, self).__init__()
+        super().__init__()
         self.machine = RunLifecycle(Policy(cadence=cadence, timeout=None))
         self.machine.receive(Begun(BEGIN))
         for phase in looks:
             calls = (A,) if phase is Phase.NEEDS_CALLER else ()
             shown: Snapshot[None] = Snapshot(phase=phase, status=phase.value, resource=None, calls=calls, **facts)
             self.machine.receive(Observed(BEGIN, shown))
+
+    def rank(self, now: float) -> int:
+        return rank_of(self.machine, now)
+
+    def rises_at(self, level: int) -> float:
+        return reaches_at(self.machine, level)
 
 
 class Fixed(Slot):

@@ -16,7 +16,7 @@ from windows import BEGIN, check_windows
 
 from asyncruns.fleet import schedule as module
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import AT_ONCE, LEVELS, NEW, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import LEVELS, NEW, RUNS_AT_ONCE, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
 TOP = LEVELS - 1
@@ -81,11 +81,11 @@ class AnySchedule(RuleBasedStateMachine):
     @initialize(
         rate=st.sampled_from([None, 0.5, 1.0, 3.0, 50.0, 200.0, 10_000.0]),
         max_in_flight=st.sampled_from([1, 2, 3, 10, 64]),
-        at_once=st.sampled_from([1, 2, 5, AT_ONCE]),
+        at_once=st.sampled_from([1, 2, 5, RUNS_AT_ONCE]),
     )
     def begin(self, rate: float | None, max_in_flight: int, at_once: int) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(module, "AT_ONCE", at_once)
+        self.patch.setattr(module, "RUNS_AT_ONCE", at_once)
         self.at_once = at_once
         self.served = 0
         self.rate = rate
@@ -177,7 +177,8 @@ class AnySchedule(RuleBasedStateMachine):
         number = looks[index % len(looks)]
         run = self.in_flight[number][0]
         self.in_flight[number] = (run, False)
-        run.is_looking = self.runs[run].is_looking = False
+        run.discard_look()
+        self.runs[run].is_looking = False
         self.look(run, ahead)
 
     @rule(retry_after=st.sampled_from([None, 0.0, 0.5, 3.0]))
@@ -492,7 +493,7 @@ def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: 
 def test_a_time_at_which_an_earlier_look_was_to_rise_does_not_raise_a_new_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "RUNS_AT_ONCE", 2)
     schedule, runs = of(0, rate=1.0)
     early, other = Run(0, 3, (5.0,)), Run(1, 2)
     schedule.look(early, BEGIN)
@@ -511,16 +512,16 @@ def test_a_time_at_which_an_earlier_look_was_to_rise_does_not_raise_a_new_one(
 
 
 def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sent() -> None:
-    schedule, runs = of(8 * AT_ONCE)
+    schedule, runs = of(8 * RUNS_AT_ONCE)
     for _ in range(8):
         schedule.plan(BEGIN, 0)
     assert len(schedule.plan(BEGIN, 8).looks) == 8
-    assert sum(len(run.asked) for run in runs) == AT_ONCE
-    assert schedule.due == 8 * AT_ONCE - 8
+    assert sum(len(run.asked) for run in runs) == RUNS_AT_ONCE
+    assert schedule.due == 8 * RUNS_AT_ONCE - 8
 
 
 def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> None:
-    schedule, runs = of(4 * AT_ONCE, rate=1.0)
+    schedule, runs = of(4 * RUNS_AT_ONCE, rate=1.0)
     for run in runs:
         run.rises = (0.1, 0.2, 0.3)
     plan = schedule.plan(BEGIN, 8)
@@ -530,9 +531,9 @@ def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> 
         plan = schedule.plan(BEGIN + number / 10, 8)
         assert plan.looks == []
         assert plan.wake_at == pytest.approx(BEGIN + 1.0)
-    assert schedule.due == 4 * AT_ONCE - 1
+    assert schedule.due == 4 * RUNS_AT_ONCE - 1
     schedule.plan(plan.wake_at, 8)
-    assert sum(len(run.asked) for run in runs) <= 3 * AT_ONCE  # ranked twice, raised once
+    assert sum(len(run.asked) for run in runs) <= 3 * RUNS_AT_ONCE  # ranked twice, raised once
     assert max(len(run.asked) for run in runs) == 2
 
 
@@ -652,23 +653,23 @@ def test_a_look_below_the_level_that_is_served_rises_to_it_in_time() -> None:
 
 
 def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
-    schedule, runs = of(10 * AT_ONCE)
+    schedule, runs = of(10 * RUNS_AT_ONCE)
     for run in runs[::2]:
         schedule.tick(run, BEGIN + 1.0)
     plans = [schedule.plan(BEGIN + 3600.0, 1) for _ in range(10)]
     assert {run for plan in plans for run in plan.ticks} == set(runs[::2])
-    assert max(len(plan.ticks) for plan in plans) <= AT_ONCE
+    assert max(len(plan.ticks) for plan in plans) <= RUNS_AT_ONCE
     assert [plan.wake_at <= BEGIN + 3600.0 for plan in plans] == [True] * 10
-    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(5, 10 * AT_ONCE))
+    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(5, 10 * RUNS_AT_ONCE))
 
 
 def test_very_many_looks_are_all_sent_by_plans_that_say_when_to_come_back() -> None:
-    schedule, _ = of(10 * AT_ONCE)
+    schedule, _ = of(10 * RUNS_AT_ONCE)
     sent: list[int] = []
     while (plan := schedule.plan(BEGIN, 100)).looks:
         sent += names(plan)
-        assert plan.wake_at == (BEGIN if len(sent) < 10 * AT_ONCE else math.inf)
-    assert sorted(sent) == list(range(10 * AT_ONCE))
+        assert plan.wake_at == (BEGIN if len(sent) < 10 * RUNS_AT_ONCE else math.inf)
+    assert sorted(sent) == list(range(10 * RUNS_AT_ONCE))
 
 
 # The heaps are bounded
