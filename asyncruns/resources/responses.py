@@ -14,7 +14,6 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.patient_reads import extended
 from asyncruns.resources.response_client import WatchedResponses
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.runs import split_options
@@ -303,4 +302,4 @@ class Responses(_Responses):
                 if not is_lost(error):
                     raise
                 if tries < 1:
-                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
+                    raise error.extend("It may go on at the server, and nothing can find it.") from error.__cause__

@@ -26,7 +26,6 @@ from asyncruns.errors import (
     InvalidRequestError,
 )
 from asyncruns.http import Request, Response, request_id, server_time
-from asyncruns.resources.patient_reads import extended
 from asyncruns.sse import MAX_EVENT_BYTES, BodyKind, Decoder, ServerSentEvent, body_kind
 from asyncruns.streams.opening import WholeBody, accepting
 from asyncruns.streams.opening import open_stream as open_stream
@@ -48,7 +47,7 @@ from asyncruns.wire.stream_events import (
     UnknownEvent,
     decode_thread_event,
 )
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.visible import on_one_line, visible
 
 R = TypeVar("R")
 E = TypeVar("E")
@@ -258,7 +257,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
             self._ready.extend(self._events_in(data))
         except APIConnectionError as error:
             self._is_over = True
-            extended(error, self._next_step())
+            error.extend(visible(self._next_step()))
             raise
         except EventTooLargeError as error:
             self._is_over = True
@@ -266,7 +265,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
             error.method, error.path, error.request_id = self._request.method, self._request.path, self.request_id
             if self.redact is not None:
                 error.body = self.redact(error.body)
-            extended(error, f"({error.method} {error.path}). {self._next_step()}")
+            error.extend(visible(f"({error.method} {error.path}). {self._next_step()}"))
             raise
         self._is_over = not data
 
@@ -390,9 +389,8 @@ class EventStream(RunEvents[R], Generic[R, E]):
         method, path = self._request.method, self._request.path
         message = f"The server gave up the stream of {method} {path}: {said}. {self._next_step()}"
         error = APIError(on_one_line(message), method=method, path=path)
-        error.code = str(event.data.code) if event.data.code else None
-        error.type, error.param = event.data.type or None, event.data.param or None
-        return error
+        code = str(event.data.code) if event.data.code else None
+        return error.classify(code=code, type=event.data.type or None, param=event.data.param or None)
 
     def untold(self) -> APIError:
         method, path = self._request.method, self._request.path
