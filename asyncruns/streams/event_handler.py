@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
-from asyncruns.streams.callbacks import ENDED, Callback, Callbacks
+from asyncruns.streams.callbacks import Callback, Callbacks
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
+from asyncruns.wire.runs import ENDED_STATUSES
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import DoneEvent, ThreadStreamEvent
 
@@ -138,7 +139,7 @@ class AssistantEventHandler:
     def current_run_step_snapshot(self) -> RunStep | None:
         """The step that goes on, with all its deltas so far; or None."""
         step = self.__used.stream.step
-        return None if step is None or step.status in ENDED else step
+        return None if step is None or step.status in ENDED_STATUSES else step
 
     @property
     def current_message_snapshot(self) -> Message | None:

@@ -7,7 +7,7 @@ Some servers ignore `stream=True`, and what was asked for has begun all the same
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -15,13 +15,11 @@ from asyncruns.abc import ByteStream
 from asyncruns.dialects.errors import bad_answer
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response
-from asyncruns.sse import BodyKind, body_kind
+from asyncruns.sse import EVENT_STREAM, BodyKind, body_kind
 from asyncruns.wire.codec import parse
 
 if TYPE_CHECKING:
     from asyncruns.resources.base import Resource
-
-EVENT_STREAM: Final = "text/event-stream"
 
 
 class WholeBody(ByteStream):

@@ -14,7 +14,7 @@ from asyncruns.lifecycle.values import RunRef
 from asyncruns.sse import ServerSentEvent
 from asyncruns.streams.reopened import Known, TakenUp, items_in
 from asyncruns.streams.response_accumulator import ResponseAccumulator
-from asyncruns.streams.run_stream import ENDED, EventStream
+from asyncruns.streams.run_stream import EventStream
 from asyncruns.wire.response_events import (
     RESPONSE_EVENTS,
     TEXT_DELTA,
@@ -24,6 +24,7 @@ from asyncruns.wire.response_events import (
     decode_response_event,
 )
 from asyncruns.wire.responses import COMPLETED, IN_PROGRESS, QUEUED, ModelResponse
+from asyncruns.wire.runs import ENDED_STATUSES
 
 
 class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
@@ -62,7 +63,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         if self._again is not None:
             if self._again.is_foreign(event):
                 raise self._foreign(ServerSentEvent("", ""), getattr(event, "item_id", ""))
-            is_end = isinstance(event, ResponseEvent) and event.response.status in ENDED
+            is_end = isinstance(event, ResponseEvent) and event.response.status in ENDED_STATUSES
             found = self._again.new(event, is_end=is_end)
             if found is None:
                 return None
@@ -129,7 +130,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""
 
     def rest_in(self, event: object) -> ResponseTextDeltaEvent | None:
-        if not isinstance(event, ResponseEvent) or event.response.status not in ENDED:
+        if not isinstance(event, ResponseEvent) or event.response.status not in ENDED_STATUSES:
             return None
         rest = self._rest_of(event.response)
         if rest is None and self._again is not None:

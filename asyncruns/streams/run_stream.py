@@ -34,7 +34,7 @@ from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.common import ErrorObject
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, TextDelta, TextDeltaBlock
-from asyncruns.wire.runs import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
+from asyncruns.wire.runs import COMPLETED, ENDED_STATUSES, REQUIRES_ACTION
 from asyncruns.wire.stream_events import (
     DoneEvent,
     ErrorEvent,
@@ -51,7 +51,6 @@ from asyncruns.wire.visible import on_one_line, visible
 
 R = TypeVar("R")
 E = TypeVar("E")
-ENDED: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
 _OF_THE_STREAM: Final[frozenset[object]] = frozenset(
     {DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent}
 )
@@ -216,7 +215,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
         return event
 
     def _told_status(self, status: str) -> None:
-        if status in ENDED:
+        if status in ENDED_STATUSES:
             self.is_whole = self.has_ended = True
             self._grace = _END_GRACE_S
         elif status == REQUIRES_ACTION and not self.has_ended:

@@ -20,6 +20,9 @@ COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 EXPIRED: Final = "expired"
 
+ENDED_STATUSES: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
+"""The statuses of a run, a step, a message or a response that has ended."""
+
 
 class Function(Object, frozen=True, kw_only=True, gc=False):
     """Which function the model calls, and with what: `arguments` is JSON text as the model wrote it, maybe broken."""
