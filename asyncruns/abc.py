@@ -149,15 +149,15 @@ class RunEvents(AsyncOnly, ABC, Generic[R]):
         """Make a request whose answer is to be the stream that goes on from this one."""
 
     @abstractmethod
-    def go_on(self, request: Request, body: ByteStream) -> None:
+    def continue_with(self, request: Request, body: ByteStream) -> None:
         """Read on from the answer to such a request, after the end of what was read before."""
 
     def accepting(self, request: Request) -> Request:
         """Return a request with what says that a stream is wanted."""
         return request
 
-    def take_up(self, request: Request, body: ByteStream) -> None:
-        """Read on from the answer to a request of `Dialect.take_up`. What was told before is not told again."""
+    def reopen(self, request: Request, body: ByteStream) -> None:
+        """Read on from the answer to a request of `Dialect.reopen`. What was told before is not told again."""
         raise NotImplementedError
 
     def events_of(self, response: Response) -> ByteStream | None:
@@ -283,8 +283,8 @@ class Dialect(ABC, Generic[R]):
     def cancel(self, ref: RunRef) -> Request:
         """Make the request that cancels the run."""
 
-    def take_up(self, ref: RunRef, after: int | None) -> Sequence[Request]:
-        """Make the requests that may open the stream of a run again where it broke, the likeliest first.
+    def reopen(self, ref: RunRef, after: int | None) -> Sequence[Request]:
+        """Return the requests that may open the stream of a run again where it broke, the likeliest first.
 
         Args:
             ref: The run.

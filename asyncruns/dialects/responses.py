@@ -195,7 +195,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
     def cancel(self, ref: RunRef) -> Request:
         return self._request("POST", join_path("responses", *ref.ids, "cancel"))
 
-    def take_up(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
+    def reopen(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
         # https://platform.openai.com/docs/guides/background#streaming-a-background-response; fastresponses has a path
         # of its own.
         number = () if after is None else (("starting_after", str(after)),)

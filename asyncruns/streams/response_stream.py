@@ -12,7 +12,7 @@ from asyncruns.abc import ByteStream
 from asyncruns.http import Request
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.sse import ServerSentEvent
-from asyncruns.streams.reopened import Known, TakenUp, items_in
+from asyncruns.streams.reopened import Known, Reopened, items_in
 from asyncruns.streams.response_accumulator import ResponseAccumulator
 from asyncruns.streams.run_stream import EventStream
 from asyncruns.wire.response_events import (
@@ -54,17 +54,17 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         self._told = ResponseAccumulator()
         self._pieces: list[str] = []  # of the text
         self._last_piece: ResponseTextDeltaEvent | None = None
-        self._again: TakenUp | None = None
+        self._reopened: Reopened | None = None
 
     def _decoded(self, name: str, text: str) -> ResponseStreamEvent:
         return decode_response_event(name, text)
 
     def _take(self, event: ResponseStreamEvent) -> ResponseStreamEvent | None:
-        if self._again is not None:
-            if self._again.is_foreign(event):
+        if self._reopened is not None:
+            if self._reopened.is_foreign(event):
                 raise self._foreign(ServerSentEvent("", ""), getattr(event, "item_id", ""))
             is_end = isinstance(event, ResponseEvent) and event.response.status in ENDED_STATUSES
-            found = self._again.new(event, is_end=is_end)
+            found = self._reopened.new(event, is_end=is_end)
             if found is None:
                 return None
             event = found
@@ -133,7 +133,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
         if not isinstance(event, ResponseEvent) or event.response.status not in ENDED_STATUSES:
             return None
         rest = self._rest_of(event.response)
-        if rest is None and self._again is not None:
+        if rest is None and self._reopened is not None:
             self.is_whole = False  # what was taken up does not fit the whole
         return self._completing(rest) if rest else None
 
@@ -163,7 +163,7 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
             return ResponseTextDeltaEvent(type=TEXT_DELTA, delta=rest)
         return replace(last, delta=rest, sequence_number=UNSET, logprobs=UNSET)
 
-    def take_up(self, request: Request, body: ByteStream) -> None:
+    def reopen(self, request: Request, body: ByteStream) -> None:
         told, items = self._told, items_in(self.response)
         if (last := self._last_piece) is not None and isinstance(last.output_index, int) and last.item_id:
             items[last.output_index] = last.item_id
@@ -173,13 +173,13 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
             has_no_gaps=told.has_no_gaps,
             text="".join(self._pieces),
             items=items,
-            withholds=self._again is not None and self._again.withholds,
+            withholds=self._reopened is not None and self._reopened.withholds,
         )
         self._begin(request, body)
-        self._again = TakenUp(known)
+        self._reopened = Reopened(known)
 
-    def go_on(self, request: Request, body: ByteStream) -> None:
-        super().go_on(request, body)
+    def continue_with(self, request: Request, body: ByteStream) -> None:
+        super().continue_with(request, body)
         self._forget()  # each round is a response of its own
         self._own_id = self._response_id = ""
         self._is_taken_up = False

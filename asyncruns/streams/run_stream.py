@@ -400,7 +400,7 @@ class EventStream(RunEvents[R], Generic[R, E]):
         body = {**parse(request.body or b"{}"), "stream": True}
         return accepting(replace(request, body=encode(body)))
 
-    def go_on(self, request: Request, body: ByteStream) -> None:
+    def continue_with(self, request: Request, body: ByteStream) -> None:
         self._begin(request, body)
 
     def accepting(self, request: Request) -> Request:

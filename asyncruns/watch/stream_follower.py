@@ -48,7 +48,7 @@ _PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILAB
 
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
-TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
+REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
 LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
 REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
@@ -146,7 +146,7 @@ class StreamFollower(Generic[R]):
                     self._ref = snapshot.ref or self._ref
                     return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
                 answer = events
-            self._stream.go_on(request, answer)
+            self._stream.continue_with(request, answer)
             self._opened()
             # Where a look can tell as well, a stream that says nothing is not waited for.
             run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
@@ -232,7 +232,7 @@ class StreamFollower(Generic[R]):
         try:
             with self._reading:
                 cause = await self._read_on(tell)
-                while not self._stream.has_ended and await self._take_up(tell, cause):
+                while not self._stream.has_ended and await self._reopen(tell, cause):
                     cause = await self._read_on(tell)
         finally:
             self.is_open = False
@@ -255,7 +255,7 @@ class StreamFollower(Generic[R]):
             return error
         return self._gave_up
 
-    async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
+    async def _reopen(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
         """Open the stream again where it broke; tell whether that was done.
 
         At first nothing is told, since nothing is missing if it succeeds at once. Each event that is new, and tells
@@ -263,10 +263,10 @@ class StreamFollower(Generic[R]):
         """
         self.is_open = False
         is_told = False
-        while self._stream.is_streamed and self._attempts < len(TAKE_UP_PAUSES_S):
+        while self._stream.is_streamed and self._attempts < len(REOPEN_PAUSES_S):
             if not self._ways:
                 return False
-            if pause := TAKE_UP_PAUSES_S[self._attempts]:
+            if pause := REOPEN_PAUSES_S[self._attempts]:
                 tell(StreamEnded(loop_time(), cause))
                 is_told = True
                 await anyio.sleep(pause)
@@ -283,7 +283,7 @@ class StreamFollower(Generic[R]):
         """The requests that may open the stream again, each with its number."""
         if self._ref is None or self._stream.is_whole:
             return []
-        requests = self._client.dialect.take_up(self._ref, self._stream.sequence_number)
+        requests = self._client.dialect.reopen(self._ref, self._stream.sequence_number)
         return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
 
     async def _open_again(self, tell: Callable[[Event], object]) -> bool:
@@ -300,7 +300,7 @@ class StreamFollower(Generic[R]):
                 continue
             if body is not None:
                 self._number = self._stream.sequence_number
-                self._stream.take_up(request, body)
+                self._stream.reopen(request, body)
                 return True
         return False
 

@@ -213,9 +213,9 @@ async def test_the_first_event_must_be_of_the_run_that_was_asked_for() -> None:
             with pytest.raises(APIResponseValidationError, match=r"told of 'run_[19]', and not of 'run_5'"):
                 await texts_of(stream)
     async with StreamServer(*SAID, END) as server, Client(server.base_url) as client:
-        taken_up: Any = await client.responses.retrieve("resp_5", stream=True)
+        reopened: Any = await client.responses.retrieve("resp_5", stream=True)
         with pytest.raises(APIResponseValidationError, match="told of 'resp_1'"):
-            await texts_of(taken_up)
+            await texts_of(reopened)
 
 
 async def test_an_event_of_another_run_after_the_end_changes_nothing() -> None:
