@@ -169,7 +169,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
                 check_is_of(request, response, previous_response_id=(asked, came))
         else:
             check_is_of(request, response, response_id=(unquote(request.path.split("/")[2]), read.id))
-        return redacted(self._snapshot(read, response.headers), response)
+        return redacted(self._snapshot(read, response.headers), response.redact)
 
     def submit(
         self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers, *, keep_tool_choice: bool = False

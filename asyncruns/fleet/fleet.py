@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import AsyncOnly, MultiWireClient, RunClient, RunEvents
+from asyncruns.abc import AsyncOnly, MultiWireClient, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget, check_budget
@@ -29,6 +29,7 @@ from asyncruns.fleet.schedule import Schedule
 from asyncruns.fleet.settings import FleetSettings
 from asyncruns.fleet.statistics import Statistics
 from asyncruns.lifecycle import RunRef
+from asyncruns.streams.event_stream import EventStream
 from asyncruns.watch.observers import Observer, Observers, log
 from asyncruns.watch.open_watches import (
     ENDING_GRACE_S,
@@ -275,7 +276,7 @@ class Fleet(AsyncOnly, Generic[R]):
         self.check_goes_on()
         if self._runner.is_left:
             raise InvalidRequestError(LEFT)
-        if isinstance(run, RunEvents):
+        if isinstance(run, EventStream):
             raise InvalidRequestError(
                 f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
                 "give the run or response that it tells of"

@@ -18,7 +18,6 @@ from asyncruns.resources.response_client import WatchedResponses
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.runs import split_options
 from asyncruns.streams.response_stream import ResponseStream
-from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch.open_watches import Keeper
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
@@ -206,7 +205,7 @@ class Responses(_Responses):
         body, options = split_options(parameters, ResponseParameters)
         if stream:
             request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
-            return ResponseStream(request, await open_stream(self, request))
+            return ResponseStream(request, await self._open_stream(request))
         return await self._ask(ModelResponse, "POST", "responses", body=body, options=options)
 
     @overload
@@ -267,7 +266,7 @@ class Responses(_Responses):
         if stream:
             query |= {"stream": True, "starting_after": starting_after}
             request = self._request("GET", "responses", response_id, query=query, options=options)
-            body = await open_stream(self, request)
+            body = await self._open_stream(request)
             return ResponseStream(request, body, response_id=response_id, starting_after=starting_after)
         if starting_after is not None:
             raise InvalidRequestError("starting_after is for a stream; give stream=True as well")

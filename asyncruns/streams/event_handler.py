@@ -7,6 +7,7 @@ from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
 from asyncruns.streams.callbacks import Callback, Callbacks
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
@@ -77,11 +78,11 @@ class AssistantEventHandler:
         return self.__text_deltas()
 
     async def __text_deltas(self) -> AsyncIterator[str]:
-        stream = self.__used.stream
+        source = self.__used.source
         async for event in self:
-            if (text := stream.text_in(event)) or (text := stream.text_in(stream.rest_in(event))):
+            if (text := source.text_in(event)) or (text := source.text_in(source.rest_in(event))):
                 yield text
-        stream._check_whole()
+        source.check_whole()
 
     async def until_done(self) -> None:
         """Read the stream to its end. Safe to cancel; raises as iteration does."""
@@ -114,7 +115,7 @@ class AssistantEventHandler:
             APIConnectionError: The stream ended too early, so that they may not be whole.
         """
         await self.until_done()
-        self.__used.stream._check_whole()
+        self.__used.source.check_whole()
         return self.__used.stream.messages
 
     async def close(self) -> None:
@@ -207,11 +208,14 @@ class _Handled:
     """A stream that is read for a handler.
 
     Attributes:
+        stream: The stream.
+        source: What the stream reads from.
         event: What the handler's methods are being called for, or None.
     """
 
     def __init__(self, handler: AssistantEventHandler, stream: RunStream) -> None:
         self.stream = stream
+        self.source = source_of(stream)
         self.event: ThreadStreamEvent | None = None
         self._handler = handler
         self._callbacks = Callbacks(stream, self._is_overridden)
@@ -236,7 +240,7 @@ class _Handled:
             for name, arguments in self._calls:
                 await getattr(self._handler, name)(*arguments)
             if self.event is not None:
-                self.stream._check_error(self.event)
+                self.source.check_error(self.event)
         except Exception as error:
             await self._failed(error)
             raise
@@ -246,7 +250,7 @@ class _Handled:
         return event
 
     async def _read(self) -> ThreadStreamEvent | None:
-        async for event in self.stream:
+        async for event in self.source:
             if not isinstance(event, DoneEvent):
                 return event
         return None
