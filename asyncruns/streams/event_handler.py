@@ -250,7 +250,7 @@ class _Handled:
         return event
 
     async def _read(self) -> ThreadStreamEvent | None:
-        async for event in self.source:
+        async for event in self.stream:
             if not isinstance(event, DoneEvent):
                 return event
         return None

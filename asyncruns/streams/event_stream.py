@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from asyncruns.abc import AsyncOnly
+from asyncruns.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from asyncruns.streams.source import EventSource
@@ -29,7 +30,7 @@ class EventStream(AsyncOnly, Generic[R, E]):
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, E]:
+    async def __anext__(self) -> E:
         """Return the next event.
 
         Safe to cancel: no event is lost, and what the stream tells of goes on at the server.
@@ -41,9 +42,17 @@ class EventStream(AsyncOnly, Generic[R, E]):
             EventTooLargeError: An event is larger than what is taken; as above.
             InvalidRequestError: A watch reads the stream; see `RunWatcher.stream_events`.
         """
-        return self._source.__anext__()  # not awaited here, since that would make each event cost more
+        source = self._source
+        if source.is_claimed:
+            raise InvalidRequestError(
+                "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
+            )
+        while source.ready or await source.has_more():  # not by `next_event`: each event would cost more
+            if (event := source.take_next()) is not None:
+                return event
+        raise StopAsyncIteration
 
-    def text_deltas(self) -> AsyncIterator[str]:
+    async def text_deltas(self) -> AsyncIterator[str]:
         """Yield the pieces of the text as they come, and pass over all else.
 
         What no piece told of and an event shows whole, such as the last one, comes as one more piece.
@@ -52,7 +61,15 @@ class EventStream(AsyncOnly, Generic[R, E]):
             APIError: The server gave up the stream with an error, or the stream broke or ended before the run did, so
                 that the text may not be whole.
         """
-        return self._source.text_deltas()
+        source = self._source
+        async for event in self:
+            if text := source.text_in(event):
+                yield text
+            elif (rest := source.rest_in(event)) is not None:
+                yield source.text_in(rest)
+            else:
+                source.check_error(event)
+        source.check_whole()
 
     async def close(self) -> None:
         """Stop reading; iterating ends then. May be called twice.

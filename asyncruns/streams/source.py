@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import anyio
 
@@ -37,6 +37,8 @@ class EventSource(ABC, Generic[R, E]):
         dialect: The name of the dialect whose runs it tells of.
         needs_messages: Whether `missing` needs the messages of the run, and not only the run.
         progress: How far the stream has come that is open, or was last.
+        ready: What was read of the body and not yet taken, oldest first.
+        is_claimed: Whether a watch reads the events, and not the stream's user.
     """
 
     dialect: ClassVar[str]
@@ -46,7 +48,7 @@ class EventSource(ABC, Generic[R, E]):
     """The types of the events that tell of the stream or its run, and so are looked at."""
 
     def __init__(self, request: Request, body: ByteStream, own_id: str = "") -> None:
-        self._is_claimed = False
+        self.is_claimed: bool = False
         self._own_id = own_id  # of the run, as soon as it is known
         self._begin(request, body)
 
@@ -54,7 +56,7 @@ class EventSource(ABC, Generic[R, E]):
         self.progress: StreamProgress = StreamProgress()
         self._request = request
         self._reader = EventReader(request, body, self._object_event)
-        self._ready: deque[ServerSentEvent] = deque()
+        self.ready: deque[ServerSentEvent] = deque()
         self._is_left = False  # by the caller
 
     # What differs between the wires
@@ -123,45 +125,20 @@ class EventSource(ABC, Generic[R, E]):
 
     # Reading
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        """Return the next event to the stream's user; see `EventStream.__anext__`."""
-        if self._is_claimed:
-            raise InvalidRequestError(
-                "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
-            )
-        while self._ready or await self._has_more():
-            if (event := self._next()) is not None:
-                return event
-        raise StopAsyncIteration
-
     async def next_event(self) -> E | None:
         """Wait for the next event, on behalf of the watch; return None at the end. Safe to cancel: nothing is lost.
 
         Raises:
             APIError: The stream broke; it has ended then.
         """
-        while self._ready or await self._has_more():
-            if (event := self._next()) is not None:
+        while self.ready or await self.has_more():
+            if (event := self.take_next()) is not None:
                 return event
         return None
 
-    async def text_deltas(self) -> AsyncIterator[str]:
-        """Yield the pieces of the text as they come; see `EventStream.text_deltas`."""
-        async for event in self:
-            if text := self.text_in(event):
-                yield text
-            elif (rest := self.rest_in(event)) is not None:
-                yield self.text_in(rest)
-            else:
-                self.check_error(event)
-        self.check_whole()
-
-    def _next(self) -> E | None:
-        """Return the next event that is there, or None if it brings nothing new."""
-        sent = self._ready.popleft()
+    def take_next(self) -> E | None:
+        """Take the next event that is ready, and return it, or None if it brings nothing new."""
+        sent = self.ready.popleft()
         event = self._decoded(sent.event, sent.data)
         if type(event) in self._of_the_stream:
             noted = self._noted(sent, event)
@@ -170,20 +147,22 @@ class EventSource(ABC, Generic[R, E]):
             self.progress.goes_on()
         return self._take(event)
 
-    async def _has_more(self) -> bool:
-        """Wait until there is an event, or there will be none."""
-        while not self._ready:
-            is_over = self._reader.is_over or self.progress.is_done or not self._reader.is_streamed
-            if is_over or not await self._fetch_in_time():
-                await self._finish()
-                return False
-        return True
+    async def has_more(self) -> bool:
+        """Wait until an event is ready, and return whether one is, or the stream has ended. Safe to cancel."""
+        while not self.ready:
+            if self._reader.is_over or self.progress.is_done or not self._reader.is_streamed:
+                break
+            if self.progress.grace is None:
+                await self._fetch()
+            elif not await self._fetch_in_time():
+                break
+        else:
+            return True
+        await self._finish()
+        return False
 
     async def _fetch_in_time(self) -> bool:
-        """Read on, after the run's end not for long; return whether more may come."""
-        if self.progress.grace is None:
-            await self._fetch()
-            return True
+        """Read on for as long as more may follow; return whether more may come after that."""
         with anyio.move_on_after(self.progress.seconds_left(asyncio.get_running_loop().time())):
             try:
                 await self._fetch()
@@ -195,7 +174,7 @@ class EventSource(ABC, Generic[R, E]):
 
     async def _fetch(self) -> None:
         try:
-            self._ready.extend(await self._reader.read())
+            self.ready.extend(await self._reader.read())
         except (APIConnectionError, EventTooLargeError) as error:
             error.extend(visible(self._next_step()))
             raise
@@ -206,7 +185,7 @@ class EventSource(ABC, Generic[R, E]):
         await self._shut()
 
     async def _shut(self) -> None:
-        self._ready.clear()
+        self.ready.clear()
         await self._reader.close()
 
     async def close(self) -> None:
@@ -220,7 +199,7 @@ class EventSource(ABC, Generic[R, E]):
         """Take notice of what an event says of the stream itself; return it, or None if nobody is to see it."""
         if isinstance(event, DoneEvent):
             self.progress.told_done(is_whole=self.progress.is_whole or self._done_is_the_end())
-            self._ready.clear()
+            self.ready.clear()
             return event
         event = self._redacted(sent, event)
         if isinstance(event, ErrorEvent):
@@ -269,7 +248,7 @@ class EventSource(ABC, Generic[R, E]):
     def _foreign(self, sent: ServerSentEvent, owner: str) -> APIError:
         """Return the error for an event of another run, which a proxy may have mixed up; the stream is over."""
         self._reader.abandon()
-        self._ready.clear()
+        self.ready.clear()
         where = f"{self._request.method} {self._request.path}"
         message = f"The stream of {where} told of {owner!r}, and not of {self._own_id!r} only. {self._next_step()}"
         return self._reader.bad_event(sent, message)
@@ -306,9 +285,9 @@ class EventSource(ABC, Generic[R, E]):
         Raises:
             InvalidRequestError: Another watch does.
         """
-        if self._is_claimed:
+        if self.is_claimed:
             raise InvalidRequestError("Another watch reads this stream; watch its run by its ids, without the stream")
-        self._is_claimed = True
+        self.is_claimed = True
 
     def is_known(self, event: object) -> bool:
         """Return whether an event is one of those that tell something."""

@@ -272,7 +272,7 @@ async def test_a_slow_reader_stops_the_server() -> None:
             await asyncio.sleep(1)
         assert server.sent < 16_000_000  # what the kernel takes on both sides
         source = source_of(stream)
-        assert sum(map(len, source._reader._decoder._rest)) + len(source._ready) * 1200 < 1_000_000
+        assert sum(map(len, source._reader._decoder._rest)) + len(source.ready) * 1200 < 1_000_000
 
 
 async def test_a_line_without_end_is_refused() -> None:
