@@ -278,6 +278,21 @@ class APIError(AsyncRunsError):
         self.method = method
         self.path = path
 
+    def classify(self, *, code: str | None, type: str | None, param: str | None) -> Self:
+        """Note what the server's error object names, and return the error."""
+        self.code, self.type, self.param = code, type, param
+        return self
+
+    def extend(self, text: str) -> Self:
+        """Add a sentence to the message, and return the error.
+
+        Args:
+            text: What a terminal would obey is escaped by the caller, if a server's words are in it.
+        """
+        self.message += f" {text}"
+        self.args = (self.message,)
+        return self
+
 
 class APIConnectionError(APIError):
     """No answer came.

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 import anyio
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting
-from asyncruns.abc import MultiWireClient, RunClient, RunEvents
+from asyncruns.abc import MultiWireClient, RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.listener import Listener
@@ -21,6 +21,7 @@ from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import FleetSettings
 from asyncruns.lifecycle import RunRef
+from asyncruns.streams.event_stream import EventStream
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
@@ -183,7 +184,7 @@ class Hub(Generic[R]):
         self.check_goes_on()
         if self.runner.is_left:
             raise InvalidRequestError(LEFT)
-        if isinstance(run, RunEvents):
+        if isinstance(run, EventStream):
             raise InvalidRequestError(
                 f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
                 "give the run or response that it tells of"

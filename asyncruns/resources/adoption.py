@@ -40,12 +40,12 @@ from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import look, options_of_looks, wait_for_next
 from asyncruns.resources.thread_lock import look_at_holder
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.visible import on_one_line, visible
 
 Item = TypeVar("Item", bound=Run | Message)
 
@@ -179,7 +179,7 @@ class Creation(Generic[Item]):
             if made is not None:
                 return made
             self._tries += 1
-        raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
+        raise cast("APIError", self._lost).extend(f"It is not listed, after any of {TRIES} tries.")
 
     async def _try(self) -> Item | None:
         """Create it once, or find it; give None when the answer was lost and it is surely not there."""
@@ -277,7 +277,7 @@ class Creation(Generic[Item]):
 
     def _unsure(self, lost: APIError, why: str) -> APIError:
         advice = f"Look through GET {self._path()}, newest first, before you create it again."
-        return extended(lost, f"It may have been created ({why}). {advice}")
+        return lost.extend(visible(f"It may have been created ({why}). {advice}"))
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
         log.info("The answer to POST %s was lost; %s is what it made", self._path(), on_one_line(found.id))
@@ -289,7 +289,7 @@ class Creation(Generic[Item]):
         try:
             return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
         except APIError as error:
-            raise extended(lost, f"It was created, as {found.id}, which can't be read: {error}") from error
+            raise lost.extend(visible(f"It was created, as {found.id}, which can't be read: {error}")) from error
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)

@@ -14,17 +14,15 @@ from typing import Final, TypeVar
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
+from asyncruns.errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.requests import refusal_of
-from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
-E = TypeVar("E", bound=APIError)
 
 LOOK_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a look that hangs would be the end of patience
 
@@ -97,10 +95,3 @@ def options_of_looks(options: CallOptions) -> CallOptions:
     looks = options.copy()
     looks.pop("extra_body", None)
     return looks
-
-
-def extended(error: E, text: str) -> E:
-    """Put more into an error's message, and give the error."""
-    error.message += visible(f" {text}")
-    error.args = (error.message,)
-    return error

@@ -289,10 +289,10 @@ class RunOperations(ThreadItems):
         body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
         segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
         if stream:
-            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
             request = self._request("POST", *segments, body={**body, "stream": True}, options=options)
-            return RunStream(request, await open_stream(self, request), run_id=run_id, thread_id=thread_id)
+            return RunStream(request, await self._open_stream(request), run_id=run_id, thread_id=thread_id)
         return await self._ask(Run, "POST", *segments, body=body, options=options)
 
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:

@@ -19,7 +19,8 @@ from asyncruns.lifecycle import Phase, Policy
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import look, options_of_looks, wait_for_next
+from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ class _Holder:
         while True:
             now = loop_time()
             if now >= patience.over_at and not patience.may_look_once_more(now):
-                raise extended(busy, f"It was waited for, {now - self._began:.0f} s long, and has not ended.")
+                raise busy.extend(f"It was waited for, {now - self._began:.0f} s long, and has not ended.")
             phase, hint = await self._where_it_stands(busy)
             was_over, self._was_over = self._was_over, phase is None or phase.is_terminal
             if self._was_over and not was_over:
@@ -106,7 +107,7 @@ class _Holder:
         except NotFoundError:  # deleted, or not there yet
             return None, None
         except APIError as error:
-            raise extended(busy, f"It can't be waited for: {error}") from error
+            raise busy.extend(visible(f"It can't be waited for: {error}")) from error
         self._patience.learn(snapshot, loop_time(), asked_at)
         return snapshot.phase, snapshot.hint
 

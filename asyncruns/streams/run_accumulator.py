@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 
@@ -10,7 +10,7 @@ from asyncruns.streams.merging import Growing, Tree, item_at, items_at, merge, p
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
-from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, IN_PROGRESS, INCOMPLETE
+from asyncruns.wire.statuses import ENDED_STATUSES, IN_PROGRESS
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
     MessageEvent,
@@ -22,8 +22,6 @@ from asyncruns.wire.stream_events import (
 )
 
 Item = TypeVar("Item", Message, RunStep)
-
-_ENDED: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
 
 
 class RunAccumulator:
@@ -114,7 +112,7 @@ def _grown(
     type_: type[Item], items: dict[str, Item | Growing[Item]], item_id: str, begun: Item | None
 ) -> Growing[Item] | None:
     """Make an item one that grows; None where it has ended."""
-    if begun is not None and begun.status in _ENDED:
+    if begun is not None and begun.status in ENDED_STATUSES:
         return None
     # A step has a status always; a message has one in a stream only.
     begun = begun or type_(id=item_id, status=IN_PROGRESS)

@@ -26,10 +26,11 @@ from asyncruns._loop import (
     loop_time,
     outlasting,
 )
-from asyncruns.abc import AsyncOnly, RunClient, RunEvents
+from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
@@ -95,7 +96,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def __init__(
         self,
         client: RunClient[R],
-        run: R | RunRef | RunEvents[R] | None = None,
+        run: R | RunRef | EventStream[R, Any] | None = None,
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
@@ -108,14 +109,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
-        if isinstance(run, RunEvents):
-            if run.dialect != client.dialect.name:
+        if isinstance(run, EventStream):
+            source = source_of(run)
+            if source.dialect != client.dialect.name:
                 raise InvalidRequestError(
-                    f"The stream tells of a {run.dialect}, and this client watches a {client.dialect.name}: "
+                    f"The stream tells of a {source.dialect}, and this client watches a {client.dialect.name}: "
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
             ref = RunRef(client.dialect.name, ())  # the stream will tell
-            self._following = StreamFollower(client, run)
+            self._following = StreamFollower(client, source)
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)

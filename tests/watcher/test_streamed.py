@@ -29,6 +29,7 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS
@@ -176,14 +177,15 @@ async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, 
     transport.script(Scenario(answer="".join(words), working=1.0), assistant_id="asst_1")
     read = 0
     stream = await begin(client)
-    of_the_stream = stream.next_event
+    source = source_of(stream)
+    of_the_stream = source.next_event
 
     async def counted() -> Any:
         nonlocal read
         read += 1
         return await of_the_stream()
 
-    stream.next_event = counted  # type: ignore[method-assign]
+    source.next_event = counted  # type: ignore[method-assign]
     async with RunWatcher(client, stream) as watcher:
         events = notices(watcher)
         await asyncio.sleep(60.0)
@@ -366,7 +368,7 @@ async def test_a_wait_that_is_cancelled_while_the_stream_begins_closes_it(
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
-    assert stream._is_over
+    assert source_of(stream)._reader.is_over
 
 
 # Whose stream it is

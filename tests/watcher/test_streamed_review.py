@@ -22,6 +22,7 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 SOON_S: Final = 60.0
@@ -91,7 +92,7 @@ async def test_a_reader_ends_with_the_error_that_broke_the_watch(transport: InMe
         raise ValueError("from a stream of the caller's own")
 
     async with RunWatcher(client, stream, tools=Tools()) as watcher:
-        stream.next_event = breaks  # type: ignore[method-assign]
+        source_of(stream).next_event = breaks  # type: ignore[method-assign]
         with pytest.raises(ValueError, match="own"):
             async with asyncio.timeout(SOON_S):
                 await all_of(watcher.text_deltas())

@@ -20,8 +20,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import Request, Response
+from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
