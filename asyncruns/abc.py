@@ -145,11 +145,11 @@ class Dialect(ABC, Generic[R]):
 
     @abstractmethod
     def poll(self, ref: RunRef) -> Request:
-        """Make the request for one look."""
+        """Make the request for one poll."""
 
     @abstractmethod
     def read(self, request: Request, response: Response) -> Snapshot[R]:
-        """Read the good answer to a look, a submit or a cancel.
+        """Read the good answer to a poll, a submit or a cancel.
 
         Raises:
             APIResponseValidationError: The body is not a run.

@@ -93,7 +93,7 @@ class Client(AsyncOnly, OtherNames):
         request_timeout: Seconds for one request as a whole, 30 by default; None is for ever. A wait has its own
             `timeout=`.
         timeout: The same, by the name that users of the official client know.
-        max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
+        max_retries: How often a request is sent again, where that can do no harm. Polls of a watch are not counted: it
             has its own patience.
         validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
             metadata, page sizes, token limits, numbers of tools. Lenient servers take more.

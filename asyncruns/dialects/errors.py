@@ -175,7 +175,7 @@ def _versioned(request: Request, response: Response) -> str:
 
 
 def redacted(snapshot: Snapshot[R], redact: Callable[[bytes], bytes] | None) -> Snapshot[R]:
-    """Give a look without the credential in its fault: gateways copy what another server said of a key."""
+    """Give a poll without the credential in its fault: gateways copy what another server said of a key."""
     if snapshot.fault is None or redact is None:
         return snapshot
     message = redact(snapshot.fault.message.encode(errors="replace")).decode()

@@ -87,9 +87,9 @@ class Budget:
         """Requests per second that are allowed now; infinity for no limit."""
         return min(self._pace.rate, self._told)
 
-    def places(self, *, for_look: bool) -> int:
-        """How many requests may be added in flight: a tenth is kept free of looks, so that no submit waits for one."""
-        kept = -(-self._max_in_flight // 10) if for_look and self._max_in_flight > 1 else 0
+    def places(self, *, for_poll: bool) -> int:
+        """How many requests may be added in flight: a tenth is kept free of polls, so that no submit waits for one."""
+        kept = -(-self._max_in_flight // 10) if for_poll and self._max_in_flight > 1 else 0
         return max(self._max_in_flight - kept - self.in_flight, 0)
 
     def ready_at(self, now: float) -> float:

@@ -36,8 +36,8 @@ class Fleet(AsyncOnly, Generic[R]):
     Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. When it is left by an exception or a
     cancellation, the runs are not waited for. Submits on their way always are, up to 5 s.
 
-    Looks go to those runs first whose end has likely waited longest for one: the fleet learns how long runs of an
-    assistant and model take. Submits and cancels go before all looks. A 429, or a small
+    Polls go to those runs first whose end has likely waited longest for one: the fleet learns how long runs of an
+    assistant and model take. Submits and cancels go before all polls. A 429, or a small
     `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
 
     Of an answer no more is kept than what the watch goes by: `run` of a `GaveUp` is mostly None, and its `status` tells
@@ -142,7 +142,7 @@ class Fleet(AsyncOnly, Generic[R]):
 
         Tools, handlers and observers see the context variables of who calls this, each call in a copy.
 
-        A run that is watched already is not looked at twice: this watch then only listens, and of the options only
+        A run that is watched already is not polled twice: this watch then only listens, and of the options only
         `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
         on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
         watches of a run have, as one of the fleet, is called once for all of them.

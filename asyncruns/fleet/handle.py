@@ -26,7 +26,7 @@ R = TypeVar("R")
 class Watch(AsyncOnly, Generic[R]):
     """One run in a fleet, made by `Fleet.watch`: await it for the outcome, or iterate over its events.
 
-    Several watches of the same run share its looks, and its tools are those of the first.
+    Several watches of the same run share its polls, and its tools are those of the first.
     """
 
     __slots__ = ("_hub", "_listener", "_member")
@@ -141,12 +141,12 @@ class Watch(AsyncOnly, Generic[R]):
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
+        """The server's own word at the last poll, or ""."""
         return self._member.status
 
     @property
     def polls(self) -> int:
-        """How many looks were sent."""
+        """How many polls were sent."""
         return self._member.polls
 
     @property

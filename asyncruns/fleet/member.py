@@ -35,7 +35,7 @@ from asyncruns.lifecycle import (
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
-from asyncruns.lifecycle.patience import FINAL_LOOK_S
+from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
 from asyncruns.watch.observers import Ended, Observer, log
@@ -59,8 +59,8 @@ class Member(Slot):
         ref: The run; it changes at servers where a submit begins a new one.
         machine: Its lifecycle.
         listeners: Those of its watches.
-        polls: How many looks were sent.
-        due_at: When the last look that was asked for was due.
+        polls: How many polls were sent.
+        due_at: When the last poll that was asked for was due.
         outcome: How the watch ended, the last time that it did.
         context: As it was given.
         is_broken: Whether its watch ended for an error that nobody expected.
@@ -148,7 +148,7 @@ class Member(Slot):
 
     @property
     def may_be_resumed(self) -> bool:
-        """Whether who watches the run anew goes on with it: looks may still ask for outputs that were submitted."""
+        """Whether who watches the run anew goes on with it: polls may still ask for outputs that were submitted."""
         is_recent = loop_time() - self._submit_landed_at < SUBMIT_LAG_S
         return is_recent and not self.is_broken and not self.machine.open_calls
 
@@ -159,16 +159,16 @@ class Member(Slot):
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
+        """The server's own word at the last poll, or ""."""
         snapshot = self.machine.snapshot
         return snapshot.status if snapshot else ""
 
     def rank(self, now: float) -> int:
-        """Return how much a look that is due is worth now."""
+        """Return how much a poll that is due is worth now."""
         return rank_of(self.machine, now)
 
     def rises_at(self, level: int) -> float:
-        """Return when a look is worth that much."""
+        """Return when a poll is worth that much."""
         return reaches_at(self.machine, level)
 
     # Beginning and ending
@@ -192,7 +192,7 @@ class Member(Slot):
             self._finish(self.machine.end)
         else:
             self.due_at = now
-            self._host.schedule.look(self, now)
+            self._host.schedule.poll(self, now)
             self.receive(ev.Tick(now))
 
     def let_go(self) -> None:
@@ -201,7 +201,7 @@ class Member(Slot):
         self.is_watched = False
 
     def stop(self) -> None:
-        """Stop tools and handlers, and look no more."""
+        """Stop tools and handlers, and poll no more."""
         if self._answering is not None:
             self._answering.stop()
         self._host.schedule.remove(self)
@@ -213,8 +213,8 @@ class Member(Slot):
 
     def _leave(self, by: float) -> None:
         self.receive(ev.CancelAsked(loop_time(), by))
-        if self.is_cancelling and self.look_at == math.inf and not self.is_looking:  # its look was cut off
-            self._host.schedule.look(self, loop_time())
+        if self.is_cancelling and self.poll_at == math.inf and not self.is_polling:  # its poll was cut off
+            self._host.schedule.poll(self, loop_time())
 
     def end_leaving(self, by: float) -> None:
         """End the watch of a run that could not be cancelled by this time, with an outcome that says so."""
@@ -235,7 +235,7 @@ class Member(Slot):
         if self.is_broken:
             return
         self.stop()
-        self.discard_look()
+        self.discard_poll()
         self.is_broken = True
         if self.is_watched:
             self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
@@ -245,13 +245,13 @@ class Member(Slot):
     def wake(self, now: float) -> None:
         """Tell the machine that its time has come.
 
-        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent. Likewise the
-        default wait does not end while the budget holds back a look that is due: the run may have ended long ago.
+        After a laptop's sleep all runs want their one last poll once; its time begins when it is sent. Likewise the
+        default wait does not end while the budget holds back a poll that is due: the run may have ended long ago.
         """
         machine = self.machine
-        if machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+        if machine.polls_once_more and self.poll_at < math.inf and not self.is_polling:
             return
-        if self.look_at <= now and not self.is_looking and machine.waits_for_look(now):
+        if self.poll_at <= now and not self.is_polling and machine.waits_for_poll(now):
             return
         self.receive(ev.Tick(now))
 
@@ -293,13 +293,13 @@ class Member(Slot):
     def begin_poll(self, now: float) -> Request:
         """Count a poll that is sent now, and return its request."""
         self.polls += 1
-        if self.machine.looks_once_more or self.machine.waits_for_look(now):
-            self._host.schedule.tick(self, now + FINAL_LOOK_S)
+        if self.machine.polls_once_more or self.machine.waits_for_poll(now):
+            self._host.schedule.tick(self, now + FINAL_POLL_S)
             self._host.moved()
         return self.client.dialect.poll(self.ref)
 
     def polled(self, event: ev.Observed | ev.Refused, generation: int) -> None:
-        """Take the answer to a look, unless the look was discarded: it was of another generation then."""
+        """Take the answer to a poll, unless the poll was discarded: it was of another generation then."""
         if generation == self.generation:
             self.receive(event)
 
@@ -318,7 +318,7 @@ class Member(Slot):
             return
         if isinstance(event, ev.Observed):
             # A look on its way may show the run as it was before; this answer asks for a new one.
-            self.discard_look()
+            self.discard_poll()
             new = event.snapshot.ref
             if event.asked is Asked.SUBMIT and new is not None and new != self.ref:
                 self._follow(new)
@@ -344,7 +344,7 @@ class Member(Slot):
         match command:
             case do.PollAt(not_before, _):
                 self.due_at = not_before
-                host.schedule.look(self, not_before)
+                host.schedule.poll(self, not_before)
             case do.RunTools(calls):
                 self._begin_answering(calls)
             case do.StopTools(approvals):

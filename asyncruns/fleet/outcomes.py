@@ -27,7 +27,7 @@ class Outcomes(Generic[R]):
 
     Attributes:
         ended: How many watches have ended.
-        polls: How many looks these took.
+        polls: How many polls these took.
     """
 
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
@@ -93,7 +93,7 @@ class Outcomes(Generic[R]):
             self.tell()
 
     def tell(self) -> None:
-        """Let those who wait for news look again."""
+        """Let those who wait for news poll again."""
         for waiting in self._news:
             wake(waiting)
         self._news.clear()

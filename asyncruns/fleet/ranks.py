@@ -1,4 +1,4 @@
-"""How much a look that is due is worth: by the delay that it is expected to end, in levels of twice the one below."""
+"""How much a poll that is due is worth: by the delay that it is expected to end, in levels of twice the one below."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, half of
 
 
 def rank_of(machine: RunLifecycle, now: float) -> int:
-    """Return the level of a look at this run; that of one past its expiry is the highest."""
+    """Return the level of a poll this run; that of one past its expiry is the highest."""
     delay = machine.delay(now)
     if now >= machine.expiry or delay >= TOP_DELAY_S:
         return LEVELS - 1
@@ -22,5 +22,5 @@ def rank_of(machine: RunLifecycle, now: float) -> int:
 
 
 def reaches_at(machine: RunLifecycle, level: int) -> float:
-    """Return when a look at this run is of this level."""
+    """Return when a poll this run is of this level."""
     return min(machine.delayed_at(math.ldexp(TOP_DELAY_S, level + 1 - LEVELS)), machine.expiry)

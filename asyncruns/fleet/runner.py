@@ -42,7 +42,7 @@ class Runner(Host[Member]):
 
     Attributes:
         roster: The members.
-        polls: How many looks were sent.
+        polls: How many polls were sent.
     """
 
     def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
@@ -128,7 +128,7 @@ class Runner(Host[Member]):
                 member.guard(partial(member.wake, now))
             for member, (request, asked) in plan.changes:
                 self._hand(member, request, asked)
-            for member in plan.looks:
+            for member in plan.polls:
                 self._hand(member, None, Asked.POLL)
             if plan.wake_at <= now or self._to_cancel:
                 await asyncio.sleep(0)
@@ -187,8 +187,8 @@ class Runner(Host[Member]):
         except Exception as error:
             member.broke(error)
         finally:
-            self.schedule.landed(member, was_look=generation == member.generation)
-        if isinstance(event, Refused) and self._there_at > due_at:  # the budget held the look back, not the server
+            self.schedule.landed(member, was_poll=generation == member.generation)
+        if isinstance(event, Refused) and self._there_at > due_at:  # the budget held the poll back, not the server
             event = replace(event, held_back=max(now - due_at, 0.0))
         if event is not None:
             self._note(event)
@@ -196,7 +196,7 @@ class Runner(Host[Member]):
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
         if member.is_finished:
-            self.schedule.landed(member, was_look=False)
+            self.schedule.landed(member, was_poll=False)
             member.submit_dropped()
             return
         event: Observed | Refused | None = None
@@ -214,7 +214,7 @@ class Runner(Host[Member]):
                 del self._changing[scope]
                 if is_cut_off and not scope.cancel_called:
                     self._cut_off.append((member, asked))
-                self.schedule.landed(member, was_look=False)
+                self.schedule.landed(member, was_poll=False)
                 if asked is Asked.SUBMIT:
                     member.submit_landed(loop_time())
         if event is not None:

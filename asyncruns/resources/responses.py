@@ -109,7 +109,7 @@ class Responses(_Responses):
 
         Args:
             response: The response, a `RunRef`, the id, or the stream of one.
-            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which looks
+            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which polls
                 get, too. By default those that it echoes, of which some servers leave out or hide a part: with MCP
                 tools, a template or `include`, give them.
             **options: See `RunWatcher`.

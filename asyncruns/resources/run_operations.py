@@ -109,7 +109,7 @@ class RunOperations(ThreadItems):
                 clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
             adopt: Whether to find out what became of the run when the answer is lost: the metadata then carries a pair
                 `asyncruns_nonce`, by which the run is found and given as if it had been returned; one that is
-                surely not there is created again, up to twice. The looks take 5 s, and a minute where they fail. Not
+                surely not there is created again, up to twice. The polls take 5 s, and a minute where they fail. Not
                 possible where the metadata has 16 pairs already, nor with `stream`.
             stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunParameters`.

@@ -196,7 +196,7 @@ class Threads(Resource):
         poll_interval_ms: float | None = None,
         **parameters: Unpack[RunSettings],
     ) -> Run:
-        """Create a thread, start a run on it, and look at that until it has ended, or waits for the caller.
+        """Create a thread, start a run on it, and poll that until it has ended, or waits for the caller.
 
         Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
         the server.

@@ -41,7 +41,7 @@ class Known(Struct, frozen=True, kw_only=True):
 
 
 class Reopened:
-    """Looks at the events of such a stream, one by one.
+    """Polls the events of such a stream, one by one.
 
     Attributes:
         withholds: Whether it is not known where a piece of text belongs, so that no further piece is given.

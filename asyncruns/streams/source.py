@@ -45,7 +45,7 @@ class EventSource(ABC, Generic[R, E]):
     needs_messages: ClassVar[bool] = False
 
     _of_the_stream: ClassVar[frozenset[object]]
-    """The types of the events that tell of the stream or its run, and so are looked at."""
+    """The types of the events that tell of the stream or its run, and so are polled."""
 
     def __init__(self, request: Request, body: ByteStream, own_id: str = "") -> None:
         self.is_claimed: bool = False

@@ -41,7 +41,7 @@ class Ended(Generic[R]):
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look."""
+        """The server's own word at the last poll."""
         return self.outcome.status
 
     def __reduce__(self) -> tuple[Any, ...]:

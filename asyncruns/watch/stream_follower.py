@@ -2,7 +2,7 @@
 
 There is one stream at a time: a run's ends where it waits for outputs, and the answer to these is the next. Events are
 never dropped for a slow reader: some are held, and then the socket is not read. What such a stream tells of the run is
-old by then, so the machine goes by looks until the next one; only an end is as good late as early.
+old by then, so the machine goes by polls until the next one; only an end is as good late as early.
 
 A stream that breaks is opened again where it broke, if the server can do that. If it can't, polls tell of the run, and
 the text that no event told of is taken from the run itself when it has ended, or waits for the caller. What can't be
@@ -151,7 +151,7 @@ class StreamFollower(Generic[R]):
                 answer = events
             self._stream.continue_with(request, answer)
             self._opened()
-            # Where a look can tell as well, a stream that says nothing is not waited for.
+            # Where a poll can tell as well, a stream that says nothing is not waited for.
             run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
             snapshot = self._snapshot(run)
             if snapshot.ref is not None:
@@ -372,7 +372,7 @@ class StreamFollower(Generic[R]):
             self._is_held_up, self.heard_at = False, loop_time()  # the silence was not the stream's
 
     async def may_ask(self, tell: Callable[[Event], object], snapshot: Snapshot[R] | None) -> bool:
-        """Wait a little for the stream's end; tell whether another can be asked for. If not, looks tell from now on."""
+        """Wait a little for the stream's end; tell whether another can be asked for. If not, polls tell from now on."""
         if self._silent_for >= SILENCE_S or not self.is_open:
             self._reading.cancel()
         with anyio.move_on_after(TAIL_S):

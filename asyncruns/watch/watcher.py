@@ -61,7 +61,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
             60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
             which may take hours without saying so.
-        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        max_outage: For how many seconds in a row polls may fail before the watch gives up; None is for ever.
         max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
             gives up; None is no limit.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
@@ -71,12 +71,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
         keep_tool_choice: Whether a `tool_choice` that forces the model to call a tool is repeated in each follow-up of
             a response. By default it becomes "auto" after the first round: a forced call in each round has no end. (In
             a thread, the choice is the server's matter.)
-        cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
+        cadence: The pauses between polls; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
             or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
             the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
             warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
-        on_lost_submit: What to do when no answer to a submit came and no look can tell whether it was taken, as with
+        on_lost_submit: What to do when no answer to a submit came and no poll can tell whether it was taken, as with
             responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
         on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
@@ -329,7 +329,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
 
-        Does not wait: looks go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
+        Does not wait: polls go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
         or `GaveUp` when a run whose cancel was taken still goes on a minute later. A cancel that the server refuses is
         the event `CancelRefused`, and the watch goes on. May be called after the watch ended as `NeedsCaller` or
         `GaveUp`, too; nothing happens when the run has ended. Safe to cancel.
@@ -353,18 +353,18 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     @property
     def polls(self) -> int:
-        """How many looks were sent."""
+        """How many polls were sent."""
         return self._engine.polls
 
     @property
     def run(self) -> R | None:
-        """The run at the last look, or as it was given."""
+        """The run at the last poll, or as it was given."""
         snapshot = self._machine.snapshot
         return snapshot.resource if snapshot else None
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
+        """The server's own word at the last poll, or ""."""
         return self._machine.snapshot.status if self._machine.snapshot else ""
 
     def __repr__(self) -> str:

@@ -136,18 +136,18 @@ def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> N
 # In flight
 
 
-@pytest.mark.parametrize(("most", "for_looks"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
-def test_a_tenth_of_the_places_is_kept_from_looks(most: int, for_looks: int) -> None:
+@pytest.mark.parametrize(("most", "for_polls"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
+def test_a_tenth_of_the_places_is_kept_from_polls(most: int, for_polls: int) -> None:
     budget = Budget(None, most)
-    assert budget.places(for_look=True) == for_looks
-    assert budget.places(for_look=False) == most
+    assert budget.places(for_poll=True) == for_polls
+    assert budget.places(for_poll=False) == most
     for _ in range(most):
         budget.take(BEGIN)
     assert budget.in_flight == budget.taken == most
-    assert budget.places(for_look=True) == budget.places(for_look=False) == 0
+    assert budget.places(for_poll=True) == budget.places(for_poll=False) == 0
     budget.landed()
-    assert budget.places(for_look=False) == 1
-    assert budget.places(for_look=True) == (1 if most == 1 else 0)
+    assert budget.places(for_poll=False) == 1
+    assert budget.places(for_poll=True) == (1 if most == 1 else 0)
 
 
 # Refusals

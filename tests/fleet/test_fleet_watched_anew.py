@@ -46,7 +46,7 @@ async def test_its_tools_do_not_run_again_and_nothing_is_submitted_twice(
     assert await outcome.text() == "f: out 1"
 
 
-async def test_a_look_that_lags_behind_the_submit_runs_no_tool_again(stage: Stage) -> None:
+async def test_a_poll_that_lags_behind_the_submit_runs_no_tool_again(stage: Stage) -> None:
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,), working=2.0)
     async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:

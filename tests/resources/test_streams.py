@@ -206,7 +206,7 @@ async def test_what_came_before_a_stream_broke_is_not_lost_to_a_slow_reader() ->
             await anext(stream)
 
 
-async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_look() -> None:
+async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_poll() -> None:
     async with StreamServer(b": hello\n\n", BREAK) as server, client_of(server) as client:
         with pytest.raises(APIConnectionError, match="may exist and go on on the thread thread_1"):
             await anext(await create(client))

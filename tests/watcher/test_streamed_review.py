@@ -1,4 +1,4 @@
-"""What a sceptical reader found: readers that hung, events that got lost, looks that did not come."""
+"""What a sceptical reader found: readers that hung, events that got lost, polls that did not come."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def client(transport: InMemoryTransport) -> AsyncIterator[Client]:
 # Who reads comes to an end
 
 
-async def test_a_reader_ends_when_looks_see_the_end_before_the_submit_streams(
+async def test_a_reader_ends_when_polls_see_the_end_before_the_submit_streams(
     client: Client, transport: InMemoryTransport
 ) -> None:
     scripted(transport, rounds=ROUNDS[:1], working=2.0)
@@ -236,8 +236,8 @@ async def test_what_a_submit_streams_is_given_though_it_tells_of_the_run_late() 
 # What is told is right
 
 
-async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> None:
-    class SlowLooks(InMemoryTransport):
+async def test_a_poll_that_is_late_does_not_take_back_what_a_stream_told() -> None:
+    class SlowPolls(InMemoryTransport):
         async def send(self, request: Request) -> Response:
             answer = await super().send(request)
             await asyncio.sleep(1.0 if request.method == "GET" else 0.0)
@@ -247,7 +247,7 @@ async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> No
         await asyncio.sleep(2.0)
         return a + b
 
-    transport = scripted(SlowLooks(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
+    transport = scripted(SlowPolls(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
     async with Client(transport=transport) as client:
         stream = await begin(client)
         async with RunWatcher(client, stream, tools=Toolset([add])) as watcher:

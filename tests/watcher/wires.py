@@ -100,7 +100,7 @@ class Wire:
 
 
 WAYS: Final = [*SHELLS, "streamed"]
-about_looks = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
+about_polls = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
 
 
 @pytest.fixture(params=WAYS)

@@ -1,6 +1,6 @@
 """The emulator's door without sockets: a transport that a client is given, for tests of many runs.
 
-A look costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
+A poll costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
 signatures, and the headers that every request of a client carries.
 """
 
