@@ -35,7 +35,7 @@ class EventReader:
     def __init__(
         self, request: Request, body: ByteStream, event_of: Callable[[str, dict[str, Any]], ServerSentEvent]
     ) -> None:
-        self.request = request
+        self.request: Request = request
         self.request_id: str = request_id(body.headers)
         self.redact: Callable[[bytes], bytes] | None = body.redact
         self.is_streamed: bool = True

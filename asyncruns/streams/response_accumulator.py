@@ -63,7 +63,7 @@ class ResponseAccumulator:
                 self._response.add(event)
         elif isinstance(event, ResponseEvent):
             if self._response is None or event.response.output:
-                self._response = Growing(ModelResponse, plain(event.response), _fold)
+                self._response = Growing(ModelResponse, plain(event.response), _fold_events)
             else:
                 self._response.add(event)
 
@@ -78,7 +78,7 @@ class ResponseAccumulator:
         return None if self._response is None else self._response.whole
 
 
-def _fold(tree: Tree, events: list[Any]) -> None:
+def _fold_events(tree: Tree, events: list[Any]) -> None:
     for event in events:
         _fold_event(tree, event)
 

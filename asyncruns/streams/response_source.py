@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -28,8 +28,6 @@ from asyncruns.wire.responses import ModelResponse
 from asyncruns.wire.statuses import COMPLETED, ENDED_STATUSES, IN_PROGRESS, QUEUED
 from asyncruns.wire.stream_events import DoneEvent, ErrorEvent, UndecodableEvent
 
-_OF_THE_STREAM: Final[frozenset[object]] = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, ResponseEvent})
-
 
 class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
     """The events of one response, or of those that follow it, one with each round of outputs.
@@ -38,8 +36,8 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
         told: What they have told so far of the response.
     """
 
-    dialect = RESPONSE
-    _of_the_stream = _OF_THE_STREAM
+    dialect: ClassVar[str] = RESPONSE
+    _of_the_stream = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, ResponseEvent})
     _decoded = staticmethod(decode_response_event)
 
     def __init__(
@@ -54,7 +52,7 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
 
     def _forget(self) -> None:
         """Begin with a response of which nothing was told."""
-        self.told = ResponseAccumulator()
+        self.told: ResponseAccumulator = ResponseAccumulator()
         self._pieces: list[str] = []  # of the text
         self._last_piece: ResponseTextDeltaEvent | None = None
         self._reopened: Reopened | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request
@@ -26,10 +26,6 @@ from asyncruns.wire.stream_events import (
     decode_thread_event,
 )
 
-_OF_THE_STREAM: Final[frozenset[object]] = frozenset(
-    {DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent}
-)
-
 
 class RunSource(EventSource[Run, ThreadStreamEvent]):
     """The events of one run.
@@ -38,14 +34,14 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         told: What they have told so far.
     """
 
-    dialect = THREAD_RUN
-    needs_messages = True
-    _of_the_stream = _OF_THE_STREAM
+    dialect: ClassVar[str] = THREAD_RUN
+    needs_messages: ClassVar[bool] = True
+    _of_the_stream = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent})
     _decoded = staticmethod(decode_thread_event)
 
     def __init__(self, request: Request, body: ByteStream, *, run_id: str, thread_id: str) -> None:
         super().__init__(request, body, run_id)
-        self.told = RunAccumulator()
+        self.told: RunAccumulator = RunAccumulator()
         self._given_id = run_id
         self._given_thread_id = thread_id
 

@@ -148,7 +148,7 @@ class EventSource(ABC, Generic[R, E]):
         return self._take(event)
 
     async def has_more(self) -> bool:
-        """Wait until an event is ready, and return whether one is, or the stream has ended. Safe to cancel."""
+        """Wait until an event is ready; return False when none will come. Safe to cancel."""
         while not self.ready:
             if self._reader.is_over or self.progress.is_done or not self._reader.is_streamed:
                 break
