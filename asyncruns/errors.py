@@ -274,7 +274,7 @@ class APIError(AsyncRunsError):
 
     def __init__(self, message: str, *, method: str = "", path: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.method = method
         self.path = path
 
@@ -290,7 +290,7 @@ class APIError(AsyncRunsError):
             text: What a terminal would obey is escaped by the caller, if a server's words are in it.
         """
         self.message += f" {text}"
-        self.args = (self.message,)
+        Exception.__init__(self, self.message)  # which sets `args`
         return self
 
 
