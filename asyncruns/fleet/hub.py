@@ -23,6 +23,7 @@ from asyncruns.fleet.settings import FleetSettings
 from asyncruns.lifecycle import RunRef
 from asyncruns.streams.event_stream import EventStream
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
@@ -70,7 +71,7 @@ class Hub(Generic[R]):
         self._adding = 0
         self._read: set[Listener] = set()  # those over whose events somebody iterates
         self.task: OwnedTask = OwnedTask(
-            "fleet", entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
+            "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
         self._open: list[tuple[OpenWatches, OpenWatch]] = []  # of each client
 

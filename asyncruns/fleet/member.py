@@ -38,8 +38,9 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
-from asyncruns.watch.observers import Ended, Observer, log
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.watch.logs import FLEET_LOG, fields_of, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.visible import on_one_line
 
 
@@ -231,7 +232,7 @@ class Member(Slot):
 
     def broke(self, error: Exception) -> None:
         """End the watch for an error that nobody expected; the machine is not asked any more."""
-        log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error)
+        FLEET_LOG.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error, extra=fields_of(self.ref))
         if self.is_broken:
             return
         self.stop()
@@ -357,6 +358,7 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
+                log_notice(FLEET_LOG, self.ref, notice)
                 self._tell(notice)
             case do.Finish(end):
                 self.stop()
@@ -388,7 +390,8 @@ class Member(Slot):
         self.is_watched = False
         self._host.ended(self)
         if self._host.is_left:
-            warn_of_uncancelled(self.outcome)
+            warn_of_uncancelled(FLEET_LOG, self.outcome)
+        log_outcome(FLEET_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         if self.is_over:
             self.listeners = ()  # its outcome may wait for a reader for long

@@ -25,6 +25,7 @@ from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, Snapshot
+from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
@@ -192,6 +193,7 @@ class Runner(Host[Member]):
             event = replace(event, held_back=max(now - due_at, 0.0))
         if event is not None:
             self._note(event)
+            log_poll(FLEET_LOG, member.ref, event)
             member.guard(partial(member.polled, event, generation))
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
@@ -219,6 +221,7 @@ class Runner(Host[Member]):
                     member.submit_landed(loop_time())
         if event is not None:
             self._note(event)
+            log_poll(FLEET_LOG, member.ref, event)
             member.guard(partial(member.changed, event))
 
     def _heed(self, response: Response) -> None:

@@ -49,7 +49,7 @@ from asyncruns.wire.visible import on_one_line, visible
 
 Item = TypeVar("Item", bound=Run | Message)
 
-log: Final = logging.getLogger("asyncruns.resources")
+log: Final = logging.getLogger("asyncruns.transport")
 
 NONCE_KEY: Final = "asyncruns_nonce"
 """The key of the pair by which what was created is found."""
