@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from asyncruns.errors import APIError, ConfigurationError
+from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import WAIT_WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
@@ -67,119 +67,6 @@ class ByteStream(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Stop reading. What is not read to its end has its connection closed. Never raises; may be called twice."""
-
-
-class RunEvents(AsyncOnly, ABC, Generic[R]):
-    """The events of one run as they come, which a watch can follow: a `RunStream`, or a `ResponseStream`.
-
-    Attributes:
-        dialect: The name of the dialect whose runs it tells of.
-        redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
-        is_whole: Whether all was told: the end of the run, or that it waits for the caller.
-        has_ended: Whether the end of the run was told.
-        is_streamed: Whether the server streams; else it answered with the run.
-        needs_messages: Whether `missing` needs the messages of the run, and not only the run.
-    """
-
-    dialect: str
-    redact: Callable[[bytes], bytes] | None = None
-    is_whole: bool = False
-    has_ended: bool = False
-    is_streamed: bool = True
-    needs_messages: bool = False
-
-    @property
-    @abstractmethod
-    def resource(self) -> R | None:
-        """The typed run as last told, or None as long as nothing told of it."""
-
-    @property
-    def ref(self) -> RunRef | None:
-        """Which run it goes on to tell of, where it was taken up in the middle, and may not say so for long."""
-        return None
-
-    @property
-    def sequence_number(self) -> int | None:
-        """The number of the last event that had one, after which the stream may be taken up again; or None."""
-        return None
-
-    @property
-    @abstractmethod
-    def server_time(self) -> float | None:
-        """The server's clock now, in seconds of its epoch, by what it said at the beginning; None where it did not."""
-
-    @abstractmethod
-    def claim(self) -> None:
-        """Let a watch read the events from now on, and nobody else.
-
-        Raises:
-            InvalidRequestError: Another watch does.
-        """
-
-    @abstractmethod
-    async def next_event(self) -> Any:
-        """Wait for the next event; None at the end. Safe to cancel: nothing is lost.
-
-        Raises:
-            APIError: The stream broke; it has ended then.
-        """
-
-    @abstractmethod
-    def run_in(self, event: Any) -> R | None:
-        """Give the run that an event tells of, or None."""
-
-    @abstractmethod
-    def is_known(self, event: Any) -> bool:
-        """Tell whether an event is one of those that tell something."""
-
-    @abstractmethod
-    def text_in(self, event: Any) -> str:
-        """Give the piece of text that an event adds to an answer, or ""."""
-
-    @abstractmethod
-    def error_in(self, event: Any) -> APIError | None:
-        """Give the error with which the server gives the stream up, if the event is that."""
-
-    @abstractmethod
-    def untold(self) -> APIError:
-        """Give the error of a stream that ended before it told of its run."""
-
-    @abstractmethod
-    def asking(self, request: Request) -> Request:
-        """Make a request whose answer is to be the stream that goes on from this one."""
-
-    @abstractmethod
-    def go_on(self, request: Request, body: ByteStream) -> None:
-        """Read on from the answer to such a request, after the end of what was read before."""
-
-    def accepting(self, request: Request) -> Request:
-        """Return a request with what says that a stream is wanted."""
-        return request
-
-    def take_up(self, request: Request, body: ByteStream) -> None:
-        """Read on from the answer to a request of `Dialect.take_up`. What was told before is not told again."""
-        raise NotImplementedError
-
-    def events_of(self, response: Response) -> ByteStream | None:
-        """Return the events in an answer that came whole, or None if it is something else."""
-        return None
-
-    def rest_in(self, event: Any) -> Any:
-        """Return an event with the text that this one shows and none before it told, or None."""
-        return None
-
-    def missing(self, run: R, messages: Sequence[Any]) -> Sequence[Any] | None:
-        """Return events with the text that the run has and no event told; None if what was told does not fit.
-
-        Args:
-            run: The run as it is now; what is told next is of it, or of one that follows.
-            messages: Those of the run, oldest first, if `needs_messages`.
-        """
-        return None
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Stop reading; the run goes on at the server. May be called twice."""
 
 
 class Transport(ABC):
@@ -258,11 +145,11 @@ class Dialect(ABC, Generic[R]):
 
     @abstractmethod
     def poll(self, ref: RunRef) -> Request:
-        """Make the request for one look."""
+        """Make the request for one poll."""
 
     @abstractmethod
     def read(self, request: Request, response: Response) -> Snapshot[R]:
-        """Read the good answer to a look, a submit or a cancel.
+        """Read the good answer to a poll, a submit or a cancel.
 
         Raises:
             APIResponseValidationError: The body is not a run.
@@ -283,8 +170,8 @@ class Dialect(ABC, Generic[R]):
     def cancel(self, ref: RunRef) -> Request:
         """Make the request that cancels the run."""
 
-    def take_up(self, ref: RunRef, after: int | None) -> Sequence[Request]:
-        """Make the requests that may open the stream of a run again where it broke, the likeliest first.
+    def reopen(self, ref: RunRef, after: int | None) -> Sequence[Request]:
+        """Return the requests that may open the stream of a run again where it broke, the likeliest first.
 
         Args:
             ref: The run.

@@ -274,9 +274,24 @@ class APIError(AsyncRunsError):
 
     def __init__(self, message: str, *, method: str = "", path: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.method = method
         self.path = path
+
+    def classify(self, *, code: str | None, type: str | None, param: str | None) -> Self:
+        """Note what the server's error object names, and return the error."""
+        self.code, self.type, self.param = code, type, param
+        return self
+
+    def extend(self, text: str) -> Self:
+        """Add a sentence to the message, and return the error.
+
+        Args:
+            text: What a terminal would obey is escaped by the caller, if a server's words are in it.
+        """
+        self.message += f" {text}"
+        Exception.__init__(self, self.message)  # which sets `args`
+        return self
 
 
 class APIConnectionError(APIError):

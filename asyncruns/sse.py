@@ -19,6 +19,9 @@ from msgspec import Struct
 
 from asyncruns.errors import SHOWN_BODY_CHARACTERS, EventTooLargeError
 
+EVENT_STREAM: Final = "text/event-stream"
+"""The content type of server-sent events."""
+
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # an image in base64 fits in
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"

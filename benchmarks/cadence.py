@@ -3,15 +3,15 @@
     python benchmarks/cadence.py
 
 Simulated: nothing but the pauses of the real cadences, and durations drawn from five families. The learned cadence is
-taught 500 exact durations, then looks at 4,000 fresh runs; each figure is the median of five seeds. Delay is from the
-end of a run to the look that sees it. Compared are mean delays at equal polls a run:
+taught 500 exact durations, then polls 4,000 fresh runs; each figure is the median of five seeds. Delay is from the
+end of a run to the poll that sees it. Compared are mean delays at equal polls a run:
 
     fixed            the learned cadence takes ten polls a run: its `poll_worth` is set on a third sample. The interval
                      is set on the very runs that count, so that it takes as many
     backoff          from 0.5 s, by 1.5, up to 10 s, as it stands. The learned cadence gets as many polls as that took
     scaled backoff   all of its pauses times such a factor that it takes as many polls as the learned cadence: ten
 
-Then what a table of durations cannot show: learning from its own looks alone, beginning with the first run; and 500
+Then what a table of durations cannot show: learning from its own polls alone, beginning with the first run; and 500
 runs of one family followed by another. There the figure is the cost, which is the delay and `poll_worth` for each poll,
 over the cost of a cadence that was taught 500 exact durations of the family. Exits with 1 where a goal is missed.
 Writes `results/cadence.json` and `results/cadence.png` beside this file.
@@ -27,7 +27,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cadence_plot import plot
-from cadence_runs import FAMILIES, draw, look_at, taught, watch, with_polls
+from cadence_runs import FAMILIES, draw, poll_at, taught, watch, with_polls
 
 from asyncruns import Cadence
 
@@ -68,14 +68,14 @@ def compare(family: str, seed: int, poll_worth: float) -> Figures:
     known, other, fresh = (draw(family, f"{what} {seed}", FRESH) for what in ("known", "other", "fresh"))
     known = known[:TAUGHT]
     learned, worth = with_polls(lambda worth: taught(worth, known), POLLS, other, poll_worth, ABOUT)
-    seen = look_at(learned, fresh)
-    fixed = look_at(with_polls(Cadence.fixed, seen.polls, fresh, 1.0, NEARER)[0], fresh)
-    scaled = look_at(with_polls(backoff, seen.polls, fresh, 1.0, NEARER)[0], fresh)
-    plain = look_at(backoff(1.0), fresh)
-    polls = look_at(backoff(1.0), other).polls
+    seen = poll_at(learned, fresh)
+    fixed = poll_at(with_polls(Cadence.fixed, seen.polls, fresh, 1.0, NEARER)[0], fresh)
+    scaled = poll_at(with_polls(backoff, seen.polls, fresh, 1.0, NEARER)[0], fresh)
+    plain = poll_at(backoff(1.0), fresh)
+    polls = poll_at(backoff(1.0), other).polls
     guess = worth * (seen.polls / polls) ** 1.7
     as_many, _ = with_polls(lambda worth: taught(worth, known), polls, other, guess, NEAR)
-    then = look_at(as_many, fresh)
+    then = poll_at(as_many, fresh)
     return {
         "poll_worth": worth,
         "polls": seen.polls,
@@ -110,26 +110,26 @@ COLUMNS = ("polls", "delay", "fixed", "backoff", "scaled backoff")
 def online(family: str, seed: int, poll_worth: float) -> list[float]:
     """Give the cost after so many runs, over that of a cadence that was taught exact durations."""
     fresh = draw(family, f"fresh {seed}", FRESH)
-    reference = look_at(taught(poll_worth, draw(family, f"known {seed}", TAUGHT)), fresh).cost(poll_worth)
+    reference = poll_at(taught(poll_worth, draw(family, f"known {seed}", TAUGHT)), fresh).cost(poll_worth)
     cadence, found = Cadence.learned(poll_worth), []
     for run, duration in enumerate([*draw(family, f"online {seed}", ONLINE_AT[-1]), 0.0]):
         if run in ONLINE_AT:
-            found.append(look_at(cadence, fresh).cost(poll_worth) / reference)
+            found.append(poll_at(cadence, fresh).cost(poll_worth) / reference)
         watch(cadence, duration)
-    print(f"learning from its own looks, {family}, {seed}", flush=True)
+    print(f"learning from its own polls, {family}, {seed}", flush=True)
     return found
 
 
 def shift(before: str, after: str, seed: int, poll_worth: float) -> list[tuple[float, float]]:
     """Give delay and cost for each few runs after a shift, over those of a cadence that was taught the new ones."""
     fresh = draw(after, f"fresh {seed}", FRESH)
-    reference = look_at(taught(poll_worth, draw(after, f"known {seed}", TAUGHT)), fresh)
+    reference = poll_at(taught(poll_worth, draw(after, f"known {seed}", TAUGHT)), fresh)
     cadence, found = Cadence.learned(poll_worth), []
     for duration in draw(before, f"before {seed}", TAUGHT):
         watch(cadence, duration)
     for run, duration in enumerate(draw(after, f"after {seed}", SHIFT_RUNS)):
         if run % SHIFT_STEP == 0:
-            seen = look_at(cadence, fresh)
+            seen = poll_at(cadence, fresh)
             found.append((seen.delay / reference.delay, seen.cost(poll_worth) / reference.cost(poll_worth)))
         watch(cadence, duration)
     return found

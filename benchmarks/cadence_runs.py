@@ -1,4 +1,4 @@
-"""Runs that only have a duration, and cadences that look at them: no I/O, no clock."""
+"""Runs that only have a duration, and cadences that poll them: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def draw(family: str, seed: str, count: int) -> list[float]:
     return [FAMILIES[family](random) for _ in range(count)]
 
 
-def look_at(cadence: Cadence, durations: list[float]) -> Seen:
-    """Let a cadence look at runs, without learning from them: then all see the same looks."""
+def poll_at(cadence: Cadence, durations: list[float]) -> Seen:
+    """Let a cadence poll runs, without learning from them: then all see the same polls."""
     strategy = strategy_of(cadence)
-    looks: list[float] = []
+    polls: list[float] = []
     age, oldest = 0.0, max(durations)
     while age < oldest:
-        age += strategy.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
-        looks.append(age)
-    first = [bisect_left(looks, duration) for duration in durations]
-    delays = [looks[look] - duration for look, duration in zip(first, durations, strict=True)]
+        age += strategy.pause(Course(polls=len(polls) + 1, age=age, group=GROUP))
+        polls.append(age)
+    first = [bisect_left(polls, duration) for duration in durations]
+    delays = [polls[poll] - duration for poll, duration in zip(first, durations, strict=True)]
     return Seen(fmean(first) + 1, fmean(delays))
 
 
 def watch(cadence: Cadence, duration: float) -> None:
-    """Look at one run until it has ended, and learn what is seen of it."""
+    """Poll one run until it has ended, and learn what is seen of it."""
     strategy = strategy_of(cadence)
-    looks, before, age = 0, 0.0, 0.0
+    polls, before, age = 0, 0.0, 0.0
     while age < duration:
-        looks, before = looks + 1, age
-        age += strategy.pause(Course(looks=looks, age=age, group=GROUP))
+        polls, before = polls + 1, age
+        age += strategy.pause(Course(polls=polls, age=age, group=GROUP))
     strategy.learn(GROUP, 0, after=before, by=age)
 
 
@@ -86,7 +86,7 @@ def with_polls(
     low, high = 0.0, math.inf
     cadence = make(knob)
     for _ in range(30):
-        found = look_at(cadence, durations).polls
+        found = poll_at(cadence, durations).polls
         if abs(found / polls - 1.0) <= within:
             break
         low, high = (knob, high) if found > polls else (low, knob)

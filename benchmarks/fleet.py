@@ -8,7 +8,7 @@ The runs last about 5 s (lognormal, sigma 0.6), the same in each repetition for 
 process of its own, one after the other, against a fresh server in another. The stalls of the loop are measured in a
 second pass, so that the heartbeat's CPU time and the memory of its notes are not the client's.
 
-plain aiohttp is a task per run that looks, decodes to the same typed struct and sleeps 1 s; once with the connection
+plain aiohttp is a task per run that polls, decodes to the same typed struct and sleeps 1 s; once with the connection
 limit of 100 that aiohttp has by default, once without one. The goals compare with the one of the two that has the lower
 mean delay. The official client (a task per run, likewise) is measured up to 1,000 runs: beyond, it needs minutes.
 

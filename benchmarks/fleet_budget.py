@@ -1,11 +1,11 @@
-"""Too many runs for the budget: whom to look at, so that the ends are learned of soonest.
+"""Too many runs for the budget: whom to poll, so that the ends are learned of soonest.
 
     python benchmarks/fleet_budget.py
     python benchmarks/fleet_budget.py --sockets
 
 5,000 runs arrive over two minutes, 60 % of them last about 2 s and 40 % about 45 s, and the server takes 200 requests
 in any one second; beyond, it answers 429. The fleet and the competitor have the same budget and see the same runs. The
-competitor goes round: one look every 1/200 s, at the next of a ring of all runs that are not known to have ended.
+competitor goes round: one poll every 1/200 s, at the next of a ring of all runs that are not known to have ended.
 
 Both are measured on virtual time, with a server in memory that answers after about 50 ms; with `--sockets` in real
 time, each in a process of its own with a server in another, which takes four minutes. A sketch that knows the true
@@ -112,7 +112,7 @@ async def by_ring(watching: Watching) -> None:
     ring: deque[RunRef] = deque()
     transport, dialect = watching.connection.transport, watching.connection.dialect
 
-    async def look(ref: RunRef) -> None:
+    async def poll(ref: RunRef) -> None:
         request = dialect.poll(ref)
         response = await transport.send(request)
         if response.status == 200 and dialect.read(request, response).status == "completed":
@@ -125,8 +125,8 @@ async def by_ring(watching: Watching) -> None:
         tasks.create_task(watching.arrive(ring.append))
         while not watching.all_seen:
             if ring:
-                tasks.create_task(look(ring.popleft()))
-            # A timer that woke too late is made good by one look at most, so that the budget is used and kept.
+                tasks.create_task(poll(ring.popleft()))
+            # A timer that woke too late is made good by one poll most, so that the budget is used and kept.
             due = max(due + 1.0 / PER_SECOND, loop.time() - 1.0 / PER_SECOND)
             await asyncio.sleep(due - loop.time())
 

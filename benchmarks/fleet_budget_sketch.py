@@ -1,10 +1,10 @@
-"""What a budget of looks can do for somebody who knows how long the runs last: a reference for `fleet_budget.py`.
+"""What a budget of polls can do for somebody who knows how long the runs last: a reference for `fleet_budget.py`.
 
-A simulation in steps of one look, without latency. It knows the true distribution F of the durations, and at each step
-looks at the run of the highest index, computed anew for all of them:
+A simulation in steps of one poll, without latency. It knows the true distribution F of the durations, and at each step
+polls the run of the highest index, computed anew for all of them:
 
-- "sum": the delay to be expected if the run is not looked at, the integral of p since its last look, where p is the
-  probability that it has ended by now, as it had not then. A dynamic programme over all plans of looks is one
+- "sum": the delay to be expected if the run is not polled, the integral of p since its last poll, where p is the
+  probability that it has ended by now, as it had not then. A dynamic programme over all plans of polls is one
   percentage point better.
 - "likely": p itself, which is what comes to mind first. It starves runs that have outlived the short kind: their p
   stays where it is until they are old, below that of the others.
@@ -59,7 +59,7 @@ def _at(table: Floats, ages: Floats) -> Floats:
 
 
 def sketch(plan: Sequence[Planned], per_second: int, index: str) -> list[float]:
-    """Give the delay of each run of a plan, which is sorted by arrival, at so many looks per second."""
+    """Give the delay of each run of a plan, which is sorted by arrival, at so many polls per second."""
     durations = _Durations()
     value = {"sum": durations.sum, "likely": durations.likely}[index]
     arrivals, last = np.array([run.arrives for run in plan]), np.zeros(len(plan))

@@ -4,7 +4,7 @@
     python benchmarks/fleet_virtual.py --profile          # where they go, by cProfile
     python benchmarks/fleet_virtual.py --runs 1000 --requests-per-second 50
 
-No time passes but what the processor takes, for the server in this process, too; so this shows what a look costs.
+No time passes but what the processor takes, for the server in this process, too; so this shows what a poll costs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Figures:
     """What it came to."""
 
     completed: int
-    looks: int
+    polls: int
     virtual_s: float  # from the first watch to the last outcome
     mean_delay_s: float  # from the end of a run to its outcome
     creating_s: float  # of the processor, for the runs to be there
@@ -71,7 +71,7 @@ async def watched(runs: int, per_second: float | None, cadence: Cadence | None, 
         profile.disable()
         return Figures(
             completed=completed,
-            looks=fleet.statistics().polls,
+            polls=fleet.statistics().polls,
             virtual_s=loop.time() - at,
             mean_delay_s=sum(delays) / len(delays),
             creating_s=creating,
@@ -104,19 +104,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--requests-per-second", type=float, default=None)
-    parser.add_argument("--fixed", type=float, default=None, help="look every so many seconds, instead of learning")
+    parser.add_argument("--fixed", type=float, default=None, help="poll every so many seconds, instead of learning")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
     cadence = None if arguments.fixed is None else Cadence.fixed(arguments.fixed)
     figures = run(arguments.runs, arguments.requests_per_second, cadence, profile)
     print(f"completed        {figures.completed:>10}")
-    print(f"looks            {figures.looks:>10}")
+    print(f"polls            {figures.polls:>10}")
     print(f"virtual time     {figures.virtual_s:>10.1f} s")
     print(f"mean delay       {figures.mean_delay_s:>10.2f} s")
     print(f"creating         {figures.creating_s:>10.2f} s of the processor")
     print(f"watching         {figures.watching_s:>10.2f} s of the processor")
-    print(f"for each look    {figures.watching_s / figures.looks * 1e6:>10.0f} us")
+    print(f"for each poll    {figures.watching_s / figures.polls * 1e6:>10.0f} us")
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)
 

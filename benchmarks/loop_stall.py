@@ -38,7 +38,7 @@ Measure = Callable[[Watch], Awaitable[dict[str, float]]]
 
 
 def look_up(key: str) -> str:
-    """Look something up, blocking, as database drivers do."""
+    """Poll something up, blocking, as database drivers do."""
     time.sleep(BLOCKS_S)
     return key
 

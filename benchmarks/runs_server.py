@@ -1,4 +1,4 @@
-"""A server of runs that costs little: each run begins when it is first looked at, asks for one call, and completes.
+"""A server of runs that costs little: each run begins when it is first polled, asks for one call, and completes.
 
 Started as a process of its own; prints its port, and serves until its standard input is closed.
 """

@@ -56,8 +56,8 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
             # anyio and asyncruns load parts of themselves on first use, once in a process.
             function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
             blockbuster.functions[name] = function.activate()
-        # It is within MAY_BLOCK, but sleeps so often that the look at all who called it would take seconds.
-        blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_look_again")
+        # It is within MAY_BLOCK, but sleeps so often that the poll all who called it would take seconds.
+        blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_poll_again")
         yield blockbuster
 
 

@@ -51,7 +51,11 @@ def imports(path: Path, *, of_types: bool = False) -> set[str]:
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute here"
-            found.add(node.module or "")
+            module = node.module or ""
+            folder = PACKAGE.parent.joinpath(*module.split("."))
+            found |= {
+                f"{module}.{alias.name}" if (folder / f"{alias.name}.py").exists() else module for alias in node.names
+            }
     return found
 
 

@@ -15,7 +15,7 @@ HINTED_GROWTH: Final = 1.5
 
 
 class Cadence(Struct, frozen=True, gc=False):
-    """How long to wait between two looks, in seconds.
+    """How long to wait between two polls, in seconds.
 
     Make one with `Cadence.hinted()`, `Cadence.fixed()`, `Cadence.backoff()` or `Cadence.learned()`.
     """
@@ -35,7 +35,7 @@ class Cadence(Struct, frozen=True, gc=False):
 
     @classmethod
     def fixed(cls, interval: float) -> Cadence:
-        """Look every `interval` seconds, whatever the server hints."""
+        """Poll every `interval` seconds, whatever the server hints."""
         _require_positive(interval=interval)
         return cls(GrowingPauses(start=interval, growth=1.0, interval=interval, hints="ignore"))
 
@@ -55,14 +55,14 @@ class Cadence(Struct, frozen=True, gc=False):
 
     @classmethod
     def learned(cls, poll_worth: float = 0.05, *, floor: float = 0.1, ceiling: float = 30.0) -> Cadence:
-        """Look when runs of that group are likely to end, as learned from those that ended.
+        """Poll when runs of that group are likely to end, as learned from those that ended.
 
         It is shared: give the same one to all the watches that are to learn from each other. It begins with what is
         usual for runs of language models, and a new group with what all groups have shown.
 
         Args:
-            poll_worth: How many seconds of delay one look may cost. At 0.05, runs that end at random after 10 s on
-                average are looked at each second; a fourth of it doubles the looks.
+            poll_worth: How many seconds of delay one poll may cost. At 0.05, runs that end at random after 10 s on
+                average are polled each second; a fourth of it doubles the polls.
             floor: The shortest pause in seconds.
             ceiling: The longest pause in seconds.
         """

@@ -1,15 +1,15 @@
 """The cheapest looks for given durations: what they cost, and the delay that they leave.
 
-A look costs `poll_worth` seconds, and so does each second from the end of a run to the look that sees it. As when runs
-end does not depend on looks, that is the least sum of the times at which ends are seen and of the looks' costs. From
-the age a, with the share S(a) of runs still there, and the next look at b:
+A poll costs `poll_worth` seconds, and so does each second from the end of a run to the poll that sees it. As when runs
+end does not depend on polls, that is the least sum of the times at which ends are seen and of the polls' costs. From
+the age a, with the share S(a) of runs still there, and the next poll b:
 
     cost(a) = S(a) * (poll_worth + b - a) + cost(b)
 
 For every b that is a line over S(a), and S grows as a falls: so the least one is on the lower hull of those lines, and
 moves along it in one direction. All ages together take one pass.
 
-Where that comes to a look at each age of the grid, the grid is too wide: an age of minutes has cells of seconds. There
+Where that comes to a poll each age of the grid, the grid is too wide: an age of minutes has cells of seconds. There
 runs end evenly within a cell, and the cheapest pause is the square root of twice the poll's worth over the hazard.
 """
 
@@ -28,11 +28,11 @@ def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]
 
     Args:
         survival: The share of runs that are older than each age of the grid.
-        poll_worth: What a look costs, in seconds of delay.
+        poll_worth: What a poll costs, in seconds of delay.
         floor: The least pause.
     """
     costs = [0.0] * CELLS
-    looks = array("d", [math.inf]) * (CELLS + 1)
+    polls = array("d", [math.inf]) * (CELLS + 1)
     slopes, bases, best = [END_S], [0.0], 0  # of the hull's lines, and which of them was the least one last time
     ready = CELLS - 1  # the oldest age that has no line yet, since it was too near
     for cell in range(CELLS - 1, -1, -1):
@@ -44,15 +44,15 @@ def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]
         cost = slopes[best] * left + bases[best]
         while best + 1 < len(slopes) and (other := slopes[best + 1] * left + bases[best + 1]) <= cost:
             best, cost = best + 1, other
-        looks[cell] = slopes[best]
+        polls[cell] = slopes[best]
         costs[cell] = cost + left * (poll_worth - age)
     for cell in range(CELLS):
-        if looks[cell] == AGES[cell + 1]:
+        if polls[cell] == AGES[cell + 1]:
             width = AGES[cell + 1] - AGES[cell]
             rate = math.log(survival[cell] / survival[cell + 1]) / width
             if rate * width * width > 2.0 * poll_worth:
-                looks[cell] = -max(math.sqrt(2.0 * poll_worth / rate), floor)
-    return looks
+                polls[cell] = -max(math.sqrt(2.0 * poll_worth / rate), floor)
+    return polls
 
 
 def _add(slopes: list[float], bases: list[float], best: int, slope: float, base: float) -> None:

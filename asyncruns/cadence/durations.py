@@ -5,8 +5,8 @@ more and by much, and each of these is an opinion on how long the next run takes
 run of this group. Each opinion counts by how well it has foretold the runs that ended since. So the smoothing fits the
 durations, few runs are not believed too much, and when durations shift the short memories take over after a few runs.
 
-Most ends are known as an interval between two looks. A run is spread over its interval in proportion to what is
-believed now: spread evenly, or put at the look that saw it, it would make the next schedule see longer runs than there
+Most ends are known as an interval between two polls. A run is spread over its interval in proportion to what is
+believed now: spread evenly, or put at the poll that saw it, it would make the next schedule see longer runs than there
 are, and that of the next.
 """
 
@@ -28,7 +28,7 @@ from asyncruns.cadence.grid import AGES
 # These come to deviations of 2, 5, 11 and 23 % of an age.
 HISTOGRAMS: Final[dict[float, tuple[int, ...]]] = {400.0: (1, 3, 7, 14), 15.0: (7, 14)}
 OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
-# By so much better must short memories foretell than the long one. Who is found ended is a matter of who is looked at,
+# By so much better must short memories foretell than the long one. Who is found ended is a matter of who is polled,
 # so ends of the same kind come together, and what just came foretells the next without that durations have changed.
 HANDICAPS: Final = [0.0, *(0.0 if memory == 400.0 else 10.0 for memory, radii in HISTOGRAMS.items() for _ in radii)]
 PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
@@ -58,10 +58,10 @@ class Durations:
         "_base",
         "_counts",
         "_hazard",
-        "_looks",
         "_news",
         "_opinions",
         "_pending",
+        "_polls",
         "_scores",
         "_stays",
         "_totals",
@@ -81,7 +81,7 @@ class Durations:
         self._pending: list[Span] = []
         self._news = 0.0
         self._hazard = _cumulative_hazard(self._before())
-        self._looks: array[float] | None = None
+        self._polls: array[float] | None = None
         self._stays: array[float] | None = None
 
     def learn(self, after: float, by: float) -> None:
@@ -98,11 +98,11 @@ class Durations:
             self._reckon()
 
     def pause(self, age: float, poll_worth: float, floor: float) -> float:
-        """Give the cheapest pause after a look at `age`; both other numbers stay the same for life."""
-        if self._looks is None:
-            self._looks = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
-        look = self._looks[int(grid.position(age) + 0.5)]  # the nearest, as a look is late or early by a rounding
-        return look - age if look > 0.0 else -look
+        """Give the cheapest pause after a poll `age`; both other numbers stay the same for life."""
+        if self._polls is None:
+            self._polls = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
+        poll = self._polls[int(grid.position(age) + 0.5)]  # the nearest, as a poll is late or early by a rounding
+        return poll - age if poll > 0.0 else -poll
 
     def chance(self, after: float, by: float) -> float:
         """Give the probability that a run older than `after` ends by the age `by`."""
@@ -200,7 +200,7 @@ class Durations:
         self._news = 0.0
         self._opinions = self._smoothed()
         self._hazard = _cumulative_hazard(self._mixed(base, self._opinions))
-        self._looks = self._stays = None
+        self._polls = self._stays = None
 
     def _smoothed(self) -> list[Opinion]:
         """Give each histogram at all its widths."""

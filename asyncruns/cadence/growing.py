@@ -14,7 +14,7 @@ _CADENCES: Final[dict[Hints, str]] = {"replace": "hinted", "least": "backoff", "
 
 
 class GrowingPauses(Strategy, frozen=True, kw_only=True, gc=False):
-    """Pauses by the number of looks alone, and by what the server hints.
+    """Pauses by the number of polls alone, and by what the server hints.
 
     Attributes:
         start: The first pause.
@@ -29,16 +29,16 @@ class GrowingPauses(Strategy, frozen=True, kw_only=True, gc=False):
     hints: Hints
 
     def pause(self, course: Course) -> float:
-        """Return the pause after the look number `course.looks`, in seconds.
+        """Return the pause after the poll number `course.polls`, in seconds.
 
         A hint is clamped to 0.05 to 60 s: servers send zero, negative ones and hours.
         """
         hint = course.hint
         if hint is not None and self.hints == "replace":
             return min(max(HINT_FLOOR_S, hint), HINT_CEILING_S)
-        # Growth is an overflow after days of looks, or at once with an absurd factor.
+        # Growth is an overflow after days of polls, or at once with an absurd factor.
         try:
-            pause = min(self.start * self.growth ** max(course.looks - 1, 0), self.interval)
+            pause = min(self.start * self.growth ** max(course.polls - 1, 0), self.interval)
         except OverflowError:
             pause = self.interval
         if hint is None or self.hints == "ignore" or not hint > pause:

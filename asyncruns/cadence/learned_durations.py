@@ -47,7 +47,7 @@ class LearnedDurations(Struct, frozen=True, kw_only=True, gc=False, eq=False):
     """The durations of all groups, and the pauses by them.
 
     Attributes:
-        poll_worth: How many seconds of delay one look may cost.
+        poll_worth: How many seconds of delay one poll may cost.
         floor: The shortest pause in seconds.
         ceiling: The longest pause in seconds.
     """

@@ -14,14 +14,14 @@ class Course(Struct, frozen=True, kw_only=True, gc=False):
     """What a strategy may go by: how far a run has come.
 
     Attributes:
-        looks: Good looks since the stage began, counted from 1.
+        polls: Good polls since the stage began, counted from 1.
         age: Seconds since the stage began; by the server's clock, where that says that it began before the watch.
         hint: The pause in seconds that the server asks for, if it does.
         group: What has durations of its own: the assistant and the model, say.
         stage: 0 before outputs of tools were submitted, 1 after.
     """
 
-    looks: int
+    polls: int
     age: float = 0.0
     hint: float | None = None
     group: tuple[str, ...] = ()

@@ -79,8 +79,8 @@ class Row:
     started: float = field(default_factory=anyio.current_time)
 
     @property
-    def looks(self) -> int:
-        """How often the run was looked at."""
+    def polls(self) -> int:
+        """How often the run was polled."""
         return self.watcher.polls if self.watcher else 0
 
     @property

@@ -29,7 +29,7 @@ from asyncruns.watch.outcome import AnyOutcome, Completed
 from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run
 
-CREATED_AT_ONCE: Final = 8  # servers limit creations more than looks
+CREATED_AT_ONCE: Final = 8  # servers limit creations more than polls
 
 _ENDED_BADLY: Final = (None, EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
@@ -181,13 +181,13 @@ async def _answer(outcome: AnyOutcome[Run]) -> str:
 def _report(board: Board, *, is_emulated: bool) -> int:
     rows = board.rows
     how = ", ".join(f"{number} {on_one_line(status)}" for status, number in board.counts())
-    calls, rounds, looks = (
+    calls, rounds, polls = (
         sum(row.answered for row in rows),
         sum(row.rounds for row in rows),
-        sum(r.looks for r in rows),
+        sum(r.polls for r in rows),
     )
     say(f"\n{counted(len(rows), 'run')} in {board.seconds:.1f} s: {how}")
-    say(f"{counted(calls, 'tool call')} in {counted(rounds, 'round')}, {counted(looks, 'look')}")
+    say(f"{counted(calls, 'tool call')} in {counted(rounds, 'round')}, {counted(polls, 'poll')}")
     wrong = [(row, why) for row in rows if (why := _surprise(row, is_emulated=is_emulated))]
     if not wrong:
         say("All ended as their scenarios say." if is_emulated else "None needed the caller, none was given up.")

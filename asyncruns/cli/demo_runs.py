@@ -50,7 +50,7 @@ class Role:
 ROLES: Final = (
     Role(
         name="weather",
-        instructions="Look the weather up with get_weather, once for each city. Answer in one short sentence.",
+        instructions="Poll the weather up with get_weather, once for each city. Answer in one short sentence.",
         question="How is the weather in {} and {}?",
         tools=("get_weather",),
     ),
@@ -62,7 +62,7 @@ ROLES: Final = (
     ),
     Role(
         name="travel",
-        instructions="Look the weather up with get_weather, convert with to_fahrenheit. Answer in one short sentence.",
+        instructions="Poll the weather up with get_weather, convert with to_fahrenheit. Answer in one short sentence.",
         question="How warm is it in {} and in {}, in Fahrenheit?",
         tools=("get_weather", "to_fahrenheit"),
     ),

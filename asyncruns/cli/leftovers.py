@@ -15,7 +15,7 @@ from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, NotFoundError
 
 CANCEL_PATIENCE_S: Final = 10.0
-AT_ONCE: Final = 8
+CANCELS_AT_ONCE: Final = 8
 
 
 class Leftovers:
@@ -58,7 +58,7 @@ async def _delete(request: Callable[[str], Awaitable[Any]], id_: str, left: dict
 
 
 async def _some_at_once(jobs: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    few = anyio.CapacityLimiter(AT_ONCE)
+    few = anyio.CapacityLimiter(CANCELS_AT_ONCE)
 
     async def perform(job: Callable[[], Awaitable[None]]) -> None:
         async with few:

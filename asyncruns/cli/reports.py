@@ -118,7 +118,7 @@ class JsonReport(Reporter):
             message=sentence(outcome),
             error={"code": outcome.error.code, "message": outcome.error.message} if outcome.error else None,
             calls=[_call(call) for call in outcome.calls],
-            looks=outcome.polls,
+            polls=outcome.polls,
             seconds=round(outcome.elapsed, 3),
             text=text,
             trouble=None if trouble is None else str(trouble),
@@ -136,7 +136,7 @@ def sentence(outcome: AnyOutcome[Any]) -> str:
     except RunError as error:
         return str(error)
     return (
-        f"The run {outcome.ref} is {outcome.status} after {outcome.elapsed:.1f} s and {counted(outcome.polls, 'look')}"
+        f"The run {outcome.ref} is {outcome.status} after {outcome.elapsed:.1f} s and {counted(outcome.polls, 'poll')}"
     )
 
 

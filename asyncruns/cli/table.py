@@ -72,7 +72,7 @@ class TableView:
         table.add_column("run", width=28 if width >= WIDE else SHORT_ID + 1, no_wrap=True)
         table.add_column("assistant", width=9, no_wrap=True)
         table.add_column("status", width=15, no_wrap=True)
-        for name in ("looks", "calls", "secs"):
+        for name in ("polls", "calls", "secs"):
             table.add_column(name, width=5, no_wrap=True, justify="right")
         table.add_column("result", ratio=1, no_wrap=True)
         for row in rows:
@@ -81,11 +81,11 @@ class TableView:
         return Group(title, table) if board.is_over else Group(title, table, counts)
 
     def _title(self, board: Board, *, shown: int) -> Text:
-        looks = sum(row.looks for row in board.rows)
+        polls = sum(row.polls for row in board.rows)
         part = f" ({shown} shown)" if shown < len(board.rows) else ""
         title = Text("asyncruns demo", style="bold", no_wrap=True, overflow="ellipsis")
         title.append(f"  {board.seconds:4.1f} s  {counted(len(board.rows), 'run')}{part}", style="not bold")
-        return title.append(f"  {counted(looks, 'look')}  {self._where}", style="not bold")
+        return title.append(f"  {counted(polls, 'poll')}  {self._where}", style="not bold")
 
 
 def _cells(row: Row, width: int) -> tuple[Text, ...]:
@@ -94,7 +94,7 @@ def _cells(row: Row, width: int) -> tuple[Text, ...]:
         Text(on_one_line(run_id)),
         Text(row.assistant),
         Text(on_one_line(row.status), style=_STYLES.get(row.status, _BAD), overflow="ellipsis"),
-        Text(str(row.looks)),
+        Text(str(row.polls)),
         Text(f"{row.answered}/{row.asked}" if row.asked else "-"),
         Text(f"{row.seconds:.1f}"),
         Text(on_one_line(row.result), overflow="ellipsis"),

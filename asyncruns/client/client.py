@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
@@ -38,6 +38,7 @@ from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
@@ -92,7 +93,7 @@ class Client(AsyncOnly, OtherNames):
         request_timeout: Seconds for one request as a whole, 30 by default; None is for ever. A wait has its own
             `timeout=`.
         timeout: The same, by the name that users of the official client know.
-        max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
+        max_retries: How often a request is sent again, where that can do no harm. Polls of a watch are not counted: it
             has its own patience.
         validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
             metadata, page sizes, token limits, numbers of tools. Lenient servers take more.
@@ -424,7 +425,9 @@ class Client(AsyncOnly, OtherNames):
         return alone
 
     def _speaks_of(self, run: object) -> bool:
-        if isinstance(run, RunRef | RunEvents):
+        if isinstance(run, EventStream):
+            return source_of(run).dialect == self.dialect.name
+        if isinstance(run, RunRef):
             return run.dialect == self.dialect.name
         return run is None or isinstance(run, Run)
 
@@ -477,5 +480,5 @@ class Client(AsyncOnly, OtherNames):
 def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # late, as the responses
 
-    if not isinstance(run, RunRef | RunEvents | ModelResponse):
+    if not isinstance(run, RunRef | EventStream | ModelResponse):
         raise no_run(run, "What is watched is a run, a response or a RunRef, or thread_id and run_id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,7 +11,6 @@ import msgspec
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from asyncruns.abc import RunEvents
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIResponseValidationError,
@@ -175,11 +174,11 @@ def _versioned(request: Request, response: Response) -> str:
     )
 
 
-def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R]:
-    """Give a look without the credential in its fault: gateways copy what another server said of a key."""
-    if snapshot.fault is None or told.redact is None:
+def redacted(snapshot: Snapshot[R], redact: Callable[[bytes], bytes] | None) -> Snapshot[R]:
+    """Give a poll without the credential in its fault: gateways copy what another server said of a key."""
+    if snapshot.fault is None or redact is None:
         return snapshot
-    message = told.redact(snapshot.fault.message.encode(errors="replace")).decode()
+    message = redact(snapshot.fault.message.encode(errors="replace")).decode()
     return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from asyncruns.abc import RunEvents
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
@@ -33,13 +32,13 @@ def canonical(dialect: str) -> str:
 
 
 def given_run(run: object) -> Any:
-    """Return what a caller gave for a run: itself, or a `RunRef` where it is another library's object.
+    """Return what a caller gave for a run, or for a stream: itself, or a `RunRef` for another library's object.
 
     Raises:
         InvalidRequestError: It is a string, a coroutine that was not awaited, or something else that is no run; the
             message says what to write.
     """
-    if run is None or isinstance(run, RunEvents):
+    if run is None:
         return run
     if isinstance(run, RunRef):
         return _named(run)

@@ -169,7 +169,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
                 check_is_of(request, response, previous_response_id=(asked, came))
         else:
             check_is_of(request, response, response_id=(unquote(request.path.split("/")[2]), read.id))
-        return redacted(self._snapshot(read, response.headers), response)
+        return redacted(self._snapshot(read, response.headers), response.redact)
 
     def submit(
         self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers, *, keep_tool_choice: bool = False
@@ -195,7 +195,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
     def cancel(self, ref: RunRef) -> Request:
         return self._request("POST", join_path("responses", *ref.ids, "cancel"))
 
-    def take_up(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
+    def reopen(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
         # https://platform.openai.com/docs/guides/background#streaming-a-background-response; fastresponses has a path
         # of its own.
         number = () if after is None else (("starting_after", str(after)),)

@@ -145,7 +145,7 @@ class ThreadRunDialect(Dialect[Run]):
             raise bad_answer(request, response, error) from error
         thread_id, run_id = _ids_in(request)
         check_is_of(request, response, run_id=(run_id, run.id), thread_id=(thread_id, run.thread_id))
-        return redacted(_snapshot(run, response.headers), response)
+        return redacted(_snapshot(run, response.headers), response.redact)
 
     def submit(
         self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers, *, keep_tool_choice: bool = False

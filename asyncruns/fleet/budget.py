@@ -22,7 +22,7 @@ from asyncruns.http import RateLimit
 
 CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
 PAUSE_AFTER: Final = 20  # refusals in a row with a Retry-After hold back all requests
-PAUSE_CEILING_S: Final = 60.0
+LONGEST_PAUSE_S: Final = 60.0
 LITTLE_LEFT: Final = 0.2  # of the server's limit; below it, what is left is spread over the time to its reset
 RESET_S: Final = 60.0  # where the server does not say: limits are per minute, mostly
 LEAST_TOLD_PER_S: Final = 1.0  # a server that says nothing is left is still asked, which shows whether that is true
@@ -87,9 +87,9 @@ class Budget:
         """Requests per second that are allowed now; infinity for no limit."""
         return min(self._pace.rate, self._told)
 
-    def places(self, *, for_look: bool) -> int:
-        """How many requests may be added in flight: a tenth is kept free of looks, so that no submit waits for one."""
-        kept = -(-self._max_in_flight // 10) if for_look and self._max_in_flight > 1 else 0
+    def places(self, *, for_poll: bool) -> int:
+        """How many requests may be added in flight: a tenth is kept free of polls, so that no submit waits for one."""
+        kept = -(-self._max_in_flight // 10) if for_poll and self._max_in_flight > 1 else 0
         return max(self._max_in_flight - kept - self.in_flight, 0)
 
     def ready_at(self, now: float) -> float:
@@ -111,12 +111,12 @@ class Budget:
 
     def landed(self) -> None:
         """Note that a request was answered, or given up."""
-        self._pace.answered += 1
+        self._pace.answer()
 
     def refused(self, now: float, retry_after: float | None) -> None:
         """Note that the server has refused, for their number, the request that landed last."""
         answered = self._pace.answered
-        pause = 0.0 if retry_after is None else min(max(0.0, retry_after), PAUSE_CEILING_S)
+        pause = 0.0 if retry_after is None else min(max(0.0, retry_after), LONGEST_PAUSE_S)
         in_a_row = answered - self._row_at <= 1
         self._row, self._row_pause = (self._row + 1, min(self._row_pause, pause)) if in_a_row else (1, pause)
         self._row_at = answered
@@ -140,7 +140,7 @@ class Budget:
             return
         reset = RESET_S if limit.reset is None else max(0.001, limit.reset)
         self._told = max(LEAST_TOLD_PER_S, limit.remaining / reset)
-        self._told_until = now + min(PAUSE_CEILING_S, reset)
+        self._told_until = now + min(LONGEST_PAUSE_S, reset)
 
     @property
     def _accepted(self) -> int:

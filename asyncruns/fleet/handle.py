@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncIterator, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.explain import explain
+from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef, StatusChanged
+from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
-from asyncruns.watch.observers import Ended, Feed, Observer
-from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.observers import Ended, Feed
+from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire.visible import on_one_line
-
-if TYPE_CHECKING:
-    from asyncruns.fleet.fleet import Fleet
 
 R = TypeVar("R")
 
@@ -28,27 +26,15 @@ R = TypeVar("R")
 class Watch(AsyncOnly, Generic[R]):
     """One run in a fleet, made by `Fleet.watch`: await it for the outcome, or iterate over its events.
 
-    Several watches of the same run share its looks, and its tools are those of the first.
+    Several watches of the same run share its polls, and its tools are those of the first.
     """
 
-    __slots__ = ("_ended", "_feed", "_fleet", "_member", "_on_status", "_on_terminal", "_was_cancelled", "context")
+    __slots__ = ("_hub", "_listener", "_member")
 
-    def __init__(
-        self,
-        fleet: Fleet[Any],
-        member: Member,
-        *,
-        on_status: Observer | None,
-        on_terminal: Observer | None,
-        context: contextvars.Context,
-    ) -> None:
-        self.context: contextvars.Context = context
-        self._fleet = fleet
+    def __init__(self, hub: Hub[Any], member: Member, listener: Listener) -> None:
+        self._hub = hub
         self._member = member
-        self._on_status, self._on_terminal = on_status, on_terminal
-        self._ended: asyncio.Event | None = None
-        self._feed: Feed[R] | None = None
-        self._was_cancelled = False
+        self._listener = listener
 
     def __await__(self) -> Generator[Any, None, AnyOutcome[R]]:
         return self.wait().__await__()
@@ -64,18 +50,15 @@ class Watch(AsyncOnly, Generic[R]):
                 of the tools or handlers of this run calls this, and would wait for itself.
         """
         while True:
-            if self._was_cancelled:
+            if self._listener.was_cancelled:
                 raise asyncio.CancelledError(f"The watch of {self.ref} was cancelled")
             outcome = self.outcome
             if outcome is not None:
-                self._fleet.delivered(self._member)
+                self._hub.outcomes.delivered(self._member)
                 return outcome
-            self._fleet.check_goes_on()
+            self._hub.check_goes_on()
             check_may_wait(self._member, "watch")
-            if self._ended is None:
-                self._ended = asyncio.Event()
-            self._ended.clear()
-            await self._ended.wait()
+            await self._listener.ended()
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
@@ -85,27 +68,18 @@ class Watch(AsyncOnly, Generic[R]):
         Who begins to read after the end is given the end. Who reads on after it gets nothing more, or waits where the
         watch may still be taken up again: after `NeedsCaller` and `GaveUp`, until the fleet is left.
         """
-        if self._feed is None:
-            self._feed = Feed()
-            if self.outcome is not None:
-                self._feed.put(Ended(self.outcome))
-            elif not self.is_active:
-                self._feed.close()
-        self._fleet.check_is_here()
-        self._fleet.read.add(self)
-        try:
-            with self._feed.reader():
-                while event := await self._next_event(self._feed):
-                    if isinstance(event, Ended):
-                        self._fleet.delivered(self._member)
-                    yield event
-                    if isinstance(event, Ended):
-                        return
-        finally:
-            self._fleet.read.discard(self)
+        feed: Feed[R] = self._listener.feed(self.outcome, goes_on=self.is_active)
+        self._hub.task.check_is_here()
+        with self._hub.reading(self._listener), feed.reader():
+            while event := await self._next_event(feed):
+                if isinstance(event, Ended):
+                    self._hub.outcomes.delivered(self._member)
+                yield event
+                if isinstance(event, Ended):
+                    return
 
     async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
-        if feed.is_empty and (self._member.is_over or self._member.is_broken):  # its end was read before
+        if feed.is_empty and self._member.is_finished:  # its end was read before
             return None
         return await feed.get()
 
@@ -127,7 +101,7 @@ class Watch(AsyncOnly, Generic[R]):
         Raises:
             InvalidRequestError: The watch is over, and the run is not; cancel it through the client.
         """
-        self._fleet.check_is_here()
+        self._hub.task.check_is_here()
         if not self._member.is_over:
             self._check()
             self._member.told(CancelAsked(loop_time()))
@@ -141,26 +115,24 @@ class Watch(AsyncOnly, Generic[R]):
         Returns:
             Whether there was something to stop.
         """
-        self._fleet.check_is_here()
+        self._hub.task.check_is_here()
         if not self.is_active:
             return False
-        self._was_cancelled = True
-        self._fleet.drop(self, self._member)
-        self.stop_waiting()
+        self._hub.cancel(self._member, self._listener)
         return True
 
     def _check(self) -> None:
-        self._fleet.check_is_here()
-        if self._was_cancelled:
+        self._hub.task.check_is_here()
+        if self._listener.was_cancelled:
             raise InvalidRequestError("The watch was cancelled; submit or cancel through the client")
         self._member.check_may_be_told()
 
     def explain(self) -> str:
         """Say in a sentence why this run is still waited for, or how the watch ended."""
-        self._fleet.check_is_here()
-        if self._was_cancelled:
+        self._hub.task.check_is_here()
+        if self._listener.was_cancelled:
             return on_one_line(f"{self.ref} is not watched any more: this watch was cancelled.")
-        return on_one_line(explain(self._member, self._fleet.schedule, is_running=self._fleet.is_running))
+        return on_one_line(explain(self._member, self._hub.runner.schedule, is_running=self._hub.is_running))
 
     @property
     def ref(self) -> RunRef:
@@ -169,63 +141,26 @@ class Watch(AsyncOnly, Generic[R]):
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
-        snapshot = self._member.machine.snapshot
-        return snapshot.status if snapshot else ""
+        """The server's own word at the last poll, or ""."""
+        return self._member.status
 
     @property
     def polls(self) -> int:
-        """How many looks were sent."""
+        """How many polls were sent."""
         return self._member.polls
 
     @property
     def outcome(self) -> AnyOutcome[R] | None:
         """How the watch ended; None while it goes on."""
-        member = self._member
-        has_ended = member.machine.end is not None or member.is_broken
-        return member.outcome if has_ended or not self._fleet.is_running else None
+        is_final = self._member.has_ended or not self._hub.is_running
+        return self._member.outcome if is_final else None
 
     @property
     def is_active(self) -> bool:
         """Whether the run is being watched."""
-        return self._fleet.is_running and self.outcome is None and not self._was_cancelled
+        return self._hub.is_running and self.outcome is None and not self._listener.was_cancelled
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._was_cancelled else self._member.machine.state.value
+        state = "cancelled" if self._listener.was_cancelled else self._member.machine.state.value
         seen = f"{self.ref} {self.status or 'not seen'}"
         return f"<Watch {on_one_line(seen)}, {state}, {self.polls} polls>"
-
-    # What the fleet tells
-
-    def tell(self, event: Notice | Ended[R], told: list[Observer]) -> None:
-        """Take an event: for who iterates, for the observers, and for who waits.
-
-        Args:
-            event: What happened.
-            told: The observers that have it from other watches of the run; ours is added.
-        """
-        if self._feed is not None:
-            self._feed.put(event)
-        if isinstance(event, StatusChanged):
-            self._have_observed(self._on_status, event, told)
-        elif isinstance(event, Ended):
-            if self.observes(event.outcome):
-                self._have_observed(self._on_terminal, event.outcome, told)
-            if self._ended is not None:
-                self._ended.set()
-
-    def _have_observed(self, observer: Observer | None, value: object, told: list[Observer]) -> None:
-        if observer is not None and observer not in told:
-            told.append(observer)
-            self._fleet.observe(observer, value, self._member, self.context)
-
-    def observes(self, outcome: AnyOutcome[Any]) -> bool:
-        """Whether an observer gets this outcome from here. Who waits now may be cancelled, and not get it."""
-        return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
-
-    def stop_waiting(self) -> None:
-        """Let those who wait see that there is nothing to wait for any more."""
-        if self._ended is not None:
-            self._ended.set()
-        if self._feed is not None:
-            self._feed.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TypeVar
 
-from asyncruns.watch.observers import log
+from asyncruns.watch.logs import FLEET_LOG
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -29,5 +29,5 @@ class Newest(OrderedDict[K, V]):
         while len(self) > self._at_most:
             self.popitem(last=False)
             if self._warning is not None:
-                log.warning(self._warning, self._at_most)
+                FLEET_LOG.warning(self._warning, self._at_most)
                 self._warning = None

@@ -27,7 +27,7 @@ class Outcomes(Generic[R]):
 
     Attributes:
         ended: How many watches have ended.
-        polls: How many looks these took.
+        polls: How many polls these took.
     """
 
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
@@ -56,9 +56,9 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            context = member.watches[0].context if member.watches else member.context
+            context = member.listeners[0].context if member.listeners else member.context
             self._observers.put(self._on_outcome, outcome, of=member, context=context, owners=member.owners)
-        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
+        is_had = self._on_outcome is not None or any(listener.observes(outcome) for listener in member.listeners)
         if self._readers or not is_had:
             self._unread[member] = outcome
         if not self._readers:
@@ -93,7 +93,7 @@ class Outcomes(Generic[R]):
             self.tell()
 
     def tell(self) -> None:
-        """Let those who wait for news look again."""
+        """Let those who wait for news poll again."""
         for waiting in self._news:
             wake(waiting)
         self._news.clear()

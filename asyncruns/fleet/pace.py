@@ -28,31 +28,15 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from msgspec import Struct
+from asyncruns.fleet.trial import DECISIVE, MOST, NOTHING, PROOF_RATE, WINDOW_S, Series, Trial, by_chance
 
 LEAST_CUT: Final = 0.03  # of the rate
 LEAST_CUT_PER_S: Final = 0.3  # a low rate is cut by this much at least: each time that it grows back costs a refusal
 MOST_CUT: Final = 0.9  # of the rate; where more is refused, the share no longer tells what the server takes
-MOST: Final = 0.8  # refused: too few are left to tell what the server takes
-NOTHING: Final = 0.95  # refused is as good as all: less is sent until something is taken, as nothing is lost by that
 LEAST_ASKED_PER_S: Final = 1.0  # and still asked for, to learn when the server takes requests again
-PROOF: Final = 0.9  # of the rate before; only when the share is the same there, too, does it not depend on the rate
 WINDOW_ANSWERS: Final = 50  # at least; the refused share is that of the last one or two windows
-WINDOW_S: Final = 1.0  # at least: servers that count by the second refuse a second's excess in one go
 FEWEST_ANSWERS: Final = 50  # the share of fewer is taken as if there were so many
-AT_ONCE_ANSWERS: Final = 40  # of which MOST are refused end a trial before its second is over
-TRIAL_REFUSALS: Final = 6.0  # a trial lasts until so many refusals are expected, at least 1 s, and
-TRIAL_LEAST: Final = 12  # for so many answers at least, and
-TRIAL_ANSWERS: Final = 120  # for so many answers at most, or
-TRIAL_S: Final = 30.0
-MORE_THAN_CHANCE: Final = 2  # refusals beyond chance end a trial at once: the share rose
-SAME_PART: Final = 1 / 3  # of what a limit would take from the share; where it fell by less, the rest is the same
-SAME_REFUSALS: Final = 2  # at least, for a share to be the same in one trial
-SAME_TRIALS: Final = 2  # in a row in which the share does not fall show that it does not depend on the rate
-SMALL_REFUSALS: Final = 3  # for small shares, whose cuts are small, on the way to PROOF: below a limit are none
-DECISIVE: Final = 0.05  # of so large a share a trial sees enough: if it falls, there is a limit
 REGAINED: Final = 0.99  # of the rate at which a series began, ends it
-BY_CHANCE: Final = 3.0  # standard deviations that are taken for chance
 NOISE_FOR_S: Final = 60.0
 LEAST_BASE_PER_S: Final = 5.0  # a fleet that sends less than its rate is cut from what it sends, but from this at least
 NEAR: Final = 0.92  # of the rate that the server took, and as much above it
@@ -61,51 +45,6 @@ INCREASE_PER_S: Final = 0.25  # of that rate, below that region
 DOUBLING_S: Final = 2.0  # above it
 SLOWEST_PER_S: Final = 0.1
 FORGOTTEN_AT: Final = 4.0  # where no limit was given, there is none again at so many times what the server took
-
-
-class Series(Struct):
-    """Cuts of which none is known to have helped; one restoration undoes them together.
-
-    Attributes:
-        restored: The rate before the first of them.
-        took: What the server took, as far as was known then.
-        top: What was sent then.
-        small_top: What was sent before the first cut for a small share, after those for large ones.
-        begins: The number of the last answer that does not count: its request was sent before that cut.
-        refused: How many requests were refused since.
-        same: In how many trials the share did not fall.
-    """
-
-    restored: float
-    took: float
-    top: float
-    small_top: float
-    begins: int
-    refused: int = 0
-    same: int = 0
-
-
-class Trial(Struct):
-    """A cut whose effect is being watched.
-
-    Attributes:
-        base: What was sent before it.
-        share: What was refused before it.
-        begins: The number of the last answer that does not count: its request was sent before the cut.
-        since: The time of the cut.
-        refused: How many requests were refused since.
-    """
-
-    base: float
-    share: float
-    begins: int
-    since: float
-    refused: int = 0
-
-    @property
-    def answers(self) -> int:
-        """How many answers decide."""
-        return min(max(math.ceil(TRIAL_REFUSALS / self.share), TRIAL_LEAST), TRIAL_ANSWERS)
 
 
 class Pace:
@@ -171,18 +110,22 @@ class Pace:
         self.sent += 1
         self._of_second += 1
 
+    def answer(self) -> None:
+        """Note that a request was answered, or given up."""
+        self.answered += 1
+
     def refuse(self, now: float) -> None:
         """Note that the last answer was a refusal."""
         self.refused += 1
         trial, series = self._trial, self._series
         if series is not None and self.answered > series.begins:
-            series.refused += 1
+            series.refuse()
         if trial is None:
             answers, refusals = self._recent(now)
             if self._is_excess(answers, refusals, now):
                 self._cut(now, refusals / max(answers, FEWEST_ANSWERS))
         elif self.answered > trial.begins:
-            trial.refused += 1
+            trial.refuse()
             self._judge(trial, now)
 
     def at(self, now: float) -> float:
@@ -215,7 +158,7 @@ class Pace:
         """Whether more was refused than the noise and chance explain."""
         if now >= self._noise_until:
             self.noise = 0.0
-        return refusals > _by_chance(self.noise * answers)
+        return refusals > by_chance(self.noise * answers)
 
     # Trials
 
@@ -234,7 +177,7 @@ class Pace:
             self._took = base
         self._set(max(base * min(taken, to), LEAST_ASKED_PER_S if share >= NOTHING else 0.0), now)
         if share >= DECISIVE:
-            self._series.small_top, self._series.begins, self._series.refused = self.rate, self.sent, 0
+            self._series.begin_small(self.rate, self.sent)
 
     def _base(self, now: float) -> float:
         """Return the rate that a cut begins from: what is sent, where that is less than what is allowed."""
@@ -248,9 +191,8 @@ class Pace:
         """End a trial, if it has lasted for long enough."""
         answers = self.answered - trial.begins
         share = trial.refused / answers
-        is_long = now - trial.since >= WINDOW_S or (answers >= AT_ONCE_ANSWERS and share >= MOST)
-        rose = trial.refused > MORE_THAN_CHANCE + _by_chance(trial.share * answers)
-        is_over = is_long and (rose or answers >= trial.answers or now - trial.since >= TRIAL_S)
+        rose = trial.rose(answers)
+        is_over = trial.is_over(answers, now, rose=rose)
         if trial.share >= NOTHING and trial.refused < answers:
             self._end_trial(now)  # all was refused before, so that says nothing of the rate: grow
             self._series = None
@@ -266,17 +208,14 @@ class Pace:
 
     def _conclude(self, series: Series, trial: Trial, share: float, answers: int, now: float) -> None:
         """Keep the cut, undo it, or cut again, by whether the share fell with the rate."""
-        under_limit = max(self.noise, 1.0 - (1.0 - trial.share) * trial.base / self.rate)
-        fell = trial.refused < SAME_REFUSALS or share < under_limit + SAME_PART * (trial.share - under_limit)
-        series.same += not fell
-        is_proof = self.rate <= series.top * PROOF
-        is_small_proof = trial.share < DECISIVE and self.rate <= series.small_top * PROOF
-        if is_proof and not fell and series.same >= SAME_TRIALS:
+        fell = trial.fell(share, self.rate, self.noise)
+        series.end_trial(fell=fell)
+        if series.is_same(self.rate) and not fell:
             self._restore(series, share, now)
-        elif is_small_proof and trial.refused and series.refused >= SMALL_REFUSALS:
+        elif trial.refused and series.is_same_small(self.rate, trial.share):
             self._restore(series, series.refused / (self.answered - series.begins), now)
         elif not fell:
-            self._cut(now, share, PROOF)
+            self._cut(now, share, PROOF_RATE)
         elif self._is_excess(answers, trial.refused, now):
             self._cut(now, share)
         elif trial.share >= DECISIVE:
@@ -316,8 +255,3 @@ class Pace:
             self.rate = math.inf
         if self.rate >= self._limit:
             self._took = self._limit
-
-
-def _by_chance(expected: float) -> float:
-    """Return how many refusals there may be where so many are expected."""
-    return expected + BY_CHANCE * math.sqrt(expected)

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
 from typing import Any
+
+from msgspec import Struct
 
 from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
-from asyncruns.fleet.member import Answers
-from asyncruns.lifecycle import Policy
+from asyncruns.lifecycle import Event, Policy
+from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
 from asyncruns.watch.options import SharedOptions, policy_of
+
+
+class Answerers(Struct, frozen=True):
+    """Who answers the calls of runs; many runs share one."""
+
+    handler: Handler | None
+    approve: ApprovalHandler | None
+    tools: Toolset | None
+    limit: ConcurrencyLimit | None
+
+    def begin(
+        self, post: Callable[[Event], None], owners: tuple[object, ...], context: contextvars.Context
+    ) -> CallAnswerer:
+        """Return what answers the calls of one run; `CallAnswerer` describes the arguments."""
+        return CallAnswerer(
+            handler=self.handler,
+            approve=self.approve,
+            tools=self.tools,
+            limit=self.limit,
+            post=post,
+            owners=owners,
+            context=context,
+        )
 
 
 class FleetSettings:
@@ -23,7 +51,7 @@ class FleetSettings:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
-        self._shared: dict[str, tuple[Policy, Answers]] = {}  # of runs without options of their own, by their dialect
+        self._shared: dict[str, tuple[Policy, Answerers]] = {}  # of runs without options of their own, by their dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
         """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
@@ -33,7 +61,7 @@ class FleetSettings:
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
 
-    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answers]:
+    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers]:
         """Give what the watch of a run goes by; runs without options of their own share one."""
         if not options and dialect.name in self._shared:
             return self._shared[dialect.name]
@@ -41,7 +69,7 @@ class FleetSettings:
         at_once = options.get("max_concurrent_calls")
         settings = (
             policy_of(both, dialect),
-            Answers(
+            Answerers(
                 handler=both.get("on_requires_action"),
                 approve=both.get("on_approval"),
                 tools=both.get("tools"),

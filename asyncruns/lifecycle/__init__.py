@@ -9,10 +9,10 @@ commands        what it asks its shell to do; how and why a watch ends
 notices         what it reports meanwhile
 machine         what it does at each event
 moves           what may come of that, as a table: tests hold the machine to it
-fatal_refusals  which refusals of looks and submits end the watch
+fatal_refusals  which refusals of polls and submits end the watch
 ledger          calls and rounds of them: what was handed out, answered and sent
 cancelling      how far a cancel has come, and what its refusals mean
-patience        the policy; deadline, outages, and when to look next
+patience        the policy; deadline, outages, and when to poll next
 expiry          which expiry of a run is believed
 progress        how far a run has come in its stage, for the cadence
 """

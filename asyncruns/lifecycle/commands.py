@@ -14,10 +14,10 @@ from asyncruns.lifecycle.values import Answers, Call, Outputs, Snapshot
 
 
 class PollAt(Struct, frozen=True):
-    """Look at the run within this window, which replaces an earlier one. The shell picks the moment: looks spread.
+    """Poll the run within this window, which replaces an earlier one. The shell picks the moment: polls spread.
 
     Attributes:
-        if_silent: For so many seconds a stream must have said nothing: each event of it puts the look off anew.
+        if_silent: For so many seconds a stream must have said nothing: each event of it puts the poll off anew.
     """
 
     not_before: float
@@ -107,7 +107,7 @@ class Reason(enum.Enum):
     OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
     MAX_ROUNDS = "max_rounds"  # the run asked for calls once more after `max_rounds` rounds of them
-    SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no look can tell whether they were taken
+    SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no poll can tell whether they were taken
     BROKE = "broke"  # in a fleet, where an unexpected error in one watch must not end the others
 
 
@@ -125,7 +125,7 @@ class End(Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: One of the closed set.
-        snapshot: The last look, or None when there was none.
+        snapshot: The last poll, or None when there was none.
         reason: Why, where the run itself has not ended.
         cause: The last error, where one is why.
         calls: The calls that are open.

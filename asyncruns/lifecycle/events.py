@@ -33,7 +33,7 @@ class Refused(Struct, frozen=True):
         now: When.
         refusal: Why.
         asked: What was asked.
-        held_back: For how many seconds the shell held a look back that was due, while the server answered others: that
+        held_back: For how many seconds the shell held a poll back that was due, while the server answered others: that
             is no time of an outage.
     """
 
@@ -79,7 +79,7 @@ class CancelAsked(Struct, frozen=True):
 
 
 class StreamBegun(Struct, frozen=True):
-    """A stream tells of the run from now on; what it tells comes as `Observed`, as if a look had been answered."""
+    """A stream tells of the run from now on; what it tells comes as `Observed`, as if a poll had been answered."""
 
     now: float
 

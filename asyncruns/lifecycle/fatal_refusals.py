@@ -1,6 +1,6 @@
-"""What it means for the watch that a look or a submit was refused for good, as tables.
+"""What it means for the watch that a poll or a submit was refused for good, as tables.
 
-`_look_refused` and `_submit_refused` of the machine act by them. Refusals of a cancel are in `cancelling.py`.
+`_poll_refused` and `_submit_refused` of the machine act by them. Refusals of a cancel are in `cancelling.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Final
 from asyncruns.lifecycle.commands import EndKind, Reason
 from asyncruns.lifecycle.values import RefusalKind
 
-# What a look that was refused for good says of the watch. The rest passes, and is waited out.
-FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
+# What a poll that was refused for good says of the watch. The rest passes, and is waited out.
+FATAL_POLLS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
     RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
     RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
@@ -23,7 +23,7 @@ FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNSUPPORTED: Reason.REJECTED,
 }
 
-# What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.
+# What a submit that was refused for good says of the watch. Other refusals may have come too late: polls tell.
 FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
     RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
     RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),

@@ -59,7 +59,7 @@ class Round:
         failures: How often a submit failed that may be repeated.
         early_since: When the server first refused it as too early since it was READY; None when it did not.
         refused: Why the outputs were refused when they were sent again.
-        shown_at: When the last look was asked that showed it although its outputs were sent.
+        shown_at: When the last poll was asked that showed it although its outputs were sent.
     """
 
     __slots__ = (
@@ -159,11 +159,11 @@ class Ledger(Struct, eq=False, gc=False):
         return self._rounds[key]
 
     def judge(self, round_: Round, asked_at: float) -> Verdict:
-        """Decide about a round that a look shows.
+        """Decide about a round that a poll shows.
 
         Args:
             round_: The round.
-            asked_at: When the look was asked: its answer may have been long on its way.
+            asked_at: When the poll was asked: its answer may have been long on its way.
         """
         current = self.current or round_
         if round_.stage is Stage.OPEN:
@@ -172,7 +172,7 @@ class Ledger(Struct, eq=False, gc=False):
             return Verdict.WAIT if is_part and asked_at - current.seen_at < SUBMIT_LAG_S else Verdict.ANSWER
         if current.stage in (Stage.OPEN, Stage.READY) or self.in_flight is not None:
             return Verdict.WAIT  # this read is older than what is about to be sent
-        # One look may be a proxy's old answer, and where ids are reused the outputs would go to the next round.
+        # One poll may be a proxy's old answer, and where ids are reused the outputs would go to the next round.
         was_shown, round_.shown_at = round_.shown_at > current.at, max(round_.shown_at, asked_at)
         if asked_at - current.at < SUBMIT_LAG_S or not was_shown:
             return Verdict.WAIT

@@ -10,9 +10,9 @@ What we do follows from what there is, so it is never stored beside it (theirs i
     DONE         the run ended, or patience did; a watch that ended before its run is taken up by outputs from the
                  caller, where it lacked them, or by a cancel
     CANCELLING   the caller asked for it, until the server refuses
-    DISPATCHING  the current round is OPEN: calls are out; looks go on, slower
+    DISPATCHING  the current round is OPEN: calls are out; polls go on, slower
     SUBMITTING   a round is IN_FLIGHT; or the current one READY (to be sent, or sent again since it had no effect), or
-                 UNSURE (no answer came: look, and send the same again only if the run still asks after the lag)
+                 UNSURE (no answer came: poll, and send the same again only if the run still asks after the lag)
     POLLING      else
 
 It owns three parts that note what happened and answer questions about it, and never call back: the ledger (calls and
@@ -36,7 +36,7 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
-from asyncruns.lifecycle.fatal_refusals import FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY
+from asyncruns.lifecycle.fatal_refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
@@ -44,9 +44,9 @@ from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKi
 
 NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
 EARLY_STEPS: Final = 2  # the pause after such a refusal grows so often, to 2 s: the lag mostly ends within a second
-LOOKS_WITHOUT_CALLS: Final = 4
+POLLS_WITHOUT_CALLS: Final = 4
 DISPATCHING_SHARE: Final = 0.1
-SILENCE_S: Final = 5.0  # so long a stream may say nothing, then a look tells; models think for longer
+SILENCE_S: Final = 5.0  # so long a stream may say nothing, then a poll tells; models think for longer
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
 
 NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
@@ -62,8 +62,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _ledger: Ledger = field(default_factory=Ledger)
     _cancellation: Cancellation = NOT_ASKED
     _begun: bool = False
-    _seen: bool = False  # by a look of ours; a caller's object may be of a replica that others lag behind
-    _empty_looks: int = 0
+    _seen: bool = False  # by a poll of ours; a caller's object may be of a replica that others lag behind
+    _empty_polls: int = 0
     _unknown_since: float | None = None
     _ended_at: float = math.inf
     _streams: bool = False
@@ -112,7 +112,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def wake_at(self) -> float:
-        """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
+        """When the machine wants a `Tick`, beside the polls that it asked for; infinity for never."""
         if self.end is not None:
             return math.inf
         return min(self._patience.over_at, self._cancellation.at, self._send_at, self._late_at)
@@ -147,7 +147,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._cancel_asked(event)
             case ev.StreamBegun():
                 self._streams = True
-                return [self._look(event.now)]
+                return [self._poll(event.now)]
             case ev.StreamEnded():
                 return self._stream_ended(event)
             case ev.Tick():
@@ -156,13 +156,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 assert_never(event)
 
     def delay(self, now: float) -> float:
-        """Give how many seconds the run's end is expected to have waited for a look by now: what a look is worth."""
+        """Give how many seconds the run's end is expected to have waited for a poll by now: what a poll is worth."""
         if self.state is State.DISPATCHING:  # it waits for us, and can only have expired or been cancelled
             return self._patience.delay(now) * DISPATCHING_SHARE
         return self._patience.delay(now)
 
     def delayed_at(self, delay: float) -> float:
-        """Give when the run's end is expected to have waited so many seconds for a look; may be infinite."""
+        """Give when the run's end is expected to have waited so many seconds for a poll; may be infinite."""
         if self.state is State.DISPATCHING:
             delay /= DISPATCHING_SHARE
         return self._patience.delayed_at(delay)
@@ -188,8 +188,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return math.inf if self._patience.expiry is None else self._patience.expiry
 
     @property
-    def looks_once_more(self) -> bool:
-        """Whether the deadline has passed unnoticed, and one last look decides."""
+    def polls_once_more(self) -> bool:
+        """Whether the deadline has passed unnoticed, and one last poll decides."""
         return self._patience.final_until is not None
 
     def forget_resource(self) -> None:
@@ -201,13 +201,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
             status = sys.intern(snapshot.status)  # few words, in ten thousand copies
             self.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
 
-    def waits_for_look(self, now: float) -> bool:
-        """Whether the default wait is over by now, but may last until a look that is due was answered.
+    def waits_for_poll(self, now: float) -> bool:
+        """Whether the default wait is over by now, but may last until a poll that is due was answered.
 
         The caller's own timeout and the bound of a cancel may not: they were promised.
         """
         is_default = isinstance(self._policy.timeout, UnsetType) and not self._cancellation.requested
-        return is_default and not self.looks_once_more and now >= self._patience.over_at
+        return is_default and not self.polls_once_more and now >= self._patience.over_at
 
     # Beginning and ending
 
@@ -223,7 +223,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return [*reports, self._finish(event.now, ENDS[snapshot.phase])]
         if snapshot.is_final:  # a poll could not tell more, and some servers can't be polled
             return [*reports, *self._go_on(snapshot, event.now, event.now)]
-        # What the object says else may be old: look before anything is done about it.
+        # What the object says else may be old: poll before anything is done about it.
         return [*reports, do.PollAt(event.now, event.now)]
 
     def _finish(
@@ -262,12 +262,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
         round_.reopen(event.now)
         self._ledger.leave_unanswered(self._ledger.missing())
         commands = [*self._record(answers, replace=True), *self._settle(event.now)]
-        return commands if self.end else [*commands, self._look(event.now)]
+        return commands if self.end else [*commands, self._poll(event.now)]
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
         self.end = None
         self._unknown_since = None
-        self._empty_looks = 0
+        self._empty_polls = 0
         self._streams = False
         self._patience.begin_again(now, at_least)
 
@@ -277,7 +277,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             round_.move(Stage.SENT if isinstance(event, ev.Observed) else Stage.UNSURE, event.now)
 
     def _revoked(self, event: ev.Event) -> list[Command]:
-        """Report, once, that the server shows a run that had ended otherwise now. Older looks may show that."""
+        """Report, once, that the server shows a run that had ended otherwise now. Older polls may show that."""
         if not isinstance(event, ev.Observed) or self.snapshot is None:
             return []
         asked_at = event.now if event.asked_at is None else event.asked_at
@@ -286,7 +286,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self._ended_at = math.inf
         return [do.Report(notices.EndRevoked(status=event.snapshot.status, previous=self.snapshot.status))]
 
-    # Looks
+    # Polls
 
     def _observed(self, event: ev.Observed) -> list[Command]:
         now, snapshot = event.now, event.snapshot
@@ -314,7 +314,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             self._new_at = now
         wants_cancel = self._ledger.in_flight is None and self._cancellation.is_due(snapshot, now)
         if wants_cancel or (is_new and self._cancellation.requested):
-            return [*commands, *self._cancel(), self._look(now)]
+            return [*commands, *self._cancel(), self._poll(now)]
         return commands + self._go_on(snapshot, now, asked_at)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
@@ -338,21 +338,21 @@ class RunLifecycle(Struct, eq=False, gc=False):
             if not self._cancellation.requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
-            self._empty_looks = 0
+            self._empty_polls = 0
         if self._nothing_goes_on and self._cancellation.confirm_by < math.inf:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if self._unknown_since is not None and now - self._unknown_since >= self._policy.unknown_s:
             return [self._finish(now, EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
-        return [self._look(now, hint=snapshot.hint)]
+        return [self._poll(now, hint=snapshot.hint)]
 
     def _went_on(self, now: float) -> None:
         """Note that the run was seen without calls."""
         if self._ledger.went_on(now):
             self._unsettled = None
 
-    def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
+    def _poll(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
         listens = pause is None and self._streams and not self._cancellation.requested
         if listens:
             pause = SILENCE_S
@@ -360,31 +360,31 @@ class RunLifecycle(Struct, eq=False, gc=False):
             pause = self._patience.slow_pause(now, hint)
         before = math.inf if self._unknown_since is None else self._unknown_since + self._policy.unknown_s
         before = min(before, self._cancellation.confirm_by)
-        window = self._patience.next_look(now, pause, hint=hint, before=before)
+        window = self._patience.next_poll(now, pause, hint=hint, before=before)
         return do.PollAt(*window, if_silent=SILENCE_S if listens else 0.0)
 
-    def _look_now(self, now: float) -> do.PollAt:
-        return do.PollAt(*self._patience.next_look(now, 0.0))
+    def _poll_now(self, now: float) -> do.PollAt:
+        return do.PollAt(*self._patience.next_poll(now, 0.0))
 
     def _stream_ended(self, event: ev.StreamEnded) -> list[Command]:
-        """Go over to looks. A stream that ends where the run waits for the caller has told all there is."""
+        """Go over to polls. A stream that ends where the run waits for the caller has told all there is."""
         if not self._streams:
             return []
         self._streams = False
         waits = self.snapshot is not None and self.snapshot.phase is Phase.NEEDS_CALLER
         if waits and event.cause is None:
-            return [self._look(event.now)]
-        return [do.Report(notices.StreamBroken(cause=event.cause)), self._look_now(event.now)]
+            return [self._poll(event.now)]
+        return [do.Report(notices.StreamBroken(cause=event.cause)), self._poll_now(event.now)]
 
     # Rounds of calls
 
     def _needs_caller(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         if not snapshot.calls:
-            self._empty_looks += 1
-            if self._empty_looks >= LOOKS_WITHOUT_CALLS:
+            self._empty_polls += 1
+            if self._empty_polls >= POLLS_WITHOUT_CALLS:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
-            return [self._look(now)]
-        self._empty_looks = 0
+            return [self._poll(now)]
+        self._empty_polls = 0
         calls = tuple(call for call in snapshot.calls if call.kind is not CallKind.SERVER)
         left = self._left_to_server(snapshot.calls)
         return left + (self._round(calls, snapshot, now, asked_at) if calls else self._went_past(snapshot, now))
@@ -395,7 +395,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _went_past(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         self._went_on(now)
-        return [self._look(now, hint=snapshot.hint)]
+        return [self._poll(now, hint=snapshot.hint)]
 
     def _round(self, calls: tuple[Call, ...], snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         round_ = self._ledger.round_of(calls)
@@ -404,7 +404,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case Verdict.ANSWER:
                 return self._open(round_, snapshot, now)
             case Verdict.WAIT:
-                return [self._look(now, hint=snapshot.hint)]
+                return [self._poll(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
                 if round_.stage is Stage.UNSURE and self._policy.on_lost_submit == "give_up":
                     # Taken up again by a cancel that came to nothing; the outputs may have had their effect.
@@ -412,7 +412,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 if self._ledger.rounds_done > self._max_rounds:  # each with the same calls
                     return [self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
                 self._ledger.send_again(round_, now)
-                return [*self._send(now), self._look(now, hint=snapshot.hint)]
+                return [*self._send(now), self._poll(now, hint=snapshot.hint)]
             case Verdict.IGNORED:
                 reason = Reason.OUTPUTS_IGNORED if round_.refused is None else Reason.SUBMIT_REFUSED
                 return [self._finish(now, EndKind.NEEDS_CALLER, reason, round_.refused)]
@@ -435,7 +435,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
         commands += self._settle(now)
-        return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
+        return commands if self.end else [*commands, self._poll(now, hint=snapshot.hint)]
 
     @property
     def _max_rounds(self) -> float:
@@ -493,7 +493,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         match event.asked:
             case Asked.POLL:
                 self._patience.excuse(event.held_back, event.now)
-                return self._look_refused(event.refusal, event.now)
+                return self._poll_refused(event.refusal, event.now)
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)
             case Asked.CANCEL:
@@ -501,24 +501,24 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case _:
                 assert_never(event.asked)
 
-    def _look_refused(self, refusal: Refusal, now: float) -> list[Command]:
+    def _poll_refused(self, refusal: Refusal, now: float) -> list[Command]:
         if self.snapshot is not None and self.snapshot.is_final:
             # It shows what never changes, so a poll that fails tells as much as one that does not.
             return self._go_on(self.snapshot, now, now)
-        if refusal.kind in FATAL_LOOKS:
-            return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
+        if refusal.kind in FATAL_POLLS:
+            return [self._finish(now, EndKind.GAVE_UP, FATAL_POLLS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
             if now - self._new_at >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 reason = Reason.GONE if self._seen else Reason.NOT_FOUND
                 return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
             self._patience.not_found(refusal.cause)
-            return [self._look(now)]
+            return [self._poll(now)]
         pause, reports = self._trouble(refusal, now)
-        # Being throttled is no answer: what is left of the last look's time is used.
+        # Being throttled is no answer: what is left of the last poll's time is used.
         may_pass = refusal.kind is RefusalKind.THROTTLED and now + pause < self._patience.over_at
-        if self.looks_once_more and self.end is None and not may_pass:
+        if self.polls_once_more and self.end is None and not may_pass:
             reports.append(self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
-        return reports if self.end else [*reports, self._look(now, pause)]
+        return reports if self.end else [*reports, self._poll(now, pause)]
 
     def _trouble(self, refusal: Refusal, now: float) -> tuple[float, list[Command]]:
         """Note that the server is not well; give the pause, and what to report, an end of patience included."""
@@ -547,21 +547,21 @@ class RunLifecycle(Struct, eq=False, gc=False):
             if is_lost and self._gives_up_lost and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
-            looks = is_lost and self._policy.on_lost_submit == "look"
-            round_.postpone(Stage.UNSURE if looks else Stage.READY, now, backoff(round_.failures, refusal))
+            polls = is_lost and self._policy.on_lost_submit == "poll"
+            round_.postpone(Stage.UNSURE if polls else Stage.READY, now, backoff(round_.failures, refusal))
         elif kind in FATAL_SUBMITS and round_ is self._ledger.current and not self._cancellation.requested:
             round_.move(Stage.READY, now)
             return [self._finish(now, *FATAL_SUBMITS[kind], refusal.cause)]
         elif kind is RefusalKind.NOT_ACCEPTING:
             round_.move(Stage.SENT, now)  # the run has gone on or ended, or another has answered it
         else:
-            round_.refuse(now, refusal.cause)  # which of those it is, looks tell, over the lag
+            round_.refuse(now, refusal.cause)  # which of those it is, polls tell, over the lag
         if self.end is not None:
             return commands
         if self._cancellation.waits:
             return [*commands, *self._cancel()]
         self._patience.restart()
-        return [*commands, *self._send(now), self._look_now(now)]
+        return [*commands, *self._send(now), self._poll_now(now)]
 
     @property
     def _gives_up_lost(self) -> bool:
@@ -600,7 +600,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)
         commands = self._cancel_asked(event)
-        return commands if self.end else [*commands, self._look_now(event.now)]
+        return commands if self.end else [*commands, self._poll_now(event.now)]
 
     def _leave_uncancelled(self, now: float) -> do.Finish:
         """End the watch of a caller that leaves: as it had ended before, or for want of a confirmed cancel."""
@@ -628,14 +628,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
         answer = self._cancellation.answered(refusal, now, status=status, is_new=is_new)
         match answer:
             case CancelAnswer.OVER:
-                return [self._look_now(now)]
+                return [self._poll_now(now)]
             case CancelAnswer.AGAIN:
                 return self._trouble(refusal, now)[1] if refusal.kind.passes else []
             case CancelAnswer.REFUSED:
                 told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
                 if not self._ledger.missing():
                     told += self._settle(now)  # the last output came while nothing was to be submitted
-                return [*told, self._look_now(now)]
+                return [*told, self._poll_now(now)]
             case _:
                 assert_never(answer)
 
@@ -645,9 +645,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if now >= self._cancellation.by:
             return [self._leave_uncancelled(now)]
         if now >= self._patience.over_at:
-            if self._patience.may_look_once_more(now):
+            if self._patience.may_poll_once_more(now):
                 return [do.PollAt(now, now)]
-            # Why the last looks failed, if they did: a wait that never reached the server must say so.
+            # Why the last polls failed, if they did: a wait that never reached the server must say so.
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
         if now >= self._cancellation.at:
             return self._cancel()

@@ -18,12 +18,12 @@ class Connectivity(enum.Enum):
     """How it stands between us and the server; not the state of the run."""
 
     HEALTHY = "healthy"
-    DEGRADED = "degraded"  # the last look failed
-    LOST = "lost"  # looks have failed for 15 s and more
+    DEGRADED = "degraded"  # the last poll failed
+    LOST = "lost"  # polls have failed for 15 s and more
 
 
 class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
-    """The run has another status than at the last look.
+    """The run has another status than at the last poll.
 
     Attributes:
         status: The server's own word; it may be one that nobody knows, and `phase` is UNKNOWN then.
@@ -75,7 +75,7 @@ class EndRevoked(Struct, frozen=True, kw_only=True):
 
 
 class ConnectivityChanged(Struct, frozen=True, kw_only=True):
-    """Looks began to fail, or to succeed again. `cause` is the last error, None when healthy."""
+    """Polls began to fail, or to succeed again. `cause` is the last error, None when healthy."""
 
     connectivity: Connectivity
     cause: Exception | None = None

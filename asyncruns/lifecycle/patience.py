@@ -1,7 +1,7 @@
 """How long to go on: the wait's deadline, the run's expiry, and how it stands with the server.
 
 Four times are kept apart here: the caller's timeout, the run's own expiry, the outage budget, and the pause to the next
-look. (One request's timeout and one tool's are the shell's.)
+poll. (One request's timeout and one tool's are the shell's.)
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expir
 WAIT_WITHOUT_EXPIRY_S: Final = 900.0
 MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
 EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
-LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
-FINAL_LOOK_S: Final = 5.0  # and gets so long when we slept past the deadline
+LAST_POLL_S: Final = 1.0  # the last poll begins so long before the deadline
+FINAL_POLL_S: Final = 5.0  # and gets so long when we slept past the deadline
 LOST_AFTER_S: Final = 15.0
 BACKOFF_START_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 10.0
 RETRY_AFTER_CEILING_S: Final = 60.0
-SLOW_PAUSE_S: Final = 2.0  # between looks while tools run
-OLD_SHARE: Final = 0.125  # of the time that a run waits for its first look counts as delay
+SLOW_PAUSE_S: Final = 2.0  # between polls while tools run
+OLD_SHARE: Final = 0.125  # of the time that a run waits for its first poll counts as delay
 JITTER: Final = 0.1  # of the pause
 
 
@@ -40,21 +40,21 @@ class Policy(Struct, frozen=True, kw_only=True):
         timeout: The whole wait in seconds; None is for ever; UNSET is until the run's expiry and 60 s more by the
             server's clock, and `without_expiry` where the server tells no expiry.
         without_expiry: See `timeout`; what runs of this kind may take at most, when their servers do not say so.
-        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        max_outage: For how many seconds in a row polls may fail before the watch gives up; None is for ever.
         max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
             gives up; None is no limit.
-        on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
+        on_lost_submit: What to do when no answer to a submit came. "poll" where a poll tells whether it was taken;
             where none can, "give_up", or "resend" the same.
         keep_tool_choice: Whether the model may be forced to call a tool in each round, and not in the first alone.
         max_rounds: After how many rounds of calls the watch leaves the next one to the caller; None is no limit.
-        cadence: The pauses between looks.
+        cadence: The pauses between polls.
     """
 
     timeout: float | UnsetType | None = UNSET
     without_expiry: float = WAIT_WITHOUT_EXPIRY_S
     max_outage: float | None = 120.0
     max_unknown_status: float | None = 60.0
-    on_lost_submit: Literal["look", "give_up", "resend"] = "look"
+    on_lost_submit: Literal["poll", "give_up", "resend"] = "poll"
     keep_tool_choice: bool = False
     max_rounds: int | None = MAX_ROUNDS
     cadence: Cadence = Cadence.hinted()
@@ -94,7 +94,7 @@ class Patience(Struct, eq=False, gc=False):
         self.progress.begin(now)
 
     def learn(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
-        """Take a look: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
+        """Take a poll: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
         self.progress.see(snapshot, now, asked_at)
         if snapshot.expires_at is None:
             return
@@ -164,9 +164,9 @@ class Patience(Struct, eq=False, gc=False):
             self._strategy.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
-        """Give how many seconds the end of the run is expected to have waited for a look by now.
+        """Give how many seconds the end of the run is expected to have waited for a poll by now.
 
-        Where no durations are known, half of the time since the last look is a fair guess. A run that was not seen yet
+        Where no durations are known, half of the time since the last poll is a fair guess. A run that was not seen yet
         began when the watch did, most likely; but it may be old, so some of the time counts in any case.
         """
         progress = self.progress
@@ -224,35 +224,35 @@ class Patience(Struct, eq=False, gc=False):
             self.outage_since = min(self.outage_since + seconds, now)
 
     def outage_is_over_budget(self, now: float) -> bool:
-        """Tell whether looks have failed for too long."""
+        """Tell whether polls have failed for too long."""
         budget = self._policy.max_outage
         return budget is not None and self.outage_since is not None and now - self.outage_since >= budget
 
-    def next_look(
+    def next_poll(
         self, now: float, pause: float | None = None, *, hint: float | None = None, before: float = math.inf
     ) -> tuple[float, float]:
-        """Give the window of the next look.
+        """Give the window of the next poll.
 
         It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
         """
         if pause is None:
-            self.progress.count_look()
+            self.progress.count_poll()
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
-        latest = self.deadline - LAST_LOOK_S
-        if now >= latest:  # that look is behind us
+        latest = self.deadline - LAST_POLL_S
+        if now >= latest:  # that poll is behind us
             latest = math.inf
         return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)
 
     def slow_pause(self, now: float, hint: float | None) -> float:
-        """Give the pause between looks while tools run."""
+        """Give the pause between polls while tools run."""
         return max(SLOW_PAUSE_S, self._pause(now, hint))
 
     def _pause(self, now: float, hint: float | None) -> float:
         progress = self.progress
         course = Course(
-            looks=progress.looks,
+            polls=progress.polls,
             age=max(now - progress.began, 0.0),
             hint=hint,
             group=progress.group,
@@ -260,19 +260,19 @@ class Patience(Struct, eq=False, gc=False):
         )
         return self._strategy.pause(course)
 
-    def may_look_once_more(self, now: float) -> bool:
-        """Tell, once, whether one look is due although the deadline has passed.
+    def may_poll_once_more(self, now: float) -> bool:
+        """Tell, once, whether one poll is due although the deadline has passed.
 
         It is when we come late, as after a laptop's sleep: the run may have ended long since. And a wait of no seconds
-        asks for one look.
+        asks for one poll.
         """
-        late = now - self.deadline > LAST_LOOK_S or self.deadline <= self.started
+        late = now - self.deadline > LAST_POLL_S or self.deadline <= self.started
         if self.final_until is not None or not late:
             return False
-        self.final_until = now + FINAL_LOOK_S
+        self.final_until = now + FINAL_POLL_S
         return True
 
     @property
     def over_at(self) -> float:
-        """When the watch ends, the one last look included."""
+        """When the watch ends, the one last poll included."""
         return self.deadline if self.final_until is None else self.final_until

@@ -69,7 +69,7 @@ STEPS: Final[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
 
 
 def _closure() -> Mapping[Phase, frozenset[Phase]]:
-    """Give, for each phase, every phase that a later look may find: a poller sees samples, not steps."""
+    """Give, for each phase, every phase that a later poll may find: a poller sees samples, not steps."""
     reach: dict[Phase, set[Phase]] = {phase: {phase, *after} for phase, after in STEPS.items()}
     for middle in STEPS:
         for found in reach.values():

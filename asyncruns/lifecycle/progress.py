@@ -15,19 +15,19 @@ CLOCK_GRAIN_S: Final = 1.0  # servers tell times in whole seconds
 
 
 class Progress(Struct, eq=False, gc=False):
-    """The age of the stage, and since when looks have shown the run at work in it.
+    """The age of the stage, and since when polls have shown the run at work in it.
 
     Attributes:
-        looks: Good looks since the stage began, or since something else happened at the server.
-        group: What runs take equally long, as the last look says.
+        polls: Good polls since the stage began, or since something else happened at the server.
+        group: What runs take equally long, as the last poll says.
         stage: 0 before outputs were submitted, by us or by others, 1 after.
         began: When the stage began; where that was before the watch, it is what the server's clock says, true or not.
-        seen_at: When the last good look was; before it, when the watch began.
-        is_seen: Whether any look has shown the run.
-        at_work: When the last look was that showed the run at work in this stage; None where none did.
+        seen_at: When the last good poll was; before it, when the watch began.
+        is_seen: Whether any poll has shown the run.
+        at_work: When the last poll was that showed the run at work in this stage; None where none did.
     """
 
-    looks: int = 0
+    polls: int = 0
     group: tuple[str, ...] = ()
     stage: int = 0
     began: float = 0.0
@@ -41,29 +41,29 @@ class Progress(Struct, eq=False, gc=False):
     _is_left: bool = False
 
     def begin(self, now: float) -> None:
-        """Note that the watch begins; until a look tells more, the run began then, too."""
+        """Note that the watch begins; until a poll tells more, the run began then, too."""
         self.began = self.seen_at = self._watched_from = self._latest = now
 
     def see(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
-        """Take a look at the run: what it shows was so when it was asked for, or a little later."""
+        """Take a poll the run: what it shows was so when it was asked for, or a little later."""
         if snapshot.group != self.group:
             self.group = snapshot.group
         if self.stage == 0 and not self._is_left:
             self._anchor(snapshot, now, asked_at)
         if snapshot.phase in AT_WORK:
-            if self._is_left:  # by a submit of others, or one whose answer was lost; this look is the first to tell
+            if self._is_left:  # by a submit of others, or one whose answer was lost; this poll is the first to tell
                 self.go_on(now)
             self.at_work = max(asked_at, self.began)
         self.seen_at = now
         self.is_seen = True
 
-    def count_look(self) -> None:
-        """Count a good look, before the pause after it."""
-        self.looks += 1
+    def count_poll(self) -> None:
+        """Count a good poll, before the pause after it."""
+        self.polls += 1
 
     def restart(self) -> None:
-        """Count looks anew: something has happened at the server."""
-        self.looks = 0
+        """Count polls anew: something has happened at the server."""
+        self.polls = 0
 
     @property
     def unseen(self) -> float:
@@ -74,7 +74,7 @@ class Progress(Struct, eq=False, gc=False):
     def _anchor(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
         """Find when the run was created; both times are the server's, since our wall clock may be wrong.
 
-        Each look gives bounds of a second or two; together, they come closer.
+        Each poll gives bounds of a second or two; together, they come closer.
         """
         if snapshot.created_at is None or snapshot.server_time is None:
             return

@@ -68,7 +68,7 @@ class RunFault(Struct, frozen=True):
 
 
 class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
-    """One look at a run.
+    """One poll a run.
 
     Attributes:
         phase: What the dialect makes of the status.
@@ -79,7 +79,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
         server_time: The server's clock at the answer, in seconds of its epoch; None where it does not say.
         created_at: When the run was created, by the same clock; None where it does not say.
         group: What runs take equally long, mostly: those of the same assistant and model, say.
-        hint: How many seconds the server asks to wait before the next look; None where it does not.
+        hint: How many seconds the server asks to wait before the next poll; None where it does not.
         resource: The typed run.
         ref: Its name; with some servers a submit gives another run, which is watched from then on. None is the same.
         is_final: Whether what is seen never changes, though it waits for the caller: outputs begin something new.

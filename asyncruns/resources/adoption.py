@@ -7,7 +7,7 @@ and a lost answer is answered by looking::
 
     the nonce is listed                           adopt it, as if the create had returned it
     not listed, over the span that replicas lag   it had no effect: create again, with the same bytes
-    "already has an active run", when repeated    look at that run: ours is adopted, another's is in the way
+    "already has an active run", when repeated    poll that run: ours is adopted, another's is in the way
     else                                          nobody can tell: raise, never create again
 
 "Else" is a list that does not answer, does not exist or cannot be read to its end, and an object of that time without
@@ -40,16 +40,16 @@ from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
-from asyncruns.resources.thread_lock import look_at_holder
+from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
+from asyncruns.resources.thread_lock import poll_at_holder
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.visible import on_one_line, visible
 
 Item = TypeVar("Item", bound=Run | Message)
 
-log: Final = logging.getLogger("asyncruns.resources")
+log: Final = logging.getLogger("asyncruns.transport")
 
 NONCE_KEY: Final = "asyncruns_nonce"
 """The key of the pair by which what was created is found."""
@@ -136,7 +136,7 @@ class Creation(Generic[Item]):
         nonce: What it carries; None for nothing, and then a lost answer is only explained.
         is_like_ours: See `find`.
         raw: Whether `send` gives a `RawResponse`.
-        options: The call's own, which the looks are sent with.
+        options: The call's own, which the polls are sent with.
         guard: Awaits each try, with the search after it; no other is begun when the caller is cancelled.
     """
 
@@ -156,7 +156,7 @@ class Creation(Generic[Item]):
         self._guard = guard
         self._server, self._send, self._type, self._segments = server, send, type_, segments
         self._nonce, self._is_like_ours, self._raw = nonce, is_like_ours, raw
-        self._options = options_of_looks(options)
+        self._options = options_of_polls(options)
         self._lost: APIError | None = None  # the last answer that was
         self._began = 0.0  # when the first create was sent whose answer was lost
         self._seen: dict[str, Item] = {}
@@ -179,7 +179,7 @@ class Creation(Generic[Item]):
             if made is not None:
                 return made
             self._tries += 1
-        raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
+        raise cast("APIError", self._lost).extend(f"It is not listed, after any of {TRIES} tries.")
 
     async def _try(self) -> Item | None:
         """Create it once, or find it; give None when the answer was lost and it is surely not there."""
@@ -223,7 +223,7 @@ class Creation(Generic[Item]):
         while True:
             asked_at = loop_time()
             try:
-                finding = await self._look_through(patience, until)
+                finding = await self._poll_through(patience, until)
             except APIError as error:
                 raise self._unsure(lost, f"the list gives no answer: {error}") from error
             if finding.ours is not None:
@@ -232,7 +232,7 @@ class Creation(Generic[Item]):
                 return self._conclude(lost, finding)
             await wait_for_next(patience)
 
-    async def _look_through(self, patience: Patience, until: float) -> Finding[Item]:
+    async def _poll_through(self, patience: Patience, until: float) -> Finding[Item]:
         """Look through all pages of the list, or the first one where that shows the newest.
 
         Raises:
@@ -243,7 +243,7 @@ class Creation(Generic[Item]):
             query = {"limit": NEWEST, "order": "desc", "after": paging.after}
             request = make_request("GET", self._path(), query, None, self._options)
             try:
-                page, finding = await look(self._server, request, self._read_page, patience, not_found_until=until)
+                page, finding = await poll(self._server, request, self._read_page, patience, not_found_until=until)
             except REFUSED_PAGE:
                 if not paging.is_guess:
                     raise
@@ -261,13 +261,13 @@ class Creation(Generic[Item]):
         """Give the run that holds the thread, if it is the one that a lost answer was about."""
         if self._lost is None or self._type is not Run:
             return None
-        request = look_at_holder(busy, self._options)
+        request = poll_at_holder(busy, self._options)
         patience = _patience()
         until = patience.started + SUBMIT_LAG_S
         try:
-            finding = await look(self._server, request, self._read_item, patience, not_found_until=until)
+            finding = await poll(self._server, request, self._read_item, patience, not_found_until=until)
         except APIError as error:
-            raise self._unsure(self._lost, f"{busy.active_run_id} can't be looked at: {error}") from error
+            raise self._unsure(self._lost, f"{busy.active_run_id} can't be polled: {error}") from error
         return self._conclude(self._lost, finding)
 
     def _conclude(self, lost: APIError, finding: Finding[Item]) -> Item | None:
@@ -277,7 +277,7 @@ class Creation(Generic[Item]):
 
     def _unsure(self, lost: APIError, why: str) -> APIError:
         advice = f"Look through GET {self._path()}, newest first, before you create it again."
-        return extended(lost, f"It may have been created ({why}). {advice}")
+        return lost.extend(visible(f"It may have been created ({why}). {advice}"))
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
         log.info("The answer to POST %s was lost; %s is what it made", self._path(), on_one_line(found.id))
@@ -287,9 +287,9 @@ class Creation(Generic[Item]):
         patience = _patience()
         until = patience.started + SUBMIT_LAG_S
         try:
-            return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
+            return cast("Item", await poll(self._server, request, self._read_raw, patience, not_found_until=until))
         except APIError as error:
-            raise extended(lost, f"It was created, as {found.id}, which can't be read: {error}") from error
+            raise lost.extend(visible(f"It was created, as {found.id}, which can't be read: {error}")) from error
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)

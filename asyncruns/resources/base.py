@@ -9,13 +9,15 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct, field
 
-from asyncruns.abc import Dialect, Transport
+from asyncruns.abc import ByteStream, Dialect, Transport
 from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.thread_run import ThreadRunDialect
+from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import PageCall as PageCall
+from asyncruns.streams.opening import accepting, events_of, object_of
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import Page, Run, decode
 
@@ -103,6 +105,27 @@ class Resource:
         if self._raw:
             return cast("T", RawResponse(request, response, type_))
         return decoded(request, response, type_)
+
+    async def _open_stream(self, request: Request) -> ByteStream:
+        """Send a request that asks for a stream, and return the stream.
+
+        If the server answers with the object itself, the stream has one event, which holds that.
+
+        Raises:
+            APIStatusError: The server refused.
+            APIResponseValidationError: It answered with something else; what was asked for may be done.
+        """
+        if self._raw:
+            raise InvalidRequestError("with_raw_response gives whole answers; leave it out for stream=True")
+        answer = await self._server.transport.stream(accepting(request))
+        if isinstance(answer, ByteStream):
+            return answer
+        if answer.status >= 300:
+            raise self._error(request, answer)
+        body = events_of(answer) or object_of(answer)
+        if body is None:
+            raise bad_answer(request, answer, ValueError("no stream of events"))
+        return body
 
     def _error(self, request: Request, response: Response) -> Exception:
         """Give the exception that an error answer stands for."""

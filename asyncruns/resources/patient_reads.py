@@ -1,4 +1,4 @@
-"""One look that has to succeed: passing errors are waited out, within a patience.
+"""One poll that has to succeed: passing errors are waited out, within a patience.
 
 For what is read on the way to something else: the run that holds a thread, the list where a lost create may show. The
 pauses and the bounds are those of a watch (`lifecycle/patience.py`); reading changes nothing, so all is safe to cancel.
@@ -14,22 +14,20 @@ from typing import Final, TypeVar
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
+from asyncruns.errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.requests import refusal_of
-from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
-E = TypeVar("E", bound=APIError)
 
-LOOK_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a look that hangs would be the end of patience
+POLL_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a poll that hangs would be the end of patience
 
 
-async def look(
+async def poll(
     server: Server,
     request: Request,
     read: Callable[[Request, Response], T],
@@ -65,7 +63,7 @@ async def look(
 async def _try(server: Server, request: Request, read: Callable[[Request, Response], T]) -> T | Refusal:
     transport = server.once or server.transport
     try:
-        with anyio.fail_after(LOOK_TIMEOUT_S):
+        with anyio.fail_after(POLL_TIMEOUT_S):
             response = await transport.send(request)
         if not 200 <= response.status < 300:
             return server.dialect.refusal(request, response)
@@ -79,7 +77,7 @@ async def _try(server: Server, request: Request, read: Callable[[Request, Respon
 
 
 async def wait_for_next(patience: Patience, pause: float | None = None, *, hint: float | None = None) -> None:
-    """Sleep until the next look is due, or the patience ends.
+    """Sleep until the next poll is due, or the patience ends.
 
     Args:
         pause: Seconds; those of the cadence by default.
@@ -88,19 +86,12 @@ async def wait_for_next(patience: Patience, pause: float | None = None, *, hint:
     now = loop_time()
     end = max(patience.over_at, now)
     # Those who wait for the same thing shall not all come at once.
-    due = random.uniform(*patience.next_look(now, pause, hint=hint))  # noqa: S311 - spreads looks, hides nothing
+    due = random.uniform(*patience.next_poll(now, pause, hint=hint))  # noqa: S311 - spreads polls, hides nothing
     await anyio.sleep_until(min(due, end))
 
 
-def options_of_looks(options: CallOptions) -> CallOptions:
+def options_of_polls(options: CallOptions) -> CallOptions:
     """Give the options of a call that hold for the looks on its way, too: all but the body's."""
-    looks = options.copy()
-    looks.pop("extra_body", None)
-    return looks
-
-
-def extended(error: E, text: str) -> E:
-    """Put more into an error's message, and give the error."""
-    error.message += visible(f" {text}")
-    error.args = (error.message,)
-    return error
+    polls = options.copy()
+    polls.pop("extra_body", None)
+    return polls

@@ -14,12 +14,10 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.patient_reads import extended
 from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.run_parameters import split_options
 from asyncruns.streams.response_stream import ResponseStream
-from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
@@ -111,7 +109,7 @@ class Responses(_Responses):
 
         Args:
             response: The response, a `RunRef`, the id, or the stream of one.
-            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which looks
+            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which polls
                 get, too. By default those that it echoes, of which some servers leave out or hide a part: with MCP
                 tools, a template or `include`, give them.
             **options: See `RunWatcher`.
@@ -207,7 +205,7 @@ class Responses(_Responses):
         body, options = split_options(parameters, ResponseParameters)
         if stream:
             request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
-            return ResponseStream(request, await open_stream(self, request))
+            return ResponseStream(request, await self._open_stream(request))
         return await self._ask(ModelResponse, "POST", "responses", body=body, options=options)
 
     @overload
@@ -268,7 +266,7 @@ class Responses(_Responses):
         if stream:
             query |= {"stream": True, "starting_after": starting_after}
             request = self._request("GET", "responses", response_id, query=query, options=options)
-            body = await open_stream(self, request)
+            body = await self._open_stream(request)
             return ResponseStream(request, body, response_id=response_id, starting_after=starting_after)
         if starting_after is not None:
             raise InvalidRequestError("starting_after is for a stream; give stream=True as well")
@@ -303,4 +301,4 @@ class Responses(_Responses):
                 if not is_lost(error):
                     raise
                 if tries < 1:
-                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
+                    raise error.extend("It may go on at the server, and nothing can find it.") from error.__cause__

@@ -109,7 +109,7 @@ class RunOperations(ThreadItems):
                 clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
             adopt: Whether to find out what became of the run when the answer is lost: the metadata then carries a pair
                 `asyncruns_nonce`, by which the run is found and given as if it had been returned; one that is
-                surely not there is created again, up to twice. The looks take 5 s, and a minute where they fail. Not
+                surely not there is created again, up to twice. The polls take 5 s, and a minute where they fail. Not
                 possible where the metadata has 16 pairs already, nor with `stream`.
             stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunParameters`.
@@ -289,10 +289,10 @@ class RunOperations(ThreadItems):
         body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
         segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
         if stream:
-            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
             request = self._request("POST", *segments, body={**body, "stream": True}, options=options)
-            return RunStream(request, await open_stream(self, request), run_id=run_id, thread_id=thread_id)
+            return RunStream(request, await self._open_stream(request), run_id=run_id, thread_id=thread_id)
         return await self._ask(Run, "POST", *segments, body=body, options=options)
 
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:

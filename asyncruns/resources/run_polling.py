@@ -1,6 +1,6 @@
 """Helpers that wait for a run, by the names that users of the official client and of azure-ai-agents know.
 
-They give the run and no outcome. Beneath is a watch, so they survive what it survives: failing looks, statuses that
+They give the run and no outcome. Beneath is a watch, so they survive what it survives: failing polls, statuses that
 nobody knows, lost answers.
 """
 
@@ -20,7 +20,7 @@ from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Call, Reason, RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.resources.patient_reads import options_of_looks
+from asyncruns.resources.patient_reads import options_of_polls
 from asyncruns.resources.run_operations import RunOperations
 from asyncruns.resources.run_parameters import RunParameters, ToolOutput, split_options
 from asyncruns.tools import Toolset
@@ -50,14 +50,14 @@ class RunPolling(RunOperations):
     async def poll(
         self, run_id: str, thread_id: str, *, poll_interval_ms: float | None = None, **options: Unpack[CallOptions]
     ) -> Run:
-        """Look at a run until it has ended, or waits for the caller.
+        """Poll a run until it has ended, or waits for the caller.
 
         Safe to cancel; the run goes on at the server.
 
         Args:
-            poll_interval_ms: Milliseconds from one look to the next. By default the server's hints, else from 250
+            poll_interval_ms: Milliseconds from one poll to the next. By default the server's hints, else from 250
                 growing to 1,000.
-            **options: For each look; so `timeout` is that of one request. The wait ends 60 s after the run's expiry, or
+            **options: For each poll; so `timeout` is that of one request. The wait ends 60 s after the run's expiry, or
                 after 15 minutes where it has none.
 
         Raises:
@@ -78,7 +78,7 @@ class RunPolling(RunOperations):
         poll_interval_ms: float | None = None,
         **parameters: Unpack[RunParameters],
     ) -> Run:
-        """Start a run, and look at it until it has ended, or waits for the caller.
+        """Start a run, and poll it until it has ended, or waits for the caller.
 
         Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
         the server.
@@ -108,9 +108,9 @@ class RunPolling(RunOperations):
         poll_interval_ms: float | None = None,
         **options: Unpack[CallOptions],
     ) -> Run:
-        """Give a run the outputs of its calls, and look at it until it has ended, or waits for the caller again.
+        """Give a run the outputs of its calls, and poll it until it has ended, or waits for the caller again.
 
-        When no answer to the outputs comes, looks at the run tell whether they are to be sent again.
+        When no answer to the outputs comes, polls the run tell whether they are to be sent again.
 
         Safe to cancel; the outputs may then have been taken or not, and the run goes on at the server.
 
@@ -154,7 +154,7 @@ class RunPolling(RunOperations):
             agent_id: The assistant.
             toolset: Answers the calls. The run is created with its definitions, in place of all the assistant's tools,
                 unless `tools` is given: `tools=[*toolset.definitions(), {"type": "code_interpreter"}]`, say.
-            polling_interval: Seconds from one look to the next; the default is that of `poll`.
+            polling_interval: Seconds from one poll to the next; the default is that of `poll`.
             include: What else the steps in the answer shall have.
             **parameters: See `RunParameters`.
 
@@ -187,10 +187,10 @@ async def polled(
 
     Args:
         cadence: None for the watch's own.
-        options: Of the call, for each look and submit.
+        options: Of the call, for each poll and submit.
     """
     await admitted()
-    asked = _WithOptions(client, options_of_looks(options))
+    asked = _WithOptions(client, options_of_polls(options))
     async with RunWatcher(asked, run, tools=tools, cadence=cadence, on_requires_action=handler) as watcher:
         outcome = await watcher.wait()
     if outcome.reason in _REFUSED and isinstance(outcome.cause, APIStatusError):
@@ -209,7 +209,7 @@ def cadence_of(pause: Any, unit: Literal["s", "ms"] = "ms") -> Cadence | None:
     if pause is None:
         return None
     if isinstance(pause, bool) or not isinstance(pause, int | float) or not pause > 0:
-        raise InvalidRequestError(f"The pause from one look to the next must be more than 0 {unit}; got {pause!r}")
+        raise InvalidRequestError(f"The pause from one poll to the next must be more than 0 {unit}; got {pause!r}")
     return Cadence.fixed(pause if unit == "s" else pause / MS_PER_S)
 
 

@@ -16,7 +16,7 @@ from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import FunctionTool, Run, Thread
 from asyncruns.wire.visible import on_one_line
 
-log: Final = logging.getLogger("asyncruns.client")
+log: Final = logging.getLogger("asyncruns.watch")
 
 THREAD_TRIES: Final = 2
 

@@ -80,7 +80,7 @@ class ThreadItems(Resource):
         adopt: bool,
     ) -> RunStream:
         """Create a run, once, and give its stream."""
-        from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+        from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
         check_on_busy(on_busy)
         if adopt:
@@ -88,7 +88,7 @@ class ThreadItems(Resource):
         request = self._request("POST", *segments, query=query, body={**body, "stream": True}, options=options)
 
         async def attempt() -> RunStream:
-            return RunStream(request, await open_stream(self, request), thread_id=segments[1])
+            return RunStream(request, await self._open_stream(request), thread_id=segments[1])
 
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 

@@ -19,7 +19,8 @@ from asyncruns.lifecycle import Phase, Policy
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
+from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
 
@@ -47,11 +48,11 @@ async def when_free(server: Server, attempt: Callable[[], Awaitable[T]], options
 
     Args:
         attempt: Does what needs the thread; raises ThreadBusyError, and has had no effect then.
-        options: The call's own, which the looks are sent with.
+        options: The call's own, which the polls are sent with.
 
     Raises:
         ThreadBusyError: The run has not ended 60 s after its own expiry by the server's clock, nor within 15 minutes
-            where it has none; or it can't be looked at.
+            where it has none; or it can't be polled.
         APIError: The attempt failed in another way.
     """
     holders: dict[str, _Holder] = {}  # a server that names two in turn must not begin the wait anew each time
@@ -70,7 +71,7 @@ class _Holder:
 
     def __init__(self, server: Server, busy: ThreadBusyError, options: CallOptions) -> None:
         self._server = server
-        self._look = look_at_holder(busy, options)
+        self._poll = poll_at_holder(busy, options)
         self._patience = Patience(Policy(timeout=UNSET, max_outage=None))
         self._began = loop_time()
         self._patience.begin(self._began)
@@ -85,8 +86,8 @@ class _Holder:
         patience = self._patience
         while True:
             now = loop_time()
-            if now >= patience.over_at and not patience.may_look_once_more(now):
-                raise extended(busy, f"It was waited for, {now - self._began:.0f} s long, and has not ended.")
+            if now >= patience.over_at and not patience.may_poll_once_more(now):
+                raise busy.extend(f"It was waited for, {now - self._began:.0f} s long, and has not ended.")
             phase, hint = await self._where_it_stands(busy)
             was_over, self._was_over = self._was_over, phase is None or phase.is_terminal
             if self._was_over and not was_over:
@@ -102,17 +103,17 @@ class _Holder:
         """Give the run's phase, None for a run that is not there, and the server's hint."""
         asked_at = loop_time()
         try:
-            snapshot = await look(self._server, self._look, self._server.dialect.read, self._patience)
+            snapshot = await poll(self._server, self._poll, self._server.dialect.read, self._patience)
         except NotFoundError:  # deleted, or not there yet
             return None, None
         except APIError as error:
-            raise extended(busy, f"It can't be waited for: {error}") from error
+            raise busy.extend(visible(f"It can't be waited for: {error}")) from error
         self._patience.learn(snapshot, loop_time(), asked_at)
         return snapshot.phase, snapshot.hint
 
 
-def look_at_holder(busy: ThreadBusyError, options: CallOptions) -> Request:
-    """Make the request that looks at the run that holds a thread.
+def poll_at_holder(busy: ThreadBusyError, options: CallOptions) -> Request:
+    """Make the request that polls the run that holds a thread.
 
     Raises:
         ThreadBusyError: The one given: what the server says is no id.
@@ -121,4 +122,4 @@ def look_at_holder(busy: ThreadBusyError, options: CallOptions) -> Request:
         path = join_path("threads", busy.thread_id, "runs", busy.active_run_id)
     except InvalidRequestError as error:
         raise busy from error
-    return make_request("GET", path, None, None, options_of_looks(options))
+    return make_request("GET", path, None, None, options_of_polls(options))

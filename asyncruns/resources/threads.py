@@ -181,10 +181,10 @@ class Threads(Resource):
         settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
         if stream:
-            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
             request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
-            return RunStream(request, await open_stream(self, request))
+            return RunStream(request, await self._open_stream(request))
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)
 
     async def create_and_run_poll(
@@ -196,7 +196,7 @@ class Threads(Resource):
         poll_interval_ms: float | None = None,
         **parameters: Unpack[RunSettings],
     ) -> Run:
-        """Create a thread, start a run on it, and look at that until it has ended, or waits for the caller.
+        """Create a thread, start a run on it, and poll that until it has ended, or waits for the caller.
 
         Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
         the server.

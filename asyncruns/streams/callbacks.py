@@ -27,7 +27,7 @@ from asyncruns.wire import (
 )
 from asyncruns.wire.codec import parse
 from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock, ToolCallsDeltaDetails, id_of, index_of
-from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
+from asyncruns.wire.statuses import ENDED_STATUSES, REQUIRES_ACTION
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
@@ -42,7 +42,6 @@ T = TypeVar("T")
 Callback = tuple[str, tuple[Any, ...]]
 """The name of a method, and its arguments."""
 
-ENDED: Final = frozenset({COMPLETED, INCOMPLETE, FAILED, CANCELLED, EXPIRED})
 _OF_MESSAGES: Final = ("on_text_created", "on_text_delta", "on_text_done", "on_image_file_done", "on_message_delta")
 _OF_STEPS: Final = ("on_tool_call_created", "on_tool_call_delta", "on_tool_call_done", "on_run_step_delta")
 
@@ -86,7 +85,7 @@ class Callbacks:
         if name.endswith(".created"):
             self._messages.setdefault(message.id, _Parts()).know(message.content or [])
             yield "on_message_created", (message,)
-        elif (message.status or name.rpartition(".")[2]) in ENDED:
+        elif (message.status or name.rpartition(".")[2]) in ENDED_STATUSES:
             if (parts := self._messages.get(message.id)) is not None:
                 yield from _parts_done(parts, message.content or [])
             yield "on_message_done", (message,)
@@ -114,7 +113,7 @@ class Callbacks:
             if isinstance(step.step_details, ToolCallsStepDetails):
                 self._steps.setdefault(step.id, _Parts()).know(step.step_details.tool_calls or [])
             yield "on_run_step_created", (step,)
-        elif step.status in ENDED:
+        elif step.status in ENDED_STATUSES:
             yield from self._calls_done(step.id)
             yield "on_run_step_done", (step,)
 
@@ -142,7 +141,7 @@ class Callbacks:
                 yield "on_tool_call_done", (call,)
 
     def _run_changed(self, run: Run) -> Iterator[Callback]:
-        if run.status in ENDED or run.status == REQUIRES_ACTION:
+        if run.status in ENDED_STATUSES or run.status == REQUIRES_ACTION:
             for step_id in self._steps:
                 yield from self._calls_done(step_id)
 

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
-from asyncruns.streams.callbacks import ENDED, Callback, Callbacks
+from asyncruns.streams.callbacks import Callback, Callbacks
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
+from asyncruns.wire.statuses import ENDED_STATUSES
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import DoneEvent, ThreadStreamEvent
 
@@ -76,11 +78,11 @@ class AssistantEventHandler:
         return self.__text_deltas()
 
     async def __text_deltas(self) -> AsyncIterator[str]:
-        stream = self.__used.stream
+        source = self.__used.source
         async for event in self:
-            if (text := stream.text_in(event)) or (text := stream.text_in(stream.rest_in(event))):
+            if (text := source.text_in(event)) or (text := source.text_in(source.rest_in(event))):
                 yield text
-        stream._check_whole()
+        source.check_whole()
 
     async def until_done(self) -> None:
         """Read the stream to its end. Safe to cancel; raises as iteration does."""
@@ -113,7 +115,7 @@ class AssistantEventHandler:
             APIConnectionError: The stream ended too early, so that they may not be whole.
         """
         await self.until_done()
-        self.__used.stream._check_whole()
+        self.__used.source.check_whole()
         return self.__used.stream.messages
 
     async def close(self) -> None:
@@ -138,7 +140,7 @@ class AssistantEventHandler:
     def current_run_step_snapshot(self) -> RunStep | None:
         """The step that goes on, with all its deltas so far; or None."""
         step = self.__used.stream.step
-        return None if step is None or step.status in ENDED else step
+        return None if step is None or step.status in ENDED_STATUSES else step
 
     @property
     def current_message_snapshot(self) -> Message | None:
@@ -206,11 +208,14 @@ class _Handled:
     """A stream that is read for a handler.
 
     Attributes:
+        stream: The stream.
+        source: What the stream reads from.
         event: What the handler's methods are being called for, or None.
     """
 
     def __init__(self, handler: AssistantEventHandler, stream: RunStream) -> None:
         self.stream = stream
+        self.source = source_of(stream)
         self.event: ThreadStreamEvent | None = None
         self._handler = handler
         self._callbacks = Callbacks(stream, self._is_overridden)
@@ -235,7 +240,7 @@ class _Handled:
             for name, arguments in self._calls:
                 await getattr(self._handler, name)(*arguments)
             if self.event is not None:
-                self.stream._check_error(self.event)
+                self.source.check_error(self.event)
         except Exception as error:
             await self._failed(error)
             raise

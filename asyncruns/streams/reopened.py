@@ -1,4 +1,4 @@
-"""Tells what is new of a response's stream that was taken up again, so that each piece of text is given once.
+"""Tells what is new of a response's stream that was reopened, so that each piece of text is given once.
 
 Servers differ in what they send then: what comes after the number that was asked for, some of it once more, all from
 the beginning, or with numbers of its own. A piece counts as new only if its number follows, or, where all comes from
@@ -40,8 +40,8 @@ class Known(Struct, frozen=True, kw_only=True):
     withholds: bool = False
 
 
-class TakenUp:
-    """Looks at the events of such a stream, one by one.
+class Reopened:
+    """Polls the events of such a stream, one by one.
 
     Attributes:
         withholds: Whether it is not known where a piece of text belongs, so that no further piece is given.

@@ -38,7 +38,7 @@ class ResponseAccumulator:
     A response that comes whole replaces what its deltas came to, unless it comes without the output that they told of.
 
     Attributes:
-        sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
+        sequence_number: Of the last event that had one, or None; where a stream that broke is reopened.
         events: How many events there were, with those that came before the first of them, where that is known.
     """
 
@@ -46,6 +46,11 @@ class ResponseAccumulator:
         self.sequence_number: int | None = None
         self.events: int = 0
         self._response: Growing[ModelResponse] | None = None
+
+    def continue_after(self, sequence_number: int) -> None:
+        """Note that the stream begins in the middle, after the event with this number."""
+        self.sequence_number = sequence_number
+        self.events = sequence_number + 1
 
     def receive(self, event: ResponseStreamEvent) -> None:
         """Take the next event. Never raises."""
@@ -58,7 +63,7 @@ class ResponseAccumulator:
                 self._response.add(event)
         elif isinstance(event, ResponseEvent):
             if self._response is None or event.response.output:
-                self._response = Growing(ModelResponse, plain(event.response), _fold)
+                self._response = Growing(ModelResponse, plain(event.response), _fold_events)
             else:
                 self._response.add(event)
 
@@ -73,7 +78,7 @@ class ResponseAccumulator:
         return None if self._response is None else self._response.whole
 
 
-def _fold(tree: Tree, events: list[Any]) -> None:
+def _fold_events(tree: Tree, events: list[Any]) -> None:
     for event in events:
         _fold_event(tree, event)
 

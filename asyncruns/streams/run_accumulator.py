@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 
@@ -10,7 +10,7 @@ from asyncruns.streams.merging import Growing, Tree, item_at, items_at, merge, p
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
-from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, IN_PROGRESS, INCOMPLETE
+from asyncruns.wire.statuses import ENDED_STATUSES, IN_PROGRESS
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
     MessageEvent,
@@ -21,9 +21,7 @@ from asyncruns.wire.stream_events import (
     ThreadStreamEvent,
 )
 
-Item = TypeVar("Item", Message, RunStep)
-
-_ENDED: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
+MessageOrStep = TypeVar("MessageOrStep", Message, RunStep)
 
 
 class RunAccumulator:
@@ -80,52 +78,55 @@ class RunAccumulator:
 
     def text_before(self, message_id: str) -> str:
         """Return the text that a message had before it came whole, by the last event; "" if it was not known."""
-        before = None if self._replaced is None else _whole(self._replaced)
+        before = None if self._replaced is None else _whole_of(self._replaced)
         return before.text if before is not None and before.id == message_id else ""
 
     @property
     def message(self) -> Message | None:
         """The message that the last event about a message was of, as it is now; or None."""
         found = self._messages.get(self._last_message)
-        return None if found is None else _whole(found)
+        return None if found is None else _whole_of(found)
 
     @property
     def messages(self) -> list[Message]:
         """All messages as they are now, in the order in which they began."""
-        return [_whole(each) for each in self._messages.values()]
+        return [_whole_of(each) for each in self._messages.values()]
 
     @property
     def step(self) -> RunStep | None:
         """The step that the last event about a step was of, as it is now; or None."""
         found = self._steps.get(self._last_step)
-        return None if found is None else _whole(found)
+        return None if found is None else _whole_of(found)
 
     @property
     def steps(self) -> list[RunStep]:
         """All steps as they are now, in the order in which they began."""
-        return [_whole(each) for each in self._steps.values()]
+        return [_whole_of(each) for each in self._steps.values()]
 
 
-def _whole(item: Item | Growing[Item]) -> Item:
+def _whole_of(item: MessageOrStep | Growing[MessageOrStep]) -> MessageOrStep:
     return item.whole if isinstance(item, Growing) else item
 
 
 def _grown(
-    type_: type[Item], items: dict[str, Item | Growing[Item]], item_id: str, begun: Item | None
-) -> Growing[Item] | None:
+    type_: type[MessageOrStep],
+    items: dict[str, MessageOrStep | Growing[MessageOrStep]],
+    item_id: str,
+    begun: MessageOrStep | None,
+) -> Growing[MessageOrStep] | None:
     """Make an item one that grows; None where it has ended."""
-    if begun is not None and begun.status in _ENDED:
+    if begun is not None and begun.status in ENDED_STATUSES:
         return None
     # A step has a status always; a message has one in a stream only.
     begun = begun or type_(id=item_id, status=IN_PROGRESS)
-    growing = items[item_id] = Growing(type_, plain(begun), _fold)
+    growing = items[item_id] = Growing(type_, plain(begun), _fold_deltas)
     return growing
 
 
-def _fold(tree: Tree, deltas: list[Any]) -> None:
+def _fold_deltas(tree: Tree, deltas: list[Any]) -> None:
     index, pieces = None, None  # of the text that the delta before was of
     for delta in deltas:
-        found = _text_in(delta)
+        found = _text_alone_in(delta)
         if found is None:
             merge(tree, plain(delta.delta))
             index = pieces = None
@@ -138,7 +139,7 @@ def _fold(tree: Tree, deltas: list[Any]) -> None:
         pieces.append(found[1])
 
 
-def _text_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
+def _text_alone_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
     """Give the index and the text of a delta that has nothing else, as nearly all: it need not become JSON first."""
     fields = delta.delta
     if not isinstance(fields, MessageDeltaFields):

@@ -34,7 +34,7 @@ THREAD_PATIENCE_S: Final = 0.2
 TOOL_THREAD_PREFIX: Final = "asyncruns-tool"
 
 # Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later.
-_LOOK_AGAIN_S: Final = 0.0005
+_POLL_AGAIN_S: Final = 0.0005
 _PAUSE_S: Final = 0.0001
 _SLICE_S: Final = 0.001
 # Not 0: code that takes a time of 0 for "none" would be led astray.
@@ -61,18 +61,18 @@ class _VirtualSelector(selectors.BaseSelector):
         ready = self._real.select(0)
         if ready or timeout <= 0:
             return ready
-        ready = self._look_again() or self._wait_for_threads()
+        ready = self._poll_again() or self._wait_for_threads()
         if not ready:
             self.now += timeout
         return ready
 
-    def _look_again(self) -> _Ready:
+    def _poll_again(self) -> _Ready:
         """Give what is late on its way through the loopback interface a moment to arrive."""
         only_own_pipe = len(self._real.get_map()) <= 1
         if only_own_pipe and threading.active_count() == 1:
             return []
         # Not `select(0.0005)`: epoll rounds up to a whole millisecond.
-        end = time.perf_counter() + _LOOK_AGAIN_S
+        end = time.perf_counter() + _POLL_AGAIN_S
         while time.perf_counter() < end:
             time.sleep(_PAUSE_S)
             if ready := self._real.select(0):
@@ -89,7 +89,7 @@ class _VirtualSelector(selectors.BaseSelector):
                 self._waited[each] = self._waited.get(each, 0.0) + spent
             if ready:
                 return ready
-        return self._real.select(0)  # what ended since the last look has called back before it ended
+        return self._real.select(0)  # what ended since the last poll has called back before it ended
 
     def _busy(self) -> list[object]:
         work: list[object] = [job for job in self.jobs if not job.done()]

@@ -1,6 +1,6 @@
-"""Does what the lifecycle of one run says: looks, submits and cancels, has calls answered, and wakes it in time.
+"""Does what the lifecycle of one run says: polls, submits and cancels, has calls answered, and wakes it in time.
 
-It looks in its own task, one look after the other; tools, submits and cancels are children of that task; timers of the
+It polls in its own task, one look after the other; tools, submits and cancels are children of that task; timers of the
 loop wake the machine. It knows nothing of who waits for the end, and who looks on.
 """
 
@@ -50,6 +50,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.logs import WATCH_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
@@ -74,7 +75,7 @@ class Engine(Generic[R]):
     Attributes:
         ref: What is watched; it changes at servers where a submit begins a new run.
         refs: All that were watched, in their order.
-        polls: How many looks were sent.
+        polls: How many polls were sent.
         entered: The task that entered the watch, which no tool or handler may await.
         is_running: Whether events from outside are taken.
     """
@@ -106,7 +107,7 @@ class Engine(Generic[R]):
         self._ticking: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
         self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}
-        self._looking: anyio.CancelScope | None = None
+        self._polling: anyio.CancelScope | None = None
         self._leave_by = math.inf
         self._cancels_on_exit = cancels_on_exit
         self._cancels = False  # who left before the beginning wants the run cancelled
@@ -163,7 +164,7 @@ class Engine(Generic[R]):
                     begin()
                     while not self._is_done():
                         await self._until_poll()
-                        await self._look()
+                        await self._poll()
                 finally:
                     self._close()
                 self._group.cancel_scope.cancel()
@@ -197,14 +198,14 @@ class Engine(Generic[R]):
             self.receive(Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), asked))
         if not self.is_over:
             self.receive(CancelAsked(loop_time(), self._leave_by))
-        self._poll(loop_time())
+        self._schedule_poll(loop_time())
 
     def _begin_to_read(self, following: StreamFollower[R], group: anyio.abc.TaskGroup) -> None:
         self.receive(StreamBegun(loop_time()))
         if following.first is not None:
             self.receive(following.first)
         elif self._machine.snapshot is None:  # it was taken up in the middle
-            self._poll(loop_time())
+            self._schedule_poll(loop_time())
         group.start_soon(self._read, following)
 
     def _close(self) -> None:
@@ -278,7 +279,7 @@ class Engine(Generic[R]):
     # Time
 
     async def _until_poll(self) -> None:
-        """Wait for the time of the next look, which may be moved meanwhile."""
+        """Wait for the time of the next poll, which may be moved meanwhile."""
         loop = asyncio.get_running_loop()
         while (poll_at := self._due_at) > loop.time():
             self._poll_moved = moved = loop.create_future()
@@ -319,7 +320,7 @@ class Engine(Generic[R]):
             self._failure = error
             self._stop()
 
-    def _poll(self, at: float, if_silent: float = 0.0) -> None:
+    def _schedule_poll(self, at: float, if_silent: float = 0.0) -> None:
         self._poll_at, self._if_silent = at, if_silent
         if self._poll_moved is not None:
             wake(self._poll_moved)
@@ -331,7 +332,7 @@ class Engine(Generic[R]):
             return
         match command:
             case PollAt(not_before, not_after, if_silent):
-                self._poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - spreads looks only
+                self._schedule_poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - spreads looks only
             case RunTools(calls):
                 self._answering.begin(calls, group)
             case StopTools(approvals):
@@ -345,7 +346,7 @@ class Engine(Generic[R]):
                 self._on_notice(notice)
             case Finish(end):
                 self._answering.stop()
-                self._poll(math.inf)
+                self._schedule_poll(math.inf)
                 if self.is_over:
                     for scope, following in self._changing.items():  # their answers can change nothing any more
                         if following is None or not following.hasten():
@@ -360,9 +361,9 @@ class Engine(Generic[R]):
 
     # Requests
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         self._poll_at = math.inf
-        with anyio.CancelScope() as self._looking:
+        with anyio.CancelScope() as self._polling:
             self.receive(await self._ask(self._client.dialect.poll(self.ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
@@ -381,9 +382,9 @@ class Engine(Generic[R]):
                 del self._changing[scope]
                 if is_cut_off and not scope.cancel_called:
                     self._cut_off.append(asked)
-            if isinstance(event, Observed) and self._looking is not None:
-                # The look may show the run as it was before; this answer asks for a new one.
-                self._looking.cancel()
+            if isinstance(event, Observed) and self._polling is not None:
+                # The poll may show the run as it was before; this answer asks for a new one.
+                self._polling.cancel()
             if asked is Asked.SUBMIT and isinstance(event, Observed) and event.snapshot.ref is not None:
                 self._follow(event.snapshot.ref)
             self.receive(event)
@@ -408,8 +409,8 @@ class Engine(Generic[R]):
             self._stop()
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Observed) and self._looking is not None:
-            self._looking.cancel()  # it was asked before; what it shows may be older than what the stream tells
+        if isinstance(event, Observed) and self._polling is not None:
+            self._polling.cancel()  # it was asked before; what it shows may be older than what the stream tells
         self.receive(event)
 
     def _follow(self, ref: RunRef) -> None:
@@ -421,4 +422,6 @@ class Engine(Generic[R]):
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         await admitted()
         self.polls += asked is Asked.POLL
-        return await send_for_event(self._client, request, asked)
+        event = await send_for_event(self._client, request, asked)
+        log_poll(WATCH_LOG, self.ref, event)
+        return event

@@ -56,7 +56,7 @@ def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
         del given["cadence"]
     lost = options.get("on_lost_submit", "give_up")
     return Policy(
-        without_expiry=dialect.without_expiry, on_lost_submit="look" if dialect.shows_submits else lost, **given
+        without_expiry=dialect.without_expiry, on_lost_submit="poll" if dialect.shows_submits else lost, **given
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
-
 # The answer's messages may come later than the status `completed`: read again after so many seconds.
 ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
 
@@ -57,7 +54,7 @@ _WHY: Final = {
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
     Reason.MAX_ROUNDS: "it asked for calls once more after max_rounds rounds; watcher.submit() outputs to go on",
     Reason.BROKE: "watching it raised an error that nobody expected; the other watches go on",
-    Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell if they were taken; an orphan may go on",
+    Reason.SUBMIT_LOST: "no answer to the outputs came, and no poll can tell if they were taken; an orphan may go on",
 }
 
 
@@ -112,10 +109,10 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     Attributes:
         ref: Which run; the last one where each round of outputs begins a new one.
         refs: All of these, in their order.
-        status: The server's own word at the last look, or "" when no look succeeded.
-        run: The typed run at the last look; None when no look succeeded. A fleet keeps no bodies of runs that go on, so
+        status: The server's own word at the last poll, or "" when no poll succeeded.
+        run: The typed run at the last poll; None when no poll succeeded. A fleet keeps no bodies of runs that go on, so
             there it is None where the watch gave up, too.
-        polls: How many looks were made.
+        polls: How many polls were made.
         elapsed: Seconds from the beginning of the watch.
         error: Why the run ended badly, as the server says; None where it does not.
         reason: Why the watch ended before the run did; None where it did not.
@@ -197,8 +194,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     def _message(self) -> str:
         what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
         if self.reason is not None:
-            looks = "1 look" if self.polls == 1 else f"{self.polls} looks"
-            what += f"; the watch ended after {self.elapsed:.1f} s and {looks}: {_WHY[self.reason]}"
+            polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
+            what += f"; the watch ended after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
         if self.calls:
             names = ", ".join(call.name or call.id for call in self.calls)
             what += f" (open calls: {on_one_line(names)})"
@@ -271,7 +268,7 @@ class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
 class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
     """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server.
 
-    In a fleet there is mostly no `run`, though it was seen: `status` is kept between looks, and the body is not.
+    In a fleet there is mostly no `run`, though it was seen: `status` is kept between polls, and the body is not.
     """
 
     _raises: ClassVar[type[RunError]] = WatchGaveUpError
@@ -288,12 +285,6 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
     EndKind.NEEDS_CALLER: NeedsCaller,
     EndKind.GAVE_UP: GaveUp,
 }
-
-
-def warn_of_uncancelled(outcome: AnyOutcome[Any]) -> None:
-    """Log that a run which was to be cancelled may go on, and cost, where that is so."""
-    if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
-        log.warning("The run %s could not be cancelled, and may go on: %s", outcome.ref, outcome.cancel_error)
 
 
 def outcome_of(

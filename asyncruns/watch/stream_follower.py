@@ -2,7 +2,7 @@
 
 There is one stream at a time: a run's ends where it waits for outputs, and the answer to these is the next. Events are
 never dropped for a slow reader: some are held, and then the socket is not read. What such a stream tells of the run is
-old by then, so the machine goes by looks until the next one; only an end is as good late as early.
+old by then, so the machine goes by polls until the next one; only an end is as good late as early.
 
 A stream that breaks is opened again where it broke, if the server can do that. If it can't, polls tell of the run, and
 the text that no event told of is taken from the run itself when it has ended, or waits for the caller. What can't be
@@ -15,13 +15,13 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import ByteStream, RunClient, RunEvents
+from asyncruns.abc import ByteStream, RunClient
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -39,15 +39,19 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.streams.opening import accepting, asking, events_of
 from asyncruns.watch.requests import check_is_ours, refusal_of
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
 from asyncruns.wire import encode
+
+if TYPE_CHECKING:
+    from asyncruns.streams.source import EventSource
 
 R = TypeVar("R")
 
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
-TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
+REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
 STREAM_LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
 REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
@@ -59,7 +63,7 @@ class StreamFollower(Generic[R]):
 
     Args:
         client: Where the next streams are asked for.
-        stream: The first; nobody else may read it any more.
+        stream: The source of the first; nobody else may read it any more.
 
     Attributes:
         given: What the stream told before it was handed over, which may be old; or None.
@@ -71,7 +75,7 @@ class StreamFollower(Generic[R]):
         missing: Why the text that was told is not whole, where that is known; or None.
     """
 
-    def __init__(self, client: RunClient[R], stream: RunEvents[R]) -> None:
+    def __init__(self, client: RunClient[R], stream: EventSource[R, Any]) -> None:
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
@@ -132,22 +136,22 @@ class StreamFollower(Generic[R]):
         An answer that is no stream is as good. Safe to cancel; the server may then have acted or not.
         """
         asked_at = loop_time()
-        request = self._stream.asking(request)
+        request = asking(request)
         dialect = self._client.dialect
         try:
             answer = await self._client.transport.stream(request)
             if isinstance(answer, Response):
                 if not 200 <= answer.status < 300:
                     return Refused(loop_time(), dialect.refusal(request, answer), Asked.SUBMIT)
-                if (events := self._stream.events_of(answer)) is None:
+                if (events := events_of(answer)) is None:
                     self.is_open, self.owes = False, True
                     snapshot = dialect.read(request, answer)
                     self._ref = snapshot.ref or self._ref
                     return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
                 answer = events
-            self._stream.go_on(request, answer)
+            self._stream.continue_with(request, answer)
             self._opened()
-            # Where a look can tell as well, a stream that says nothing is not waited for.
+            # Where a poll can tell as well, a stream that says nothing is not waited for.
             run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
             snapshot = self._snapshot(run)
             if snapshot.ref is not None:
@@ -216,7 +220,7 @@ class StreamFollower(Generic[R]):
         return True
 
     def _snapshot(self, run: R) -> Snapshot[R]:
-        snapshot = redacted(self._client.dialect.snapshot(run), self._stream)
+        snapshot = redacted(self._client.dialect.snapshot(run), self._stream.redact)
         return replace(snapshot, server_time=self._stream.server_time)
 
     async def read(self, tell: Callable[[Event], object]) -> None:
@@ -231,11 +235,11 @@ class StreamFollower(Generic[R]):
         try:
             with self._reading:
                 cause = await self._read_on(tell)
-                while not self._stream.has_ended and await self._take_up(tell, cause):
+                while not self._stream.progress.has_ended and await self._reopen(tell, cause):
                     cause = await self._read_on(tell)
         finally:
             self.is_open = False
-            self.owes = self._is_unstreamed or not self._stream.is_whole
+            self.owes = self._is_unstreamed or not self._stream.progress.is_whole
             try:
                 await self._stream.close()
             finally:
@@ -254,7 +258,7 @@ class StreamFollower(Generic[R]):
             return error
         return self._gave_up
 
-    async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
+    async def _reopen(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
         """Open the stream again where it broke; tell whether that was done.
 
         At first nothing is told, since nothing is missing if it succeeds at once. Each event that is new, and tells
@@ -262,10 +266,10 @@ class StreamFollower(Generic[R]):
         """
         self.is_open = False
         is_told = False
-        while self._stream.is_streamed and self._attempts < len(TAKE_UP_PAUSES_S):
+        while self._stream.is_streamed and self._attempts < len(REOPEN_PAUSES_S):
             if not self._ways:
                 return False
-            if pause := TAKE_UP_PAUSES_S[self._attempts]:
+            if pause := REOPEN_PAUSES_S[self._attempts]:
                 tell(StreamEnded(loop_time(), cause))
                 is_told = True
                 await anyio.sleep(pause)
@@ -280,18 +284,18 @@ class StreamFollower(Generic[R]):
     @property
     def _ways(self) -> list[tuple[int, Request]]:
         """The requests that may open the stream again, each with its number."""
-        if self._ref is None or self._stream.is_whole:
+        if self._ref is None or self._stream.progress.is_whole:
             return []
-        requests = self._client.dialect.take_up(self._ref, self._stream.sequence_number)
+        requests = self._client.dialect.reopen(self._ref, self._stream.sequence_number)
         return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
 
     async def _open_again(self, tell: Callable[[Event], object]) -> bool:
         asked_at = loop_time()
         for way, request in self._ways:
-            request = self._stream.accepting(request)
+            request = accepting(request)
             try:
                 answer = await self._client.transport.stream(request)
-                body = answer if isinstance(answer, ByteStream) else self._stream.events_of(answer)
+                body = answer if isinstance(answer, ByteStream) else events_of(answer)
                 if isinstance(answer, Response) and (body is None or answer.status >= 300):
                     self._was_answered(way, request, answer, asked_at, tell)
                     continue
@@ -299,7 +303,7 @@ class StreamFollower(Generic[R]):
                 continue
             if body is not None:
                 self._number = self._stream.sequence_number
-                self._stream.take_up(request, body)
+                self._stream.reopen(request, body)
                 return True
         return False
 
@@ -368,7 +372,7 @@ class StreamFollower(Generic[R]):
             self._is_held_up, self.heard_at = False, loop_time()  # the silence was not the stream's
 
     async def may_ask(self, tell: Callable[[Event], object], snapshot: Snapshot[R] | None) -> bool:
-        """Wait a little for the stream's end; tell whether another can be asked for. If not, looks tell from now on."""
+        """Wait a little for the stream's end; tell whether another can be asked for. If not, polls tell from now on."""
         if self._silent_for >= SILENCE_S or not self.is_open:
             self._reading.cancel()
         with anyio.move_on_after(TAIL_S):

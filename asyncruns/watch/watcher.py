@@ -26,19 +26,21 @@ from asyncruns._loop import (
     loop_time,
     outlasting,
 )
-from asyncruns.abc import AsyncOnly, RunClient, RunEvents
+from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
-from asyncruns.watch.observers import Ended, Feed, deliver, log
+from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.observers import Ended, Feed, deliver
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.wire.visible import on_one_line
 
@@ -60,7 +62,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
             60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
             which may take hours without saying so.
-        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
+        max_outage: For how many seconds in a row polls may fail before the watch gives up; None is for ever.
         max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
             gives up; None is no limit.
         max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
@@ -70,12 +72,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
         keep_tool_choice: Whether a `tool_choice` that forces the model to call a tool is repeated in each follow-up of
             a response. By default it becomes "auto" after the first round: a forced call in each round has no end. (In
             a thread, the choice is the server's matter.)
-        cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
+        cadence: The pauses between polls; by default the server's hints, else from 0.25 s growing to 1 s.
         on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
             or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
             the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
             warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
-        on_lost_submit: What to do when no answer to a submit came and no look can tell whether it was taken, as with
+        on_lost_submit: What to do when no answer to a submit came and no poll can tell whether it was taken, as with
             responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
         on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
         on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
@@ -95,7 +97,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def __init__(
         self,
         client: RunClient[R],
-        run: R | RunRef | RunEvents[R] | None = None,
+        run: R | RunRef | EventStream[R, Any] | None = None,
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
@@ -108,14 +110,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
-        if isinstance(run, RunEvents):
-            if run.dialect != client.dialect.name:
+        if isinstance(run, EventStream):
+            source = source_of(run)
+            if source.dialect != client.dialect.name:
                 raise InvalidRequestError(
-                    f"The stream tells of a {run.dialect}, and this client watches a {client.dialect.name}: "
+                    f"The stream tells of a {source.dialect}, and this client watches a {client.dialect.name}: "
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
             ref = RunRef(client.dialect.name, ())  # the stream will tell
-            self._following = StreamFollower(client, run)
+            self._following = StreamFollower(client, source)
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
@@ -146,6 +149,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ended = asyncio.Event()
         self._task = OwnedTask(
             "watcher",
+            log=WATCH_LOG,
             entering="RunWatcher(...) as watcher",
             once="A RunWatcher watches once; make a new one",
         )
@@ -191,7 +195,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         await cancel_unwatched(self._client, ref)
 
     def _warn_of_unnamed(self) -> None:
-        log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
+        WATCH_LOG.warning("A stream was left before it told which run it is of; the run could not be cancelled")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -327,7 +331,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
 
-        Does not wait: looks go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
+        Does not wait: polls go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
         or `GaveUp` when a run whose cancel was taken still goes on a minute later. A cancel that the server refuses is
         the event `CancelRefused`, and the watch goes on. May be called after the watch ended as `NeedsCaller` or
         `GaveUp`, too; nothing happens when the run has ended. Safe to cancel.
@@ -351,18 +355,18 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     @property
     def polls(self) -> int:
-        """How many looks were sent."""
+        """How many polls were sent."""
         return self._engine.polls
 
     @property
     def run(self) -> R | None:
-        """The run at the last look, or as it was given."""
+        """The run at the last poll, or as it was given."""
         snapshot = self._machine.snapshot
         return snapshot.resource if snapshot else None
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
+        """The server's own word at the last poll, or ""."""
         return self._machine.snapshot.status if self._machine.snapshot else ""
 
     def __repr__(self) -> str:
@@ -395,6 +399,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
+        if not isinstance(event, Ended):
+            log_notice(WATCH_LOG, self.ref, event)
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
@@ -412,11 +418,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
+        log_outcome(WATCH_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         self._ended.set()
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
-            warn_of_uncancelled(self.outcome)
+            warn_of_uncancelled(WATCH_LOG, self.outcome)
 
 
 async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:

@@ -13,3 +13,6 @@ FAILED: Final = "failed"
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 EXPIRED: Final = "expired"
+
+ENDED_STATUSES: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
+"""The statuses of a run, a step, a message or a response that has ended."""

@@ -44,24 +44,24 @@ def two_humps(count: int, seed: int = 1) -> list[float]:
     return [(2.0 if random.random() < 0.6 else 45.0) * math.exp(random.gauss(0.0, 0.3)) for _ in range(count)]
 
 
-def looks(strategy: Strategy, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
-    """Give the ages at which a run is looked at that does not end."""
+def polls(strategy: Strategy, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
+    """Give the ages at which a run is polled that does not end."""
     ages: list[float] = []
     age = 0.0
     while age < until:
-        age += strategy.pause(Course(looks=len(ages) + 1, age=age, group=group, stage=stage))
+        age += strategy.pause(Course(polls=len(ages) + 1, age=age, group=group, stage=stage))
         ages.append(age)
     return ages
 
 
 def delay(strategy: Strategy, ages: list[float]) -> float:
-    """Give the mean time from the end of a run to the look that sees it."""
-    seen = looks(strategy, max(ages))
-    return sum(next(look for look in seen if look >= age) - age for age in ages) / len(ages)
+    """Give the mean time from the end of a run to the poll that sees it."""
+    seen = polls(strategy, max(ages))
+    return sum(next(poll for poll in seen if poll >= age) - age for age in ages) / len(ages)
 
 
 def watch(strategy: Strategy, ends: Iterable[float]) -> None:
-    """Look at runs one after the other, and learn what is seen of them."""
+    """Poll runs one after the other, and learn what is seen of them."""
     for end in ends:
-        seen = [0.0, *looks(strategy, end)]
+        seen = [0.0, *polls(strategy, end)]
         strategy.learn(GROUP, 0, after=seen[-2] if len(seen) > 1 else 0.0, by=seen[-1])

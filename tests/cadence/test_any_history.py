@@ -32,10 +32,10 @@ def told(ends: list[tuple[tuple[str, ...], int, float, float]], **limits: float)
 @given(ENDS, GROUPS, STAGES, st.integers(), ANY, ANY | st.none())
 @settings(max_examples=50, deadline=None)
 def test_a_pause_is_from_the_floor_to_the_ceiling(
-    ends: Any, group: tuple[str, ...], stage: int, looks: int, age: float, hint: float | None
+    ends: Any, group: tuple[str, ...], stage: int, polls: int, age: float, hint: float | None
 ) -> None:
     cadence = told(ends, floor=0.2, ceiling=5.0)
-    assert 0.2 <= cadence.pause(Course(looks=looks, age=age, hint=hint, group=group, stage=stage)) <= 5.0
+    assert 0.2 <= cadence.pause(Course(polls=polls, age=age, hint=hint, group=group, stage=stage)) <= 5.0
 
 
 @given(ENDS, ANY, st.lists(ANY, min_size=2, max_size=5))
@@ -88,7 +88,7 @@ def test_smoothing_keeps_shares() -> None:
 
 @given(st.integers(), st.floats(0.01, 1.0), st.floats(0.01, 3.0))
 @settings(max_examples=10, deadline=None)
-def test_no_other_looks_at_ages_of_the_grid_are_cheaper(seed: int, poll_worth: float, floor: float) -> None:
+def test_no_other_polls_at_ages_of_the_grid_are_cheaper(seed: int, poll_worth: float, floor: float) -> None:
     random = Random(seed)
     left = sorted([1.0, *(random.random() ** 3 for _ in range(CELLS))], reverse=True)
     found = plan(left, poll_worth, floor)

@@ -1,4 +1,4 @@
-"""For how long the end of a run is expected to have waited for a look: the integral of the chance that it came."""
+"""For how long the end of a run is expected to have waited for a poll: the integral of the chance that it came."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, of (1 s + age)
 
 
 def taught(durations: list[float], *, within: float = 0.5) -> LearnedPauses:
-    """Give a cadence that has seen runs of these durations end, each between two looks."""
+    """Give a cadence that has seen runs of these durations end, each between two polls."""
     cadence = learned()
     for duration in durations:
         cadence.learn(GROUP, 0, after=max(duration - within, 0.0), by=duration)
@@ -111,7 +111,7 @@ def test_the_age_of_a_delay_never_falls(cadence: LearnedPauses, after: float, de
 @EACH
 @pytest.mark.parametrize("after", [0.0, 3.0, 100.0, END_S - 1e-3, END_S, END_S + 1.0, 1e5, 1e9])
 @pytest.mark.parametrize("delay", [0.0, 0.0625, 4.0, 1e3, 1e6])
-def test_no_run_is_never_looked_at(cadence: LearnedPauses, after: float, delay: float) -> None:
+def test_no_run_is_never_polled(cadence: LearnedPauses, after: float, delay: float) -> None:
     age = age_of(cadence, after, delay)
     assert after <= age < math.inf
     # Beyond the grid nobody knows better than that all are over.

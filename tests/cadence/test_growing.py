@@ -1,4 +1,4 @@
-"""The pauses between looks, as the strategies give them that only count looks."""
+"""The pauses between polls, as the strategies give them that only count polls."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.errors import ConfigurationError
 
 
-def pauses(cadence: Cadence, looks: int = 6, hint: float | None = None) -> list[float]:
-    return [strategy_of(cadence).pause(Course(looks=look, hint=hint)) for look in range(1, looks + 1)]
+def pauses(cadence: Cadence, polls: int = 6, hint: float | None = None) -> list[float]:
+    return [strategy_of(cadence).pause(Course(polls=poll, hint=hint)) for poll in range(1, polls + 1)]
 
 
 def test_pauses_grow_by_half_from_the_start_to_the_interval() -> None:
@@ -25,17 +25,17 @@ def test_the_default_goes_from_a_quarter_second_to_a_second() -> None:
 
 
 def test_a_start_beyond_the_interval_is_the_interval() -> None:
-    assert pauses(Cadence.hinted(0.1), looks=2) == [0.1, 0.1]
+    assert pauses(Cadence.hinted(0.1), polls=2) == [0.1, 0.1]
 
 
 def test_a_fixed_pause_never_changes() -> None:
-    assert pauses(Cadence.fixed(3.0), looks=100) == [3.0] * 100
+    assert pauses(Cadence.fixed(3.0), polls=100) == [3.0] * 100
     assert pauses(Cadence.fixed(3.0), hint=0.5) == [3.0] * 6
 
 
 def test_backoff_grows_to_its_ceiling() -> None:
     assert pauses(Cadence.backoff()) == pytest.approx([0.5, 0.75, 1.125, 1.6875, 2.53125, 3.796875])
-    assert pauses(Cadence.backoff(1.0, growth=4.0, ceiling=5.0), looks=4) == [1.0, 4.0, 5.0, 5.0]
+    assert pauses(Cadence.backoff(1.0, growth=4.0, ceiling=5.0), polls=4) == [1.0, 4.0, 5.0, 5.0]
 
 
 def test_in_a_backoff_a_hint_is_the_least_pause() -> None:
@@ -44,26 +44,26 @@ def test_in_a_backoff_a_hint_is_the_least_pause() -> None:
     assert pauses(Cadence.backoff(100.0, ceiling=100.0), hint=3600.0) == [100.0] * 6
 
 
-def test_before_the_first_look_the_pause_is_the_first() -> None:
-    assert strategy_of(Cadence.hinted()).pause(Course(looks=0)) == 0.25
+def test_before_the_first_poll_the_pause_is_the_first() -> None:
+    assert strategy_of(Cadence.hinted()).pause(Course(polls=0)) == 0.25
 
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(60.0), Cadence.backoff(ceiling=60.0), Cadence.fixed(60.0)])
 def test_a_watch_of_days_has_its_steady_pause(cadence: Cadence) -> None:
-    assert strategy_of(cadence).pause(Course(looks=1_000_000)) == 60.0
+    assert strategy_of(cadence).pause(Course(polls=1_000_000)) == 60.0
 
 
 @pytest.mark.parametrize(
     ("hint", "pause"), [(7.5, 7.5), (0.05, 0.05), (0.049, 0.05), (-1.0, 0.05), (60.0, 60.0), (60.1, 60.0)]
 )
 def test_a_hint_is_followed_between_a_twentieth_of_a_second_and_a_minute(hint: float, pause: float) -> None:
-    assert strategy_of(Cadence.hinted(600.0, start=600.0)).pause(Course(looks=1, hint=hint)) == pause
+    assert strategy_of(Cadence.hinted(600.0, start=600.0)).pause(Course(polls=1, hint=hint)) == pause
 
 
-@given(looks=st.integers(), hint=st.floats() | st.none())
-def test_a_pause_is_never_none_nor_endless(looks: int, hint: float | None) -> None:
+@given(polls=st.integers(), hint=st.floats() | st.none())
+def test_a_pause_is_never_none_nor_endless(polls: int, hint: float | None) -> None:
     for cadence in (Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)):
-        assert 0.05 <= strategy_of(cadence).pause(Course(looks=looks, hint=hint)) <= 60.0
+        assert 0.05 <= strategy_of(cadence).pause(Course(polls=polls, hint=hint)) <= 60.0
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1.0, float("nan"), float("inf")])
@@ -87,7 +87,7 @@ def test_a_backoff_that_does_not_grow_is_refused(growth: float) -> None:
 
 
 def test_a_pause_may_be_as_short_as_one_likes() -> None:
-    assert strategy_of(Cadence.fixed(0.001)).pause(Course(looks=1)) == 0.001
+    assert strategy_of(Cadence.fixed(0.001)).pause(Course(polls=1)) == 0.001
 
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)])
@@ -99,4 +99,4 @@ def test_one_that_does_not_learn_knows_nothing_of_durations(cadence: Cadence) ->
 
 def test_one_that_is_no_strategy_has_no_pause() -> None:
     with pytest.raises(NotImplementedError):
-        Strategy().pause(Course(looks=1))
+        Strategy().pause(Course(polls=1))

@@ -21,7 +21,7 @@ STEP_S = 0.25  # between two polls of those that teach
 
 def pause(cadence: LearnedPauses, unseen: float, *, seen: float = 0.0, hint: float | None = None) -> float:
     """Return the pause of a run that was so old when its watch began, as is said, and was watched for some seconds."""
-    return cadence.late(unseen).pause(Course(looks=1, age=unseen + seen, hint=hint, group=GROUP))
+    return cadence.late(unseen).pause(Course(polls=1, age=unseen + seen, hint=hint, group=GROUP))
 
 
 def end(cadence: LearnedPauses, unseen: float, lasts: float) -> None:
@@ -61,7 +61,7 @@ def test_a_cadence_that_does_not_learn_is_the_same_for_late_watches(cadence: Cad
 def test_before_any_run_ended_a_run_is_polled_as_if_it_began_with_its_watch(unseen: float) -> None:
     cadence = learned()
     for seen in (0.0, 1.0, 20.0, 100.0):
-        fresh = cadence.pause(Course(looks=1, age=seen, group=GROUP))
+        fresh = cadence.pause(Course(polls=1, age=seen, group=GROUP))
         assert pause(cadence, unseen, seen=seen) == pytest.approx(fresh, rel=0.1)
 
 
@@ -93,7 +93,7 @@ def test_told_ages_that_were_right_are_given_up_when_they_become_wrong() -> None
 
 def test_a_run_that_is_said_to_be_nearly_over_is_polled_in_time() -> None:
     cadence = whole(learned(), 60.0)
-    assert cadence.pause(Course(looks=1, age=0.0, group=GROUP)) > 10.0
+    assert cadence.pause(Course(polls=1, age=0.0, group=GROUP)) > 10.0
     assert pause(cadence, 57.0, seen=1.5) < 2.0
 
 

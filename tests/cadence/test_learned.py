@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from histories import GROUP, chance, delay, learned, lognormal, looks, teach, two_humps, watch
+from histories import GROUP, chance, delay, learned, lognormal, polls, teach, two_humps, watch
 
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.learned_durations import GROUPS_KEPT
@@ -16,7 +16,7 @@ from asyncruns.errors import ConfigurationError
 
 
 def test_before_any_run_ended_pauses_grow_with_age() -> None:
-    ages = looks(learned(), 1000.0)
+    ages = polls(learned(), 1000.0)
     pauses = [later - age for age, later in pairwise(ages)]
     assert 0.3 < ages[0] < 1.0
     assert pauses[0] < 1.0 < pauses[-1] < 20.0
@@ -26,47 +26,47 @@ def test_before_any_run_ended_pauses_grow_with_age() -> None:
 def test_the_gap_between_two_humps_is_skipped() -> None:
     cadence = learned()
     teach(cadence, two_humps(500))
-    ages = looks(cadence, 60.0)
+    ages = polls(cadence, 60.0)
     assert [age for age in ages if 7.0 < age < 17.0] == []
     assert len([age for age in ages if age < 5.0]) > 3
     assert len([age for age in ages if 35.0 < age < 55.0]) > 9
 
 
-def test_constant_durations_are_looked_at_just_after_their_end() -> None:
+def test_constant_durations_are_polled_just_after_their_end() -> None:
     cadence = learned()
     teach(cadence, [5.0] * 200)
-    first = looks(cadence, 10.0)[0]
+    first = polls(cadence, 10.0)[0]
     assert 5.0 <= first < 5.5
 
 
-def test_constant_durations_are_found_by_its_own_looks() -> None:
+def test_constant_durations_are_found_by_its_own_polls() -> None:
     cadence = learned()
     watch(cadence, [20.0] * 200)
-    ages = looks(cadence, 20.0)
+    ages = polls(cadence, 20.0)
     assert len(ages) < 8
     assert ages[-1] - 20.0 < 0.6
 
 
-def test_runs_that_end_at_random_are_looked_at_nearly_evenly() -> None:
+def test_runs_that_end_at_random_are_polled_nearly_evenly() -> None:
     random = Random(3)
     cadence = learned(0.05)
     teach(cadence, [random.expovariate(0.1) for _ in range(2000)])
-    ages = looks(cadence, 20.0)
+    ages = polls(cadence, 20.0)
     pauses = [later - age for age, later in pairwise(ages)]
     assert all(0.7 < pause < 1.5 for pause in pauses)
 
 
-def test_runs_of_minutes_are_looked_at_as_closely_as_their_ends_are_known() -> None:
+def test_runs_of_minutes_are_polled_as_closely_as_their_ends_are_known() -> None:
     cadence = learned(0.05, ceiling=60.0)
     teach(cadence, lognormal(600.0, 0.03, 300))
-    around = [age for age in looks(cadence, 700.0) if 580.0 < age < 620.0]
+    around = [age for age in polls(cadence, 700.0) if 580.0 < age < 620.0]
     assert all(0.5 < later - age < 3.0 for age, later in pairwise(around))
 
 
 def test_few_runs_do_not_decide() -> None:
     cadence = learned()
     teach(cadence, [30.0, 30.0])
-    assert len([age for age in looks(cadence, 30.0) if age < 20.0]) > 3
+    assert len([age for age in polls(cadence, 30.0) if age < 20.0]) > 3
 
 
 def test_the_more_a_poll_is_worth_the_fewer_there_are() -> None:
@@ -74,7 +74,7 @@ def test_the_more_a_poll_is_worth_the_fewer_there_are() -> None:
     for poll_worth in (0.01, 0.1, 1.0):
         cadence = learned(poll_worth)
         teach(cadence, lognormal(20.0, 0.5, 200))
-        counts.append(len(looks(cadence, 40.0)))
+        counts.append(len(polls(cadence, 40.0)))
     assert counts[0] > 2 * counts[1] > 4 * counts[2]
 
 
@@ -92,10 +92,10 @@ def test_a_new_mode_within_a_gap_is_found() -> None:
     cadence = learned()
     watch(cadence, two_humps(300))
     watch(cadence, [12.0] * 200)
-    assert min(abs(age - 12.0) for age in looks(cadence, 20.0)) < 1.0
+    assert min(abs(age - 12.0) for age in polls(cadence, 20.0)) < 1.0
 
 
-def test_it_learns_from_its_own_looks_what_exact_durations_teach() -> None:
+def test_it_learns_from_its_own_polls_what_exact_durations_teach() -> None:
     exact, seen = learned(), learned()
     ends = lognormal(20.0, 0.5, 400)
     teach(exact, ends)
@@ -109,24 +109,24 @@ def test_it_is_the_durations_of_the_group_that_count() -> None:
     cadence = learned()
     teach(cadence, [3.0] * 100, ("asst_1", "small"))
     teach(cadence, [40.0] * 100, ("asst_1", "large"))
-    assert looks(cadence, 60.0, ("asst_1", "small"))[0] < 4.0
-    assert len([age for age in looks(cadence, 60.0, ("asst_1", "large")) if age < 35.0]) < 4
+    assert polls(cadence, 60.0, ("asst_1", "small"))[0] < 4.0
+    assert len([age for age in polls(cadence, 60.0, ("asst_1", "large")) if age < 35.0]) < 4
 
 
 def test_a_new_group_begins_with_what_all_have_shown() -> None:
     cadence = learned()
     teach(cadence, [20.0] * 100, ("asst_1",))
-    assert looks(cadence, 30.0, ("asst_2",)) == looks(cadence, 30.0, ())
-    assert looks(cadence, 30.0, ("asst_2",))[0] > 5.0
+    assert polls(cadence, 30.0, ("asst_2",)) == polls(cadence, 30.0, ())
+    assert polls(cadence, 30.0, ("asst_2",))[0] > 5.0
     teach(cadence, [20.0], ("asst_2",))
-    assert looks(cadence, 30.0, ("asst_2",))[0] > 5.0
+    assert polls(cadence, 30.0, ("asst_2",))[0] > 5.0
 
 
 def test_stages_are_apart() -> None:
     cadence = learned()
     teach(cadence, [20.0] * 100)
-    assert looks(cadence, 30.0, stage=1) == looks(learned(), 30.0)
-    assert looks(cadence, 30.0)[0] > 5.0
+    assert polls(cadence, 30.0, stage=1) == polls(learned(), 30.0)
+    assert polls(cadence, 30.0)[0] > 5.0
 
 
 def test_the_groups_that_it_remembers_are_bounded() -> None:
@@ -146,21 +146,21 @@ def test_the_groups_that_it_remembers_are_bounded() -> None:
 def test_a_hint_is_the_least_pause() -> None:
     cadence = learned(ceiling=20.0)
     teach(cadence, lognormal(4.0, 0.8, 50))
-    usual = cadence.pause(Course(looks=1, age=3.0, group=GROUP))
+    usual = cadence.pause(Course(polls=1, age=3.0, group=GROUP))
     assert usual < 1.0
     for hint, pause in ((0.01, usual), (-5.0, usual), (math.nan, usual), (7.5, 7.5), (3600.0, 20.0)):
-        assert cadence.pause(Course(looks=1, age=3.0, group=GROUP, hint=hint)) == pause
+        assert cadence.pause(Course(polls=1, age=3.0, group=GROUP, hint=hint)) == pause
 
 
-def test_the_oldest_runs_are_looked_at_each_ceiling() -> None:
+def test_the_oldest_runs_are_polled_each_ceiling() -> None:
     cadence = learned(ceiling=20.0)
-    assert [cadence.pause(Course(looks=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
+    assert [cadence.pause(Course(polls=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
 
 
-def test_a_run_older_than_all_others_is_looked_at() -> None:
+def test_a_run_older_than_all_others_is_polled() -> None:
     cadence = learned()
     teach(cadence, lognormal(2.0, 0.3, 1000))
-    ages = looks(cadence, 120.0)
+    ages = polls(cadence, 120.0)
     assert len([age for age in ages if age > 20.0]) > 10
 
 

@@ -126,7 +126,7 @@ async def test_the_last_json_line_has_the_answer_or_the_fault(
         await watch(client, run.thread_id, run.id, JsonReport())
     failed = json_lines(capsys)[-1]
     assert failed["error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
-    assert failed["looks"] >= 1
+    assert failed["polls"] >= 1
 
 
 async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFixture[str]) -> None:

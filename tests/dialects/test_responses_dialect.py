@@ -26,14 +26,14 @@ from asyncruns.wire import ModelResponse, Run, decode
 
 DIALECT = ResponsesDialect()
 REF = RunRef("response", ("resp_1",))
-LOOK = Request("GET", "/responses/resp_1")
+POLL = Request("GET", "/responses/resp_1")
 CREATE = Request("POST", "/responses", body=b"{}")
 CANCEL = Request("POST", "/responses/resp_1/cancel")
 NOW = 1_770_000_000
 
 
 def read(
-    headers: dict[str, str] | None = None, /, dialect: ResponsesDialect = DIALECT, asked: Request = LOOK, **fields: Any
+    headers: dict[str, str] | None = None, /, dialect: ResponsesDialect = DIALECT, asked: Request = POLL, **fields: Any
 ) -> Snapshot[ModelResponse]:
     body = msgspec.json.encode({"id": "resp_1", "status": "completed", **fields})
     return dialect.read(asked, Response(200, headers or {}, body))
@@ -92,7 +92,7 @@ def test_a_follow_up_that_cannot_be_asked_for_is_a_bad_answer(id_: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id":"resp_1"}', b'{"status":"queued"}', b'{"id":"\xff"'])
 def test_what_is_no_response_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(APIResponseValidationError, match="GET /responses/resp_1 answered 200"):
-        DIALECT.read(LOOK, Response(200, {}, body))
+        DIALECT.read(POLL, Response(200, {}, body))
 
 
 # Calls
@@ -254,7 +254,7 @@ def test_a_fault_is_told_in_the_servers_words(fields: dict[str, Any], fault: Run
 
 def test_a_fault_does_not_tell_the_credential() -> None:
     body = b'{"id":"resp_1","status":"failed","error":{"code":"x","message":"Bad key sk-1."}}'
-    found = DIALECT.read(LOOK, Response(200, {}, body, redact=lambda text: text.replace(b"sk-1", b"***")))
+    found = DIALECT.read(POLL, Response(200, {}, body, redact=lambda text: text.replace(b"sk-1", b"***")))
     assert found.fault == RunFault("x", "Bad key ***.")
 
 
@@ -303,7 +303,7 @@ def test_the_servers_clock_and_its_hint_come_from_the_headers() -> None:
 
 
 def test_requests_are_those_of_the_api() -> None:
-    assert DIALECT.poll(REF) == LOOK
+    assert DIALECT.poll(REF) == POLL
     assert DIALECT.cancel(REF) == Request("POST", "/responses/resp_1/cancel")
     odd = RunRef("response", ("a/ü",))
     assert DIALECT.poll(odd).path == "/responses/a%2F%C3%BC"
@@ -541,13 +541,13 @@ def test_what_names_no_response_is_refused(run: object, ids: dict[str, str], sai
 
 
 def refused(
-    status: int, body: object = None, headers: dict[str, str] | None = None, *, asked: Request = LOOK
+    status: int, body: object = None, headers: dict[str, str] | None = None, *, asked: Request = POLL
 ) -> Refusal:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return DIALECT.refusal(asked, Response(status, headers or {}, data))
 
 
-def said(message: str, status: int = 400, *, asked: Request = LOOK, **more: Any) -> Refusal:
+def said(message: str, status: int = 400, *, asked: Request = POLL, **more: Any) -> Refusal:
     return refused(status, {"error": {"message": message, "type": "invalid_request_error", **more}}, asked=asked)
 
 
@@ -571,7 +571,7 @@ def said(message: str, status: int = 400, *, asked: Request = LOOK, **more: Any)
 )
 @pytest.mark.parametrize("body", [{}, b"", b"<html>", b"\xff", b"[" * 10_000], ids=str)
 def test_a_status_means_the_same_whatever_the_body(status: int, kind: RefusalKind, body: object) -> None:
-    for asked in (LOOK, CREATE):
+    for asked in (POLL, CREATE):
         found = refused(status, body, asked=asked)
         meant = RefusalKind.NOT_READY if status == 409 and asked is CREATE else kind
         assert (found.kind, found.phase, found.active_run, found.retry_after) == (meant, None, None, None)
@@ -604,7 +604,7 @@ def test_a_conflict_with_a_cancel_is_the_end_whatever_it_says() -> None:
     assert refused(404, {}, asked=CANCEL).kind is RefusalKind.NOT_FOUND
 
 
-@pytest.mark.parametrize("asked", [LOOK, CREATE])
+@pytest.mark.parametrize("asked", [POLL, CREATE])
 def test_only_a_cancel_can_come_too_late(asked: Request) -> None:
     assert said("The batch was already completed", 400, asked=asked).kind is RefusalKind.REJECTED
 
@@ -663,7 +663,7 @@ def test_no_response_makes_the_dialect_raise(
     fields: dict[str, Any], items: list[Any], status: str, answer: object
 ) -> None:
     body = msgspec.json.encode({"output": items, **fields, "id": "resp_1", "status": status})
-    found = DIALECT.read(LOOK, Response(200, {}, body))
+    found = DIALECT.read(POLL, Response(200, {}, body))
     assert (found.phase is Phase.NEEDS_CALLER) == bool(found.calls)
     if not found.calls:
         assert found.phase is RESPONSE_PHASES.get(status, Phase.UNKNOWN)
@@ -682,7 +682,7 @@ def test_no_body_makes_it_raise_but_as_a_bad_answer(body: bytes) -> None:
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([LOOK, CREATE, CANCEL]),
+    st.sampled_from([POLL, CREATE, CANCEL]),
     st.integers(100, 999),
     st.binary() | JSON.map(msgspec.json.encode) | JSON.map(lambda error: msgspec.json.encode({"error": error})),
     st.dictionaries(st.sampled_from(["retry-after", "location", "date"]), st.text()),

@@ -20,12 +20,12 @@ from asyncruns.wire import Run, decode
 
 DIALECT = ThreadRunDialect()
 REF = RunRef("thread.run", ("thread_1", "run_1"))
-LOOK = Request("GET", "/threads/thread_1/runs/run_1")
+POLL = Request("GET", "/threads/thread_1/runs/run_1")
 
 
 def read(headers: dict[str, str] | None = None, /, **fields: Any) -> Snapshot[Run]:
     body = msgspec.json.encode({"id": "run_1", "status": "queued", **fields})
-    return DIALECT.read(LOOK, Response(200, headers or {}, body))
+    return DIALECT.read(POLL, Response(200, headers or {}, body))
 
 
 def calls(*tool_calls: object, action: str = "submit_tool_outputs") -> tuple[Call, ...]:
@@ -198,7 +198,7 @@ def test_a_fault_is_told_in_the_servers_words(fields: dict[str, Any], fault: Run
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id":"run_1"}', b'{"status":"queued"}', b'{"id":"\xff"'])
 def test_what_is_no_run_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(APIResponseValidationError, match="GET /threads/thread_1/runs/run_1 answered 200"):
-        DIALECT.read(LOOK, Response(200, {}, body))
+        DIALECT.read(POLL, Response(200, {}, body))
 
 
 def test_a_run_is_named_by_an_object_a_ref_or_ids() -> None:
@@ -230,7 +230,7 @@ def test_what_names_no_run_is_refused(run: object, ids: dict[str, str], said: st
 
 
 def test_requests_are_those_of_the_api() -> None:
-    assert DIALECT.poll(REF) == LOOK
+    assert DIALECT.poll(REF) == POLL
     assert DIALECT.cancel(REF) == Request("POST", "/threads/thread_1/runs/run_1/cancel")
     answers = ((Call(id="call_1", name="f"), "22°"), (Call(id="call_2", name="f"), ""))
     assert DIALECT.submit(REF, read(), answers) == Request(

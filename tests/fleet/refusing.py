@@ -46,7 +46,7 @@ def play(budget: Budget, server: Server, seconds: float, *, latency: float = 0.0
     sent, now = server.sent - server.refused, begin
     in_flight: deque[tuple[float, bool]] = deque()
     while now < begin + seconds:
-        ready_at = max(budget.ready_at(now), now) if budget.places(for_look=True) else math.inf
+        ready_at = max(budget.ready_at(now), now) if budget.places(for_poll=True) else math.inf
         if in_flight and in_flight[0][0] <= ready_at:
             now, is_refused = in_flight.popleft()
             budget.landed()

@@ -13,10 +13,10 @@ from windows import BEGIN, ROUNDING_S, check_windows
 from asyncruns.fleet.budget import (
     CATCH_UP_S,
     LEAST_TOLD_PER_S,
+    LONGEST_PAUSE_S,
     MORE_THAN_TOLD,
     NOT_BELIEVED_FOR_S,
     PAUSE_AFTER,
-    PAUSE_CEILING_S,
     Budget,
 )
 from asyncruns.fleet.pace import SLOWEST_PER_S
@@ -136,18 +136,18 @@ def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> N
 # In flight
 
 
-@pytest.mark.parametrize(("most", "for_looks"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
-def test_a_tenth_of_the_places_is_kept_from_looks(most: int, for_looks: int) -> None:
+@pytest.mark.parametrize(("most", "for_polls"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
+def test_a_tenth_of_the_places_is_kept_from_polls(most: int, for_polls: int) -> None:
     budget = Budget(None, most)
-    assert budget.places(for_look=True) == for_looks
-    assert budget.places(for_look=False) == most
+    assert budget.places(for_poll=True) == for_polls
+    assert budget.places(for_poll=False) == most
     for _ in range(most):
         budget.take(BEGIN)
     assert budget.in_flight == budget.taken == most
-    assert budget.places(for_look=True) == budget.places(for_look=False) == 0
+    assert budget.places(for_poll=True) == budget.places(for_poll=False) == 0
     budget.landed()
-    assert budget.places(for_look=False) == 1
-    assert budget.places(for_look=True) == (1 if most == 1 else 0)
+    assert budget.places(for_poll=False) == 1
+    assert budget.places(for_poll=True) == (1 if most == 1 else 0)
 
 
 # Refusals
@@ -173,7 +173,7 @@ def test_a_retry_after_of_some_requests_does_not_hold_back_the_others(rate: floa
         assert clocked.budget.ready_at(clocked.now) == other.budget.ready_at(clocked.now)
 
 
-@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, LONGEST_PAUSE_S)])
 @pytest.mark.parametrize("rate", [None, 50.0])
 def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
     retry_after: float, pause: float, rate: float | None
@@ -294,7 +294,7 @@ def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: floa
     for step in steps:
         if len(clocked.taken) < MOST_TAKEN or rate is not None:
             step(clocked)
-        assert budget.ready_at(clocked.now) - clocked.now <= PAUSE_CEILING_S + ROUNDING_S
+        assert budget.ready_at(clocked.now) - clocked.now <= LONGEST_PAUSE_S + ROUNDING_S
         assert budget.rate >= SLOWEST_PER_S
     for _ in range(1200):  # answers without a refusal, four each second at most
         clocked.now += 0.25

@@ -31,7 +31,7 @@ from asyncruns.watch.outcome import AnyOutcome
 # The same run watched twice
 
 
-async def test_a_run_that_is_watched_twice_is_looked_at_once_and_its_tools_are_those_of_the_first(stage: Stage) -> None:
+async def test_a_run_that_is_watched_twice_is_polled_once_and_its_tools_are_those_of_the_first(stage: Stage) -> None:
     first_tools, second_tools = Tools(), Tools()
     run = await stage.run(rounds=(ONE_CALL,))
     events: list[list[Any]] = [[], []]
@@ -76,7 +76,7 @@ async def test_a_watch_that_is_cancelled_leaves_the_others_of_the_run(stage: Sta
     assert (tools.ran, tools.stopped) == (1, 0)
 
 
-async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_looks(stage: Stage) -> None:
+async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_polls(stage: Stage) -> None:
     tools = Tools(takes=100.0)
     run = await stage.run(rounds=(ONE_CALL,))
     async with Fleet(stage.client, tools=tools) as fleet:
@@ -84,9 +84,9 @@ async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_loo
         await anyio.sleep(5.0)
         first.cancel()
         second.cancel()
-        looks = stage.count("poll")
+        polls = stage.count("poll")
         await anyio.sleep(30.0)
-        assert (tools.stopped, stage.count("poll"), stage.count("submit")) == (1, looks, 0)
+        assert (tools.stopped, stage.count("poll"), stage.count("submit")) == (1, polls, 0)
         assert stage.count("cancel") == 0
         assert fleet.statistics().active == 0
     assert first.outcome is second.outcome is None
@@ -94,7 +94,7 @@ async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_loo
 
 @pytest.mark.parametrize("wire", ["run", "response"])
 async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows_it(stage: Stage, wire: str) -> None:
-    """Its answer asks for a look, or begins something to be looked at; nobody wants that any more."""
+    """Its answer asks for a poll, or begins something to be polled; nobody wants that any more."""
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     tools = Tools(takes=0.0)
     scenario: dict[str, Any] = {"rounds": (ONE_CALL, ONE_CALL)}
@@ -104,9 +104,9 @@ async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows
         while not stage.count("submit"):
             await anyio.sleep(0.1)
         watch.cancel()
-        looks = stage.count("poll")
+        polls = stage.count("poll")
         await anyio.sleep(60.0)
-        assert (stage.count("poll"), stage.count("submit"), tools.ran) == (looks, 1, 1)
+        assert (stage.count("poll"), stage.count("submit"), tools.ran) == (polls, 1, 1)
         statistics = fleet.statistics()
         assert (statistics.active, statistics.in_flight, statistics.ended) == (0, 0, 0)
         assert isinstance(await fleet.watch(watch.ref), Completed)  # may be watched anew, from where it stands

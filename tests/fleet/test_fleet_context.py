@@ -186,7 +186,7 @@ async def test_each_watch_of_a_run_has_its_observers_called_in_its_own_context(s
     assert sorted(found) == [("a", "a"), ("b", "b")]
 
 
-async def test_who_submits_or_looks_on_does_not_lend_its_context(stage: Stage) -> None:
+async def test_who_submits_or_polls_on_does_not_lend_its_context(stage: Stage) -> None:
     """The next round is begun by what another task submitted; its tools see the caller all the same."""
     seen = Seen()
     run = await stage.run(rounds=((FunctionCall("other"),), ONE_CALL))

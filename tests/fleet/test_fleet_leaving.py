@@ -10,7 +10,7 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage, Tools, other_tasks
 
-import asyncruns.fleet.runner
+import asyncruns.fleet.roster
 from asyncruns import Cancelled, Completed, Fleet, GaveUp, InvalidRequestError, Reason
 from asyncruns.testing import Fault
 
@@ -182,7 +182,7 @@ async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and
 async def test_of_runs_that_were_given_up_the_newest_are_cancelled_and_a_warning_says_so(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(asyncruns.fleet.runner, "KEPT_UNFINISHED", 2)
+    monkeypatch.setattr(asyncruns.fleet.roster, "KEPT_UNFINISHED", 2)
     runs = await stage.runs(5, end="never", cancelling=0.0)
     async with Fleet(stage.client, on_exit="cancel") as fleet:
         for run in runs:

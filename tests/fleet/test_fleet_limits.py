@@ -80,7 +80,7 @@ async def test_no_more_requests_are_in_flight_than_allowed(stage: Stage) -> None
     assert stage.transport.most_unanswered <= 7
 
 
-async def test_submits_and_cancels_pass_looks_that_hang_in_all_places(stage: Stage) -> None:
+async def test_submits_and_cancels_pass_polls_that_hang_in_all_places(stage: Stage) -> None:
     stuck = await stage.runs(20, end="never")
     for run in stuck:
         stage.server.inject(Fault(on="poll", run_id=run.id, delay_before=1e6, times=None))
@@ -101,7 +101,7 @@ async def test_submits_and_cancels_pass_looks_that_hang_in_all_places(stage: Sta
         assert stage.times("cancel") == pytest.approx([began], abs=0.1)
 
 
-async def test_submits_and_cancels_pass_the_looks_of_two_hundred_runs_in_a_small_budget(stage: Stage) -> None:
+async def test_submits_and_cancels_pass_the_polls_of_two_hundred_runs_in_a_small_budget(stage: Stage) -> None:
     asking, going_on = await stage.run(rounds=(ONE_CALL,)), await stage.run(end="never", lifetime=1e6)
     many = await stage.runs(200, end="never", lifetime=1e6)
     async with Fleet(stage.client, requests_per_second=1.0, on_exit="leave", timeout=None) as fleet:
@@ -164,9 +164,9 @@ async def test_an_error_that_nobody_expected_ends_its_own_watch_only(
         assert outcome.reason is Reason.BROKE
         assert isinstance(outcome.cause, Trouble)
         assert "broke" in caplog.text
-        looks = stage.count("poll", broken)
+        polls = stage.count("poll", broken)
         await anyio.sleep(60.0)
-        assert stage.count("poll", broken) == looks
+        assert stage.count("poll", broken) == polls
         others = await asyncio.gather(*(watch for watch in watches if watch is not watches[2]))
         assert fleet.statistics().active == 0
         assert fleet.statistics().in_flight == 0
@@ -217,31 +217,31 @@ async def test_an_error_that_nobody_expected_while_a_submit_is_on_its_way_ends_t
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     run = await stage.run(rounds=(ONE_CALL,))
 
-    def fail_in_looks(request: Request) -> None:
+    def fail_in_polls(request: Request) -> None:
         if request.method == "GET" and stage.count("submit"):
             raise Trouble
 
-    stage.transport.before = fail_in_looks
+    stage.transport.before = fail_in_polls
     async with Fleet(stage.client, tools=Tools(takes=0.0), cadence=Cadence.fixed(1.0)) as fleet:
         watch = fleet.watch(run)
         outcome = await watch
         assert outcome.reason is Reason.BROKE
-        looks = watch.polls
+        polls = watch.polls
         await anyio.sleep(30.0)
-        assert watch.polls == looks
+        assert watch.polls == polls
         assert await watch is outcome
         statistics = fleet.statistics()
         assert (statistics.active, statistics.ended, statistics.in_flight) == (0, 1, 0)
 
 
-async def test_runs_that_wait_long_for_their_turn_are_not_given_up_for_looks_that_fail_now_and_then(
+async def test_runs_that_wait_long_for_their_turn_are_not_given_up_for_polls_that_fail_now_and_then(
     stage: Stage,
 ) -> None:
     runs = await stage.runs(200, working=400.0)
     stage.server.inject(Fault(on="poll", status=503, every=3, times=None))
     async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
         watches = [fleet.watch(run) for run in runs]
-    # Each is looked at every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
+    # Each is polled every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
     assert {type(watch.outcome) for watch in watches} == {Completed}
 
 
@@ -255,7 +255,7 @@ async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_a
     assert anyio.current_time() - began < 600.0
 
 
-async def test_after_a_sleep_each_run_has_its_last_look_however_long_the_budget_takes(stage: Stage) -> None:
+async def test_after_a_sleep_each_run_has_its_last_poll_however_long_the_budget_takes(stage: Stage) -> None:
     runs = await stage.runs(300, working=100.0)
     hanging = await stage.run(working=100.0)
 
@@ -354,7 +354,7 @@ async def test_refusals_whatever_the_rate_keep_no_run_from_its_end(stage: Stage,
     assert anyio.current_time() - began < 90.0
 
 
-async def test_the_default_wait_lasts_until_the_budget_had_a_look(stage: Stage) -> None:
+async def test_the_default_wait_lasts_until_the_budget_had_a_poll(stage: Stage) -> None:
     runs = await stage.runs(100, working=5.0, lifetime=20.0)
     async with Fleet(stage.client, requests_per_second=1.0) as fleet:
         watches = [fleet.watch(run) for run in runs]
@@ -371,7 +371,7 @@ async def test_a_timeout_of_the_caller_does_not_wait_for_the_budget(stage: Stage
 
 
 async def test_a_server_that_throttles_others_is_there(stage: Stage) -> None:
-    """The looks that the budget holds back count as no outage, though nobody but throttled runs is answered."""
+    """The polls that the budget holds back count as no outage, though nobody but throttled runs is answered."""
     runs = await stage.runs(200, end="never", lifetime=1e6)
     for run in runs[1:]:
         stage.server.inject(Fault(on="poll", run_id=run.id, status=429, times=None))

@@ -46,7 +46,7 @@ async def test_its_tools_do_not_run_again_and_nothing_is_submitted_twice(
     assert await outcome.text() == "f: out 1"
 
 
-async def test_a_look_that_lags_behind_the_submit_runs_no_tool_again(stage: Stage) -> None:
+async def test_a_poll_that_lags_behind_the_submit_runs_no_tool_again(stage: Stage) -> None:
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,), working=2.0)
     async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:
@@ -135,7 +135,7 @@ async def test_later_the_run_is_watched_from_where_it_stands_with_the_options_of
             await anyio.sleep(10.0)
         outcome = await fleet.watch(runs[0], tools=None)
         assert isinstance(outcome, NeedsCaller)
-        assert len(fleet._runner._let_go) == 1
+        assert len(fleet._hub.runner.roster._let_go) == 1
 
 
 async def test_a_response_that_was_let_go_under_two_names_is_gone_on_with_from_the_last(stage: Stage) -> None:

@@ -18,15 +18,14 @@ from asyncruns.fleet.pace import (
     MOST_CUT,
     NOISE_FOR_S,
     SLOWEST_PER_S,
-    TRIAL_ANSWERS,
-    WINDOW_S,
     Pace,
 )
+from asyncruns.fleet.trial import TRIAL_ANSWERS, WINDOW_S
 
 ENDLESS = math.inf
 
 
-class CallAnswerer:
+class AnsweredPace:
     """A pace whose requests are answered at once, and every one sent that may be."""
 
     def __init__(self, limit: float) -> None:
@@ -40,7 +39,7 @@ class CallAnswerer:
         while self.now < end:
             self.now += 1.0 / min(pace.at(self.now), rate, 1000.0)
             pace.send(self.now)
-            pace.answered += 1
+            pace.answer()
             sent += 1
             self._to_refuse += share
             if self._to_refuse >= 1.0:
@@ -66,7 +65,7 @@ def test_what_a_server_takes_is_used_and_little_is_refused(
 
 
 def test_the_rate_is_cut_to_what_the_server_took() -> None:
-    answering = CallAnswerer(50.0)
+    answering = AnsweredPace(50.0)
     answering.go_on(60.0)
     answering.go_on(1.3, 0.6)  # a second of a trial that began with the first refusal
     assert answering.pace.rate == pytest.approx(20.0, rel=0.1)
@@ -77,7 +76,7 @@ def test_the_rate_is_cut_to_what_the_server_took() -> None:
 
 
 def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None:
-    answering = CallAnswerer(50.0)
+    answering = AnsweredPace(50.0)
     answering.go_on(10.0)
     answering.pace.refuse(answering.now)
     assert answering.pace.rate == pytest.approx(50.0 * (1.0 - LEAST_CUT))
@@ -109,7 +108,7 @@ def test_a_slow_server_is_not_taken_for_one_that_refuses_at_random() -> None:
 
 
 def test_a_fleet_that_sends_less_than_it_may_is_cut_from_what_it_sends() -> None:
-    answering = CallAnswerer(1000.0)
+    answering = AnsweredPace(1000.0)
     answering.go_on(10.0, rate=40.0)
     answering.go_on(3.0, 0.5, rate=40.0)
     assert answering.pace.rate <= 25.0
@@ -152,7 +151,7 @@ def test_a_limit_is_found_among_refusals_that_have_nothing_to_do_with_it(
 
 
 def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again() -> None:
-    answering = CallAnswerer(50.0)
+    answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.3)
     assert answering.pace.noise == pytest.approx(0.3, abs=0.1)
     assert answering.go_on(NOISE_FOR_S - 25.0, 0.3) == pytest.approx(50.0, rel=0.03)
@@ -165,7 +164,7 @@ def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again()
 
 
 def test_more_than_the_noise_is_no_noise() -> None:
-    answering = CallAnswerer(50.0)
+    answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.1)
     assert answering.pace.rate == 50.0
     answering.go_on(WINDOW_S + 2.0, 0.7)
@@ -177,7 +176,7 @@ def test_more_than_the_noise_is_no_noise() -> None:
 
 @pytest.mark.parametrize("rate", [1.0, 50.0, 10_000.0])
 def test_after_a_minute_in_which_all_is_refused_the_full_rate_comes_back_within_a_minute(rate: float) -> None:
-    answering = CallAnswerer(rate)
+    answering = AnsweredPace(rate)
     answering.go_on(60.0, 1.0)
     assert answering.pace.rate <= max(0.1 * rate, LEAST_ASKED_PER_S)
     answering.go_on(60.0)
@@ -187,13 +186,13 @@ def test_after_a_minute_in_which_all_is_refused_the_full_rate_comes_back_within_
 def test_a_rate_below_the_slowest_is_kept() -> None:
     pace = Pace(0.02)
     pace.send(BEGIN)
-    pace.answered += 1
+    pace.answer()
     pace.refuse(BEGIN)
     assert pace.rate == 0.02
 
 
 def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
-    answering = CallAnswerer(math.inf)
+    answering = AnsweredPace(math.inf)
     answering.go_on(5.0, rate=100.0)
     answering.pace.refuse(answering.now)
     cut = answering.pace.rate
@@ -212,7 +211,7 @@ def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() ->
 def test_whatever_was_refused_the_rate_is_in_its_bounds_and_comes_back(
     limit: float, parts: list[tuple[float, float]]
 ) -> None:
-    answering = CallAnswerer(limit)
+    answering = AnsweredPace(limit)
     pace = answering.pace
     for seconds, share in parts:
         before = pace.at(answering.now)

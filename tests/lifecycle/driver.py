@@ -69,7 +69,7 @@ class Driver:
         return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at))
 
     def sees_twice(self, phase: Phase, *calls: Call, **facts: Any) -> list[Command]:
-        """Take the same look twice; one alone may be an old answer."""
+        """Take the same poll twice; one alone may be an old answer."""
         first = self.sees(phase, *calls, **facts)
         assert not any(isinstance(command, Submit | Finish) for command in first)
         return self.sees(phase, *calls, **facts)
@@ -113,5 +113,5 @@ def end_of(commands: list[Command]) -> End:
 
 
 def pause_of(commands: list[Command], now: float) -> float:
-    """Seconds to the next look."""
+    """Seconds to the next poll."""
     return pick(commands, PollAt)[-1].not_before - now

@@ -43,7 +43,7 @@ def test_a_server_that_takes_an_end_back_is_reported_once_and_changes_nothing(en
     assert run.machine.snapshot == snapshot(end)
 
 
-def test_a_look_that_was_asked_before_the_end_was_seen_may_be_older() -> None:
+def test_a_poll_that_was_asked_before_the_end_was_seen_may_be_older() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     asked_at = run.now
@@ -105,8 +105,8 @@ def test_an_unknown_status_may_stay_as_long_as_the_caller_says() -> None:
 
 def test_a_long_hint_does_not_put_off_the_end_of_an_unknown_status() -> None:
     run = Driver(max_unknown_status=10.0, timeout=None)
-    look = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
-    assert look.not_before == run.now + 10.0
+    poll = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
+    assert poll.not_before == run.now + 10.0
 
 
 def test_outputs_for_a_run_that_did_not_say_what_it_needs_are_for_no_call() -> None:
@@ -139,7 +139,7 @@ def test_a_cancel_that_was_refused_is_no_reason_any_more_once_the_caller_has_ans
     assert end_of(run.provides(call_a="1")).reason is Reason.UNANSWERED
 
 
-def test_a_late_look_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
+def test_a_late_poll_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -167,7 +167,7 @@ def test_an_unknown_status_of_the_callers_object_has_its_minute_from_the_beginni
     assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
 
 
-def test_a_watch_that_is_taken_up_looks_as_often_as_at_first() -> None:
+def test_a_watch_that_is_taken_up_polls_as_often_as_at_first() -> None:
     run = Driver(timeout=5.0)
     for _ in range(10):
         run.sees(Phase.RUNNING)
@@ -198,7 +198,7 @@ def test_an_unknown_status_does_not_end_a_cancel_that_followed_it() -> None:
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_watch_that_is_taken_up_looks_while_it_waits_for_answers() -> None:
+def test_a_watch_that_is_taken_up_polls_while_it_waits_for_answers() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.passes(5.0)

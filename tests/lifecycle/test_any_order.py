@@ -97,7 +97,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
         assert run.machine.state in MOVES[before].get(type(event), frozenset()) | {before}
         handed_out += [one for c in commands if isinstance(c, RunTools) for one in c.calls]
 
-        # At most once, whatever the looks show.
+        # At most once, whatever the polls show.
         assert max(Counter(handed_out).values(), default=0) <= 1
         # A submit is never empty, and names each call once.
         for command in commands:

@@ -60,7 +60,7 @@ def test_a_cancel_is_asked_once_however_often_it_is_wanted() -> None:
     assert run.of(Cancel) == [Cancel()]
 
 
-def test_a_run_under_cancellation_is_looked_at_until_it_ends() -> None:
+def test_a_run_under_cancellation_is_polled_until_it_ends() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -124,15 +124,15 @@ def test_a_cancel_that_was_taken_is_confirmed_within_a_minute_or_given_up() -> N
     run.cancels()
     run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
     run.now += 59.9
-    (look,) = pick(run.sees(Phase.CANCELLING, hint=60.0), PollAt)
-    assert look.not_before == pytest.approx(run.now + 0.1)
+    (poll,) = pick(run.sees(Phase.CANCELLING, hint=60.0), PollAt)
+    assert poll.not_before == pytest.approx(run.now + 0.1)
     run.now += 0.1
     end = end_of(run.sees(Phase.CANCELLING))
     assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)
     assert run.machine.cancel_requested
 
 
-def test_looks_at_a_stuck_cancellation_do_not_move_its_bound() -> None:
+def test_polls_at_a_stuck_cancellation_do_not_move_its_bound() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -153,13 +153,13 @@ def test_a_run_that_is_over_by_the_servers_word_is_bounded_as_well() -> None:
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.CANCEL_UNCONFIRMED
 
 
-def test_the_first_looks_after_a_cancel_are_quick_again() -> None:
+def test_the_first_polls_after_a_cancel_are_quick_again() -> None:
     run = Driver()
     for _ in range(10):
         run.sees(Phase.RUNNING)
     run.cancels()
-    (look,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
-    assert look.not_before - run.now == pytest.approx(0.25)
+    (poll,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
+    assert poll.not_before - run.now == pytest.approx(0.25)
 
 
 def test_a_cancel_does_not_wait_for_a_submit_for_ever() -> None:
@@ -270,7 +270,7 @@ def test_an_outage_while_a_cancel_is_tried_ends_the_watch_like_any() -> None:
     assert end_of(run.refused(RefusalKind.LOST, asked=Asked.CANCEL)).reason is Reason.UNREACHABLE
 
 
-def test_a_refused_cancel_is_told_with_its_cause_and_looked_after_at_once() -> None:
+def test_a_refused_cancel_is_told_with_its_cause_and_polled_at_once() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -302,7 +302,7 @@ def test_an_answer_to_a_cancel_that_nobody_asked_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_only_a_look_tells_that_a_cancel_came_to_nothing(seen: bool) -> None:
+def test_only_a_poll_tells_that_a_cancel_came_to_nothing(seen: bool) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -337,7 +337,7 @@ def test_a_cancel_that_was_refused_outright_was_not_asked_for() -> None:
     assert not run.machine.cancel_requested
 
 
-def test_looks_that_succeed_do_not_hurry_the_tries_of_a_cancel() -> None:
+def test_polls_that_succeed_do_not_hurry_the_tries_of_a_cancel() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -449,7 +449,7 @@ def test_a_cancel_stops_no_tools_where_none_run() -> None:
     assert pick(run.cancels(), Cancel) == [Cancel()]
 
 
-def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
+def test_a_poll_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()

@@ -1,4 +1,4 @@
-"""Submits whose answer was lost where no look can tell what became of them, and cancels of what is final."""
+"""Submits whose answer was lost where no poll can tell what became of them, and cancels of what is final."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_flight(**policy: Any) -> Driver:
 
 
 @LOST
-def test_where_no_look_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: RefusalKind) -> None:
+def test_where_no_poll_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: RefusalKind) -> None:
     run = in_flight(on_lost_submit="give_up")
     cause = RuntimeError("dropped")
     end = end_of(run.refused(kind, asked=Asked.SUBMIT, cause=cause))
@@ -84,7 +84,7 @@ def test_a_submit_names_what_asked_for_it() -> None:
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_a_cancel_of_what_is_final_ends_once_a_look_shows_that(refused: bool) -> None:
+def test_a_cancel_of_what_is_final_ends_once_a_poll_shows_that(refused: bool) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.cancels()
@@ -108,7 +108,7 @@ def test_a_cancel_waits_for_what_a_submit_begins_since_nothing_else_can_be_cance
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
+def test_a_poll_before_the_cancel_was_answered_is_no_end() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.cancels()

@@ -1,4 +1,4 @@
-"""Rounds, submits, looks and cancels that overlap, as they do when requests take seconds."""
+"""Rounds, submits, polls and cancels that overlap, as they do when requests take seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def submitted(run: Driver) -> list[dict[str, str]]:
 
 
 def in_flight(*, policy_timeout: float | None = None) -> Driver:
-    """A run whose first round is on its way to the server, while a look shows the second."""
+    """A run whose first round is on its way to the server, while a poll shows the second."""
     run = Driver(timeout=policy_timeout)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -79,7 +79,7 @@ def test_a_submit_that_waits_to_be_repeated_is_dropped_when_the_run_asks_for_som
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
 
 
-def test_a_look_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
+def test_a_poll_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -90,7 +90,7 @@ def test_a_look_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
     assert submitted(run) == [{"call_a": "1"}]
 
 
-def test_a_repeated_submit_that_is_refused_leads_to_a_look() -> None:
+def test_a_repeated_submit_that_is_refused_leads_to_a_poll() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -237,17 +237,17 @@ def test_a_run_that_is_not_found_in_a_wait_of_no_seconds_is_told_at_once() -> No
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
 
 
-@pytest.mark.parametrize("looks", [1, 3])
-def test_a_submit_that_was_throttled_is_not_sent_before_its_time_whatever_looks_show(looks: int) -> None:
+@pytest.mark.parametrize("polls", [1, 3])
+def test_a_submit_that_was_throttled_is_not_sent_before_its_time_whatever_polls_show(polls: int) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
     run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=30.0)
-    for _ in range(looks):
+    for _ in range(polls):
         run.now += 9.0
         run.sees(Phase.NEEDS_CALLER, A)
     assert len(submitted(run)) == 1
-    run.passes(30.0 - 9.0 * looks)
+    run.passes(30.0 - 9.0 * polls)
     assert len(submitted(run)) == 2
 
 
@@ -378,7 +378,7 @@ def test_outputs_that_are_refused_when_sent_again_end_the_watch_with_that_refusa
     assert (end.kind, end.reason, end.cause) == (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, cause)
 
 
-def test_looks_that_succeed_do_not_hurry_a_submit_that_is_throttled() -> None:
+def test_polls_that_succeed_do_not_hurry_a_submit_that_is_throttled() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")

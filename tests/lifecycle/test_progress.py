@@ -1,4 +1,4 @@
-"""How far a run is in its stage, what a cadence learns of that, and what a look is worth."""
+"""How far a run is in its stage, what a cadence learns of that, and what a poll is worth."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Learned = tuple[tuple[str, ...], int, float, float]
 
 
 class Recording(Strategy, frozen=True, kw_only=True):
-    """Looks each second, and keeps what it is told."""
+    """Polls each second, and keeps what it is told."""
 
     courses: list[Course] = field(default_factory=list)
     learns: list[Learned] = field(default_factory=list)
@@ -90,8 +90,8 @@ def test_the_age_is_since_the_run_was_created_by_the_servers_clock() -> None:
         pytest.param(0.2, 1001.0, 0.2, id="a second has turned"),
         pytest.param(0.2, 1001.5, 1.5, id="more than the grain of the clock"),
         pytest.param(0.2, 1002.0, 2.0, id="created before the watch began"),
-        pytest.param(5.0, 1006.0, 5.0, id="the first look is late"),
-        pytest.param(5.0, 1007.0, 7.0, id="the first look is late, and the run older"),
+        pytest.param(5.0, 1006.0, 5.0, id="the first poll is late"),
+        pytest.param(5.0, 1007.0, 7.0, id="the first poll is late, and the run older"),
         pytest.param(5.0, 1001.0, 5.0, id="younger than the watch: it can't be"),
         pytest.param(5.0, 400.0, 5.0, id="the clock is behind the creation"),
         pytest.param(5.0, -1e12, 5.0, id="the clock is nonsense"),
@@ -104,7 +104,7 @@ def test_a_run_as_old_as_the_watch_is_told_from_an_older_one(after: float, serve
     assert run.course.age == pytest.approx(age)
 
 
-def test_looks_come_closer_to_the_age_together() -> None:
+def test_polls_come_closer_to_the_age_together() -> None:
     """The run was created 1.3 s before the watch began; the server tells whole seconds of both times."""
     run = Watched(created_at=math.floor(998.7))
     for _ in range(6):
@@ -112,7 +112,7 @@ def test_looks_come_closer_to_the_age_together() -> None:
     assert run.course.age == pytest.approx(1.3 + 6 * 0.7, abs=0.5)
 
 
-def test_a_look_whose_clock_does_not_fit_to_those_before_does_not_count() -> None:
+def test_a_poll_whose_clock_does_not_fit_to_those_before_does_not_count() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0, created_at=None)
     run.shows(Phase.RUNNING, after=1.0, server_time=None)
@@ -130,7 +130,7 @@ def test_without_clocks_the_age_is_that_of_the_watch() -> None:
     assert run.course.age == pytest.approx(3.0)
 
 
-def test_a_given_object_is_no_look() -> None:
+def test_a_given_object_is_no_poll() -> None:
     run = Watched(snapshot(Phase.RUNNING, created_at=1.0, server_time=5000.0, group=("other",)))
     run.shows(Phase.RUNNING, after=1.0)
     assert run.course.age == pytest.approx(1.0)
@@ -142,9 +142,9 @@ def test_accepted_outputs_begin_a_new_stage() -> None:
     run.shows(Phase.RUNNING, after=1.0)
     assert run.course.stage == 0
     run.asks(A)
-    assert run.course == Course(looks=1, age=0.0, group=GROUP, stage=1)
+    assert run.course == Course(polls=1, age=0.0, group=GROUP, stage=1)
     run.shows(Phase.RUNNING, after=4.0)
-    assert run.course == Course(looks=2, age=4.0, group=GROUP, stage=1)
+    assert run.course == Course(polls=2, age=4.0, group=GROUP, stage=1)
 
 
 def test_clocks_that_come_in_the_second_stage_do_not_move_its_beginning() -> None:
@@ -158,7 +158,7 @@ def test_clocks_that_come_in_the_second_stage_do_not_move_its_beginning() -> Non
 
 
 @pytest.mark.parametrize("end", [Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE])
-def test_the_end_is_learned_between_the_last_look_that_showed_it_at_work_and_the_one_that_showed_it(end: Phase) -> None:
+def test_the_end_is_learned_between_the_last_poll_that_showed_it_at_work_and_the_one_that_showed_it(end: Phase) -> None:
     run = Watched()
     run.shows(Phase.PENDING, after=0.5)
     run.shows(Phase.RUNNING, after=2.0)
@@ -201,7 +201,7 @@ def test_calls_of_a_run_that_is_being_cancelled_teach_nothing() -> None:
     assert run.learns == []
 
 
-def test_a_new_run_that_the_first_look_finds_over_ended_before_that() -> None:
+def test_a_new_run_that_the_first_poll_finds_over_ended_before_that() -> None:
     run = Watched()
     run.shows(Phase.SUCCEEDED, after=0.7)
     assert run.learns == [(0, 0.0, 0.7)]
@@ -209,7 +209,7 @@ def test_a_new_run_that_the_first_look_finds_over_ended_before_that() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.NEEDS_CALLER])
 @pytest.mark.parametrize("facts", [{}, {"created_at": None}, {"server_time": None}])
-def test_an_old_run_that_the_first_look_finds_over_teaches_nothing(phase: Phase, facts: dict[str, Any]) -> None:
+def test_an_old_run_that_the_first_poll_finds_over_teaches_nothing(phase: Phase, facts: dict[str, Any]) -> None:
     run = Watched(created_at=500.0)
     run.shows(phase, *[A][: phase is Phase.NEEDS_CALLER], after=0.7, **facts)
     assert run.learns == []
@@ -256,7 +256,7 @@ def test_a_run_that_is_over_when_its_outputs_are_accepted_took_no_time() -> None
     assert run.learns == [(0, 0.0, 1.0), (1, 0.0, 0.0)]
 
 
-def test_a_look_from_before_a_submit_teaches_nothing() -> None:
+def test_a_poll_from_before_a_submit_teaches_nothing() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.asks(A)
@@ -270,11 +270,11 @@ def test_a_look_from_before_a_submit_teaches_nothing() -> None:
     assert run.learns == [*learned, (1, 0.0, 0.5)]
 
 
-def test_looks_that_show_it_at_work_again_without_a_submit_are_of_no_stage_that_ended() -> None:
+def test_polls_that_show_it_at_work_again_without_a_submit_are_of_no_stage_that_ended() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.shows(Phase.NEEDS_CALLER, A, after=1.0)
-    run.shows(Phase.RUNNING, after=0.1)  # an old look, or another process has answered
+    run.shows(Phase.RUNNING, after=0.1)  # an old poll, or another process has answered
     run.shows(Phase.NEEDS_CALLER, A, after=1.0)
     assert run.learns == [(0, 1.0, 2.0)]
 
@@ -311,7 +311,7 @@ def test_what_is_learned_is_of_the_group_that_was_seen_last() -> None:
     assert run.strategy.learns[0][0] == GROUP
 
 
-# What a look is worth
+# What a poll is worth
 
 
 def learned_cadence() -> Cadence:
@@ -406,7 +406,7 @@ def test_the_delay_begins_at_nothing_and_grows_no_faster_than_time(cadence: Cade
     assert delays[-1] > 5.0
 
 
-def test_where_durations_are_not_known_it_is_half_of_the_time_since_the_last_look() -> None:
+def test_where_durations_are_not_known_it_is_half_of_the_time_since_the_last_poll() -> None:
     run = driven(Cadence.hinted(), "at work")
     assert run.machine.delay(run.now + 8.0) == pytest.approx(4.0)
     assert run.machine.delayed_at(4.0) == pytest.approx(run.now + 8.0)
@@ -421,7 +421,7 @@ def test_what_is_known_of_the_second_stage_counts_in_it_from_its_beginning() -> 
     assert run.machine.delay(run.now + 40.0) > 15.0
 
 
-def test_a_look_that_fails_ends_no_delay() -> None:
+def test_a_poll_that_fails_ends_no_delay() -> None:
     run = driven(CADENCES["learned"], "at work")
     run.now += 5.0
     before = run.machine.delay(run.now)
@@ -429,13 +429,13 @@ def test_a_look_that_fails_ends_no_delay() -> None:
     assert run.machine.delay(run.now) == before > 0.5
 
 
-def test_a_run_that_waits_for_us_is_looked_at_for_little() -> None:
+def test_a_run_that_waits_for_us_is_searched_for_little() -> None:
     run = driven(Cadence.hinted(), "waiting for calls")
     assert run.machine.delay(run.now + 8.0) == pytest.approx(4.0 * DISPATCHING_SHARE)
     assert run.machine.delayed_at(0.4) == pytest.approx(run.now + 8.0)
 
 
-def test_a_look_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_came() -> None:
+def test_a_poll_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_came() -> None:
     progress = Progress()
     progress.begin(100.0)
     progress.see(snapshot(Phase.RUNNING), 105.0, 103.0)
@@ -443,7 +443,7 @@ def test_a_look_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_
     assert progress.leave(107.0) == (3.0, 7.0)
 
 
-def test_a_look_that_was_asked_before_the_stage_began_shows_its_beginning_at_the_earliest() -> None:
+def test_a_poll_that_was_asked_before_the_stage_began_shows_its_beginning_at_the_earliest() -> None:
     progress = Progress()
     progress.begin(100.0)
     progress.go_on(104.0)

@@ -46,7 +46,7 @@ def dispatching(*calls: Call, **policy: Any) -> Driver:
     return run
 
 
-def test_all_calls_of_a_round_are_handed_out_at_once_and_looks_slow_down() -> None:
+def test_all_calls_of_a_round_are_handed_out_at_once_and_polls_slow_down() -> None:
     run = Driver()
     commands = run.sees(Phase.NEEDS_CALLER, A, B)
     assert pick(commands, RunTools) == [RunTools((A, B))]
@@ -69,7 +69,7 @@ def test_reads_that_show_the_same_calls_while_tools_run_change_nothing() -> None
     assert len([r for r in run.of(Report) if isinstance(r.notice, ActionRequired)]) == 1
 
 
-def test_an_accepted_submit_is_reported_and_looked_after_soon() -> None:
+def test_an_accepted_submit_is_reported_and_polled_soon() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.sees(Phase.PENDING, asked=Asked.SUBMIT)
@@ -155,7 +155,7 @@ def test_an_old_read_of_the_round_before_does_not_disturb_the_one_at_work() -> N
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.UNAVAILABLE])
-def test_a_submit_without_an_answer_is_looked_up_and_not_repeated_when_it_was_taken(kind: RefusalKind) -> None:
+def test_a_submit_without_an_answer_is_found_by_polls_and_not_repeated_when_it_was_taken(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.refused(kind, asked=Asked.SUBMIT)
@@ -200,7 +200,7 @@ def test_a_submit_that_surely_had_no_effect_is_sent_again_after_a_pause(kind: Re
 
 
 @pytest.mark.parametrize("phase", [Phase.EXPIRED, Phase.CANCELLED, Phase.SUCCEEDED])
-def test_a_late_submit_leads_to_a_look_at_how_the_run_ended(phase: Phase) -> None:
+def test_a_late_submit_leads_to_a_poll_at_how_the_run_ended(phase: Phase) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT, phase=phase)
@@ -231,7 +231,7 @@ def test_a_refused_submit_ends_the_watch_with_the_outputs_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT])
-def test_a_submit_that_no_look_can_mend_ends_the_watch_at_once(kind: RefusalKind) -> None:
+def test_a_submit_that_no_poll_can_mend_ends_the_watch_at_once(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     assert end_of(run.refused(kind, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
@@ -355,19 +355,19 @@ def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
 
 
 @pytest.mark.parametrize(("hint", "pause"), [(None, 2.0), (0.1, 2.0), (7.0, 7.0)])
-def test_looks_while_tools_run_are_two_seconds_apart_or_more(hint: float | None, pause: float) -> None:
+def test_polls_while_tools_run_are_two_seconds_apart_or_more(hint: float | None, pause: float) -> None:
     run = dispatching(timeout=None)
     assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B, hint=hint), run.now) == pause
     assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
 
 
-def test_looks_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
+def test_polls_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
     run = dispatching(cadence=Cadence.fixed(30.0))
     assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B), run.now) == 30.0
 
 
 @pytest.mark.parametrize(("phase", "calls"), [(Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,))])
-def test_an_empty_look_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
+def test_an_empty_poll_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
     run = Driver(timeout=None)
     for _ in range(3):
         run.sees(Phase.NEEDS_CALLER)
@@ -462,7 +462,7 @@ def test_who_answers_before_anything_was_asked_is_told_so() -> None:
         run.provides(call_a="1")
 
 
-def test_the_pauses_of_a_submit_that_does_not_arrive_are_those_of_looks() -> None:
+def test_the_pauses_of_a_submit_that_does_not_arrive_are_those_of_polls() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
@@ -499,7 +499,7 @@ def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
+def test_the_first_polls_after_a_submit_are_quick_again(accepted: bool) -> None:
     run = Driver()
     for _ in range(10):
         run.sees(Phase.RUNNING)

@@ -1,4 +1,4 @@
-"""While a stream tells of the run, looks are only for its silence; when it ends too early, they go on as before."""
+"""While a stream tells of the run, polls are only for its silence; when it ends too early, they go on as before."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def broken(run: Driver) -> list[StreamBroken]:
     return [report.notice for report in run.of(Report) if isinstance(report.notice, StreamBroken)]
 
 
-def test_looks_wait_for_the_stream_to_be_silent() -> None:
+def test_polls_wait_for_the_stream_to_be_silent() -> None:
     run = streamed()
-    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
-    assert (look.not_before, look.if_silent) == (run.now + SILENCE_S, SILENCE_S)
+    (poll,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert (poll.not_before, poll.if_silent) == (run.now + SILENCE_S, SILENCE_S)
 
 
 def test_calls_that_a_stream_tells_of_are_handed_out_at_once() -> None:
@@ -48,20 +48,20 @@ def test_calls_that_a_stream_tells_of_are_handed_out_at_once() -> None:
 def test_a_stream_may_end_where_the_run_waits() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
-    (look,) = pick(run.feed(StreamEnded(run.now)), PollAt)
-    assert (look.if_silent, look.not_before > run.now) == (0.0, True)
+    (poll,) = pick(run.feed(StreamEnded(run.now)), PollAt)
+    assert (poll.if_silent, poll.not_before > run.now) == (0.0, True)
     assert broken(run) == []
 
 
 @pytest.mark.parametrize("cause", [None, RuntimeError("broke")])
-def test_a_stream_that_ends_too_early_is_told_of_once_and_looks_go_on(cause: Exception | None) -> None:
+def test_a_stream_that_ends_too_early_is_told_of_once_and_polls_go_on(cause: Exception | None) -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     assert pick(run.feed(StreamEnded(run.now, cause)), PollAt) == [PollAt(run.now, run.now)]
     assert run.feed(StreamEnded(run.now, RuntimeError("again"))) == []
     assert broken(run) == [StreamBroken(cause=cause)]
-    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert poll.if_silent == 0.0
 
 
 def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
@@ -72,19 +72,19 @@ def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
     assert broken(run) == [StreamBroken(cause=cause)]
 
 
-def test_who_cancels_looks_whatever_the_stream_says() -> None:
+def test_who_cancels_polls_whatever_the_stream_says() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     run.cancels()
-    (look,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
+    assert poll.if_silent == 0.0
 
 
-def test_a_failed_look_is_repeated_whatever_the_stream_says() -> None:
+def test_a_failed_poll_is_repeated_whatever_the_stream_says() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
-    (look,) = pick(run.refused(RefusalKind.LOST), PollAt)
-    assert (look.if_silent, look.not_before - run.now < 1.0) == (0.0, True)
+    (poll,) = pick(run.refused(RefusalKind.LOST), PollAt)
+    assert (poll.if_silent, poll.not_before - run.now < 1.0) == (0.0, True)
 
 
 def test_a_watch_that_is_taken_up_again_knows_no_stream() -> None:
@@ -94,5 +94,5 @@ def test_a_watch_that_is_taken_up_again_knows_no_stream() -> None:
     assert run.machine.state is State.DONE
     assert run.feed(StreamEnded(run.now)) == []
     run.provides(call_a="1")
-    (look,) = pick(run.sees(Phase.RUNNING, asked=Asked.SUBMIT), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.RUNNING, asked=Asked.SUBMIT), PollAt)
+    assert poll.if_silent == 0.0

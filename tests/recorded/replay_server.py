@@ -1,6 +1,6 @@
 """A server that answers with what was recorded of one run, in order, over real sockets.
 
-A look at the run takes the next recorded one, and never overtakes a recorded submit or cancel: until that has come, the
+A poll the run takes the next recorded one, and never overtakes a recorded submit or cancel: until that has come, the
 last answer is repeated, as it is at the end of the recording. The clock that `Date` tells goes on meanwhile. What was
 not recorded is answered 404 and kept in `unrecorded`.
 """
@@ -57,7 +57,7 @@ class ReplayServer:
         self.unrecorded: list[Received] = []
         self._lifecycle = lifecycle
         self._coming = list(lifecycle.steps)
-        self._shown: _Given | None = None  # the answer that looks repeat
+        self._shown: _Given | None = None  # the answer that polls repeat
         self._runner: web.ServerRunner | None = None
 
     async def __aenter__(self) -> ReplayServer:
@@ -81,9 +81,9 @@ class ReplayServer:
         return f"http://{host}:{port}/v1"
 
     @property
-    def looks_left(self) -> int:
-        """How many recorded looks nobody has asked for yet."""
-        return sum(_is_look(step) for step in self._coming)
+    def polls_left(self) -> int:
+        """How many recorded polls nobody has asked for yet."""
+        return sum(_is_poll(step) for step in self._coming)
 
     def received(self, method: str, ending: str) -> list[Received]:
         """Give the requests whose path has that ending."""
@@ -98,18 +98,18 @@ class ReplayServer:
             beta=request.headers.get("openai-beta"),
         )
         self.requests.append(received)
-        is_look = received.method == "GET" and received.path == self._lifecycle.path
-        given = self._look() if is_look else self._recorded(received)
+        is_poll = received.method == "GET" and received.path == self._lifecycle.path
+        given = self._poll() if is_poll else self._recorded(received)
         if given is None:
             self.unrecorded.append(received)
             return web.json_response({"error": {"message": f"Not recorded: {received}"}}, status=404)
         return _response(given)
 
-    def _look(self) -> _Given | None:
+    def _poll(self) -> _Given | None:
         for index, step in enumerate(self._coming):
             if step.exchange.method == "POST":
                 break
-            if _is_look(step):
+            if _is_poll(step):
                 del self._coming[: index + 1]
                 self._shown = _Given(step=step)
                 break
@@ -126,7 +126,7 @@ class ReplayServer:
         return None
 
 
-def _is_look(step: Step) -> bool:
+def _is_poll(step: Step) -> bool:
     return step.exchange.method == "GET" and step.run is not None
 
 

@@ -16,7 +16,7 @@ from asyncruns.wire import Page, Run, decode
 # What the structs have no field for, by the object's name: nothing, so far.
 LEFT_OUT: Final[dict[str, set[str]]] = {}
 
-# How many bodies there are of each kind. A kind that is not named here fails the test, so that it is looked at.
+# How many bodies there are of each kind. A kind that is not named here fails the test, so that it is polled.
 BODIES: Final = {
     "assistant": 139,
     "assistant.deleted": 8,

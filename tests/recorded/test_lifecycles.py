@@ -139,7 +139,7 @@ async def test_a_watch_reports_the_recorded_statuses_and_ends_as_recorded(lifecy
     assert tuple(observed) == lifecycle.statuses
     check_end(outcome, lifecycle)
     assert asked == [json.loads(call["function"]["arguments"])["input"] for call in lifecycle.calls]
-    assert server.looks_left == 0
+    assert server.polls_left == 0
     assert server.unrecorded == []
     assert server.requests[0].body == creation_of(lifecycle)
     assert {each.beta for each in server.requests} == {f"assistants={lifecycle.version}"}
@@ -188,7 +188,7 @@ async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry_or_it
 
     assert tuple(statuses) == lifecycle.statuses
     check_end(outcome, lifecycle, Reason.CANCEL_UNCONFIRMED if lifecycle.cancels else Reason.TIMEOUT)
-    # They expire ten minutes after they were created, and were looked at within two seconds of that. A cancel that was
+    # They expire ten minutes after they were created, and were polled within two seconds of that. A cancel that was
     # taken has a minute to come to something.
     bound = CANCEL_BOUND_S if lifecycle.cancels else EXPIRY_AND_GRACE_S
     assert bound - 2 - TICK_S <= outcome.elapsed <= bound + 2 + TICK_S
@@ -206,7 +206,7 @@ async def test_a_watch_by_ids_misses_at_most_the_status_that_only_the_creation_s
 
     assert tuple(statuses) in (lifecycle.statuses, lifecycle.statuses[1:])
     check_end(outcome, lifecycle)
-    assert server.looks_left == 0
+    assert server.polls_left == 0
     assert server.unrecorded == []
 
 

@@ -23,7 +23,7 @@ Filter = Callable[[Request, Mapping[str, Any]], Mapping[str, Any]]
 RUNS: Final = "POST /threads/*/runs"
 LISTED: Final = "GET /threads/*/runs"
 MESSAGES: Final = "POST /threads/*/messages"
-LOOK: Final = "GET /threads/*/runs/*"
+POLL: Final = "GET /threads/*/runs/*"
 
 _ID: Final = re.compile(r"/(?:thread|run|msg)_[^/]+")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from lossy import LOOK, LOST, RUNS, Fault, Faulty, answer, faulty_client, pass_on
+from lossy import LOST, POLL, RUNS, Fault, Faulty, answer, faulty_client, pass_on
 
 from asyncruns import Client, InvalidRequestError, NotFoundError, PermissionDeniedError, ThreadBusyError
 from asyncruns.abc import Transport
@@ -71,11 +71,11 @@ async def test_the_error_names_the_run_and_says_what_to_do(hold: Hold) -> None:
             await call
         error = caught.value
         assert (error.active_run_id, error.thread_id, error.status) == (stage.holder.id, stage.thread_id, 400)
-    assert stage.faulty.times(LOOK) == []
+    assert stage.faulty.times(POLL) == []
 
 
 @pytest.mark.parametrize(
-    ("holder", "ended_as", "seconds", "most_looks"),
+    ("holder", "ended_as", "seconds", "most_polls"),
     [
         pytest.param(Scenario(working=7.0), "completed", 7.0, 15, id="ends"),
         pytest.param(Scenario(end="failed"), "failed", 0.5, 5, id="fails"),
@@ -88,7 +88,7 @@ async def test_a_run_is_waited_for_until_it_has_ended(
     holder: Scenario,
     ended_as: str,
     seconds: float,
-    most_looks: int,
+    most_polls: int,
 ) -> None:
     stage = await hold(holder)
     start = anyio.current_time()
@@ -96,7 +96,7 @@ async def test_a_run_is_waited_for_until_it_has_ended(
     assert stage.status(stage.holder) == ended_as
     assert stage.status(run) == "queued"
     assert seconds <= anyio.current_time() - start <= seconds + 2.5
-    assert len(stage.faulty.times(LOOK)) <= most_looks
+    assert len(stage.faulty.times(POLL)) <= most_polls
     assert len(stage.faulty.times(RUNS)) == 3
 
 
@@ -166,17 +166,17 @@ async def test_a_run_that_slips_in_is_waited_for_as_well(hold: Hold) -> None:
     assert anyio.current_time() - start >= 6.0
 
 
-async def test_looks_that_fail_are_waited_out(hold: Hold) -> None:
+async def test_polls_that_fail_are_waited_out(hold: Hold) -> None:
     stage = await hold(Scenario(working=100.0))
     faults: list[Fault] = [answer(500), LOST, answer(200, b"<html>"), answer(429), answer(503)]
-    stage.faulty.faults[LOOK] = [*faults, *[answer(502)] * 20]
+    stage.faulty.faults[POLL] = [*faults, *[answer(502)] * 20]
     await stage.create(on_busy="wait")
     assert stage.status(stage.holder) == "completed"
 
 
 async def test_a_run_that_is_gone_is_no_reason_to_hammer(hold: Hold) -> None:
     stage = await hold(Scenario(working=20.0))
-    stage.faulty.lasting[LOOK] = answer(404)
+    stage.faulty.lasting[POLL] = answer(404)
     await stage.create(on_busy="wait")
     assert stage.status(stage.holder) == "completed"
     assert len(stage.faulty.times(RUNS)) <= 14
@@ -184,7 +184,7 @@ async def test_a_run_that_is_gone_is_no_reason_to_hammer(hold: Hold) -> None:
 
 async def test_a_run_that_may_not_be_seen_can_not_be_waited_for(hold: Hold) -> None:
     stage = await hold(Scenario(working=20.0))
-    stage.faulty.lasting[LOOK] = answer(403)
+    stage.faulty.lasting[POLL] = answer(403)
     with pytest.raises(ThreadBusyError, match=r"It can't be waited for: .* answered 403") as caught:
         await stage.create(on_busy="wait")
     assert isinstance(caught.value.__cause__, PermissionDeniedError)

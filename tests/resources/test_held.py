@@ -86,15 +86,15 @@ async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
     assert len(held.asked) <= 20
 
 
-async def test_who_slept_past_the_end_looks_once_more() -> None:
+async def test_who_slept_past_the_end_polls_once_more() -> None:
     held = StreamBuffer(status="queued")
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(held.wait())
     await anyio.sleep(10.0)
-    looks = held.count("GET")
+    polls = held.count("GET")
     loop._virtual.now += 10_000.0  # type: ignore[attr-defined]  # the laptop's lid was closed
     await waiting
-    assert held.count("GET") > looks
+    assert held.count("GET") > polls
 
 
 async def test_what_is_no_id_is_not_asked_for() -> None:

@@ -225,11 +225,11 @@ async def test_a_list_that_hangs_is_asked_again(stage: Stage) -> None:
     assert [run.id] == [made["id"] for made in stage.runs]
 
 
-async def test_a_holder_that_can_not_be_looked_at_leaves_it_open(stage: Stage) -> None:
+async def test_a_holder_that_can_not_be_polled_leaves_it_open(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.show = lambda request, body: {**body, "data": []} if "data" in body else body
     stage.faulty.lasting["GET /threads/*/runs/*"] = answer(403)
-    with pytest.raises(APIConnectionError, match=r"can't be looked at: .* answered 403"):
+    with pytest.raises(APIConnectionError, match=r"can't be polled: .* answered 403"):
         await stage.create()
     assert len(stage.runs) == 1
 
@@ -239,7 +239,7 @@ async def test_a_holder_that_can_not_be_looked_at_leaves_it_open(stage: Stage) -
     [{"metadata": {f"key_{n}": "x" for n in range(16)}}, {"extra_body": {"metadata": {"a": "b"}}}],
     ids=["16 pairs", "extra_body"],
 )
-async def test_without_room_for_a_nonce_the_error_says_what_to_look_for(stage: Stage, more: Any) -> None:
+async def test_without_room_for_a_nonce_the_error_says_what_to_poll_for(stage: Stage, more: Any) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     with pytest.raises(
         APIConnectionError, match=r"may have been created \(nothing marks it.* GET /threads/thread_\w+/runs"
@@ -250,7 +250,7 @@ async def test_without_room_for_a_nonce_the_error_says_what_to_look_for(stage: S
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 302])
-async def test_what_was_refused_is_not_looked_for(stage: Stage, status: int) -> None:
+async def test_what_was_refused_is_not_searched_for(stage: Stage, status: int) -> None:
     stage.faulty.faults[RUNS] = [answer(status)]
     with pytest.raises(APIStatusError) as caught:
         await stage.create()
@@ -267,7 +267,7 @@ async def test_it_is_only_done_where_it_is_asked_for(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 4.0])
-async def test_cancelling_stops_the_looks_and_creates_nothing(stage: Stage, seconds: float) -> None:
+async def test_cancelling_stops_the_polls_and_creates_nothing(stage: Stage, seconds: float) -> None:
     stage.faulty.faults[RUNS] = [LOST]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -279,7 +279,7 @@ async def test_cancelling_stops_the_looks_and_creates_nothing(stage: Stage, seco
 
 
 @pytest.mark.parametrize("fault", [ACTED_AND_LOST, answer(200, b"<html>", after=pass_on)])
-async def test_the_raw_twin_gives_the_answer_of_a_look(stage: Stage, fault: Fault) -> None:
+async def test_the_raw_twin_gives_the_answer_of_a_poll(stage: Stage, fault: Fault) -> None:
     stage.faulty.faults = {RUNS: [fault], "GET /threads/*/runs/*": [answer(404), answer(500)]}
     raw = await stage.client.threads.runs.with_raw_response.create(stage.thread_id, assistant_id="asst_1", adopt=True)
     assert type(raw) is RawResponse
@@ -293,12 +293,12 @@ async def test_the_raw_twin_says_so_when_it_can_not_read_what_was_found(stage: S
         await stage.client.threads.runs.with_raw_response.create(stage.thread_id, assistant_id="asst_1", adopt=True)
 
 
-async def test_the_looks_are_sent_with_the_options_of_the_call(stage: Stage) -> None:
+async def test_the_polls_are_sent_with_the_options_of_the_call(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     await stage.create(extra_headers={"x-tenant": "7"}, extra_query={"api-version": "v1"}, request_timeout=5)
-    (look,) = [request for _, kind, request in stage.faulty.asked if kind == LISTED]
-    assert (look.headers, look.timeout) == ((("x-tenant", "7"),), 5)
-    assert dict(look.query) == {"limit": "100", "order": "desc", "api-version": "v1"}
+    (poll,) = [request for _, kind, request in stage.faulty.asked if kind == LISTED]
+    assert (poll.headers, poll.timeout) == ((("x-tenant", "7"),), 5)
+    assert dict(poll.query) == {"limit": "100", "order": "desc", "api-version": "v1"}
 
 
 async def test_tools_that_can_be_iterated_over_once_are_sent_each_time(stage: Stage) -> None:
@@ -311,10 +311,10 @@ async def test_tools_that_can_be_iterated_over_once_are_sent_each_time(stage: St
 async def test_whatever_gets_lost_no_run_is_created_twice(stage: Stage, seed: int) -> None:
     rng = random.Random(seed)
     creates = [LOST, ACTED_AND_LOST, answer(500), answer(502, after=pass_on), answer(200, b"", after=pass_on), pass_on]
-    looks = [LOST, answer(503), answer(404), answer(200, b"<html>"), pass_on]
+    polls = [LOST, answer(503), answer(404), answer(200, b"<html>"), pass_on]
     shows_from = anyio.current_time() + rng.choice([0.0, 3.0, 7.0, 1000.0])
     stage.faulty.strips = rng.random() < 0.2
-    stage.faulty.faults = {RUNS: rng.choices(creates, k=3), LISTED: rng.choices(looks, k=rng.randrange(12))}
+    stage.faulty.faults = {RUNS: rng.choices(creates, k=3), LISTED: rng.choices(polls, k=rng.randrange(12))}
 
     def lag(request: Request, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**body, "data": []} if "data" in body and anyio.current_time() < shows_from else body

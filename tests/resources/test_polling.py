@@ -60,7 +60,7 @@ def outputs_of(run: Run) -> list[dict[str, str]]:
     return found
 
 
-def looks(emulator: Emulator) -> int:
+def polls(emulator: Emulator) -> int:
     return sum(request.operation == "poll" for request in emulator.requests)
 
 
@@ -108,14 +108,14 @@ async def test_a_thread_and_a_run_at_once(emulator: Emulator, client: Client) ->
 async def test_the_pause_is_what_was_asked_for(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.script(Scenario(queued=0.0, working=10.0), assistant_id="asst_1")
     for milliseconds, expected in ((2_000, 5), (500, 20)):
-        before = looks(emulator)
+        before = polls(emulator)
         await client.threads.runs.create_and_poll(
             thread_id=thread_id, assistant_id="asst_1", poll_interval_ms=milliseconds
         )
-        assert looks(emulator) - before == pytest.approx(expected, abs=2)
-    before = looks(emulator)
+        assert polls(emulator) - before == pytest.approx(expected, abs=2)
+    before = polls(emulator)
     await client.threads.runs.create_and_process(thread_id, agent_id="asst_1", polling_interval=2)
-    assert looks(emulator) - before == pytest.approx(5, abs=2)
+    assert polls(emulator) - before == pytest.approx(5, abs=2)
 
 
 async def test_the_servers_hints_are_followed_where_no_pause_is_given() -> None:
@@ -123,7 +123,7 @@ async def test_the_servers_hints_are_followed_where_no_pause_is_given() -> None:
         emulator.script(Scenario(queued=0.0, working=20.0), assistant_id="asst_1")
         run = await client.threads.create_and_run_poll(assistant_id="asst_1")
         assert run.status == "completed"
-        assert looks(emulator) <= 6
+        assert polls(emulator) <= 6
 
 
 @pytest.mark.parametrize("pause", [0, -1, "5", True, float("nan")])
@@ -148,7 +148,7 @@ async def test_a_pause_that_is_none_is_refused_before_anything_is_sent(
 # What goes wrong
 
 
-async def test_failing_looks_and_unknown_statuses_are_waited_out(
+async def test_failing_polls_and_unknown_statuses_are_waited_out(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     def rename(body: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ async def test_failing_looks_and_unknown_statuses_are_waited_out(
     assert run.status == "completed"
 
 
-async def test_a_look_that_is_refused_raises_what_the_official_client_raises(
+async def test_a_poll_that_is_refused_raises_what_the_official_client_raises(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     with pytest.raises(NotFoundError, match="run_x"):
@@ -269,7 +269,7 @@ async def test_every_request_has_the_options_of_the_call(emulator: Emulator, cli
         assert (request.headers.get("x-trace"), request.query) == ("7", "tenant=t")
 
 
-async def test_a_timeout_is_that_of_each_look(emulator: Emulator, client: Client, thread_id: str) -> None:
+async def test_a_timeout_is_that_of_each_poll(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.inject(Fault(on="poll", delay_after=20.0))
     loop = asyncio.get_running_loop()
     run = await client.threads.runs.create(thread_id, assistant_id="asst_1")

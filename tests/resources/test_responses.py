@@ -122,7 +122,7 @@ async def test_refusals_carry_what_the_server_said(emulator: Emulator, client: C
     assert lost.value.code == "previous_response_not_found"
 
 
-async def test_a_look_is_repeated_and_a_create_is_not(emulator: Emulator, client: Client) -> None:
+async def test_a_poll_is_repeated_and_a_create_is_not(emulator: Emulator, client: Client) -> None:
     response = await client.responses.create(model=MODEL, input="Hi", background=True)
     emulator.inject(Fault(on="poll", status=503), Fault(on="create_response", status=503))
     emulator.inject(Fault(on="create_response", drop=True, acts=True))

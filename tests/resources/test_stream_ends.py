@@ -19,6 +19,7 @@ from asyncruns import (
     RunWatcher,
 )
 from asyncruns.sse import BodyKind, body_kind
+from asyncruns.streams.event_stream import source_of
 
 HELLO = [run("queued"), message("in_progress"), delta("Hel"), delta("lo"), message("completed"), run("completed")]
 RESPONSE: dict[str, Any] = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
@@ -213,9 +214,9 @@ async def test_the_first_event_must_be_of_the_run_that_was_asked_for() -> None:
             with pytest.raises(APIResponseValidationError, match=r"told of 'run_[19]', and not of 'run_5'"):
                 await texts_of(stream)
     async with StreamServer(*SAID, END) as server, Client(server.base_url) as client:
-        taken_up: Any = await client.responses.retrieve("resp_5", stream=True)
+        reopened: Any = await client.responses.retrieve("resp_5", stream=True)
         with pytest.raises(APIResponseValidationError, match="told of 'resp_1'"):
-            await texts_of(taken_up)
+            await texts_of(reopened)
 
 
 async def test_an_event_of_another_run_after_the_end_changes_nothing() -> None:
@@ -239,7 +240,8 @@ async def test_a_run_that_comes_in_place_of_a_stream_is_an_event_and_not_lost(ki
         async with StreamServer(body[:9], 0.1, body[9:], after, kind=kind) as server, Client(server.base_url) as client:
             stream = await stream_of(client, wire)
             (only,) = [found async for found in stream]
-            assert stream.run_in(only).status == found["status"]
+            told: Any = source_of(stream).run_in(only)
+            assert told.status == found["status"]
             assert (stream.run if wire == "threads" else stream.response).id == found["id"]
             stream = await stream_of(client, wire)
             with pytest.raises(APIConnectionError, match=r"not with a stream.*(run_1|resp_1) goes on"):

@@ -27,6 +27,7 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.base import Server
 from asyncruns.resources.runs import Runs
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import DoneEvent, ErrorEvent, MessageDeltaEvent, RunEvent, UndecodableEvent
@@ -205,7 +206,7 @@ async def test_what_came_before_a_stream_broke_is_not_lost_to_a_slow_reader() ->
             await anext(stream)
 
 
-async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_look() -> None:
+async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_poll() -> None:
     async with StreamServer(b": hello\n\n", BREAK) as server, client_of(server) as client:
         with pytest.raises(APIConnectionError, match="may exist and go on on the thread thread_1"):
             await anext(await create(client))
@@ -270,7 +271,8 @@ async def test_a_slow_reader_stops_the_server() -> None:
             before = server.sent
             await asyncio.sleep(1)
         assert server.sent < 16_000_000  # what the kernel takes on both sides
-        assert sum(map(len, stream._decoder._rest)) + len(stream._ready) * 1200 < 1_000_000
+        source = source_of(stream)
+        assert sum(map(len, source._reader._decoder._rest)) + len(source.ready) * 1200 < 1_000_000
 
 
 async def test_a_line_without_end_is_refused() -> None:

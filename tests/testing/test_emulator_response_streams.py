@@ -16,7 +16,7 @@ from asyncruns.testing.emulator.backend import Backend
 from asyncruns.wire import ResponseEvent, ResponseStreamEvent, ResponseTextDeltaEvent
 
 MODEL = "gpt-test"
-CALLS = (FunctionCall("add", {"a": 1, "b": 22}), FunctionCall("look"))
+CALLS = (FunctionCall("add", {"a": 1, "b": 22}), FunctionCall("poll"))
 BEGUN = ["response.created", "response.queued", "response.in_progress"]
 TEXT = [
     "response.output_item.added",

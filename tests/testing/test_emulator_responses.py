@@ -17,7 +17,7 @@ Ask = Callable[..., Awaitable[tuple[int, Any]]]
 
 MODEL = "gpt-test"
 TWO_ROUNDS = Scenario(
-    rounds=((FunctionCall("add", {"a": 1}), FunctionCall("look")), (FunctionCall("add", {"a": 2}),)), answer="Done."
+    rounds=((FunctionCall("add", {"a": 1}), FunctionCall("poll")), (FunctionCall("add", {"a": 2}),)), answer="Done."
 )
 
 
@@ -105,7 +105,7 @@ async def test_each_answered_round_leads_to_the_next_response(emulator: Emulator
     emulator.script(TWO_ROUNDS, model=MODEL)
     first = await ended(ask, await begin(ask))
     assert first["status"] == "completed"
-    assert [(item["name"], item["arguments"]) for item in first["output"]] == [("add", '{"a":1}'), ("look", "{}")]
+    assert [(item["name"], item["arguments"]) for item in first["output"]] == [("add", '{"a":1}'), ("poll", "{}")]
     second = await begin(ask, previous_response_id=first["id"], input=outputs(calls(first)))
     assert (second["status"], second["previous_response_id"]) == ("queued", first["id"])
     second = await ended(ask, second)
@@ -354,13 +354,13 @@ async def test_what_can_not_be_is_refused(ask: Ask, fields: dict[str, Any], para
     assert (status, body["error"]["param"], body["error"]["code"]) == (400, param, code)
 
 
-async def test_a_look_can_not_be_a_stream(ask: Ask) -> None:
+async def test_a_poll_can_not_be_a_stream(ask: Ask) -> None:
     response = await begin(ask)
     status, body = await ask("GET", f"/responses/{response['id']}", stream="true")
     assert (status, body["error"]["param"]) == (400, "stream")
 
 
-async def test_a_look_may_be_stale(emulator: Emulator, ask: Ask) -> None:
+async def test_a_poll_may_be_stale(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="never", cancelling=0), model=MODEL)
     response = await begin(ask)
     path = f"/responses/{response['id']}"

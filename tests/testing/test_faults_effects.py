@@ -191,7 +191,7 @@ async def test_a_stale_poll_shows_the_calls_of_the_round_before(emulator: Emulat
     steps = [(await ask("GET", f"{path}/steps"))[1]["data"] for _ in range(2)]
     assert [[step["status"] for step in listed] for listed in steps] == [["in_progress"], ["in_progress", "completed"]]
     with_old_ids = await ask("POST", f"{path}/submit_tool_outputs", outputs(call_ids(stale)))
-    assert with_old_ids[0] == 400  # a stale look has changed nothing
+    assert with_old_ids[0] == 400  # a stale poll has changed nothing
 
 
 async def test_a_stale_poll_does_not_know_of_a_cancel(emulator: Emulator, ask: Ask) -> None:
@@ -229,7 +229,7 @@ async def test_a_stale_list_of_runs_lacks_the_newest(emulator: Emulator, ask: As
     assert listed == [[first], [second["id"], first]]
 
 
-async def test_a_late_look_into_the_past_changes_nothing(emulator: Emulator, ask: Ask) -> None:
+async def test_a_late_poll_into_the_past_changes_nothing(emulator: Emulator, ask: Ask) -> None:
     path = await begin(emulator, ask, Scenario())
     thread = path.split("/runs/")[0]
     await asyncio.sleep(10)

@@ -75,10 +75,10 @@ def add_one() -> Toolset:
 
 async def told(outcome: AnyOutcome[Any], server: Server) -> object:
     """Give everything of an outcome that does not hang on the random part of the pauses, and what the server saw."""
-    looks_aside = [(seen.operation, seen.run_id, seen.acted) for seen in server.requests if seen.operation != "poll"]
+    polls_aside = [(seen.operation, seen.run_id, seen.acted) for seen in server.requests if seen.operation != "poll"]
     text = await outcome.text() if isinstance(outcome, Completed) else None
     run_id = outcome.ref.ids[-1]
-    return type(outcome), outcome.ref, outcome.run, outcome.error, text, looks_aside, server.submitted(run_id)
+    return type(outcome), outcome.ref, outcome.run, outcome.error, text, polls_aside, server.submitted(run_id)
 
 
 async def with_tools(client: Client, server: Server) -> object:
@@ -146,7 +146,7 @@ async def test_a_story_ends_the_same_behind_either_door(story: Story) -> None:
 
 
 def comparable(told: object) -> str:
-    """Number ids as they come, and blot out times and nonces: some pauses, and with them the looks, are random."""
+    """Number ids as they come, and blot out times and nonces: some pauses, and with them the polls, are random."""
     names: dict[str, str] = {}
     text = re.sub(r"\b18\d{8}\b", "a time", re.sub(r"(?<=asyncruns_nonce': ')\w+", "a nonce", repr(told)))
     return re.sub(r"\b(\w+?)_\w{24}\b", lambda found: names.setdefault(found[0], f"{found[1]}_{len(names)}"), text)
@@ -385,19 +385,19 @@ async def test_ten_minutes_pass_in_no_time(memory: tuple[Client, InMemoryTranspo
     assert all(outcome.elapsed >= 600 for outcome in outcomes)
 
 
-async def test_ten_thousand_looks(memory: tuple[Client, InMemoryTransport]) -> None:
+async def test_ten_thousand_polls(memory: tuple[Client, InMemoryTransport]) -> None:
     client, transport = memory
     transport.script(Scenario(working=9.95), assistant_id="asst_1")
     runs = [await client.threads.create_and_run(assistant_id="asst_1") for _ in range(100)]
 
-    async def look(run_id: str, thread_id: str | None) -> list[str]:
+    async def poll(run_id: str, thread_id: str | None) -> list[str]:
         seen = []
         for _ in range(100):
             await asyncio.sleep(0.1)
             seen.append((await client.threads.runs.retrieve(run_id, thread_id=thread_id or "")).status)
         return seen
 
-    seen = await asyncio.gather(*(look(run.id, run.thread_id) for run in runs))
+    seen = await asyncio.gather(*(poll(run.id, run.thread_id) for run in runs))
     assert all(each == ["in_progress"] * 100 for each in seen)
     assert len(transport.requests) == 10_100
     await asyncio.sleep(0.1)

@@ -65,9 +65,9 @@ async def several_steps() -> None:
 
 
 async def test_the_thread_is_a_daemon_named_after_the_tool() -> None:
-    thread = await run_in_thread(threading.current_thread, name="look")
+    thread = await run_in_thread(threading.current_thread, name="poll")
     assert thread.daemon
-    assert thread.name == "asyncruns-tool-look"
+    assert thread.name == "asyncruns-tool-poll"
     assert threads.running() == 0
 
 

@@ -126,11 +126,11 @@ class Lamp:
 
 def test_a_method_needs_its_object() -> None:
     tools = Toolset()
-    with pytest.raises(ConfigurationError, match=r"The tool look is a method without its object: .*'self'.*bound"):
+    with pytest.raises(ConfigurationError, match=r"The tool poll is a method without its object: .*'self'.*bound"):
 
         class Robot:
             @tools.tool
-            def look(self, where: str) -> None: ...
+            def poll(self, where: str) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"'cls'.*bound"):
 
@@ -182,13 +182,13 @@ async def test_repr_shows_the_names_and_what_runs() -> None:
     tools = Toolset([get_weather, add])
 
     @tools.tool
-    async def look() -> None:
+    async def poll() -> None:
         seen.append(repr(tools))
 
     assert repr(Toolset()) == "<Toolset empty; 0 running>"
-    await tools.call(a_call("look"))
-    assert seen == ["<Toolset get_weather, add, look; 1 running>"]
-    assert repr(tools) == "<Toolset get_weather, add, look; 0 running>"
+    await tools.call(a_call("poll"))
+    assert seen == ["<Toolset get_weather, add, poll; 1 running>"]
+    assert repr(tools) == "<Toolset get_weather, add, poll; 0 running>"
 
 
 def test_definitions_are_what_the_api_takes() -> None:
@@ -407,10 +407,14 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure() -> None:
 async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     error = ToolError("No such city: \ud800x")
+    caplog.set_level(logging.INFO)
     assert error_of(await output_of(raiser(error)[where], on_error=hook)) == "No such city: \ufffdx"
     assert hook.errors == [error]
     assert hook.calls == [a_call("f")]
-    assert caplog.messages == ["No such city: \ufffdx (the call 'call_1' of f)"]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("asyncruns.tools", logging.INFO)
+    assert record.getMessage() == "A ToolError at the call 'call_1' of f"
+    assert vars(record)["call_id"] == "call_1"
     assert error_of(await output_of(raiser(ToolError())[where])) == "The tool f failed."
 
 

@@ -1,4 +1,4 @@
-"""A server of one background response whose streams break, and are taken up again as a test writes down."""
+"""A server of one background response whose streams break, and are reopened as a test writes down."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def answer(status: int, body: object) -> Response:
     return Response(status, {"content-type": "application/json"}, data)
 
 
-TakeUp = Callable[[str, int | None], Any]
+Reopen = Callable[[str, int | None], Any]
 """Called with the path and the number; returns events, an answer, or an exception."""
 
 
@@ -76,15 +76,15 @@ class BrokenServer(Transport):
     """Tells of the response in a stream that breaks after some events; it has ended after some seconds.
 
     Attributes:
-        taken_up: Each request that was to take the stream up again: its path, and the number.
+        reopened: Each request that was to reopen the stream: its path, and the number.
         polls: How often the response was asked for.
     """
 
     def __init__(
-        self, first: Sequence[dict[str, Any] | None], take_up: TakeUp, *, lasts: float = 4.0, text: str = TEXT
+        self, first: Sequence[dict[str, Any] | None], reopen: Reopen, *, lasts: float = 4.0, text: str = TEXT
     ) -> None:
-        self.first, self._take_up, self._lasts, self._text = first, take_up, lasts, text
-        self.taken_up: list[tuple[str, int | None]] = []
+        self.first, self._reopen, self._lasts, self._text = first, reopen, lasts, text
+        self.reopened: list[tuple[str, int | None]] = []
         self.polls = 0
         self._began = 0.0
 
@@ -106,8 +106,8 @@ class BrokenServer(Transport):
         query = dict(request.query)
         after = int(query["starting_after"]) if "starting_after" in query else None
         assert (query.get("stream") == "true") is not request.path.endswith("/events")
-        self.taken_up.append((request.path, after))
-        found = self._take_up(request.path, after)
+        self.reopened.append((request.path, after))
+        found = self._reopen(request.path, after)
         if isinstance(found, Exception):
             raise found
         return found if isinstance(found, Response | ByteStream) else Body(found)

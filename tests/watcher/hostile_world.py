@@ -110,7 +110,7 @@ class Watch:
             async with self.watcher as watcher:
                 readers = {
                     asyncio.ensure_future(self._read(watcher)),
-                    asyncio.ensure_future(self._world.look_on(watcher)),
+                    asyncio.ensure_future(self._world.poll_on(watcher)),
                 }
                 try:
                     await self._leave.wait()
@@ -238,7 +238,7 @@ class World:
         """Give what the next watch is told to watch."""
         return self.ref
 
-    async def look_on(self, watcher: OneWatch) -> None:
+    async def poll_on(self, watcher: OneWatch) -> None:
         """Do what somebody does beside a watch while it goes on."""
 
     async def start(self) -> None:

@@ -17,7 +17,7 @@ from asyncruns.watch.outcome import AnyOutcome
 class FleetOfOne:
     """A fleet that watches one run, as if it were a `RunWatcher`: entered, left and asked like one.
 
-    It has no limit of its own, looks as often as a single watch does, and does not wait for the end when it is left.
+    It has no limit of its own, polls as often as a single watch does, and does not wait for the end when it is left.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ async def test_an_observer_that_blocks_is_found(shell: Shell, caplog: pytest.Log
 
 
 async def test_the_clock_may_wait_for_what_is_real(emulator: Emulator) -> None:
-    """It looks again for what is on its way through the loopback, with a sleep, inside of the running loop."""
+    """It polls again for what is on its way through the loopback, with a sleep, inside of the running loop."""
     emulator.script(Scenario(rounds=((FunctionCall("f"),),)), assistant_id="asst_1")
     async with Client(emulator.base_url) as client:
         outcome = await client.run(assistant_id="asst_1", message="Go", tools=Toolset({"f": lambda: time.sleep(0.01)}))

@@ -1,6 +1,6 @@
 """What a watch promises, whichever wire its run is on and whichever shell it has: one suite for all four.
 
-What no look can tell on the one wire is at the end, apart.
+What no poll can tell on the one wire is at the end, apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import pytest
 from shells import Shell, watched
-from wires import ONE_CALL, PAUSES, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_looks
+from wires import ONE_CALL, PAUSES, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_polls
 
 from asyncruns import (
     Cadence,
@@ -97,7 +97,7 @@ async def test_ids_of_calls_may_be_the_same_in_every_round(wire: Wire, tools: To
     assert len(tools.ran) == len({("add", 1), ("add", second["a"])})
 
 
-async def test_calls_that_are_open_already_are_answered_on_the_first_look(wire: Wire, tools: Tools) -> None:
+async def test_calls_that_are_open_already_are_answered_on_the_first_poll(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     await anyio.sleep(60.0)
     assert isinstance(await wire.watch(run, tools=tools), Completed)
@@ -179,7 +179,7 @@ async def test_a_handler_that_raises_ends_the_watch_with_its_error(wire: Wire) -
     assert isinstance(outcome.cause, ValueError)
 
 
-@about_looks
+@about_polls
 @pytest.mark.parametrize("approve", [True, False])
 async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, tools: Tools, approve: bool) -> None:
     call = {"id": "appr_1", "name": "add", "arguments": '{"a":1,"b":2}', "server_label": "docs"}
@@ -236,8 +236,8 @@ async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, 
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values() if not isinstance(value, dict)),
 )
-@about_looks
-async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Tools, fault: dict[str, Any]) -> None:
+@about_polls
+async def test_ten_bad_polls_in_a_row_do_not_end_the_wait(wire: Wire, tools: Tools, fault: dict[str, Any]) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     wire.emulator.inject(Fault(on="poll", times=10, skip=1, **fault))
     connectivity = []
@@ -252,7 +252,7 @@ async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Too
     assert connectivity[-1] is Connectivity.HEALTHY
 
 
-@about_looks
+@about_polls
 async def test_a_server_that_is_away_for_long_ends_the_wait(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", status=500, skip=1, times=None))
@@ -262,7 +262,7 @@ async def test_a_server_that_is_away_for_long_ends_the_wait(wire: Wire) -> None:
     assert 20.0 <= outcome.elapsed < 40.0
 
 
-async def test_a_server_that_restarts_between_looks_is_waited_for(wire: Wire, tools: Tools) -> None:
+async def test_a_server_that_restarts_between_polls_is_waited_for(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), working=5.0)
     async with wire.watcher(run, tools=tools) as watcher:
         await anyio.sleep(1.0)
@@ -317,7 +317,7 @@ async def test_a_refused_submit_is_told_with_its_outputs(wire: Wire, tools: Tool
 
 
 @pytest.mark.parametrize("stale", [1.0, 4.0])
-async def test_looks_at_what_was_do_not_run_a_tool_again(wire: Wire, tools: Tools, stale: float) -> None:
+async def test_polls_at_what_was_do_not_run_a_tool_again(wire: Wire, tools: Tools, stale: float) -> None:
     run = await wire.start(rounds=TWO_ROUNDS)
     wire.emulator.inject(Fault(on="poll", stale=stale, times=None, every=2))
     outcome = await wire.watch(run, tools=tools)
@@ -339,7 +339,7 @@ async def test_a_run_that_was_there_and_is_gone_ends_the_wait(wire: Wire) -> Non
         outcome.unwrap()
 
 
-@about_looks
+@about_polls
 async def test_a_run_that_nobody_ever_saw_is_not_found(wire: Wire) -> None:
     run = await wire.start(end="never")
     ref = wire.connection.dialect.identify(run, {})
@@ -356,7 +356,7 @@ async def test_a_replica_that_lacks_a_new_run_is_no_end(wire: Wire) -> None:
     assert isinstance(await wire.watch(run), Completed)
 
 
-@about_looks
+@about_polls
 async def test_a_replica_that_lacks_what_a_submit_began_is_no_end(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), working=10.0)
     lacking: list[Fault] = []
@@ -418,7 +418,7 @@ async def test_an_incomplete_run(wire: Wire) -> None:
     assert outcome.error.code.startswith("max_")
 
 
-@about_looks
+@about_polls
 async def test_a_run_that_never_ends_is_not_waited_for_for_ever(wire: Wire) -> None:
     outcome = await wire.watch(await wire.start(end="never"), cadence=Cadence.fixed(300.0))
     if wire.name == "threads":
@@ -454,8 +454,8 @@ async def test_a_timeout_cuts_hanging_requests_and_tools(wire: Wire) -> None:
     assert outcome.elapsed == pytest.approx(5.0, abs=0.1)
 
 
-@about_looks
-async def test_a_run_that_has_ended_already_takes_one_look(wire: Wire) -> None:
+@about_polls
+async def test_a_run_that_has_ended_already_takes_one_poll(wire: Wire) -> None:
     run = await wire.start()
     await anyio.sleep(60.0)
     outcome = await wire.watch(run)
@@ -698,7 +698,7 @@ async def test_events_come_in_their_order_and_each_round_is_told_once(wire: Wire
     assert told == [["3", "Sunny in Paris"], ["7"]]
 
 
-# A submit whose answer is lost: the wires differ in what a look can tell
+# A submit whose answer is lost: the wires differ in what a poll can tell
 
 LOST: Final[tuple[dict[str, Any], ...]] = (
     {"drop": True},
@@ -728,7 +728,7 @@ async def responses(shell: Shell) -> AsyncIterator[Wire]:
 
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize("fault", LOST, ids=str)
-async def test_on_threads_looks_tell_what_became_of_a_lost_submit(
+async def test_on_threads_polls_tell_what_became_of_a_lost_submit(
     threads: Wire, tools: Tools, fault: dict[str, Any], acts: bool
 ) -> None:
     run = await threads.start(rounds=TWO_ROUNDS)

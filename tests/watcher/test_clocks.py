@@ -20,7 +20,7 @@ def _load() -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["clocks"] = module  # where its dataclasses look themselves up
+    sys.modules["clocks"] = module  # where its dataclasses poll themselves up
     spec.loader.exec_module(module)
     return module
 

@@ -74,12 +74,12 @@ async def test_a_request_that_hangs_holds_nobody_up_once_the_run_is_over(shell: 
     assert other_tasks() == []
 
 
-async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken(shell: Shell) -> None:
+async def test_a_poll_that_hangs_is_given_up_when_a_cancel_was_taken(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.2)
         stage.transport._takes = 100.0
-        await anyio.sleep(1.0)  # a look hangs
+        await anyio.sleep(1.0)  # a poll hangs
         stage.transport._takes = 0.01
         began = anyio.current_time()
         await watcher.cancel_run()

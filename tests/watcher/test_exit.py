@@ -32,9 +32,9 @@ from asyncruns.watch.outcome import AnyOutcome
 CALL = ("call_1", "f", "{}")
 
 
-def going_on(*ends: Scripted, cancels: list[Scripted] | None = None, looks: int = 1, **more: float) -> Scene:
-    """A run that is in progress for so many looks, whatever happens, and then shows the ends."""
-    return scene(*[ok("in_progress")] * looks, *ends, cancels=cancels or [ok("cancelling")], **more)
+def going_on(*ends: Scripted, cancels: list[Scripted] | None = None, polls: int = 1, **more: float) -> Scene:
+    """A run that is in progress for so many polls, whatever happens, and then shows the ends."""
+    return scene(*[ok("in_progress")] * polls, *ends, cancels=cancels or [ok("cancelling")], **more)
 
 
 async def test_by_default_the_run_is_left_as_it_is(shell: Shell) -> None:
@@ -85,7 +85,7 @@ async def test_who_is_cancelled_cancels_the_run(shell: Shell, times: int) -> Non
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stage.transport.count("cancel") == 1
-    assert stage.transport.finished[-1] == "look"
+    assert stage.transport.finished[-1] == "poll"
 
 
 async def test_a_scope_that_is_left_by_its_time_cancels_the_run(shell: Shell) -> None:
@@ -99,7 +99,7 @@ async def test_a_scope_that_is_left_by_its_time_cancels_the_run(shell: Shell) ->
 
 
 async def test_a_wait_that_gave_up_cancels_the_run(shell: Shell) -> None:
-    stage = going_on(ok("cancelled"), looks=6)
+    stage = going_on(ok("cancelled"), polls=6)
     async with shell(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
     assert stage.transport.count("cancel") == 1
@@ -155,8 +155,8 @@ async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving(shell: She
 async def test_a_cancel_that_is_refused_while_the_run_is_queued_is_sent_again_when_it_runs(
     shell: Shell, refusal: Scripted
 ) -> None:
-    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
-    stage = scene(*looks, cancels=[refusal, ok("cancelling")])
+    polls = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*polls, cancels=[refusal, ok("cancelling")])
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         await anyio.sleep(0.1)
     assert stage.transport.count("cancel") == 2
@@ -166,8 +166,8 @@ async def test_a_cancel_that_is_refused_while_the_run_is_queued_is_sent_again_wh
 
 
 async def test_a_cancel_that_the_caller_of_a_watch_asks_for_is_sent_again_as_well(shell: Shell) -> None:
-    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
-    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+    polls = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*polls, cancels=[error(400, "Run is queued"), ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.1)
         await watcher.cancel_run()
@@ -236,8 +236,8 @@ async def test_no_tool_runs_while_who_leaves_waits_for_another_status(shell: She
         ran.append("f")
         return "out"
 
-    looks = [*[ok("queued")] * 3, ok("requires_action", CALL), ok("cancelled")]
-    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+    polls = [*[ok("queued")] * 3, ok("requires_action", CALL), ok("cancelled")]
+    stage = scene(*polls, cancels=[error(400, "Run is queued"), ok("cancelling")])
     async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel") as watcher:
         await anyio.sleep(0.1)
     assert isinstance(watcher.outcome, Cancelled)
@@ -268,8 +268,8 @@ async def test_a_submit_that_hangs_does_not_keep_the_cancel_from_being_sent(shel
 
 
 async def test_a_submit_on_its_way_is_waited_for_before_the_cancel(shell: Shell) -> None:
-    looks = [ok("requires_action", CALL), ok("cancelled")]
-    stage = scene(*looks, submits=[ok("queued")], cancels=[ok("cancelling")])
+    polls = [ok("requires_action", CALL), ok("cancelled")]
+    stage = scene(*polls, submits=[ok("queued")], cancels=[ok("cancelling")])
     stage.transport.submits_take = 1.0
 
     async def f() -> str:

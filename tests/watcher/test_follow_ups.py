@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from broken_server import Body
 from shells import Shell, watched
-from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_looks
+from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_polls
 
 from asyncruns import Client, Completed, Expired, GaveUp, NeedsCaller, Reason, RunWatcher, Toolset
 from asyncruns.abc import ByteStream, Transport
@@ -72,7 +72,7 @@ async def test_a_poll_that_is_refused_for_a_moment_is_no_end(wire: Wire) -> None
 # Answers about another run
 
 
-@about_looks
+@about_polls
 @pytest.mark.parametrize("on", ["poll", "submit"])
 async def test_an_answer_about_another_run_is_asked_for_again(
     wire: Wire, tools: Tools, on: Literal["poll", "submit"]
@@ -91,7 +91,7 @@ async def test_an_answer_about_another_run_is_asked_for_again(
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
 
 
-@about_looks
+@about_polls
 async def test_a_gateway_with_ids_of_its_own_may_show_the_servers_in_a_follow_up(wire: Wire, tools: Tools) -> None:
     """LiteLLM replaces the id of a response, and not that of the one before it."""
     run = await wire.start(rounds=TWO_ROUNDS)
@@ -103,7 +103,7 @@ async def test_a_gateway_with_ids_of_its_own_may_show_the_servers_in_a_follow_up
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
 
 
-@about_looks
+@about_polls
 async def test_a_cancel_that_is_answered_with_another_run_is_confirmed_by_polls(wire: Wire) -> None:
     other = await wire.start()
     await anyio.sleep(10.0)
@@ -141,7 +141,7 @@ async def test_submits_that_all_failed_are_the_cause_of_a_timeout(wire: Wire, to
     assert "answered 500" in str(outcome.cause)
 
 
-@about_looks
+@about_polls
 async def test_a_run_that_expired_for_want_of_its_outputs_says_why_they_were_not_taken(
     wire: Wire, tools: Tools
 ) -> None:

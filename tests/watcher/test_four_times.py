@@ -34,18 +34,18 @@ HINTS: tuple[tuple[dict[str, str], float], ...] = (
 )
 
 
-async def test_each_look_waits_as_the_answer_before_it_asked(shell: Shell) -> None:
+async def test_each_poll_waits_as_the_answer_before_it_asked(shell: Shell) -> None:
     body = json.dumps(run_body("in_progress")).encode()
     stage = scene(*[Response(200, headers, body) for headers, _ in HINTS], ok("completed"))
     async with shell(stage, stage.ref, timeout=None) as watcher:
         assert isinstance(await watcher.wait(), Completed)
-    times = stage.transport.times("look")
+    times = stage.transport.times("poll")
     for (_, pause), before, after in zip(HINTS, times, times[1:], strict=False):
         assert pause - ROUNDING_S <= after - before - 0.01 <= 1.1 * pause + 0.001
     assert len(times) == len(HINTS) + 1
 
 
-async def test_who_slept_past_the_deadline_looks_once_more(shell: Shell) -> None:
+async def test_who_slept_past_the_deadline_polls_once_more(shell: Shell) -> None:
     asleep = False
     stage = scene(lambda: ok("completed" if asleep else "in_progress"))
     loop: Any = asyncio.get_running_loop()

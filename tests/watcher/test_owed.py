@@ -445,8 +445,8 @@ def test_a_cancel_that_fails_while_the_loop_ends_is_sent_again(shell: Shell, ref
 def test_tools_and_a_cancel_that_is_in_flight_are_cut_off_when_the_loop_ends_and_the_run_is_cancelled(
     shell: Shell,
 ) -> None:
-    looks: list[Scripted] = [*[ok("requires_action", ("call_1", "f", "{}"))] * 6, ok("cancelled")]
-    stage = scene(*looks, cancels=[ok("cancelling")], cancels_take=0.4)
+    polls: list[Scripted] = [*[ok("requires_action", ("call_1", "f", "{}"))] * 6, ok("cancelled")]
+    stage = scene(*polls, cancels=[ok("cancelling")], cancels_take=0.4)
 
     async def f() -> None:
         await asyncio.sleep(100.0)

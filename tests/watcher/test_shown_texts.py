@@ -24,7 +24,7 @@ def is_clean(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "look",
+    "poll",
     [
         ok("failed", last_error={"code": EVIL, "message": EVIL}),
         ok("incomplete", incomplete_details={"reason": EVIL}),
@@ -37,8 +37,8 @@ def is_clean(text: str) -> bool:
     ],
     ids=["failed", "incomplete", "calls", "calls without a name", "error", "text", "redirect", "page"],
 )
-async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, look: Response) -> None:
-    stage = Scene(ScriptedTransport([look]))
+async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, poll: Response) -> None:
+    stage = Scene(ScriptedTransport([poll]))
     stage.ref = RunRef("thread.run", ("thread_1", f"run_{EVIL}"))
     async with shell(stage, stage.ref, timeout=30.0) as watch:
         outcome = await watch.wait()

@@ -29,7 +29,7 @@ from asyncruns.wire import Run
 MAX_OUTAGE_S = 120.0
 CANCEL_BOUND_S = 60.0
 LEAVING_S = 5.0 + 2.0  # for a submit or a cancel on its way, and for observers
-LAST_LOOK_S = 5.0  # a wait that is over takes so long for one more look, where it slept past its end
+LAST_POLL_S = 5.0  # a wait that is over takes so long for one more poll, where it slept past its end
 ROUNDING_S = 0.5
 # So much life a run has left when its world gets well, and a watch sees it to its own end.
 TIME_TO_RECOVER_S = 110.0
@@ -173,7 +173,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def no_round_is_submitted_in_part(self) -> None:
-        """A whole round may still be too late, where others answered or looks showed what is long gone."""
+        """A whole round may still be too late, where others answered or polls showed what is long gone."""
         for operation, message in self.world.emulator.refused if self.world else []:
             if operation == "submit" and not message.startswith("Runs in status"):
                 assert self.world
@@ -183,7 +183,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def outputs_that_had_an_effect_are_not_sent_again(self) -> None:
-        """Nobody can know better where others answer too, or where looks show what is long gone."""
+        """Nobody can know better where others answer too, or where polls show what is long gone."""
         if not self.world or self.others or any(map(may_mislead, self.injected)):
             return
         for operation, message in self.world.emulator.refused:
@@ -206,7 +206,7 @@ class HostileWorld(RuleBasedStateMachine):
         output = outputs[id]
         is_misled = self.others or any(map(may_mislead, self.injected))
         if is_misled and self.world.plan.scenario.reuse_call_ids:
-            return  # a late submit may hit the next round, of another party or after old looks: the wire can't tell
+            return  # a late submit may hit the next round, of another party or after old polls: the wire can't tell
         if output == TIMED_OUT_OUTPUT:
             assert does not in ("missing", "bad_arguments")
             if not any(map(is_wrong_clock, self.injected)):
@@ -283,7 +283,7 @@ class HostileWorld(RuleBasedStateMachine):
         for watch in self.watches():
             if not watch.is_over and watch.timeout is not None and not isinstance(watch.timeout, UnsetType):
                 bound = max(watch.timeout, CANCEL_BOUND_S) if watch.was_taken_up else watch.timeout
-                assert self.loop.time() - watch.began_at <= bound + LAST_LOOK_S + ROUNDING_S
+                assert self.loop.time() - watch.began_at <= bound + LAST_POLL_S + ROUNDING_S
 
     @invariant()
     def a_watch_breaks_on_nothing(self) -> None:

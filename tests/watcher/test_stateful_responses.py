@@ -1,4 +1,4 @@
-"""The hostile world once more, with responses: what holds there, but for what no look can tell.
+"""The hostile world once more, with responses: what holds there, but for what no poll can tell.
 
 A submit whose answer is lost ends the watch, or is sent again, which leaves an orphan: never unasked, and no tool runs
 again for it. Each watch has a chain of its own, so there is one of them.

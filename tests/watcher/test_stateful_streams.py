@@ -50,7 +50,7 @@ class WorldOfStreams(World):
         stream, self.stream = self.stream, None
         return stream or self.ref
 
-    async def look_on(self, watcher: OneWatch) -> None:
+    async def poll_on(self, watcher: OneWatch) -> None:
         if not isinstance(watcher, RunWatcher) or watcher is not self.watches[0].watcher or self.plan.pace is None:
             return
         while True:  # it may be taken up again

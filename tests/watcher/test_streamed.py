@@ -1,4 +1,4 @@
-"""A watch over the streams of a run: the same events as with looks, and no stream's weakness is the watch's."""
+"""A watch over the streams of a run: the same events as with polls, and no stream's weakness is the watch's."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS
@@ -176,19 +177,20 @@ async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, 
     transport.script(Scenario(answer="".join(words), working=1.0), assistant_id="asst_1")
     read = 0
     stream = await begin(client)
-    of_the_stream = stream.next_event
+    source = source_of(stream)
+    of_the_stream = source.next_event
 
     async def counted() -> Any:
         nonlocal read
         read += 1
         return await of_the_stream()
 
-    stream.next_event = counted  # type: ignore[method-assign]
+    source.next_event = counted  # type: ignore[method-assign]
     async with RunWatcher(client, stream) as watcher:
         events = notices(watcher)
         await asyncio.sleep(60.0)
         assert BUFFERED_EVENTS <= read <= BUFFERED_EVENTS + 2
-        assert isinstance(watcher.outcome, Completed)  # by looks
+        assert isinstance(watcher.outcome, Completed)  # by polls
         found = []
         async for text in watcher.text_deltas():
             await asyncio.sleep(0.1)
@@ -243,7 +245,7 @@ async def test_a_stream_that_was_read_to_its_end_is_gone_on_from(client: Client,
 @pytest.mark.parametrize("events", range(1, 16))
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("on", ["create_run", "submit"])
-async def test_a_stream_that_ends_too_early_costs_some_looks(
+async def test_a_stream_that_ends_too_early_costs_some_polls(
     client: Client, transport: InMemoryTransport, on: Any, end: StreamEnd, events: int
 ) -> None:
     transport.inject(Fault(on=on, stream=end, events=events))
@@ -366,7 +368,7 @@ async def test_a_wait_that_is_cancelled_while_the_stream_begins_closes_it(
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
-    assert stream._is_over
+    assert source_of(stream)._reader.is_over
 
 
 # Whose stream it is
@@ -468,7 +470,7 @@ class Odd(InMemoryTransport):
     ],
     ids=["an event without end", "a line without end", "comments", "garbage", "error"],
 )
-async def test_a_stream_of_rubbish_costs_some_looks(pieces: list[bytes], cause: type) -> None:
+async def test_a_stream_of_rubbish_costs_some_polls(pieces: list[bytes], cause: type) -> None:
     transport, tools = Odd(*pieces), Tools()
     client = Client(transport=transport)
     async with RunWatcher(client, await begin(client), tools=tools) as watcher:
@@ -514,7 +516,7 @@ async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transpo
     assert "did not finish" in str(transport.submitted(outcome.run.id)[0])
 
 
-async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look_succeeds(
+async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_poll_succeeds(
     client: Client, transport: InMemoryTransport
 ) -> None:
     transport.script(Scenario(answer="word" + " word" * 2 * BUFFERED_EVENTS, working=1.0), assistant_id="asst_1")
@@ -530,7 +532,7 @@ async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look
 # Responses
 
 
-async def test_a_streamed_follow_up_of_a_response_is_waited_for_where_no_look_can_tell(
+async def test_a_streamed_follow_up_of_a_response_is_waited_for_where_no_poll_can_tell(
     client: Client, transport: InMemoryTransport
 ) -> None:
     """Its id is unknown until the first event, so nobody may take it for lost because it is late."""

@@ -6,13 +6,13 @@ import asyncio
 from typing import Any, Final
 
 import pytest
-from broken_server import BREAK, PIECES, TEXT, Body, BrokenServer, Events, TakeUp, answer, events_of, response
+from broken_server import BREAK, PIECES, TEXT, Body, BrokenServer, Events, Reopen, answer, events_of, response
 from test_streamed import ANSWER, ROUNDS, Tools, all_of, polls
 
 from asyncruns import APIConnectionError, Client, Completed, Failed, GaveUp, RunWatcher, StreamBroken
 from asyncruns.errors import APIError
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
-from asyncruns.watch.stream_follower import TAKE_UP_PAUSES_S
+from asyncruns.watch.stream_follower import REOPEN_PAUSES_S
 
 WHOLE: Final = events_of()
 BROKEN_AT: Final = 5  # events came: two pieces of the text among them
@@ -57,7 +57,7 @@ def renamed(events: Events, response_id: str, item_id: str) -> Events:
     return found
 
 
-IN_WAYS: Final[dict[str, TakeUp]] = {
+IN_WAYS: Final[dict[str, Reopen]] = {
     "what follows": lambda path, number: after(number),
     "the last events once more": lambda path, number: after((number or 0) - 3),
     "each event twice": lambda path, number: [event for one in after(number) for event in (one, one)],
@@ -80,7 +80,7 @@ IN_WAYS: Final[dict[str, TakeUp]] = {
         200, b"".join(b"data: " + _json(event) + b"\n\n" for event in after(number))
     ),
 }
-REFUSED: Final[dict[str, TakeUp]] = {
+REFUSED: Final[dict[str, Reopen]] = {
     "500 of a gateway": lambda path, number: answer(500, b"Unexpected end of JSON input"),
     "500 of a gateway at one path only": lambda path, number: GONE if "events" in path else answer(500, b"oh"),
     "400": lambda path, number: answer(400, {"error": {"message": "stream can only be resumed if ..."}}),
@@ -114,7 +114,7 @@ async def test_each_piece_comes_once_in_whatever_way_a_stream_is_taken_up_again(
     texts, outcome, told = await read(server)
     assert "".join(texts) == TEXT
     assert isinstance(outcome, Completed)
-    assert server.taken_up
+    assert server.reopened
     assert server.polls == 0  # the stream told of the end
     assert not any(isinstance(event, StreamBroken) for event in told)
 
@@ -132,15 +132,15 @@ async def test_the_text_is_completed_where_a_stream_is_not_taken_up_again(way: s
     assert texts == [*PIECES[:2], "".join(PIECES[2:])]
     assert (outcome.status, outcome.ref.ids) == ("completed", ("resp_1",))
     assert 0 < server.polls < 20
-    assert len(server.taken_up) <= 2 * len(TAKE_UP_PAUSES_S)
+    assert len(server.reopened) <= 2 * len(REOPEN_PAUSES_S)
     assert sum(isinstance(event, StreamBroken) for event in told) >= 1
 
 
 async def test_the_second_attempt_may_succeed() -> None:
-    def take_up(path: str, number: int | None) -> Any:
-        return after(number) if len(server.taken_up) > 2 else answer(503, b"restarting")
+    def reopen(path: str, number: int | None) -> Any:
+        return after(number) if len(server.reopened) > 2 else answer(503, b"restarting")
 
-    server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], take_up, lasts=100.0)
+    server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], reopen, lasts=100.0)
     texts, outcome, told = await read(server)
     assert (texts, outcome.status) == ([*PIECES], "completed")
     assert sum(isinstance(event, StreamBroken) for event in told) == 1
@@ -150,7 +150,7 @@ async def test_a_stream_may_break_after_every_event() -> None:
     server = BrokenServer([*WHOLE[:2], BREAK], lambda path, number: [after(number)[0], BREAK], lasts=1000.0)
     texts, outcome, _ = await read(server)
     assert (texts, outcome.status, server.polls) == ([*PIECES], "completed", 0)
-    assert [number for _, number in server.taken_up] == list(range(1, len(WHOLE) - 1))
+    assert [number for _, number in server.reopened] == list(range(1, len(WHOLE) - 1))
 
 
 async def test_a_stream_that_ends_as_if_it_were_whole_is_taken_up_again() -> None:
@@ -168,7 +168,7 @@ async def test_an_event_of_another_response_breaks_a_stream_and_is_nobodys_state
     server = BrokenServer([*WHOLE[:4], stranger, WHOLE[4]], lambda path, number: after(number))
     texts, outcome, _ = await read(server)
     assert (texts, outcome.status) == ([*PIECES], "completed")
-    assert server.taken_up == [("/responses/resp_1", 3)]
+    assert server.reopened == [("/responses/resp_1", 3)]
 
 
 async def test_what_does_not_fit_the_text_is_told_and_not_hidden() -> None:
@@ -217,10 +217,10 @@ async def test_who_leaves_ends_the_reading_and_no_attempt_goes_on() -> None:
         async with RunWatcher(client.responses.continued(), stream) as watcher:
             reading = asyncio.ensure_future(all_of(watcher.text_deltas()))
             await asyncio.sleep(1.0)
-        attempts = len(server.taken_up)
+        attempts = len(server.reopened)
         assert await reading == [*PIECES[:2]]
         await asyncio.sleep(60.0)
-        assert len(server.taken_up) == attempts
+        assert len(server.reopened) == attempts
 
 
 # The emulator, round after round

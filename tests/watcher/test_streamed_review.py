@@ -1,4 +1,4 @@
-"""What a sceptical reader found: readers that hung, events that got lost, looks that did not come."""
+"""What a sceptical reader found: readers that hung, events that got lost, polls that did not come."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 SOON_S: Final = 60.0
@@ -73,7 +74,7 @@ async def client(transport: InMemoryTransport) -> AsyncIterator[Client]:
 # Who reads comes to an end
 
 
-async def test_a_reader_ends_when_looks_see_the_end_before_the_submit_streams(
+async def test_a_reader_ends_when_polls_see_the_end_before_the_submit_streams(
     client: Client, transport: InMemoryTransport
 ) -> None:
     scripted(transport, rounds=ROUNDS[:1], working=2.0)
@@ -91,7 +92,7 @@ async def test_a_reader_ends_with_the_error_that_broke_the_watch(transport: InMe
         raise ValueError("from a stream of the caller's own")
 
     async with RunWatcher(client, stream, tools=Tools()) as watcher:
-        stream.next_event = breaks  # type: ignore[method-assign]
+        source_of(stream).next_event = breaks  # type: ignore[method-assign]
         with pytest.raises(ValueError, match="own"):
             async with asyncio.timeout(SOON_S):
                 await all_of(watcher.text_deltas())
@@ -235,8 +236,8 @@ async def test_what_a_submit_streams_is_given_though_it_tells_of_the_run_late() 
 # What is told is right
 
 
-async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> None:
-    class SlowLooks(InMemoryTransport):
+async def test_a_poll_that_is_late_does_not_take_back_what_a_stream_told() -> None:
+    class SlowPolls(InMemoryTransport):
         async def send(self, request: Request) -> Response:
             answer = await super().send(request)
             await asyncio.sleep(1.0 if request.method == "GET" else 0.0)
@@ -246,7 +247,7 @@ async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> No
         await asyncio.sleep(2.0)
         return a + b
 
-    transport = scripted(SlowLooks(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
+    transport = scripted(SlowPolls(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
     async with Client(transport=transport) as client:
         stream = await begin(client)
         async with RunWatcher(client, stream, tools=Toolset([add])) as watcher:

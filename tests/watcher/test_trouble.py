@@ -141,7 +141,7 @@ async def test_a_stale_read_after_the_submit_does_not_run_the_tool_again(shell: 
     assert stage.transport.count("submit") == 1
 
 
-async def test_a_lost_answer_to_a_submit_is_looked_up(shell: Shell) -> None:
+async def test_a_lost_answer_to_a_submit_is_found_by_polls(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[lost()])
     tools, runs = counting()
     assert isinstance(await watch(shell, stage, tools=tools), Completed)
@@ -185,14 +185,14 @@ async def test_a_submit_that_is_refused_keeps_the_outputs(shell: Shell) -> None:
     assert outcome.reason is Reason.SUBMIT_REFUSED
 
 
-async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back(shell: Shell) -> None:
+async def test_a_poll_from_before_a_cancel_does_not_turn_the_status_back(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1)
     statuses: list[str] = []
     async with shell(stage, stage.ref, on_status=lambda change: statuses.append(change.status)) as watcher:
-        await anyio.sleep(1.5)  # the second look is on its way
+        await anyio.sleep(1.5)  # the second poll is on its way
         await watcher.cancel_run()
         await watcher.wait()
-    assert stage.transport.count("look") >= 3
+    assert stage.transport.count("poll") >= 3
     assert statuses == ["in_progress", "cancelling", "cancelled"]
 
 
@@ -306,7 +306,7 @@ async def test_a_watcher_may_be_left_from_another_task(shell: Shell) -> None:
     await watcher.__aenter__()
     await anyio.sleep(2.0)
     await asyncio.create_task(watcher.__aexit__(None, None, None))
-    assert stage.transport.count("look") >= 3
+    assert stage.transport.count("poll") >= 3
 
 
 async def test_an_iteration_may_be_broken_off_and_taken_up_again(shell: Shell) -> None:

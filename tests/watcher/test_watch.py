@@ -194,7 +194,7 @@ async def test_without_anybody_to_answer_the_watch_ends_and_the_caller_goes_on(
     assert len(emulator.submitted(run.id)) == 1
 
 
-async def test_a_run_that_waits_already_is_answered_on_the_first_look(
+async def test_a_run_that_waits_already_is_answered_on_the_first_poll(
     emulator: Emulator, client: Client, tools: Toolset
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -203,7 +203,7 @@ async def test_a_run_that_waits_already_is_answered_on_the_first_look(
     assert isinstance(outcome, Completed)
 
 
-async def test_a_run_that_has_ended_already_takes_one_look(shell: Shell, emulator: Emulator, client: Client) -> None:
+async def test_a_run_that_has_ended_already_takes_one_poll(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client)
     await anyio.sleep(60.0)
     outcome = await watched(shell, client, thread_id=run.thread_id, run_id=run.id)

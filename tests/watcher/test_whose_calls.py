@@ -213,7 +213,7 @@ async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_an
 async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shell: Shell) -> None:
     started = anyio.current_time()
 
-    def look() -> Response:
+    def poll() -> Response:
         if anyio.current_time() - started >= 30.0:
             return ok("expired")
         body = run_body("requires_action", expires_at=1_700_000_030)
@@ -231,7 +231,7 @@ async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shel
     async def slow() -> None:
         await anyio.sleep(1000.0)
 
-    stage = scene(look, submits=[ok("completed")])
+    stage = scene(poll, submits=[ok("completed")])
     async with shell(stage, stage.ref, tools=Toolset([slow]), on_approval=approve) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     (body,) = stage.transport.bodies("submit")

@@ -12,6 +12,7 @@ from shells import SHELLS, OneWatch, Shell
 
 from asyncruns import Client, RunWatcher, Toolset
 from asyncruns.abc import RunClient
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.testing import Emulator, FunctionCall, Scenario
@@ -53,8 +54,9 @@ class Wire:
         if self.streams is None:
             return begun
         await anext(begun)
-        self.streams[begun.resource.id] = begun
-        return begun.resource
+        told: Any = source_of(begun).resource
+        self.streams[told.id] = begun
+        return told
 
     def watcher(self, run: Any, **options: Any) -> OneWatch:
         if self.streams is not None:
@@ -98,7 +100,7 @@ class Wire:
 
 
 WAYS: Final = [*SHELLS, "streamed"]
-about_looks = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
+about_polls = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
 
 
 @pytest.fixture(params=WAYS)

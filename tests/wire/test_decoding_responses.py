@@ -299,7 +299,7 @@ def test_an_error_and_a_reason_are_open() -> None:
 
 def test_a_page_of_input_items() -> None:
     content = [
-        {"type": "input_text", "text": "Look"},
+        {"type": "input_text", "text": "Poll"},
         {"type": "input_image", "detail": "auto", "image_url": "https://a.example/i.png"},
         {"type": "input_file", "file_id": "file_1"},
         {"type": "input_smell", "smell": "x"},
@@ -313,7 +313,7 @@ def test_a_page_of_input_items() -> None:
     page: Page[ResponseItem] = decode(msgspec.json.encode({"data": data, "has_more": False}), Page[ResponseItem])
     message, output, approval, odd = page.data
     assert isinstance(message, ResponseMessage)
-    assert message.text == "Look"
+    assert message.text == "Poll"
     assert isinstance(message.content, list)
     kinds = [ResponseInputText, ResponseInputImage, ResponseInputFile, Unknown]
     assert [type(part) for part in message.content] == kinds

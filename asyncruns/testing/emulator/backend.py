@@ -38,7 +38,6 @@ Act = Callable[[float], EmulatedAnswer]
 StreamBytes = Iterator[bytes | float | None]
 """The events of a stream, times to wait for in between, epoch seconds, and None where the connection breaks."""
 
-EVENT_STREAM: Final = "text/event-stream"
 _POLLED: Final = frozenset({"thread.run", "response"})
 
 

@@ -11,7 +11,7 @@ _LENGTH: Final = 24
 
 
 class Ids:
-    """Gives out ids: a counter, hashed, so that they look random and never repeat."""
+    """Gives out ids: a counter, hashed, so that they poll random and never repeat."""
 
     def __init__(self) -> None:
         self._count = 0

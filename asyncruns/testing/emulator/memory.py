@@ -1,6 +1,6 @@
 """The emulator's door without sockets: a transport that a client is given, for tests of many runs.
 
-A look costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
+A poll costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
 signatures, and the headers that every request of a client carries.
 """
 
@@ -20,8 +20,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import Request, Response
+from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource

@@ -47,7 +47,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class _KnownPosition:
-    """Where a run stood, true from `since` to `until` while no more was done to it: most looks see just that."""
+    """Where a run stood, true from `since` to `until` while no more was done to it: most polls see just that."""
 
     done: tuple[int, float | None]
     since: float
@@ -60,7 +60,7 @@ class EmulatedRun:
     """A run: fixed at creation, but for its metadata, its submissions and its cancel.
 
     `settings` are the body's fields that come from the request. The ids of calls, steps and the message are given out
-    at creation, so that a look at the run changes nothing.
+    at creation, so that a poll the run changes nothing.
     """
 
     id: str

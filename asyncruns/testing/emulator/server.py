@@ -16,9 +16,10 @@ import msgspec
 from aiohttp import web
 
 from asyncruns.abc import AsyncOnly
+from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import EmulatedAnswer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets

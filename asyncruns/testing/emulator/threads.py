@@ -1,6 +1,6 @@
 """The threads of an emulator and their messages.
 
-A thread is locked while its run is active. A run's end is noticed when somebody looks: every access to a thread settles
+A thread is locked while its run is active. A run's end is noticed when somebody polls: every access to a thread settles
 it first, which adds the answer of a run that has ended meanwhile.
 """
 

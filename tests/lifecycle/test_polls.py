@@ -1,4 +1,4 @@
-"""When the machine looks again, and when it stops looking."""
+"""When the machine polls again, and when it stops looking."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def connectivity(run: Driver) -> list[Connectivity]:
     return [r.notice.connectivity for r in run.of(Report) if isinstance(r.notice, ConnectivityChanged)]
 
 
-def test_the_first_look_is_at_once() -> None:
+def test_the_first_poll_is_at_once() -> None:
     run = Driver()
     assert run.began == [PollAt(run.now, run.now)]
 
@@ -61,14 +61,14 @@ def test_a_run_that_ended_ends_the_watch(phase: Phase, kind: EndKind) -> None:
 
 
 @pytest.mark.parametrize(("phase", "kind"), ENDS.items())
-def test_an_object_that_has_ended_needs_no_look(phase: Phase, kind: EndKind) -> None:
+def test_an_object_that_has_ended_needs_no_poll(phase: Phase, kind: EndKind) -> None:
     run = Driver(snapshot(phase))
     assert end_of(run.began).kind is kind
     assert run.of(PollAt) == []
     assert statuses(run) == [phase.value]
 
 
-def test_an_object_that_waits_for_outputs_is_looked_at_first() -> None:
+def test_an_object_that_waits_for_outputs_is_polled_first() -> None:
     run = Driver(snapshot(Phase.NEEDS_CALLER))
     assert pick(run.began, PollAt) == [PollAt(run.now, run.now)]
 
@@ -88,7 +88,7 @@ def test_pauses_grow_from_a_quarter_second_to_one() -> None:
     assert pauses[-1] == pytest.approx(1.0)
 
 
-def test_hints_are_read_on_every_look_and_clamped() -> None:
+def test_hints_are_read_on_every_poll_and_clamped() -> None:
     run = Driver(timeout=None)
     hints = [7.5, 0.0, -3.0, 7200.0, None]
     pauses = [pause_of(run.sees(Phase.RUNNING, hint=hint), run.now) for hint in hints]
@@ -101,7 +101,7 @@ def test_a_fixed_cadence_takes_no_hints() -> None:
     assert pause_of(run.sees(Phase.RUNNING, hint=0.1), run.now) == pytest.approx(3.0)
 
 
-def test_a_pause_is_cut_so_that_the_last_look_is_before_the_deadline() -> None:
+def test_a_pause_is_cut_so_that_the_last_poll_is_before_the_deadline() -> None:
     run = Driver(timeout=10.0)
     assert pause_of(run.sees(Phase.RUNNING, hint=60.0), run.now) == pytest.approx(9.0)
 
@@ -117,28 +117,28 @@ def test_the_watch_gives_up_at_its_timeout_with_the_last_status() -> None:
     assert end.snapshot.status == "running"
 
 
-def test_who_sleeps_past_the_deadline_looks_once_more() -> None:
+def test_who_sleeps_past_the_deadline_polls_once_more() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     assert run.passes(3600.0) == [PollAt(run.now, run.now)]
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
 
 
-def test_the_one_look_after_a_sleep_is_the_last() -> None:
+def test_the_one_poll_after_a_sleep_is_the_last() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     run.passes(3600.0)
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.TIMEOUT
 
 
-def test_a_failed_look_after_a_sleep_is_the_last_too() -> None:
+def test_a_failed_poll_after_a_sleep_is_the_last_too() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     run.passes(3600.0)
     assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.TIMEOUT
 
 
-def test_a_timeout_of_zero_is_one_look() -> None:
+def test_a_timeout_of_zero_is_one_poll() -> None:
     run = Driver(timeout=0.0)
     assert run.passes(0.0) == [PollAt(run.now, run.now)]
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.TIMEOUT
@@ -165,7 +165,7 @@ def test_a_run_that_outlives_its_expiry_is_not_waited_for_without_end() -> None:
             break
         run.sees(Phase.RUNNING, expires_at=1600.0, server_time=float(server_time))
         run.passes(100.0)
-    assert run.now <= 900.0  # the expiry is at 700, and the looks are far between
+    assert run.now <= 900.0  # the expiry is at 700, and the polls are far between
     assert run.machine.end is not None
     assert run.machine.end.reason is Reason.TIMEOUT
 
@@ -206,7 +206,7 @@ def test_an_unknown_status_that_changes_has_its_minute_anew() -> None:
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE])
-def test_ten_failed_looks_in_a_row_are_connectivity_and_not_the_end(kind: RefusalKind) -> None:
+def test_ten_failed_polls_in_a_row_are_connectivity_and_not_the_end(kind: RefusalKind) -> None:
     run = Driver()
     pauses = []
     for _ in range(10):
@@ -229,7 +229,7 @@ def test_an_outage_that_is_too_long_ends_the_watch_with_its_cause() -> None:
     assert (end.reason, end.cause) == (Reason.UNREACHABLE, cause)
 
 
-def test_a_good_look_begins_the_outage_budget_anew() -> None:
+def test_a_good_poll_begins_the_outage_budget_anew() -> None:
     run = Driver(max_outage=30.0)
     for _ in range(4):
         run.refused(RefusalKind.UNAVAILABLE)
@@ -309,18 +309,18 @@ def test_a_watch_begins_once_and_first() -> None:
     assert run.machine.state is State.POLLING
 
 
-def test_looks_spread_over_a_tenth_of_their_pause() -> None:
+def test_polls_spread_over_a_tenth_of_their_pause() -> None:
     run = Driver(cadence=Cadence.fixed(4.0))
     assert pick(run.sees(Phase.RUNNING), PollAt) == [PollAt(run.now + 4.0, run.now + 4.4)]
 
 
 def test_the_spread_ends_before_the_deadline_too() -> None:
     run = Driver(timeout=5.2, cadence=Cadence.fixed(4.0))
-    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
-    assert (look.not_before, look.not_after) == pytest.approx((104.0, 104.2))
+    (poll,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert (poll.not_before, poll.not_after) == pytest.approx((104.0, 104.2))
 
 
-def test_after_the_last_look_no_other_is_made_at_once() -> None:
+def test_after_the_last_poll_no_other_is_made_at_once() -> None:
     run = Driver(timeout=10.0, cadence=Cadence.fixed(4.0))
     run.now += 9.0
     assert pause_of(run.sees(Phase.RUNNING), run.now) == 4.0
@@ -333,7 +333,7 @@ def test_a_clock_may_begin_anywhere() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_a_wait_of_no_time_is_one_look_and_its_answer(timeout: float) -> None:
+def test_a_wait_of_no_time_is_one_poll_and_its_answer(timeout: float) -> None:
     run = Driver(timeout=timeout)
     assert run.passes(0.0) == [PollAt(run.now, run.now)]
     assert run.machine.wake_at == run.now + 5.0
@@ -341,7 +341,7 @@ def test_a_wait_of_no_time_is_one_look_and_its_answer(timeout: float) -> None:
     assert end_of(run.passes(0.1)).reason is Reason.TIMEOUT
 
 
-def test_the_look_after_a_sleep_has_five_seconds() -> None:
+def test_the_poll_after_a_sleep_has_five_seconds() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     run.passes(3600.0)
@@ -384,19 +384,19 @@ def test_the_grace_of_a_run_that_is_not_there_yet_ends_after_five_seconds() -> N
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
 
 
-def test_the_pauses_after_failed_looks_double_up_to_ten_seconds() -> None:
+def test_the_pauses_after_failed_polls_double_up_to_ten_seconds() -> None:
     run = Driver(timeout=None)
     pauses = [pause_of(run.refused(RefusalKind.THROTTLED), run.now) for _ in range(7)]
     assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0])
 
 
-def test_a_server_that_is_away_for_days_is_looked_for_as_long() -> None:
+def test_a_server_that_is_away_for_days_is_searched_for_as_long() -> None:
     run = Driver(timeout=None, max_outage=None)
     pauses = [pause_of(run.refused(RefusalKind.NOT_SENT), run.now) for _ in range(2000)]
     assert pauses[-1] == pytest.approx(10.0)
 
 
-def test_a_good_look_begins_the_pauses_after_failures_anew() -> None:
+def test_a_good_poll_begins_the_pauses_after_failures_anew() -> None:
     run = Driver()
     for _ in range(4):
         run.refused(RefusalKind.LOST)
@@ -450,7 +450,7 @@ def test_an_outage_that_is_far_too_long_ends_the_watch_as_well() -> None:
     assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
 
 
-def test_a_throttled_look_shows_that_the_server_is_there() -> None:
+def test_a_throttled_poll_shows_that_the_server_is_there() -> None:
     run = Driver(max_outage=30.0)
     run.refused(RefusalKind.LOST)
     run.now += 20.0
@@ -464,8 +464,8 @@ def test_a_throttled_look_shows_that_the_server_is_there() -> None:
 @pytest.mark.parametrize("wrong_by", [-400.0, 400.0])
 def test_one_answer_with_a_wrong_clock_does_not_move_the_deadline(wrong_at: int, wrong_by: float) -> None:
     run = Driver()
-    for look in range(3):
-        server_time = 1000.0 + (wrong_by if look == wrong_at else 0.0)
+    for poll in range(3):
+        server_time = 1000.0 + (wrong_by if poll == wrong_at else 0.0)
         run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
 
@@ -563,7 +563,7 @@ def test_an_unknown_status_that_is_left_for_a_known_one_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("after", [60.0, 61.0, 3600.0])
-def test_failed_looks_at_a_status_whose_time_is_over_keep_their_pauses(after: float) -> None:
+def test_failed_polls_at_a_status_whose_time_is_over_keep_their_pauses(after: float) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="hibernating")
     run.now += after

@@ -1,4 +1,4 @@
-"""What `test_stateful.py` found, each in its shortest form: one look more tells that it is not the end."""
+"""What `test_stateful.py` found, each in its shortest form: one poll more tells that it is not the end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator
         assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
 
 
-async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(shell: Shell, emulator: Emulator) -> None:
+async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_poll(shell: Shell, emulator: Emulator) -> None:
     async def f() -> str:
         return "out"
 
@@ -50,5 +50,5 @@ async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_look(shell
         run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
         await asyncio.sleep(1.0)
         emulator.inject(Fault(on="submit", damage="half", delay_before=10.0))
-        emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # or else a look tells of the end first
+        emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # or else a poll tells of the end first
         assert isinstance(await watched(shell, client, run, tools=Toolset([f])), Expired)

@@ -1,0 +1,180 @@
+"""The source of a `ResponseStream`, which may be reopened: what is new of an event, and which text no event told of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from asyncruns.abc import ByteStream
+from asyncruns.http import Request
+from asyncruns.lifecycle.values import RunRef
+from asyncruns.sse import ServerSentEvent
+from asyncruns.streams.reopened import Known, Reopened, items_in
+from asyncruns.streams.response_accumulator import ResponseAccumulator
+from asyncruns.streams.source import EventSource
+from asyncruns.wire.names import RESPONSE
+from asyncruns.wire.response_events import (
+    RESPONSE_EVENTS,
+    TEXT_DELTA,
+    ResponseEvent,
+    ResponseStreamEvent,
+    ResponseTextDeltaEvent,
+    decode_response_event,
+)
+from asyncruns.wire.responses import ModelResponse
+from asyncruns.wire.statuses import COMPLETED, ENDED_STATUSES, IN_PROGRESS, QUEUED
+from asyncruns.wire.stream_events import DoneEvent, ErrorEvent, UndecodableEvent
+
+
+class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
+    """The events of one response, or of those that follow it, one with each round of outputs.
+
+    Attributes:
+        told: What they have told so far of the response.
+    """
+
+    dialect: ClassVar[str] = RESPONSE
+    _of_the_stream = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, ResponseEvent})
+    _decoded = staticmethod(decode_response_event)
+
+    def __init__(
+        self, request: Request, body: ByteStream, *, response_id: str, starting_after: int | None = None
+    ) -> None:
+        super().__init__(request, body, response_id)
+        self._given_id = response_id
+        self._began_later = bool(response_id) and starting_after is not None
+        self._forget()
+        if starting_after is not None:
+            self.told.continue_after(starting_after)
+
+    def _forget(self) -> None:
+        """Begin with a response of which nothing was told."""
+        self.told: ResponseAccumulator = ResponseAccumulator()
+        self._pieces: list[str] = []  # of the text
+        self._last_piece: ResponseTextDeltaEvent | None = None
+        self._reopened: Reopened | None = None
+
+    @staticmethod
+    def _object_event(text: str, fields: dict[str, Any]) -> ServerSentEvent:
+        if isinstance(fields.get("type"), str):  # an event, and not a response
+            return ServerSentEvent("message", text)
+        name = f"response.{fields['status']}"
+        name = name if name in RESPONSE_EVENTS else "response.in_progress"
+        return ServerSentEvent(name, f'{{"type":"{name}","response":{text}}}')
+
+    def _take(self, event: ResponseStreamEvent) -> ResponseStreamEvent | None:
+        if self._reopened is not None:
+            if self._reopened.is_foreign(event):
+                raise self._foreign(ServerSentEvent("", ""), getattr(event, "item_id", ""))
+            is_end = isinstance(event, ResponseEvent) and event.response.status in ENDED_STATUSES
+            found = self._reopened.new(event, is_end=is_end)
+            if found is None:
+                return None
+            event = found
+        self.told.receive(event)
+        if type(event) is ResponseTextDeltaEvent:
+            self._pieces.append(event.delta)
+            self._last_piece = event
+        return event
+
+    def _owner_in(self, event: ResponseStreamEvent) -> tuple[str, str | None]:
+        return (event.response.id, event.response.status) if isinstance(event, ResponseEvent) else ("", None)
+
+    def _done_is_the_end(self) -> bool:
+        return False
+
+    def _next_step(self) -> str:
+        found = self.response_id
+        if not found:
+            return "The response may exist, and nothing can find it."
+        number = self.sequence_number
+        after = "" if number is None else f", starting_after={number}"
+        return (
+            f"If it is in the background, the response {found} goes on at the server: take it up again with "
+            f"client.responses.retrieve({found!r}, stream=True{after}), or watch it."
+        )
+
+    @property
+    def response_id(self) -> str:
+        """The id of the response as last told, or as it was asked for; "" as long as it is not known."""
+        return self.told.response.id if self.told.response else self._given_id
+
+    @property
+    def resource(self) -> ModelResponse | None:
+        return self.told.response
+
+    @property
+    def ref(self) -> RunRef | None:
+        return RunRef(self.dialect, (self._given_id,)) if self._began_later else None
+
+    @property
+    def sequence_number(self) -> int | None:
+        return self.told.sequence_number
+
+    def run_in(self, event: object) -> ModelResponse | None:
+        if not isinstance(event, ResponseEvent):
+            return None
+        told = event.response
+        # Some servers end with a response that lacks its output, which the deltas have told.
+        return told if told.output or told.status in (QUEUED, IN_PROGRESS) else self.told.response or told
+
+    def text_in(self, event: object) -> str:
+        return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""
+
+    def rest_in(self, event: object) -> ResponseTextDeltaEvent | None:
+        if not isinstance(event, ResponseEvent) or event.response.status not in ENDED_STATUSES:
+            return None
+        rest = self._rest_of(event.response)
+        if rest is None and self._reopened is not None:
+            self.progress.lacks_text()  # what came after reopening does not fit the whole
+        return self._completing(rest) if rest else None
+
+    def missing(self, run: ModelResponse, messages: Sequence[Any]) -> list[ResponseTextDeltaEvent] | None:
+        if run.id != self._own_id:  # one that was not streamed
+            self._forget()
+            self._own_id, self._began_later = run.id, False
+        rest = self._rest_of(run)
+        if rest is None:
+            return None
+        return [self._completing(rest)] if rest else []
+
+    def _rest_of(self, response: ModelResponse) -> str | None:
+        """Return the text of a response that no piece told of; None if the pieces do not fit it."""
+        told, whole = "".join(self._pieces), response.output_text
+        if self._began_later:  # what came before is not known
+            at = whole.find(told) if told else -1
+            return whole[at + len(told) :] if at >= 0 and whole.find(told, at + 1) < 0 else None
+        if whole.startswith(told):
+            return whole[len(told) :]
+        return "" if response.status != COMPLETED and told.startswith(whole) else None
+
+    def _completing(self, rest: str) -> ResponseTextDeltaEvent:
+        self._pieces.append(rest)
+        last = self._last_piece
+        if last is None:
+            return ResponseTextDeltaEvent(type=TEXT_DELTA, delta=rest)
+        return replace(last, delta=rest, sequence_number=UNSET, logprobs=UNSET)
+
+    def reopen(self, request: Request, body: ByteStream) -> None:
+        told, items = self.told, items_in(self.told.response)
+        if (last := self._last_piece) is not None and isinstance(last.output_index, int) and last.item_id:
+            items[last.output_index] = last.item_id
+        known = Known(
+            number=told.sequence_number,
+            events=told.events,
+            has_no_gaps=told.has_no_gaps,
+            text="".join(self._pieces),
+            items=items,
+            withholds=self._reopened is not None and self._reopened.withholds,
+        )
+        self._begin(request, body)
+        self._reopened = Reopened(known)
+
+    def continue_with(self, request: Request, body: ByteStream) -> None:
+        super().continue_with(request, body)
+        self._forget()  # each round is a response of its own
+        self._own_id = self._given_id = ""
+        self._began_later = False
