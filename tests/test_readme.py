@@ -224,3 +224,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
     for target in re.findall(r"`((?:tests|benchmarks|asyncruns|examples)/[\w/.]+)`", text):
         assert (ROOT / target).exists(), target
+
+
+def test_every_file_in_the_table_of_layers_exists() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", OTHER_PAGES[-1].read_text(encoding="utf-8"), re.MULTILINE)
+    named = [ROOT / "asyncruns" / folder / name for folder, text in rows for name in re.findall(r"`(\w+\.py)`", text)]
+    assert named
+    assert [path for path in named if not path.exists()] == []
