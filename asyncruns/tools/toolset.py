@@ -265,7 +265,7 @@ class Toolset:
         """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
-        fields = {"call_id": call.id, "tool": call.name}
+        fields = {"tool_call_id": call.id, "tool": call.name}
         if failure.kind is FailureKind.TOOL_ERROR:  # meant for the model; its text is content, and not logged
             _logger.info("A ToolError at the call %r of %s", call.id, on_one_line(call.name), extra=fields)
         else:

@@ -414,7 +414,7 @@ async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, capl
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("asyncruns.tools", logging.INFO)
     assert record.getMessage() == "A ToolError at the call 'call_1' of f"
-    assert vars(record)["call_id"] == "call_1"
+    assert vars(record)["tool_call_id"] == "call_1"
     assert error_of(await output_of(raiser(ToolError())[where])) == "The tool f failed."
 
 
