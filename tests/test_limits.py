@@ -97,8 +97,8 @@ REFUSED_METADATA: Mapping[str, tuple[Any, str]] = {
     "true": ({"k": True}, "['k']: values are strings; got bool"),
     "an object": ({"a": "b", "k": {"a": "b"}}, "['k']: values are strings; got dict"),
     "a key that is a number": ({5: "v"}, ": keys are strings; int is the type of one"),
-    "a list": ([("k", "v")], ": a mapping of strings to strings is wanted; got list"),
-    "a text": ("hidden", ": a mapping of strings to strings is wanted; got str"),
+    "a list": ([("k", "v")], ": a mapping of strings to strings is required; got list"),
+    "a text": ("hidden", ": a mapping of strings to strings is required; got str"),
 }
 TAKEN_METADATA: Mapping[str, Any] = {
     "null": None,
