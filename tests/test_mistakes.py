@@ -107,7 +107,7 @@ async def test_a_string_is_no_run(client: Client, transport: Completing, way: Wa
 
 @EVERY_WAY
 async def test_none_is_no_run(client: Client, transport: Completing, way: Way) -> None:
-    with pytest.raises(InvalidRequestError, match=r"is wanted.*got None: did the function"):
+    with pytest.raises(InvalidRequestError, match=r"Expected.*got None: does the function"):
         await way(client, None)
     assert transport.asked == []
 
@@ -126,7 +126,7 @@ async def test_a_coroutine_that_was_not_awaited_is_named_and_closed(client: Clie
 async def test_a_future_or_a_list_is_to_be_awaited(client: Client, way: Way) -> None:
     future = asyncio.get_running_loop().create_future()
     for awaitable in (future, client.threads.runs.list("thread_1")):
-        with pytest.raises(InvalidRequestError, match="is to be awaited"):
+        with pytest.raises(InvalidRequestError, match="must be awaited"):
             await way(client, awaitable)
 
 
@@ -202,7 +202,7 @@ async def test_the_ids_of_a_ref_may_be_a_list(client: Client, way: Way) -> None:
     [
         (RunRef("thread.run", ("run_1", "thread_1")), "swapped"),
         (RunRef("thread.run", ("run_1",)), r"RunRef\('thread.run', \(thread_id, run_id\)\)"),
-        (RunRef("response", "resp_1"), r"give a tuple, as in RunRef\('response', \('resp_1',\)\)"),  # type: ignore[arg-type]
+        (RunRef("response", "resp_1"), r"pass a tuple, as in RunRef\('response', \('resp_1',\)\)"),  # type: ignore[arg-type]
         (RunRef("langgraph", ("a", "b")), "langgraph"),
     ],
 )
@@ -214,7 +214,7 @@ async def test_a_ref_that_names_nothing_says_what_does(client: Client, way: Way,
 async def test_an_outcome_and_a_thread_name_what_to_give(client: Client) -> None:
     outcome = await client.watch(thread_id="thread_1", run_id="run_1")
     for way in WAYS:
-        with pytest.raises(InvalidRequestError, match="got Completed: give its ref"):
+        with pytest.raises(InvalidRequestError, match="got Completed: pass its ref"):
             await way(client, outcome)
         with pytest.raises(InvalidRequestError, match="got Thread: a thread has many runs"):
             await way(client, Thread(id="thread_1"))
@@ -228,7 +228,7 @@ def test_the_word_bearer_is_no_part_of_a_key() -> None:
 
 
 async def test_swapped_ids_are_named(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match="swapped: 'run_1' is given for the thread"):
+    with pytest.raises(InvalidRequestError, match="swapped: thread_id is 'run_1'"):
         await client.watch(thread_id="run_1", run_id="thread_1")
     with pytest.raises(InvalidRequestError, match="swapped"):
         RunWatcher(client, thread_id="run_1", run_id="thread_1")
@@ -287,7 +287,7 @@ async def test_for_without_async_says_so(client: Client, emulator: Emulator) -> 
         stream = await real.responses.create(model="gpt-test", input="Hi", stream=True)
         things.append(stream)
         for thing in things:
-            with pytest.raises(TypeError, match="`async for` in place of `for`"):
+            with pytest.raises(TypeError, match="`async for` instead of `for`"):
                 list(thing)
         await stream.close()
 
@@ -301,7 +301,7 @@ def test_with_without_async_says_so(client: Client) -> None:
         client.threads.runs.stream(thread_id="thread_1", assistant_id="asst_1"),
     ]
     for thing in things:
-        with pytest.raises(TypeError, match="`async with` in place of `with`"), thing:
+        with pytest.raises(TypeError, match="`async with` instead of `with`"), thing:
             pass
 
 

@@ -125,7 +125,7 @@ def test_a_locked_thread_has_an_error_of_its_own(status: int) -> None:
     assert isinstance(error, BadRequestError)
     assert (error.active_run_id, error.thread_id, error.status, error.code) == ("run_7", "thread_1", status, "c")
     assert (error.detail, error.body) == (text, body)
-    assert 'watch it to its end, cancel it with client.threads.runs.cancel(), or give on_busy="wait"' in str(error)
+    assert 'watch it to its end, cancel it with client.threads.runs.cancel(), or pass on_busy="wait"' in str(error)
     assert (pickle.loads(pickle.dumps(error)).active_run_id, str(pickle.loads(pickle.dumps(error)))) == (
         "run_7",
         str(error),
