@@ -82,9 +82,7 @@ def check_ids(thread_id: str, run_id: str) -> None:
         InvalidRequestError: They are.
     """
     if thread_id.startswith("run_") and run_id.startswith("thread_"):
-        raise InvalidRequestError(
-            f"The ids are swapped: thread_id is {thread_id!r}, and run_id is {run_id!r}"
-        )
+        raise InvalidRequestError(f"The ids are swapped: thread_id is {thread_id!r}, and run_id is {run_id!r}")
 
 
 def check_client(client: C, where: str) -> C:
