@@ -1,8 +1,8 @@
 """The events of a run's stream: https://platform.openai.com/docs/api-reference/assistants-streaming/events
 
-The data of an event decides what it is: by its `object`, or by the event's name if the data has no known one. The name is
-kept as sent. So an event with an unknown name whose data is a run is a `RunEvent`, and the run in an event with the name
-`thread.run.completed` may have any status. Decoding never raises, whatever a server sends.
+The data of an event decides what it is: by its `object`, or by the event's name if the data has no known one. The name
+is kept as sent. So an event with an unknown name whose data is a run is a `RunEvent`, and the run in an event with the
+name `thread.run.completed` may have any status. Decoding never raises, whatever a server sends.
 """
 
 from __future__ import annotations
