@@ -612,17 +612,17 @@ def test_a_cancel_refused_with_409_is_too_late_whatever_the_text() -> None:
     assert refused(404, {}, request=CANCEL).kind is RefusalKind.NOT_FOUND
 
 
-@pytest.mark.parametrize("request", [POLL, CREATE])
-def test_only_a_cancel_can_be_too_late(request: Request) -> None:
-    assert refused_with("The batch was already completed", 400, request=request).kind is RefusalKind.REJECTED
+@pytest.mark.parametrize("sent", [POLL, CREATE])
+def test_only_a_cancel_can_be_too_late(sent: Request) -> None:
+    assert refused_with("The batch was already completed", 400, request=sent).kind is RefusalKind.REJECTED
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
-@pytest.mark.parametrize("request", [CREATE, CANCEL])
-def test_a_locked_conversation_is_a_temporary_refusal(status: int, request: Request) -> None:
-    assert refused_with("Busy.", status, code="conversation_locked", request=request).kind is RefusalKind.THROTTLED
+@pytest.mark.parametrize("sent", [CREATE, CANCEL])
+def test_a_locked_conversation_is_a_temporary_refusal(status: int, sent: Request) -> None:
+    assert refused_with("Busy.", status, code="conversation_locked", request=sent).kind is RefusalKind.THROTTLED
     text = "The conversation is currently locked by another response."
-    found = refused(status, {"error": {"message": text}}, {"retry-after": "3"}, request=request)
+    found = refused(status, {"error": {"message": text}}, {"retry-after": "3"}, request=sent)
     assert (found.kind, found.retry_after) == (RefusalKind.THROTTLED, 3.0)
 
 
