@@ -27,7 +27,8 @@ class AsyncOnly:
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # a type checker finds the mistake by itself
+    # Hidden from type checkers, which would otherwise accept `for` and `with`.
+    if not TYPE_CHECKING:
 
         def __iter__(self):
             raise TypeError(f"Write `async for` instead of `for`: {_name(self)} is iterated over asynchronously")

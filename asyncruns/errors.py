@@ -127,10 +127,11 @@ def portable(value: object) -> object:
 def _dumped(value: object) -> _Pickled:
     if type(value).__module__.partition(".")[0] in _HOLD_REQUESTS:
         raise ValueError("it may hold a credential")
-    if id(value) in _ENTERED.get():
+    if id(value) in _ENTERED.get():  # pickling it again would not end
         raise ValueError("an exception that is its own cause")
     with _entered(value):
         data = pickle.dumps(value)
+        # Python does not pickle the cause and context of an exception; ours do it themselves, in `__reduce__`.
         links = _links(value) if isinstance(value, BaseException) and not isinstance(value, AsyncRunsError) else ()
     if type(pickle.loads(data)) is not type(value):  # noqa: S301 - our own bytes
         raise TypeError("it becomes something else")
@@ -165,7 +166,7 @@ def _entered(value: object) -> Iterator[None]:
 def _foreign(error: BaseException) -> ForeignError:
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # any `__str__` may be broken; pickling must not fail because of it
         text = ""
     return ForeignError(f"{type(error).__module__}.{type(error).__qualname__}", _IN_URLS.sub("", text))
 
@@ -287,7 +288,7 @@ class APIError(AsyncRunsError):
         self.code, self.type, self.param = code, type, param
         return self
 
-    def extend(self, text: str) -> Self:
+    def extend(self, text: str) -> Self:  # not `add_note`: notes are not in `str(error)`, which is what gets logged
         """Add a sentence to the message, and return the error.
 
         Args:

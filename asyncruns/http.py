@@ -131,6 +131,7 @@ def _shown(value: object) -> str:
 
 # Headers
 
+# Both in the order in which they are tried.
 _MILLISECONDS: Final = ("openai-poll-after-ms", "retry-after-ms", "x-ms-retry-after-ms")
 _REQUEST_IDS: Final = ("x-request-id", "x-portkey-request-id", "apim-request-id", "x-ms-request-id", "request-id")
 
@@ -220,7 +221,7 @@ def _number(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) else None  # float() also reads "nan" and "inf"
 
 
 @lru_cache(maxsize=64)  # `Date` changes once a second, and thousands of responses have the same

@@ -47,6 +47,7 @@ class Limits(Struct, frozen=True, kw_only=True, gc=False):
         Raises:
             InvalidRequestError: The server would refuse a field; the message names the field and the rule.
         """
+        # The limit depends on the operation, so it comes from the caller: 20 for a run, 128 for an assistant.
         given = fields.get("tools")
         if tools is not None and isinstance(given, Sized) and len(given) > tools:
             raise _refused("tools", f"at most {tools} are allowed", f"{len(given)} were given")
@@ -57,6 +58,7 @@ class Limits(Struct, frozen=True, kw_only=True, gc=False):
             value = fields.get(name)
             if value is not None and value is not UNSET:
                 check(self, where + name, value)
+        # A place is a path into the body, such as `thread.messages[0].metadata`.
         for name, value in fields.items():
             for place, part in _parts(name, value):
                 self._check(part, f"{where}{place}.")
@@ -68,7 +70,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield name, value
     if name in ("messages", "additional_messages") and isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            if isinstance(item, Mapping):
+            if isinstance(item, Mapping):  # other objects are left to the server
                 yield f"{name}[{number}]", item
 
 
@@ -101,9 +103,10 @@ def _check_tokens(limits: Limits, name: str, value: Any) -> None:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool)  # True is an int in Python, but not in JSON
 
 
+# The checks of fields by their names, at any depth.
 _CHECKS: Final[Mapping[str, Callable[[Limits, str, Any], None]]] = {
     "metadata": _check_metadata,
     "limit": _check_page,

@@ -86,6 +86,7 @@ def error_object(response: Response) -> ErrorObject:
 
 def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
     """Return what an error response means, by the rules that all wires share."""
+    # Servers put the decisive words into any of these fields.
     said = f"{error.code} {error.type} {error.message}"
     kind = _KINDS.get(response.status)
     if response.status in (400, 409, 422) and re.search(_FOR_A_MOMENT, said, re.IGNORECASE):
@@ -149,7 +150,7 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
         "message": on_one_line(" ".join(parts)),
         "status": response.status,
         "detail": detail,
-        "code": None if not error.code else str(error.code),
+        "code": None if not error.code else str(error.code),  # some servers send numbers
         "type": error.type or None,
         "param": error.param or None,
         "request_id": said_id,
@@ -164,6 +165,7 @@ def _next_step(request: Request, response: Response, host: str) -> str:
     if 300 <= response.status < 400:
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
+    # A 404 may mean a wrong host, a base URL without its version, or a wrong id; the surest reason is named.
     if response.status in (404, 410) and host == _RETIRED_HOST:
         return RETIRED
     if response.status in (404, 405) and (hint := _versioned(request, response)):
@@ -222,6 +224,7 @@ def bad_answer(request: Request, response: Response, cause: Exception) -> APIRes
         cause: What is wrong with the body.
     """
     said_id = request_id(response.headers)
+    # A successful body comes from the transport as it is; only error bodies are redacted already.
     if response.redact is not None:
         said_id = response.redact(said_id.encode()).decode()
     body = response.body if response.redact is None else response.redact(response.body)

@@ -156,6 +156,7 @@ class ThreadRunDialect(Dialect[Run]):
                 approvals.append({**(approval_of(output) or {"approve": False}), "tool_call_id": call.id})
             else:
                 outputs.append({"tool_call_id": call.id, "output": output})
+        # If there are only approvals, `tool_outputs` is omitted; without either, an empty list is sent.
         body = {"tool_outputs": outputs} if outputs or not approvals else {}
         if approvals:
             body["tool_approvals"] = approvals
@@ -170,6 +171,7 @@ class ThreadRunDialect(Dialect[Run]):
         kind = refusal_kind(response, error)
         if has_no_cancel(request, response, error):
             kind = RefusalKind.UNSUPPORTED
+        # Under other statuses the text proves nothing: a 500 may quote anything.
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):
@@ -207,7 +209,7 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         phase=phase,
         status=run.status,
         resource=run,
-        calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),
+        calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),  # some servers leave `required_action` set
         fault=fault,
         expires_at=epoch_seconds(run.expires_at),
         server_time=server_time(headers),
@@ -237,6 +239,7 @@ def _kind(call: ToolCall) -> CallKind:
 def _call(call: ToolCall, kind: CallKind) -> Call:
     if isinstance(call, RequiredActionFunctionToolCall):
         return Call(id=call.id, name=call.function.name, arguments=call.function.arguments, kind=kind)
+    # A call of an unknown type is listed with the fields that it has, so that the caller can recognize it.
     if isinstance(call, RequiredActionMCPToolCall):
         facts = {"name": call.name, "arguments": call.arguments, "server_label": call.server_label}
     else:

@@ -131,7 +131,7 @@ def decode(data: bytes, type: type[T]) -> T:
     Raises:
         msgspec.DecodeError: The bytes are not JSON, or lack a required field (an id, a status).
     """
-    found: T
+    found: T  # msgspec's decoders are typed as Any here
     try:
         found = decoder(cast("Hashable", type)).decode(data)
     except (ValueError, RecursionError):  # the errors of msgspec, and UnicodeDecodeError, are ValueErrors
@@ -167,6 +167,7 @@ def encode(value: Any) -> bytes:
         ValueError: A string in it is not valid Unicode (it has half of a surrogate pair).
     """
     data = _ENCODER.encode(value)
+    # A string with that text leads here, too; then nothing is unwrapped.
     if _RAW.encode() in data:
         data = _ENCODER.encode(_unwrap(msgspec.json.decode(data)))
     return data
@@ -189,7 +190,7 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 def _unwrap(node: Any) -> Any:
     if isinstance(node, dict):
-        if node.keys() == {"type", _RAW}:
+        if node.keys() == {"type", _RAW}:  # the encoded form of an `Unknown`
             return node[_RAW]
         return {key: _unwrap(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -205,6 +206,7 @@ def _written(node: Any, *, exclude_none: bool) -> Any:
     if not isinstance(node, Struct):
         return msgspec.to_builtins(node)
     shape = node.__struct_config__
+    # By the names on the wire, which differ for a few fields.
     found: dict[str, Any] = {} if shape.tag_field is None else {shape.tag_field: shape.tag}
     for name, written_as in zip(node.__struct_fields__, node.__struct_encode_fields__, strict=True):
         value = getattr(node, name)
@@ -293,6 +295,7 @@ def _fit_union(value: Any, shape: inspect.UnionType) -> Any:
     structs = {str(member.tag): member for member in shape.types if isinstance(member, inspect.StructType)}
     if isinstance(value, dict) and UNKNOWN_TAG in structs:
         return _fit_tagged(value, structs)
+    # Other unions, such as `str | dict`: the first member that fits.
     error = msgspec.ValidationError(f"Got {_shown(value)}")
     for member in shape.types:
         try:

@@ -97,6 +97,10 @@ class FunctionDefinition(Object, frozen=True, kw_only=True):
     strict: Maybe[bool] = UNSET
 
 
+# Members of a union have a tag: msgspec checks and writes it as `type`, and it is no field of the struct. The ClassVar
+# makes it readable as `tool.type`. `Unknown` takes all objects with other tags.
+
+
 class FunctionTool(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
     """A function that the caller runs."""
 

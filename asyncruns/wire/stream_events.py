@@ -146,6 +146,7 @@ def decode_thread_event(name: str, text: str) -> ThreadStreamEvent:
         name: The event's name, "message" if the server sent none.
         text: The event's data.
     """
+    # The fast way: the name decides the type, if the data confirms it.
     kind = _BY_NAME.get(name)
     if kind is not None:
         try:
@@ -170,6 +171,7 @@ def _decode_openly(name: str, text: str, kind: _Kind | None) -> ThreadStreamEven
         return UndecodableEvent(name, text, str(error)) if is_expected(name, kind) else UnknownEvent(name, text)
     if not isinstance(raw, dict):
         return UnknownEvent(name, text) if kind is None else UndecodableEvent(name, text, "Expected an object")
+    # Some servers send an error without a name. A run with an `error` field has an `object`.
     if kind is None and raw.get("error") and "object" not in raw:
         return ErrorEvent(name, error_in(text))
     said = raw.get("object")
@@ -197,7 +199,7 @@ def error_in(text: str) -> ErrorObject:
             return body.error
         if isinstance(body.error, str) and body.error:
             return ErrorObject(message=body.error, code=body.code)
-        flat = decode(data, ErrorObject)
+        flat = decode(data, ErrorObject)  # {"message": ..., "code": ...}
     except msgspec.DecodeError:
         return ErrorObject(message=text)
     return flat if flat.message or flat.code else ErrorObject(message=text)
