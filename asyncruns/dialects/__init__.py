@@ -1,4 +1,4 @@
-"""What differs between servers: one module for each wire, and what callers give for a run, or for a client.
+"""What differs between servers: one module for each wire, error responses, and what callers pass for a run or a client.
 
-Public: `responses.ResponsesDialect`, `thread_run.ThreadRunDialect`.
+Public: `responses.ResponsesDialect`, `thread_run.ThreadRunDialect`. Nothing here does I/O.
 """

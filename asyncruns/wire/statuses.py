@@ -1,4 +1,4 @@
-"""The statuses of runs and responses that are documented. The sets are open: compare with these, and expect others."""
+"""The documented statuses of runs and responses. Servers may send others: compare with these, and expect more."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_each_status_has_its_class(status: int, kind: type[APIStatusError]
         ),
         pytest.param(b"[" * 100_000, "[" * 300 + "...", None, id="nested without end"),
         pytest.param(b'{"detail":' * 3000 + b"1" + b"}" * 3000, '{"detail":' * 30 + "...", None, id="nested detail"),
-        pytest.param(b"", "no details in the answer", None, id="empty"),
+        pytest.param(b"", "no details in the response", None, id="empty"),
         pytest.param(b"x" * 5000, "x" * 300 + "...", None, id="long"),
     ],
 )
@@ -113,7 +113,7 @@ async def test_every_shape_of_error_body_is_understood(body: object, detail: str
         (401, "Check the key, and that it belongs to this base URL."),
         (403, "Check what the key may do."),
         (404, "Check the id, and that the base URL serves this path."),
-        (429, "Ask less often, or check the quota."),
+        (429, "Send fewer requests, or check the quota."),
     ],
 )
 async def test_the_message_says_what_to_do_next(status: int, step: str) -> None:
