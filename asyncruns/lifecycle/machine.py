@@ -140,8 +140,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
         Raises:
             InvalidRequestError: The event is impossible: the first event is not `Begun`, or a later one is; an output
-                is for a call that the current round does not have, or is no approval where one is needed. The machine
-                is unchanged.
+                is for a call that the current round does not have, or is not an approval although the call needs one.
+                The machine is unchanged.
         """
         if self._begun is isinstance(event, ev.Begun):
             raise InvalidRequestError(f"A watch begins once: send Begun first, and once; got {type(event).__name__}")
@@ -282,7 +282,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         # This may raise, so it comes before any change.
         answers = self._ledger.resolve(event.outputs)
         round_ = self._ledger.current
-        if round_ is None:  # `outputs` is empty, since there is no call that one could be for
+        if round_ is None:  # no call is open, so `resolve` has accepted no output
             return []
         self._go_on_after_end(event.now)
         self._cancellation.forget_refusal()
@@ -398,7 +398,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         elif pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(now, hint)
         # A bound that only a poll can notice needs a poll when it is reached: with `max_unknown_status` at 10 s, a hint
-        # of 60 s gives a pause of 10 s.
+        # of 60 s becomes a pause of 10 s.
         before = math.inf if self._unknown_since is None else self._unknown_since + self._policy.unknown_s
         before = min(before, self._cancellation.confirm_by)
         window = self._patience.next_poll(now, pause, hint=hint, before=before)
@@ -542,7 +542,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _refused(self, event: ev.Refused) -> list[Command]:
         match event.asked:
             case Asked.POLL:
-                self._patience.excuse(event.held_back, event.now)  # a pause that the shell made is no outage
+                self._patience.excuse(event.held_back, event.now)  # a delay by the shell is not an outage
                 return self._poll_refused(event.refusal, event.now)
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)
@@ -588,7 +588,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return []
         kind = refusal.kind
         commands: list[Command] = []
-        # NOT_ACCEPTING is no failure: the run needs no outputs any more.
+        # NOT_ACCEPTING is not a failure: the run does not need the outputs any more.
         if kind is not RefusalKind.NOT_ACCEPTING:
             self._unsettled = refusal.cause
         # The order matters: the kinds of TOO_EARLY are in FATAL_SUBMITS as well, for when they persist.
@@ -690,7 +690,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case CancelAnswer.OVER:
                 return [self._poll_now(now)]
             case CancelAnswer.AGAIN:
-                # `_cancellation.at` has the time of the next try. A 404 for a new run is no sign of an outage.
+                # `_cancellation.at` has the time of the next try. A 404 for a new run is not an outage.
                 return self._trouble(refusal, now)[1] if refusal.kind.passes else []
             case CancelAnswer.REFUSED:
                 commands: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]

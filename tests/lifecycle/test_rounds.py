@@ -449,16 +449,16 @@ def test_an_approval_alone_is_waited_for_until_the_deadline_and_not_only_until_t
 
 def test_who_answers_a_call_that_is_not_open_is_told_which_are() -> None:
     run = dispatching()
-    with pytest.raises(InvalidRequestError, match=r"no call 'call_x' to answer; open are 'call_a', 'call_b'$"):
+    with pytest.raises(InvalidRequestError, match=r"no call 'call_x'; open calls: 'call_a', 'call_b'$"):
         run.provides(call_x="1")
     run.provides(call_a="1", call_b="2")
-    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+    with pytest.raises(InvalidRequestError, match=r"open calls: none$"):
         run.provides(call_x="1")
 
 
 def test_who_answers_before_anything_was_asked_is_told_so() -> None:
     run = Driver()
-    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+    with pytest.raises(InvalidRequestError, match=r"open calls: none$"):
         run.provides(call_a="1")
 
 
