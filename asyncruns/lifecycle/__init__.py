@@ -1,6 +1,8 @@
 """The lifecycle of a watched run, without I/O: tables, events, commands, and the state machine.
 
-Nothing here may do I/O, read a clock or start a task: a shell does that. The names in `__all__` are public. Modules:
+Nothing here may do I/O, read a clock or start a task: a shell does that.
+
+Public: the names of `__all__`. The modules:
 
 phases          the phases of a run at the server, and the states of a watch
 values          calls, snapshots and refusals, in terms that fit every server

@@ -293,7 +293,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return commands if self.end else [*commands, self._poll(event.now)]
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
-        """Reopen the watch, with at least this many seconds. Its stream was closed when it finished."""
+        """Reopen the watch, with at least this many seconds, and without a stream."""
         self.end = None
         self._unknown_since = None
         self._empty_polls = 0
