@@ -12,7 +12,7 @@ THEIRS, OURS = "theirs", "ours"
 
 
 def theirs() -> str:
-    """Draw what the server does."""
+    """Draw the steps of a run at the server."""
     lines = [f"    [*] --> {Phase.PENDING.value}"]
     for phase in (phase for phase in Phase if phase in STEPS):
         lines += [f"    {phase.value} --> {step.value}" for step in Phase if step in STEPS[phase]]
@@ -22,7 +22,7 @@ def theirs() -> str:
 
 
 def ours() -> str:
-    """Draw what the watch does, and at which events."""
+    """Draw the states of the watch, and the events that change them."""
     lines = [f"    [*] --> {State.POLLING.value}: Begun"]
     for before, moves in MOVES.items():
         for after in State:
@@ -33,12 +33,12 @@ def ours() -> str:
 
 
 def drawn(page: str) -> str:
-    """Return the page with both diagrams as they are now."""
+    """Return the page with both diagrams up to date."""
     for name, diagram in ((THEIRS, theirs()), (OURS, ours())):
         begin, end = f"<!-- {name}: tests/lifecycle/diagram.py -->\n", f"<!-- end of {name} -->\n"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
         page, found = re.subn(pattern, lambda _: begin + diagram + end, page, flags=re.DOTALL)  # noqa: B023
-        assert found == 1, f"the page has no place for {name}"
+        assert found == 1, f"the page lacks the two marker comments of the diagram {name!r}"
     return page
 
 
