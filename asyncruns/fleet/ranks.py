@@ -1,7 +1,7 @@
 """How much a due poll is worth: a level, by the delay that the poll is expected to end.
 
-The delay is how long the run is expected to have been over before the poll shows it. Each level begins at twice the delay of
-the one below: level 7 at 2 s, level 6 at 1 s, level 5 at 0.5 s, down to level 1 at 31 ms; below that is level 0.
+The delay is how long the run is expected to have been over before the poll shows it. Each level begins at twice the
+delay of the one below: level 7 at 2 s, level 6 at 1 s, level 5 at 0.5 s, down to level 1 at 31 ms; below is level 0.
 """
 
 from __future__ import annotations

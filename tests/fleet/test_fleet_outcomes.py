@@ -220,7 +220,7 @@ async def test_of_those_that_nobody_takes_the_newest_are_kept_and_a_warning_says
             assert isinstance(watch.outcome, Completed)
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs[3:])
     (record,) = caplog.records
-    assert "of more than 3 the oldest are let go" in record.getMessage()
+    assert "only the newest 3 are kept" in record.getMessage()
 
 
 async def test_who_iterates_gets_all_however_many_wait(
