@@ -306,7 +306,7 @@ async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
     await stage.run()
     async with Fleet(stage.client) as fleet:
         async with await stage.client.threads.create_and_run(assistant_id=ASSISTANT, stream=True) as stream:
-            with pytest.raises(InvalidRequestError, match=r"not follow a RunStream.*client\.watch\(stream\)"):
+            with pytest.raises(InvalidRequestError, match=r"cannot read a RunStream.*client\.watch\(stream\)"):
                 fleet.watch(stream)
             async for _ in stream.text_deltas():
                 break
@@ -314,7 +314,7 @@ async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
             watch = fleet.watch(stream.run)
         assert isinstance(await watch, Completed)
         async with await stage.client.responses.create(model=MODEL, input="Hello", stream=True) as response:
-            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*give the run or response"):
+            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*pass the run or response"):
                 fleet.watch(response)
 
 

@@ -65,8 +65,7 @@ async def test_tools_a_submit_and_the_end(stage: Stage) -> None:
         watch = fleet.watch(run)
         await anyio.sleep(5.0)
         assert NUMBER.sub("N", said(watch)) == (
-            "R was requires_action after N polls; its calls are being answered here: f; "
-            "the next poll is in N s."
+            "R was requires_action after N polls; its calls are being answered here: f; the next poll is in N s."
         )
         while not stage.count("submit"):
             await anyio.sleep(0.1)
