@@ -49,17 +49,17 @@ def test_a_chance_is_a_probability_and_grows_with_time(ends: Any, after: float, 
     assert 0.0 <= chance(cadence, after=after, by=math.nan) <= 1.0
 
 
-def test_by_an_endless_age_a_run_has_certainly_ended() -> None:
+def test_by_an_infinite_age_a_run_has_ended_with_certainty() -> None:
     assert chance(learned(), after=5.0, by=math.inf) == 1.0
 
 
-def test_an_end_that_is_no_time_teaches_nothing() -> None:
+def test_a_duration_of_nan_is_ignored() -> None:
     cadence = learned()
     cadence.learn(GROUP, 0, after=1.0, by=math.nan)
     assert "runs=0" in repr(cadence)
 
 
-def test_a_thousand_runs_later_little_is_remembered() -> None:
+def test_after_a_thousand_runs_earlier_ones_hardly_count() -> None:
     cadence, other = learned(), learned()
     teach(cadence, [100.0] * 500)
     for some in (cadence, other):
@@ -70,7 +70,7 @@ def test_a_thousand_runs_later_little_is_remembered() -> None:
 
 
 @given(st.floats(0.0, END_S, exclude_max=True))
-def test_an_age_has_its_position(age: float) -> None:
+def test_a_position_leads_back_to_its_age(age: float) -> None:
     assert 0.0 <= position(age) < CELLS
     assert SCALE_S * math.expm1(position(age) / PER_FOLD) == pytest.approx(age, rel=1e-9, abs=1e-9)
 

@@ -109,7 +109,7 @@ def test_no_window_has_more_than_the_rate_whatever_happens(rate: float, steps: l
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("late", [0.0, 0.001, CATCH_UP_S * 0.99, 0.1, 1.0])
-def test_no_window_has_more_than_the_rate_also_after_a_pause(rate: float, late: float) -> None:
+def test_no_window_has_more_than_the_rate_after_a_pause_either(rate: float, late: float) -> None:
     clocked = Clocked(rate)
     for pause in (0.0, CATCH_UP_S * 0.99, 0.5, 1.0, 100.0):
         clocked.now += pause
@@ -126,7 +126,7 @@ def test_the_rate_is_used_although_timers_come_late(rate: float, late: float) ->
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> None:
+def test_at_most_a_hundredth_of_a_second_is_caught_up_at_once(rate: float) -> None:
     clocked = Clocked(rate)
     for pause in (0.0, 1.0, 1000.0):
         clocked.now += max(pause, 2 / rate)
@@ -194,7 +194,7 @@ def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, -1.0, -math.inf, math.nan])
-def test_a_pause_that_is_none_is_none(retry_after: float | None) -> None:
+def test_a_retry_after_that_is_not_positive_is_ignored(retry_after: float | None) -> None:
     clocked = Clocked(50.0)
     for _ in range(PAUSE_AFTER + 5):
         clocked.now = max(clocked.budget.ready_at(clocked.now), clocked.now)
@@ -262,7 +262,7 @@ def test_what_a_server_says_is_left_is_not_believed_when_it_takes_more(limit: Ra
     assert clocked.budget.rate < 50.0
 
 
-def test_one_answer_that_says_nothing_is_left_does_not_slow_down_what_the_server_takes() -> None:
+def test_one_response_that_says_nothing_is_left_slows_the_fleet_for_a_few_requests_only() -> None:
     clocked = Clocked(50.0)
     clocked.budget.heard(clocked.now, RateLimit(0.0, 1000.0, 3600.0))
     for _ in range(MORE_THAN_TOLD + 1):
@@ -272,7 +272,7 @@ def test_one_answer_that_says_nothing_is_left_does_not_slow_down_what_the_server
     assert clocked.budget.rate == 50.0
 
 
-def test_what_is_left_and_falls_as_we_send_is_believed() -> None:
+def test_a_number_of_requests_left_that_falls_as_we_send_is_believed() -> None:
     clocked = Clocked(50.0)
     left = 20.0
     while left > 0.0:
@@ -288,7 +288,9 @@ def test_what_is_left_and_falls_as_we_send_is_believed() -> None:
 @given(st.sampled_from([None, *RATES]), st.lists(st.one_of(SAYINGS, SAYINGS, TIMES, TAKES), max_size=12))
 @example(None, [hear(RateLimit(0.0))])
 @example(None, [hear(RateLimit(0.0, 1e12, 1e-3)), pass_time(3.0), refuse(math.inf)])
-def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: float | None, steps: list[Step]) -> None:
+def test_nothing_that_a_server_says_stops_the_fleet_for_more_than_a_minute(
+    rate: float | None, steps: list[Step]
+) -> None:
     clocked = Clocked(rate)
     budget = clocked.budget
     for step in steps:

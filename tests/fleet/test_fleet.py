@@ -93,7 +93,9 @@ async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_pol
 
 
 @pytest.mark.parametrize("wire", ["run", "response"])
-async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows_it(stage: Stage, wire: str) -> None:
+async def test_a_pending_submit_of_a_cancelled_watch_is_completed_and_nothing_is_sent_after_it(
+    stage: Stage, wire: str
+) -> None:
     """Its answer asks for a poll, or begins something to be polled; nobody wants that any more."""
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     tools = Tools(takes=0.0)
@@ -113,7 +115,7 @@ async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows
     assert stage.count("submit") == 2
 
 
-async def test_a_watch_that_ended_before_its_submit_was_answered_is_not_joined(stage: Stage) -> None:
+async def test_a_watch_that_finished_before_its_submit_was_answered_is_not_joined(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_after=10.0))
     response = await stage.response(rounds=(ONE_CALL,))
     async with Fleet(stage.client, tools=Tools(takes=0.0), requests_per_second=None) as fleet:
@@ -141,7 +143,7 @@ async def test_runs_and_responses_are_watched_through_one_client(stage: Stage) -
     assert tools.ran == 2
 
 
-async def test_a_response_may_go_on_with_parameters_that_it_does_not_echo(stage: Stage) -> None:
+async def test_a_response_may_be_continued_with_parameters_that_it_does_not_echo(stage: Stage) -> None:
     response = await stage.response(rounds=(ONE_CALL,))
     connection = stage.client.responses.continued({"model": MODEL, "max_output_tokens": 77})
     async with Fleet(stage.client, tools=Tools()) as fleet:
@@ -153,7 +155,7 @@ async def test_a_response_may_go_on_with_parameters_that_it_does_not_echo(stage:
 # The caller's part
 
 
-async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) -> None:
+async def test_after_needs_caller_the_caller_submits_and_gets_a_second_outcome(stage: Stage) -> None:
     run = await stage.run(rounds=(ONE_CALL,))
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
@@ -170,7 +172,7 @@ async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) ->
     assert fleet.statistics().ended == 1
 
 
-async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(stage: Stage) -> None:
+async def test_outputs_for_some_of_the_calls_keep_the_count_of_runs_right(stage: Stage) -> None:
     run, other = await stage.run(rounds=(ONE_CALL * 2,)), await stage.run(working=60.0)
     async with Fleet(stage.client) as fleet:
         watch, long = fleet.watch(run), fleet.watch(other)
@@ -184,7 +186,7 @@ async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(sta
     assert isinstance(long.outcome, Completed)
 
 
-async def test_a_run_is_cancelled_and_one_that_was_given_up_too(stage: Stage) -> None:
+async def test_a_run_can_be_cancelled_even_after_it_was_given_up(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(runs[0])
@@ -210,7 +212,7 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
         assert (await second).elapsed == pytest.approx(9.0, abs=0.1)
 
 
-async def test_a_watch_without_a_cadence_has_that_of_its_fleet(stage: Stage) -> None:
+async def test_a_watch_without_a_cadence_uses_that_of_its_fleet(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client, cadence=Cadence.fixed(7.0), on_exit="leave") as fleet:
         fleet.watch(runs[0], cadence=None)
@@ -222,7 +224,7 @@ async def test_a_watch_without_a_cadence_has_that_of_its_fleet(stage: Stage) -> 
 # What nobody expects
 
 
-async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: Stage) -> None:
+async def test_a_run_that_cannot_be_read_is_refused_and_not_watched(stage: Stage) -> None:
     run: Any = replace(await stage.run(), last_error=3)
     async with Fleet(stage.client) as fleet:
         with pytest.raises(AttributeError):
@@ -230,7 +232,7 @@ async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: S
         assert fleet.statistics().active == 0
 
 
-async def test_a_transport_that_lets_out_the_cancellation_of_something_else_breaks_one_watch(stage: Stage) -> None:
+async def test_a_transport_that_raises_a_foreign_cancellation_breaks_one_watch_only(stage: Stage) -> None:
     runs = await stage.runs(3, working=30.0)
 
     def before(request: Request) -> None:
@@ -245,7 +247,7 @@ async def test_a_transport_that_lets_out_the_cancellation_of_something_else_brea
     assert watches[0].outcome.reason is Reason.BROKE
 
 
-async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stage) -> None:
+async def test_a_fleet_with_a_task_cancelled_from_outside_raises(stage: Stage) -> None:
     runs = await stage.runs(3, working=30.0)
     watches: list[Any] = []
     with pytest.raises(RuntimeError, match="cancelled from outside"):
@@ -276,14 +278,14 @@ async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stag
         ({"on_finish": print}, "no option 'on_finish'.*on_terminal"),
     ],
 )
-async def test_what_can_not_be_used_is_refused_and_what_can_be_is_told(
+async def test_an_invalid_option_is_refused_and_the_error_says_what_is_allowed(
     stage: Stage, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=says):
         Fleet(stage.client, **options)
 
 
-async def test_a_watch_is_refused_what_it_can_not_use_and_is_not_begun(stage: Stage) -> None:
+async def test_a_watch_with_invalid_arguments_is_refused_and_not_started(stage: Stage) -> None:
     run = await stage.run()
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"run": run, "on_exit": "cancel"}, "no option 'on_exit'"),

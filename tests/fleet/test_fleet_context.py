@@ -127,7 +127,7 @@ async def by_watcher(stage: Stage, run: Run, options: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("watch", [by_fleet, by_a_fleet_with_options, by_add_many, by_client, by_watcher])
-async def test_all_code_of_the_caller_sees_the_context_of_who_asked_for_the_run(
+async def test_all_code_of_the_caller_sees_the_context_of_the_call_that_watched_the_run(
     stage: Stage, watch: Callable[..., Awaitable[Any]]
 ) -> None:
     seen = Seen()
@@ -141,7 +141,7 @@ async def test_all_code_of_the_caller_sees_the_context_of_who_asked_for_the_run(
     assert TENANT.get() == "who entered"
 
 
-async def test_a_round_of_one_call_sees_the_context_of_who_asked_for_the_run(stage: Stage) -> None:
+async def test_a_round_of_one_call_sees_the_context_of_the_call_that_watched_the_run(stage: Stage) -> None:
     seen = Seen()
     run = await stage.run(rounds=(ONE_CALL, ONE_CALL))
     async with Fleet(stage.client) as fleet:
@@ -186,7 +186,7 @@ async def test_each_watch_of_a_run_has_its_observers_called_in_its_own_context(s
     assert sorted(found) == [("a", "a"), ("b", "b")]
 
 
-async def test_who_submits_or_polls_on_does_not_lend_its_context(stage: Stage) -> None:
+async def test_a_task_that_submits_or_reads_events_does_not_pass_on_its_context(stage: Stage) -> None:
     """The next round is begun by what another task submitted; its tools see the caller all the same."""
     seen = Seen()
     run = await stage.run(rounds=((FunctionCall("other"),), ONE_CALL))

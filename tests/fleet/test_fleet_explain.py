@@ -116,7 +116,7 @@ async def test_a_server_that_is_down(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "left"])
-async def test_a_watch_that_is_not_watched_any_more(stage: Stage, how: str) -> None:
+async def test_a_watch_that_is_no_longer_watched(stage: Stage, how: str) -> None:
     async with Fleet(stage.client, on_exit="leave", cadence=Cadence.fixed(0.5)) as fleet:
         watch = fleet.watch(await stage.run(end="never"))
         await anyio.sleep(5.0)

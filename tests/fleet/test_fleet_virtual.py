@@ -25,7 +25,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_many_runs_of_ten_minutes_are_seen_to_their_ends_within_a_small_budget(benchmark: Any) -> None:
+def test_many_runs_of_ten_minutes_are_watched_to_their_ends_with_a_small_budget(benchmark: Any) -> None:
     figures = benchmark.run(RUNS, PER_SECOND)
     assert figures.completed == RUNS
     assert figures.polls <= PER_SECOND * figures.virtual_s + 1

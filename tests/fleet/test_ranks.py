@@ -72,7 +72,7 @@ CREATED = st.sampled_from([None, 1000.0, 990.0, -5000.0, -1.7e9, -6e10])
 
 @settings(deadline=None, max_examples=150)  # a busy machine is no failure
 @given(CADENCES, POLLS, CREATED, st.lists(st.floats(0.0, 60.0), min_size=2, max_size=20).map(sorted))
-def test_a_rank_never_falls_and_rises_when_it_says(
+def test_a_rank_never_falls_and_rises_at_the_predicted_time(
     cadence: Cadence, polls: tuple[Phase, ...], created_at: float | None, waits: list[float]
 ) -> None:
     run = Ranked(cadence, *polls, created_at=created_at, server_time=1000.0)
@@ -111,7 +111,7 @@ def test_waiting_alone_leads_to_the_top_without_spinning(
 
 
 @pytest.mark.parametrize("level", range(1, LEVELS))
-def test_each_level_is_of_twice_the_delay_of_the_one_below(level: int) -> None:
+def test_each_level_begins_at_twice_the_delay_of_the_one_below(level: int) -> None:
     run = Ranked(Cadence.hinted(), Phase.RUNNING)
     seconds = 2 * TOP_DELAY_S * 2.0 ** (level - TOP)  # half of the time since the poll is its delay
     assert run.rank(BEGIN) == 0

@@ -401,12 +401,12 @@ def names(plan: Plan[Run]) -> list[int]:
     return [run.name for run in plan.polls]
 
 
-def test_nothing_is_to_be_done_for_no_runs() -> None:
+def test_without_runs_there_is_nothing_to_do() -> None:
     schedule: Schedule[Run] = Schedule(Budget(50.0, 10))
     assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
 
 
-def test_polls_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
+def test_polls_of_a_level_go_in_the_order_in_which_they_came_due() -> None:
     schedule, runs = of(0)
     for number, late in enumerate([3.0, 1.0, 2.0, 1.0]):
         runs.append(Run(number))
@@ -424,13 +424,13 @@ def sent_one_by_one(schedule: Schedule[Run], now: float, polls: int) -> list[int
     return sent
 
 
-def test_one_poll_that_waits_alone_is_not_ranked() -> None:
+def test_a_single_due_poll_is_not_ranked() -> None:
     schedule, (run,) = of(1, rate=50.0)
     assert schedule.plan(BEGIN, 5).polls == [run]
     assert run.asked == []
 
 
-def test_polls_that_all_have_their_turn_are_not_ranked() -> None:
+def test_polls_that_can_all_be_sent_are_not_ranked() -> None:
     schedule, runs = of(20)
     assert schedule.plan(BEGIN, 20).polls == runs
     assert [run.asked for run in runs] == [[]] * 20
@@ -447,7 +447,7 @@ def test_polls_that_come_due_while_nothing_can_be_sent_are_ranked_when_something
     assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 0, 2, 1]
 
 
-def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+def test_a_poll_that_rises_goes_before_the_level_below_and_after_those_already_on_its_level() -> None:
     schedule, runs = of(0, rate=1.0)
     runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1), Run(3, 1), Run(4, 1)]
     for run in runs:
@@ -468,7 +468,7 @@ def test_a_rank_that_falls_does_not_bring_a_poll_down() -> None:
 
 
 @pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
-def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: float) -> None:
+def test_a_poll_whose_time_to_rise_is_past_rises_by_one_level_in_a_plan(rises_at: float) -> None:
     asked = []
 
     class Confused(Slot):
@@ -490,7 +490,7 @@ def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: 
     assert schedule.plan(BEGIN + 0.5, 1).wake_at > BEGIN + 0.5
 
 
-def test_a_time_at_which_an_earlier_poll_was_to_rise_does_not_raise_a_new_one(
+def test_the_time_at_which_an_earlier_poll_would_have_risen_does_not_raise_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "RUNS_AT_ONCE", 2)
@@ -520,7 +520,7 @@ def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sen
     assert schedule.due == 8 * RUNS_AT_ONCE - 8
 
 
-def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> None:
+def test_unranked_polls_cause_no_early_plan_while_nothing_can_be_sent() -> None:
     schedule, runs = of(4 * RUNS_AT_ONCE, rate=1.0)
     for run in runs:
         run.rises = (0.1, 0.2, 0.3)
@@ -537,7 +537,7 @@ def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> 
     assert max(len(run.asked) for run in runs) == 2
 
 
-def test_polls_without_a_place_wait_for_an_answer_alone() -> None:
+def test_polls_without_a_free_place_wait_for_a_response_only() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number) for number in range(20)]
     for number, run in enumerate(runs):
@@ -559,7 +559,7 @@ def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
     assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_poll_of_an_hour_ago_does_not_say_how_far_those_of_now_rise() -> None:
+def test_the_level_served_an_hour_ago_does_not_decide_how_far_polls_rise_now() -> None:
     schedule, _ = of(0, rate=1.0)
     for run in (Run(0, TOP), Run(1, TOP)):
         schedule.poll(run, BEGIN)
@@ -582,7 +582,7 @@ def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
     assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_poll_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None:
+def test_a_poll_planned_while_another_is_in_flight_waits_for_that_one() -> None:
     schedule, (run,) = of(1)
     assert schedule.plan(BEGIN, 1).polls == [run]
     schedule.poll(run, BEGIN)
@@ -591,7 +591,7 @@ def test_a_poll_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None
     assert schedule.plan(BEGIN + 1.0, 1).polls == [run]
 
 
-def test_changes_of_a_run_that_goes_are_sent_still() -> None:
+def test_changes_of_a_removed_run_are_still_sent() -> None:
     schedule, (run,) = of(1)
     schedule.change(run, "submit")
     schedule.tick(run, BEGIN)
@@ -599,7 +599,7 @@ def test_changes_of_a_run_that_goes_are_sent_still() -> None:
     assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], math.inf)
 
 
-def test_a_change_goes_before_polls_that_came_earlier_and_has_a_place_of_its_own() -> None:
+def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number, TOP) for number in range(20)]
     for run in runs:
@@ -614,7 +614,7 @@ CROWD = st.lists(st.tuples(st.integers(1, 3), st.integers(0, TOP)), min_size=1, 
 
 @settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(CROWD, st.sampled_from([1.0, 3.0]), st.lists(st.floats(0.1, 1.5), min_size=TOP, max_size=TOP))
-def test_who_waits_is_served_although_others_keep_coming(
+def test_a_due_poll_is_sent_although_others_keep_coming(
     crowd: list[tuple[int, int]], rate: float, pauses: list[float]
 ) -> None:
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
@@ -652,7 +652,7 @@ def test_a_poll_below_the_level_that_is_served_rises_to_it_in_time() -> None:
     assert now > BEGIN + 5.0
 
 
-def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
+def test_very_many_runs_with_the_same_time_are_woken_in_several_plans() -> None:
     schedule, runs = of(10 * RUNS_AT_ONCE)
     for run in runs[::2]:
         schedule.tick(run, BEGIN + 1.0)
@@ -707,7 +707,7 @@ def test_the_heaps_do_not_grow_with_times_that_are_moved() -> None:
     assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * MANY + 1
 
 
-def test_runs_that_went_are_forgotten_long_before_their_time() -> None:
+def test_removed_runs_are_forgotten_long_before_their_times() -> None:
     schedule, _ = of(0)
     for number in range(5 * MANY):
         run = Run(number)
