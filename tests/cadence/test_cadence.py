@@ -1,4 +1,4 @@
-"""What users see of a cadence."""
+"""The public side of a cadence."""
 
 from __future__ import annotations
 

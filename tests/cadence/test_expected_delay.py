@@ -1,4 +1,4 @@
-"""For how long the end of a run is expected to have waited for a poll: the integral of the chance that it came."""
+"""The expected delay between the end of a run and a poll: the integral of the chance that it has ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from asyncruns.cadence.cadence import strategy_of
 from asyncruns.cadence.grid import END_S, PER_FOLD
 from asyncruns.cadence.learned import LearnedPauses
 
-CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, of (1 s + age)
+CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, as a share of (1 s + age)
 
 
 def taught(durations: list[float], *, within: float = 0.5) -> LearnedPauses:
-    """Give a cadence that has seen runs of these durations end, each between two polls."""
+    """Return a cadence that has seen runs of these durations end, each between two polls."""
     cadence = learned()
     for duration in durations:
         cadence.learn(GROUP, 0, after=max(duration - within, 0.0), by=duration)
@@ -114,7 +114,7 @@ def test_the_age_of_a_delay_never_falls(cadence: LearnedPauses, after: float, de
 def test_the_age_of_a_delay_is_always_finite(cadence: LearnedPauses, after: float, delay: float) -> None:
     age = age_of(cadence, after, delay)
     assert after <= age < math.inf
-    # Beyond the grid nobody knows better than that all are over.
+    # Beyond the grid all runs count as ended.
     assert age <= max(after, END_S) + delay + 0.01
 
 

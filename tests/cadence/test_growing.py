@@ -1,4 +1,4 @@
-"""The pauses between polls, as the strategies give them that only count polls."""
+"""The pauses of the strategies that only count polls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are said to be older than their watch: which of their two ages a learned cadence goes by."""
+"""Runs that the server says are older than their watch: which of their two ages a learned cadence uses."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from asyncruns.cadence.learned_durations import GROUPS_KEPT
 from asyncruns.cadence.strategy import Course
 
 YEARS_S = 9e7
-STEP_S = 0.25  # between two polls of those that teach
+STEP_S = 0.25  # between the two polls that an end lies between
 
 
 def pause(cadence: LearnedPauses, unseen: float, *, seen: float = 0.0, hint: float | None = None) -> float:
-    """Return the pause of a run that was so old when its watch began, as is said, and was watched for some seconds."""
+    """Return the pause of a run whose watch began at the told age `unseen`, after it was watched for `seen` seconds."""
     return cadence.late(unseen).pause(Course(polls=1, age=unseen + seen, hint=hint, group=GROUP))
 
 
 def end(cadence: LearnedPauses, unseen: float, lasts: float) -> None:
-    """Let a run end so many seconds after its watch began."""
+    """Let a run end `lasts` seconds after its watch began."""
     cadence.late(unseen).learn(GROUP, 0, after=unseen + max(lasts - STEP_S, 0.0), by=unseen + lasts)
 
 
 def whole(cadence: LearnedPauses, lasts: float, runs: int = 50) -> LearnedPauses:
-    """Let runs end that were watched from their beginning."""
+    """Let runs end that were watched from the start."""
     for _ in range(runs):
         cadence.learn(GROUP, 0, after=lasts - STEP_S, by=lasts)
     return cadence
 
 
 def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: float = 0.0) -> LearnedPauses:
-    """Let runs end that are all as old then, and were watched from any age on."""
+    """Let runs end that all last equally long, and whose watches began at random ages."""
     random = Random(5)
     for _ in range(runs):
         age = random.uniform(1.0, lasts - 1.0)
@@ -46,7 +46,7 @@ def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: 
 
 
 def constant(cadence: LearnedPauses, lasts: float = 5.0, runs: int = 40, unseen: float = YEARS_S) -> LearnedPauses:
-    """Let runs end that are all said to be as old when their watch begins."""
+    """Let runs end whose watches all began at the same told age."""
     for _ in range(runs):
         end(cadence, unseen, lasts)
     return cadence

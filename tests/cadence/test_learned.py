@@ -1,4 +1,4 @@
-"""The cadence that learns: where it looks once it has seen runs end."""
+"""The cadence that learns: when it polls after it has seen runs end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_before_any_run_ended_pauses_grow_with_age() -> None:
     pauses = [later - age for age, later in pairwise(ages)]
     assert 0.3 < ages[0] < 1.0
     assert pauses[0] < 1.0 < pauses[-1] < 20.0
-    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid early or late
+    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid too early or too late
 
 
 def test_the_gap_between_two_humps_is_skipped() -> None:
@@ -135,7 +135,7 @@ def test_the_number_of_remembered_groups_is_bounded() -> None:
         teach(cadence, [1.0], ("always",))
         teach(cadence, [1.0], (f"asst_{number}",))
     assert f"groups={GROUPS_KEPT - 1} " in repr(cadence)
-    # Not those that were taught lately.
+    # The oldest group was forgotten, and those with recent runs were not.
     assert chance(cadence, ("asst_0",), 0, after=0.0, by=2.0) == chance(cadence, (), 0, after=0.0, by=2.0)
     always, last = (
         chance(cadence, (name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}")

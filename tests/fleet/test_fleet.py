@@ -1,4 +1,4 @@
-"""What a fleet promises beyond the promises of a single watch, which `tests/watcher` holds it to, too."""
+"""What a fleet promises in addition to the promises of a single watch; `tests/watcher` tests those for fleets, too."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_pol
 async def test_a_pending_submit_of_a_cancelled_watch_is_completed_and_nothing_is_sent_after_it(
     stage: Stage, wire: str
 ) -> None:
-    """Its answer asks for a poll, or begins something to be polled; nobody wants that any more."""
+    """Its response asks for a poll, or starts another response to poll; without a watch, neither is polled."""
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     tools = Tools(takes=0.0)
     scenario: dict[str, Any] = {"rounds": (ONE_CALL, ONE_CALL)}
@@ -111,7 +111,7 @@ async def test_a_pending_submit_of_a_cancelled_watch_is_completed_and_nothing_is
         assert (stage.count("poll"), stage.count("submit"), tools.ran) == (polls, 1, 1)
         statistics = fleet.statistics()
         assert (statistics.active, statistics.in_flight, statistics.ended) == (0, 0, 0)
-        assert isinstance(await fleet.watch(watch.ref), Completed)  # may be watched anew, from where it stands
+        assert isinstance(await fleet.watch(watch.ref), Completed)  # may be watched again, from its current state
     assert stage.count("submit") == 2
 
 
@@ -221,7 +221,7 @@ async def test_a_watch_without_a_cadence_uses_that_of_its_fleet(stage: Stage) ->
     assert stage.count("poll", runs[0]) == stage.count("poll", runs[1]) < 10
 
 
-# What nobody expects
+# Unexpected errors
 
 
 async def test_a_run_that_cannot_be_read_is_refused_and_not_watched(stage: Stage) -> None:
@@ -262,7 +262,7 @@ async def test_a_fleet_with_a_task_cancelled_from_outside_raises(stage: Stage) -
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"requests_per_second": 0}, "more than 0, or None"),
         ({"requests_per_second": float("inf")}, "more than 0, or None"),
@@ -279,9 +279,9 @@ async def test_a_fleet_with_a_task_cancelled_from_outside_raises(stage: Stage) -
     ],
 )
 async def test_an_invalid_option_is_refused_and_the_error_says_what_is_allowed(
-    stage: Stage, options: dict[str, Any], says: str
+    stage: Stage, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=says):
+    with pytest.raises(InvalidRequestError, match=message):
         Fleet(stage.client, **options)
 
 
@@ -296,8 +296,8 @@ async def test_a_watch_with_invalid_arguments_is_refused_and_not_started(stage: 
         ({"run_id": run.id}, "thread_id"),
     ]
     async with Fleet(stage.client) as fleet:
-        for arguments, says in wrong:
-            with pytest.raises(InvalidRequestError, match=says):
+        for arguments, message in wrong:
+            with pytest.raises(InvalidRequestError, match=message):
                 fleet.watch(**arguments)
         with pytest.raises(InvalidRequestError, match="at_most"):
             await fleet.add_many([run], at_most=0)
@@ -336,7 +336,7 @@ async def test_a_fleet_watches_while_it_is_entered_and_says_so(stage: Stage) -> 
         await fleet.__aenter__()
 
 
-# How it is told
+# Statistics and repr
 
 
 async def test_statistics_add_up(stage: Stage) -> None:

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def said(watch: Watch[Run]) -> str:
-    """Give what it says with `R` for the name of the run."""
+    """Return what `explain()` says, with `R` in place of the ref."""
     return watch.explain().replace(str(watch.ref), "R")
 
 

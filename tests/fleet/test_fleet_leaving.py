@@ -1,4 +1,4 @@
-"""Leaving a fleet: what becomes of the runs, of the exception that leaves, and that nothing stays behind."""
+"""Leaving a fleet: what happens to the runs and to an exception, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def test_on_exit_leave_leaves_the_runs_as_they_are(stage: Stage) -> None:
             await watch
         assert [event async for event in watch] == []
         assert not watch.cancel()
-    asked = len(stage.server.requests)
+    requests = len(stage.server.requests)
     await anyio.sleep(60.0)
-    assert len(stage.server.requests) == asked
+    assert len(stage.server.requests) == requests
     assert other_tasks() == []
 
 
@@ -96,7 +96,7 @@ async def test_a_server_that_refuses_all_requests_delays_leaving_for_at_most_ten
         watches = [fleet.watch(run) for run in runs]
         stage.server.inject(Fault(on="any", status=429, times=None))
         await anyio.sleep(60.0)
-        assert (fleet.statistics().budget or 0.0) < 1.5  # at which two requests for each run take longer
+        assert (fleet.statistics().budget or 0.0) < 1.5  # a rate at which two requests for each run take longer
         began = anyio.current_time()
     assert anyio.current_time() - began == pytest.approx(605.0, abs=1.0)
     assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
@@ -105,14 +105,14 @@ async def test_a_server_that_refuses_all_requests_delays_leaving_for_at_most_ten
 async def test_on_outcome_gets_the_runs_that_could_not_be_cancelled(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[Any] = []
+    outcomes_seen: list[Any] = []
     stuck = await stage.run(end="never", cancelling=float("inf"))
     runs = [stuck, await stage.run(end="never", cancelling=0.1), await stage.run(end="never", cancelling=float("inf"))]
-    async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+    async with Fleet(stage.client, on_exit="cancel", on_outcome=outcomes_seen.append) as fleet:
         for run in runs[:2]:
             fleet.watch(run)
         assert isinstance(await fleet.watch(runs[2], timeout=2.0), GaveUp)
-    ends = {outcome.ref.ids[1]: outcome for outcome in told}
+    ends = {outcome.ref.ids[1]: outcome for outcome in outcomes_seen}
     assert [(type(ends[run.id]), ends[run.id].reason) for run in runs] == [
         (GaveUp, Reason.NOT_CANCELLED),
         (Cancelled, None),
@@ -128,27 +128,27 @@ async def test_on_outcome_gets_the_runs_that_could_not_be_cancelled(
 async def test_runs_that_leaving_had_no_time_to_cancel_have_outcomes_too(
     stage: Stage, per_second: float | None
 ) -> None:
-    told: list[Any] = []
+    outcomes_seen: list[Any] = []
     runs = await stage.runs(20, end="never")
     stage.server.inject(Fault(on="cancel", delay_before=1e6, times=None))
     async with Fleet(
-        stage.client, on_exit="cancel", on_outcome=told.append, requests_per_second=per_second, max_in_flight=2
+        stage.client, on_exit="cancel", on_outcome=outcomes_seen.append, requests_per_second=per_second, max_in_flight=2
     ) as fleet:
         watches = [fleet.watch(run) for run in runs]
-    assert [type(outcome) for outcome in told] == [GaveUp] * 20
+    assert [type(outcome) for outcome in outcomes_seen] == [GaveUp] * 20
     assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
     assert other_tasks() == []
 
 
 async def test_an_error_in_the_block_does_not_hide_runs_that_could_not_be_cancelled(stage: Stage) -> None:
-    told: list[Any] = []
+    outcomes_seen: list[Any] = []
     run = await stage.run(end="never", cancelling=float("inf"))
     with pytest.raises(ValueError, match="mine"):
-        async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+        async with Fleet(stage.client, on_exit="cancel", on_outcome=outcomes_seen.append) as fleet:
             fleet.watch(run)
             await anyio.sleep(1.0)
             raise ValueError("mine")
-    assert [outcome.reason for outcome in told] == [Reason.NOT_CANCELLED]
+    assert [outcome.reason for outcome in outcomes_seen] == [Reason.NOT_CANCELLED]
 
 
 async def test_on_exit_leave_waits_for_cancels_that_were_requested_before(stage: Stage) -> None:
@@ -167,14 +167,14 @@ async def test_a_watch_cancelled_while_all_runs_are_cancelled_leaves_its_run_alo
 ) -> None:
     runs = await stage.runs(30, end="never", cancelling=0.5)
 
-    async def let_go() -> None:
+    async def cancel_watch() -> None:
         for watch in watches[:10]:
             watch.cancel()
 
     async with Fleet(stage.client, on_exit="cancel", requests_per_second=None) as fleet:
         watches = [fleet.watch(run) for run in runs]
         await anyio.sleep(2.0)
-        letting_go = asyncio.create_task(let_go())
+        letting_go = asyncio.create_task(cancel_watch())
         began = anyio.current_time()
     assert letting_go.done()
     assert stage.count("cancel") == 20
@@ -250,7 +250,7 @@ async def test_a_cancelled_task_leaves_the_fleet_at_once(stage: Stage, on_exit: 
 
     async def watch() -> None:
         async with Fleet(stage.client, on_exit=on_exit) as fleet:
-            fleet.watch(run)  # and waits for it in leaving, or is cancelled in the body
+            fleet.watch(run)  # cancelled in the block, or while leaving waits for the run
             if on_exit != "drain":
                 await anyio.sleep_forever()
 

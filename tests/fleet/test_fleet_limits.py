@@ -1,4 +1,4 @@
-"""What the runs of a fleet share: limits, the budget, the server's patience; and what they do not share: trouble."""
+"""What the runs of a fleet share: limits, the budget, what the server allows; and what they do not: their errors."""
 
 from __future__ import annotations
 
@@ -118,14 +118,14 @@ async def test_submits_and_cancels_pass_the_polls_of_two_hundred_runs_in_a_small
         assert stage.times("cancel")[0] - began < 2.5
         assert stage.times("submit")[0] - began < 2.5
         await anyio.sleep(600.0)
-        assert all(stage.count("poll", run) for run in many)  # and no run is forgotten
+        assert all(stage.count("poll", run) for run in many)  # no run is forgotten
 
 
 # Trouble of one run
 
 
 class Trouble(Exception):
-    """Of the caller's own code."""
+    """Raised by the caller's own code."""
 
 
 @pytest.mark.parametrize("where", ["transport", "poll", "read", "submit", "cancel", "tick"])
@@ -184,7 +184,7 @@ def broken_by_ticks(receive: Any) -> Any:
 
 
 class BrokenAuth(Auth):
-    """A credential that signs so many requests, and then fails as no credential should."""
+    """A credential that signs a number of requests, and then raises an unexpected error."""
 
     def __init__(self, requests: int) -> None:
         self.left = requests
@@ -241,7 +241,7 @@ async def test_runs_that_wait_long_for_their_turn_are_not_given_up_because_of_oc
     stage.server.inject(Fault(on="poll", status=503, every=3, times=None))
     async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
         watches = [fleet.watch(run) for run in runs]
-    # Each is polled every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
+    # Each is polled about every 200 s, and some fail twice in a row; other runs got responses in between.
     assert {type(watch.outcome) for watch in watches} == {Completed}
 
 
@@ -280,7 +280,7 @@ async def test_after_a_sleep_each_run_has_its_last_poll_however_long_the_budget_
 
 
 def rates(times: list[float], seconds: float) -> list[float]:
-    """Give how many there were in each of the slices of so many seconds."""
+    """Return how many there were per second, in each slice of some seconds."""
     slices = int((times[-1] - times[0]) / seconds) + 1
     counts = [0] * slices
     for at in times:
@@ -311,8 +311,9 @@ async def test_refusals_slow_the_whole_fleet_and_it_recovers(
     assert slowed.budget < 0.75 * (per_second or 100.0)
     assert slowed.throttled > 0.0
     assert after.budget == per_second
-    asked = rates(stage.times("poll"), 5.0)
-    assert asked[-2] == pytest.approx(per_second or 100.0, rel=0.15)  # of every second; each run is due once in one
+    sent = rates(stage.times("poll"), 5.0)
+    # Per second; each of the 100 runs is polled once a second, if the budget allows it.
+    assert sent[-2] == pytest.approx(per_second or 100.0, rel=0.15)
 
 
 async def test_a_retry_after_holds_back_its_own_run_and_no_other(stage: Stage) -> None:
@@ -371,7 +372,7 @@ async def test_a_timeout_of_the_caller_does_not_wait_for_the_budget(stage: Stage
 
 
 async def test_a_server_that_throttles_other_runs_counts_as_up(stage: Stage) -> None:
-    """The polls that the budget holds back count as no outage, though nobody but throttled runs is answered."""
+    """Polls that the budget holds back do not count as an outage, although the only responses are refusals."""
     runs = await stage.runs(200, end="never", lifetime=1e6)
     for run in runs[1:]:
         stage.server.inject(Fault(on="poll", run_id=run.id, status=429, times=None))

@@ -1,4 +1,4 @@
-"""Who observes a fleet: called once for each run, behind by some statuses at most, and told of all before leaving."""
+"""The observers of a fleet: called once for each run, without a backlog of statuses, and with all before leaving."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncruns.watch.outcome import AnyOutcome
 
 
 class Seen:
-    """An observer of statuses, and one of ends; the first call takes so long, and all others no time."""
+    """Observers of statuses and outcomes; the first status takes `takes` seconds, all others no time."""
 
     def __init__(self, takes: float = 0.0) -> None:
         self.takes = takes
@@ -173,7 +173,7 @@ async def test_no_warning_is_logged_if_no_calls_are_left(stage: Stage, caplog: p
 async def test_waiting_for_observers_works_at_any_time_of_the_clock(
     start: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A difference of times may round to less than the sum that is waited for, and virtual time would stand still."""
+    """A difference of times may round to less than the time to wait; then virtual time would stand still."""
     loop, waits, wait = asyncio.get_running_loop(), 0, asyncio.wait
 
     async def counted(*arguments: Any, **options: Any) -> Any:
@@ -192,16 +192,16 @@ async def test_waiting_for_observers_works_at_any_time_of_the_clock(
 
 
 async def test_an_observer_that_was_slow_before_gets_its_full_time_when_leaving_waits_for_it() -> None:
-    observers, told = Observers(), []
+    observers, seen = Observers(), []
 
     async def slow(value: object) -> None:
         await asyncio.sleep(31.0)
-        told.append(value)
+        seen.append(value)
 
     called = asyncio.create_task(observers.run())
     for n in range(2):
-        observers.put(slow if n == 0 else told.append, n, of=n)
+        observers.put(slow if n == 0 else seen.append, n, of=n)
     await asyncio.sleep(30.0)
     assert await observers.drained(2.0)
-    assert told == [0, 1]
+    assert seen == [0, 1]
     called.cancel()

@@ -1,4 +1,4 @@
-"""Who gets the outcomes of a fleet, and adding runs to it."""
+"""How the outcomes of a fleet are delivered, and how runs are added."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ async def test_delivered_outcomes_do_not_count_for_the_limit(
 
 
 class Source:
-    """An async iterable of runs, which tells how far it was read, and that it was closed."""
+    """An async iterable of runs that notes how far it was read, and that it was closed."""
 
     def __init__(self, runs: list[Run], *, fails_at: int | None = None, every: float = 0.0) -> None:
         self.runs, self.fails_at, self.every = runs, fails_at, every
@@ -291,7 +291,7 @@ async def test_a_reader_waits_for_runs_that_another_task_adds_and_slows_it_down(
         async for outcome in fleet:
             read.append(outcome)
             most = max(most, source.given - len(read))
-            await anyio.sleep(1.0)  # a slow reader holds the source up, and not the memory
+            await anyio.sleep(1.0)  # a slow reader slows the source down, so no backlog builds up
     assert await adding == 30
     assert ids(read) == sorted(run.id for run in source.runs)
     assert most <= 5 + 1

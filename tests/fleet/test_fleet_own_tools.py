@@ -1,4 +1,4 @@
-"""Tools of a fleet that turn on their own fleet, or do not end: the other runs do not notice."""
+"""Tools that act on their own fleet, or never end: the other runs are not affected."""
 
 from __future__ import annotations
 

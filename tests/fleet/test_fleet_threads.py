@@ -1,4 +1,4 @@
-"""A fleet and a watcher belong to the event loop that entered them: calls from elsewhere are refused, with words."""
+"""A fleet and a watcher belong to the event loop that entered them: calls from other threads and loops are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncruns import Completed, Fleet, InvalidRequestError, RunWatcher
 
 
 async def in_a_thread(do: Callable[[], Any]) -> Any:
-    """Do something in a thread without a loop; a coroutine is driven there as far as it goes without one."""
+    """Call `do` in a thread without a loop; run a coroutine there as far as it gets without one."""
 
     def work() -> Any:
         result = do()

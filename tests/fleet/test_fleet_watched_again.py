@@ -1,4 +1,4 @@
-"""A watch that is cancelled while its outputs are on their way, and the run watched anew: its tools have run."""
+"""A watch is cancelled while its submit is pending, and the run is watched again: its tools have run already."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def submitted(stage: Stage, count: int = 1) -> None:
 async def test_its_tools_do_not_run_again_and_nothing_is_submitted_twice(
     stage: Stage, wire: str, after: float, acts_at: str
 ) -> None:
-    """The answer comes late, whether the server has acted by then or not."""
+    """The response comes late: the server acts at once, or only then."""
     late = {"delay_before": LATE_S} if acts_at == "last" else {"delay_after": LATE_S}
     stage.server.inject(Fault(on="submit", **late))  # type: ignore[arg-type]
     tools = Tools(takes=0.5)
@@ -95,13 +95,13 @@ async def test_the_next_round_is_answered_as_usual(stage: Stage) -> None:
     run = await stage.run(rounds=((FunctionCall("f", {"n": 1}),), (FunctionCall("f", {"n": 2}),)))
     async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:
         first = fleet.watch(run)
-        while tools.ran < 2:  # the second round began before the answer to the first came
+        while tools.ran < 2:  # the second round begins before the response to the first submit
             await anyio.sleep(0.1)
         first.cancel()
         await anyio.sleep(0.1)
         assert tools.stopped == 1
         assert isinstance(await fleet.watch(run), Completed)
-    assert (tools.ran, stage.count("submit")) == (3, 2)  # what was stopped ran again
+    assert (tools.ran, stage.count("submit")) == (3, 2)  # the tool that was stopped ran again
 
 
 async def test_the_new_watch_is_like_any_other_and_may_be_cancelled_again(stage: Stage) -> None:
@@ -139,7 +139,7 @@ async def test_later_a_new_watch_starts_from_the_current_state_with_its_own_opti
 
 
 async def test_a_discarded_watch_with_two_refs_resumes_from_the_last_one(stage: Stage) -> None:
-    """The first watch followed its submit to the second response; another watched on from there."""
+    """The first watch went on to the second response through its submit; another watch went on from there."""
     tools = Tools(takes=0.2)
     rounds = ((FunctionCall("f", {"n": 1}),), (FunctionCall("f", {"n": 2}),))
     run = await stage.response(rounds=rounds, working=0.3, queued=0.05)

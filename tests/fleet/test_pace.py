@@ -1,4 +1,4 @@
-"""The pace: refusals slow it down where the refused share falls with the rate, and nowhere else."""
+"""The pace: refusals slow it down only if the refused share falls with the rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENDLESS = math.inf
 
 
 class AnsweredPace:
-    """A pace whose requests are answered at once, and every one sent that may be."""
+    """A pace whose requests are all sent as soon as allowed, and answered at once."""
 
     def __init__(self, limit: float) -> None:
         self.pace = Pace(limit)
@@ -34,7 +34,7 @@ class AnsweredPace:
         self._to_refuse = 0.0
 
     def go_on(self, seconds: float, share: float = 0.0, rate: float = math.inf) -> float:
-        """Send for some seconds, with an even share refused; return the mean rate."""
+        """Send for some seconds, with a share refused at even intervals; return the mean rate."""
         end, sent, pace = self.now + seconds, 0, self.pace
         while self.now < end:
             self.now += 1.0 / min(pace.at(self.now), rate, 1000.0)
@@ -72,7 +72,7 @@ def test_the_rate_is_cut_to_what_the_server_accepted() -> None:
     answering.go_on(8.0)
     assert 15.0 <= answering.pace.rate < 23.0
     answering.go_on(30.0)
-    assert answering.pace.rate == 50.0  # the limit is gone
+    assert answering.pace.rate == 50.0  # no more refusals: the limit is gone
 
 
 def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None:
@@ -130,7 +130,7 @@ def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_slow_the_fleet(ra
 def test_without_a_limit_of_ours_the_first_refusal_is_not_taken_for_the_servers_limit(share: float) -> None:
     server = Server(ENDLESS, share)
     play(Budget(None, 64), server, 30.0)
-    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # what the places in flight allow
+    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # a part of what 57 places in flight and 50 ms each allow
 
 
 @pytest.mark.parametrize("rate", [20.0, 50.0, 200.0])
