@@ -18,7 +18,7 @@ from asyncruns.cadence.grid import END_S
 # older than their watch are kept in a second store of the same size.
 GROUPS_KEPT: Final = 64
 AGES_MEMORY_RUNS: Final = 50.0  # runs over which the score of the told ages fades
-MOST_PER_RUN: Final = 2.5  # change of that score by one run; less than DECIDING_SCORE (4), so no single run decides
+MOST_PER_RUN: Final = 2.5  # the most that one run changes the score: below DECIDING_SCORE (4), so no run decides alone
 
 GroupStage = tuple[tuple[str, ...], int]
 
