@@ -1,6 +1,6 @@
 """Thousands of runs in one process, under one budget of requests.
 
-See `fleet.py` for what callers use, `hub.py` for what runs behind it, and `schedule.py` for which run is polled next.
+See `fleet.py` for what callers use, `hub.py` for what drives it, and `schedule.py` for which run is polled next.
 
 Public: `Fleet`, `Statistics`, `Watch`.
 """

@@ -1,4 +1,4 @@
-"""What a member of a fleet needs of the fleet, and what it tells it."""
+"""The interface of the fleet for its members: what they need, and what they report."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ M = TypeVar("M", bound=Slot)
 
 
 class Host(ABC, Generic[M]):
-    """Stands for the fleet before its members: one object for all of them, as there may be thousands.
+    """The fleet, as its members see it. One object for all of them, as there may be thousands.
 
     Attributes:
-        schedule: Takes what is to be sent for a run, and when it wants to be woken.
-        group: Where tools run; None when the fleet does not run.
-        closing: Whether nothing new is begun any more.
-        is_left: Whether the fleet is being left, or was; runs may still be cancelled then.
+        schedule: Takes the requests to send for a run, and the times at which it wants to be woken.
+        group: The task group in which tools run; None if the fleet is not running.
+        closing: Whether nothing new may be started.
+        is_left: Whether the fleet is being left, or was left; runs may still be cancelled while it is.
     """
 
     schedule: Schedule[M]
@@ -34,16 +34,16 @@ class Host(ABC, Generic[M]):
 
     @abstractmethod
     def moved(self) -> None:
-        """Note that the schedule has changed, so that the next thing may have to be done earlier."""
+        """Note that the schedule has changed, so something may be due earlier than planned."""
 
     @abstractmethod
     def ended(self, member: M) -> None:
-        """Note that the watch of a member has ended; its outcome says how."""
+        """Note that the watch of a member has finished; its outcome says how."""
 
     @abstractmethod
     def taken_up(self, member: M) -> None:
-        """Note that a member whose watch had ended is watched again."""
+        """Note that the watch of a member, which had finished, was reopened."""
 
     @abstractmethod
     def renamed(self, member: M) -> None:
-        """Note that a member watches another run than before, under its new ref."""
+        """Note that a member now watches another run, under its new ref."""
