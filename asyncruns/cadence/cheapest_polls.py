@@ -49,7 +49,6 @@ def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]
             _add(slopes, bases, best, AGES[ready], costs[ready])
             ready -= 1
         # `left` only grows, so the search goes on from the last `best` to lines that were added later.
-        best = min(best, len(slopes) - 1)
         cost = slopes[best] * left + bases[best]
         while best + 1 < len(slopes) and (other := slopes[best + 1] * left + bases[best + 1]) <= cost:
             best, cost = best + 1, other

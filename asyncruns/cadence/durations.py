@@ -48,7 +48,6 @@ NEGLIGIBLE: Final = 1e-4  # an opinion with a smaller weight is left out
 # long memory holds. With 100 of these an update needs 10 new runs. A surprising run, in whose neighbourhood few runs
 # were expected, counts as four, so a shift is noticed soon: three such runs are enough.
 BATCH_SHARE: Final = 0.1
-BATCH_LIMIT: Final = 64.0  # the most that a batch needs; not reached with a memory of 400 runs
 POOL_BATCHES: Final = 4.0  # durations of all groups together only start new groups, so they are updated less often
 SURPRISE_SHARE: Final = 0.05  # of runs; if fewer were expected there, a run is surprising
 SURPRISE_COUNTS: Final = 4.0
@@ -107,7 +106,7 @@ class Durations:
 
     def catch_up(self, batches: float = 1.0) -> None:
         """Update from the pending runs if there are at least `batches` batches of them."""
-        if self._pending and self._news >= batches * min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
+        if self._pending and self._news >= batches * BATCH_SHARE * self._totals[0]:
             self._reckon()
 
     def pause(self, age: float, poll_worth: float, floor: float) -> float:

@@ -303,8 +303,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
         """Record the answer to a submit that was in flight when the watch finished, in case it is reopened."""
         round_ = self._ledger.end_submit()
-        if round_ is not None:
-            round_.move(Stage.SENT if isinstance(event, ev.Observed) else Stage.UNSURE, event.now)
+        if round_ is None:
+            return
+        if isinstance(event, ev.Observed):
+            self._ledger.accept(round_, event.now)  # it counts for `max_rounds` if the watch is reopened
+        else:
+            round_.move(Stage.UNSURE, event.now)
 
     def _revoked(self, event: ev.Event) -> list[Command]:
         """Report once that the server shows another status for a run that had ended. The outcome stays."""
@@ -424,7 +428,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             self._empty_polls += 1
             if self._empty_polls >= POLLS_WITHOUT_CALLS:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
-            return [self._poll(now)]
+            return [self._poll(now, hint=snapshot.hint)]
         self._empty_polls = 0
         calls = tuple(call for call in snapshot.calls if call.kind is not CallKind.SERVER)
         left = self._left_to_server(snapshot.calls)

@@ -17,6 +17,7 @@ from asyncruns.lifecycle import (
     Reason,
     RefusalKind,
     Report,
+    RunTools,
     State,
 )
 
@@ -215,3 +216,17 @@ def test_a_short_timeout_stays_short_when_outputs_reopen_the_watch() -> None:
     run.unanswered("call_a")
     run.provides(call_a="1")
     assert run.machine.wake_at == run.now + 0.5
+
+
+def test_a_submit_that_was_accepted_after_the_end_counts_as_a_round() -> None:
+    run = Driver(timeout=5.0, max_rounds=1)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    run.refused(RefusalKind.LOST)  # the last poll: the watch has given up
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    commands = run.sees(Phase.NEEDS_CALLER, B)
+    assert pick(commands, RunTools) == []
+    assert end_of(commands).reason is Reason.MAX_ROUNDS

@@ -559,3 +559,8 @@ def test_the_calls_of_a_final_snapshot_are_not_cut_short_by_an_expiry(is_final: 
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, expires_at=run.now + 100, server_time=run.now, is_final=is_final)
     assert bool(pick(run.passes(97), Submit)) is not is_final
+
+
+def test_a_poll_without_calls_follows_the_hint_of_the_server() -> None:
+    run = Driver()
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, hint=7.0), run.now) == pytest.approx(7.0)
