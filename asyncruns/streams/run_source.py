@@ -1,4 +1,4 @@
-"""The source of a `RunStream`: which run an event is of, what it adds to the text, and which text no event told of."""
+"""The source of a `RunStream`: decodes and accumulates events, and computes the text that no event contained."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
     """The events of one run.
 
     Attributes:
-        told: What they have told so far.
+        told: The accumulated events.
     """
 
     dialect: ClassVar[str] = THREAD_RUN
@@ -59,7 +59,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         return (event.data.run_id or "" if isinstance(event, MessageEvent | RunStepEvent) else ""), None
 
     def _done_is_the_end(self) -> bool:
-        # Some servers do not tell of the run at all, or not of its end, but of that of its message.
+        # Some servers send no event of the run, or none of its end, but one of the end of its message.
         message = self.told.message
         return self.told.run is None or (message is not None and message.status == COMPLETED)
 
@@ -75,7 +75,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
 
     @property
     def run_id(self) -> str:
-        """The id of the run as last told, or as it was asked for; "" as long as it is not known."""
+        """The id of the run from the last event with one, or from the request; "" until it is known."""
         return self.told.run.id if self.told.run else self._given_id
 
     @property
@@ -98,11 +98,12 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         told = {message.id: message.text for message in self.told.messages}
         whole = [message for message in messages if isinstance(message, Message) and message.role != "user"]
         strangers = told.keys() - {message.id for message in whole}
-        if any(told[message_id] for message_id in strangers):  # streams of some servers have ids of their own
+        # The streams of some servers have other message ids than their lists, so all texts are joined and compared.
+        if any(told[message_id] for message_id in strangers):
             before, text = "".join(told.values()), "".join(message.text for message in whole)
             rest = text[len(before) :]
             return None if not text.startswith(before) else [_delta(list(told)[-1], rest)] if rest else []
-        # What was written before the first message of this stream, another stream told.
+        # Messages before the first one of this stream belong to an earlier stream of the run.
         first = next((place for place, message in enumerate(whole) if message.id in told), 0)
         found: list[MessageDeltaEvent] = []
         for message in whole[first:]:

@@ -143,10 +143,10 @@ async def test_a_text_that_broke_off_does_not_end_as_if_it_were_whole(wire: str,
 async def test_the_texts_of_a_handler_do_not_end_as_if_they_were_whole() -> None:
     async with StreamServer(*HELLO[:3], END) as server, Client(server.base_url) as client:
         async with client.threads.runs.stream(**IDS) as stream:
-            with pytest.raises(APIConnectionError, match="may not be whole"):
+            with pytest.raises(APIConnectionError, match="may be incomplete"):
                 assert [text async for text in stream.text_deltas] == []
         async with client.threads.runs.stream(**IDS) as stream:
-            with pytest.raises(APIConnectionError, match="may not be whole"):
+            with pytest.raises(APIConnectionError, match="may be incomplete"):
                 await stream.get_final_messages()
         async with client.threads.runs.stream(**IDS) as stream:
             assert (await stream.get_final_run()).status == "queued"  # which says so itself
@@ -155,7 +155,7 @@ async def test_the_texts_of_a_handler_do_not_end_as_if_they_were_whole() -> None
 async def test_a_done_that_a_gateway_adds_to_a_broken_stream_makes_no_text_whole() -> None:
     for wire, script in (("threads", HELLO[:3]), ("responses", SAID[:2])):
         async with StreamServer(*script, DONE, END) as server, Client(server.base_url) as client:
-            with pytest.raises(APIConnectionError, match="may not be whole"):
+            with pytest.raises(APIConnectionError, match="may be incomplete"):
                 await texts_of(await stream_of(client, wire))
     async with StreamServer(*HELLO[:5], DONE, END) as server, Client(server.base_url) as client:
         assert await texts_of(await stream_of(client, "threads")) == "Hello"  # its message is completed
@@ -211,11 +211,11 @@ async def test_the_first_event_must_be_of_the_run_that_was_asked_for() -> None:
             stream: Any = await client.threads.runs.submit_tool_outputs(
                 "run_5", thread_id="thread_1", tool_outputs=outputs, stream=True
             )
-            with pytest.raises(APIResponseValidationError, match=r"told of 'run_[19]', and not of 'run_5'"):
+            with pytest.raises(APIResponseValidationError, match=r"event of 'run_[19]', but belongs to 'run_5'"):
                 await texts_of(stream)
     async with StreamServer(*SAID, END) as server, Client(server.base_url) as client:
         reopened: Any = await client.responses.retrieve("resp_5", stream=True)
-        with pytest.raises(APIResponseValidationError, match="told of 'resp_1'"):
+        with pytest.raises(APIResponseValidationError, match="event of 'resp_1'"):
             await texts_of(reopened)
 
 
