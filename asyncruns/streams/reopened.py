@@ -89,7 +89,7 @@ class Reopened:
         return event if self._follows(number) else None
 
     def _follows(self, number: int | None) -> bool:
-        if number is None or self._number is None:  # without numbers, only a count can tell
+        if number is None or self._number is None:  # without numbers, only their count shows it
             return not self._repeats_all or self._events > self._known.events
         if number <= self._number:
             return False

@@ -120,9 +120,9 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
     def run_in(self, event: object) -> ModelResponse | None:
         if not isinstance(event, ResponseEvent):
             return None
-        told = event.response
+        found = event.response
         # Some servers end with a response without its output; the deltas contained it.
-        return told if told.output or told.status in (QUEUED, IN_PROGRESS) else self.told.response or told
+        return found if found.output or found.status in (QUEUED, IN_PROGRESS) else self.told.response or found
 
     def text_in(self, event: object) -> str:
         return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""
@@ -149,14 +149,14 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
 
         With the pieces "Hel" and "lo", and the text "Hello you", that is " you".
         """
-        told, whole = "".join(self._pieces), response.output_text
+        streamed, whole = "".join(self._pieces), response.output_text
         if self._began_later:  # the text before is not known, so the pieces must occur exactly once
-            at = whole.find(told) if told else -1
-            return whole[at + len(told) :] if at >= 0 and whole.find(told, at + 1) < 0 else None
-        if whole.startswith(told):
-            return whole[len(told) :]
+            at = whole.find(streamed) if streamed else -1
+            return whole[at + len(streamed) :] if at >= 0 and whole.find(streamed, at + 1) < 0 else None
+        if whole.startswith(streamed):
+            return whole[len(streamed) :]
         # A response that failed or was cancelled may have lost the end of its text.
-        return "" if response.status != COMPLETED and told.startswith(whole) else None
+        return "" if response.status != COMPLETED and streamed.startswith(whole) else None
 
     def _completing(self, rest: str) -> ResponseTextDeltaEvent:
         self._pieces.append(rest)
@@ -166,13 +166,13 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
         return replace(last, delta=rest, sequence_number=UNSET, logprobs=UNSET)
 
     def reopen(self, request: Request, body: ByteStream) -> None:
-        told, items = self.told, items_in(self.told.response)
+        before, items = self.told, items_in(self.told.response)
         if (last := self._last_piece) is not None and isinstance(last.output_index, int) and last.item_id:
             items[last.output_index] = last.item_id
         known = Known(
-            number=told.sequence_number,
-            events=told.events,
-            has_no_gaps=told.has_no_gaps,
+            number=before.sequence_number,
+            events=before.events,
+            has_no_gaps=before.has_no_gaps,
             text="".join(self._pieces),
             items=items,
             withholds=self._reopened is not None and self._reopened.withholds,

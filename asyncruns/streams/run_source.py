@@ -91,23 +91,27 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
     def rest_in(self, event: object) -> MessageDeltaEvent | None:
         if not isinstance(event, MessageEvent) or event.data.role == "user":
             return None
-        whole, told = event.data.text, self.told.text_before(event.data.id)
-        return _delta(event.data.id, whole[len(told) :]) if len(whole) > len(told) and whole.startswith(told) else None
+        whole, before = event.data.text, self.told.text_before(event.data.id)
+        return (
+            _delta(event.data.id, whole[len(before) :])
+            if len(whole) > len(before) and whole.startswith(before)
+            else None
+        )
 
     def missing(self, run: Run, messages: Sequence[Any]) -> list[MessageDeltaEvent] | None:
-        told = {message.id: message.text for message in self.told.messages}
+        streamed = {message.id: message.text for message in self.told.messages}
         whole = [message for message in messages if isinstance(message, Message) and message.role != "user"]
-        strangers = told.keys() - {message.id for message in whole}
+        strangers = streamed.keys() - {message.id for message in whole}
         # The streams of some servers have other message ids than their lists, so all texts are joined and compared.
-        if any(told[message_id] for message_id in strangers):
-            before, text = "".join(told.values()), "".join(message.text for message in whole)
+        if any(streamed[message_id] for message_id in strangers):
+            before, text = "".join(streamed.values()), "".join(message.text for message in whole)
             rest = text[len(before) :]
-            return None if not text.startswith(before) else [_delta(list(told)[-1], rest)] if rest else []
+            return None if not text.startswith(before) else [_delta(list(streamed)[-1], rest)] if rest else []
         # Messages before the first one of this stream belong to an earlier stream of the run.
-        first = next((place for place, message in enumerate(whole) if message.id in told), 0)
+        first = next((place for place, message in enumerate(whole) if message.id in streamed), 0)
         found: list[MessageDeltaEvent] = []
         for message in whole[first:]:
-            before = told.get(message.id, "")
+            before = streamed.get(message.id, "")
             if message.text.startswith(before):
                 found += [_delta(message.id, rest)] if (rest := message.text[len(before) :]) else []
             elif run.status == COMPLETED or not before.startswith(message.text):
