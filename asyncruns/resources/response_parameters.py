@@ -28,7 +28,7 @@ class ResponseParameters(CallOptions, total=False):
         parallel_tool_calls: The server's default is true.
         max_tool_calls: Of the server's own tools.
         include: What else the response shall have, such as "reasoning.encrypted_content".
-        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
         text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
         max_output_tokens: Thinking is counted, too; a response that would use more ends as incomplete.

@@ -54,9 +54,9 @@ class InputItems(_Responses):
         """List what a response was created with: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
+            limit: Items per page, 1 to 100; the server's default is 20.
             order: By their place; the server's default is the last first.
-            after: The id of the item before the page.
+            after: Id of the item before the page.
             before: The id of the item after the page, where the server takes it.
             include: What else to send, such as "message.input_image.image_url". Sent as `include[]`.
         """

@@ -183,10 +183,10 @@ class RunOperations(ThreadItems):
         """List the runs of a thread: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before}
         return self._list(Run, "threads", thread_id, "runs", query=query, options=options)
@@ -204,7 +204,7 @@ class RunOperations(ThreadItems):
         Safe to cancel; the change may then be made or not.
 
         Args:
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512. Servers merge it into what there is.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512. Servers merge it into what there is.
 
         Raises:
             APIError: The server refused it (some do while the run is in progress), or gave no answer.

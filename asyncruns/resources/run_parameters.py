@@ -31,7 +31,7 @@ class RunSettings(CallOptions, total=False):
         model: Instead of the assistant's.
         instructions: Instead of the assistant's.
         tools: Instead of the assistant's; up to 20.
-        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         temperature: 0 to 2; the server's default is 1.
         top_p: 0 to 1; the server's default is 1.
         max_prompt_tokens: From 256; a run that would use more ends as incomplete.

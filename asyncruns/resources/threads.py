@@ -60,7 +60,7 @@ class Threads(Resource):
 
         Args:
             messages: To begin with; `{"role": "user", "content": ...}` each.
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
 
         Raises:
             APIError: The server refused it, or gave no answer.
@@ -88,10 +88,10 @@ class Threads(Resource):
         """List threads, at servers that can (Azure AI Foundry); others answer 404 or 405. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before}
         return self._list(Thread, "threads", query=query, options=options)

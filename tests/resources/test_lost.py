@@ -118,7 +118,7 @@ async def test_a_run_that_is_on_no_page_is_created_again(stage: Stage, more: obj
 async def test_where_the_list_can_not_be_read_to_its_end_nothing_is_created_again(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [LOST]
     stage.faulty.lasting[LISTED] = oldest_first(stage, more=True, knows_after=False)
-    with pytest.raises(APIConnectionError, match=r"It may have been created.*it has no end"):
+    with pytest.raises(APIConnectionError, match=r"It may have been created.*it did not end"):
         await stage.create()
     assert len(stage.faulty.times(RUNS)) == 1
 
@@ -160,7 +160,7 @@ async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
 async def test_a_run_of_that_time_without_metadata_is_not_taken_for_another(stage: Stage) -> None:
     stage.let_another_slip_in(assistant_id="asst_1")
     with pytest.raises(
-        APIConnectionError, match=r"may be it, but shows no metadata\)\. Look through GET /threads/"
+        APIConnectionError, match=r"may be it, but has no metadata\)\. Check GET /threads/"
     ) as e:
         await stage.create(on_busy="wait")
     assert stage.runs[0]["id"] in str(e.value)
@@ -208,7 +208,7 @@ async def test_where_the_list_does_not_answer_nothing_is_created_again(
     stage.faulty.lasting[LISTED] = fault
     start = anyio.current_time()
     with pytest.raises(
-        APIConnectionError, match=r"^Dropped\. It may have been created \(the list gives no answer: "
+        APIConnectionError, match=r"^Dropped\. It may have been created \(the list can't be read: "
     ) as e:
         await stage.create()
     assert isinstance(e.value.__cause__, APIError)
@@ -242,7 +242,7 @@ async def test_a_holder_that_can_not_be_polled_leaves_it_open(stage: Stage) -> N
 async def test_without_room_for_a_nonce_the_error_says_what_to_poll_for(stage: Stage, more: Any) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     with pytest.raises(
-        APIConnectionError, match=r"may have been created \(nothing marks it.* GET /threads/thread_\w+/runs"
+        APIConnectionError, match=r"may have been created \(it carries no nonce.* GET /threads/thread_\w+/runs"
     ):
         await stage.create(**more)
     assert [kind for _, kind, _ in stage.faulty.asked] == ["POST /threads", RUNS]
