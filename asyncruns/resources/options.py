@@ -101,7 +101,7 @@ def _timeout(options: CallOptions) -> float | None:
     if not given:
         return None
     if len(given) > 1:
-        raise InvalidRequestError(f"Pass only one of {' and '.join(_TIMEOUTS)}: they mean the same")
+        raise InvalidRequestError(f"Pass {' or '.join(_TIMEOUTS)}, not both: they mean the same")
     ((name, seconds),) = given
     if seconds is None:
         return math.inf  # None in a `Request` is the client's own timeout

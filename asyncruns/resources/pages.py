@@ -127,7 +127,7 @@ class PageCall(AsyncOnly, Generic[T]):
 
     def _give_up(self, paging: Paging[T]) -> NoReturn:
         raise APIResponseValidationError(
-            f"GET {self._path} has more than {self._most_pages} pages; the iteration stops here, in case it is endless. "
+            f"GET {self._path} has more than {self._most_pages} pages; iterating stops here, in case it is endless. "
             f"To continue, iterate again with after={paging.after!r}, and with limit=100 for fewer pages",
             status=200,
             body=b"",

@@ -185,7 +185,7 @@ async def test_a_run_that_is_gone_is_no_reason_to_hammer(hold: Hold) -> None:
 async def test_a_run_that_may_not_be_seen_can_not_be_waited_for(hold: Hold) -> None:
     stage = await hold(Scenario(working=20.0))
     stage.faulty.lasting[POLL] = answer(403)
-    with pytest.raises(ThreadBusyError, match=r"It can't be waited for: .* answered 403") as caught:
+    with pytest.raises(ThreadBusyError, match=r"That run can't be polled: .* answered 403") as caught:
         await stage.create(on_busy="wait")
     assert isinstance(caught.value.__cause__, PermissionDeniedError)
 

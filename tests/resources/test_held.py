@@ -50,7 +50,7 @@ async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_server
     held = StreamBuffer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
     error, seconds = await held.wait()
     assert 159.0 <= seconds <= 162.0
-    assert "It was waited for, 160 s long, and has not ended." in str(error)
+    assert "That run has not ended after a wait of 160 s." in str(error)
     assert (error.active_run_id, error.status) == ("run_7", 409)
     assert held.count("POST") == 1
 

@@ -159,9 +159,7 @@ async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
 
 async def test_a_run_of_that_time_without_metadata_is_not_taken_for_another(stage: Stage) -> None:
     stage.let_another_slip_in(assistant_id="asst_1")
-    with pytest.raises(
-        APIConnectionError, match=r"may be it, but has no metadata\)\. Check GET /threads/"
-    ) as e:
+    with pytest.raises(APIConnectionError, match=r"may be it, but has no metadata\)\. Check GET /threads/") as e:
         await stage.create(on_busy="wait")
     assert stage.runs[0]["id"] in str(e.value)
 
