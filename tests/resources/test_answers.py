@@ -121,7 +121,7 @@ async def test_the_message_says_what_to_do_next(status: int, step: str) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_404_of_the_retired_host_says_that_it_is_retired(status: int) -> None:
+async def test_a_404_of_the_retired_host_explains_that_it_is_retired(status: int) -> None:
     error = await error_of(status, {}, host="api.openai.com")
     assert "api.openai.com no longer serves threads and runs (shut down on 2026-08-26); set base_url" in str(error)
     assert "2026-08-26" not in str(await error_of(status, {}, host="host.example"))
@@ -146,7 +146,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("body", "shown"), BROKEN)
-async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes(body: bytes, shown: str) -> None:
+async def test_a_broken_body_with_a_good_status_raises_an_error_with_its_first_bytes(body: bytes, shown: str) -> None:
     headers = {"content-type": "text/html", "x-request-id": "req_1"}
     with pytest.raises(APIResponseValidationError) as caught:
         await Assistants(Server(Answer(200, body, headers))).retrieve("asst_1")
@@ -159,17 +159,17 @@ async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 206])
-async def test_any_good_status_will_do(status: int) -> None:
+async def test_any_good_status_is_accepted(status: int) -> None:
     assert await Assistants(Server(Answer(status, {"id": "asst_1"}))).retrieve("asst_1") == Assistant(id="asst_1")
 
 
 @pytest.mark.parametrize("status", [204, 304, 100])
-async def test_a_status_without_a_body_is_no_object(status: int) -> None:
+async def test_a_status_without_a_body_raises(status: int) -> None:
     with pytest.raises(tree.APIError):
         await Assistants(Server(Answer(status, b""))).retrieve("asst_1")
 
 
-async def test_a_deletion_tells_what_the_server_says() -> None:
+async def test_a_deletion_returns_what_the_server_reports() -> None:
     answer = {"id": "asst_1", "object": "assistant.deleted", "deleted": False}
     found = await Assistants(Server(Answer(200, answer))).delete("asst_1")
     assert (found.id, found.deleted) == ("asst_1", False)
@@ -187,7 +187,7 @@ async def test_a_deletion_tells_what_the_server_says() -> None:
         pytest.param({"tools": 5j}, id="no list"),
     ],
 )
-async def test_what_has_no_json_is_refused_before_anything_is_sent(given: dict[str, Any]) -> None:
+async def test_parameters_without_a_json_form_are_refused_before_anything_is_sent(given: dict[str, Any]) -> None:
     transport = Answer(200, {"id": "asst_1"})
     with pytest.raises(InvalidRequestError, match="can't be written as JSON"):
         await Assistants(Server(transport)).create(model="m", **given)

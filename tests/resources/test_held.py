@@ -46,7 +46,7 @@ class StreamBuffer(Transport):
         return sum(1 for _, asked in self.asked if asked == method)
 
 
-async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_servers_clock() -> None:
+async def test_the_wait_ends_a_minute_after_the_runs_expiry_by_the_servers_clock() -> None:
     held = StreamBuffer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
     error, seconds = await held.wait()
     assert 159.0 <= seconds <= 162.0
@@ -56,20 +56,20 @@ async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_server
 
 
 @pytest.mark.parametrize(("date", "run"), [(False, {}), (False, {"expires_at": 1}), (True, {"expires_at": None})])
-async def test_without_an_expiry_a_run_is_waited_for_a_quarter_of_an_hour(date: bool, run: dict[str, Any]) -> None:
+async def test_without_an_expiry_the_wait_ends_after_15_minutes(date: bool, run: dict[str, Any]) -> None:
     _, seconds = await StreamBuffer(date=date, **run).wait()
     assert 899.0 <= seconds <= 902.0
 
 
 @pytest.mark.parametrize("status", ["requires_action", "completed", "warming_up"])
-async def test_a_wait_that_leads_nowhere_is_slow_and_bounded(status: str) -> None:
+async def test_a_hopeless_wait_polls_slowly_and_is_bounded(status: str) -> None:
     held = StreamBuffer(status=status)
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000
 
 
-async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
+async def test_a_hint_of_hours_does_not_extend_the_wait() -> None:
     held = StreamBuffer(status="queued")
     client = client_through(held)
     send = held.send
@@ -86,7 +86,7 @@ async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
     assert len(held.asked) <= 20
 
 
-async def test_who_slept_past_the_end_polls_once_more() -> None:
+async def test_a_wait_that_slept_past_its_end_polls_once_more() -> None:
     held = StreamBuffer(status="queued")
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(held.wait())
@@ -97,14 +97,14 @@ async def test_who_slept_past_the_end_polls_once_more() -> None:
     assert held.count("GET") > polls
 
 
-async def test_what_is_no_id_is_not_asked_for() -> None:
+async def test_an_invalid_run_id_is_not_polled() -> None:
     held = StreamBuffer(run_id="%2e%2e")
     error, seconds = await held.wait()
     assert isinstance(error.__cause__, InvalidRequestError)
     assert (seconds, len(held.asked)) == (0.0, 1)
 
 
-async def test_a_server_that_names_two_runs_in_turn_is_not_hammered() -> None:
+async def test_a_server_that_alternates_between_two_runs_is_polled_slowly() -> None:
     held = StreamBuffer(status="completed")
     send = held.send
 

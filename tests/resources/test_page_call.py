@@ -42,7 +42,7 @@ async def listed(transport: Transport, **parameters: Any) -> list[str]:
     return [item.id async for item in Assistants(Server(transport)).list(**parameters)]
 
 
-async def test_awaiting_gives_one_page_with_its_cursors() -> None:
+async def test_awaiting_returns_one_page_with_its_cursors() -> None:
     transport = Pages(page("a", "b", has_more=True, first_id="a"))
     found = await Assistants(Server(transport)).list(limit=2)
     assert [item.id for item in found.data] == ["a", "b"]
@@ -50,7 +50,7 @@ async def test_awaiting_gives_one_page_with_its_cursors() -> None:
     assert [request.query for request in transport.asked] == [(("limit", "2"),)]
 
 
-async def test_iterating_gives_all_items_of_all_pages() -> None:
+async def test_iterating_yields_all_items_of_all_pages() -> None:
     transport = Pages(page("a", "b", has_more=True), page("c", "d", has_more=True), page("e"))
     assert await listed(transport, limit=2, order="asc") == ["a", "b", "c", "d", "e"]
     assert [request.query for request in transport.asked] == [
@@ -60,13 +60,13 @@ async def test_iterating_gives_all_items_of_all_pages() -> None:
     ]
 
 
-async def test_iterating_goes_on_from_where_the_caller_said() -> None:
+async def test_iterating_starts_after_the_callers_cursor() -> None:
     transport = Pages(page("c", has_more=True), page("d"))
     assert await listed(transport, after="b") == ["c", "d"]
     assert [dict(request.query)["after"] for request in transport.asked] == ["b", "c"]
 
 
-async def test_each_iteration_and_each_await_asks_anew() -> None:
+async def test_each_iteration_and_each_await_sends_new_requests() -> None:
     transport = Pages(page("a"), page("a", "b"), page("a"))
     call = Assistants(Server(transport)).list()
     assert [item.id async for item in call] == ["a"]
@@ -125,17 +125,17 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         pytest.param([{"data": [None, {"id": "a"}], "has_more": False}], ["a"], id="null among the items"),
     ],
 )
-async def test_an_odd_server_ends_and_gives_no_item_twice(pages: list[object], items: list[str]) -> None:
+async def test_a_list_of_an_odd_server_ends_and_has_no_item_twice(pages: list[object], items: list[str]) -> None:
     assert await listed(Pages(*pages)) == items
 
 
-async def test_before_gives_one_page_since_no_cursor_leads_further_back() -> None:
+async def test_before_returns_one_page_since_no_cursor_leads_further_back() -> None:
     transport = Pages(page("a", "b", has_more=True))
     assert await listed(transport, before="c") == ["a", "b"]
     assert len(transport.asked) == 1
 
 
-async def test_breaking_off_asks_for_no_further_page() -> None:
+async def test_breaking_off_requests_no_further_page() -> None:
     transport = Pages(page("a", "b", has_more=True), page("c"))
     async for item in Assistants(Server(transport)).list():
         if item.id == "b":
@@ -152,7 +152,7 @@ async def test_an_error_on_a_later_page_comes_after_the_items_before_it() -> Non
     assert found == ["a"]
 
 
-async def test_no_list_is_followed_for_ever() -> None:
+async def test_iteration_over_a_list_is_never_endless() -> None:
     class Endless(Transport):
         asked = 0
 
