@@ -1,4 +1,4 @@
-"""Good, bad and broken answers: the object, or the error that says what came and what to do."""
+"""Good, bad and broken answers: the object, or an error that shows the answer and says what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asyncruns.wire import Assistant
 
 
 class Answer(Transport):
-    """Gives one answer to everything."""
+    """Answers every request with the same response."""
 
     def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -91,11 +91,11 @@ async def test_each_status_has_its_class(status: int, kind: type[APIStatusError]
         pytest.param(b"Bad\n  gateway", "Bad gateway", None, id="plain text"),
         pytest.param(b"<html>\n<b>502</b>", "<html> <b>502</b>", None, id="HTML"),
         pytest.param(b'{"error": {"mess', '{"error": {"mess', None, id="truncated"),
-        pytest.param(b"\xff\xfe", "\ufffd\ufffd", None, id="no UTF-8"),
+        pytest.param(b"\xff\xfe", "\ufffd\ufffd", None, id="not UTF-8"),
         pytest.param(
-            b'{"error":{"message":"\xff"}}', '{"error":{"message":"\ufffd"}}', None, id="JSON that is no UTF-8"
+            b'{"error":{"message":"\xff"}}', '{"error":{"message":"\ufffd"}}', None, id="JSON that is not UTF-8"
         ),
-        pytest.param(b"[" * 100_000, "[" * 300 + "...", None, id="nested without end"),
+        pytest.param(b"[" * 100_000, "[" * 300 + "...", None, id="deeply nested"),
         pytest.param(b'{"detail":' * 3000 + b"1" + b"}" * 3000, '{"detail":' * 30 + "...", None, id="nested detail"),
         pytest.param(b"", "no details in the answer", None, id="empty"),
         pytest.param(b"x" * 5000, "x" * 300 + "...", None, id="long"),
@@ -137,11 +137,11 @@ BROKEN = [
     pytest.param(b'"asst_1"', '"asst_1"', id="a text"),
     pytest.param(b"null", "null", id="null"),
     pytest.param(b'{"name": "no id"}', '{"name": "no id"}', id="no id"),
-    pytest.param(b'{"id": 5}', '{"id": 5}', id="an id that is no text"),
-    pytest.param(b'{"id": "\xff"}', '{"id": "\ufffd"}', id="no UTF-8"),
-    pytest.param(b'{"id":' * 100_000, '{"id":' * 50 + "...", id="nested without end"),
+    pytest.param(b'{"id": 5}', '{"id": 5}', id="an id that is not a text"),
+    pytest.param(b'{"id": "\xff"}', '{"id": "\ufffd"}', id="not UTF-8"),
+    pytest.param(b'{"id":' * 100_000, '{"id":' * 50 + "...", id="deeply nested"),
     pytest.param(b"\x00" * 1000, "\ufffd" * 300 + "...", id="zeros"),
-    pytest.param(b"\x1b[2J\x07", "\ufffd[2J\ufffd", id="orders to the terminal"),
+    pytest.param(b"\x1b[2J\x07", "\ufffd[2J\ufffd", id="terminal control codes"),
 ]
 
 
@@ -180,11 +180,11 @@ async def test_a_deletion_returns_what_the_server_reports() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param({"name": "\ud800"}, id="no Unicode"),
+        pytest.param({"name": "\ud800"}, id="not Unicode"),
         pytest.param({"metadata": {"a": object()}}, id="an object of some class"),
-        pytest.param({"metadata": {("a", "b"): "c"}}, id="a key that is no text"),
+        pytest.param({"metadata": {("a", "b"): "c"}}, id="a key that is not a text"),
         pytest.param({"temperature": 1j}, id="a complex number"),
-        pytest.param({"tools": 5j}, id="no list"),
+        pytest.param({"tools": 5j}, id="not a list"),
     ],
 )
 async def test_parameters_without_a_json_form_are_refused_before_anything_is_sent(given: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A thread that another run holds: the error that names it, and the wait until it has ended."""
+"""A thread that another run holds: the error that names the run, and the wait until it has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncruns.wire import Run
 
 @dataclass
 class HeldThread:
-    """A thread that a run holds, of an assistant whose later runs take half a second."""
+    """A thread that a run holds; later runs are of an assistant whose runs take half a second."""
 
     emulator: Emulator
     client: Client
@@ -195,9 +195,9 @@ async def test_cancelling_ends_the_wait_and_creates_nothing(hold: Hold) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5.0):
             await stage.create(on_busy="wait")
-    asked = len(stage.faulty.asked)
+    sent = len(stage.faulty.asked)
     await anyio.sleep(60.0)
-    assert len(stage.faulty.asked) == asked
+    assert len(stage.faulty.asked) == sent
     assert list(stage.emulator.runs) == [stage.holder.id]
 
 

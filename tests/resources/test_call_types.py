@@ -1,6 +1,6 @@
-"""What a type checker says of calls. mypy and pyright read this file; it runs as well.
+"""The types of calls. mypy and pyright check this file; it runs as well.
 
-`type: ignore` is an assertion here: mypy complains of one that it does not need.
+`type: ignore` is an assertion here: mypy reports one that is not needed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def test_objects_have_their_types(client: Client) -> None:
 
 
 class Handler(AssistantEventHandler):
-    """What a caller writes."""
+    """A handler as a caller writes it."""
 
 
 async def test_streams_return_the_handler_that_was_passed(client: Client) -> None:

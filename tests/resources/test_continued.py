@@ -1,4 +1,4 @@
-"""The parameters of a chain of responses: checked before anything is sent, the same in each round."""
+"""The parameters of a response and its follow-ups: checked before anything is sent, and the same in each round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wait for a thread that is never let go is bounded, and does not hammer."""
+"""The wait for a thread that stays locked is bounded, and polls slowly."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 
 
-class StreamBuffer(Transport):
-    """A thread that is held, by a run that stands as written down."""
+class BusyServer(Transport):
+    """A server with a thread that is always locked, by a run that never changes."""
 
     def __init__(self, *, date: bool = True, run_id: str = "run_7", **run: Any) -> None:
         self.run = {"id": "run_7", "status": "in_progress", "thread_id": "thread_1", **run}
@@ -47,7 +47,7 @@ class StreamBuffer(Transport):
 
 
 async def test_the_wait_ends_a_minute_after_the_runs_expiry_by_the_servers_clock() -> None:
-    held = StreamBuffer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
+    held = BusyServer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
     error, seconds = await held.wait()
     assert 159.0 <= seconds <= 162.0
     assert "That run has not ended after a wait of 160 s." in str(error)
@@ -57,20 +57,20 @@ async def test_the_wait_ends_a_minute_after_the_runs_expiry_by_the_servers_clock
 
 @pytest.mark.parametrize(("date", "run"), [(False, {}), (False, {"expires_at": 1}), (True, {"expires_at": None})])
 async def test_without_an_expiry_the_wait_ends_after_15_minutes(date: bool, run: dict[str, Any]) -> None:
-    _, seconds = await StreamBuffer(date=date, **run).wait()
+    _, seconds = await BusyServer(date=date, **run).wait()
     assert 899.0 <= seconds <= 902.0
 
 
 @pytest.mark.parametrize("status", ["requires_action", "completed", "warming_up"])
 async def test_a_hopeless_wait_polls_slowly_and_is_bounded(status: str) -> None:
-    held = StreamBuffer(status=status)
+    held = BusyServer(status=status)
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000
 
 
 async def test_a_hint_of_hours_does_not_extend_the_wait() -> None:
-    held = StreamBuffer(status="queued")
+    held = BusyServer(status="queued")
     client = client_through(held)
     send = held.send
 
@@ -87,7 +87,7 @@ async def test_a_hint_of_hours_does_not_extend_the_wait() -> None:
 
 
 async def test_a_wait_that_slept_past_its_end_polls_once_more() -> None:
-    held = StreamBuffer(status="queued")
+    held = BusyServer(status="queued")
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(held.wait())
     await anyio.sleep(10.0)
@@ -98,21 +98,21 @@ async def test_a_wait_that_slept_past_its_end_polls_once_more() -> None:
 
 
 async def test_an_invalid_run_id_is_not_polled() -> None:
-    held = StreamBuffer(run_id="%2e%2e")
+    held = BusyServer(run_id="%2e%2e")
     error, seconds = await held.wait()
     assert isinstance(error.__cause__, InvalidRequestError)
     assert (seconds, len(held.asked)) == (0.0, 1)
 
 
 async def test_a_server_that_alternates_between_two_runs_is_polled_slowly() -> None:
-    held = StreamBuffer(status="completed")
+    held = BusyServer(status="completed")
     send = held.send
 
-    async def turning(request: Request) -> Response:
+    async def alternating(request: Request) -> Response:
         held.run_id = "run_8" if held.run_id == "run_7" else "run_7"
         return await send(request)
 
-    held.send = turning  # type: ignore[method-assign]
+    held.send = alternating  # type: ignore[method-assign]
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000

@@ -93,8 +93,8 @@ def oldest_first(stage: Stage, *, more: object, knows_after: bool = True) -> Fau
         after = dict(request.query).get("after") if knows_after else None
         begin = next((place + 1 for place, item in enumerate(items) if item["id"] == after), 0)
         shown = items[begin : begin + 2]
-        says = {} if more is None else {"has_more": more or begin + 2 < len(items)}
-        return Response(200, {}, msgspec.json.encode({"data": shown, **says}))
+        fields = {} if more is None else {"has_more": more or begin + 2 < len(items)}
+        return Response(200, {}, msgspec.json.encode({"data": shown, **fields}))
 
     return fault
 
@@ -270,9 +270,9 @@ async def test_cancelling_stops_the_polls_and_creates_nothing(stage: Stage, seco
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await stage.create()
-    asked = len(stage.faulty.asked)
+    sent = len(stage.faulty.asked)
     await anyio.sleep(20.0)
-    assert len(stage.faulty.asked) == asked
+    assert len(stage.faulty.asked) == sent
     assert stage.runs == []
 
 

@@ -1,4 +1,4 @@
-"""Lists: `await` gives a page, `async for` all items, and no server makes that go on for ever."""
+"""Lists: `await` returns a page, `async for` yields all items, and no server can make the iteration endless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def page(*ids: str, has_more: object = False, **more: object) -> dict[str, Any]:
 
 
 class Pages(Transport):
-    """Answers with one page after the other, the last one for ever."""
+    """Answers with one page after the other, and then always with the last one."""
 
     def __init__(self, *pages: object) -> None:
         self.pages = list(pages)
@@ -30,7 +30,7 @@ class Pages(Transport):
 
     async def send(self, request: Request) -> Response:
         self.asked.append(request)
-        assert len(self.asked) < 20, "this goes on for ever"
+        assert len(self.asked) < 20, "too many requests: is this loop endless?"
         found = self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
         return found if isinstance(found, Response) else Response(200, {}, msgspec.json.encode(found))
 
@@ -84,7 +84,7 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
 @pytest.mark.parametrize(
     ("pages", "items"),
     [
-        pytest.param([page("a", "b", has_more=True)], ["a", "b"], id="the same page for ever"),
+        pytest.param([page("a", "b", has_more=True)], ["a", "b"], id="always the same page"),
         pytest.param(
             [page("a", "b", has_more=True), page("b", "c", has_more=True), page("a", "c", has_more=True)],
             ["a", "b", "c"],
@@ -96,12 +96,12 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         ),
         pytest.param([page(has_more=True)], [], id="an empty page that promises more"),
         pytest.param([page("a", has_more=True), page(has_more=True, last_id="x")], ["a"], id="more, and then nothing"),
-        pytest.param([page("a", has_more="yes")], ["a"], id="has_more is no boolean"),
+        pytest.param([page("a", has_more="yes")], ["a"], id="has_more is not a boolean"),
         pytest.param([page("a", has_more=None)], ["a"], id="has_more is null"),
         pytest.param([{"data": [{"id": "a"}]}], ["a"], id="nothing but data"),
-        pytest.param([page("", has_more=True)], [""], id="an item without a name"),
-        pytest.param([page("", "", has_more=True)], ["", ""], id="several items without a name"),
-        pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="nothing to go on from"),
+        pytest.param([page("", has_more=True)], [""], id="an item without an id"),
+        pytest.param([page("", "", has_more=True)], ["", ""], id="several items without an id"),
+        pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="no cursor"),
         pytest.param(
             [
                 {"data": [{"id": "a"}], "last_id": "a"},
@@ -119,9 +119,9 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         pytest.param(
             [page("", has_more=True, last_id="x"), page("", has_more=True, last_id="y"), page(last_id="z")],
             ["", ""],
-            id="items without a name, and cursors",
+            id="items without ids, and cursors",
         ),
-        pytest.param([page("", has_more=True, last_id="x")], [""], id="a page without names again and again"),
+        pytest.param([page("", has_more=True, last_id="x")], [""], id="always the same page, without ids"),
         pytest.param([{"data": [None, {"id": "a"}], "has_more": False}], ["a"], id="null among the items"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The helpers that wait for a run and give it, by the names of the official client and of azure-ai-agents."""
+"""The helpers that wait for a run and return it, named as in the official client and in azure-ai-agents."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add(a: int, b: int) -> int:
 
 
 def outputs_of(run: Run) -> list[dict[str, str]]:
-    """Answer the open calls as hand-written loops do."""
+    """Return the outputs of the open calls, as hand-written loops compute them."""
     assert run.required_action
     assert run.required_action.submit_tool_outputs
     calls = run.required_action.submit_tool_outputs.tool_calls or []
@@ -145,7 +145,7 @@ async def test_an_invalid_pause_is_refused_before_anything_is_sent(
     assert emulator.requests == []
 
 
-# What goes wrong
+# Errors
 
 
 async def test_failed_polls_and_unknown_statuses_are_tolerated(
@@ -210,7 +210,7 @@ async def test_a_run_can_not_be_created_while_another_is_active(
         Fault(on="submit", drop=True, acts=True),
         Fault(on="submit", damage="html", acts=True),
     ],
-    ids=["500", "500, taken", "dropped", "dropped, taken", "html, taken"],
+    ids=["500", "500, accepted", "dropped", "dropped, accepted", "html, accepted"],
 )
 async def test_outputs_are_accepted_once_even_if_the_answer_to_their_submit_is_lost(
     emulator: Emulator, client: Client, thread_id: str, fault: Fault

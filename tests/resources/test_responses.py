@@ -1,4 +1,4 @@
-"""Responses at the emulator, through the client: their objects, their errors, their types."""
+"""`client.responses` with the emulator: objects, errors and types."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ async def test_a_tool_loop_by_hand(emulator: Emulator, client: Client) -> None:
     }
     first: ResponseParameters = {**parameters, "input": "Add"}
     response = await ended(client, await client.responses.create(**first))
-    while asked := [item for item in response.output or [] if isinstance(item, ResponseFunctionToolCall)]:
-        outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "10"} for call in asked]
+    while calls_of_round := [item for item in response.output or [] if isinstance(item, ResponseFunctionToolCall)]:
+        outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "10"} for call in calls_of_round]
         more: ResponseParameters = {**parameters, "input": outputs, "previous_response_id": response.id}
         response = await ended(client, await client.responses.create(**more))
     assert response.output_text == "add: 10\nadd: 10\nadd: 10"

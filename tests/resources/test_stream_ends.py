@@ -1,4 +1,4 @@
-"""How streams end: with the run's end, whatever the connection does then; and not as if whole where they broke."""
+"""How streams end: with the run's end, whatever the connection does then; and with an error if they broke off."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXT = [{"type": "message", "id": "m", "role": "assistant", "content": [{"type":
 IDS: dict[str, Any] = {"thread_id": "thread_1", "assistant_id": "asst_1"}
 
 
-def told(kind: str, number: int, **fields: object) -> bytes:
+def response_event(kind: str, number: int, **fields: object) -> bytes:
     return event(kind, {"type": kind, "sequence_number": number, **fields})
 
 
@@ -35,11 +35,11 @@ def response(status: str, **fields: object) -> dict[str, Any]:
     return {**RESPONSE, "status": status, **fields}
 
 
-SAID = [
-    told("response.created", 0, response=RESPONSE),
-    told("response.output_text.delta", 1, output_index=0, content_index=0, item_id="m", delta="Hel"),
-    told("response.output_text.delta", 2, output_index=0, content_index=0, item_id="m", delta="lo"),
-    told("response.completed", 3, response=response("completed", output=TEXT)),
+HELLO_RESPONSE = [
+    response_event("response.created", 0, response=RESPONSE),
+    response_event("response.output_text.delta", 1, output_index=0, content_index=0, item_id="m", delta="Hel"),
+    response_event("response.output_text.delta", 2, output_index=0, content_index=0, item_id="m", delta="lo"),
+    response_event("response.completed", 3, response=response("completed", output=TEXT)),
 ]
 
 
@@ -63,7 +63,7 @@ async def texts_of(stream: Any) -> str:
 @pytest.mark.parametrize("wire", ["threads", "responses"])
 @pytest.mark.parametrize("after", [[STOP], [0.1, BREAK], [b": ping\n\n", 1.0] * 40, [END]], ids=str)
 async def test_the_event_of_the_runs_end_ends_a_stream_whatever_follows(wire: str, after: list[Piece]) -> None:
-    script = HELLO if wire == "threads" else SAID
+    script = HELLO if wire == "threads" else HELLO_RESPONSE
     async with StreamServer(*script, *after) as server, Client(server.base_url) as client:
         before = now()
         stream = await stream_of(client, wire)
@@ -125,13 +125,13 @@ async def test_events_that_follow_the_end_at_once_are_still_delivered() -> None:
         assert stream.is_done
 
 
-# No end
+# Streams that break off
 
 
 @pytest.mark.parametrize("how", [END, BREAK])
 @pytest.mark.parametrize("wire", ["threads", "responses"])
 async def test_text_deltas_raise_if_the_text_broke_off(wire: str, how: str) -> None:
-    script = HELLO[:3] if wire == "threads" else SAID[:2]
+    script = HELLO[:3] if wire == "threads" else HELLO_RESPONSE[:2]
     async with StreamServer(*script, how) as server, Client(server.base_url) as client:
         texts = []
         with pytest.raises(APIConnectionError, match=r"(run_1|resp_1) goes on at the server"):
@@ -149,11 +149,11 @@ async def test_the_text_deltas_of_a_handler_raise_if_the_text_broke_off() -> Non
             with pytest.raises(APIConnectionError, match="may be incomplete"):
                 await stream.get_final_messages()
         async with client.threads.runs.stream(**IDS) as stream:
-            assert (await stream.get_final_run()).status == "queued"  # which says so itself
+            assert (await stream.get_final_run()).status == "queued"  # the status shows that it has not ended
 
 
 async def test_a_done_that_a_gateway_adds_to_a_broken_stream_does_not_make_the_text_complete() -> None:
-    for wire, script in (("threads", HELLO[:3]), ("responses", SAID[:2])):
+    for wire, script in (("threads", HELLO[:3]), ("responses", HELLO_RESPONSE[:2])):
         async with StreamServer(*script, DONE, END) as server, Client(server.base_url) as client:
             with pytest.raises(APIConnectionError, match="may be incomplete"):
                 await texts_of(await stream_of(client, wire))
@@ -176,11 +176,14 @@ async def test_text_that_no_delta_contained_is_delivered_with_the_event_that_con
             async with client.threads.runs.stream(**IDS) as stream:
                 assert "".join([text async for text in stream.text_deltas]) == "Hello, you"
     for count in range(1, 4):
-        async with StreamServer(*SAID[:count], SAID[-1], END) as server, Client(server.base_url) as client:
+        async with (
+            StreamServer(*HELLO_RESPONSE[:count], HELLO_RESPONSE[-1], END) as server,
+            Client(server.base_url) as client,
+        ):
             assert await texts_of(await stream_of(client, "responses")) == "Hello"
 
 
-# Of another run
+# Events of another run
 
 
 @pytest.mark.parametrize("wire", ["threads", "responses"])
@@ -188,7 +191,11 @@ async def test_an_event_of_another_run_raises(wire: str) -> None:
     if wire == "threads":
         script = [*HELLO[:3], event("thread.run.completed", {**RUN, "id": "run_9", "status": "completed"}), *HELLO[3:]]
     else:
-        script = [*SAID[:2], told("response.completed", 2, response=response("completed", id="resp_9")), *SAID[2:]]
+        script = [
+            *HELLO_RESPONSE[:2],
+            response_event("response.completed", 2, response=response("completed", id="resp_9")),
+            *HELLO_RESPONSE[2:],
+        ]
     async with StreamServer(*script, END) as server, Client(server.base_url) as client:
         stream = await stream_of(client, wire)
         texts = []
@@ -213,7 +220,7 @@ async def test_the_first_event_must_be_of_the_run_that_was_asked_for() -> None:
             )
             with pytest.raises(APIResponseValidationError, match=r"event of 'run_[19]', but belongs to 'run_5'"):
                 await texts_of(stream)
-    async with StreamServer(*SAID, END) as server, Client(server.base_url) as client:
+    async with StreamServer(*HELLO_RESPONSE, END) as server, Client(server.base_url) as client:
         reopened: Any = await client.responses.retrieve("resp_5", stream=True)
         with pytest.raises(APIResponseValidationError, match="event of 'resp_1'"):
             await texts_of(reopened)
@@ -227,7 +234,7 @@ async def test_an_event_of_another_run_after_the_end_changes_nothing() -> None:
         assert stream.run.id == "run_1"
 
 
-# Answers that only look like none
+# Answers with a misleading content type, and objects instead of events
 
 
 KINDS = ["application/json", "text/event-stream", "text/plain", "application/octet-stream"]
@@ -240,8 +247,8 @@ async def test_a_run_that_is_sent_instead_of_a_stream_is_an_event(kind: str, aft
         async with StreamServer(body[:9], 0.1, body[9:], after, kind=kind) as server, Client(server.base_url) as client:
             stream = await stream_of(client, wire)
             (only,) = [found async for found in stream]
-            told: Any = source_of(stream).run_in(only)
-            assert told.status == found["status"]
+            contained: Any = source_of(stream).run_in(only)
+            assert contained.status == found["status"]
             assert (stream.run if wire == "threads" else stream.response).id == found["id"]
             stream = await stream_of(client, wire)
             with pytest.raises(APIConnectionError, match=r"not with a stream.*(run_1|resp_1) goes on"):
@@ -250,7 +257,7 @@ async def test_a_run_that_is_sent_instead_of_a_stream_is_an_event(kind: str, aft
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_events_are_a_stream_whatever_their_content_type(kind: str) -> None:
-    for wire, script in (("threads", HELLO), ("responses", SAID)):
+    for wire, script in (("threads", HELLO), ("responses", HELLO_RESPONSE)):
         async with (
             StreamServer(b": hello", b"\n\n", *script, END, kind=kind) as server,
             Client(server.base_url) as client,

@@ -1,4 +1,4 @@
-"""Streams of runs and of responses, read by the client: the good ones, and all that can go wrong on the way."""
+"""Streams of runs and of responses, read by the client: good ones, and everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ async def test_a_stream_in_small_pieces_is_the_same(size: int) -> None:
     assert len(events) == 7
 
 
-# What goes wrong on the way
+# Errors while reading
 
 
 async def test_a_stream_that_breaks_raises_and_the_message_says_what_to_do() -> None:
@@ -267,10 +267,10 @@ async def test_a_slow_reader_makes_the_server_pause() -> None:
         for _ in range(10):
             await anext(stream)
         before = -1
-        while server.sent != before:  # until it can send no more
+        while server.sent != before:  # until the server can send no more
             before = server.sent
             await asyncio.sleep(1)
-        assert server.sent < 16_000_000  # what the kernel takes on both sides
+        assert server.sent < 16_000_000  # what the kernel buffers on both sides
         source = source_of(stream)
         assert sum(map(len, source._reader._decoder._rest)) + len(source.ready) * 1200 < 1_000_000
 
@@ -310,7 +310,7 @@ async def test_cancelling_a_read_loses_no_event() -> None:
         assert len([event async for event in stream]) == 2
 
 
-# What goes wrong at the opening
+# Errors at the opening
 
 
 async def test_an_error_answer_raises_the_same_exception_as_without_streaming() -> None:
@@ -346,7 +346,7 @@ async def test_a_transport_may_return_a_whole_answer_instead_of_a_stream() -> No
             self.answer = answer
 
         async def send(self, request: Request) -> Response:
-            raise AssertionError("it is asked for a stream")
+            raise AssertionError("the client must call stream()")
 
         async def stream(self, request: Request) -> Response:
             return self.answer
@@ -408,7 +408,7 @@ async def test_calls_that_can_not_stream_are_refused_before_sending() -> None:
 async def test_a_transport_without_streaming_raises() -> None:
     class Plain(Transport):
         async def send(self, request: Request) -> Response:
-            raise AssertionError("nothing is sent")
+            raise AssertionError("nothing must be sent")
 
         async def aclose(self) -> None:
             pass
@@ -433,7 +433,7 @@ def response_event(kind: str, number: int, **fields: object) -> bytes:
 
 
 RESPONSE = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
-SAID = [
+HELLO_RESPONSE = [
     response_event("response.created", 0, response=RESPONSE),
     response_event("response.output_item.added", 1, output_index=0, item={"type": "message", "id": "m", "content": []}),
     response_event("response.output_text.delta", 2, output_index=0, content_index=0, item_id="m", delta="Hel"),
@@ -443,7 +443,7 @@ SAID = [
 
 async def test_a_response_streams_its_text() -> None:
     completed = response_event("response.completed", 4, response={**RESPONSE, "status": "completed"})
-    async with StreamServer(*SAID, completed, END) as server, client_of(server) as client:
+    async with StreamServer(*HELLO_RESPONSE, completed, END) as server, client_of(server) as client:
         async with await client.responses.create(model="m", input="Hi", stream=True) as stream:
             assert [text async for text in stream.text_deltas()] == ["Hel", "lo"]
         assert stream.response is not None
@@ -454,7 +454,7 @@ async def test_a_response_streams_its_text() -> None:
 
 
 async def test_the_stream_of_a_response_is_reopened_where_it_broke() -> None:
-    async with StreamServer(*SAID, BREAK) as server, client_of(server) as client:
+    async with StreamServer(*HELLO_RESPONSE, BREAK) as server, client_of(server) as client:
         stream = await client.responses.create(model="m", input="Hi", background=True, stream=True)
         with pytest.raises(APIConnectionError, match=r"retrieve\('resp_1', stream=True, starting_after=3\)"):
             async for _ in stream:
