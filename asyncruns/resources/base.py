@@ -97,7 +97,7 @@ class Resource:
         """
         limits = self._server.limits
         if body:
-            # Checking would exhaust an iterator, so that nothing was left to send.
+            # Checking would exhaust an iterator, and nothing would be left to send.
             body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
         if limits is not None and (body or query):
             tools = None if self._tools_limit is None else getattr(limits, self._tools_limit)
@@ -214,7 +214,7 @@ class RawCalls:
     """
 
     def __init__(self, resource: Resource) -> None:
-        self._resource = copy.copy(resource)
+        self._resource = copy.copy(resource)  # the resource itself must not become raw
         self._resource._raw = True
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[RawResponse[Any]]]:

@@ -39,7 +39,7 @@ class Messages(ThreadItems):
             content: Text, or a list of content parts.
             metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
             on_busy: What to do while a run is active on the thread: "raise", or "wait" until it has ended and try
-                again, however many other runs come first. Each run is waited for until 60 s after its own expiry by the
+                again, however many other runs precede it. Each run is waited for until 60 s after its own expiry by the
                 server's clock, or for 15 minutes if it has none. A run that waits for outputs is left to its owner.
             adopt: Whether to find out, after a lost answer, whether the message was created, by a pair
                 `asyncruns_nonce` in its metadata; as in `runs.create`.

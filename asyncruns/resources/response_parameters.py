@@ -27,7 +27,7 @@ class ResponseParameters(CallOptions, total=False):
         tool_choice: "none", "auto", "required", or an object that names a tool.
         parallel_tool_calls: The server's default is true.
         max_tool_calls: The limit for calls of the server's own tools.
-        include: What else the response shall contain, such as "reasoning.encrypted_content".
+        include: What else to include in the response, such as "reasoning.encrypted_content".
         metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
         text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.

@@ -1,4 +1,4 @@
-"""Responses, for servers where a run is one of these: https://platform.openai.com/docs/api-reference/responses"""
+"""Responses, for servers whose runs are responses: https://platform.openai.com/docs/api-reference/responses"""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class InputItems(_Responses):
             order: First ("asc") or last ("desc") item first; the server's default is "desc".
             after: Id of the item before the page.
             before: Id of the item after the page, if the server supports it.
-            include: What else the server shall send, such as "message.input_image.image_url". Sent as `include[]`.
+            include: What else to send, such as "message.input_image.image_url". Sent as `include[]`.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
         item = cast("type[ResponseItem]", ResponseItem)  # a union, which type checkers do not accept as a type
@@ -160,7 +160,7 @@ class Responses(_Responses):
             "store": True,
             **({"tools": tools.definitions(wire="responses")} if tools else {}),
             **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
-            "background": True,
+            "background": True,  # last, since the parameters must not replace it: a watch polls
         }
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs

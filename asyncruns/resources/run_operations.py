@@ -103,9 +103,9 @@ class RunOperations(ThreadItems):
         Args:
             thread_id: The thread.
             assistant_id: The assistant.
-            include: What else the steps in the answer shall contain.
+            include: What else to include in the steps of the answer.
             on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended and try
-                again, however many other runs come first. Each run is waited for until 60 s after its own expiry by the
+                again, however many other runs precede it. Each run is waited for until 60 s after its own expiry by the
                 server's clock, or for 15 minutes if it has none. A run that waits for outputs is left to its owner.
             adopt: Whether to find out, after a lost answer, whether the run was created. The metadata then carries a
                 pair `asyncruns_nonce`, by which the run is found and returned as if the create had returned it. A run

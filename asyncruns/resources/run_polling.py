@@ -91,7 +91,7 @@ class RunPolling(RunOperations):
         Args:
             thread_id: The thread.
             assistant_id: The assistant.
-            include: What else the steps in the answer shall contain.
+            include: What else to include in the steps of the answer.
             poll_interval_ms: As in `poll`.
             **parameters: See `RunParameters`.
 
@@ -167,7 +167,7 @@ class RunPolling(RunOperations):
                 assistant, unless you pass `tools`, such as
                 `tools=[*toolset.definitions(), {"type": "code_interpreter"}]`.
             polling_interval: Seconds from one poll to the next; the default is that of `poll`.
-            include: What else the steps in the answer shall contain.
+            include: What else to include in the steps of the answer.
             **parameters: See `RunParameters`.
 
         Raises:
@@ -205,7 +205,7 @@ async def polled(
         tools: Answers the calls, if given.
         handler: Answers the rounds of calls, if given.
     """
-    await admitted()
+    await admitted()  # a thousand calls at the same time must not stall the loop
     optioned = _WithOptions(client, options_of_polls(options))
     async with RunWatcher(optioned, run, tools=tools, cadence=cadence, on_requires_action=handler) as watcher:
         outcome = await watcher.wait()
@@ -244,6 +244,7 @@ def _once(outputs: Mapping[str, str]) -> Handler:
 
     def answer(calls: list[Call]) -> Mapping[str, str] | None:
         given = left.pop() if left else {}
+        # All calls of a round must be answered at once, so outputs for a part of them are useless.
         return {call.id: given[call.id] for call in calls} if given.keys() >= {call.id for call in calls} else None
 
     return answer
@@ -279,4 +280,5 @@ class _WithOptions:
         self.transport: Transport = _OptionedTransport(inner, options) if options else inner
         self.dialect: Dialect[Run] = client.dialect
         self.answer = client.answer
+        # Shared with the client, so that closing it takes these watches into account.
         self._open_watches: OpenWatches = open_watches_of(client)

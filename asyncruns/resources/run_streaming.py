@@ -104,7 +104,7 @@ class RunStreaming(RunOperations):
         Args:
             thread_id: The thread.
             assistant_id: The assistant.
-            include: What else the steps in the answer shall contain.
+            include: What else to include in the steps of the answer.
             on_busy: As in `create`.
             event_handler: The handler that `async with` returns, whose methods are called; see `AssistantEventHandler`.
             **parameters: See `RunParameters`.

@@ -32,8 +32,8 @@ class Steps(Resource):
             order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
             after: Id of the item before the page.
             before: Id of the item after the page.
-            include: What else the server shall send: `[FILE_SEARCH_CONTENT]` (in `asyncruns.resources`) for the texts
-                that a file search found. Sent as `include[]`.
+            include: What else to send: `[FILE_SEARCH_CONTENT]` (in `asyncruns.resources`) for the texts that a file
+                search found. Sent as `include[]`.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
         return self._list(RunStep, "threads", thread_id, "runs", run_id, "steps", query=query, options=options)

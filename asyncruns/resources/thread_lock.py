@@ -2,7 +2,7 @@
 
 While a run is active, which includes `requires_action`, its thread accepts no message and no other run
 (https://platform.openai.com/docs/assistants/deep-dive#thread-locks). Polls of the run only determine when to try again.
-Whether the thread is free, only a try shows, since replicas lag and another run may come first.
+Only a try shows whether the thread is free, since replicas lag and another run may be started first.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def when_free(server: Server, attempt: Callable[[], Awaitable[T]], options
             return await attempt()
         except ThreadBusyError as busy:
             holder = holders.get(busy.active_run_id)
-            if holder is None:  # the first one, or a run that came before us
+            if holder is None:  # the first one, or a run that was started before our next try
                 holder = holders[busy.active_run_id] = _Holder(server, busy, options)
             await holder.wait_for_its_end(busy)
 

@@ -89,7 +89,7 @@ class Callbacks:
             # Content that is there from the beginning shifts the places of the pieces that follow.
             self._messages.setdefault(message.id, _Parts()).know(message.content or [])
             yield "on_message_created", (message,)
-        elif (message.status or name.rpartition(".")[2]) in ENDED_STATUSES:
+        elif (message.status or name.rpartition(".")[2]) in ENDED_STATUSES:  # "thread.message.completed", say
             if (parts := self._messages.get(message.id)) is not None:
                 yield from _parts_done(parts, message.content or [])
             yield "on_message_done", (message,)
@@ -136,10 +136,11 @@ class Callbacks:
                 else:
                     yield from self._calls_done(step.id, only=_is_whole)
                     yield "on_tool_call_created", (call,)
-                parts.latest[index] = call
+                parts.latest[index] = call  # for `on_tool_call_done`: the event that ends the step may lack its calls
         yield "on_run_step_delta", (change.delta, step)
 
     def _calls_done(self, step_id: str, only: Callable[[StepToolCall], bool] | None = None) -> Iterator[Callback]:
+        """Yield `on_tool_call_done` for the calls of a step that have not ended; with `only`, for some of them."""
         parts = self._steps.get(step_id)
         for index, call in parts.latest.items() if parts is not None else ():
             if parts is not None and (only is None or only(call)) and parts.end(index):

@@ -42,6 +42,7 @@ class AssistantEventHandler:
     lost, and the run goes on at the server; a method that is cancelled is not called again for the same event.
     """
 
+    # Mangled names, and a default in the class: subclasses neither overwrite them nor need to call `__init__` of this.
     __handled: _Handled | None = None
 
     def _init(self, stream: RunStream) -> None:
@@ -266,7 +267,7 @@ class _Handled:
         return None
 
     async def _failed(self, error: Exception) -> None:
-        self.event, self._calls = None, iter(())
+        self.event, self._calls = None, iter(())  # no further method is called for this event
         try:
             if isinstance(error, (APITimeoutError, TimeoutError)):
                 await self._handler.on_timeout()
@@ -281,6 +282,6 @@ class _Handled:
 
     async def close(self) -> None:
         await self.stream.close()
-        if self._has_begun:
+        if self._has_begun:  # `on_end` is for streams that were read
             await self._ended()
         self._is_over = True

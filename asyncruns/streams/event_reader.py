@@ -156,5 +156,6 @@ class EventReader:
             found = parse(text.encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return ServerSentEvent("message", text) if is_over else None
+        # Any other object, such as an error, is passed on as an event without a name, and decoded like one.
         is_object = isinstance(found, dict) and isinstance(found.get("id"), str) and "status" in found
         return self._event_of(text, found) if is_object else ServerSentEvent("message", text)

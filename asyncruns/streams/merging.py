@@ -60,14 +60,14 @@ class Places:
             found = self._last = self._with_id(item_id, place)
         else:
             found = self._last if is_alone and self._last is not None else place
-        self._ids[found] = self._ids.get(found) or item_id
+        self._ids[found] = self._ids.get(found) or item_id  # later pieces often lack the id
         return found
 
     def _with_id(self, item_id: str, place: int) -> int:
         for index, known in self._ids.items():
             if known == item_id:
                 return index
-        # An item with another id has that place already: this one is new, and comes last.
+        # An item with another id is at that place already, so this one is new and is appended.
         return max(self._ids) + 1 if self._ids.get(place) else place
 
     def position(self, index: int) -> int:

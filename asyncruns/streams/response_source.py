@@ -163,10 +163,12 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
         last = self._last_piece
         if last is None:
             return ResponseTextDeltaEvent(type=TEXT_DELTA, delta=rest)
+        # One more delta of the same part; the number and the log probabilities belong to the last one alone.
         return replace(last, delta=rest, sequence_number=UNSET, logprobs=UNSET)
 
     def reopen(self, request: Request, body: ByteStream) -> None:
         before, items = self.told, items_in(self.told.response)
+        # A delta names its item even if the stream never contained the item itself.
         if (last := self._last_piece) is not None and isinstance(last.output_index, int) and last.item_id:
             items[last.output_index] = last.item_id
         known = Known(

@@ -36,6 +36,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
 
     dialect: ClassVar[str] = THREAD_RUN
     needs_messages: ClassVar[bool] = True
+    # Without deltas, which are frequent and contain no run id.
     _of_the_stream = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent})
     _decoded = staticmethod(decode_thread_event)
 
@@ -89,7 +90,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         return event.data.text if isinstance(event, MessageDeltaEvent) else ""
 
     def rest_in(self, event: object) -> MessageDeltaEvent | None:
-        if not isinstance(event, MessageEvent) or event.data.role == "user":
+        if not isinstance(event, MessageEvent) or event.data.role == "user":  # a user's text is not part of the answer
             return None
         whole, before = event.data.text, self.told.text_before(event.data.id)
         return (
@@ -116,6 +117,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
                 found += [_delta(message.id, rest)] if (rest := message.text[len(before) :]) else []
             elif run.status == COMPLETED or not before.startswith(message.text):
                 return None
+            # Accumulate the whole message, so that the same text is not returned again.
             self.told.receive(MessageEvent(f"{message.object}.{message.status or COMPLETED}", message))
         return found
 

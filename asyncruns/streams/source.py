@@ -156,7 +156,7 @@ class EventSource(ABC, Generic[R, E]):
                 await self._fetch()
             elif not await self._fetch_in_time():
                 break
-        else:
+        else:  # no `break`: an event is ready
             return True
         await self._finish()
         return False
@@ -176,7 +176,7 @@ class EventSource(ABC, Generic[R, E]):
         try:
             self.ready.extend(await self._reader.read())
         except (APIConnectionError, EventTooLargeError) as error:
-            error.extend(visible(self._next_step()))
+            error.extend(visible(self._next_step()))  # built only now: it depends on what the stream has shown
             raise
 
     async def _finish(self) -> None:
@@ -199,7 +199,7 @@ class EventSource(ABC, Generic[R, E]):
         """Note what an event shows about the stream itself; return the event, or None if it must be hidden."""
         if isinstance(event, DoneEvent):
             self.progress.told_done(is_whole=self.progress.is_whole or self._done_is_the_end())
-            self.ready.clear()
+            self.ready.clear()  # nothing after `done` belongs to the stream
             return event
         event = self._redacted(sent, event)
         if isinstance(event, ErrorEvent):
