@@ -29,7 +29,7 @@ T = TypeVar("T")
 FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].content"
 """The only documented value of `include` for run steps.
 
-https://platform.openai.com/docs/api-reference/run-steps/listRunSteps
+https://platform.openai.com/docs/api-reference/run-steps
 """
 
 
