@@ -6,7 +6,7 @@ API has no idempotency key that would make repeating it safe. But it keeps metad
 and after a lost answer the list of objects is searched for it::
 
     the nonce is listed                          adopt the object, as if the create had returned it
-    not listed for 5 s, the replica lag          the create had no effect: repeat it, with the same bytes
+    not listed for 5 s, the assumed replica lag  the create had no effect: repeat it, with the same bytes
     "already has an active run" when repeated    poll that run: adopt ours; another one holds the thread
     any other result                             it is not known: raise, and never create again
 
@@ -15,8 +15,8 @@ created at that time on a server that shows no metadata at all: it may be ours, 
 
 The first page is enough if it lists the newest objects first; some servers ignore `order`, and then all pages are read.
 
-One case remains: a server that acts on a request only after the replica lag. A repeated run then usually finds the
-thread locked; a message may be added twice.
+One case remains: a server that acts on a request, or lists the object, only after these 5 s. A repeated run then
+usually finds the thread locked; a message may be added twice.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def shows_newest(items: Sequence[Run | Message]) -> bool:
 
 
 class Creation(Generic[Item]):
-    """Creates one item of a thread exactly once, even if answers are lost.
+    """Creates one item of a thread, and not a second one if answers are lost; the module's docstring has the theory.
 
     Args:
         server: The server.
@@ -176,7 +176,7 @@ class Creation(Generic[Item]):
         self._options = options_of_polls(options)
         self._lost: APIError | None = None  # the error of the last lost answer
         self._began = 0.0  # when the first create whose answer was lost was sent, on the loop's clock
-        self._seen: dict[str, Item] = {}  # all items that any poll returned: a replica that lags may omit some
+        self._seen: dict[str, Item] = {}  # by id, all items that any poll returned: `find` judges by all of them
         self._found: Finding[Item] = Finding()  # as of the last page
         self._tries = 0
 
@@ -228,7 +228,7 @@ class Creation(Generic[Item]):
         return await self._search(error)
 
     async def _search(self, lost: APIError) -> Item | None:
-        """Poll the list until it has the item; return None if it does not after 5 s, the longest replica lag.
+        """Poll the list until it has the item; return None if it does not after 5 s, the assumed replica lag.
 
         Raises:
             APIError: `lost`, extended: it is not known whether the item exists.
