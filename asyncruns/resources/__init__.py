@@ -1,6 +1,6 @@
-"""The operations of the API, by the names that users of the official client know. Thin: build, send, decode.
+"""The operations of the API, named as in the official client. Most of them only build, send and decode.
 
-Public: the names of `__all__`; the resources themselves are what a client has: `client.threads.runs`.
+Public: the names in `__all__`; the resources themselves are reached through a client: `client.threads.runs`.
 """
 
 from asyncruns.resources.adoption import NONCE_KEY

@@ -1,9 +1,9 @@
-"""The streams of runs and responses, and what their events come to.
+"""Streams of runs and responses, and the accumulators that put their events together.
 
 Public: `run_stream.RunStream`, `response_stream.ResponseStream`, `event_handler.AssistantEventHandler`, and
-`event_stream.EventStream`, the base of both streams. All else is internal: behind each stream is an `EventSource`
-(`source.py`), which a watch takes over.
+`event_stream.EventStream`, the base class of both streams. Everything else is internal: each stream reads from an
+`EventSource` (`source.py`), which a watch can take over.
 
-Nothing is imported here, since most programs do not stream: `event_stream.py` alone is light, and the other modules
-load the events of the wire.
+This package must not import its modules, since most programs do not stream: only `event_stream.py` is cheap to import;
+the others load the event types of the wire.
 """
