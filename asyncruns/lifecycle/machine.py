@@ -39,10 +39,10 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
-from asyncruns.lifecycle.fatal_refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, Policy, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
+from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 
 # How long a 404 to a poll or a cancel is tolerated after the watch began, or after a submit began a new run: a replica
