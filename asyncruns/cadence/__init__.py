@@ -4,13 +4,16 @@ Public: the names of `__all__`. The modules, from what callers choose down to th
 
 cadence            what callers choose from; holds a strategy
 strategy           the interface of a strategy
-growing            strategies that only count polls
-learned            the strategy that learns
-late               the same, for a run that the server says is older than its watch, which may be false
+counted_pauses     strategies that only count polls: `hinted` (the default of one watch), `fixed` and `backoff`
+learned_pauses     the strategy that learns (the default of a fleet)
+late_pauses        the same, for a run that the server says is older than its watch, which may be false
 learned_durations  what was learned about each group of runs
 durations          how long the runs of one group took: fading histograms, and the predictions from them
 cheapest_polls     the cheapest polls for given durations
-grid               the ages at which durations are computed
+age_grid           the ages at which durations are computed, and what is assumed before any run has ended
+
+A strategy gives the pause; the lifecycle then fits it into the wait (`lifecycle/patience.py`: the deadline, jitter,
+slower polls while tools run, longer pauses after failures).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from asyncruns.cadence.growing import GrowingPauses
+from asyncruns.cadence.counted_pauses import GrowingPauses
 from asyncruns.cadence.strategy import Strategy
 from asyncruns.errors import ConfigurationError
 
@@ -67,8 +67,8 @@ class Cadence(Struct, frozen=True, gc=False):
             ceiling: The longest pause in seconds.
         """
         # Imported late to keep `import asyncruns` fast: most watches of a single run do not need it.
-        from asyncruns.cadence.learned import LearnedPauses
         from asyncruns.cadence.learned_durations import LearnedDurations
+        from asyncruns.cadence.learned_pauses import LearnedPauses
 
         _require_positive(poll_worth=poll_worth, floor=floor, ceiling=ceiling)
         if floor > ceiling:

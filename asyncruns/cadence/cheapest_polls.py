@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from array import array
 
-from asyncruns.cadence.grid import AGES, CELLS, END_S
+from asyncruns.cadence.age_grid import AGES, CELLS, END_S
 
 
 def plan(survival: list[float], poll_worth: float, floor: float) -> array[float]:

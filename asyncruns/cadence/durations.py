@@ -6,7 +6,7 @@ the *base*, which was known before any run of this group. What is *believed* is 
 weight is how probable it made the runs that ended since. So the smoothing fits the durations, a few runs do not count
 too much, and when durations shift the short memory takes over after a few runs.
 
-Terms, all over the cells of the grid (`grid.py`):
+Terms, all over the cells of the grid (`age_grid.py`):
 
 mass      the share of runs that end in a cell
 survival  the share of runs that are older than an age
@@ -27,9 +27,9 @@ from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
 
-from asyncruns.cadence import grid
+from asyncruns.cadence import age_grid as grid
+from asyncruns.cadence.age_grid import AGES
 from asyncruns.cadence.cheapest_polls import plan
-from asyncruns.cadence.grid import AGES
 
 # For each histogram: how many runs it remembers, and the radii, in cells, by which it is smoothed one after the other.
 # After each radius comes an opinion: standard deviations of 2, 5, 11 and 23 % of an age, and of 10 and 22 %.
@@ -80,7 +80,7 @@ class Durations:
         """Start from the durations of all groups, or from the usual ones.
 
         Args:
-            base: The durations of all groups; None for those of `grid.prior()`.
+            base: The durations of all groups; None for those of `age_grid.prior()`.
         """
         if base is not None:
             base.catch_up()
@@ -187,7 +187,7 @@ class Durations:
         """Return the hazard summed up to an age."""
         known = self._hazard
         if age >= grid.END_S:
-            # The tail of `grid.prior()`. A difference of logarithms, since a wrong clock may lead to any age.
+            # The tail of `age_grid.prior()`. A difference of logarithms, since a wrong clock may lead to any age.
             fold = math.log(age + grid.PRIOR_SCALE_S) - math.log(grid.END_S + grid.PRIOR_SCALE_S)
             return known[-1] + grid.PRIOR_SHAPE * fold
         at = grid.position(age)

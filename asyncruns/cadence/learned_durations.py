@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
+from asyncruns.cadence.age_grid import END_S
 from asyncruns.cadence.durations import LEAST_FORETOLD, Durations
-from asyncruns.cadence.grid import END_S
 
 # Groups and stages kept: each takes 46 KB once it was used, so 3 MB in all. Groups with runs that the server says are
 # older than their watch are kept in a second store of the same size.

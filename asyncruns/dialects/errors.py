@@ -25,7 +25,7 @@ from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 _NEXT_STEP = {
     401: "Check the key, and that it belongs to this base URL.",

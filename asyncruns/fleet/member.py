@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.host import Host
 from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.ranks import rank_of, reaches_at
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
@@ -41,7 +41,7 @@ from asyncruns.watch.call_answerer import CallAnswerer
 from asyncruns.watch.logs import FLEET_LOG, fields_of, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import Ended, Observer
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 
 class Member(Slot):

@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from asyncruns.fleet.trial import DECISIVE, MOST, NOTHING, PROOF_RATE, WINDOW_S, Series, Trial, by_chance
+from asyncruns.fleet.pace_trial import DECISIVE, MOST, NOTHING, PROOF_RATE, WINDOW_S, Series, Trial, by_chance
 
 LEAST_CUT: Final = 0.03  # of the rate
 LEAST_CUT_PER_S: Final = 0.3  # low rates are cut by at least this: each time that the rate grows back costs a refusal

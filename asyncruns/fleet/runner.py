@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.host import Host
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit

@@ -11,7 +11,7 @@ commands        what the machine asks its shell to do; how and why a watch finis
 notices         what the machine reports to observers while the watch goes on
 machine         the state machine: what it does on each event
 moves           the state changes that each event may cause, as a table that the tests check
-fatal_refusals  the refusals of polls and submits that end the watch
+refusals        which refusals of polls and submits end the watch, and which are only too early; `machine` handles the rest
 ledger          calls and rounds: what was handed out, answered and sent
 cancelling      how far a cancel has come, and what its refusals mean
 patience        the policy; the deadline, outages, and when to poll next

@@ -20,7 +20,7 @@ The state of the watch is never stored: `RunLifecycle.state` derives it from the
 
 The machine owns three parts. They record what happened and answer questions about it, and never call back: the ledger
 (calls and rounds), the cancellation, and the patience (times, connectivity, and the progress that the cadence needs).
-What refusals mean is in `fatal_refusals.py` and `cancelling.py`.
+What refusals mean is in `refusals.py` and `cancelling.py`.
 
 Illegal local input raises and leaves the machine unchanged. Nothing that a server sends may raise here.
 """

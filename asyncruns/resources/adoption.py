@@ -48,7 +48,7 @@ from asyncruns.resources.thread_lock import poll_at_holder
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
-from asyncruns.wire.visible import on_one_line, visible
+from asyncruns.wire.shown_text import on_one_line, visible
 
 Item = TypeVar("Item", bound=Run | Message)
 

@@ -14,7 +14,7 @@ from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import FunctionTool, Run, Thread
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 log: Final = logging.getLogger("asyncruns.watch")
 

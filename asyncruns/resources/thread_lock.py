@@ -20,7 +20,7 @@ from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
-from asyncruns.wire.visible import visible
+from asyncruns.wire.shown_text import visible
 
 T = TypeVar("T")
 

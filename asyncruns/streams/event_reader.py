@@ -17,7 +17,7 @@ from asyncruns.errors import SHOWN_BODY_CHARACTERS, APIConnectionError, APIRespo
 from asyncruns.http import Request, request_id, server_time
 from asyncruns.sse import MAX_EVENT_BYTES, BodyKind, Decoder, ServerSentEvent, body_kind
 from asyncruns.wire.codec import parse
-from asyncruns.wire.visible import visible
+from asyncruns.wire.shown_text import visible
 
 
 class EventReader:

@@ -1,6 +1,6 @@
 """The source of a `ResponseStream`: decodes and accumulates events, and computes the text that no event contained.
 
-The stream of a background response can be reopened; `reopened.py` then filters what is new.
+The stream of a background response can be reopened; `repeats.py` then filters what is new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncruns.abc import ByteStream
 from asyncruns.http import Request
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.sse import ServerSentEvent
-from asyncruns.streams.reopened import Known, Reopened, items_in
+from asyncruns.streams.repeats import Known, Repeats, items_in
 from asyncruns.streams.response_accumulator import ResponseAccumulator
 from asyncruns.streams.source import EventSource
 from asyncruns.wire.names import RESPONSE
@@ -58,7 +58,7 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
         self.told: ResponseAccumulator = ResponseAccumulator()
         self._pieces: list[str] = []  # of the text, as they were delivered
         self._last_piece: ResponseTextDeltaEvent | None = None
-        self._reopened: Reopened | None = None
+        self._reopened: Repeats | None = None
 
     @staticmethod
     def _object_event(text: str, fields: dict[str, Any]) -> ServerSentEvent:
@@ -180,7 +180,7 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
             withholds=self._reopened is not None and self._reopened.withholds,
         )
         self._begin(request, body)
-        self._reopened = Reopened(known)
+        self._reopened = Repeats(known)
 
     def continue_with(self, request: Request, body: ByteStream) -> None:
         super().continue_with(request, body)

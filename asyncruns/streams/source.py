@@ -21,8 +21,8 @@ from asyncruns.sse import ServerSentEvent
 from asyncruns.streams.event_reader import EventReader
 from asyncruns.streams.progress import StreamProgress
 from asyncruns.streams.stream_errors import ended_early, given_up, not_streamed, told_nothing
+from asyncruns.wire.shown_text import visible
 from asyncruns.wire.stream_events import DoneEvent, ErrorEvent, UndecodableEvent, UnknownEvent
-from asyncruns.wire.visible import visible
 
 R = TypeVar("R")
 E = TypeVar("E")

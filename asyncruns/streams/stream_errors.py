@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncruns.errors import APIConnectionError, APIError
 from asyncruns.http import Request
 from asyncruns.wire.common import ErrorObject
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 
 def given_up(request: Request, error: ErrorObject, next_step: str) -> APIError:

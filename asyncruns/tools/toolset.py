@@ -24,7 +24,7 @@ from asyncruns.tools.tool import ToolFunction, Wire
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_now
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
-from asyncruns.wire.visible import on_one_line, visible
+from asyncruns.wire.shown_text import on_one_line, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]

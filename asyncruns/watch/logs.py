@@ -23,7 +23,7 @@ from asyncruns.lifecycle import (
     StreamBroken,
 )
 from asyncruns.watch.outcome import AnyOutcome, GaveUp, NeedsCaller
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 WATCH_LOG: Final = logging.getLogger("asyncruns.watch")
 FLEET_LOG: Final = logging.getLogger("asyncruns.fleet")

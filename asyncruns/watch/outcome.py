@@ -25,7 +25,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage

@@ -42,7 +42,7 @@ from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 

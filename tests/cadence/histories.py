@@ -8,7 +8,7 @@ from random import Random
 
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.learned_pauses import LearnedPauses
 from asyncruns.cadence.strategy import Course, Strategy
 
 GROUP = ("asst_1", "a-model")

@@ -11,9 +11,9 @@ from histories import GROUP, chance, learned, teach
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncruns.cadence.age_grid import AGES, CELLS, END_S, PER_FOLD, SCALE_S, position, smooth
 from asyncruns.cadence.cheapest_polls import plan
-from asyncruns.cadence.grid import AGES, CELLS, END_S, PER_FOLD, SCALE_S, position, smooth
-from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.learned_pauses import LearnedPauses
 from asyncruns.cadence.strategy import Course
 
 GROUPS = st.sampled_from([GROUP, (), ("asst_2",)])

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
+from asyncruns.cadence.age_grid import END_S, PER_FOLD
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.grid import END_S, PER_FOLD
-from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.learned_pauses import LearnedPauses
 
 CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, as a share of (1 s + age)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.learned import LearnedPauses
 from asyncruns.cadence.learned_durations import GROUPS_KEPT
+from asyncruns.cadence.learned_pauses import LearnedPauses
 from asyncruns.cadence.strategy import Course
 
 YEARS_S = 9e7

@@ -20,7 +20,7 @@ from asyncruns.fleet.pace import (
     SLOWEST_PER_S,
     Pace,
 )
-from asyncruns.fleet.trial import TRIAL_ANSWERS, WINDOW_S
+from asyncruns.fleet.pace_trial import TRIAL_ANSWERS, WINDOW_S
 
 ENDLESS = math.inf
 

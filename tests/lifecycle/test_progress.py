@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from msgspec import field
 
 from asyncruns.cadence import Cadence
+from asyncruns.cadence.age_grid import PER_FOLD
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.grid import PER_FOLD
 from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle import Asked, CallKind, Phase, RefusalKind
 from asyncruns.lifecycle.machine import DISPATCHING_SHARE

@@ -48,7 +48,7 @@ class Known(Struct, frozen=True, kw_only=True):
     withholds: bool = False
 
 
-class Reopened:
+class Repeats:
     """Filters the events of a reopened stream, one by one.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncruns.cadence.late import LatePauses
+from asyncruns.cadence.late_pauses import LatePauses
 from asyncruns.cadence.learned_durations import LearnedDurations
 from asyncruns.cadence.strategy import Course, Strategy
 
