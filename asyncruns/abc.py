@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
-from asyncruns.lifecycle.patience import WAIT_WITHOUT_EXPIRY_S
+from asyncruns.lifecycle.policy import WAIT_WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message

@@ -11,10 +11,11 @@ commands        what the machine asks its shell to do; how and why a watch finis
 notices         what the machine reports to observers while the watch goes on
 machine         the state machine: what it does on each event
 moves           the state changes that each event may cause, as a table that the tests check
-refusals        which refusals of polls and submits end the watch, and which are only too early; `machine` handles the rest
+refusals        which refusals of polls and submits end the watch, and which are too early; the machine does the rest
 ledger          calls and rounds: what was handed out, answered and sent
 cancelling      how far a cancel has come, and what its refusals mean
-patience        the policy; the deadline, outages, and when to poll next
+policy          what the caller chooses, and the defaults
+patience        the deadline, outages, and when to poll next
 expiry          which expiry of a run is believed
 progress        how far a run has come in its stage, for the cadence
 """
@@ -60,8 +61,8 @@ from asyncruns.lifecycle.notices import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
+from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.values import (
     Answers,
     Asked,

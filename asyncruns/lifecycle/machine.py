@@ -40,8 +40,9 @@ from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
-from asyncruns.lifecycle.patience import Patience, Policy, backoff
+from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
+from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 

@@ -10,7 +10,7 @@ import pytest
 from driver import call
 from msgspec import Struct
 
-from asyncruns.cadence import cadence, growing, late, learned, learned_durations, strategy
+from asyncruns.cadence import cadence, counted_pauses, late_pauses, learned_durations, learned_pauses, strategy
 from asyncruns.lifecycle import (
     CallKind,
     Phase,
@@ -37,7 +37,9 @@ def structs(*modules: ModuleType) -> list[type[Struct]]:
     ]
 
 
-STRUCTS = structs(events, commands, notices, values, cadence, strategy, growing, learned, learned_durations, late)
+STRUCTS = structs(
+    events, commands, notices, values, cadence, strategy, counted_pauses, learned_pauses, learned_durations, late_pauses
+)
 
 
 @pytest.mark.parametrize("kind", [*STRUCTS, Policy])
@@ -47,7 +49,15 @@ def test_values_are_immutable(kind: type[Struct]) -> None:
 
 # Fields can then be added anywhere later, and two strings in a row cannot be confused.
 @pytest.mark.parametrize(
-    "kind", [*structs(notices, strategy, growing, learned), values.Call, values.Snapshot, Refusal, commands.End, Policy]
+    "kind",
+    [
+        *structs(notices, strategy, counted_pauses, learned_pauses),
+        values.Call,
+        values.Snapshot,
+        Refusal,
+        commands.End,
+        Policy,
+    ],
 )
 def test_values_with_many_fields_take_keywords_only(kind: Any) -> None:
     with pytest.raises(TypeError, match="positional"):
