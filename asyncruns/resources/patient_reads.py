@@ -1,4 +1,4 @@
-"""A poll that has to succeed: it is retried after temporary errors, within the limits of a `Patience`.
+"""One read that has to succeed: it is retried after temporary errors, within the limits of a `Patience`.
 
 It serves calls that need to read something else first: the run that holds a thread, or the list that may contain the
 object of a lost create. Pauses and limits are those of a watch (`lifecycle/patience.py`). Only requests that change
