@@ -8,8 +8,9 @@ Theory of operation. A poll goes through these stages::
 
 A plan sends, as far as the budget allows: submits and cancels, in the order in which they were added; then polls, from
 the highest level down, and within a level the first to enter goes first. The longer a poll is due, the more it is
-worth (see `ranks.py`), and waiting alone leads to the highest level, so no run waits for ever. The times at which polls rise are in a
-second heap. A third one holds the ticks, the times at which a lifecycle wants to be woken, for a deadline, say.
+worth (see `ranks.py`), and waiting alone leads to the highest level, so no run waits for ever. The times at which polls
+rise are in a second heap. A third one holds the ticks, the times at which a lifecycle wants to be woken, for a
+deadline, say.
 
 For example, 20 requests per second are allowed, and 30 polls are due. They are ranked: 5 are on level 6, 25 on level 3.
 The first plan sends one poll of level 6; the next plan, about 50 ms later, sends another. After a quarter of a second
