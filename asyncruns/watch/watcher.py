@@ -65,7 +65,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
     loop that entered it. Callbacks may be async; one that is not runs in the event loop and must not block.
 
     Args:
-        client: A `Client`, or any object with the attributes of `asyncruns.abc.RunClient`.
+        client: A `Client`; for a response, `client.responses.continued()`. Any `asyncruns.abc.RunClient` will do.
         run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
             stream is read in place of most polls and reports the same events. Omit it to give `thread_id` and `run_id`.
         thread_id: The thread of the run, when `run` is not given.
