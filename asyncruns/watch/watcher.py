@@ -391,8 +391,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _tell_machine(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError(
-                f"The watch of {self.ref} was not entered, or was left, or its run has ended; if it goes on, use "
-                "client.threads.runs.submit_tool_outputs() or .cancel()"
+                f"The watch of {self.ref} was not entered, or was left, or its run has ended; if the run goes on, use "
+                "the client: client.threads.runs.submit_tool_outputs() or .cancel()"
             )
         self._engine.receive(event)
 
