@@ -434,8 +434,8 @@ class Client(AsyncOnly, OtherNames):
 
         Args:
             run: A run, a response, a `RunRef`, or the stream that `stream=True` returned. A run or a response of
-                another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. Omit it
-                to give `thread_id` and `run_id`.
+                another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
+                omitted, give `thread_id` and `run_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.

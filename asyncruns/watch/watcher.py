@@ -64,10 +64,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
     server as it is, or cancels it: see `on_exit`. A watcher watches once; its functions must be called in the event
     loop that entered it. Callbacks may be async; one that is not runs in the event loop and must not block.
 
+    Below, a *round* is all the tool calls that the run asks for at one time; their outputs are submitted together.
+
     Args:
         client: A `Client`; for a response, `client.responses.continued()`. Any `asyncruns.abc.RunClient` will do.
         run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
-            stream is read in place of most polls and reports the same events. Omit it to give `thread_id` and `run_id`.
+            stream replaces most polls, and the events are the same. If omitted, give `thread_id` and `run_id`.
         thread_id: The thread of the run, when `run` is not given.
         run_id: The run, when `run` is not given.
         tools: The `Toolset` that answers tool calls, all calls of a round at once. Calls that still run shortly before

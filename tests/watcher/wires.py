@@ -44,7 +44,7 @@ class Wire:
 
     async def start(self, **scenario: Any) -> Any:
         """Begin a run of a scenario."""
-        self.emulator.script(Scenario(**scenario), **self._who())
+        self.emulator.script(Scenario(**scenario), **self._creator())
         stream: Any = {} if self.streams is None else {"stream": True}
         if self.name == "responses":
             begun: Any = await self.client.responses.create(model=MODEL, input="Hello", background=True, **stream)
@@ -69,7 +69,7 @@ class Wire:
 
     async def run(self, scenario: Scenario, **options: Any) -> AnyOutcome[Any]:
         """Create and watch a run in one call, as `Client.run` does."""
-        self.emulator.script(scenario, **self._who())
+        self.emulator.script(scenario, **self._creator())
         start = {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
         outcome: AnyOutcome[Any] = await self.client.run(message="Hello", **start, **options)  # type: ignore[call-overload]
         return outcome
@@ -95,7 +95,7 @@ class Wire:
     def count(self, operation: str) -> int:
         return sum(seen.operation == operation for seen in self.emulator.requests)
 
-    def _who(self) -> dict[str, Any]:
+    def _creator(self) -> dict[str, Any]:
         return {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
 
 
