@@ -1,4 +1,4 @@
-"""The shell around one run: it polls, has calls answered, submits, cancels, and tells observers.
+"""The shell around the lifecycle of one run: it polls, answers tool calls, submits, cancels, and calls observers.
 
 Public: `outcome.AnyOutcome`, `outcome.Outcome` and its subclasses, `observers.Ended`, `watcher.RunWatcher`.
 """

@@ -62,7 +62,7 @@ async def test_a_cancelled_run_is_3(emulator: Emulator, client: Client, capsys: 
 async def test_a_wait_that_is_over_is_7(emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     run = await start(emulator, client, Scenario(end="never"))
     assert await watch(client, run.thread_id, run.id, LineReport(), timeout=5) == 7
-    assert "the wait's time was over" in capsys.readouterr().out
+    assert "the timeout passed" in capsys.readouterr().out
 
 
 async def test_a_run_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +182,7 @@ async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
     assert await watch(Client(emulator.base_url), going_on.id, None, LineReport(), timeout=5) == 7
     async with Client(emulator.base_url) as client:
         assert (await client.responses.retrieve(going_on.id)).status == "in_progress"
-    assert "the wait's time was over" in capsys.readouterr().out
+    assert "the timeout passed" in capsys.readouterr().out
 
 
 async def test_a_response_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A server of one background response whose streams break, and are reopened as a test writes down."""
+"""A server of one background response whose streams break, and are reopened as the test specifies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIECES: Final = ("One ", "two ", "three ", "four ", "five.")
 TEXT: Final = "".join(PIECES)
 Events = list[dict[str, Any]]
 BREAK: Final = None
-"""In the place of an event: the connection breaks."""
+"""In place of an event: the connection breaks."""
 
 
 def response(status: str, text: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def response(status: str, text: str | None = None, **fields: Any) -> dict[str, A
 
 
 def events_of(pieces: Sequence[str] = PIECES, *, numbered: bool = True, response_id: str = "resp_1") -> Events:
-    """Return what a stream tells of a response, from its beginning to its end."""
+    """Return the events of the stream of a response, from its beginning to its end."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     item = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
     found: Events = [
@@ -41,7 +41,7 @@ def events_of(pieces: Sequence[str] = PIECES, *, numbered: bool = True, response
 
 
 class Body(ByteStream):
-    """Gives an event with each read."""
+    """Returns one event for each read."""
 
     def __init__(self, events: Sequence[dict[str, Any] | None], pause: float = 0.01) -> None:
         self.status = 200
@@ -69,15 +69,15 @@ def answer(status: int, body: object) -> Response:
 
 
 Reopen = Callable[[str, int | None], Any]
-"""Called with the path and the number; returns events, an answer, or an exception."""
+"""Called with the path and the sequence number; returns events, an answer, or an exception to raise."""
 
 
 class BrokenServer(Transport):
-    """Tells of the response in a stream that breaks after some events; it has ended after some seconds.
+    """Streams the response until the stream breaks; the response ends after `lasts` seconds.
 
     Attributes:
-        reopened: Each request that was to reopen the stream: its path, and the number.
-        polls: How often the response was asked for.
+        reopened: The path and the sequence number of each request to reopen the stream.
+        polls: Number of polls.
     """
 
     def __init__(

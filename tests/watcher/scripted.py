@@ -1,4 +1,4 @@
-"""A transport whose answers a test writes down, and a connection around it."""
+"""A transport whose answers the test specifies, and a client around it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused() -> APIConnectionError:
 
 
 class ScriptedTransport(Transport):
-    """Answers polls, submits and cancels each from a list of their own; the last answer of a list repeats."""
+    """Answers polls, submits and cancels from one list each; the last answer of a list repeats."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class ScriptedTransport(Transport):
 
 
 class Scene:
-    """The connection that a watcher is given."""
+    """The client that a watcher gets."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self.transport = transport

@@ -1,4 +1,4 @@
-"""What `test_stateful.py` found, each in its shortest form: one poll more tells that it is not the end."""
+"""Findings of `test_stateful.py` in their shortest form: one more poll shows that the run has not ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns import Client, Completed, Expired, Toolset
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 
 
-async def test_a_round_that_another_answered_meanwhile_is_no_end(shell: Shell, emulator: Emulator) -> None:
+async def test_a_round_that_another_client_answered_does_not_end_the_watch(shell: Shell, emulator: Emulator) -> None:
     """The server asks for the calls of the next round: `Expected tool outputs for call_ids [...], got [...]`."""
 
     def taking(*seconds: float) -> Toolset:
@@ -33,14 +33,16 @@ async def test_a_round_that_another_answered_meanwhile_is_no_end(shell: Shell, e
     assert isinstance(second, Completed)
 
 
-async def test_a_replica_that_lags_is_no_end_though_another_has_the_run(emulator: Emulator) -> None:
+async def test_a_replica_that_lags_does_not_end_the_watch_if_another_has_the_run(emulator: Emulator) -> None:
     emulator.script(Scenario(), assistant_id="asst_1")
     emulator.inject(Fault(on="poll", stale=2.0, skip=1))
     async with Client(emulator.base_url) as client:
         assert isinstance(await client.run(assistant_id="asst_1", message="Go"), Completed)
 
 
-async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_poll(shell: Shell, emulator: Emulator) -> None:
+async def test_a_late_submit_whose_refusal_was_cut_does_not_end_the_watch_before_a_poll(
+    shell: Shell, emulator: Emulator
+) -> None:
     async def f() -> str:
         return "out"
 
@@ -50,5 +52,5 @@ async def test_a_late_submit_whose_refusal_was_cut_is_no_end_before_a_poll(shell
         run = await client.threads.runs.create(thread.id, assistant_id="asst_1")
         await asyncio.sleep(1.0)
         emulator.inject(Fault(on="submit", damage="half", delay_before=10.0))
-        emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # or else a poll tells of the end first
+        emulator.inject(Fault(on="poll", delay_after=math.inf, skip=1))  # otherwise a poll shows the end first
         assert isinstance(await watched(shell, client, run, tools=Toolset([f])), Expired)
