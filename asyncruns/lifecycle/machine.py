@@ -278,8 +278,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
-        if not isinstance(event, ev.OutputsProvided) or end.kind is not EndKind.NEEDS_CALLER:
+        if not isinstance(event, ev.OutputsProvided):
             return []
+        if end.kind is not EndKind.NEEDS_CALLER:
+            raise InvalidRequestError(
+                "The watch gave up, so outputs cannot be submitted through it: watch the run again, or use "
+                "client.threads.runs.submit_tool_outputs()"
+            )
         # This may raise, so it comes before any change.
         answers = self._ledger.resolve(event.outputs)
         round_ = self._ledger.current

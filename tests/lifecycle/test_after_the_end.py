@@ -73,11 +73,12 @@ def test_the_end_of_a_given_object_can_be_revoked_too() -> None:
     assert revoked(run) == [EndRevoked(status="running", previous="cancelled")]
 
 
-def test_outputs_do_not_reopen_a_watch_that_gave_up() -> None:
+def test_outputs_for_a_watch_that_gave_up_are_refused_and_change_nothing() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     end_of(run.passes(5.0))
-    assert run.provides(call_a="1") == []
+    with pytest.raises(InvalidRequestError, match="gave up"):
+        run.provides(call_a="1")
     assert run.machine.state is State.DONE
 
 

@@ -406,7 +406,7 @@ async def test_two_watches_read_two_streams_of_one_run(client: Client, transport
 
 
 async def test_the_ids_must_be_those_of_the_stream(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match="not that of the run"):
+    with pytest.raises(InvalidRequestError, match="contradicts the run"):
         await client.watch(await begin(client), run_id="run_other")
 
 
