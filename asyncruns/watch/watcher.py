@@ -372,7 +372,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
         Raises:
             InvalidRequestError: There is no such call, or an output can't be sent as text, or the watch was not
-                entered, or was left, or its run has ended; nothing was submitted.
+                entered, was left or gave up, or its run has ended; nothing was submitted.
         """
         self._task.check_is_here()
         self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
