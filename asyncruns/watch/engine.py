@@ -226,7 +226,7 @@ class Engine(Generic[R]):
         self._set_tick(math.inf)
 
     def receive(self, event: Event) -> None:
-        """Give the machine an event, and perform the commands that it returns. Does nothing once `run` has returned.
+        """Pass an event to the machine, and perform the commands that it returns. Does nothing once `run` has returned.
 
         Raises:
             InvalidRequestError: The event is impossible, such as an output for an unknown call; nothing was done.
