@@ -258,7 +258,7 @@ class Pace:
         self._grown_at = now
 
     def _grow(self, now: float) -> None:
-        """Raise the rate by the time that has passed."""
+        """Raise the rate, by the time that has passed since it was last raised."""
         if self.rate >= self._limit or now <= self._grown_at:
             return
         if self.rate < self._took * NEAR:
