@@ -91,12 +91,12 @@ def test_a_lambda_needs_a_name() -> None:
         ([add, 5], "The tool at position 1 must be a function or another callable; it is of the type int."),
         ({"a": 1}, "The tool 'a' must be a function or another callable; it is of the type int."),
         ({"a": None}, "The tool 'a' must be a function or another callable; it is None."),
-        ({1: add}, "The name of a tool is a string, not 1."),
-        ("abc", "A toolset cannot be made of one str."),
-        (b"abc", "A toolset cannot be made of one bytes."),
-        (add, "A toolset cannot be made of one function."),
-        (None, "A toolset cannot be made of one NoneType."),
-        (Toolset(), "A toolset cannot be made of one Toolset."),
+        ({1: add}, "The name of a tool must be a string, not 1."),
+        ("abc", "A toolset cannot be made from a str."),
+        (b"abc", "A toolset cannot be made from a bytes."),
+        (add, "A toolset cannot be made from a function."),
+        (None, "A toolset cannot be made from a NoneType."),
+        (Toolset(), "A toolset cannot be made from a Toolset."),
     ],
 )
 def test_what_is_no_function_is_refused(functions: Any, said: str) -> None:
