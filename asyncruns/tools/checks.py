@@ -49,7 +49,9 @@ def named_functions(functions: object) -> Iterator[tuple[str | None, Callable[..
             yield name, function
         return
     if isinstance(functions, str | bytes) or not isinstance(functions, Iterable):
-        raise ConfigurationError(f"A toolset cannot be made from a {type(functions).__name__}. {_HOW}.")
+        raise ConfigurationError(
+            f"A toolset cannot be made from a value of the type {type(functions).__name__}. {_HOW}."
+        )
     for position, function in enumerate(functions):
         check_callable(f"The tool at position {position}", function)
         yield None, function

@@ -30,7 +30,7 @@ class _Waiter:
 
 
 class ConcurrencyLimit:
-    """Let at most `at_once` calls run at a time, in any threads and loops; waiters are served in order of arrival.
+    """A limit of `at_once` calls at a time, over any threads and loops; waiters are served in order of arrival.
 
     `async with limit:` takes a place and releases it. Pass a limit to `Toolset.call(call, limit=...)` to limit the
     calls of one run, or of all runs that share it.

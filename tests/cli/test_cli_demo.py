@@ -99,7 +99,7 @@ async def test_a_run_that_does_not_end_is_given_up_cancelled_and_deleted(capsys:
         assert deleted(emulator.requests) == {"threads": 3, "assistants": 3}
     out = capsys.readouterr().out
     assert "3 gave up" in out
-    assert "Not as it should be: 3 runs" in out
+    assert "Not as expected: 3 runs" in out
     assert "timeout" in out
 
 
@@ -132,7 +132,7 @@ async def test_nothing_is_left_when_it_is_broken_off(capsys: pytest.CaptureFixtu
         )
         assert deleted(emulator.requests) == made
     if seconds:
-        assert "of 12 runs had ended; deleting what was made" in capsys.readouterr().err
+        assert "of 12 runs had ended; deleting what was created" in capsys.readouterr().err
 
 
 async def test_a_server_that_is_gone_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

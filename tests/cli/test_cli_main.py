@@ -296,7 +296,7 @@ def test_a_signal_ends_the_demo_cleanly_and_the_server_with_0(
     demo.send_signal(number)
     _, err = demo.communicate(timeout=10)
     assert demo.returncode == code
-    assert err == "asyncruns: interrupted when 0 of 3 runs had ended; deleting what was made\n"
+    assert err == "asyncruns: interrupted when 0 of 3 runs had ended; deleting what was created\n"
 
     emulator.send_signal(number)
     _, err = emulator.communicate(timeout=10)

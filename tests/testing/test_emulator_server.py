@@ -211,7 +211,7 @@ async def test_its_state_outlives_a_restart() -> None:
         async with emulator:
             async with session.post(f"{emulator.base_url}/threads") as response:
                 thread = await response.json()
-            with pytest.raises(RuntimeError, match="started already"):
+            with pytest.raises(RuntimeError, match="already started"):
                 await emulator.start()
         await emulator.stop()
         with pytest.raises(RuntimeError, match="not started"):

@@ -318,7 +318,7 @@ async def test_a_mistake_that_comes_too_late_is_told_by_the_loop() -> None:
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Content-Encoding", "Connection"])
 def test_a_fault_of_the_wire_is_refused(name: str) -> None:
     transport = InMemoryTransport()
-    with pytest.raises(ValueError, match=f"{name.lower()} has no sense without a wire; use the Emulator"):
+    with pytest.raises(ValueError, match=f"{name.lower()} has no effect without a wire; use the Emulator"):
         transport.inject(Fault(status=500), Fault(headers={name: "7"}))
     assert transport.faults == []
 

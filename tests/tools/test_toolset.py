@@ -69,7 +69,7 @@ async def test_the_decorator_gives_the_function_back_with_its_type() -> None:
 
 
 def test_a_taken_name_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="named add already"):
+    with pytest.raises(ConfigurationError, match="already a tool named add"):
         Toolset([add, add])
 
 
@@ -92,11 +92,11 @@ def test_a_lambda_needs_a_name() -> None:
         ({"a": 1}, "The tool 'a' must be a function or another callable; it is of the type int."),
         ({"a": None}, "The tool 'a' must be a function or another callable; it is None."),
         ({1: add}, "The name of a tool must be a string, not 1."),
-        ("abc", "A toolset cannot be made from a str."),
-        (b"abc", "A toolset cannot be made from a bytes."),
-        (add, "A toolset cannot be made from a function."),
-        (None, "A toolset cannot be made from a NoneType."),
-        (Toolset(), "A toolset cannot be made from a Toolset."),
+        ("abc", "A toolset cannot be made from a value of the type str."),
+        (b"abc", "A toolset cannot be made from a value of the type bytes."),
+        (add, "A toolset cannot be made from a value of the type function."),
+        (None, "A toolset cannot be made from a value of the type NoneType."),
+        (Toolset(), "A toolset cannot be made from a value of the type Toolset."),
     ],
 )
 def test_what_is_no_function_is_refused(functions: Any, said: str) -> None:
