@@ -1,9 +1,9 @@
-"""One agent loop for both kinds of servers: those with threads and runs, and those with responses.
+"""One agent loop for both APIs: threads and runs, and responses.
 
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py threads
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py responses
 
-The tools, the watch and what one does with its outcome are the same; only how a conversation goes on is not.
+The tools, the watch and the handling of its outcome are the same; only the continuation of a conversation differs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ tools = Toolset()
 
 @tools.tool
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     await anyio.sleep(0.2)  # a request to a weather service
     return f"21 degrees in {city}"
 
 
 @asynccontextmanager
 async def on_threads(client: Client) -> AsyncIterator[Ask]:
-    """Ask an assistant; the thread remembers what was said."""
+    """Yield a function that asks an assistant; the thread keeps the conversation."""
     assistant = await client.assistants.create(model=MODEL, instructions=INSTRUCTIONS, tools=tools.definitions())
     thread = await client.threads.create()
 
@@ -53,7 +53,7 @@ async def on_threads(client: Client) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def on_responses(client: Client) -> AsyncIterator[Ask]:
-    """Ask a model; each response names the one before it."""
+    """Yield a function that asks a model; each response refers to the one before it."""
     previous: str | None = None
 
     async def ask(question: str) -> AnyOutcome[Any]:

@@ -1,4 +1,4 @@
-"""200 runs at once in a fleet, under one budget of requests; how it is doing is printed once a second.
+"""200 runs at once in a fleet, under one budget of requests; its statistics are printed once a second.
 
 ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_runs.py
 """
@@ -21,7 +21,7 @@ tools = Toolset(timeout=30)
 
 @tools.tool
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     return f"21 degrees in {city}"
 
 
@@ -31,7 +31,7 @@ async def begin(client: Client, assistant_id: str) -> AsyncGenerator[Run]:
         try:
             yield await client.threads.create_and_run(assistant_id=assistant_id, thread={"messages": [message]})
         except APIError as error:
-            print("not begun:", error)
+            print("not created:", error)
 
 
 async def report(fleet: Fleet[Run]) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: virtual time for every async test, an emulator, and a plain client to ask it."""
+"""Fixtures of the whole suite: virtual time for every async test, an emulator, and a plain client for it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As for what a shell starts in its background. The programs that tests interrupt would inherit that.
+        # So it is in a process that a shell started in the background. The programs that tests interrupt would inherit
+        # it and ignore the interrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Start workers where they save time: not for single files, which they would only hold up.
+    """Start workers only if they save time: not for single files, for which starting them takes longer.
 
-    They would not have the interpreter's own checks (`-X dev`) either.
+    Nor under `-X dev`, since workers would not have the interpreter's checks.
     """
     workers = yield
     is_small = any(argument.partition("::")[0].endswith(".py") for argument in config.args)
@@ -41,22 +42,22 @@ def pytest_asyncio_loop_factories(
     return {"virtual": VirtualTimeLoop}
 
 
-# The clock of virtual time waits in real time, as it must; the command line prints.
+# The virtual clock has to wait in real time, and the command line prints.
 MAY_BLOCK: Final = ["asyncruns.testing", "asyncruns.cli"]
-# What BlockBuster does not know by itself.
+# Blocking functions that BlockBuster does not know.
 ALSO_BLOCKING: Final = ("socket.getaddrinfo", "socket.gethostbyname", "builtins.open", "subprocess.Popen.__init__")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
-    """Raise a BlockingError where the package, or what it calls, blocks a running event loop."""
+    """Raise a BlockingError if the package, or code that it calls, blocks a running event loop."""
     with blockbuster_ctx("asyncruns", excluded_modules=MAY_BLOCK) as blockbuster:
         for name in ALSO_BLOCKING:
             function = BlockBusterFunction(None, name, scanned_modules="asyncruns", excluded_modules=MAY_BLOCK)
-            # anyio and asyncruns load parts of themselves on first use, once in a process.
+            # anyio and asyncruns import some of their modules on first use, once in a process.
             function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
             blockbuster.functions[name] = function.activate()
-        # It is within MAY_BLOCK, but sleeps so often that the poll all who called it would take seconds.
+        # It is in MAY_BLOCK, but sleeps so often that searching its call stack each time would take seconds.
         blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_poll_again")
         yield blockbuster
 
@@ -69,7 +70,7 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 @pytest.fixture
 async def ask(emulator: Emulator) -> AsyncIterator[Callable[..., Awaitable[tuple[int, Any]]]]:
-    """Give a function that sends one request to the emulator: `await ask("GET", "/threads/x")` -> (status, body)."""
+    """Return a function that sends one request to the emulator: `await ask("GET", "/threads/x")` -> (status, body)."""
     async with aiohttp.ClientSession() as session:
 
         async def send(method: str, path: str, body: object = None, **query: str) -> tuple[int, Any]:
