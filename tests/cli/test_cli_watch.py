@@ -41,7 +41,7 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
-async def test_the_exit_code_and_a_sentence_say_how_the_run_ended(
+async def test_the_exit_code_and_a_sentence_state_how_the_run_ended(
     emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
 ) -> None:
     run = await start(emulator, client, scenario)
@@ -59,18 +59,20 @@ async def test_a_cancelled_run_is_3(emulator: Emulator, client: Client, capsys: 
     assert "cancelling" in capsys.readouterr().out
 
 
-async def test_a_wait_that_is_over_is_7(emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_watch_that_times_out_is_7(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = await start(emulator, client, Scenario(end="never"))
     assert await watch(client, run.thread_id, run.id, LineReport(), timeout=5) == 7
     assert "the wait's time was over" in capsys.readouterr().out
 
 
-async def test_a_run_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_run_that_does_not_exist_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert await watch(client, "thread_x", "run_x", LineReport()) == 7
     assert "there is no such run" in capsys.readouterr().out
 
 
-async def test_ids_that_cannot_be_ids_raise(client: Client) -> None:
+async def test_invalid_ids_raise(client: Client) -> None:
     with pytest.raises(InvalidRequestError):
         await watch(client, "..", "run_x", LineReport())
 
@@ -129,7 +131,7 @@ async def test_the_last_json_line_has_the_answer_or_the_fault(
     assert failed["polls"] >= 1
 
 
-async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_lost_connection_is_distinguished_from_a_failed_run(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator() as emulator:
         gone = emulator.base_url  # its port was free a moment ago, so nobody listens there
     client = Client(gone)
@@ -160,7 +162,7 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
-async def test_one_id_is_that_of_a_response(
+async def test_a_single_id_is_that_of_a_response(
     emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
 ) -> None:
     response = await begin(emulator, client, scenario)
@@ -172,7 +174,7 @@ async def test_one_id_is_that_of_a_response(
         assert out.splitlines()[-1] == "Good day."
 
 
-async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
+async def test_a_cancelled_response_is_3_and_one_that_does_not_end_is_7(
     emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     going_on = await begin(emulator, client, Scenario(end="never"))
@@ -185,7 +187,7 @@ async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
     assert "the wait's time was over" in capsys.readouterr().out
 
 
-async def test_a_response_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_response_that_does_not_exist_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert await watch(client, "resp_x", None, JsonReport()) == 7
     end = json_lines(capsys)[-1]
     assert (end["outcome"], end["reason"]) == ("gave_up", "not_found")
@@ -213,7 +215,7 @@ async def test_the_calls_of_a_response_are_listed_and_not_answered(
     assert end["calls"] == calls["calls"]
 
 
-async def test_what_cannot_be_the_id_of_a_response_raises(client: Client) -> None:
+async def test_an_id_that_is_not_that_of_a_response_raises(client: Client) -> None:
     with pytest.raises(InvalidRequestError):
         await watch(client, "..", None, LineReport())
 

@@ -68,7 +68,7 @@ async def test_an_error_is_answered_before_or_after_the_effect(
     assert (await ask("GET", path))[1]["status"] == ("cancelling" if acts else "queued")
 
 
-async def test_what_the_server_refuses_has_no_effect(emulator: Emulator, ask: Ask) -> None:
+async def test_a_refused_request_has_no_effect(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(status=500, acts=True))
     assert (await ask("GET", "/threads/thread_none"))[0] == 500
     assert not emulator.requests[0].acted
@@ -116,7 +116,7 @@ async def test_answers_may_arrive_out_of_order(emulator: Emulator, ask: Ask) -> 
 
 
 @pytest.mark.parametrize("drop", [False, True])
-async def test_a_request_acts_though_its_client_has_gone(emulator: Emulator, drop: bool) -> None:
+async def test_a_request_takes_effect_although_its_client_has_gone(emulator: Emulator, drop: bool) -> None:
     emulator.inject(Fault(delay_before=5, drop=drop, acts=drop))
     async with aiohttp.ClientSession() as session:
         with pytest.raises(asyncio.TimeoutError):
@@ -129,7 +129,7 @@ async def test_a_request_acts_though_its_client_has_gone(emulator: Emulator, dro
 @pytest.mark.parametrize("client_leaves", [False, True])
 @pytest.mark.parametrize("fault", [Fault(delay_before=60), Fault(delay_after=math.inf)])
 @pytest.mark.real_time
-async def test_a_stop_does_not_wait_for_what_is_held_up(
+async def test_a_stop_does_not_wait_for_delayed_requests(
     caplog: pytest.LogCaptureFixture, fault: Fault, client_leaves: bool
 ) -> None:
     others = asyncio.all_tasks()
@@ -249,7 +249,7 @@ async def test_call_ids_may_be_the_same_in_every_round(emulator: Emulator, ask: 
     assert len(emulator.submitted(path.rsplit("/", 1)[1])) == 2
 
 
-async def test_it_starts_again_on_its_port_and_its_runs_have_gone_on() -> None:
+async def test_it_starts_again_on_its_port_and_its_runs_have_continued() -> None:
     async with Emulator() as other:
         port = int(other.base_url.split(":")[2].split("/")[0])
     emulator = Emulator(port=port)

@@ -138,7 +138,7 @@ STORIES: Final[tuple[Story, ...]] = (
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-async def test_a_story_ends_the_same_behind_either_door(story: Story) -> None:
+async def test_a_run_ends_the_same_with_and_without_sockets(story: Story) -> None:
     async with by_sockets() as (client, server):
         expected = comparable(await story(client, server))
     async with in_memory(latency=0) as (client, transport):
@@ -252,7 +252,7 @@ async def test_an_answer_takes_its_latency_by_the_clock_of_the_loop() -> None:
     assert [seen.at - began for seen in transport.requests] == pytest.approx([0, 0.25])
 
 
-async def test_others_get_their_turn_even_without_latency() -> None:
+async def test_other_tasks_run_even_without_latency() -> None:
     transport, turns = InMemoryTransport(), []
 
     async def ask(name: str) -> None:
@@ -265,7 +265,7 @@ async def test_others_get_their_turn_even_without_latency() -> None:
 
 
 @pytest.mark.parametrize("fault", [None, Fault(status=500)])
-async def test_an_answer_that_is_too_late_had_its_effect(fault: Fault | None) -> None:
+async def test_a_request_whose_answer_is_too_late_has_taken_effect(fault: Fault | None) -> None:
     loop = asyncio.get_running_loop()
     transport = InMemoryTransport(latency=3, request_timeout=2)
     transport.inject(*([] if fault is None else [fault]))
@@ -277,7 +277,7 @@ async def test_an_answer_that_is_too_late_had_its_effect(fault: Fault | None) ->
     assert (await transport.send(Request("POST", "/threads", timeout=math.inf))).status == 200
 
 
-async def test_the_server_acts_though_the_client_was_cancelled() -> None:
+async def test_the_server_acts_although_the_client_was_cancelled() -> None:
     transport = InMemoryTransport()
     transport.inject(Fault(on="create_thread", delay_before=5))
     sending = asyncio.create_task(transport.send(Request("POST", "/threads")))
@@ -294,7 +294,7 @@ def broken(*_: object) -> Any:
     raise LookupError("a mistake in a test")
 
 
-async def test_a_mistake_of_the_test_comes_out_of_send() -> None:
+async def test_a_mistake_of_the_test_raises_from_send() -> None:
     transport = InMemoryTransport()
     transport.inject(Fault(on="create_thread", rewrite=broken))
     with pytest.raises(LookupError, match="mistake"):
@@ -304,7 +304,7 @@ async def test_a_mistake_of_the_test_comes_out_of_send() -> None:
         await transport.send(Request("POST", "/threads/runs", body=b'{"assistant_id": "asst_1"}'))
 
 
-async def test_a_mistake_that_comes_too_late_is_told_by_the_loop() -> None:
+async def test_a_mistake_that_comes_too_late_is_reported_by_the_loop() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     transport = InMemoryTransport(request_timeout=1)
@@ -333,12 +333,12 @@ def test_a_fault_of_the_wire_is_refused(name: str) -> None:
         ({"late_cancel": 300}, "late_cancel is 300"),
     ],
 )
-def test_what_can_not_be_is_refused(options: Any, said: str) -> None:
+def test_invalid_values_are_refused(options: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         InMemoryTransport(**options)
 
 
-async def test_it_shows_what_was_asked_without_credentials() -> None:
+async def test_it_records_requests_without_credentials() -> None:
     transport = InMemoryTransport(Scenario(), latency=0.05)
     query = (("order", "asc"), ("include[]", "a b"))
     await transport.send(get("/threads/t/messages", query=query, headers=(("Api-Key", "sk-hidden"), ("X-Mine", "1"))))
@@ -349,7 +349,7 @@ async def test_it_shows_what_was_asked_without_credentials() -> None:
     assert repr(transport) == "<InMemoryTransport latency=0.05 runs=0 responses=0 requests=1>"
 
 
-def test_it_outlives_an_event_loop_and_its_clock_goes_on() -> None:
+def test_it_outlives_an_event_loop_and_its_clock_continues() -> None:
     transport = InMemoryTransport(Scenario(end="never"))
     transport.script(Scenario(end="never"), assistant_id="asst_1")
 
@@ -404,7 +404,7 @@ async def test_ten_thousand_polls(memory: tuple[Client, InMemoryTransport]) -> N
     assert {run["status"] for run in transport.runs.values()} == {"completed"}
 
 
-async def test_a_refusal_is_the_exception_it_always_is(memory: tuple[Client, InMemoryTransport]) -> None:
+async def test_a_refusal_raises_the_same_exception_as_over_sockets(memory: tuple[Client, InMemoryTransport]) -> None:
     client, transport = memory
     with pytest.raises(NotFoundError, match="No thread found with id 'thread_1'") as caught:
         await client.threads.retrieve("thread_1")
@@ -414,7 +414,7 @@ async def test_a_refusal_is_the_exception_it_always_is(memory: tuple[Client, InM
         await client.threads.create()
 
 
-async def test_resources_try_again_over_a_given_transport() -> None:
+async def test_requests_are_retried_over_a_transport_of_the_caller() -> None:
     transport = InMemoryTransport()
     async with Client(transport=transport) as client:
         transport.inject(Fault(on="create_thread", status=429, times=2))
@@ -432,7 +432,7 @@ class Closing(Transport):
         self.closed += 1
 
 
-async def test_a_given_transport_is_borrowed() -> None:
+async def test_a_transport_of_the_caller_is_not_closed() -> None:
     transport = Closing()
     async with Client(transport=transport) as client:
         assert client.transport is transport
@@ -456,13 +456,13 @@ async def test_a_given_transport_is_borrowed() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_given_transport_would_not_heed_is_refused(options: Any, names: str) -> None:
+def test_options_that_a_transport_of_the_caller_would_ignore_are_refused(options: Any, names: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{names} would have no effect beside transport=") as caught:
         Client(transport=InMemoryTransport(), **options)
     assert "hidden" not in str(caught.value)
 
 
-def test_what_is_no_transport_is_refused() -> None:
+def test_a_value_that_is_not_a_transport_is_refused() -> None:
     wrong: Any = SimpleNamespace(send=None)
     with pytest.raises(ConfigurationError, match=r"instance of asyncruns.abc.Transport, not SimpleNamespace"):
         Client(transport=wrong)

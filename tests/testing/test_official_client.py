@@ -113,7 +113,7 @@ async def test_input_items_are_typed_and_a_deleted_response_is_not_found(client:
         await client.responses.retrieve(response.id)
 
 
-async def test_refusals_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_refusals_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.script(Scenario(rounds=((FunctionCall("f"),),), reuse_call_ids=True), model=MODEL)
     first = await client.responses.create(model=MODEL, input="Hi")
     with pytest.raises(openai.BadRequestError, match="No tool output found for function call call_0") as missing:
@@ -126,7 +126,7 @@ async def test_refusals_are_its_exceptions(emulator: Emulator, client: openai.As
         await client.responses.cancel(first.id)
 
 
-async def test_faults_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_faults_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.inject(
         Fault(on="create_response", status=429),
         Fault(on="create_response", status=500),

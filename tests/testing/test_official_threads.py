@@ -126,7 +126,7 @@ async def test_an_error_status_is_the_class_of_the_same_name_in_both_clients(
     assert (expected.request_id or "").startswith("req_")
 
 
-async def test_refusals_of_the_emulator_itself_are_its_exceptions(
+async def test_refusals_of_the_emulator_itself_raise_its_exceptions(
     emulator: Emulator, client: openai.AsyncOpenAI
 ) -> None:
     runs = client.beta.threads.runs
@@ -146,7 +146,7 @@ async def test_refusals_of_the_emulator_itself_are_its_exceptions(
             await client.with_options(base_url=locked.base_url).beta.threads.create()
 
 
-async def test_lost_connections_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_lost_connections_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.inject(Fault(on="create_thread", drop=True), Fault(on="create_thread", delay_after=60.0))
     with pytest.raises(openai.APIConnectionError):
         await client.beta.threads.create()

@@ -31,7 +31,7 @@ events = st.lists(st.tuples(st.sampled_from(["poll", "poll", "poll", "submit", "
 
 
 @given(scenarios, events)
-def test_what_is_kept_of_a_run_is_what_a_fresh_poll_finds(scenario: Scenario, events: list[tuple[str, float]]) -> None:
+def test_a_cached_position_equals_a_newly_computed_one(scenario: Scenario, events: list[tuple[str, float]]) -> None:
     ids = Ids()
     run = EmulatedRun(
         id="run_1",

@@ -187,7 +187,7 @@ async def test_what_is_returned_after_the_timeout_is_discarded() -> None:
     assert "did not finish" in error_of(await output_of(f, timeout=1.0))
 
 
-async def test_a_tool_may_say_at_its_timeout_what_the_model_reads() -> None:
+async def test_a_tool_can_send_the_model_a_text_at_its_timeout() -> None:
     async def f() -> None:
         try:
             await asyncio.sleep(3600.0)
@@ -197,7 +197,7 @@ async def test_a_tool_may_say_at_its_timeout_what_the_model_reads() -> None:
     assert error_of(await output_of(f, timeout=1.0)) == "Too many rows; ask for fewer."
 
 
-async def test_a_cleanup_of_some_seconds_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cleanup_of_two_seconds_is_awaited(caplog: pytest.LogCaptureFixture) -> None:
     cleaned = []
 
     async def f() -> None:
@@ -227,7 +227,7 @@ async def test_a_tool_that_swallows_one_cancellation_ends_at_the_second(caplog: 
     assert ended == [True]
 
 
-async def test_an_abandoned_tool_gives_its_place_back() -> None:
+async def test_an_abandoned_tool_releases_its_place() -> None:
     tools = Toolset({"f": stubborn, "g": asyncio.sleep}, max_concurrency=1, timeout=1.0)
     tools.tool(lambda: "done", name="h")
     first = asyncio.create_task(tools.call(CALL))
@@ -330,7 +330,7 @@ async def test_scopes_and_task_groups_of_anyio_work_in_a_tool() -> None:
     assert await output_of(f, timeout=60.0) == "done"
 
 
-async def test_the_task_of_a_tool_is_its_own() -> None:
+async def test_each_call_of_a_tool_has_a_task_of_its_own() -> None:
     tasks = []
 
     async def f() -> None:
@@ -377,7 +377,7 @@ async def test_what_a_tool_awaits_is_cancelled_with_it() -> None:
     assert inner[0].cancelled()
 
 
-async def test_a_call_sees_the_context_of_its_caller_and_changes_none() -> None:
+async def test_a_call_sees_the_context_of_its_caller_and_does_not_change_it() -> None:
     var = contextvars.ContextVar("var", default="nobody")
     seen: list[str] = []
 
@@ -419,7 +419,7 @@ async def test_a_tool_that_is_cancelled_before_its_first_step_leaves_no_coroutin
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, asyncio.CancelledError])
 @pytest.mark.parametrize("before", [0, 1])
-async def test_whatever_a_tool_raises_by_itself_it_has_failed(error: type[BaseException], before: int) -> None:
+async def test_a_tool_fails_whatever_it_raises(error: type[BaseException], before: int) -> None:
     async def f() -> None:
         for _ in range(before):
             await asyncio.sleep(0.1)
@@ -435,7 +435,7 @@ async def test_whatever_a_tool_raises_by_itself_it_has_failed(error: type[BaseEx
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-async def test_whatever_an_approval_or_a_hook_raises_by_itself_the_call_has_an_output(
+async def test_a_call_has_an_output_whatever_an_approval_or_a_hook_raises(
     error: type[BaseException],
 ) -> None:
     def fail(*arguments: object) -> bool:
@@ -479,7 +479,7 @@ def test_ctrl_c_passes_through_a_tool(is_async: bool) -> None:
 
 
 @pytest.mark.real_time
-def test_ctrl_c_twice_ends_a_tool_that_does_not_wait() -> None:
+def test_a_second_ctrl_c_ends_a_tool_that_does_not_await() -> None:
     async def f() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -522,7 +522,7 @@ print("CPU", time.process_time() - began < 1.0)
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("tool", ["stubborn", "with_children"])
-def test_an_abandoned_tool_does_not_hold_up_the_exit(tool: str) -> None:
+def test_an_abandoned_tool_does_not_delay_the_exit(tool: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM.replace("TOOL", tool)],
         capture_output=True,

@@ -52,7 +52,7 @@ both = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
 
 
 @both
-async def test_an_approved_call_is_done(shop: Shop, is_async: bool) -> None:
+async def test_an_approved_call_is_executed(shop: Shop, is_async: bool) -> None:
     assert await Toolset([shop.buy], approve=with_answer(True, is_async=is_async)).call(BUY) == "bought"
     assert shop.bought == [(["tea"], 1)]
 
@@ -68,7 +68,9 @@ async def test_an_approved_call_is_done(shop: Shop, is_async: bool) -> None:
         ("\ud800!", "\ufffd!"),
     ],
 )
-async def test_a_refused_call_is_answered_and_not_done(shop: Shop, is_async: bool, answer: object, told: str) -> None:
+async def test_a_refused_call_is_answered_and_not_executed(
+    shop: Shop, is_async: bool, answer: object, told: str
+) -> None:
     hook = Hook()
     tools = Toolset([shop.buy], approve=with_answer(answer, is_async=is_async), on_error=hook, if_exception="surface")
     assert error_of(await tools.call(BUY)) == told
@@ -78,7 +80,7 @@ async def test_a_refused_call_is_answered_and_not_done(shop: Shop, is_async: boo
 
 @both
 @pytest.mark.parametrize("answer", [None, 1, 0, {"approved": True}, [True], object(), msgspec.UNSET])
-async def test_anything_else_is_no_approval(shop: Shop, is_async: bool, answer: object) -> None:
+async def test_only_true_approves(shop: Shop, is_async: bool, answer: object) -> None:
     hook = Hook()
     tools = Toolset([shop.buy], approve=with_answer(answer, is_async=is_async), on_error=hook)
     assert error_of(await tools.call(BUY)) == "The call of buy could not be approved."
@@ -91,7 +93,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("error", [ValueError("hunter2"), Stop("hunter2"), asyncio.CancelledError("hunter2")])
-async def test_an_approval_that_raises_is_none(shop: Shop, error: BaseException) -> None:
+async def test_an_approval_that_raises_does_not_approve(shop: Shop, error: BaseException) -> None:
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
         raise error
 
@@ -106,7 +108,7 @@ async def test_an_approval_that_raises_is_none(shop: Shop, error: BaseException)
     assert shop.bought == []
 
 
-async def test_an_approval_may_speak_to_the_model_with_a_tool_error(shop: Shop) -> None:
+async def test_a_tool_error_of_an_approval_is_sent_to_the_model(shop: Shop) -> None:
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
         raise ToolError("Nobody is in the office.")
 
@@ -115,7 +117,7 @@ async def test_an_approval_may_speak_to_the_model_with_a_tool_error(shop: Shop) 
     assert shop.bought == []
 
 
-async def test_it_gets_the_call_and_the_checked_arguments(shop: Shop) -> None:
+async def test_an_approval_receives_the_call_and_the_validated_arguments(shop: Shop) -> None:
     seen: list[object] = []
 
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
@@ -126,7 +128,7 @@ async def test_it_gets_the_call_and_the_checked_arguments(shop: Shop) -> None:
     assert seen == [BUY, {"basket": Basket(["tea"])}]
 
 
-async def test_what_was_shown_for_approval_is_not_what_is_run_and_cannot_change_it(shop: Shop) -> None:
+async def test_an_approval_cannot_change_the_arguments_of_the_tool(shop: Shop) -> None:
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
         arguments["basket"].items.append("a yacht")
         arguments["times"] = 100
@@ -137,7 +139,7 @@ async def test_what_was_shown_for_approval_is_not_what_is_run_and_cannot_change_
 
 
 @pytest.mark.parametrize("call", [a_call("buy", "{"), a_call("buy", '{"basket": 1}'), a_call("sell")])
-async def test_an_invalid_call_is_not_put_before_anyone(shop: Shop, call: Call) -> None:
+async def test_an_invalid_call_is_not_submitted_for_approval(shop: Shop, call: Call) -> None:
     asked: list[Call] = []
 
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
@@ -148,7 +150,7 @@ async def test_an_invalid_call_is_not_put_before_anyone(shop: Shop, call: Call) 
     assert asked == []
 
 
-async def test_a_tools_own_approval_comes_before_the_toolsets() -> None:
+async def test_a_tools_own_approval_replaces_that_of_the_toolset() -> None:
     tools = Toolset(approve=with_answer("by the toolset"))
     tools.tool(lambda: 1, name="inherits")
     tools.tool(lambda: 2, name="own", approve=with_answer("by the tool"))
@@ -164,7 +166,7 @@ async def test_a_tools_own_approval_comes_before_the_toolsets() -> None:
     assert await tools.call(a_call("decorated")) == "4"
 
 
-async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
+async def test_an_approval_holds_no_place_and_does_not_count_towards_the_timeout(shop: Shop) -> None:
     limit = ConcurrencyLimit(1)
     asked: list[str] = []
 
@@ -215,7 +217,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing
 
 
 @pytest.mark.parametrize("approve", [True, "yes", 5])
-def test_what_cannot_approve_is_refused(approve: Any) -> None:
+def test_an_approve_that_cannot_be_called_is_refused(approve: Any) -> None:
     with pytest.raises(ConfigurationError, match="approve must be a function"):
         Toolset(approve=approve)
     with pytest.raises(ConfigurationError, match="approve must be a function"):

@@ -65,7 +65,7 @@ HOTEL = '{"hotels": [{"name": "Ritz"}], "start": "2024-05-01"}'
         (anything, '{"x": {"a": [null, "\\ud83d\\ude00"]}}', '{"a":[null,"\U0001f600"]}'),
     ],
 )
-async def test_what_fits_reaches_the_tool(function: Callable[..., Any], arguments: str, output: str) -> None:
+async def test_valid_arguments_reach_the_tool(function: Callable[..., Any], arguments: str, output: str) -> None:
     assert await output_of(function, arguments) == output
 
 
@@ -93,7 +93,9 @@ async def test_what_fits_reaches_the_tool(function: Callable[..., Any], argument
         (number, f'{{"x": 1{"0" * 10_000}}}', "$.x"),
     ],
 )
-async def test_what_does_not_fit_is_told_with_its_path(function: Callable[..., Any], arguments: str, said: str) -> None:
+async def test_invalid_arguments_are_reported_with_their_path(
+    function: Callable[..., Any], arguments: str, said: str
+) -> None:
     message = error_of(await output_of(function, arguments))
     assert message.startswith("Invalid arguments for f: ")
     assert said in message
