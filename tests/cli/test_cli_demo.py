@@ -1,4 +1,4 @@
-"""`asyncruns demo` in virtual time: every run as expected, nothing left behind, and pictures that fit."""
+"""`asyncruns demo` in virtual time: every run ends as expected, nothing is left behind, and the table fits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(runs: int, *, timeout: float = 60.0) -> Settings:
 
 
 def deleted(requests: list[SeenRequest]) -> Counter[str]:
-    """How many of each kind were deleted."""
+    """Return how many assistants and threads were deleted."""
     return Counter(seen.path.split("/")[2] for seen in requests if seen.method == "DELETE" and seen.status == 200)
 
 
@@ -89,7 +89,7 @@ async def test_nothing_is_left_at_a_real_server(capsys: pytest.CaptureFixture[st
         assert deleted(emulator.requests) == {"threads": 9, "assistants": 3}
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "None needed the caller, none was given up."
-    assert "failed" in out  # which is the server's business there
+    assert "failed" in out  # with a real server, a failed run is not an error of the demo
 
 
 async def test_a_run_that_does_not_end_is_given_up_cancelled_and_deleted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +179,7 @@ async def test_every_frame_fits_the_terminal(size: tuple[int, int], runs: int) -
             assert len(lines) < height
             assert max(map(len, lines)) <= width
         await anyio.sleep(0.1)
-        end(row, f"a_new_status_{row.number % 4}")  # so many that the counts take more than a line
+        end(row, f"a_new_status_{row.number % 4}")  # the counts then need more than one line
     last = draw(board, width, height)
     assert len(last) + 4 < height or len(last) == 3  # there is room for the report
 
@@ -209,7 +209,7 @@ async def test_the_table_is_drawn_until_the_demo_ends(capsys: pytest.CaptureFixt
     drawn = screen.getvalue()
     for text in ("asyncruns demo", "requires_action", "in_progress", "completed", "expired"):
         assert text in drawn
-    assert drawn.endswith("\x1b[?25h")  # the cursor is back
+    assert drawn.endswith("\x1b[?25h")  # the cursor is visible again
     assert "8 runs in " in capsys.readouterr().out
 
 

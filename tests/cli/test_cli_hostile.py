@@ -1,4 +1,4 @@
-"""What a server sends never commands the terminal, whichever command shows it."""
+"""Text from a server never controls the terminal, in the output of any command."""
 
 from __future__ import annotations
 

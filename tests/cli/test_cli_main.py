@@ -1,4 +1,4 @@
-"""The command line as a whole: usage, errors on one line, credentials, signals; some of it in real processes."""
+"""The command line as a whole: usage, errors on one line, credentials and signals; partly in real processes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
@@ -100,13 +100,13 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_a_wrong_configuration_is_2_and_one_line(
-    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("asyncruns: ")
-    assert said in err
+    assert expected in err
     assert err.count("\n") == 1
     assert "hidden" not in err
 
@@ -126,8 +126,8 @@ def on_virtual_time(work: object) -> object:
 
 
 def test_options_are_parsed() -> None:
-    given = ("watch", "t", "r", "--query", "a=b=c", "--query", "d=", "--header", "x-y=z", "--timeout", "0.5")
-    options = make_parser().parse_args(given)
+    command_line = ("watch", "t", "r", "--query", "a=b=c", "--query", "d=", "--header", "x-y=z", "--timeout", "0.5")
+    options = make_parser().parse_args(command_line)
     assert options.query == [("a", "b=c"), ("d", "")]
     assert options.header == [("x-y", "z")]
     assert (options.timeout, options.max_outage, options.version) == (0.5, 30.0, "v2")
@@ -135,7 +135,7 @@ def test_options_are_parsed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "ids"),
+    ("command_line", "ids"),
     [
         (("resp_1",), ("resp_1", None)),
         (("--json", "resp_1"), ("resp_1", None)),
@@ -147,8 +147,8 @@ def test_options_are_parsed() -> None:
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
-def test_one_id_is_a_response_and_two_are_a_run(given: tuple[str, ...], ids: tuple[str, str | None]) -> None:
-    options = make_parser().parse_args(("watch", *given))
+def test_one_id_is_a_response_and_two_are_a_run(command_line: tuple[str, ...], ids: tuple[str, str | None]) -> None:
+    options = make_parser().parse_args(("watch", *command_line))
     assert (options.id, options.run_id) == ids
 
 
@@ -177,7 +177,7 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["demo"])
 
 
-# Whom a key is sent to
+# Where a key is sent
 
 
 async def sent(emulator: Emulator, **options: object) -> dict[str, str]:
@@ -240,7 +240,7 @@ def test_a_header_for_a_key_requires_a_key() -> None:
 def start(*arguments: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     return subprocess.Popen(
-        # Not `-X dev`: on a busy machine, asyncio's debug mode then writes of slow callbacks.
+        # Without `-X dev`: on a busy machine, asyncio's debug mode logs slow callbacks.
         [sys.executable, "-W", "error", "-m", "asyncruns", *arguments],
         cwd=ROOT,
         env=environment,

@@ -1,4 +1,4 @@
-"""`asyncruns watch`, against an emulator in virtual time: what it prints, and its exit codes."""
+"""`asyncruns watch` against an emulator in virtual time: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "code", "said"),
+    ("scenario", "code", "expected"),
     [
         (Scenario(answer="Good day."), 0, "is completed after"),
         (Scenario(end="failed"), 1, "is failed: server_error: Sorry, something went wrong."),
@@ -42,12 +42,12 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
 async def test_the_exit_code_and_a_sentence_state_how_the_run_ended(
-    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, expected: str
 ) -> None:
     run = await start(emulator, client, scenario)
     assert await watch(client, run.thread_id, run.id, LineReport()) == code
     out, err = capsys.readouterr()
-    assert said in out
+    assert expected in out
     assert f"The run {run.thread_id}/{run.id}" in out
     assert err == ""
 
@@ -133,7 +133,7 @@ async def test_the_last_json_line_has_the_answer_or_the_fault(
 
 async def test_a_lost_connection_is_distinguished_from_a_failed_run(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator() as emulator:
-        gone = emulator.base_url  # its port was free a moment ago, so nobody listens there
+        gone = emulator.base_url  # after the block, no server listens on its port
     client = Client(gone)
     assert await watch(client, "thread_x", "run_x", LineReport(), max_outage=20) == 7
     out, err = capsys.readouterr()
@@ -153,7 +153,7 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
 
 
 @pytest.mark.parametrize(
-    ("scenario", "code", "said"),
+    ("scenario", "code", "expected"),
     [
         (Scenario(answer="Good day."), 0, "is completed after"),
         (Scenario(end="failed"), 1, "is failed: server_error: "),
@@ -163,12 +163,12 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
 async def test_a_single_id_is_that_of_a_response(
-    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, expected: str
 ) -> None:
     response = await begin(emulator, client, scenario)
     assert await watch(client, response.id, None, LineReport()) == code
     out, err = capsys.readouterr()
-    assert f"The run {response.id} {said}" in out
+    assert f"The run {response.id} {expected}" in out
     assert err == ""
     if code == 0:
         assert out.splitlines()[-1] == "Good day."
@@ -221,7 +221,7 @@ async def test_an_id_that_is_not_that_of_a_response_raises(client: Client) -> No
 
 
 class Mute(Client):
-    """A client to which nobody tells the answer."""
+    """A client whose requests for the answer fail."""
 
     async def answer(self, ref: RunRef) -> list[Message]:
         raise APIConnectionError("No answer came", sent=False)

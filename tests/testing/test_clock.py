@@ -1,4 +1,4 @@
-"""The virtual clock: it jumps over waits, and stands still while something real is under way."""
+"""The virtual clock: it skips waits, and stands still while real work is in progress."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_timeout_expires_in_virtual_time() -> None:
 
 async def test_a_callback_that_blocks_does_not_advance_virtual_time() -> None:
     start = asyncio.get_running_loop().time()
-    time.sleep(0.01)  # noqa: ASYNC251 - blocking is what is tested
+    time.sleep(0.01)  # noqa: ASYNC251 - this tests blocking
     assert asyncio.get_running_loop().time() == start
 
 

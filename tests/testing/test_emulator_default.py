@@ -1,4 +1,4 @@
-"""What a run does that nobody scripted: it calls each function once, with arguments that fit its schema."""
+"""The default scenario: a run calls each function once, with arguments that fit its schema."""
 
 from __future__ import annotations
 
@@ -137,5 +137,5 @@ def test_a_schema_that_requires_itself_ends() -> None:
 
 
 @pytest.mark.parametrize("schema", [{}, {"type": "string"}, {"$ref": "#/nowhere"}, {"$ref": "#"}])
-def test_a_schema_that_is_no_object_gives_no_arguments(schema: dict[str, Any]) -> None:
+def test_a_schema_that_is_not_an_object_results_in_no_arguments(schema: dict[str, Any]) -> None:
     assert made_up_arguments(schema) == {}

@@ -1,4 +1,4 @@
-"""The emulator's refusals, word for word as recorded."""
+"""The emulator's error answers, word for word as recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def error(message: str, *, param: str | None = None, code: str | None = None) ->
 
 
 async def begin(ask: Ask) -> tuple[str, str]:
-    """Start a run; give the ids of its thread and of itself."""
+    """Start a run; return its thread_id and run_id."""
     _, thread = await ask("POST", "/threads", {})
     status, run = await ask("POST", f"/threads/{thread['id']}/runs", {"assistant_id": ASSISTANT})
     assert status == 200
@@ -30,7 +30,7 @@ async def begin(ask: Ask) -> tuple[str, str]:
 
 
 async def waiting(emulator: Emulator, ask: Ask) -> tuple[str, str, str]:
-    """Start a run that waits for two outputs; give its path and the calls' ids."""
+    """Start a run that waits for two outputs; return its path and the ids of the calls."""
     emulator.script(Scenario(rounds=(TWO_CALLS,)), assistant_id=ASSISTANT)
     thread_id, run_id = await begin(ask)
     await asyncio.sleep(1)

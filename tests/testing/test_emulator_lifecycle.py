@@ -1,4 +1,4 @@
-"""What a run of the emulator goes through, as seen over HTTP; time is virtual."""
+"""The lifecycle of a run in the emulator, over HTTP, in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO_CALLS = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("get_t
 
 
 async def begin(ask: Ask, text: str = "Hello?", **body: object) -> tuple[str, dict[str, Any]]:
-    """Start a run on a thread of its own; give the run's path and its first body."""
+    """Start a run on a new thread; return the run's path and its first body."""
     thread = {"messages": [{"role": "user", "content": text}]}
     status, run = await ask("POST", "/threads/runs", {"assistant_id": ASSISTANT, "thread": thread, **body})
     assert status == 200, run

@@ -1,4 +1,4 @@
-"""The emulator streams responses: our client reads it and takes it up again, and the official one reads it."""
+"""The emulator streams responses: our client reads and resumes the stream, and the official client reads it."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def client(server: Backend) -> AsyncIterator[Client]:
 
 
 async def begin(client: Client, **fields: Any) -> ResponseStream:
-    given: dict[str, Any] = {"model": MODEL, "input": "Hi", "background": True, **fields}
-    stream: ResponseStream = await client.responses.create(stream=True, **given)
+    parameters: dict[str, Any] = {"model": MODEL, "input": "Hi", "background": True, **fields}
+    stream: ResponseStream = await client.responses.create(stream=True, **parameters)
     return stream
 
 
@@ -57,7 +57,7 @@ async def read(stream: ResponseStream) -> list[ResponseStreamEvent]:
 
 
 def names(events: list[ResponseStreamEvent]) -> list[str]:
-    """Give the events' names, with those that follow one another as one."""
+    """Return the names of the events, with consecutive equal names merged into one."""
     found = [event.event for event in events]
     return [name for place, name in enumerate(found) if found[place - 1 : place] != [name]]
 
@@ -101,9 +101,9 @@ async def test_calls_come_with_their_arguments_in_pieces(server: Backend, client
     ]
     assert names(await read(stream)) == [*BEGUN, *call, *call, "response.completed"]
     assert stream.response
-    asked: list[Any] = list(stream.response.output or [])
-    assert [each.arguments for each in asked] == [each.text for each in CALLS]
-    outputs = [{"type": "function_call_output", "call_id": each.call_id, "output": "1"} for each in asked]
+    calls_made: list[Any] = list(stream.response.output or [])
+    assert [each.arguments for each in calls_made] == [each.text for each in CALLS]
+    outputs = [{"type": "function_call_output", "call_id": each.call_id, "output": "1"} for each in calls_made]
     stream = await begin(client, input=outputs, previous_response_id=stream.response.id)
     assert names(await read(stream)) == [*BEGUN, *TEXT, "response.completed"]
     assert stream.response

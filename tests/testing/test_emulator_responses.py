@@ -33,7 +33,7 @@ async def begin(ask: Ask, **fields: Any) -> Any:
 
 
 async def ended(ask: Ask, response: Mapping[str, Any]) -> Any:
-    """Give the response as it is in a second."""
+    """Return the response as it is a second later."""
     await asyncio.sleep(1)
     status, body = await ask("GET", f"/responses/{response['id']}")
     assert status == 200
@@ -170,17 +170,17 @@ async def test_the_functions_that_are_offered_are_called_by_default(ask: Ask) ->
 
 
 async def test_a_function_may_choose_the_scenario(ask: Ask) -> None:
-    asked: list[RunRequest] = []
+    requests: list[RunRequest] = []
 
     def choose(request: RunRequest) -> Scenario:
-        asked.append(request)
+        requests.append(request)
         return Scenario(answer=request.message.upper())
 
     async with Emulator(choose) as emulator, aiohttp.ClientSession() as session:
         body = {"model": MODEL, "input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]}
         async with session.post(f"{emulator.base_url}/responses", json=body) as answer:
             assert text(await answer.json()) == "HI"
-    (request,) = asked
+    (request,) = requests
     assert (request.model, request.assistant_id, request.thread_id, request.number) == (MODEL, "", "", 0)
 
 
@@ -404,7 +404,7 @@ async def test_a_poll_hint_is_sent_while_a_response_has_not_ended() -> None:
     assert hints == ["1500", None]
 
 
-@pytest.mark.parametrize("whom", [{}, {"assistant_id": "a", "model": "m"}])
-def test_a_script_is_for_an_assistant_or_for_a_model(whom: dict[str, str]) -> None:
+@pytest.mark.parametrize("target", [{}, {"assistant_id": "a", "model": "m"}])
+def test_a_script_is_for_an_assistant_or_for_a_model(target: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="either assistant_id, for runs, or model"):
-        Emulator().script(Scenario(), **whom)
+        Emulator().script(Scenario(), **target)

@@ -1,4 +1,4 @@
-"""The emulator as a server: resources and lists, headers, what it remembers, how it starts and stops."""
+"""The emulator as a server: resources and lists, headers, recorded requests, start and stop."""
 
 from __future__ import annotations
 

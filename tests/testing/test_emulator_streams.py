@@ -1,4 +1,4 @@
-"""The emulator streams runs as the official server does: our client reads it, and the official one."""
+"""The emulator streams runs as the official server does: our client and the official client read the streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def client(emulator: Emulator) -> AsyncIterator[Client]:
 
 
 async def names(stream: RunStream) -> list[str]:
-    """Give the events' names, with deltas that follow one another as one."""
+    """Return the names of the events, with consecutive deltas merged into one."""
     found: list[str] = []
     async for event in stream:
         if not found or found[-1] != event.event:
@@ -171,7 +171,7 @@ async def test_a_stream_may_end_too_early_in_four_ways(
 ) -> None:
     emulator.inject(Fault(stream=end, events=events))
     found: list[ThreadStreamEvent] = []
-    stream = await begin(client)  # the thread's creation is no stream, and is not struck
+    stream = await begin(client)  # the creation of the thread is not streamed, so it is not struck
     try:
         async for event in stream:
             found.append(event)
@@ -202,7 +202,7 @@ async def test_the_emulator_stops_while_it_streams() -> None:
                 await names(stream)
 
 
-# The official client; it resolves names and counts timeouts by real time.
+# The official client, in real time: it resolves names in a thread, and its timeouts use the real clock.
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ async def test_the_official_client_reads_a_stream(official: Any) -> None:
     async for event in stream:
         if not found or found[-1] != event.event:
             found.append(event.event)
-    assert found == PLAIN[:-1]  # which it keeps to itself
+    assert found == PLAIN[:-1]  # the official client does not yield `done`
 
 
 @pytest.mark.real_time

@@ -1,4 +1,4 @@
-"""Which requests a fault strikes, how it counts them, and which faults cannot be."""
+"""Which requests a fault strikes, how it counts them, and which faults are invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def statuses(ask: Ask, count: int, method: str = "GET", path: str = "/assi
 
 
 async def begin(emulator: Emulator, ask: Ask) -> str:
-    """Start a run that goes on for ever; give its path."""
+    """Start a run that never ends; return its path."""
     emulator.script(Scenario(end="never"), assistant_id="asst_1")
     _, run = await ask("POST", "/threads/runs", {"assistant_id": "asst_1"})
     return f"/threads/{run['thread_id']}/runs/{run['id']}"

@@ -1,4 +1,4 @@
-"""Faults as a user's test meets them: a client watches through them, and the emulator counts what was done."""
+"""Faults as in a user's test: a client watches in spite of them, and the emulator counts what the server did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client(emulator: Emulator) -> AsyncIterator[Client]:
 
 
 def done(emulator: Emulator, operation: str) -> int:
-    """Count what the server did, however it was answered."""
+    """Return how often the server performed an operation, whatever the answer was."""
     return sum(seen.acted for seen in emulator.requests if seen.operation == operation)
 
 

@@ -1,4 +1,4 @@
-"""What faults make of answers: statuses, headers and bodies, as a client on the other side gets them."""
+"""How faults change answers: statuses, headers and bodies, as a client receives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What faults do to the work itself: done or not, late, seen late, or held up while the emulator stops."""
+"""How faults change the effects of requests: performed or not, late, seen late, or delayed when the emulator stops."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_a_request_that_arrives_late_acts_late(emulator: Emulator, ask: As
     assert loop.time() - start == pytest.approx(5, abs=0.01)
     _, after = await ask("POST", "/threads")
     assert loop.time() - start == pytest.approx(10, abs=0.01)
-    # The second was made at the same moment as the first, then its answer was held back.
+    # The second thread was created at the same moment as the first; then its answer was delayed.
     assert before["created_at"] == after["created_at"]
     assert [seen.at - start for seen in emulator.requests] == pytest.approx([0, 5], abs=0.01)
 
@@ -170,7 +170,7 @@ async def test_a_stale_poll_shows_the_run_as_it_was(emulator: Emulator, ask: Ask
         (404, "queued"),
         (404, "in_progress"),
         ("queued", "in_progress"),
-        ("queued", "requires_action"),  # submitted here
+        ("queued", "requires_action"),  # just submitted
         ("in_progress", "queued"),
         ("in_progress", "in_progress"),
         ("queued", "in_progress"),
@@ -206,11 +206,11 @@ async def test_a_stale_poll_does_not_know_of_a_cancel(emulator: Emulator, ask: A
 async def test_a_stale_list_lacks_what_is_new(emulator: Emulator, ask: Ask) -> None:
     path = await begin(emulator, ask, Scenario(queued=0.25, working=0.5))
     thread, run_id = path.split("/runs/")
-    await asyncio.sleep(1)  # completed a quarter of a second ago
+    await asyncio.sleep(1)  # now it completed a quarter of a second ago
     emulator.inject(*(Fault(on=on, stale=0.5) for on in ("messages", "steps", "poll")), Fault(on="runs", stale=1.1))
     stale = {where: await ask("GET", where) for where in (f"{thread}/messages", f"{path}/steps", path)}
     assert [body.get("data", body.get("status")) for _, body in stale.values()] == [[], [], "in_progress"]
-    assert (await ask("GET", f"{thread}/runs"))[0] == 404  # the thread is not there yet either
+    assert (await ask("GET", f"{thread}/runs"))[0] == 404  # the thread does not exist yet either
     assert [run["id"] for run in (await ask("GET", f"{thread}/runs"))[1]["data"]] == [run_id]
     (message,) = (await ask("GET", f"{thread}/messages"))[1]["data"]
     emulator.inject(Fault(on="message", stale=0.5), Fault(on="thread", stale=2))

@@ -1,4 +1,4 @@
-"""The emulator behind a transport: the same server as behind a socket, and a client that is given it."""
+"""The emulator as a transport: the same server as over sockets, and a client that uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from asyncruns.http import Request, Response
 from asyncruns.testing import Emulator, Fault, FunctionCall, InMemoryTransport, Scenario, VirtualTimeLoop
 
 ROUND: Final = (FunctionCall("f", {"n": 1}), FunctionCall("f", {"n": 2}))
-TIMEOUT_S: Final = 4.0  # aiohttp rounds those above 5 s up to whole seconds
+TIMEOUT_S: Final = 4.0  # aiohttp rounds timeouts above 5 s up to whole seconds
 Server = Emulator | InMemoryTransport
 Story = Callable[[Client, Server], Awaitable[object]]
 
@@ -53,7 +53,7 @@ async def in_memory(**options: Any) -> AsyncIterator[tuple[Client, InMemoryTrans
 
 @pytest.fixture(autouse=True)
 def _same_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every server begin at the same time, so that their answers can be compared byte by byte."""
+    """Start the clock of every server at the same time, so that their answers can be compared byte by byte."""
     monkeypatch.setattr("asyncruns.testing.emulator.backend.time", SimpleNamespace(time=lambda: 1.8e9))
 
 
@@ -70,11 +70,11 @@ def add_one() -> Toolset:
     return Toolset([f])
 
 
-# The same course behind either door
+# The same results with and without sockets
 
 
-async def told(outcome: AnyOutcome[Any], server: Server) -> object:
-    """Give everything of an outcome that does not hang on the random part of the pauses, and what the server saw."""
+async def summary_of(outcome: AnyOutcome[Any], server: Server) -> object:
+    """Return all of an outcome that does not depend on the random part of the pauses, and the server's requests."""
     polls_aside = [(seen.operation, seen.run_id, seen.acted) for seen in server.requests if seen.operation != "poll"]
     text = await outcome.text() if isinstance(outcome, Completed) else None
     run_id = outcome.ref.ids[-1]
@@ -83,7 +83,7 @@ async def told(outcome: AnyOutcome[Any], server: Server) -> object:
 
 async def with_tools(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND, ROUND[:1])), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
 
 
 async def on_one_thread(client: Client, server: Server) -> object:
@@ -91,17 +91,17 @@ async def on_one_thread(client: Client, server: Server) -> object:
     first = await client.run(assistant_id="asst_1", message="Go")
     second = await client.run(assistant_id="asst_1", message="Go on", thread_id=first.unwrap().thread_id)
     listed = [message async for message in client.threads.messages.list(second.unwrap().thread_id or "")]
-    return listed, await told(second, server)
+    return listed, await summary_of(second, server)
 
 
 async def to_expiry(client: Client, server: Server) -> object:
     server.script(Scenario(end="never"), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go"), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go"), server)
 
 
 async def failing(client: Client, server: Server) -> object:
     server.script(Scenario(end="failed", error_code="rate_limit_exceeded"), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go"), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go"), server)
 
 
 async def cancelled(client: Client, server: Server) -> object:
@@ -112,18 +112,18 @@ async def cancelled(client: Client, server: Server) -> object:
         await watcher.cancel_run()
         outcome = await watcher.wait()
     assert isinstance(outcome, Cancelled)
-    return await told(outcome, server)
+    return await summary_of(outcome, server)
 
 
 async def submit_lost(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND,)), assistant_id="asst_1")
     server.inject(Fault(on="submit", drop=True, acts=True), Fault(on="poll", status=500, every=2, times=3))
-    return await told(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
 
 
 async def a_model(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND,)), model="m")
-    return await told(await client.run(model="m", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(model="m", message="Go", tools=add_one()), server)
 
 
 STORIES: Final[tuple[Story, ...]] = (
@@ -145,10 +145,10 @@ async def test_a_run_ends_the_same_with_and_without_sockets(story: Story) -> Non
         assert comparable(await story(client, transport)) == expected
 
 
-def comparable(told: object) -> str:
-    """Number ids as they come, and blot out times and nonces: some pauses, and with them the polls, are random."""
+def comparable(summary: object) -> str:
+    """Number the ids in order, and mask times and nonces: some pauses, and with them the polls, are random."""
     names: dict[str, str] = {}
-    text = re.sub(r"\b18\d{8}\b", "a time", re.sub(r"(?<=asyncruns_nonce': ')\w+", "a nonce", repr(told)))
+    text = re.sub(r"\b18\d{8}\b", "a time", re.sub(r"(?<=asyncruns_nonce': ')\w+", "a nonce", repr(summary)))
     return re.sub(r"\b(\w+?)_\w{24}\b", lambda found: names.setdefault(found[0], f"{found[1]}_{len(names)}"), text)
 
 
@@ -176,7 +176,7 @@ FAULTS: Final = (
 
 
 async def exchanges(transport: Transport) -> list[object]:
-    """Ask for about everything that a watch needs, good and bad, at fixed times."""
+    """Send nearly every request that a watch needs, valid and invalid, at fixed times; return the answers."""
     answers: list[object] = []
 
     async def ask(method: str, path: str, body: object = None, query: tuple[tuple[str, str], ...] = ()) -> Any:
@@ -223,16 +223,16 @@ def without_framing(answers: list[object]) -> list[object]:
 
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=repr)
 async def test_answers_are_the_same_to_the_byte(fault: Fault | None) -> None:
-    given: list[list[object]] = []
-    for door in (by_sockets, in_memory):
-        async with door(poll_after_ms=250) as (client, server):
+    found: list[list[object]] = []
+    for server_of in (by_sockets, in_memory):
+        async with server_of(poll_after_ms=250) as (client, server):
             server.script(Scenario(rounds=(ROUND,)), assistant_id="asst_1")
             server.inject(*([] if fault is None else [fault]))
-            given.append(without_framing(await exchanges(client.transport)))
+            found.append(without_framing(await exchanges(client.transport)))
             began = server.requests[0].at
-            given[-1] += [(seen.operation, seen.run_id, seen.status, seen.acted) for seen in server.requests]
-            given[-1] += [round(seen.at - began, 6) for seen in server.requests]
-    assert given[0] == given[1]
+            found[-1] += [(seen.operation, seen.run_id, seen.status, seen.acted) for seen in server.requests]
+            found[-1] += [round(seen.at - began, 6) for seen in server.requests]
+    assert found[0] == found[1]
 
 
 # The transport itself
@@ -305,14 +305,14 @@ async def test_a_mistake_of_the_test_raises_from_send() -> None:
 
 
 async def test_a_mistake_that_comes_too_late_is_reported_by_the_loop() -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     transport = InMemoryTransport(request_timeout=1)
     transport.inject(Fault(on="create_thread", rewrite=broken, delay_before=2))
     with pytest.raises(APITimeoutError):
         await transport.send(Request("POST", "/threads"))
     await asyncio.sleep(2)
-    assert [type(context["exception"]) for context in told] == [LookupError]
+    assert [type(context["exception"]) for context in reported] == [LookupError]
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Content-Encoding", "Connection"])
@@ -324,7 +324,7 @@ def test_a_fault_of_the_wire_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"latency": -1}, "latency is -1"),
         ({"latency": math.nan}, "latency is nan"),
@@ -333,8 +333,8 @@ def test_a_fault_of_the_wire_is_refused(name: str) -> None:
         ({"late_cancel": 300}, "late_cancel is 300"),
     ],
 )
-def test_invalid_values_are_refused(options: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_values_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         InMemoryTransport(**options)
 
 
@@ -365,7 +365,7 @@ def test_it_outlives_an_event_loop_and_its_clock_continues() -> None:
     assert len(transport.responses) == 0
 
 
-# A client over it, and over any transport
+# A client over this transport, and over any other
 
 
 async def test_a_client_runs_tools_over_it(memory: tuple[Client, InMemoryTransport]) -> None:

@@ -1,4 +1,4 @@
-"""The emulator without sockets streams what the one at a port streams."""
+"""The emulator without sockets streams the same as the server on a port."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def begin(client: Client, **options: Any) -> RunStream:
 
 
 async def whole_course(server: Backend, client: Client) -> list[tuple[float, str, bytes]]:
-    """Give the events of a run with a round of calls: when each came, and with which data but for ids and times."""
+    """Return the events of a run with a round of calls: the time of each, and its data without ids and times."""
     loop = asyncio.get_running_loop()
     began, found = loop.time(), []
 

@@ -1,4 +1,4 @@
-"""The official client, against the emulator's responses: what works here, works for those who come from there."""
+"""The official client against the emulator's responses, so that its users can rely on the emulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 MODEL = "gpt-test"
 PROMPT = Scenario(queued=0.02, working=0.02, cancelling=0.0)
 
-# Its HTTP client resolves names and counts timeouts by real time.
+# In real time: its HTTP client resolves names in a thread, and its timeouts use the real clock.
 pytestmark = pytest.mark.real_time
 
 
@@ -138,4 +138,4 @@ async def test_faults_raise_its_exceptions(emulator: Emulator, client: openai.As
             await client.responses.create(model=MODEL, input="Hi", background=True)
     with pytest.raises(openai.APIConnectionError):
         await client.responses.create(model=MODEL, input="Hi", background=True)
-    assert len(emulator.responses) == 1  # an orphan
+    assert len(emulator.responses) == 1  # it was created although the client has no answer

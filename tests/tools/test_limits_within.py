@@ -1,4 +1,4 @@
-"""A limit within another: who has a place in the inner one has one in the outer one, and gives both back."""
+"""A limit within another: the holder of a place in the inner one has a place in the outer one, and releases both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns.tools import ConcurrencyLimit
 
 
 class Room:
-    """Work that holds a limit until it is let go."""
+    """Work that holds a limit until it is released."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -95,7 +95,7 @@ async def test_a_waiter_for_the_outer_limit_that_is_cancelled_releases_its_inner
     assert taken(limit, around) == [1, 1]
     first.cancel()
     await several_steps()
-    assert taken(limit, around) == [1, 1]  # the second has the inner place now, and waits for the outer one
+    assert taken(limit, around) == [1, 1]  # now the second holds the inner place and waits for the outer one
     around.release()
     await several_steps()
     assert room.running == 1
@@ -136,7 +136,7 @@ async def test_limits_can_be_nested_in_three_levels() -> None:
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
     await several_steps()
     assert taken(limit, middle, outer) == [3, 2, 1]
-    tasks[1].cancel()  # it waits for the outermost
+    tasks[1].cancel()  # it waits for the outermost limit
     await several_steps()
     assert taken(limit, middle, outer) == [3, 2, 1]
     room.release.set()

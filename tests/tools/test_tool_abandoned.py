@@ -1,4 +1,4 @@
-"""Coroutines of the caller's that ignore their cancellation are abandoned; all others work as in tasks of their own."""
+"""The caller's coroutines that ignore their cancellation are abandoned; all others work as in tasks of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALL = a_call("f")
 
 
 async def stubborn() -> str:
-    while True:  # as a retry loop with a bare `except:`
+    while True:  # like a retry loop with a bare `except:`
         with contextlib.suppress(BaseException):
             await asyncio.sleep(3600.0)
 
@@ -105,8 +105,8 @@ async def test_a_tool_that_ignores_its_timeout_is_abandoned_and_the_model_is_tol
     assert error_of(output) == "The tool f did not finish within 5 seconds."
     assert loop.time() - began == pytest.approx(5.0 + GRACE_S, abs=0.2)
     assert [type(error) for error in hook.errors] == [TimeoutError]
-    (told,) = [message for message in caplog.messages if "abandoned" in message]
-    assert told.startswith("The tool f (the call 'call_1') ignored its cancellation for 2.5 s")
+    (warning,) = [message for message in caplog.messages if "abandoned" in message]
+    assert warning.startswith("The tool f (the call 'call_1') ignored its cancellation for 2.5 s")
 
 
 @pytest.mark.parametrize("tool", ALL, ids=lambda tool: tool.__name__)
@@ -128,7 +128,7 @@ async def test_a_tool_that_ignores_the_cancellation_of_its_caller_is_abandoned(t
 async def test_a_tool_that_ignores_a_scope_of_its_own_is_abandoned_and_does_not_spin_afterwards(
     tool: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In real time: a scope that was cancelled has something to do in each pass of the loop, so virtual time stands."""
+    """In real time: a cancelled scope runs a callback in each iteration of the loop, so virtual time stands still."""
     monkeypatch.setattr(task, "CANCEL_AGAIN_AFTER_S", 0.05)
     monkeypatch.setattr(task, "ABANDON_AFTER_S", 0.05)
     assert "did not finish" in error_of(await output_of(tool, timeout=0.2))
@@ -154,7 +154,7 @@ async def test_a_scope_of_anyio_around_a_call_does_not_spin_while_the_tool_ends(
 
 
 async def test_an_abandoned_coroutine_is_never_resumed() -> None:
-    gc.collect()  # what other tests left closes itself in tasks, which shall have ended by then
+    gc.collect()  # objects of other tests may close themselves in tasks, which must have ended before the last check
     event = asyncio.Event()
     steps: list[str] = []
 
@@ -246,8 +246,8 @@ async def test_an_approval_that_ignores_its_cancellation_is_abandoned(caplog: py
         with anyio.move_on_after(1.0):
             await output_of(lambda: 1, approve=approve)
 
-    (told,) = await warnings_after(caplog, call())
-    assert told.startswith("approve (the call 'call_1' of f)")
+    (warning,) = await warnings_after(caplog, call())
+    assert warning.startswith("approve (the call 'call_1' of f)")
 
 
 async def test_a_policy_that_ignores_its_cancellation_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
@@ -258,8 +258,8 @@ async def test_a_policy_that_ignores_its_cancellation_is_abandoned(caplog: pytes
         with anyio.move_on_after(1.0):
             await output_of(lambda: 1 // 0, if_exception=policy)
 
-    (told,) = await warnings_after(caplog, call())
-    assert told.startswith("The function of if_exception (the call 'call_1' of f)")
+    (warning,) = await warnings_after(caplog, call())
+    assert warning.startswith("The function of if_exception (the call 'call_1' of f)")
 
 
 # What a tool may use
@@ -468,7 +468,7 @@ def test_ctrl_c_passes_through_a_tool(is_async: bool) -> None:
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(tools.call(CALL))
-        with pytest.raises(KeyboardInterrupt):  # the first time, this cancels the main task
+        with pytest.raises(KeyboardInterrupt):  # under `asyncio.run`, the first SIGINT cancels the main task
             asyncio.run(tools.call(CALL))
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""No tool runs without the approval that is asked for, and only True is one."""
+"""A tool that needs approval never runs without it, and only True approves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Basket(msgspec.Struct):
 
 
 class Shop:
-    """A tool that counts what it did."""
+    """A tool that records its calls."""
 
     def __init__(self) -> None:
         self.bought: list[Any] = []
@@ -59,7 +59,7 @@ async def test_an_approved_call_is_executed(shop: Shop, is_async: bool) -> None:
 
 @both
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (False, "The call was refused."),
         ("", "The call was refused."),
@@ -69,11 +69,11 @@ async def test_an_approved_call_is_executed(shop: Shop, is_async: bool) -> None:
     ],
 )
 async def test_a_refused_call_is_answered_and_not_executed(
-    shop: Shop, is_async: bool, answer: object, told: str
+    shop: Shop, is_async: bool, answer: object, message: str
 ) -> None:
     hook = Hook()
     tools = Toolset([shop.buy], approve=with_answer(answer, is_async=is_async), on_error=hook, if_exception="surface")
-    assert error_of(await tools.call(BUY)) == told
+    assert error_of(await tools.call(BUY)) == message
     assert shop.bought == []
     assert hook.errors == []
 
@@ -140,14 +140,14 @@ async def test_an_approval_cannot_change_the_arguments_of_the_tool(shop: Shop) -
 
 @pytest.mark.parametrize("call", [a_call("buy", "{"), a_call("buy", '{"basket": 1}'), a_call("sell")])
 async def test_an_invalid_call_is_not_submitted_for_approval(shop: Shop, call: Call) -> None:
-    asked: list[Call] = []
+    seen: list[Call] = []
 
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.append(call)
+        seen.append(call)
         return True
 
     error_of(await Toolset([shop.buy], approve=approve).call(call))
-    assert asked == []
+    assert seen == []
 
 
 async def test_a_tools_own_approval_replaces_that_of_the_toolset() -> None:
@@ -168,10 +168,10 @@ async def test_a_tools_own_approval_replaces_that_of_the_toolset() -> None:
 
 async def test_an_approval_holds_no_place_and_does_not_count_towards_the_timeout(shop: Shop) -> None:
     limit = ConcurrencyLimit(1)
-    asked: list[str] = []
+    seen: list[str] = []
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.append(call.id)
+        seen.append(call.id)
         assert limit.running == 0
         await asyncio.sleep(1000)
         return True
@@ -182,7 +182,7 @@ async def test_an_approval_holds_no_place_and_does_not_count_towards_the_timeout
     began = loop.time()
     outputs = asyncio.gather(*(tools.call(call, limit=limit) for call in calls))
     await asyncio.sleep(1)
-    assert asked == ["call_0", "call_1", "call_2"]
+    assert seen == ["call_0", "call_1", "call_2"]
     assert repr(tools) == "<Toolset buy; 0 running>"
     assert await outputs == ["bought"] * 3
     assert loop.time() - began == pytest.approx(1000)
@@ -191,10 +191,10 @@ async def test_an_approval_holds_no_place_and_does_not_count_towards_the_timeout
 @pytest.mark.parametrize("how", ["passes", "swallows", "raises"])
 async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing(shop: Shop, how: str) -> None:
     limit = ConcurrencyLimit(1)
-    asked = asyncio.Event()
+    started = asyncio.Event()
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -207,7 +207,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing
     hook = Hook()
     tools = Toolset([shop.buy], approve=approve, on_error=hook)
     task = asyncio.ensure_future(tools.call(BUY, limit=limit))
-    await asked.wait()
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -1,5 +1,4 @@
-"""What a model may write as arguments: what fits reaches the tool with its types, and of the rest the model reads where
-and why."""
+"""Arguments as models write them: valid ones reach the tool with their types; errors name the place and the reason."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ async def test_valid_arguments_reach_the_tool(function: Callable[..., Any], argu
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments", "said"),
+    ("function", "arguments", "expected"),
     [
         (nothing, '{"x": 1}', "Object contains unknown field `x`"),
         (nothing, "[]", "Expected `object`, got `array`"),
@@ -94,8 +93,8 @@ async def test_valid_arguments_reach_the_tool(function: Callable[..., Any], argu
     ],
 )
 async def test_invalid_arguments_are_reported_with_their_path(
-    function: Callable[..., Any], arguments: str, said: str
+    function: Callable[..., Any], arguments: str, expected: str
 ) -> None:
     message = error_of(await output_of(function, arguments))
     assert message.startswith("Invalid arguments for f: ")
-    assert said in message
+    assert expected in message

@@ -1,4 +1,4 @@
-"""Places: of the caller, of the toolset, and of the process's threads; taken in order, and always given back."""
+"""Places in the limits of the caller, the toolset and the process's threads: granted in order, and always released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 5.0
 
 
 class Work:
-    """A tool that runs until it is let go, and knows how many run."""
+    """A tool that runs until it is released, and counts the running calls."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -150,7 +150,7 @@ async def test_abandoned_threads_count_until_they_finish(gate: threading.Event) 
     assert threads.running() == threads.MAX_THREADS
     began = loop.time()
     queued = asyncio.ensure_future(tools.call(a_call("quick")))
-    await asyncio.sleep(1000)  # far more than its timeout, which does not run while it queues
+    await asyncio.sleep(1000)  # far longer than its timeout, which does not run while the call queues
     assert not queued.done()
     assert loop.time() - began >= 1000
     gate.set()

@@ -1,4 +1,4 @@
-"""What becomes of a call that failed is the caller's choice, for each way to fail."""
+"""The caller decides the output of a failed call, for each kind of failure."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ def test_every_kind_of_failure_is_tested_here() -> None:
 
 
 @every_way
-@pytest.mark.parametrize("given", [True, False], ids=["given", "default"])
-async def test_by_default_the_model_reads_the_error(option: str, given: bool) -> None:
-    call, _, told = CASES[option]
+@pytest.mark.parametrize("is_explicit", [True, False], ids=["explicit", "default"])
+async def test_by_default_the_model_reads_the_error(option: str, is_explicit: bool) -> None:
+    call, _, message = CASES[option]
     hook = Hook()
-    options: dict[str, Any] = {option: "tell"} if given else {}
-    assert error_of(await toolset(on_error=hook, **options).call(call)).startswith(told)
+    options: dict[str, Any] = {option: "tell"} if is_explicit else {}
+    assert error_of(await toolset(on_error=hook, **options).call(call)).startswith(message)
     assert len(hook.errors) == (option in OBSERVED)
 
 
 @every_way
 async def test_a_call_is_surfaced_with_its_cause(option: str) -> None:
-    call, kind, told = CASES[option]
+    call, kind, message = CASES[option]
     hook = Hook()
     with pytest.raises(CallNotAnsweredError) as caught:
         await toolset(on_error=hook, **{option: "surface"}).call(call)
     error = caught.value
     assert error.call is call
     assert type(error.__cause__) is kind
-    assert f"{call.id!r} is left to the caller: {told}" in str(error)
+    assert f"{call.id!r} is left to the caller: {message}" in str(error)
     assert f'{option} is "surface"' in str(error)
     assert "hunter2" not in str(error)
     assert hook.errors == [error.__cause__] * (option in OBSERVED)
@@ -79,9 +79,9 @@ async def test_a_call_is_surfaced_with_its_cause(option: str) -> None:
 @every_way
 async def test_one_policy_does_not_change_the_others(option: str) -> None:
     tools = toolset(**{option: "surface"})
-    for other, (call, _, told) in CASES.items():
+    for other, (call, _, message) in CASES.items():
         if other != option:
-            assert error_of(await tools.call(call)).startswith(told)
+            assert error_of(await tools.call(call)).startswith(message)
 
 
 @every_way
@@ -115,8 +115,8 @@ async def test_a_policy_function_that_raises_has_no_effect(
     def decide(call: Call, failure: Exception) -> object:
         raise error
 
-    call, _, told = CASES[option]
-    assert error_of(await toolset(**{option: decide}).call(call)).startswith(told)
+    call, _, message = CASES[option]
+    assert error_of(await toolset(**{option: decide}).call(call)).startswith(message)
     assert f"{option} failed" in caplog.text
 
 
@@ -127,9 +127,9 @@ async def test_a_tool_error_of_a_policy_function_is_sent_to_the_model() -> None:
     assert error_of(await toolset(if_exception=decide).call(a_call("fail"))) == "Try tomorrow."
 
 
-@pytest.mark.parametrize("given", [object(), iter([1]), ["x", {1j}]])
-async def test_a_policy_function_whose_result_cannot_be_encoded_has_no_effect(given: object) -> None:
-    tools = toolset(if_exception=lambda call, error: given)
+@pytest.mark.parametrize("result", [object(), iter([1]), ["x", {1j}]])
+async def test_a_policy_function_whose_result_cannot_be_encoded_has_no_effect(result: object) -> None:
+    tools = toolset(if_exception=lambda call, error: result)
     assert error_of(await tools.call(a_call("fail"))) == "The tool fail failed."
 
 
@@ -140,7 +140,7 @@ async def test_the_output_of_a_policy_function_is_limited_as_any_output() -> Non
 
 async def test_the_model_always_reads_a_tool_error() -> None:
     def decide(call: Call, error: Exception) -> object:
-        raise AssertionError("asked about a ToolError")
+        raise AssertionError("called for a ToolError")
 
     for policy in ("surface", decide):
         tools = toolset(**dict.fromkeys(CASES, policy))

@@ -1,4 +1,4 @@
-"""Every result becomes a text that can be sent, or a TypeError."""
+"""Every result becomes a text that can be sent, or raises an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Word(str, enum.Enum):  # noqa: UP042
 
 
 class Model:
-    """Looks like pydantic's."""
+    """Looks like a model of pydantic."""
 
     def model_dump(self) -> dict[str, Any]:
         return {"when": datetime(2024, 1, 2, tzinfo=UTC)}

@@ -1,4 +1,4 @@
-"""Threads of our own: limited, counted until they end, and never in the way."""
+"""Our own threads: limited, counted until they end, and never an obstacle to the interpreter's exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 5.0
 
 
 class Gate:
-    """A function that blocks until it is opened, and counts who is inside."""
+    """A function that blocks until it is opened, and counts the calls inside."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -54,7 +54,7 @@ def join_tool_threads() -> None:
 
 @contextmanager
 def nothing_unraisable() -> Iterator[None]:
-    """Let what the garbage collector finds be a failure here and not in some later test."""
+    """Collect garbage, so that a warning about an unawaited coroutine fails this test and not a later one."""
     yield
     gc.collect()
 
@@ -125,17 +125,17 @@ async def test_a_thread_that_cannot_start_releases_its_place(monkeypatch: pytest
     assert await run_in_thread(lambda: 1, name="x", limit=limit) == 1
 
 
-async def give() -> str:
-    return "given"
+async def late_result() -> str:
+    return "late"
 
 
 async def test_a_coroutine_that_no_task_awaits_is_closed(gate: Gate) -> None:
-    def give_late() -> object:
+    def return_late() -> object:
         gate()
-        return give()
+        return late_result()
 
     with nothing_unraisable():
-        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        task = asyncio.ensure_future(run_in_thread(return_late, name="late"))
         await several_steps()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -147,15 +147,15 @@ async def test_a_coroutine_that_no_task_awaits_is_closed(gate: Gate) -> None:
 
 @pytest.mark.parametrize("result_first", [True, False])
 async def test_a_cancellation_together_with_the_result_discards_the_result(gate: Gate, result_first: bool) -> None:
-    def give_late() -> object:
+    def return_late() -> object:
         gate()
-        return give()
+        return late_result()
 
     with nothing_unraisable():
-        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        task = asyncio.ensure_future(run_in_thread(return_late, name="late"))
         await several_steps()
         gate.open.set()
-        join_tool_threads()  # its result is on the way: the next step of the loop delivers it
+        join_tool_threads()  # its result is scheduled: the next iteration of the loop delivers it
         if result_first:
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
@@ -208,7 +208,7 @@ async def test_a_place_granted_to_a_cancelled_waiter_passes_to_the_next() -> Non
     await limit.acquire()
     second, third = (asyncio.ensure_future(limit.acquire()) for _ in range(2))
     await several_steps()
-    limit.release()  # granted to the second, who has not heard of it yet
+    limit.release()  # the place is granted to the second waiter, which has not woken yet
     second.cancel()
     await third
     assert second.cancelled()
@@ -250,7 +250,7 @@ print(asyncio.run(tools.call(Call(id="c", name="hang"))))
 
 
 async def test_a_tool_that_is_cancelled_before_its_thread_begins_releases_its_place_once() -> None:
-    """At whichever step: in its queue for a place, for its turn to begin, or in the thread."""
+    """At every step: while it waits for a place, while it waits for admission, or in the thread."""
 
     def nothing() -> None:
         pass

@@ -1,4 +1,4 @@
-"""Calling tools: whatever the model or a tool does wrong, there is an output."""
+"""Calling tools: there is an output, whatever the model or a tool does wrong."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Weather(msgspec.Struct):
 
 
 async def get_weather(city: str, unit: Literal["c", "f"] = "c") -> Weather:
-    """Tell the weather
-    of a city.
+    """Return the weather
+    in a city.
 
-    More that the model does not read.
+    More text, which the model does not read.
     """
     return Weather(city, 20.0 if unit == "c" else 68.0)
 
@@ -85,7 +85,7 @@ def test_a_lambda_needs_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("functions", "said"),
+    ("functions", "expected"),
     [
         ([None], "The tool at position 0 must be a function or another callable; it is None."),
         ([add, 5], "The tool at position 1 must be a function or another callable; it is of the type int."),
@@ -99,16 +99,16 @@ def test_a_lambda_needs_a_name() -> None:
         (Toolset(), "A toolset cannot be made from a value of the type Toolset."),
     ],
 )
-def test_a_value_that_is_not_a_function_is_refused(functions: Any, said: str) -> None:
+def test_a_value_that_is_not_a_function_is_refused(functions: Any, expected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Toolset(functions)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(expected)
 
 
 def test_a_name_passed_to_the_decorator_by_position_is_refused() -> None:
-    given: Any = "weather"
+    name: Any = "weather"
     with pytest.raises(ConfigurationError, match=r"A tool must be a function .* of the type str"):
-        Toolset().tool(given)
+        Toolset().tool(name)
 
 
 class Lamp:
@@ -198,7 +198,7 @@ def test_definitions_have_the_format_of_the_api() -> None:
             "type": "function",
             "function": {
                 "name": "get_weather",
-                "description": "Tell the weather of a city.",
+                "description": "Return the weather in a city.",
                 "parameters": {
                     "type": "object",
                     "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"], "default": "c"}},
@@ -279,11 +279,11 @@ async def test_an_awaitable_returned_by_a_sync_tool_is_awaited() -> None:
     assert await output_of(lambda: get_weather("Rome"), "") == '{"city":"Rome","degrees":20.0}'
 
 
-# What the model did wrong
+# Mistakes of the model
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ('{"city": 5}', "Expected `str`, got `int` - at `$.city`"),
         ("{}", "missing required field `city`"),
@@ -296,12 +296,12 @@ async def test_an_awaitable_returned_by_a_sync_tool_is_awaited() -> None:
         ('{"city": "\ud800"', "truncated"),
     ],
 )
-async def test_invalid_arguments_are_reported_to_the_model_only(arguments: str, said: str) -> None:
+async def test_invalid_arguments_are_reported_to_the_model_only(arguments: str, expected: str) -> None:
     hook = Hook()
     tools = Toolset([get_weather], on_error=hook)
     message = error_of(await tools.call(a_call("get_weather", arguments)))
     assert message.startswith("Invalid arguments for get_weather: ")
-    assert said in message
+    assert expected in message
     assert hook.errors == []
 
 
@@ -349,7 +349,7 @@ def _check_that_there_is_an_output(name: str, arguments: str) -> None:
         output.encode()
 
 
-# What a tool did wrong
+# Failures of tools
 
 
 class Secret(BaseException):
