@@ -20,8 +20,6 @@ import anyio
 
 from asyncruns.errors import InvalidRequestError
 
-log: Final = logging.getLogger("asyncruns.watcher")
-
 LEAVING_GRACE_S: Final = 5.0  # how long leaving waits for a pending submit, cancel or create
 ENDING_GRACE_S: Final = 2.5  # and then for the task itself: observers may take 2 s
 OBSERVER_GRACE_S: Final = 2.0  # how long leaving waits for observers that have not seen everything yet
@@ -125,11 +123,13 @@ class OwnedTask:
 
     Args:
         what: What the owner is, for messages: "watcher" or "fleet".
+        log: Where a failure is logged that can't be raised.
         entering: How the owner is entered, for the message when it was not.
         once: The message when it is entered for the second time.
     """
 
-    def __init__(self, what: str, *, entering: str, once: str) -> None:
+    def __init__(self, what: str, *, log: logging.Logger, entering: str, once: str) -> None:
+        self._log = log
         self._what, self._entering, self._once = what, entering, once
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -235,4 +235,4 @@ class OwnedTask:
         if error is None:
             self.raise_failure()
         elif not task.cancelled() and task.exception() is not None:
-            log.error(message, *arguments, exc_info=task.exception())
+            self._log.error(message, *arguments, exc_info=task.exception())

@@ -1,9 +1,9 @@
-"""One agent loop for both APIs: threads and runs, and responses.
+"""One agent loop for both kinds of servers: those with threads and runs, and those with responses.
 
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py threads
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py responses
 
-The tools, the watch and the handling of its outcome are the same; only the continuation of a conversation differs.
+The tools, the watch and the outcome are the same; only how a conversation continues is not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 
 import anyio
 
-from asyncruns import Client, Completed, Toolset
-from asyncruns.watch.outcome import AnyOutcome
+from asyncruns import AnyOutcome, Client, Completed, Toolset
 
 MODEL = "gpt-4o"
 INSTRUCTIONS = "Answer in one sentence."
@@ -36,7 +35,7 @@ async def get_weather(city: str) -> str:
 
 @asynccontextmanager
 async def on_threads(client: Client) -> AsyncIterator[Ask]:
-    """Yield a function that asks an assistant; the thread keeps the conversation."""
+    """Ask an assistant; the thread remembers what was said."""
     assistant = await client.assistants.create(model=MODEL, instructions=INSTRUCTIONS, tools=tools.definitions())
     thread = await client.threads.create()
 
@@ -53,7 +52,7 @@ async def on_threads(client: Client) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def on_responses(client: Client) -> AsyncIterator[Ask]:
-    """Yield a function that asks a model; each response refers to the one before it."""
+    """Ask a model; each response names the one before it."""
     previous: str | None = None
 
     async def ask(question: str) -> AnyOutcome[Any]:

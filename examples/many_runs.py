@@ -1,4 +1,4 @@
-"""200 runs at once in a fleet, under one budget of requests; its statistics are printed once a second.
+"""200 runs at once in a fleet, under one budget of requests, with a line of statistics each second.
 
 ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_runs.py
 """
@@ -31,7 +31,7 @@ async def begin(client: Client, assistant_id: str) -> AsyncGenerator[Run]:
         try:
             yield await client.threads.create_and_run(assistant_id=assistant_id, thread={"messages": [message]})
         except APIError as error:
-            print("not created:", error)
+            print("not begun:", error)
 
 
 async def report(fleet: Fleet[Run]) -> None:

@@ -63,9 +63,9 @@ def test_every_room_has_its_place() -> None:
     assert {room(path) for path in MODULES} <= set(ROOMS)
 
 
-def test_the_table_of_the_readme_has_the_rooms_in_their_order() -> None:
-    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", readme.partition("## Where to look")[2], re.MULTILINE)
+def test_the_table_of_contributing_has_the_rooms_in_their_order() -> None:
+    text = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text.partition("## Layers")[2], re.MULTILINE)
     assert rows == [name for name in ROOMS if name not in ("_version", "__main__")]
 
 

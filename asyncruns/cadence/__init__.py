@@ -1,16 +1,19 @@
-"""When to poll next: pure strategies, told what is known of the run; some learn how long runs take.
+"""When to poll next: strategies that do no I/O and read no clock. One of them learns how long runs take.
 
-Public: the names of `__all__`. The modules:
+Public: the names of `__all__`. The modules, from what callers choose down to the arithmetic:
 
-cadence            what users choose from, and the strategy that it holds
-strategy           what a strategy is asked and told
-growing            the strategies that only count polls
-learned            the strategy that learns
-late               the same for runs that are said to be older than their watch, which may not be true
-learned_durations  what was learned, by group, and what the pauses follow from
-durations          how long the runs of one group took: histograms that fade, and what they foretell
-cheapest_polls     the cheapest looks for given durations
-grid               the ages at which all of that is reckoned
+cadence            what callers choose from; holds a strategy
+strategy           the interface of a strategy
+counted_pauses     strategies that only count polls: `hinted` (the default of one watch), `fixed` and `backoff`
+learned_pauses     the strategy that learns (the default of a fleet)
+late_pauses        the same, for a run that the server says is older than its watch, which may be false
+learned_durations  what was learned about each group of runs
+durations          how long the runs of one group took: fading histograms, and the predictions from them
+cheapest_polls     the cheapest polls for given durations
+age_grid           the ages at which durations are computed, and what is assumed before any run has ended
+
+A strategy gives the pause; the lifecycle then fits it into the wait (`lifecycle/patience.py`: the deadline, jitter,
+slower polls while tools run, longer pauses after failures).
 """
 
 from __future__ import annotations

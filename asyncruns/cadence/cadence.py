@@ -1,4 +1,4 @@
-"""The cadence of a watch, as users choose one: a strategy, of which they see nothing but the choice."""
+"""The cadence of a watch, as callers choose it. The strategy behind it is private."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 
 from msgspec import Struct
 
-from asyncruns.cadence.growing import GrowingPauses
+from asyncruns.cadence.counted_pauses import GrowingPauses
 from asyncruns.cadence.strategy import Strategy
 from asyncruns.errors import ConfigurationError
 
-HINTED_GROWTH: Final = 1.5
+HINTED_GROWTH: Final = 1.5  # from 0.25 s: 0.25, 0.38, 0.56, 0.84, then the interval of 1 s
 
 
 class Cadence(Struct, frozen=True, gc=False):
@@ -24,7 +24,7 @@ class Cadence(Struct, frozen=True, gc=False):
 
     @classmethod
     def hinted(cls, interval: float = 1.0, *, start: float = 0.25) -> Cadence:
-        """Follow the server's hints; without one, start short and grow to the interval.
+        """Use the server's hints; without a hint, start short and grow to the interval.
 
         Args:
             interval: The steady pause in seconds. One second is what hand-written loops use, so servers expect it.
@@ -41,7 +41,7 @@ class Cadence(Struct, frozen=True, gc=False):
 
     @classmethod
     def backoff(cls, start: float = 0.5, *, growth: float = 1.5, ceiling: float = 10.0) -> Cadence:
-        """Let each pause be longer than the one before; a server's hint is the least pause.
+        """Make each pause longer than the one before, up to a ceiling; a server's hint is the shortest pause.
 
         Args:
             start: The first pause in seconds.
@@ -55,20 +55,20 @@ class Cadence(Struct, frozen=True, gc=False):
 
     @classmethod
     def learned(cls, poll_worth: float = 0.05, *, floor: float = 0.1, ceiling: float = 30.0) -> Cadence:
-        """Poll when runs of that group are likely to end, as learned from those that ended.
+        """Poll when runs of the same group are likely to end, as learned from those that ended.
 
-        It is shared: give the same one to all the watches that are to learn from each other. It begins with what is
-        usual for runs of language models, and a new group with what all groups have shown.
+        Pass the same cadence to all watches that are to learn from each other. It starts from durations that are
+        usual for runs of language models; a new group starts from the durations of all groups together.
 
         Args:
-            poll_worth: How many seconds of delay one poll may cost. At 0.05, runs that end at random after 10 s on
-                average are polled each second; a fourth of it doubles the polls.
+            poll_worth: How many seconds of delay one poll is worth. At 0.05, runs that end at random after 10 s on
+                average are polled every second; a quarter of it doubles the number of polls.
             floor: The shortest pause in seconds.
             ceiling: The longest pause in seconds.
         """
-        # Imported when it is wanted, as most watches of one run do without.
-        from asyncruns.cadence.learned import LearnedPauses
+        # Imported late to keep `import asyncruns` fast: most watches of a single run do not need it.
         from asyncruns.cadence.learned_durations import LearnedDurations
+        from asyncruns.cadence.learned_pauses import LearnedPauses
 
         _require_positive(poll_worth=poll_worth, floor=floor, ceiling=ceiling)
         if floor > ceiling:
@@ -80,12 +80,12 @@ class Cadence(Struct, frozen=True, gc=False):
 
 
 def strategy_of(cadence: Cadence) -> Strategy:
-    """Return the strategy that a cadence holds: what the lifecycle asks for pauses, and tells of durations."""
+    """Return the strategy of a cadence: the lifecycle gets its pauses from it and reports durations to it."""
     return cadence._strategy
 
 
 def _require_positive(**seconds: float) -> None:
-    """Raise a ConfigurationError for what is not a positive, finite number of seconds."""
+    """Raise a ConfigurationError for a value that is not a positive, finite number of seconds."""
     for name, value in seconds.items():
         if not 0 < value < math.inf:
             raise ConfigurationError(f"{name} must be more than 0 seconds and finite, got {value!r}")

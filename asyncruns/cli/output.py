@@ -7,8 +7,8 @@ import logging
 import sys
 from typing import Any
 
-from asyncruns.wire.visible import on_one_line as on_one_line
-from asyncruns.wire.visible import visible, visible_json
+from asyncruns.wire.shown_text import on_one_line as on_one_line
+from asyncruns.wire.shown_text import visible, visible_json
 
 
 def say(text: str = "") -> None:

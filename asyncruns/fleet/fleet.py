@@ -1,7 +1,7 @@
 """Watches thousands of runs in one process, under one budget of requests: what callers use.
 
-There is no task per run: each run is a lifecycle and a place in the schedule (`member.py`, `schedule.py`), and one
-owned task polls the runs that are worth it (`runner.py`). Behind this facade is a hub, which watches share (`hub.py`).
+There is no task per run: each run is a lifecycle with a place in the schedule (`member.py`, `schedule.py`), and one
+owned task polls the runs that are due (`runner.py`). Behind this facade is a hub, which all watches share (`hub.py`).
 """
 
 from __future__ import annotations
@@ -27,46 +27,51 @@ from asyncruns.watch.outcome import AnyOutcome
 R = TypeVar("R")
 T = TypeVar("T")
 
-ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
+ADDED_AT_ONCE: Final = 16  # runs added in one pass of the event loop, at some 20 microseconds each
 
 
 class Fleet(AsyncOnly, Generic[R]):
     """Watch many runs, under one budget of requests, with one set of tools.
 
-    Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. When it is left by an exception or a
-    cancellation, the runs are not waited for. Submits on their way always are, up to 5 s.
+    Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. If the block is left by an exception
+    or a cancellation, the fleet does not wait for runs, but it always waits for pending submits, for at most 5 s.
 
-    Polls go to those runs first whose end has likely waited longest for one: the fleet learns how long runs of an
-    assistant and model take. Submits and cancels go before all polls. A 429, or a small
-    `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
+    The fleet learns how long runs of an assistant and model take, and polls first the runs that have probably been over
+    for longest. Submits and cancels go before all polls. A 429 or a small `x-ratelimit-remaining-requests` slows the
+    whole fleet down; it recovers gradually.
 
-    Of an answer no more is kept than what the watch goes by: `run` of a `GaveUp` is mostly None, and its `status` tells
-    what was seen last.
+    To save memory, only the parts of a response that the watch needs are kept: `run` of a `GaveUp` is usually None, and
+    its `status` is the last one that was seen.
 
     Args:
-        client: A `Client`, or what `RunWatcher` takes.
-        requests_per_second: For polls, submits and cancels together, in every second. The default of 100 polls 200 runs
-            as often as every 2 s, and is lowered by itself when the server refuses more for it. None is no limit of
-            ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
-            their way requests come closer together, and of the full rate some 2 % would be refused, for no gain.
-        max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
-        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so whatever takes
-            long, begin in a task: while they are far behind, of the statuses of a run only the newest is kept. What
-            one raises is logged.
-        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
-            were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
-            and waits for that for 5 s, and as long as the budget takes for a cancel and a poll of each, but for 10
-            minutes at most where the server has slowed the fleet down; with those that were given up, or need the
-            caller, the newest 10,000. A run that could not be cancelled has an outcome with `cancel_error`, of which
-            observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
-            where these were not told of all. `Client.close` waits for a fleet that is being left.
+        client: A `Client`, or another client that `RunWatcher` accepts.
+        requests_per_second: The most polls, submits and cancels together, in every second. The default of 100 polls 200
+            runs every 2 s; it is lowered automatically when the server refuses more. With None, only the server's
+            refusals limit the rate. If the server enforces a limit, pass a tenth less: requests come closer together on
+            the network, and at the full rate some 2 % would be refused, for no gain.
+        max_in_flight: The most requests in flight at once. A client has 100 connections.
+        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so start slow
+            work in a task of its own: while observers are far behind, only the newest status of a run is kept.
+            Exceptions that an observer raises are logged.
+        on_exit: What leaving the block does with runs that have not ended:
+
+            - "drain" waits until they end and all observers have been called, or one of these takes more than 2 s.
+            - "leave" leaves them as they are.
+            - "cancel" cancels them, and the newest 10,000 of those that were given up or need the caller. It waits for
+              5 s and for the time that the budget needs for a cancel and a poll of each. If the server has slowed the
+              fleet down, that time is at most 10 minutes, or what it would be at the full rate if that is more. The
+              outcome of a run that could not be cancelled has a `cancel_error`; observers get it, and a warning is
+              logged.
+
+            "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
+            `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`,
-            `on_terminal`; and `max_concurrent_calls`, of all runs together. By default, `cadence` is
+            `on_terminal`; and `max_concurrent_calls`, for all runs together. By default, `cadence` is
             `Cadence.learned()`.
 
     Raises:
-        InvalidRequestError: An option can't be used; the message says what to give.
+        InvalidRequestError: An option is invalid; the message says what is allowed.
     """
 
     def __init__(
@@ -105,11 +110,11 @@ class Fleet(AsyncOnly, Generic[R]):
         await self._hub.exit(error)
 
     async def drain(self) -> None:
-        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on.
+        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
 
         Raises:
-            InvalidRequestError: The fleet was entered in another event loop; or one of its tools or handlers calls
-                this, and would wait for itself.
+            InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
+                handlers, which would wait for itself.
         """
         await self._hub.drain()
 
@@ -138,25 +143,26 @@ class Fleet(AsyncOnly, Generic[R]):
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
-        """Watch a run, and give what to await, cancel or ask about it. Returns at once.
+        """Start to watch a run, and return a `Watch` to await, iterate over or cancel. Returns at once.
 
-        Tools, handlers and observers see the context variables of who calls this, each call in a copy.
+        Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
-        A run that is watched already is not polled twice: this watch then only listens, and of the options only
-        `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
-        on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
-        watches of a run have, as one of the fleet, is called once for all of them.
+        A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
+        `on_status` and `on_terminal` count. The same holds if the other watch was cancelled while its submit was
+        pending, until 5 s after the response: its tools have run, and do not run again. An observer that several
+        watches of a run share, such as one of the fleet, is called once for all of them.
 
         Args:
-            run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
-            client: What speaks for this run instead of the fleet's: another client of the same server, or for a
+            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`.
+            client: The client for this run, instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
-            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's, and a
-                `cadence` of None is the fleet's.
+            **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
+                `cadence` of None means the fleet's.
 
         Raises:
-            InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left, or was entered
-                in another event loop: from a thread, use `loop.call_soon_threadsafe(fleet.watch, run)`.
+            InvalidRequestError: The arguments do not identify a run, or an option is invalid; or the fleet was not
+                entered, was left, or was entered in another event loop. From another thread, use
+                `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
         member, listener = self._hub.add_run(run, ids, client, options)
@@ -165,18 +171,19 @@ class Fleet(AsyncOnly, Generic[R]):
     async def add_many(
         self, runs: Iterable[Any] | AsyncIterable[Any], *, at_most: int = 10_000, **options: Unpack[SharedOptions]
     ) -> int:
-        """Watch all runs of an iterable, taking no more of them while very many are watched; give how many it had.
+        """Watch all runs of an iterable, pausing while `at_most` are being watched; return how many runs there were.
 
-        The event loop stays free meanwhile, which it does not when `watch` is called ten thousand times in a row. Safe
-        to cancel: those that were taken are watched on.
+        The event loop stays responsive, unlike with ten thousand calls of `watch` in a row. Safe to cancel: runs that
+        were added are still watched.
 
         Args:
-            runs: Runs, responses or `RunRef`s. An async iterable is closed at the end, however it comes.
-            at_most: How many may be watched at once, by the whole fleet, with those whose outcomes wait for a reader.
+            runs: Runs, responses or `RunRef`s. An async generator is always closed at the end.
+            at_most: The most runs watched at once by the whole fleet, including those whose outcomes wait for a reader.
             **options: As for `watch`.
 
         Raises:
-            InvalidRequestError: One of them is no run, or the fleet was left meanwhile; those before it were taken.
+            InvalidRequestError: An item is not a run, or the fleet was left in the meantime; the runs before it were
+                added.
         """
         if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
             raise InvalidRequestError(
@@ -199,16 +206,16 @@ class Fleet(AsyncOnly, Generic[R]):
     # Outcomes
 
     async def __aiter__(self) -> AsyncIterator[AnyOutcome[R]]:
-        """Iterate over the outcomes as they come, until no run is watched any more.
+        """Iterate over the outcomes as they come, until no run is being watched.
 
-        Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch, or read its events to the end. Until somebody has them, they are kept; while nobody iterates
-        the newest 50,000, and a warning is logged when others are let go. Of several readers each outcome goes to one.
-        May be broken off, and begun again.
+        Outcomes from before the iteration are included, unless they were delivered: to `on_outcome`, `on_terminal`, or
+        a caller that awaited the watch or read its events to the end. Until then they are kept; while no caller
+        iterates, only the newest 50,000 are kept, and a warning is logged when older ones are discarded. If there are
+        several readers, each outcome goes to one of them. The iteration may be stopped, and started again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.
-            Exception: What broke the fleet, if anything did.
+            Exception: The error that broke the fleet, if there was one.
         """
         self._hub.task.check_entered()
         async with contextlib.aclosing(self._hub.outcomes.read(self._hub.goes_on)) as outcomes:
@@ -217,10 +224,10 @@ class Fleet(AsyncOnly, Generic[R]):
         if self._hub.task.is_done:
             self._hub.task.raise_failure()
 
-    # How it is
+    # State
 
     def statistics(self) -> Statistics:
-        """Tell how the fleet is doing.
+        """Return the state of the fleet in numbers.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop.
@@ -230,7 +237,7 @@ class Fleet(AsyncOnly, Generic[R]):
 
     @property
     def is_running(self) -> bool:
-        """Whether runs can be watched."""
+        """Whether the fleet is running, so that runs can be watched."""
         return self._hub.is_running
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What a caller holds of a run in a fleet."""
+"""The handle that a caller has for one watch of a fleet."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Generic, TypeVar
 from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.explain import explain
 from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.why_waiting import explain
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.observers import Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 
 
 class Watch(AsyncOnly, Generic[R]):
-    """One run in a fleet, made by `Fleet.watch`: await it for the outcome, or iterate over its events.
+    """One watch of a fleet, returned by `Fleet.watch`: await it for the outcome, or iterate over its events.
 
-    Several watches of the same run share its polls, and its tools are those of the first.
+    Several watches of the same run share its polls, and the tools of the first one are used.
     """
 
     __slots__ = ("_hub", "_listener", "_member")
@@ -40,14 +40,14 @@ class Watch(AsyncOnly, Generic[R]):
         return self.wait().__await__()
 
     async def wait(self) -> AnyOutcome[R]:
-        """Wait for the end of the watch; `await watch` is the same.
+        """Wait until the watch finishes, and return the outcome; `await watch` is the same.
 
         Safe to cancel: the watch goes on, in the fleet.
 
         Raises:
             asyncio.CancelledError: The watch was cancelled.
-            InvalidRequestError: The fleet was left before the watch ended, or was entered in another event loop; or one
-                of the tools or handlers of this run calls this, and would wait for itself.
+            InvalidRequestError: The fleet was left before the watch finished, or was entered in another event loop; or
+                this was called by one of the tools or handlers of this run, which would wait for itself.
         """
         while True:
             if self._listener.was_cancelled:
@@ -61,12 +61,13 @@ class Watch(AsyncOnly, Generic[R]):
             await self._listener.ended()
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
-        """Iterate over the events from now on, the last of which is `Ended`. For one reader; may be broken off.
+        """Iterate over the events from now on; `Ended` is the last one. For one reader, which may stop and start again.
 
-        Of what comes until the reading is taken up again, the newest 16 events are kept.
+        While there is no reader, the newest 16 events are kept.
 
-        Who begins to read after the end is given the end. Who reads on after it gets nothing more, or waits where the
-        watch may still be taken up again: after `NeedsCaller` and `GaveUp`, until the fleet is left.
+        A reader that starts after the watch has finished receives only `Ended`. A reader that starts again after
+        `Ended` gets nothing more; or it waits, if the watch may still be reopened: after `NeedsCaller` and `GaveUp`,
+        until the fleet is left.
         """
         feed: Feed[R] = self._listener.feed(self.outcome, goes_on=self.is_active)
         self._hub.task.check_is_here()
@@ -79,18 +80,18 @@ class Watch(AsyncOnly, Generic[R]):
                     return
 
     async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
-        if feed.is_empty and self._member.is_finished:  # its end was read before
+        if feed.is_empty and self._member.is_finished:  # `Ended` was read before
             return None
         return await feed.get()
 
     async def submit(self, outputs: GivenOutputs) -> None:
-        """Give outputs for open calls, and go on: `await` the watch again.
+        """Provide outputs for open tool calls; then `await` the watch again.
 
-        Outputs are merged with those that there are; when all calls of the round have one, all are submitted. May be
-        called while tools run, and after the watch ended as `NeedsCaller`. Safe to cancel; it does not wait.
+        The outputs are merged with those that exist already; when all calls of the round have one, all are submitted.
+        May be called while tools run, and after the watch finished as `NeedsCaller`. Safe to cancel; it does not wait.
 
         Raises:
-            InvalidRequestError: There is no such call, or the watch is over; nothing was submitted then.
+            InvalidRequestError: There is no such call, or the watch has finished; nothing was submitted then.
         """
         self._check()
         self._member.told(OutputsProvided(loop_time(), texts_of(outputs)))
@@ -99,7 +100,7 @@ class Watch(AsyncOnly, Generic[R]):
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
 
         Raises:
-            InvalidRequestError: The watch is over, and the run is not; cancel it through the client.
+            InvalidRequestError: The watch has finished, and the run has not; cancel it through the client.
         """
         self._hub.task.check_is_here()
         if not self._member.is_over:
@@ -107,13 +108,13 @@ class Watch(AsyncOnly, Generic[R]):
             self._member.told(CancelAsked(loop_time()))
 
     def cancel(self) -> bool:
-        """Stop watching; the run at the server goes on as it is. Who waits for this watch gets a CancelledError.
+        """Stop watching; the run goes on at the server. Callers that await this watch get a CancelledError.
 
-        Others that watch the same run go on. When none is left, tools are stopped; a submit on its way is not. Tools
-        that were stopped run again when the run is watched anew, and all of their round with them.
+        Other watches of the same run go on. When none is left, tools are stopped; a pending submit is not. If the run
+        is watched again, tools that were stopped run again, and so do all others of their round.
 
         Returns:
-            Whether there was something to stop.
+            Whether the watch was active.
         """
         self._hub.task.check_is_here()
         if not self.is_active:
@@ -124,40 +125,40 @@ class Watch(AsyncOnly, Generic[R]):
     def _check(self) -> None:
         self._hub.task.check_is_here()
         if self._listener.was_cancelled:
-            raise InvalidRequestError("The watch was cancelled; submit or cancel through the client")
+            raise InvalidRequestError("This watch was cancelled; submit or cancel through the client")
         self._member.check_may_be_told()
 
     def explain(self) -> str:
-        """Say in a sentence why this run is still waited for, or how the watch ended."""
+        """Return a sentence, for people to read, that says why the watch has not finished, or how it finished."""
         self._hub.task.check_is_here()
         if self._listener.was_cancelled:
-            return on_one_line(f"{self.ref} is not watched any more: this watch was cancelled.")
+            return on_one_line(f"{self.ref} is no longer watched: this watch was cancelled.")
         return on_one_line(explain(self._member, self._hub.runner.schedule, is_running=self._hub.is_running))
 
     @property
     def ref(self) -> RunRef:
-        """Which run is watched; it changes where each round of outputs begins a new one."""
+        """The ref of the run; it changes if the server starts a new run for each round of outputs."""
         return self._member.ref
 
     @property
     def status(self) -> str:
-        """The server's own word at the last poll, or ""."""
+        """The last status that was seen, as the server sent it; "" if none was seen."""
         return self._member.status
 
     @property
     def polls(self) -> int:
-        """How many polls were sent."""
+        """Number of polls sent."""
         return self._member.polls
 
     @property
     def outcome(self) -> AnyOutcome[R] | None:
-        """How the watch ended; None while it goes on."""
+        """How the watch finished; None while it is active."""
         is_final = self._member.has_ended or not self._hub.is_running
         return self._member.outcome if is_final else None
 
     @property
     def is_active(self) -> bool:
-        """Whether the run is being watched."""
+        """Whether the run is being watched through this watch."""
         return self._hub.is_running and self.outcome is None and not self._listener.was_cancelled
 
     def __repr__(self) -> str:

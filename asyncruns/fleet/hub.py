@@ -1,4 +1,4 @@
-"""What runs behind a fleet: `Fleet` and its `Watch` handles are what callers see of it."""
+"""What `Fleet` and its `Watch` handles share: the task of the fleet, its runner, and its outcomes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from asyncruns.fleet.settings import FleetSettings
 from asyncruns.lifecycle import RunRef
 from asyncruns.streams.event_stream import EventStream
 from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
@@ -30,21 +31,21 @@ from asyncruns.watch.options import SharedOptions, check_watch_options
 R = TypeVar("R")
 
 LEFT: Final = "The fleet was left; make a new one"
-CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
-REQUESTS_OF_CANCEL: Final = 2  # the cancel, and a poll that shows what became of it
-REFUSED_FOR_S: Final = 600.0  # how long they may take at most where the server has slowed us down: runs expire in that
+CANCELS_PER_S: Final = 100.0  # the most requests per second that the time for cancels is computed with
+REQUESTS_OF_CANCEL: Final = 2  # the cancel, and a poll that shows its effect
+REFUSED_FOR_S: Final = 600.0  # the most time for cancels if the server has slowed us down; runs expire within it
 
 
 class Hub(Generic[R]):
-    """The one task of a fleet, what it drives, and who may enter, use and leave it.
+    """Runs the one task of a fleet, and checks that the fleet may be entered, used and left.
 
     Args:
-        client: Where requests go, unless a watch has a client of its own.
-        requests_per_second: As for `Fleet`, like the others.
+        client: Sends the requests of watches without a client of their own.
+        requests_per_second: As for `Fleet`, like the other arguments.
 
     Attributes:
-        runner: Does what the schedule plans.
-        outcomes: Who gets the outcomes.
+        runner: Sends what the schedule plans.
+        outcomes: Delivers the outcomes.
         task: The one task of the fleet.
     """
 
@@ -68,19 +69,19 @@ class Hub(Generic[R]):
         budget = Budget(requests_per_second, max_in_flight)
         self.runner: Runner = Runner(budget, on_end=self.outcomes.note, keeps_unfinished=on_exit == "cancel")
         self._adding = 0
-        self._read: set[Listener] = set()  # those over whose events somebody iterates
+        self._read: set[Listener] = set()  # of watches whose events are being read
         self.task: OwnedTask = OwnedTask(
-            "fleet", entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
+            "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
-        self._open: list[tuple[OpenWatches, OpenWatch]] = []  # of each client
+        self._open: list[tuple[OpenWatches, OpenWatch]] = []  # one for each client in use
 
     # Entering and leaving
 
     async def enter(self) -> None:
-        """Begin to run. Safe to cancel: it is left then.
+        """Start to run. Safe to cancel: the fleet is left then.
 
         Raises:
-            InvalidRequestError: It was entered before.
+            InvalidRequestError: The fleet was entered before.
         """
         self.task.check_unused()
         self._register(self._client)
@@ -92,7 +93,7 @@ class Hub(Generic[R]):
         )
 
     async def exit(self, error: BaseException | None) -> None:
-        """Stop running, as `on_exit` says; without waiting for runs when there is an error that it is left for."""
+        """Stop running, as `on_exit` says; do not wait for runs if the block was left by an error."""
         if not self.task.was_started:
             return
         self.task.check_is_here()
@@ -112,17 +113,22 @@ class Hub(Generic[R]):
         self.runner.leave(by=by, cancel=self._on_exit == "cancel")
 
     def _end(self, by: float) -> None:
-        """Be left as the client is closed, and take the time that the budget needs."""
+        """Leave the fleet because the client is being closed; cancels get the time that the budget needs."""
         self._leave(max(by, self._leave_by()))
 
     def _register(self, client: RunClient[Any]) -> None:
-        """Let a client know that it may not be closed while this fleet is being left."""
+        """Register at a client, so that closing it waits while this fleet is being left."""
         watches = open_watches_of(client)
         if all(watches is not known for known, _ in self._open):
             self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
 
     def _leave_by(self) -> float:
-        """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
+        """Return when leaving must be over, by the loop's clock: cancelling takes as long as the budget needs.
+
+        For example, cancelling 300 runs at 100 requests per second takes 600 requests, so 6 s in addition to the 5 s
+        for pending ones. If the server has slowed the fleet down to 2 per second, they would take 300 s;
+        with 3000 runs 3000 s, of which 600 s are allowed.
+        """
         now = loop_time()
         if self._on_exit != "cancel":
             return now + LEAVING_GRACE_S
@@ -134,11 +140,11 @@ class Hub(Generic[R]):
         return now + LEAVING_GRACE_S + pause + asking
 
     async def drain(self) -> None:
-        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on.
+        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
 
         Raises:
-            InvalidRequestError: The fleet was entered in another event loop; or one of its tools or handlers calls
-                this, and would wait for itself.
+            InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
+                handlers, which would wait for itself.
         """
         self.task.check_is_here()
         check_may_wait(self.runner, "fleet")
@@ -179,15 +185,15 @@ class Hub(Generic[R]):
         """Watch a run; `Fleet.watch` describes the arguments.
 
         Raises:
-            InvalidRequestError: They can't be, or runs can't be watched, or not from here.
+            InvalidRequestError: They are invalid; or the fleet is not running, or runs in another event loop.
         """
         self.check_goes_on()
         if self.runner.is_left:
             raise InvalidRequestError(LEFT)
         if isinstance(run, EventStream):
             raise InvalidRequestError(
-                f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
-                "give the run or response that it tells of"
+                f"A fleet polls, and cannot read a {type(run).__name__}: watch that with client.watch(stream), or pass "
+                "the run or response of the stream"
             )
         if client is None:
             client = self._client if self._speaks is None else self._speaks(run)
@@ -214,7 +220,7 @@ class Hub(Generic[R]):
         return member, listener
 
     def cancel(self, member: Member, listener: Listener) -> None:
-        """Cancel a watch, and let its run go when it has no other."""
+        """Cancel a watch, and discard the member if it has no other."""
         member.remove_listener(listener)
         if not member.listeners:
             self.runner.let_go(member)
@@ -223,7 +229,7 @@ class Hub(Generic[R]):
 
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
-        """Count as a caller who adds runs: the fleet goes on meanwhile."""
+        """Count as a caller that adds runs; `drain` waits for it."""
         self._adding += 1
         try:
             yield
@@ -233,7 +239,7 @@ class Hub(Generic[R]):
 
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:
-        """Count as a caller who iterates over the events of a watch: it is stopped when the fleet stops."""
+        """Count as a reader of the events of a watch; it is woken when the fleet stops."""
         self._read.add(listener)
         try:
             yield
@@ -241,32 +247,32 @@ class Hub(Generic[R]):
             self._read.discard(listener)
 
     async def room_below(self, at_most: int) -> None:
-        """Wait until fewer runs are watched, with those whose outcomes wait for a reader. Safe to cancel.
+        """Wait until fewer than `at_most` runs are watched, or have outcomes that wait for a reader. Safe to cancel.
 
         Raises:
-            InvalidRequestError: The fleet was left meanwhile.
+            InvalidRequestError: The fleet was left in the meantime.
         """
         while self.runner.roster.active + self.outcomes.awaiting_reader >= at_most:
             await self.outcomes.news()
             self.check_goes_on()
 
-    # How it stands
+    # State
 
     @property
     def is_running(self) -> bool:
-        """Whether runs can be watched."""
+        """Whether the fleet is running, so that runs can be watched."""
         return self.runner.is_running
 
     def goes_on(self) -> bool:
-        """Whether runs are watched, or are to come."""
+        """Return whether runs are being watched or added."""
         return self.is_running and bool(self.runner.roster.active or self._adding)
 
     def check_goes_on(self) -> None:
-        """Check that runs can be watched, from here.
+        """Check that the fleet is running, in this event loop.
 
         Raises:
             InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
-            Exception: What broke the fleet, if anything did.
+            Exception: The error that broke the fleet, if there was one.
         """
         self.task.check_entered()
         if self.task.is_done:

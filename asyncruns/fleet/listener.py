@@ -1,4 +1,4 @@
-"""What one watch of a run is told, for its reader, its observers and the caller who awaits it."""
+"""Passes the events of a run on to one watch: its reader, its observers, and the caller that awaits it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Listener:
     """Listens to one run, for one `Watch`; the run may have several.
 
     Args:
-        observers: Those of the fleet, which call ours.
+        observers: The queue of the fleet, which calls the observers.
         on_status: Called with each new status.
         on_terminal: Called with the outcome.
         context: The context variables that these see, each call in a copy.
 
     Attributes:
-        context: As it was given.
-        was_cancelled: Whether its watch was cancelled; it is told nothing any more.
+        context: The argument of the same name.
+        was_cancelled: Whether its watch was cancelled; it gets no more events then.
     """
 
     __slots__ = ("_ended", "_feed", "_observers", "_on_status", "_on_terminal", "context", "was_cancelled")
@@ -43,11 +43,11 @@ class Listener:
         self._feed: Feed[Any] | None = None
 
     def tell(self, event: Notice | Ended[Any], told: list[Observer], owners: tuple[object, ...]) -> None:
-        """Take an event: for the reader, for the observers, and for the caller who awaits the watch.
+        """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 
         Args:
             event: What happened.
-            told: The observers that have it from other watches of the run; ours is added.
+            told: The observers that were called by other watches of the run; ours is added.
             owners: The objects that the observers work for, the run first.
         """
         if self._feed is not None:
@@ -68,22 +68,22 @@ class Listener:
             self._observers.put(observer, value, of=owners[0], context=self.context, owners=owners)
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
-        """Whether an observer gets this outcome from here. A caller who awaits it may be cancelled, and not get it."""
+        """Whether `on_terminal` gets this outcome. Callers that await it do not count: they may be cancelled first."""
         return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
 
     async def ended(self) -> None:
-        """Wait until the watch has ended, or there is nothing to wait for any more. Safe to cancel."""
+        """Wait until the watch has finished, was cancelled, or the fleet has stopped. Safe to cancel."""
         if self._ended is None:
             self._ended = asyncio.Event()
         self._ended.clear()
         await self._ended.wait()
 
     def feed(self, outcome: AnyOutcome[Any] | None, *, goes_on: bool) -> Feed[Any]:
-        """Return the events for the reader, from the first call on.
+        """Return the feed of the reader, which has the events from the first call on.
 
         Args:
-            outcome: How the watch has ended; None where it has not.
-            goes_on: Whether more may come.
+            outcome: How the watch finished; None if it has not.
+            goes_on: Whether more events may come.
         """
         if self._feed is None:
             self._feed = Feed()
@@ -94,12 +94,12 @@ class Listener:
         return self._feed
 
     def cancel(self) -> None:
-        """Note that the watch was cancelled; the caller who awaits it is to see that."""
+        """Note that the watch was cancelled, and wake the reader and the caller that awaits it."""
         self.was_cancelled = True
         self.stop()
 
     def stop(self) -> None:
-        """Let the reader and the caller who awaits the watch see that there is nothing to wait for any more."""
+        """Wake the reader and the caller that awaits the watch: there is nothing more to wait for."""
         if self._ended is not None:
             self._ended.set()
         if self._feed is not None:

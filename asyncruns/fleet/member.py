@@ -1,4 +1,4 @@
-"""One run of a fleet: its lifecycle, and the doing of what that says. It holds no task, and no body of an answer."""
+"""One run of a fleet: executes the commands of its lifecycle. It holds no task, and no body of a response."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.host import Host
 from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.ranks import rank_of, reaches_at
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
@@ -38,9 +38,10 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
-from asyncruns.watch.observers import Ended, Observer, log
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
-from asyncruns.wire.visible import on_one_line
+from asyncruns.watch.logs import FLEET_LOG, fields_of, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.wire.shown_text import on_one_line
 
 
 class Member(Slot):
@@ -48,23 +49,23 @@ class Member(Slot):
 
     Args:
         host: The fleet.
-        client: Where requests go, and in which language.
-        ref: The run.
-        policy: How it is watched.
-        answerers: Who answers its calls.
-        context: The context variables that handlers and tools see, each in a copy.
+        client: Sends the requests; its dialect makes and reads them.
+        ref: The ref of the run.
+        policy: The options of the watch.
+        answerers: What answers its tool calls.
+        context: The context variables that handlers and tools see, each call in a copy.
 
     Attributes:
-        client: As it was given.
-        ref: The run; it changes at servers where a submit begins a new one.
-        machine: Its lifecycle.
-        listeners: Those of its watches.
-        polls: How many polls were sent.
-        due_at: When the last poll that was asked for was due.
-        outcome: How the watch ended, the last time that it did.
-        context: As it was given.
-        is_broken: Whether its watch ended for an error that nobody expected.
-        is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
+        client: The argument of the same name.
+        ref: The ref of the run; it changes at servers where a submit starts a new run.
+        machine: The lifecycle of the run.
+        listeners: One for each watch of the run.
+        polls: Number of polls sent.
+        due_at: The time for which the last poll was planned.
+        outcome: How the watch finished, the last time that it did.
+        context: The argument of the same name.
+        is_broken: Whether the watch finished because of an unexpected error.
+        is_watched: Whether the fleet is watching it: it has neither finished nor been discarded.
     """
 
     __slots__ = (
@@ -102,7 +103,7 @@ class Member(Slot):
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
         self._started = -math.inf
-        self._submit_landed_at = -math.inf  # infinity while a submit is in flight, or waits for its turn
+        self._submit_landed_at = -math.inf  # infinity while a submit is queued or in flight
         self.client: RunClient[Any] = client
         self.ref: RunRef = ref
         self.machine: RunLifecycle = RunLifecycle(policy)
@@ -115,7 +116,7 @@ class Member(Slot):
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
-        """All that were watched, in their order."""
+        """The refs of all runs that were watched, in order."""
         return (*self._earlier, self.ref)
 
     @property
@@ -125,7 +126,7 @@ class Member(Slot):
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended. A watch that ended before its run can be taken up again."""
+        """Whether the run has ended. A watch that finished before its run can be reopened."""
         end = self.machine.end
         return end is not None and end.kind.is_final
 
@@ -136,53 +137,56 @@ class Member(Slot):
 
     @property
     def has_ended(self) -> bool:
-        """Whether its watch has ended, and was not taken up again since."""
+        """Whether its watch has finished, and was not reopened since."""
         return self.machine.end is not None or self.is_broken
 
     @property
     def may_go_on(self) -> bool:
-        """Whether the run may go on although its watch has ended."""
+        """Whether the run may go on although its watch has finished."""
         end = self.machine.end
         is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE)
         return is_there and not self.is_finished
 
     @property
     def may_be_resumed(self) -> bool:
-        """Whether who watches the run anew goes on with it: polls may still ask for outputs that were submitted."""
+        """Whether a new watch of the run must use this member: polls may still show calls that were answered.
+
+        A new member would run their tools again.
+        """
         is_recent = loop_time() - self._submit_landed_at < SUBMIT_LAG_S
         return is_recent and not self.is_broken and not self.machine.open_calls
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether its cancel is still wanted, and is followed."""
+        """Whether its cancel was requested, and its effect is being watched."""
         return self.machine.is_cancelling and not self.is_broken and bool(self.listeners)
 
     @property
     def status(self) -> str:
-        """The server's own word at the last poll, or ""."""
+        """The last status that was seen, as the server sent it; "" if none was seen."""
         snapshot = self.machine.snapshot
         return snapshot.status if snapshot else ""
 
     def rank(self, now: float) -> int:
-        """Return how much a poll that is due is worth now."""
+        """Return the level of a due poll now."""
         return rank_of(self.machine, now)
 
     def rises_at(self, level: int) -> float:
-        """Return when a poll is worth that much."""
+        """Return when a due poll reaches a level."""
         return reaches_at(self.machine, level)
 
-    # Beginning and ending
+    # Starting and finishing
 
     def add_listener(self, listener: Listener) -> None:
-        """Tell one more watch of what happens."""
+        """Pass events on to one more watch."""
         self.listeners = (*self.listeners, listener)
 
     def remove_listener(self, listener: Listener) -> None:
-        """Tell a watch of nothing any more; when it was the last one, the member is to be let go."""
+        """Pass no more events on to a watch; if it was the last one, the caller must discard the member."""
         self.listeners = tuple(other for other in self.listeners if other is not listener)
 
     def begin(self, given: Snapshot[Any] | None) -> None:
-        """Begin to watch, from what the caller's object says; or go on, where it was let go meanwhile."""
+        """Start to watch, from the state of the caller's object if there is one; or resume a discarded member."""
         self.is_watched = True
         now = loop_time()
         if self._started == -math.inf:
@@ -196,7 +200,7 @@ class Member(Slot):
             self.receive(ev.Tick(now))
 
     def let_go(self) -> None:
-        """Watch the run no more, as nobody listens; what is in flight for it, or waits for its turn, is sent on."""
+        """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
         self.is_watched = False
 
@@ -207,7 +211,7 @@ class Member(Slot):
         self._host.schedule.remove(self)
 
     def leave(self, by: float) -> None:
-        """Have the run cancelled, if it goes on, and the watch ended by this time, by the loop's clock."""
+        """Cancel the run if it has not ended; the watch finishes by this time, by the loop's clock."""
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
 
@@ -217,21 +221,21 @@ class Member(Slot):
             self._host.schedule.poll(self, loop_time())
 
     def end_leaving(self, by: float) -> None:
-        """End the watch of a run that could not be cancelled by this time, with an outcome that says so."""
+        """Finish the watch of a run that could not be cancelled by this time, with an outcome that says so."""
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
 
     def guard(self, act: Callable[[], object]) -> None:
-        """Do something for this run; an error that nobody expected ends its watch, and not those of the others."""
+        """Call `act` for this run. An unexpected error finishes its watch, but no other."""
         try:
             act()
         except Exception as error:
             self.broke(error)
 
     def broke(self, error: Exception) -> None:
-        """End the watch for an error that nobody expected; the machine is not asked any more."""
-        log.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error)
+        """Finish the watch because of an unexpected error; the machine is not used any more."""
+        FLEET_LOG.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error, extra=fields_of(self.ref))
         if self.is_broken:
             return
         self.stop()
@@ -240,13 +244,14 @@ class Member(Slot):
         if self.is_watched:
             self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
 
-    # What happens
+    # Events
 
     def wake(self, now: float) -> None:
-        """Tell the machine that its time has come.
+        """Send the machine a tick, unless a poll must be sent first.
 
-        After a laptop's sleep all runs want their one last poll once; its time begins when it is sent. Likewise the
-        default wait does not end while the budget holds back a poll that is due: the run may have ended long ago.
+        After a laptop slept past the deadlines, all runs want their one last poll at once; its time starts when it is
+        sent. Likewise the default wait does not end while the budget holds back a due poll: the run may have ended long
+        ago.
         """
         machine = self.machine
         if machine.polls_once_more and self.poll_at < math.inf and not self.is_polling:
@@ -256,14 +261,14 @@ class Member(Slot):
         self.receive(ev.Tick(now))
 
     def receive(self, event: Event) -> None:
-        """Tell the machine of an event, and do what it says.
+        """Send the machine an event, and execute its commands.
 
         Raises:
-            InvalidRequestError: The event cannot be; nothing was done.
+            InvalidRequestError: The event is not allowed now; nothing was done.
         """
         end = self.machine.end
         commands = self.machine.receive(event)
-        if end is not None and self.machine.end is not end:  # it may have ended anew at once
+        if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
             self.is_watched = True
             self._host.taken_up(self)
         for command in commands:
@@ -276,10 +281,10 @@ class Member(Slot):
         self._host.moved()
 
     def told(self, event: Event) -> None:
-        """Take an event from the caller; what cannot be is for the caller, and any other error ends the watch.
+        """Receive an event from the caller. An unexpected error finishes the watch instead of being raised.
 
         Raises:
-            InvalidRequestError: The event cannot be; nothing was done.
+            InvalidRequestError: The event is not allowed now; nothing was done.
         """
         try:
             self.receive(event)
@@ -293,31 +298,32 @@ class Member(Slot):
     def begin_poll(self, now: float) -> Request:
         """Count a poll that is sent now, and return its request."""
         self.polls += 1
+        # `wake` held the tick back for this poll; now the poll gets its time.
         if self.machine.polls_once_more or self.machine.waits_for_poll(now):
             self._host.schedule.tick(self, now + FINAL_POLL_S)
             self._host.moved()
         return self.client.dialect.poll(self.ref)
 
     def polled(self, event: ev.Observed | ev.Refused, generation: int) -> None:
-        """Take the answer to a poll, unless the poll was discarded: it was of another generation then."""
+        """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
         if generation == self.generation:
             self.receive(event)
 
     def submit_landed(self, now: float) -> None:
-        """Note that its submit was answered, or given up."""
+        """Note that its submit is no longer in flight."""
         if self._submit_landed_at == math.inf:
             self._submit_landed_at = now
 
     def submit_dropped(self) -> None:
-        """Note that its submit is not sent."""
+        """Note that its submit will not be sent."""
         self._submit_landed_at = -math.inf
 
     def changed(self, event: ev.Observed | ev.Refused) -> None:
-        """Take the answer to a submit or a cancel."""
+        """Receive the response to a submit or a cancel."""
         if self.is_broken:
             return
         if isinstance(event, ev.Observed):
-            # A look on its way may show the run as it was before; this answer asks for a new one.
+            # A poll in flight may show the run as it was before. The machine will plan another one.
             self.discard_poll()
             new = event.snapshot.ref
             if event.asked is Asked.SUBMIT and new is not None and new != self.ref:
@@ -325,7 +331,7 @@ class Member(Slot):
         self.receive(event)
 
     def _follow(self, ref: RunRef) -> None:
-        """Watch what a submit began from now on; or tell of it, where the watch has ended meanwhile."""
+        """Watch the run that a submit started; if the watch has finished, put its ref into the outcome."""
         self._earlier, self.ref = self.refs, ref
         if self.is_watched:
             self._host.renamed(self)
@@ -339,7 +345,7 @@ class Member(Slot):
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
         if is_left and isinstance(command, do.PollAt | do.RunTools | do.Submit):
             if not isinstance(command, do.PollAt):
-                self.submit_dropped()  # the machine takes it for done, so it can't go on from here
+                self.submit_dropped()  # the machine takes it for sent, so a new watch cannot resume from here
             return
         match command:
             case do.PollAt(not_before, _):
@@ -357,6 +363,7 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
+                log_notice(FLEET_LOG, self.ref, notice)
                 self._tell(notice)
             case do.Finish(end):
                 self.stop()
@@ -383,26 +390,29 @@ class Member(Slot):
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
         )
-        if not self.listeners:  # let go meanwhile
+        if not self.listeners:  # discarded
             return
         self.is_watched = False
         self._host.ended(self)
         if self._host.is_left:
-            warn_of_uncancelled(self.outcome)
+            warn_of_uncancelled(FLEET_LOG, self.outcome)
+        log_outcome(FLEET_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         if self.is_over:
-            self.listeners = ()  # its outcome may wait for a reader for long
+            self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
     def _tell(self, event: Notice | Ended[Any]) -> None:
-        told: list[Observer] = []  # one of the whole fleet is called once, however many watch the run
+        told: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
         for listener in self.listeners:
             listener.tell(event, told, self.owners)
 
     def check_may_be_told(self) -> None:
-        """Check that the watch goes on, or can be taken up again.
+        """Check that the watch is active or can be reopened.
 
         Raises:
-            InvalidRequestError: It does not, and can't be.
+            InvalidRequestError: It has finished and cannot be reopened.
         """
         if not self._host.is_running or self.is_finished or not self.listeners:
-            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
+            raise InvalidRequestError(
+                f"The watch of {on_one_line(str(self.ref))} has finished; submit or cancel through the client"
+            )

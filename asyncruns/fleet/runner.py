@@ -1,7 +1,7 @@
-"""Does what the schedule of a fleet plans: one task plans, a few send, and all belong to one task that is owned.
+"""Sends what the schedule of a fleet plans: one task plans and a few send, all as children of one owned task.
 
-The plan says what to send; in each pass of the event loop a few requests are begun, so that the loop stays free for
-others. Tools, handlers and the requests are children of the owned task, however many runs there are.
+Each pass of the event loop starts only a few requests, so that the loop stays responsive for other tasks. Tools and
+handlers are children of the owned task, too, however many runs there are.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from msgspec.structs import replace
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.host import Host
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, Snapshot
+from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 
-BEGUN_AT_ONCE: Final = 8  # requests begun in each pass of the loop, of some tenths of a millisecond each
+BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
 
 Job = tuple[Member, Request | None, Asked]
 
 
 class Runner(Host[Member]):
-    """What goes on for the members of a fleet.
+    """Plans and sends the requests of the members of a fleet.
 
     Args:
-        budget: What may be sent.
-        on_end: Told of each member whose watch has ended, and when it is taken up again. Must not wait.
-        keeps_unfinished: Whether who leaves may cancel runs whose watch ended before they did.
+        budget: How many requests may be sent.
+        on_end: Called with each member whose watch finishes or is reopened. Must not wait.
+        keeps_unfinished: Whether `leave` may cancel runs whose watch finished before the run ended.
 
     Attributes:
         roster: The members.
-        polls: How many polls were sent.
+        polls: Number of polls sent.
     """
 
     def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
@@ -54,26 +55,25 @@ class Runner(Host[Member]):
         self.is_left: bool = False
         self.polls: int = 0
         self._on_end = on_end
-        self._there_at = -math.inf  # when the server last answered, if only that it takes no more
-        self._waiting: asyncio.Future[None] | None = None  # of the task that plans
-        self._idle: list[asyncio.Future[Job]] = []
-        self._changing: dict[anyio.CancelScope, Member] = {}
-        self._cut_off: list[tuple[Member, Asked]] = []  # requests whose tasks somebody cancelled
+        self._there_at = -math.inf  # when the server last responded, if only with a 429
+        self._waiting: asyncio.Future[None] | None = None  # what the planning task waits for
+        self._idle: list[asyncio.Future[Job]] = []  # sending tasks that wait for their next job
+        self._changing: dict[anyio.CancelScope, Member] = {}  # submits and cancels in flight
+        self._cut_off: list[tuple[Member, Asked]] = []  # those whose tasks were cancelled from outside
         self._leave_by = math.inf
         self._has_ended = False
-        self._to_cancel: list[Member] = []  # by who leaves, and has not come to these yet
-        self._cancelling: list[Member] = []  # who leaves waits for these
+        self._to_cancel: list[Member] = []  # whose cancels are still to be requested while leaving
+        self._cancelling: list[Member] = []  # whose cancels leaving waits for
 
     # The owned task
 
     async def run(self, begun: asyncio.Future[None]) -> None:
         """Plan and send, until `leave`.
 
-        Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
-        gives.
+        Safe to cancel: tools are stopped; pending submits and cancels are waited for, until the time passed to `leave`.
 
         Raises:
-            RuntimeError: Somebody else cancelled a task of ours, and so all that goes on here.
+            RuntimeError: A task of the fleet was cancelled from outside, and with it all others.
         """
         task = asyncio.current_task()
         while True:
@@ -100,17 +100,17 @@ class Runner(Host[Member]):
                     await self._end_leaving()
                 finally:
                     self._close()
-                self.group.cancel_scope.cancel()  # submits and cancels on their way are shielded
+                self.group.cancel_scope.cancel()  # pending submits and cancels are shielded
         finally:
             self.group = None
 
     def _outlasts(self) -> bool:
-        """Tell whether runs are still to be cancelled, although somebody has cancelled a task of ours."""
+        """Return whether to go on and cancel the runs, although a task of the fleet was cancelled from outside."""
         may_go_on = loop_time() < self._leave_by and anyio.current_effective_deadline() > -math.inf
         return self._keeps_unfinished and may_go_on and not self._has_ended
 
     def _go_on(self) -> None:
-        """Cancel the runs, now that all that went on was cut off; answers that did not come are lost."""
+        """Cancel the runs after all tasks were cut off; responses that were pending count as lost."""
         cut_off, self._cut_off = self._cut_off, []
         for member, asked in cut_off:
             cause = APIConnectionError("The request was cut off: its task was cancelled", sent=True)
@@ -119,6 +119,7 @@ class Runner(Host[Member]):
         self.leave(by=min(self._leave_by, loop_time() + LEAVING_GRACE_S), cancel=True)
 
     async def _plan(self) -> None:
+        """Make plans and hand out their requests, until the fleet has been left."""
         schedule = self.schedule
         while not self._is_done():
             self._ask_for_cancels()
@@ -136,6 +137,7 @@ class Runner(Host[Member]):
                 await self._until(plan.wake_at)
 
     def _is_done(self) -> bool:
+        """Whether the fleet was left, and there is nothing more to wait for, or no more time."""
         if not self.is_left:
             return False
         while not self._to_cancel and self._cancelling and not self._cancelling[-1].is_cancelling:
@@ -144,6 +146,7 @@ class Runner(Host[Member]):
         return not waits or loop_time() >= self._leave_by
 
     async def _until(self, at: float) -> None:
+        """Wait until a time, or until `moved` is called."""
         loop = asyncio.get_running_loop()
         at = min(at, self._leave_by)
         self._waiting = waiting = loop.create_future()
@@ -158,7 +161,10 @@ class Runner(Host[Member]):
     # Requests
 
     def _hand(self, member: Member, request: Request | None, asked: Asked) -> None:
-        """Have a request sent by a task that has nothing to do, or by a new one."""
+        """Hand a request to an idle task, or to a new one.
+
+        Reusing tasks is cheaper than a new one for each request. There are only as many as were in flight together.
+        """
         job = (member, request, asked)
         if self._idle:
             self._idle.pop().set_result(job)
@@ -188,10 +194,11 @@ class Runner(Host[Member]):
             member.broke(error)
         finally:
             self.schedule.landed(member, was_poll=generation == member.generation)
-        if isinstance(event, Refused) and self._there_at > due_at:  # the budget held the poll back, not the server
+        if isinstance(event, Refused) and self._there_at > due_at:  # the server was up: the budget held the poll back
             event = replace(event, held_back=max(now - due_at, 0.0))
         if event is not None:
             self._note(event)
+            log_poll(FLEET_LOG, member.ref, event)
             member.guard(partial(member.polled, event, generation))
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
@@ -200,7 +207,8 @@ class Runner(Host[Member]):
             member.submit_dropped()
             return
         event: Observed | Refused | None = None
-        # Who leaves the fleet meanwhile waits for the answer for some seconds: what a submit came to would be lost.
+        # Shielded for some seconds when the fleet is left: without the response, it is not known whether a submit was
+        # accepted.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing[scope] = member
             is_cut_off = True
@@ -219,6 +227,7 @@ class Runner(Host[Member]):
                     member.submit_landed(loop_time())
         if event is not None:
             self._note(event)
+            log_poll(FLEET_LOG, member.ref, event)
             member.guard(partial(member.changed, event))
 
     def _heed(self, response: Response) -> None:
@@ -227,7 +236,7 @@ class Runner(Host[Member]):
             self.schedule.budget.heard(loop_time(), limit)
 
     def _note(self, event: Observed | Refused) -> None:
-        """Note that the server is there, if that is what the answer shows, and whether it refused a request."""
+        """Note whether the response shows that the server is up, and whether it refused the request with 429."""
         if isinstance(event, Observed):
             self._there_at = event.now
         elif event.refusal.kind is RefusalKind.THROTTLED:
@@ -237,46 +246,46 @@ class Runner(Host[Member]):
     # Members
 
     def add_member(self, member: Member, given: Snapshot[Any] | None) -> None:
-        """Watch one more run, from what the caller's object says."""
+        """Watch one more run, from the state of the caller's object if there is one."""
         self.roster.add(member)
         member.begin(given)
 
     def let_go(self, member: Member) -> None:
-        """Watch a run no more; a submit or a cancel of it that is on its way, or waits for its turn, is sent on."""
+        """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
         member.let_go()
         self.roster.let_go(member)
-        self.moved()  # who leaves may wait for it
+        self.moved()  # leaving may wait for it
 
     def moved(self) -> None:
-        """Plan again: something is to be done earlier, or there is room for more."""
+        """Plan again: something is due earlier, or there is room for more requests."""
         wake(self._waiting)
 
     def renamed(self, member: Member) -> None:
-        """Know a member by its new ref, too."""
+        """Add the new ref of a member; it is still found by its earlier ones."""
         self.roster.rename(member)
 
     def ended(self, member: Member) -> None:
-        """Forget a member whose watch has ended."""
+        """Forget a member whose watch has finished."""
         self.roster.end(member)
         if member.is_over:
             for scope, other in self._changing.items():
-                if other is member:  # the answer can change nothing any more
+                if other is member:  # its response cannot change anything any more
                     scope.cancel()
         self._on_end(member)
 
     def taken_up(self, member: Member) -> None:
-        """Watch a member again."""
+        """Watch a member again, whose watch was reopened."""
         self.roster.take_up(member)
         self._on_end(member)
 
     # Leaving
 
     def leave(self, *, by: float, cancel: bool) -> None:
-        """Stop watching: runs are left as they are, or cancelled, and what changes something is waited for.
+        """Start to leave: runs are left as they are or cancelled, and pending submits and cancels are waited for.
 
         Args:
             by: When the waiting ends, by the loop's clock.
-            cancel: Whether the runs that go on are to be cancelled.
+            cancel: Whether to cancel the runs that have not ended.
         """
         self._leave_by = min(by, self._leave_by)
         for scope in self._changing:
@@ -297,7 +306,7 @@ class Runner(Host[Member]):
             self._to_cancel.pop().leave(self._leave_by)
 
     async def _end_leaving(self) -> None:
-        """End the watches whose runs could not be cancelled, each with an outcome that says so."""
+        """Finish the watches whose runs could not be cancelled, each with an outcome that says so."""
         waiting, self._to_cancel = self._to_cancel, []
         for count, member in enumerate(dict.fromkeys([*waiting, *self._cancelling])):
             member.end_leaving(self._leave_by)
@@ -306,7 +315,7 @@ class Runner(Host[Member]):
         self._has_ended = True
 
     def _close(self) -> None:
-        """Begin nothing any more; what changes something at the server is still waited for."""
+        """Start nothing new; pending submits and cancels are still waited for."""
         self.closing = True
         for member in self.roster:
             member.stop()

@@ -1,4 +1,4 @@
-"""How a fleet is doing, as a value."""
+"""The state of a fleet in numbers, as a value."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
     """A fleet at one moment; counts are since it was entered.
 
     Attributes:
-        active: Runs that are watched.
-        due: Polls, submits and cancels that wait for their turn.
-        in_flight: Requests without an answer yet.
-        lag: For how many seconds the poll that is due for longest waits for its turn; 0 where none does.
-        budget: How many requests per second are allowed now; None is no limit.
-        polls: Polls that were sent.
-        ended: Watches that have ended.
-        polls_per_run: Looks for each watch that has ended, on average; 0 where none has.
-        throttled: The share of requests that the server refused for their number (429).
+        active: Number of runs being watched.
+        due: Number of polls, submits and cancels that wait for their turn.
+        in_flight: Number of requests in flight.
+        lag: Seconds for which the poll that has been due the longest has waited for its turn; 0 if none waits.
+        budget: Requests per second that are allowed now; None if there is no limit.
+        polls: Number of polls sent.
+        ended: Number of watches that have finished.
+        polls_per_run: Mean number of polls of the watches that have finished; 0 if none has.
+        throttled: The share of requests that the server refused with 429, from 0 to 1.
     """
 
     active: int
@@ -39,7 +39,7 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
 
 
 def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
-    """Return how a fleet is doing now."""
+    """Return the statistics of a fleet now."""
     schedule, budget, now = runner.schedule, runner.schedule.budget, loop_time()
     return Statistics(
         active=runner.roster.active,

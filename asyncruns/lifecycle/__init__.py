@@ -1,18 +1,21 @@
-"""The life of a watched run without I/O: tables, events, commands, and the machine between them.
+"""The lifecycle of a watched run, without I/O: tables, events, commands, and the state machine.
+
+Nothing here may do I/O, read a clock or start a task: a shell does that.
 
 Public: the names of `__all__`. The modules:
 
-phases          what a run can be, at the server and for us
-values          calls, snapshots and refusals, in words that fit every server
-events          what the machine is told
-commands        what it asks its shell to do; how and why a watch ends
-notices         what it reports meanwhile
-machine         what it does at each event
-moves           what may come of that, as a table: tests hold the machine to it
-fatal_refusals  which refusals of polls and submits end the watch
-ledger          calls and rounds of them: what was handed out, answered and sent
+phases          the phases of a run at the server, and the states of a watch
+values          calls, snapshots and refusals, in terms that fit every server
+events          what the machine receives
+commands        what the machine asks its shell to do; how and why a watch finishes
+notices         what the machine reports to observers while the watch goes on
+machine         the state machine: what it does on each event
+moves           the state changes that each event may cause, as a table that the tests check
+refusals        which refusals of polls and submits end the watch, and which are too early; the machine does the rest
+ledger          calls and rounds: what was handed out, answered and sent
 cancelling      how far a cancel has come, and what its refusals mean
-patience        the policy; deadline, outages, and when to poll next
+policy          what the caller chooses, and the defaults
+patience        the deadline, outages, and when to poll next
 expiry          which expiry of a run is believed
 progress        how far a run has come in its stage, for the cadence
 """
@@ -58,8 +61,8 @@ from asyncruns.lifecycle.notices import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
+from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.values import (
     Answers,
     Asked,

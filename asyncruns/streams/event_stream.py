@@ -1,4 +1,4 @@
-"""What the streams of runs and of responses have in common for their users. Light: it loads no events of the wire."""
+"""The public base class of the streams of runs and responses. It must not import the event types of the wire."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ E = TypeVar("E")
 
 
 class EventStream(AsyncOnly, Generic[R, E]):
-    """The events of a run or a response, for one reader; to be closed, or used with `async with`.
+    """The events of a run or a response, for one reader. Close it, or use it with `async with`.
 
-    A stream ends with the event that tells of the run's end, also if the server leaves the connection open. Where a
-    server answers with the run itself in place of a stream, there is one event, which holds that.
+    A stream ends soon after the event that reports the run's end, even if the server leaves the connection open. If a
+    server answers with the run itself instead of a stream, there is one event, which contains the run.
     """
 
     def __init__(self, source: EventSource[R, E]) -> None:
@@ -33,13 +33,14 @@ class EventStream(AsyncOnly, Generic[R, E]):
     async def __anext__(self) -> E:
         """Return the next event.
 
-        Safe to cancel: no event is lost, and what the stream tells of goes on at the server.
+        Safe to cancel: no event is lost. After a cancellation and after each of these errors, the run or background
+        response goes on at the server.
 
         Raises:
-            APIConnectionError: The stream broke; what it told of goes on at the server.
-            APITimeoutError: No byte came within the request's timeout; as above.
-            APIResponseValidationError: An event is of another run than this; as above.
-            EventTooLargeError: An event is larger than what is taken; as above.
+            APIConnectionError: The stream broke.
+            APITimeoutError: No byte arrived within the request's timeout.
+            APIResponseValidationError: An event belongs to another run or response.
+            EventTooLargeError: An event has more than 16 MiB.
             InvalidRequestError: A watch reads the stream; see `RunWatcher.stream_events`.
         """
         source = self._source
@@ -47,19 +48,20 @@ class EventStream(AsyncOnly, Generic[R, E]):
             raise InvalidRequestError(
                 "A watch reads this stream: iterate over watcher.text_deltas(), or watcher.stream_events()"
             )
-        while source.ready or await source.has_more():  # not by `next_event`: each event would cost more
+        while source.ready or await source.has_more():  # `next_event` inlined: a further coroutine per event is slow
             if (event := source.take_next()) is not None:
                 return event
         raise StopAsyncIteration
 
     async def text_deltas(self) -> AsyncIterator[str]:
-        """Yield the pieces of the text as they come, and pass over all else.
+        """Yield the pieces of the text as they arrive; other events are skipped.
 
-        What no piece told of and an event shows whole, such as the last one, comes as one more piece.
+        Text that arrived in no delta but is in an event with the whole text, such as the last one, is yielded as one
+        more piece.
 
         Raises:
-            APIError: The server gave up the stream with an error, or the stream broke or ended before the run did, so
-                that the text may not be whole.
+            APIError: The server ended the stream with an error, or the stream broke or ended before the run did, so the
+                text may be incomplete.
         """
         source = self._source
         async for event in self:
@@ -72,30 +74,30 @@ class EventStream(AsyncOnly, Generic[R, E]):
         source.check_whole()
 
     async def close(self) -> None:
-        """Stop reading; iterating ends then. May be called twice.
+        """Stop reading; iteration then ends. May be called twice.
 
-        What the stream tells of goes on at the server: cancel it there if nobody wants it.
+        The run or background response goes on at the server: cancel it there if it is no longer needed.
         """
         await self._source.close()
 
     @property
     def error(self) -> ErrorObject | None:
-        """What the server said when it gave the stream up, or None."""
+        """The error with which the server ended the stream, or None."""
         return self._source.progress.error
 
     @property
     def is_done(self) -> bool:
-        """Whether the server said that the stream is over. Some never say it."""
+        """Whether the server marked the stream as over. Some servers never do."""
         return self._source.progress.is_done
 
     @property
     def is_whole(self) -> bool:
-        """Whether the stream told all: the end of the run, or that it waits for the caller."""
+        """Whether the stream is complete: it reported the end of the run, or that the run waits for the caller."""
         return self._source.progress.is_whole
 
     @property
     def request_id(self) -> str:
-        """What names the exchange to the server's operators, or ""."""
+        """The id by which the server's operators can find the exchange, or ""."""
         return self._source.request_id
 
     async def __aenter__(self) -> Self:
@@ -108,5 +110,5 @@ class EventStream(AsyncOnly, Generic[R, E]):
 
 
 def source_of(stream: EventStream[R, E]) -> EventSource[R, E]:
-    """Return what a stream reads from, which a watch reads instead of the stream's user. Internal."""
+    """Return the source of a stream, which a watch reads in place of the stream's user. Internal."""
     return stream._source

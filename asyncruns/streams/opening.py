@@ -1,7 +1,8 @@
-"""Requests for a stream, and answers that are one, also where a server's answer does not look like one.
+"""Builds requests for a stream, and recognises responses that are one.
 
-Some servers ignore `stream=True`, and what was asked for has begun all the same: their answer is the run. Some say
-`application/json` over events, or `text/event-stream` over JSON. So what a body is, its first characters say.
+Some servers ignore `stream=True` and answer with the run, which has been started nevertheless. Some label events as
+`application/json`, or JSON as `text/event-stream`. So the first characters of a body decide what it is, never its
+content type.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from asyncruns.wire.codec import encode, parse
 
 
 class WholeBody(ByteStream):
-    """A body that came whole, as a stream of bytes."""
+    """A body that is complete already, as a stream of bytes."""
 
     def __init__(self, response: Response) -> None:
         self.status: int = response.status
@@ -34,25 +35,25 @@ class WholeBody(ByteStream):
 
 
 def accepting(request: Request) -> Request:
-    """Return the request with a header that asks for a stream, unless the caller gave another."""
+    """Return the request with an `Accept` header for a stream, unless the caller set one."""
     if any(name.lower() == "accept" for name, _ in request.headers):
         return request
     return replace(request, headers=(*request.headers, ("Accept", EVENT_STREAM)))
 
 
 def asking(request: Request) -> Request:
-    """Return the request with what asks for a stream in its body and its headers."""
+    """Return the request with `"stream": true` in its body and an `Accept` header for a stream."""
     body = {**parse(request.body or b"{}"), "stream": True}
     return accepting(replace(request, body=encode(body)))
 
 
 def events_of(response: Response) -> ByteStream | None:
-    """Return the events in an answer that came whole, or None if it is something else."""
+    """Return a complete response as a stream of bytes if it consists of events; otherwise None."""
     return WholeBody(response) if body_kind(response.body) is BodyKind.EVENTS else None
 
 
 def object_of(response: Response) -> ByteStream | None:
-    """Return an answer that is an object of the API, which has an id, as a stream of bytes; else None."""
+    """Return a complete response as a stream of bytes if it is a JSON object with an id; otherwise None."""
     try:
         found = parse(response.body)
     except (ValueError, RecursionError):

@@ -11,11 +11,11 @@ from asyncruns.wire.responses import ModelResponse
 
 
 class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
-    """The events of a response, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
+    """The events of a response, one by one: `async for event in stream`. Their types are in `asyncruns.wire`.
 
-    An event's data counts, not its name: the response is over when `response.status` says so. A stream that breaks
-    raises, and so does one with an event of another response; `text_deltas` raises for one that ends too early, which
-    `is_whole` tells. That of a background response is taken up again, without giving an event twice, with
+    Rely on an event's data, not its name: the response is over when `response.status` says so. Iteration raises if the
+    stream breaks, or if an event belongs to another response. If the stream ends too early, `is_whole` is False and
+    `text_deltas` raises. To continue the stream of a background response without repeated events, use
     `client.responses.retrieve(id, stream=True, starting_after=stream.sequence_number)`; a watch does that by itself.
     """
 
@@ -28,12 +28,12 @@ class ResponseStream(EventStream[ModelResponse, ResponseStreamEvent]):
 
     @property
     def response(self) -> ModelResponse | None:
-        """The response with all its deltas so far; None until an event told of it."""
+        """The response with all its deltas so far; None until an event contains it."""
         return self._source.told.response
 
     @property
     def sequence_number(self) -> int | None:
-        """Of the last event that had one, or None."""
+        """The `sequence_number` of the last event that had one, or None."""
         return self._source.told.sequence_number
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The source of a `RunStream`: which run an event is of, what it adds to the text, and which text no event told of."""
+"""The source of a `RunStream`: decodes and accumulates events, and computes the text that no event contained."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
     """The events of one run.
 
     Attributes:
-        told: What they have told so far.
+        told: The accumulated events.
     """
 
     dialect: ClassVar[str] = THREAD_RUN
     needs_messages: ClassVar[bool] = True
+    # Without deltas, which are frequent and contain no run id.
     _of_the_stream = frozenset({DoneEvent, ErrorEvent, UndecodableEvent, RunEvent, RunStepEvent, MessageEvent})
     _decoded = staticmethod(decode_thread_event)
 
@@ -59,7 +60,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         return (event.data.run_id or "" if isinstance(event, MessageEvent | RunStepEvent) else ""), None
 
     def _done_is_the_end(self) -> bool:
-        # Some servers do not tell of the run at all, or not of its end, but of that of its message.
+        # Some servers send no event of the run, or none of its end, but one of the end of its message.
         message = self.told.message
         return self.told.run is None or (message is not None and message.status == COMPLETED)
 
@@ -75,7 +76,7 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
 
     @property
     def run_id(self) -> str:
-        """The id of the run as last told, or as it was asked for; "" as long as it is not known."""
+        """The id of the run from the last event with one, or from the request; "" until it is known."""
         return self.told.run.id if self.told.run else self._given_id
 
     @property
@@ -89,28 +90,34 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
         return event.data.text if isinstance(event, MessageDeltaEvent) else ""
 
     def rest_in(self, event: object) -> MessageDeltaEvent | None:
-        if not isinstance(event, MessageEvent) or event.data.role == "user":
+        if not isinstance(event, MessageEvent) or event.data.role == "user":  # a user's text is not part of the answer
             return None
-        whole, told = event.data.text, self.told.text_before(event.data.id)
-        return _delta(event.data.id, whole[len(told) :]) if len(whole) > len(told) and whole.startswith(told) else None
+        whole, before = event.data.text, self.told.text_before(event.data.id)
+        return (
+            _delta(event.data.id, whole[len(before) :])
+            if len(whole) > len(before) and whole.startswith(before)
+            else None
+        )
 
     def missing(self, run: Run, messages: Sequence[Any]) -> list[MessageDeltaEvent] | None:
-        told = {message.id: message.text for message in self.told.messages}
+        streamed = {message.id: message.text for message in self.told.messages}
         whole = [message for message in messages if isinstance(message, Message) and message.role != "user"]
-        strangers = told.keys() - {message.id for message in whole}
-        if any(told[message_id] for message_id in strangers):  # streams of some servers have ids of their own
-            before, text = "".join(told.values()), "".join(message.text for message in whole)
+        strangers = streamed.keys() - {message.id for message in whole}
+        # The streams of some servers have other message ids than their lists, so all texts are joined and compared.
+        if any(streamed[message_id] for message_id in strangers):
+            before, text = "".join(streamed.values()), "".join(message.text for message in whole)
             rest = text[len(before) :]
-            return None if not text.startswith(before) else [_delta(list(told)[-1], rest)] if rest else []
-        # What was written before the first message of this stream, another stream told.
-        first = next((place for place, message in enumerate(whole) if message.id in told), 0)
+            return None if not text.startswith(before) else [_delta(list(streamed)[-1], rest)] if rest else []
+        # Messages before the first one of this stream belong to an earlier stream of the run.
+        first = next((place for place, message in enumerate(whole) if message.id in streamed), 0)
         found: list[MessageDeltaEvent] = []
         for message in whole[first:]:
-            before = told.get(message.id, "")
+            before = streamed.get(message.id, "")
             if message.text.startswith(before):
                 found += [_delta(message.id, rest)] if (rest := message.text[len(before) :]) else []
             elif run.status == COMPLETED or not before.startswith(message.text):
                 return None
+            # Accumulate the whole message, so that the same text is not returned again.
             self.told.receive(MessageEvent(f"{message.object}.{message.status or COMPLETED}", message))
         return found
 

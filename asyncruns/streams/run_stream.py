@@ -11,12 +11,12 @@ from asyncruns.wire.stream_events import ThreadStreamEvent
 
 
 class RunStream(EventStream[Run, ThreadStreamEvent]):
-    """The events of a run, one by one: `async for event in stream`; see `asyncruns.wire` for what they are.
+    """The events of a run, one by one: `async for event in stream`. Their types are in `asyncruns.wire`.
 
-    An event's data counts, not its name: the run is over when `run.status` says so. A stream ends when the run waits
-    for outputs; submitting these with `stream=True` gives the next stream. It may also end too early, without a word,
-    or after an `ErrorEvent`: then retrieve the run, or watch it; `is_whole` tells, and `text_deltas` raises. A stream
-    that breaks raises, and so does one with an event of another run.
+    Rely on an event's data, not its name: the run is over when `run.status` says so. A stream ends when the run waits
+    for outputs; submitting these with `stream=True` returns the next stream. It may also end too early, silently or
+    after an `ErrorEvent`: then `is_whole` is False and `text_deltas` raises; retrieve the run, or watch it. Iteration
+    raises if the stream breaks, or if an event belongs to another run.
     """
 
     _source: RunSource
@@ -31,12 +31,12 @@ class RunStream(EventStream[Run, ThreadStreamEvent]):
 
     @property
     def thread(self) -> Thread | None:
-        """The thread, where it was created together with the run, or None."""
+        """The thread, if it was created together with the run, or None."""
         return self._source.told.thread
 
     @property
     def message(self) -> Message | None:
-        """The message that is being written, or was last, with all its deltas so far; or None."""
+        """The current or last message, with all its deltas so far; or None."""
         return self._source.told.message
 
     @property
@@ -46,7 +46,7 @@ class RunStream(EventStream[Run, ThreadStreamEvent]):
 
     @property
     def step(self) -> RunStep | None:
-        """The step that the last event about a step was of, with all its deltas so far; or None."""
+        """The step of the last event about a step, with all its deltas so far; or None."""
         return self._source.told.step
 
     @property

@@ -1,20 +1,20 @@
-"""The errors of a stream that says that it failed, or ended too early. Each says what to do next."""
+"""The errors of streams that failed or ended too early. Each message says what to do next."""
 
 from __future__ import annotations
 
 from asyncruns.errors import APIConnectionError, APIError
 from asyncruns.http import Request
 from asyncruns.wire.common import ErrorObject
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 
 def given_up(request: Request, error: ErrorObject, next_step: str) -> APIError:
-    """Return the error for what a server says when it gives a stream up.
+    """Return the error for a stream that the server ended with an error.
 
     Args:
-        request: What the stream answers.
-        error: The server's words.
-        next_step: What to do about it.
+        request: The request for the stream.
+        error: The server's error.
+        next_step: What the caller can do next, as a sentence.
     """
     said = error.message or error.code or "no details"
     message = f"The server gave up the stream of {request.method} {request.path}: {said}. {next_step}"
@@ -25,20 +25,20 @@ def given_up(request: Request, error: ErrorObject, next_step: str) -> APIError:
 
 
 def ended_early(request: Request, next_step: str) -> APIConnectionError:
-    """Return the error of a stream that ended, and did not tell of the end of its run."""
-    what = f"The stream of {request.method} {request.path} ended before it told of an end"
-    return _cut_off(request, f"{what}, so that its text may not be whole. {next_step}")
+    """Return the error for a stream that ended before it reported the end of its run."""
+    what = f"The stream of {request.method} {request.path} ended before it reported the end of a run or response"
+    return _cut_off(request, f"{what}, so its text may be incomplete. {next_step}")
 
 
 def not_streamed(request: Request, next_step: str) -> APIConnectionError:
-    """Return the error for an answer that is the run, and not a stream, so that its text is missing."""
-    what = f"The server answered {request.method} {request.path} with what has begun, and not with a stream"
+    """Return the error for a response that is the run and not a stream, so there are no pieces of text."""
+    what = f"The server answered {request.method} {request.path} with the object itself, not with a stream"
     return _cut_off(request, f"{what}. {next_step}")
 
 
 def told_nothing(request: Request, next_step: str) -> APIConnectionError:
-    """Return the error of a stream that ended before it told of a run."""
-    what = f"The stream of {request.method} {request.path} ended, or fell silent, before it told of a run"
+    """Return the error for a stream that ended before any event of a run."""
+    what = f"The stream of {request.method} {request.path} ended, or fell silent, before any event of a run or response"
     return _cut_off(request, f"{what}. {next_step}")
 
 

@@ -24,7 +24,7 @@ from asyncruns.tools.tool import ToolFunction, Wire
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_now
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
-from asyncruns.wire.visible import on_one_line, visible
+from asyncruns.wire.shown_text import on_one_line, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
@@ -268,9 +268,15 @@ class Toolset:
         """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
-        unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
-        told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
-        _logger.warning("%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected)
+        fields = {"tool_call_id": call.id, "tool": call.name}
+        if failure.kind is FailureKind.TOOL_ERROR:  # meant for the model; its text is content, and not logged
+            _logger.info("A ToolError at the call %r of %s", call.id, on_one_line(call.name), extra=fields)
+        else:
+            unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
+            told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
+            _logger.warning(
+                "%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected, extra=fields
+            )
         if self._on_error is None:
             return
         hook = self._on_error

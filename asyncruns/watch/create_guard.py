@@ -14,7 +14,7 @@ from asyncruns.watch.open_watches import OpenWatches
 
 T = TypeVar("T")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
 
 class CreateGuard:

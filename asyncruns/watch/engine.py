@@ -50,6 +50,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.logs import WATCH_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
@@ -421,4 +422,6 @@ class Engine(Generic[R]):
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         await admitted()
         self.polls += asked is Asked.POLL
-        return await send_for_event(self._client, request, asked)
+        event = await send_for_event(self._client, request, asked)
+        log_poll(WATCH_LOG, self.ref, event)
+        return event

@@ -12,7 +12,6 @@ from typing import Any, Final
 from asyncruns.lifecycle import (
     ActionRequired,
     CancelRefused,
-    Connectivity,
     ConnectivityChanged,
     EndRevoked,
     Notice,
@@ -23,8 +22,8 @@ from asyncruns.lifecycle import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.wire.visible import on_one_line
+from asyncruns.watch.outcome import AnyOutcome, GaveUp, NeedsCaller
+from asyncruns.wire.shown_text import on_one_line
 
 WATCH_LOG: Final = logging.getLogger("asyncruns.watch")
 FLEET_LOG: Final = logging.getLogger("asyncruns.fleet")
@@ -47,12 +46,11 @@ def log_poll(log: logging.Logger, ref: RunRef, event: Observed | Refused) -> Non
 
 
 def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
-    """Log what a watch reports: at INFO, at WARNING where something is wrong."""
-    if not log.isEnabledFor(logging.WARNING):
+    """Log what a watch reports, at INFO."""
+    if not log.isEnabledFor(logging.INFO):
         return
-    level, text = _told(notice)
-    if text and log.isEnabledFor(level):
-        log.log(level, "%s: %s", *_shown(ref, text), extra=fields_of(ref))
+    if text := _told(notice):
+        log.info("%s: %s", *_shown(ref, text), extra=fields_of(ref))
 
 
 def log_outcome(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
@@ -65,26 +63,32 @@ def log_outcome(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
     log.info("%s: %s", *_shown(outcome.ref, text), extra=fields_of(outcome.ref))
 
 
-def _told(notice: Notice) -> tuple[int, str]:
-    """Return the level and the text for a notice; no text where nothing is logged."""
+def warn_of_uncancelled(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
+    """Log, at WARNING, that a run which was to be cancelled may go on, and cost, if that is so."""
+    if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
+        shown = _shown(outcome.ref, str(outcome.cancel_error))
+        log.warning("The run %s could not be cancelled, and may go on: %s", *shown, extra=fields_of(outcome.ref))
+
+
+def _told(notice: Notice) -> str:
+    """Return the text for a notice; "" for one that is not logged."""
     match notice:
         case StatusChanged(status=status, previous=previous):
-            return logging.INFO, f"{previous or 'not seen'} -> {status}"
+            return f"{previous or 'not seen'} -> {status}"
         case ActionRequired(calls=calls):
-            return logging.INFO, f"asks for {len(calls)} calls"
+            return f"asks for tool calls: {len(calls)}"
         case OutputsSubmitted(outputs=outputs):
-            return logging.INFO, f"{len(outputs)} outputs were submitted"
+            return f"outputs submitted: {len(outputs)}"
         case ConnectivityChanged(connectivity=connectivity, cause=cause):
-            level = logging.WARNING if connectivity is Connectivity.LOST else logging.INFO
-            return level, f"the connection is {connectivity.value}{f': {cause}' if cause else ''}"
+            return f"the connection is {connectivity.value}{f': {cause}' if cause else ''}"
         case CancelRefused(cause=cause):
-            return logging.WARNING, f"the server refused the cancel: {cause}"
+            return f"the server refused the cancel: {cause}"
         case EndRevoked(status=status, previous=previous):
-            return logging.WARNING, f"the server shows {status} after the run had ended as {previous}"
+            return f"the server shows {status} after the run had ended as {previous}"
         case StreamBroken(cause=cause):
-            return logging.INFO, f"the stream broke{f': {cause}' if cause else ''}; polling goes on"
+            return f"the stream broke{f': {cause}' if cause else ''}; the watch polls"
         case _:
-            return logging.DEBUG, ""
+            return ""
 
 
 def _shown(ref: RunRef, text: str) -> tuple[str, str]:

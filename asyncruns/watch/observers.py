@@ -19,7 +19,7 @@ from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
 COALESCE_ABOVE: Final = 256  # so many unread events, then a newer takes the place of the last
 KEPT_UNREAD: Final = 16  # events that are kept while nobody reads: each may hold the body of a run

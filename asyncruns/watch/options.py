@@ -51,7 +51,7 @@ def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
         options: Checked ones.
         dialect: Of the server.
     """
-    given: dict[str, Any] = {name: options[name] for name in POLICY_OPTIONS if name in options}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in POLICY_OPTIONS}
     if given.get("cadence", UNSET) is None:
         del given["cadence"]
     lost = options.get("on_lost_submit", "give_up")

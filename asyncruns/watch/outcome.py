@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -26,14 +25,12 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
-
-log: Final = logging.getLogger("asyncruns.watcher")
 
 # The answer's messages may come later than the status `completed`: read again after so many seconds.
 ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
@@ -288,12 +285,6 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
     EndKind.NEEDS_CALLER: NeedsCaller,
     EndKind.GAVE_UP: GaveUp,
 }
-
-
-def warn_of_uncancelled(outcome: AnyOutcome[Any]) -> None:
-    """Log that a run which was to be cancelled may go on, and cost, where that is so."""
-    if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
-        log.warning("The run %s could not be cancelled, and may go on: %s", outcome.ref, outcome.cancel_error)
 
 
 def outcome_of(

@@ -16,7 +16,7 @@ from asyncruns.watch.watcher import RunWatcher, cancel_unwatched
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
 
 def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGuard:

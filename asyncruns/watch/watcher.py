@@ -36,12 +36,13 @@ from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
-from asyncruns.watch.observers import Ended, Feed, deliver, log
+from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.observers import Ended, Feed, deliver
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 
@@ -148,6 +149,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ended = asyncio.Event()
         self._task = OwnedTask(
             "watcher",
+            log=WATCH_LOG,
             entering="RunWatcher(...) as watcher",
             once="A RunWatcher watches once; make a new one",
         )
@@ -193,7 +195,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         await cancel_unwatched(self._client, ref)
 
     def _warn_of_unnamed(self) -> None:
-        log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
+        WATCH_LOG.warning("A stream was left before it told which run it is of; the run could not be cancelled")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -397,6 +399,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
+        if not isinstance(event, Ended):
+            log_notice(WATCH_LOG, self.ref, event)
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
@@ -414,11 +418,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
+        log_outcome(WATCH_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         self._ended.set()
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
-            warn_of_uncancelled(self.outcome)
+            warn_of_uncancelled(WATCH_LOG, self.outcome)
 
 
 async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:

@@ -1,4 +1,8 @@
-"""The statuses of runs and responses that are documented. The sets are open: compare with these, and expect others."""
+"""The documented statuses of runs and responses. Servers may send others: compare with these, and expect more.
+
+A status means something only where a dialect says so: `RUN_PHASES` in `dialects/thread_run.py`, `RESPONSE_PHASES` in
+`dialects/responses.py`. One that ends a run also belongs into `ENDED_STATUSES`, which streams go by.
+"""
 
 from __future__ import annotations
 

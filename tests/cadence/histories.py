@@ -1,4 +1,4 @@
-"""What learned cadences are taught in these tests."""
+"""Durations for learned cadences to learn, and what follows from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.learned_pauses import LearnedPauses
 from asyncruns.cadence.strategy import Course, Strategy
 
 GROUP = ("asst_1", "a-model")
@@ -29,7 +29,7 @@ def chance(
 
 
 def teach(strategy: Strategy, ages: Iterable[float], group: tuple[str, ...] = GROUP, stage: int = 0) -> None:
-    """Let runs end at exact ages."""
+    """Let runs end at ages that are known exactly."""
     for age in ages:
         strategy.learn(group, stage, after=math.nextafter(age, 0.0), by=age)
 
@@ -45,7 +45,7 @@ def two_humps(count: int, seed: int = 1) -> list[float]:
 
 
 def polls(strategy: Strategy, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
-    """Give the ages at which a run is polled that does not end."""
+    """Return the ages at which a run that does not end is polled."""
     ages: list[float] = []
     age = 0.0
     while age < until:
@@ -55,13 +55,13 @@ def polls(strategy: Strategy, until: float, group: tuple[str, ...] = GROUP, stag
 
 
 def delay(strategy: Strategy, ages: list[float]) -> float:
-    """Give the mean time from the end of a run to the poll that sees it."""
+    """Return the mean time from the end of a run to the poll that sees it."""
     seen = polls(strategy, max(ages))
     return sum(next(poll for poll in seen if poll >= age) - age for age in ages) / len(ages)
 
 
 def watch(strategy: Strategy, ends: Iterable[float]) -> None:
-    """Poll runs one after the other, and learn what is seen of them."""
+    """Poll runs one after the other, and learn from what the polls show."""
     for end in ends:
         seen = [0.0, *polls(strategy, end)]
         strategy.learn(GROUP, 0, after=seen[-2] if len(seen) > 1 else 0.0, by=seen[-1])

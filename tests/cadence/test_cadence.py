@@ -1,4 +1,4 @@
-"""What users see of a cadence."""
+"""The public side of a cadence."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def test_all_are_cadences(cadence: object) -> None:
 
 
 @ALL
-def test_it_shows_how_to_make_one_and_nothing_else(cadence: Cadence) -> None:
+def test_only_the_constructors_are_public(cadence: Cadence) -> None:
     assert [name for name in dir(cadence) if not name.startswith("_")] == ["backoff", "fixed", "hinted", "learned"]
 
 
-def test_those_that_do_not_learn_are_equal_where_their_numbers_are() -> None:
+def test_cadences_that_do_not_learn_are_equal_if_their_numbers_are() -> None:
     assert Cadence.fixed(3.0) == CADENCES["fixed"] != Cadence.fixed(3.5)
     assert len({Cadence.hinted(2.0), CADENCES["hinted"], Cadence.backoff(), CADENCES["backoff"]}) == 2
 
 
-def test_two_that_learn_are_two() -> None:
+def test_two_cadences_that_learn_are_never_equal() -> None:
     assert Cadence.learned() != Cadence.learned()
     assert len({Cadence.learned(), Cadence.learned()}) == 2
 
 
-def test_its_repr_is_what_makes_it() -> None:
+def test_the_repr_shows_the_constructor_and_its_numbers() -> None:
     assert repr(CADENCES["hinted"]) == "<Cadence.hinted start=0.25 growth=1.5 interval=2.0>"
     assert repr(CADENCES["fixed"]) == "<Cadence.fixed start=3.0 growth=1.0 interval=3.0>"
     assert repr(CADENCES["backoff"]) == "<Cadence.backoff start=0.5 growth=1.5 interval=10.0>"
@@ -45,5 +45,5 @@ def test_its_repr_is_what_makes_it() -> None:
 
 
 @ALL
-def test_it_goes_to_another_process(cadence: Cadence) -> None:
+def test_a_cadence_can_be_pickled(cadence: Cadence) -> None:
     assert repr(pickle.loads(pickle.dumps(cadence))) == repr(cadence)

@@ -1,4 +1,4 @@
-"""For how long the end of a run is expected to have waited for a poll: the integral of the chance that it came."""
+"""The expected delay between the end of a run and a poll: the integral of the chance that it has ended."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
+from asyncruns.cadence.age_grid import END_S, PER_FOLD
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.grid import END_S, PER_FOLD
-from asyncruns.cadence.learned import LearnedPauses
+from asyncruns.cadence.learned_pauses import LearnedPauses
 
-CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, of (1 s + age)
+CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # a step of the grid, as a share of (1 s + age)
 
 
 def taught(durations: list[float], *, within: float = 0.5) -> LearnedPauses:
-    """Give a cadence that has seen runs of these durations end, each between two polls."""
+    """Return a cadence that has seen runs of these durations end, each between two polls."""
     cadence = learned()
     for duration in durations:
         cadence.learn(GROUP, 0, after=max(duration - within, 0.0), by=duration)
@@ -111,15 +111,15 @@ def test_the_age_of_a_delay_never_falls(cadence: LearnedPauses, after: float, de
 @EACH
 @pytest.mark.parametrize("after", [0.0, 3.0, 100.0, END_S - 1e-3, END_S, END_S + 1.0, 1e5, 1e9])
 @pytest.mark.parametrize("delay", [0.0, 0.0625, 4.0, 1e3, 1e6])
-def test_no_run_is_never_polled(cadence: LearnedPauses, after: float, delay: float) -> None:
+def test_the_age_of_a_delay_is_always_finite(cadence: LearnedPauses, after: float, delay: float) -> None:
     age = age_of(cadence, after, delay)
     assert after <= age < math.inf
-    # Beyond the grid nobody knows better than that all are over.
+    # Beyond the grid all runs count as ended.
     assert age <= max(after, END_S) + delay + 0.01
 
 
 @EACH
-def test_an_age_beyond_the_grid_is_one_at_which_all_are_as_good_as_over(cadence: LearnedPauses) -> None:
+def test_beyond_the_grid_all_runs_count_as_ended(cadence: LearnedPauses) -> None:
     assert delay_of(cadence, END_S + 5.0, END_S + 12.0) == pytest.approx(7.0)
     assert age_of(cadence, END_S + 5.0, 7.0) == pytest.approx(END_S + 12.0)
     at_end = delay_of(cadence, 2.0, END_S)
@@ -131,7 +131,7 @@ def test_an_age_beyond_the_grid_is_one_at_which_all_are_as_good_as_over(cadence:
 @given(ANY, st.one_of(AGES, ODD), st.one_of(AGES, ODD), st.one_of(AGES, ODD))
 @example(CADENCES["of nothing"], 1e300, math.inf, 1.0)
 @example(CADENCES["of nothing"], math.inf, math.inf, math.inf)
-def test_no_number_makes_it_raise(cadence: LearnedPauses, after: float, by: float, delay: float) -> None:
+def test_no_number_makes_delays_raise(cadence: LearnedPauses, after: float, by: float, delay: float) -> None:
     found = delay_of(cadence, after, by)
     assert found >= 0.0
     age = age_of(cadence, after, delay)
@@ -140,7 +140,7 @@ def test_no_number_makes_it_raise(cadence: LearnedPauses, after: float, by: floa
 
 
 @pytest.mark.parametrize("after", [-1.0, -math.inf])
-def test_an_age_below_nothing_is_none(after: float) -> None:
+def test_a_negative_age_counts_as_zero(after: float) -> None:
     for cadence in CADENCES.values():
         assert delay_of(cadence, after, 5.0) == delay_of(cadence, 0.0, 5.0)
         assert age_of(cadence, after, 2.0) == age_of(cadence, 0.0, 2.0)

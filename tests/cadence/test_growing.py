@@ -1,4 +1,4 @@
-"""The pauses between polls, as the strategies give them that only count polls."""
+"""The pauses of the strategies that only count polls."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_backoff_grows_to_its_ceiling() -> None:
     assert pauses(Cadence.backoff(1.0, growth=4.0, ceiling=5.0), polls=4) == [1.0, 4.0, 5.0, 5.0]
 
 
-def test_in_a_backoff_a_hint_is_the_least_pause() -> None:
+def test_in_a_backoff_a_hint_is_the_shortest_pause() -> None:
     assert pauses(Cadence.backoff(1.0, growth=2.0), hint=3.0) == [3.0, 3.0, 4.0, 8.0, 10.0, 10.0]
     assert pauses(Cadence.backoff(), hint=3600.0) == [60.0] * 6
     assert pauses(Cadence.backoff(100.0, ceiling=100.0), hint=3600.0) == [100.0] * 6
 
 
-def test_before_the_first_poll_the_pause_is_the_first() -> None:
+def test_before_the_first_poll_the_pause_is_the_first_one() -> None:
     assert strategy_of(Cadence.hinted()).pause(Course(polls=0)) == 0.25
 
 
@@ -56,18 +56,18 @@ def test_a_watch_of_days_has_its_steady_pause(cadence: Cadence) -> None:
 @pytest.mark.parametrize(
     ("hint", "pause"), [(7.5, 7.5), (0.05, 0.05), (0.049, 0.05), (-1.0, 0.05), (60.0, 60.0), (60.1, 60.0)]
 )
-def test_a_hint_is_followed_between_a_twentieth_of_a_second_and_a_minute(hint: float, pause: float) -> None:
+def test_a_hint_is_clamped_to_a_twentieth_of_a_second_and_a_minute(hint: float, pause: float) -> None:
     assert strategy_of(Cadence.hinted(600.0, start=600.0)).pause(Course(polls=1, hint=hint)) == pause
 
 
 @given(polls=st.integers(), hint=st.floats() | st.none())
-def test_a_pause_is_never_none_nor_endless(polls: int, hint: float | None) -> None:
+def test_a_pause_is_positive_and_at_most_a_minute(polls: int, hint: float | None) -> None:
     for cadence in (Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)):
         assert 0.05 <= strategy_of(cadence).pause(Course(polls=polls, hint=hint)) <= 60.0
 
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1.0, float("nan"), float("inf")])
-def test_a_pause_that_is_none_is_refused(seconds: float) -> None:
+def test_a_pause_that_is_not_positive_and_finite_is_refused(seconds: float) -> None:
     with pytest.raises(ConfigurationError, match="interval must be more than 0 seconds"):
         Cadence.fixed(seconds)
     with pytest.raises(ConfigurationError, match="interval must be more than 0 seconds"):
@@ -86,17 +86,17 @@ def test_a_backoff_that_does_not_grow_is_refused(growth: float) -> None:
         Cadence.backoff(growth=growth)
 
 
-def test_a_pause_may_be_as_short_as_one_likes() -> None:
+def test_a_pause_may_be_a_millisecond() -> None:
     assert strategy_of(Cadence.fixed(0.001)).pause(Course(polls=1)) == 0.001
 
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(), Cadence.backoff(), Cadence.fixed(1.0)])
-def test_one_that_does_not_learn_knows_nothing_of_durations(cadence: Cadence) -> None:
+def test_a_cadence_that_does_not_learn_ignores_durations(cadence: Cadence) -> None:
     before = pauses(cadence)
     strategy_of(cadence).learn(("asst_1",), 0, after=1.0, by=2.0)
     assert pauses(cadence) == before
 
 
-def test_one_that_is_no_strategy_has_no_pause() -> None:
+def test_a_strategy_must_implement_pause() -> None:
     with pytest.raises(NotImplementedError):
         Strategy().pause(Course(polls=1))

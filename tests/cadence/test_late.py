@@ -1,4 +1,4 @@
-"""Runs that are said to be older than their watch: which of their two ages a learned cadence goes by."""
+"""Runs that the server says are older than their watch: which of their two ages a learned cadence uses."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from hypothesis import strategies as st
 
 from asyncruns.cadence import Cadence
 from asyncruns.cadence.cadence import strategy_of
-from asyncruns.cadence.learned import LearnedPauses
 from asyncruns.cadence.learned_durations import GROUPS_KEPT
+from asyncruns.cadence.learned_pauses import LearnedPauses
 from asyncruns.cadence.strategy import Course
 
 YEARS_S = 9e7
-STEP_S = 0.25  # between two polls of those that teach
+STEP_S = 0.25  # between the two polls that an end lies between
 
 
 def pause(cadence: LearnedPauses, unseen: float, *, seen: float = 0.0, hint: float | None = None) -> float:
-    """Return the pause of a run that was so old when its watch began, as is said, and was watched for some seconds."""
+    """Return the pause of a run whose watch began at the told age `unseen`, after it was watched for `seen` seconds."""
     return cadence.late(unseen).pause(Course(polls=1, age=unseen + seen, hint=hint, group=GROUP))
 
 
 def end(cadence: LearnedPauses, unseen: float, lasts: float) -> None:
-    """Let a run end so many seconds after its watch began."""
+    """Let a run end `lasts` seconds after its watch began."""
     cadence.late(unseen).learn(GROUP, 0, after=unseen + max(lasts - STEP_S, 0.0), by=unseen + lasts)
 
 
 def whole(cadence: LearnedPauses, lasts: float, runs: int = 50) -> LearnedPauses:
-    """Let runs end that were watched from their beginning."""
+    """Let runs end that were watched from the start."""
     for _ in range(runs):
         cadence.learn(GROUP, 0, after=lasts - STEP_S, by=lasts)
     return cadence
 
 
 def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: float = 0.0) -> LearnedPauses:
-    """Let runs end that are all as old then, and were watched from any age on."""
+    """Let runs end that all last equally long, and whose watches began at random ages."""
     random = Random(5)
     for _ in range(runs):
         age = random.uniform(1.0, lasts - 1.0)
@@ -46,7 +46,7 @@ def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: 
 
 
 def constant(cadence: LearnedPauses, lasts: float = 5.0, runs: int = 40, unseen: float = YEARS_S) -> LearnedPauses:
-    """Let runs end that are all said to be as old when their watch begins."""
+    """Let runs end whose watches all began at the same told age."""
     for _ in range(runs):
         end(cadence, unseen, lasts)
     return cadence
@@ -66,20 +66,20 @@ def test_before_any_run_ended_a_run_is_polled_as_if_it_began_with_its_watch(unse
 
 
 @pytest.mark.parametrize("unseen", [30.0, 300.0, 3600.0, 28_800.0, YEARS_S])
-def test_where_the_told_ages_are_wrong_the_durations_as_watched_are_learned(unseen: float) -> None:
+def test_if_the_told_ages_are_wrong_the_durations_as_watched_are_learned(unseen: float) -> None:
     cadence = constant(learned(), unseen=unseen)
     assert pause(cadence, unseen) == pytest.approx(5.0, abs=0.4)
     assert pause(cadence, unseen, seen=5.0) < 1.0
 
 
-def test_where_the_told_ages_are_random_the_durations_as_watched_are_learned() -> None:
+def test_if_the_told_ages_are_random_the_durations_as_watched_are_learned() -> None:
     cadence, random = learned(), Random(7)
     for _ in range(60):
         end(cadence, random.uniform(1.0, 7200.0), 5.0)
     assert pause(cadence, 1800.0) == pytest.approx(5.0, abs=0.4)
 
 
-def test_where_the_told_ages_are_right_they_are_learned() -> None:
+def test_if_the_told_ages_are_right_they_are_learned() -> None:
     cadence = handed_over(learned(), 45.0)
     assert pause(cadence, 25.0) == pytest.approx(20.0, abs=2.0)
     assert pause(cadence, 40.0) == pytest.approx(5.0, abs=2.0)
@@ -104,13 +104,13 @@ def test_no_pause_is_longer_than_the_run_was_watched_until_it_is_clear_which_age
         assert pause(cadence, unseen, seen=seen) <= max(1.0, seen) + 1e-6
 
 
-def test_an_age_that_no_run_is_known_to_have_reached_is_not_believed() -> None:
+def test_a_told_age_that_no_known_run_has_reached_is_not_believed() -> None:
     cadence = handed_over(whole(learned(), 45.0), 45.0)
     assert pause(cadence, 20.0) > 20.0  # the told ages are right here
     assert pause(cadence, 28_800.0) <= 1.0
 
 
-def test_runs_seen_from_their_middle_on_do_not_blur_whole_ones_where_the_told_ages_are_right() -> None:
+def test_if_the_told_ages_are_right_runs_watched_from_their_middle_do_not_blur_whole_ones() -> None:
     cadence = handed_over(learned(), 45.0)
     before = chance(whole(cadence, 45.0, runs=400), after=0.0, by=30.0)
     handed_over(cadence, 45.0)
@@ -123,7 +123,7 @@ def test_one_run_does_not_decide() -> None:
     assert pause(cadence, YEARS_S, seen=2.0) <= 2.0
 
 
-def test_a_hint_is_the_least_pause_for_a_late_watch_too() -> None:
+def test_a_hint_is_the_shortest_pause_for_a_late_watch_too() -> None:
     cadence = constant(learned(ceiling=20.0))
     usual = pause(cadence, YEARS_S, seen=5.0)
     assert pause(cadence, YEARS_S, seen=5.0, hint=0.01) == usual
@@ -131,7 +131,7 @@ def test_a_hint_is_the_least_pause_for_a_late_watch_too() -> None:
     assert pause(cadence, YEARS_S, seen=5.0, hint=3600.0) == 20.0
 
 
-def test_the_groups_whose_told_ages_are_remembered_are_bounded() -> None:
+def test_the_number_of_groups_with_told_ages_is_bounded() -> None:
     cadence = learned()
     for number in range(GROUPS_KEPT + 5):
         cadence.late(100.0).learn((f"asst_{number}",), 0, after=101.0, by=102.0)

@@ -1,4 +1,4 @@
-"""The cadence that learns: where it looks once it has seen runs end."""
+"""The cadence that learns: when it polls after it has seen runs end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_before_any_run_ended_pauses_grow_with_age() -> None:
     pauses = [later - age for age, later in pairwise(ages)]
     assert 0.3 < ages[0] < 1.0
     assert pauses[0] < 1.0 < pauses[-1] < 20.0
-    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid early or late
+    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid too early or too late
 
 
 def test_the_gap_between_two_humps_is_skipped() -> None:
@@ -39,7 +39,7 @@ def test_constant_durations_are_polled_just_after_their_end() -> None:
     assert 5.0 <= first < 5.5
 
 
-def test_constant_durations_are_found_by_its_own_polls() -> None:
+def test_constant_durations_are_learned_from_its_own_polls() -> None:
     cadence = learned()
     watch(cadence, [20.0] * 200)
     ages = polls(cadence, 20.0)
@@ -69,7 +69,7 @@ def test_few_runs_do_not_decide() -> None:
     assert len([age for age in polls(cadence, 30.0) if age < 20.0]) > 3
 
 
-def test_the_more_a_poll_is_worth_the_fewer_there_are() -> None:
+def test_the_more_a_poll_is_worth_the_fewer_polls_there_are() -> None:
     counts = []
     for poll_worth in (0.01, 0.1, 1.0):
         cadence = learned(poll_worth)
@@ -95,7 +95,7 @@ def test_a_new_mode_within_a_gap_is_found() -> None:
     assert min(abs(age - 12.0) for age in polls(cadence, 20.0)) < 1.0
 
 
-def test_it_learns_from_its_own_polls_what_exact_durations_teach() -> None:
+def test_its_own_polls_teach_it_the_same_as_exact_durations() -> None:
     exact, seen = learned(), learned()
     ends = lognormal(20.0, 0.5, 400)
     teach(exact, ends)
@@ -105,7 +105,7 @@ def test_it_learns_from_its_own_polls_what_exact_durations_teach() -> None:
         assert found == pytest.approx(known, abs=0.05)
 
 
-def test_it_is_the_durations_of_the_group_that_count() -> None:
+def test_each_group_has_its_own_durations() -> None:
     cadence = learned()
     teach(cadence, [3.0] * 100, ("asst_1", "small"))
     teach(cadence, [40.0] * 100, ("asst_1", "large"))
@@ -113,7 +113,7 @@ def test_it_is_the_durations_of_the_group_that_count() -> None:
     assert len([age for age in polls(cadence, 60.0, ("asst_1", "large")) if age < 35.0]) < 4
 
 
-def test_a_new_group_begins_with_what_all_have_shown() -> None:
+def test_a_new_group_starts_from_the_durations_of_all_groups() -> None:
     cadence = learned()
     teach(cadence, [20.0] * 100, ("asst_1",))
     assert polls(cadence, 30.0, ("asst_2",)) == polls(cadence, 30.0, ())
@@ -122,20 +122,20 @@ def test_a_new_group_begins_with_what_all_have_shown() -> None:
     assert polls(cadence, 30.0, ("asst_2",))[0] > 5.0
 
 
-def test_stages_are_apart() -> None:
+def test_each_stage_has_its_own_durations() -> None:
     cadence = learned()
     teach(cadence, [20.0] * 100)
     assert polls(cadence, 30.0, stage=1) == polls(learned(), 30.0)
     assert polls(cadence, 30.0)[0] > 5.0
 
 
-def test_the_groups_that_it_remembers_are_bounded() -> None:
+def test_the_number_of_remembered_groups_is_bounded() -> None:
     cadence = learned()
     for number in range(2 * GROUPS_KEPT):
         teach(cadence, [1.0], ("always",))
         teach(cadence, [1.0], (f"asst_{number}",))
     assert f"groups={GROUPS_KEPT - 1} " in repr(cadence)
-    # Not those that were taught lately.
+    # The oldest group was forgotten, and those with recent runs were not.
     assert chance(cadence, ("asst_0",), 0, after=0.0, by=2.0) == chance(cadence, (), 0, after=0.0, by=2.0)
     always, last = (
         chance(cadence, (name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}")
@@ -143,7 +143,7 @@ def test_the_groups_that_it_remembers_are_bounded() -> None:
     assert len({always, last, chance(cadence, (), 0, after=0.0, by=2.0)}) == 3
 
 
-def test_a_hint_is_the_least_pause() -> None:
+def test_a_hint_is_the_shortest_pause() -> None:
     cadence = learned(ceiling=20.0)
     teach(cadence, lognormal(4.0, 0.8, 50))
     usual = cadence.pause(Course(polls=1, age=3.0, group=GROUP))
@@ -152,7 +152,7 @@ def test_a_hint_is_the_least_pause() -> None:
         assert cadence.pause(Course(polls=1, age=3.0, group=GROUP, hint=hint)) == pause
 
 
-def test_the_oldest_runs_are_polled_each_ceiling() -> None:
+def test_runs_older_than_the_grid_are_polled_at_the_ceiling() -> None:
     cadence = learned(ceiling=20.0)
     assert [cadence.pause(Course(polls=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
 
@@ -164,7 +164,7 @@ def test_a_run_older_than_all_others_is_polled() -> None:
     assert len([age for age in ages if age > 20.0]) > 10
 
 
-def test_it_tells_what_it_has_learned() -> None:
+def test_its_repr_shows_how_much_it_has_learned() -> None:
     cadence = learned(0.1, ceiling=10.0)
     assert repr(cadence) == "<Cadence.learned poll_worth=0.1 floor=0.1 ceiling=10.0 groups=0 runs=0>"
     teach(cadence, [1.0, 2.0])
@@ -176,7 +176,7 @@ def test_it_tells_what_it_has_learned() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["poll_worth", "floor", "ceiling"])
-def test_what_is_no_time_is_refused(name: str, seconds: float) -> None:
+def test_a_number_of_seconds_that_is_not_positive_and_finite_is_refused(name: str, seconds: float) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be more than 0 seconds and finite, got {seconds}"):
         Cadence.learned(**{name: seconds})
 

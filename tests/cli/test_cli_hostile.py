@@ -20,7 +20,7 @@ from asyncruns.cli.board import Board, Row
 from asyncruns.cli.output import complain, say, say_json
 from asyncruns.cli.table import TableView
 from asyncruns.cli.views import PlainView
-from asyncruns.wire.visible import on_one_line, visible, visible_json
+from asyncruns.wire.shown_text import on_one_line, visible, visible_json
 
 EVIL: Final = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\r\x7f\x08[red]b\u2028\ufeff"
 RAW: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")

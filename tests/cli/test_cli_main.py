@@ -90,7 +90,7 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
         (("watch", "t", "r", "--base-url", "ftp://x"), "base_url must be an absolute URL"),
         (("watch", "..", "r", "--base-url", HERE), "thread_id '..'"),
-        (("watch", "..", "--base-url", HERE), "'..' is no id"),
+        (("watch", "..", "--base-url", HERE), "'..' is not an id"),
         (("watch", "", "--base-url", HERE), "response_id must be"),
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
         (("watch", "x"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),

@@ -1,4 +1,4 @@
-"""The pace: refusals slow it down where the refused share falls with the rate, and nowhere else."""
+"""The pace: refusals slow it down only if the refused share falls with the rate."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from asyncruns.fleet.pace import (
     SLOWEST_PER_S,
     Pace,
 )
-from asyncruns.fleet.trial import TRIAL_ANSWERS, WINDOW_S
+from asyncruns.fleet.pace_trial import TRIAL_ANSWERS, WINDOW_S
 
 ENDLESS = math.inf
 
 
 class AnsweredPace:
-    """A pace whose requests are answered at once, and every one sent that may be."""
+    """A pace whose requests are all sent as soon as allowed, and answered at once."""
 
     def __init__(self, limit: float) -> None:
         self.pace = Pace(limit)
@@ -34,7 +34,7 @@ class AnsweredPace:
         self._to_refuse = 0.0
 
     def go_on(self, seconds: float, share: float = 0.0, rate: float = math.inf) -> float:
-        """Send for some seconds, with an even share refused; return the mean rate."""
+        """Send for some seconds, with a share refused at even intervals; return the mean rate."""
         end, sent, pace = self.now + seconds, 0, self.pace
         while self.now < end:
             self.now += 1.0 / min(pace.at(self.now), rate, 1000.0)
@@ -53,7 +53,7 @@ class AnsweredPace:
 
 @pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (20.0, 0.04), (80.0, 0.03)])
 @pytest.mark.parametrize("ours", [0.2, 1.0, 2.0, 25.0, None])
-def test_what_a_server_takes_is_used_and_little_is_refused(
+def test_the_rate_that_a_server_accepts_is_used_and_little_is_refused(
     takes: float, most_refused: float, ours: float | None
 ) -> None:
     server = Server(takes)
@@ -64,7 +64,7 @@ def test_what_a_server_takes_is_used_and_little_is_refused(
     assert server.refused == 0 or rate is None or rate > takes
 
 
-def test_the_rate_is_cut_to_what_the_server_took() -> None:
+def test_the_rate_is_cut_to_what_the_server_accepted() -> None:
     answering = AnsweredPace(50.0)
     answering.go_on(60.0)
     answering.go_on(1.3, 0.6)  # a second of a trial that began with the first refusal
@@ -72,7 +72,7 @@ def test_the_rate_is_cut_to_what_the_server_took() -> None:
     answering.go_on(8.0)
     assert 15.0 <= answering.pace.rate < 23.0
     answering.go_on(30.0)
-    assert answering.pace.rate == 50.0  # the limit is gone
+    assert answering.pace.rate == 50.0  # no more refusals: the limit is gone
 
 
 def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None:
@@ -87,7 +87,7 @@ def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
-def test_a_limit_that_falls_is_followed_within_seconds_and_so_is_one_that_rises(noise: float) -> None:
+def test_the_rate_follows_a_limit_that_falls_within_seconds_and_one_that_rises(noise: float) -> None:
     server = Server(100.0, share=noise)
     budget = Budget(100.0, 100)
     play(budget, server, 300.0)
@@ -127,14 +127,14 @@ def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_slow_the_fleet(ra
 
 
 @pytest.mark.parametrize("share", [0.07, 0.15, 0.3])
-def test_the_first_refusal_of_a_budget_that_is_none_is_not_taken_for_its_limit(share: float) -> None:
+def test_without_a_limit_of_ours_the_first_refusal_is_not_taken_for_the_servers_limit(share: float) -> None:
     server = Server(ENDLESS, share)
     play(Budget(None, 64), server, 30.0)
-    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # what the places in flight allow
+    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # a part of what 57 places in flight and 50 ms each allow
 
 
 @pytest.mark.parametrize("rate", [20.0, 50.0, 200.0])
-def test_times_in_which_all_is_refused_do_not_slow_the_others(rate: float) -> None:
+def test_periods_in_which_all_is_refused_do_not_slow_the_rest(rate: float) -> None:
     server = Server(ENDLESS, closed=2.0)
     assert play(Budget(rate, 100), server, 300.0) >= 0.6 * rate
 
@@ -150,7 +150,7 @@ def test_a_limit_is_found_among_refusals_that_have_nothing_to_do_with_it(
     assert server.refused <= (share + 0.25) * server.sent
 
 
-def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again() -> None:
+def test_a_share_that_does_not_fall_is_noise_for_a_minute_and_is_then_tested_again() -> None:
     answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.3)
     assert answering.pace.noise == pytest.approx(0.3, abs=0.1)
@@ -163,7 +163,7 @@ def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again()
     assert answering.pace.rate == 50.0
 
 
-def test_more_than_the_noise_is_no_noise() -> None:
+def test_a_share_above_the_noise_cuts_the_rate() -> None:
     answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.1)
     assert answering.pace.rate == 50.0
@@ -191,7 +191,7 @@ def test_a_rate_below_the_slowest_is_kept() -> None:
     assert pace.rate == 0.02
 
 
-def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
+def test_without_a_limit_of_ours_there_is_none_before_a_refusal_and_none_some_time_later() -> None:
     answering = AnsweredPace(math.inf)
     answering.go_on(5.0, rate=100.0)
     answering.pace.refuse(answering.now)

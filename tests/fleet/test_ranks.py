@@ -1,4 +1,4 @@
-"""How much a poll is worth: levels by the delay that it is expected to end, which a run reaches by waiting."""
+"""The levels of polls, by the delay that a poll is expected to end; waiting raises them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ A = Call(id="call_a", name="f")
 
 
 class Ranked(Slot):
-    """A run of which only the rank matters."""
+    """A run with a real lifecycle, in a given state."""
 
     __slots__ = ("machine",)
 
@@ -43,7 +43,7 @@ class Ranked(Slot):
 
 
 class Fixed(Slot):
-    """A run that stays in its level."""
+    """A run that stays on its level."""
 
     __slots__ = ("worth",)
 
@@ -72,7 +72,7 @@ CREATED = st.sampled_from([None, 1000.0, 990.0, -5000.0, -1.7e9, -6e10])
 
 @settings(deadline=None, max_examples=150)  # a busy machine is no failure
 @given(CADENCES, POLLS, CREATED, st.lists(st.floats(0.0, 60.0), min_size=2, max_size=20).map(sorted))
-def test_a_rank_never_falls_and_rises_when_it_says(
+def test_a_rank_never_falls_and_rises_at_the_predicted_time(
     cadence: Cadence, polls: tuple[Phase, ...], created_at: float | None, waits: list[float]
 ) -> None:
     run = Ranked(cadence, *polls, created_at=created_at, server_time=1000.0)
@@ -82,8 +82,8 @@ def test_a_rank_never_falls_and_rises_when_it_says(
         now = BEGIN + wait
         level = run.rank(now)
         assert last <= level <= TOP
-        assert rises_at[level] <= now * 1.02 - BEGIN * 0.02 + 1e-3, "it rose before it said"
-        assert level == TOP or rises_at[level + 1] >= now - 0.02 * wait - 1e-3, "it did not rise when it said"
+        assert rises_at[level] <= now * 1.02 - BEGIN * 0.02 + 1e-3, "it rose before the predicted time"
+        assert level == TOP or rises_at[level + 1] >= now - 0.02 * wait - 1e-3, "it did not rise at the predicted time"
         last = level
 
 
@@ -98,7 +98,7 @@ def test_waiting_alone_leads_to_the_top_without_spinning(
     schedule.poll(run, BEGIN)
     now, levels, plans = BEGIN, [0], 0
     while not run.is_polling:
-        for _ in range(2):  # of the highest level but one, more than the rate allows
+        for _ in range(2):  # on the second highest level, more than the rate allows
             schedule.poll(Fixed(TOP - 1), now)
         wake_at = schedule.plan(now, 8).wake_at
         assert wake_at > now
@@ -111,9 +111,9 @@ def test_waiting_alone_leads_to_the_top_without_spinning(
 
 
 @pytest.mark.parametrize("level", range(1, LEVELS))
-def test_each_level_is_of_twice_the_delay_of_the_one_below(level: int) -> None:
+def test_each_level_begins_at_twice_the_delay_of_the_one_below(level: int) -> None:
     run = Ranked(Cadence.hinted(), Phase.RUNNING)
-    seconds = 2 * TOP_DELAY_S * 2.0 ** (level - TOP)  # half of the time since the poll is its delay
+    seconds = 2 * TOP_DELAY_S * 2.0 ** (level - TOP)  # the expected delay is half of the time since the poll
     assert run.rank(BEGIN) == 0
     assert run.rank(BEGIN + seconds * 0.999) == level - 1
     assert run.rank(BEGIN + seconds * 1.001) == level

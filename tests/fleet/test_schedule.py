@@ -1,4 +1,4 @@
-"""The schedule, beside a model that keeps no heap: whatever happens, in whatever order, both plan the same."""
+"""The schedule, compared with a model without heaps: whatever happens, in any order, both plan the same."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ MANY = 4096
 
 
 class Run(Slot):
-    """A run whose rank is given: so high it begins, and rises after so many seconds of waiting."""
+    """A run that is first ranked at level `first`, and rises by one level after each of the pauses in `rises`."""
 
-    __slots__ = ("asked", "first", "name", "rises")
+    __slots__ = ("first", "name", "ranked_at", "rises")
 
     def __init__(self, name: int = 0, first: int = 0, rises: tuple[float, ...] = ()) -> None:
         super().__init__()
         self.name = name
         self.first = first
         self.rises = rises
-        self.asked: list[float] = []  # when its rank was asked for
+        self.ranked_at: list[float] = []  # the times at which its rank was requested
 
     def rank_of(self, poll_at: float, now: float) -> int:
         return self.first + sum(poll_at + pause <= now for pause in self.rises)
@@ -45,7 +45,7 @@ class Run(Slot):
         return poll_at + self.rises[steps - 1] if steps > 0 else -math.inf
 
     def rank(self, now: float) -> int:
-        self.asked.append(now)
+        self.ranked_at.append(now)
         return self.rank_of(self.poll_at, now)
 
     def rises_at(self, level: int) -> float:
@@ -56,14 +56,14 @@ class Run(Slot):
 
 
 class Known:
-    """What the model knows of a run."""
+    """The state of a run in the model."""
 
     def __init__(self) -> None:
         self.poll_at = math.inf
         self.tick_at = math.inf
         self.is_polling = False
         self.level = -1
-        self.since = 0  # the number of the plan in which it came to that level
+        self.since = 0  # the number of the plan in which it entered that level
         self.rises_at = math.inf
 
 
@@ -76,7 +76,7 @@ INDEX = st.integers(0, 10**6)
 
 
 class AnySchedule(RuleBasedStateMachine):
-    """Rules are what a fleet does with a schedule."""
+    """Its rules are what a fleet does with a schedule."""
 
     @initialize(
         rate=st.sampled_from([None, 0.5, 1.0, 3.0, 50.0, 200.0, 10_000.0]),
@@ -103,7 +103,7 @@ class AnySchedule(RuleBasedStateMachine):
     def any_run(self, index: int) -> Run:
         return list(self.runs)[index % len(self.runs)]
 
-    # What is asked for
+    # What the members want
 
     @rule(first=st.integers(0, TOP), rises=RISES, ahead=AHEAD)
     def a_run_comes(self, first: int, rises: tuple[float, ...], ahead: float) -> None:
@@ -151,7 +151,7 @@ class AnySchedule(RuleBasedStateMachine):
         known.level = -1
         self.schedule.remove(run)
 
-    # What comes back
+    # Responses
 
     @precondition(lambda self: self.in_flight)
     @rule(index=INDEX)
@@ -199,9 +199,9 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(at_most=st.integers(1, 8), late=st.sampled_from([0.0, 0.0, 0.001, 0.01]))
     def it_is_planned_until_nothing_is_to_be_done(self, at_most: int, late: float) -> None:
         begun = len(self.taken)
-        limit = 20 * len(self.runs) + 10  # of plans with nothing to send
+        limit = 20 * len(self.runs) + 10  # plans with nothing to send
         for plans in itertools.count():
-            assert plans <= limit + len(self.taken) - begun, "it spins"
+            assert plans <= limit + len(self.taken) - begun, "plans without an end"
             wake_at = self.plan(at_most).wake_at
             if wake_at == math.inf or len(self.taken) - begun > 200:
                 break
@@ -214,7 +214,7 @@ class AnySchedule(RuleBasedStateMachine):
         due = {run for run, known in self.runs.items() if self.is_to_come(known) and known.poll_at <= now}
         waited = set(self.waiting())
         for run in self.runs:
-            run.asked.clear()
+            run.ranked_at.clear()
         could_send = self.allowed(at_most, len(waited) + min(len(due), self.at_once)) if not ticks else (0, 0)
         plan = self.schedule.plan(now, at_most)
         self.check_some(plan.ticks, ticks, lambda run: self.runs[run].tick_at)
@@ -243,30 +243,30 @@ class AnySchedule(RuleBasedStateMachine):
         return plan
 
     def check_some(self, some: list[Run], those: set[Run], time: Callable[[Run], float]) -> None:
-        """Check that these are the first of those, as many as one plan takes."""
+        """Check that `some` are the first of `those`, as many as one plan takes."""
         assert set(some) <= those
-        assert len(set(some)) == len(some), "one came twice"
+        assert len(set(some)) == len(some), "a run came twice"
         assert len(some) == min(len(those), self.at_once)
         rest = those.difference(some)
         assert not some or not rest or max(map(time, some)) <= min(map(time, rest))
 
     def check_order(self, room: int) -> None:
-        """Check that as many as one plan takes were ranked and raised, if any had to be: the first of those."""
+        """Check that the first runs, as many as one plan takes, were ranked and raised, if any had to be."""
         knowns = {run: self.runs[run] for run in self.waiting()}
         new = {run for run, known in knowns.items() if known.level == NEW}
-        asked = {run for run in self.runs for _ in run.asked}
-        assert asked <= set(knowns)
+        requested = {run for run in self.runs for _ in run.ranked_at}
+        assert requested <= set(knowns)
         if not room or (len(new) == len(knowns) and len(new) <= (room if self.schedule.budget.rate == math.inf else 1)):
-            assert not asked, "ranked for nothing"
+            assert not requested, "ranked without need"
             self.served = 0 if room else self.served
             return
-        # Those that were ranked now may be raised at once, where they are due to rise.
-        ranked = [run for run in asked if run in new]
+        # Runs that were ranked now may be raised at once, if they are due to rise.
+        ranked = [run for run in requested if run in new]
         self.check_some(ranked, new, lambda run: knowns[run].since)
         for run in ranked:
             self.enter(run, min(run.rank_of(knowns[run].poll_at, self.now), TOP))
         rising = {run for run, known in knowns.items() if known.rises_at <= self.now}
-        raised = [run for run in asked if len(run.asked) > (run in new)]
+        raised = [run for run in requested if len(run.ranked_at) > (run in new)]
         self.check_some(raised, rising, lambda run: knowns[run].rises_at)
         for run in raised:
             level = min(run.rank_of(knowns[run].poll_at, self.now), TOP)
@@ -283,12 +283,12 @@ class AnySchedule(RuleBasedStateMachine):
             assert plan.wake_at == self.now
             return
         next_thing = self.next_thing()
-        assert plan.wake_at <= next_thing, "it comes too late"
+        assert plan.wake_at <= next_thing, "the next plan comes too late"
         if not (plan.changes or plan.polls):
-            assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "it spins"
+            assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "plans without an end"
 
     def allowed(self, at_most: int, waiting: int) -> tuple[int, int]:
-        """Give how many changes and polls the budget allows now."""
+        """Return how many changes and polls the budget allows now."""
         budget = copy.deepcopy(self.schedule.budget)
         changes = polls = self.room = 0
         while changes + polls < at_most and budget.ready_at(self.now) <= self.now:
@@ -313,16 +313,16 @@ class AnySchedule(RuleBasedStateMachine):
         assert known.level >= 0, "this poll was not due, or was planned twice"
         ranked = [other for other in map(self.runs.__getitem__, self.waiting()) if other.level != NEW]
         if known.level == NEW:
-            assert not ranked, "one that was ranked waits"
+            assert not ranked, "a ranked poll waits"
             ranked = list(map(self.runs.__getitem__, self.waiting()))
         else:
             self.served = known.level
         for other in ranked:
             assert other.level <= known.level, "a poll that is worth more waits"
-            assert other.level < known.level or other.since >= known.since, "one that came earlier waits"
+            assert other.level < known.level or other.since >= known.since, "an earlier poll of this level waits"
 
     def next_thing(self) -> float:
-        """Give when something is to be done that hangs on no answer."""
+        """Return when the next thing is to be done, unless a response comes first."""
         times = [known.tick_at for known in self.runs.values()]
         budget = self.schedule.budget
         if self.changes or self.waiting():
@@ -332,7 +332,7 @@ class AnySchedule(RuleBasedStateMachine):
             times += [known.poll_at for known in self.runs.values() if self.is_to_come(known)]
         return min(times, default=math.inf)
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def it_tells_what_waits(self) -> None:
@@ -362,7 +362,7 @@ class AnySchedule(RuleBasedStateMachine):
     def end(self) -> None:
         if self.rate is not None:
             check_windows(self.taken, self.rate)
-        # When all is answered and nothing new comes, all that is due is served.
+        # If all requests are answered and nothing new comes, everything that is due is sent.
         for _ in range(10_000):
             while self.in_flight:
                 self.an_answer_comes(-1)
@@ -385,11 +385,11 @@ TestAnySchedule.settings = settings(
 )
 
 
-# What can be told in a line
+# Single cases
 
 
 def of(runs: int, *, rate: float | None = None, at: float = BEGIN) -> tuple[Schedule[Run], list[Run]]:
-    """Give a schedule with runs whose polls are due at the same time."""
+    """Return a schedule, and runs whose polls are due at the same time."""
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
     made = [Run(number) for number in range(runs)]
     for run in made:
@@ -401,12 +401,12 @@ def names(plan: Plan[Run]) -> list[int]:
     return [run.name for run in plan.polls]
 
 
-def test_nothing_is_to_be_done_for_no_runs() -> None:
+def test_without_runs_there_is_nothing_to_do() -> None:
     schedule: Schedule[Run] = Schedule(Budget(50.0, 10))
     assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
 
 
-def test_polls_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
+def test_polls_of_a_level_go_in_the_order_in_which_they_came_due() -> None:
     schedule, runs = of(0)
     for number, late in enumerate([3.0, 1.0, 2.0, 1.0]):
         runs.append(Run(number))
@@ -415,7 +415,7 @@ def test_polls_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
 
 
 def sent_one_by_one(schedule: Schedule[Run], now: float, polls: int) -> list[int]:
-    """Give the names of the polls that are sent, with nearly no time in between."""
+    """Return the names of the runs that are polled, with as little time in between as possible."""
     sent: list[int] = []
     while len(sent) < polls:
         plan = schedule.plan(now, 1)
@@ -424,16 +424,16 @@ def sent_one_by_one(schedule: Schedule[Run], now: float, polls: int) -> list[int
     return sent
 
 
-def test_one_poll_that_waits_alone_is_not_ranked() -> None:
+def test_a_single_due_poll_is_not_ranked() -> None:
     schedule, (run,) = of(1, rate=50.0)
     assert schedule.plan(BEGIN, 5).polls == [run]
-    assert run.asked == []
+    assert run.ranked_at == []
 
 
-def test_polls_that_all_have_their_turn_are_not_ranked() -> None:
+def test_polls_that_can_all_be_sent_are_not_ranked() -> None:
     schedule, runs = of(20)
     assert schedule.plan(BEGIN, 20).polls == runs
-    assert [run.asked for run in runs] == [[]] * 20
+    assert [run.ranked_at for run in runs] == [[]] * 20
 
 
 def test_polls_that_come_due_while_nothing_can_be_sent_are_ranked_when_something_can() -> None:
@@ -443,11 +443,11 @@ def test_polls_that_come_due_while_nothing_can_be_sent_are_ranked_when_something
     for run in runs:
         schedule.poll(run, BEGIN)
     assert schedule.plan(BEGIN + 0.5, 1).polls == []
-    assert [run.asked for run in runs] == [[]] * 4
+    assert [run.ranked_at for run in runs] == [[]] * 4
     assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 0, 2, 1]
 
 
-def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+def test_a_poll_that_rises_goes_before_the_level_below_and_after_those_already_on_its_level() -> None:
     schedule, runs = of(0, rate=1.0)
     runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1), Run(3, 1), Run(4, 1)]
     for run in runs:
@@ -468,14 +468,14 @@ def test_a_rank_that_falls_does_not_bring_a_poll_down() -> None:
 
 
 @pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
-def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: float) -> None:
-    asked = []
+def test_a_poll_whose_time_to_rise_is_past_rises_by_one_level_in_a_plan(rises_at: float) -> None:
+    ranked_at = []
 
     class Confused(Slot):
         __slots__ = ()
 
         def rank(self, now: float) -> int:
-            asked.append(now)
+            ranked_at.append(now)
             return 0
 
         def rises_at(self, level: int) -> float:
@@ -485,12 +485,12 @@ def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: 
     for _ in range(3):
         schedule.poll(Confused(), BEGIN)
     assert len(schedule.plan(BEGIN, 1).polls) == 1
-    assert asked == [BEGIN] * 6  # each once to be ranked, and once to be raised
+    assert ranked_at == [BEGIN] * 6  # each is ranked once and raised once
     assert [slot.level for slot in schedule.waiting()] == [1, 1]
     assert schedule.plan(BEGIN + 0.5, 1).wake_at > BEGIN + 0.5
 
 
-def test_a_time_at_which_an_earlier_poll_was_to_rise_does_not_raise_a_new_one(
+def test_the_time_at_which_an_earlier_poll_would_have_risen_does_not_raise_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "RUNS_AT_ONCE", 2)
@@ -516,11 +516,11 @@ def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sen
     for _ in range(8):
         schedule.plan(BEGIN, 0)
     assert len(schedule.plan(BEGIN, 8).polls) == 8
-    assert sum(len(run.asked) for run in runs) == RUNS_AT_ONCE
+    assert sum(len(run.ranked_at) for run in runs) == RUNS_AT_ONCE
     assert schedule.due == 8 * RUNS_AT_ONCE - 8
 
 
-def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> None:
+def test_unranked_polls_cause_no_early_plan_while_nothing_can_be_sent() -> None:
     schedule, runs = of(4 * RUNS_AT_ONCE, rate=1.0)
     for run in runs:
         run.rises = (0.1, 0.2, 0.3)
@@ -533,11 +533,11 @@ def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> 
         assert plan.wake_at == pytest.approx(BEGIN + 1.0)
     assert schedule.due == 4 * RUNS_AT_ONCE - 1
     schedule.plan(plan.wake_at, 8)
-    assert sum(len(run.asked) for run in runs) <= 3 * RUNS_AT_ONCE  # ranked twice, raised once
-    assert max(len(run.asked) for run in runs) == 2
+    assert sum(len(run.ranked_at) for run in runs) <= 3 * RUNS_AT_ONCE  # ranked twice, raised once
+    assert max(len(run.ranked_at) for run in runs) == 2
 
 
-def test_polls_without_a_place_wait_for_an_answer_alone() -> None:
+def test_polls_without_a_free_place_wait_for_a_response_only() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number) for number in range(20)]
     for number, run in enumerate(runs):
@@ -559,7 +559,7 @@ def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
     assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_poll_of_an_hour_ago_does_not_say_how_far_those_of_now_rise() -> None:
+def test_the_level_served_an_hour_ago_does_not_decide_how_far_polls_rise_now() -> None:
     schedule, _ = of(0, rate=1.0)
     for run in (Run(0, TOP), Run(1, TOP)):
         schedule.poll(run, BEGIN)
@@ -582,7 +582,7 @@ def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
     assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_poll_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None:
+def test_a_poll_planned_while_another_is_in_flight_waits_for_that_one() -> None:
     schedule, (run,) = of(1)
     assert schedule.plan(BEGIN, 1).polls == [run]
     schedule.poll(run, BEGIN)
@@ -591,7 +591,7 @@ def test_a_poll_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None
     assert schedule.plan(BEGIN + 1.0, 1).polls == [run]
 
 
-def test_changes_of_a_run_that_goes_are_sent_still() -> None:
+def test_changes_of_a_removed_run_are_still_sent() -> None:
     schedule, (run,) = of(1)
     schedule.change(run, "submit")
     schedule.tick(run, BEGIN)
@@ -599,7 +599,7 @@ def test_changes_of_a_run_that_goes_are_sent_still() -> None:
     assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], math.inf)
 
 
-def test_a_change_goes_before_polls_that_came_earlier_and_has_a_place_of_its_own() -> None:
+def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number, TOP) for number in range(20)]
     for run in runs:
@@ -614,7 +614,7 @@ CROWD = st.lists(st.tuples(st.integers(1, 3), st.integers(0, TOP)), min_size=1, 
 
 @settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(CROWD, st.sampled_from([1.0, 3.0]), st.lists(st.floats(0.1, 1.5), min_size=TOP, max_size=TOP))
-def test_who_waits_is_served_although_others_keep_coming(
+def test_a_due_poll_is_sent_although_others_keep_coming(
     crowd: list[tuple[int, int]], rate: float, pauses: list[float]
 ) -> None:
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
@@ -644,15 +644,15 @@ def test_a_poll_below_the_level_that_is_served_rises_to_it_in_time() -> None:
     schedule.poll(low, BEGIN)
     now = BEGIN
     while not low.is_polling:
-        for number in range(3):  # more than the rate allows: those in the level 5 alone have more than their share
+        for number in range(3):  # more than the rate allows, on level 5 alone
             schedule.poll(Run(number, 5), now)
         schedule.plan(now, 8)
         now += 0.1
-        assert now < BEGIN + 7.0, "it is worth more than all others since a second"
+        assert now < BEGIN + 7.0, "it has been worth more than all others for a second"
     assert now > BEGIN + 5.0
 
 
-def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
+def test_very_many_runs_with_the_same_time_are_woken_in_several_plans() -> None:
     schedule, runs = of(10 * RUNS_AT_ONCE)
     for run in runs[::2]:
         schedule.tick(run, BEGIN + 1.0)
@@ -672,7 +672,7 @@ def test_very_many_polls_are_all_sent_by_plans_that_say_when_to_come_back() -> N
     assert sorted(sent) == list(range(10 * RUNS_AT_ONCE))
 
 
-# The heaps are bounded
+# Memory
 
 
 def entries(schedule: Schedule[Run]) -> int:
@@ -680,7 +680,7 @@ def entries(schedule: Schedule[Run]) -> int:
 
 
 def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
-    """Poll a run at these times, with its tick far away."""
+    """Poll a run at these times."""
     for at in times:
         schedule.poll(run, at)
         assert schedule.plan(at, 1).polls == [run]
@@ -707,7 +707,7 @@ def test_the_heaps_do_not_grow_with_times_that_are_moved() -> None:
     assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * MANY + 1
 
 
-def test_runs_that_went_are_forgotten_long_before_their_time() -> None:
+def test_removed_runs_are_forgotten_long_before_their_times() -> None:
     schedule, _ = of(0)
     for number in range(5 * MANY):
         run = Run(number)

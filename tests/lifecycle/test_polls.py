@@ -1,4 +1,4 @@
-"""When the machine polls again, and when it stops looking."""
+"""When the machine polls again, and when it stops."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_hints_are_read_on_every_poll_and_clamped() -> None:
     assert pauses[4] <= 1.0
 
 
-def test_a_fixed_cadence_takes_no_hints() -> None:
+def test_a_fixed_cadence_ignores_hints() -> None:
     run = Driver(cadence=Cadence.fixed(3.0))
     assert pause_of(run.sees(Phase.RUNNING, hint=0.1), run.now) == pytest.approx(3.0)
 
@@ -117,7 +117,7 @@ def test_the_watch_gives_up_at_its_timeout_with_the_last_status() -> None:
     assert end.snapshot.status == "running"
 
 
-def test_who_sleeps_past_the_deadline_polls_once_more() -> None:
+def test_a_watch_that_slept_past_the_deadline_polls_once_more() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     assert run.passes(3600.0) == [PollAt(run.now, run.now)]
@@ -158,7 +158,7 @@ def test_the_default_deadline_follows_the_expiry_by_the_servers_clock() -> None:
     assert run.machine.wake_at == pytest.approx(150.0 + 500.0 + 60.0)
 
 
-def test_a_run_that_outlives_its_expiry_is_not_waited_for_without_end() -> None:
+def test_a_run_that_outlives_its_expiry_is_not_watched_for_ever() -> None:
     run = Driver()
     for server_time in range(1000, 3000, 100):
         if run.machine.state is State.DONE:
@@ -170,7 +170,7 @@ def test_a_run_that_outlives_its_expiry_is_not_waited_for_without_end() -> None:
     assert run.machine.end.reason is Reason.TIMEOUT
 
 
-def test_an_expiry_that_the_server_moves_is_followed() -> None:
+def test_the_deadline_moves_with_an_expiry_that_the_server_moves() -> None:
     run = Driver()
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
     run.sees(Phase.RUNNING, expires_at=4600.0, server_time=1000.0)
@@ -195,7 +195,7 @@ def test_an_unknown_status_that_stays_ends_the_watch_after_a_minute() -> None:
     assert statuses(run) == ["hibernating"]
 
 
-def test_an_unknown_status_that_changes_has_its_minute_anew() -> None:
+def test_an_unknown_status_that_changes_has_another_minute() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="hibernating")
     run.now += 59.0
@@ -229,7 +229,7 @@ def test_an_outage_that_is_too_long_ends_the_watch_with_its_cause() -> None:
     assert (end.reason, end.cause) == (Reason.UNREACHABLE, cause)
 
 
-def test_a_good_poll_begins_the_outage_budget_anew() -> None:
+def test_a_successful_poll_resets_the_outage_budget() -> None:
     run = Driver(max_outage=30.0)
     for _ in range(4):
         run.refused(RefusalKind.UNAVAILABLE)
@@ -238,7 +238,7 @@ def test_a_good_poll_begins_the_outage_budget_anew() -> None:
     assert run.machine.state is State.POLLING
 
 
-def test_being_throttled_is_no_outage() -> None:
+def test_being_throttled_is_not_an_outage() -> None:
     run = Driver(max_outage=30.0, timeout=None)
     for _ in range(10):
         run.refused(RefusalKind.THROTTLED)
@@ -284,12 +284,12 @@ def test_a_run_that_was_seen_and_is_not_there_is_gone() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.now += 4.9
-    assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)  # one replica has a new run, another has not
+    assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)  # one replica may have a new run while another does not
     run.now += 0.1
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
 
 
-def test_what_comes_after_the_end_changes_nothing() -> None:
+def test_events_after_the_end_change_nothing() -> None:
     run = Driver()
     run.sees(Phase.SUCCEEDED)
     assert run.sees(Phase.RUNNING) == []
@@ -320,7 +320,7 @@ def test_the_spread_ends_before_the_deadline_too() -> None:
     assert (poll.not_before, poll.not_after) == pytest.approx((104.0, 104.2))
 
 
-def test_after_the_last_poll_no_other_is_made_at_once() -> None:
+def test_the_last_poll_before_the_deadline_is_not_repeated_at_once() -> None:
     run = Driver(timeout=10.0, cadence=Cadence.fixed(4.0))
     run.now += 9.0
     assert pause_of(run.sees(Phase.RUNNING), run.now) == 4.0
@@ -333,7 +333,7 @@ def test_a_clock_may_begin_anywhere() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0])
-def test_a_wait_of_no_time_is_one_poll_and_its_answer(timeout: float) -> None:
+def test_a_timeout_of_zero_or_less_is_one_poll_and_its_answer(timeout: float) -> None:
     run = Driver(timeout=timeout)
     assert run.passes(0.0) == [PollAt(run.now, run.now)]
     assert run.machine.wake_at == run.now + 5.0
@@ -350,13 +350,13 @@ def test_the_poll_after_a_sleep_has_five_seconds() -> None:
     assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.TIMEOUT)
 
 
-def test_to_be_woken_a_second_late_is_no_sleep() -> None:
+def test_a_tick_that_is_a_second_late_causes_no_extra_poll() -> None:
     run = Driver(timeout=10.0)
     run.sees(Phase.RUNNING)
     assert end_of(run.passes(11.0)).reason is Reason.TIMEOUT
 
 
-def test_a_wait_that_ends_in_trouble_says_which() -> None:
+def test_a_wait_that_ends_during_failures_names_their_cause() -> None:
     run = Driver(timeout=10.0)
     cause = RuntimeError("no route")
     run.refused(RefusalKind.LOST, cause=cause)
@@ -367,7 +367,7 @@ def test_a_wait_that_ends_in_trouble_says_which() -> None:
     assert end_of(run.passes(10.0)).cause is None
 
 
-def test_a_run_that_was_never_found_in_time_says_so() -> None:
+def test_a_run_that_was_not_found_before_the_timeout_has_that_as_its_cause() -> None:
     run = Driver(timeout=2.0)
     cause = RuntimeError("not found")
     run.refused(RefusalKind.NOT_FOUND, cause=cause)
@@ -390,13 +390,13 @@ def test_the_pauses_after_failed_polls_double_up_to_ten_seconds() -> None:
     assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0])
 
 
-def test_a_server_that_is_away_for_days_is_searched_for_as_long() -> None:
+def test_a_server_that_is_away_for_days_is_still_polled() -> None:
     run = Driver(timeout=None, max_outage=None)
     pauses = [pause_of(run.refused(RefusalKind.NOT_SENT), run.now) for _ in range(2000)]
     assert pauses[-1] == pytest.approx(10.0)
 
 
-def test_a_good_poll_begins_the_pauses_after_failures_anew() -> None:
+def test_a_successful_poll_resets_the_pauses_after_failures() -> None:
     run = Driver()
     for _ in range(4):
         run.refused(RefusalKind.LOST)
@@ -421,19 +421,19 @@ def test_connectivity_is_lost_after_fifteen_seconds_of_failures() -> None:
     assert connectivity(run) == [Connectivity.DEGRADED, Connectivity.LOST]
 
 
-def test_a_change_of_connectivity_tells_its_cause() -> None:
+def test_a_change_of_connectivity_is_reported_with_its_cause() -> None:
     run = Driver()
     cause = RuntimeError("no route")
     run.refused(RefusalKind.LOST, cause=cause)
     run.sees(Phase.RUNNING)
-    told = [r.notice for r in run.of(Report) if isinstance(r.notice, ConnectivityChanged)]
-    assert told == [
+    reported = [r.notice for r in run.of(Report) if isinstance(r.notice, ConnectivityChanged)]
+    assert reported == [
         ConnectivityChanged(connectivity=Connectivity.DEGRADED, cause=cause),
         ConnectivityChanged(connectivity=Connectivity.HEALTHY),
     ]
 
 
-def test_an_outage_of_two_minutes_is_too_long_unless_the_caller_says_otherwise() -> None:
+def test_an_outage_of_two_minutes_is_too_long_by_default() -> None:
     run = Driver()
     run.refused(RefusalKind.LOST)
     run.now += 119.9
@@ -443,7 +443,7 @@ def test_an_outage_of_two_minutes_is_too_long_unless_the_caller_says_otherwise()
     assert end_of(run.refused(RefusalKind.LOST)).reason is Reason.UNREACHABLE
 
 
-def test_an_outage_that_is_far_too_long_ends_the_watch_as_well() -> None:
+def test_an_outage_that_is_far_too_long_ends_the_watch_too() -> None:
     run = Driver(max_outage=30.0)
     run.refused(RefusalKind.LOST)
     run.now += 31.0
@@ -471,7 +471,7 @@ def test_one_answer_with_a_wrong_clock_does_not_move_the_deadline(wrong_at: int,
 
 
 @pytest.mark.parametrize("moved_to", [1200.0, 4600.0])
-def test_an_expiry_that_was_known_well_is_followed_at_once_when_it_moves(moved_to: float) -> None:
+def test_the_deadline_moves_at_once_when_a_well_known_expiry_moves(moved_to: float) -> None:
     run = Driver()
     for _ in range(5):
         run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
@@ -487,7 +487,7 @@ WRONG_EXPIRIES = [
     pytest.param({"expires_at": 400.0, "created_at": 500.0, "server_time": 500.0}, None, id="before its creation"),
     pytest.param({"expires_at": 1600.0, "created_at": 1000.0, "server_time": 29_800.0}, 600.0, id="8 h behind"),
     pytest.param(
-        {"expires_at": 4600.0, "created_at": 1000.0, "server_time": 5000.0}, 3600.0, id="really past, and works"
+        {"expires_at": 4600.0, "created_at": 1000.0, "server_time": 5000.0}, 3600.0, id="past, but the run goes on"
     ),
     pytest.param({"expires_at": 1600.0, "created_at": 1000.0}, 600.0, id="no clock of the server"),
     pytest.param({"expires_at": 1e9 + 600.0, "created_at": 1.0, "server_time": 2e9}, None, id="a life of years"),
@@ -496,10 +496,12 @@ WRONG_EXPIRIES = [
 ]
 
 
-@pytest.mark.parametrize(("told", "expires_after"), WRONG_EXPIRIES)
-def test_an_expiry_that_cannot_be_true_ends_no_wait(told: dict[str, Any], expires_after: float | None) -> None:
+@pytest.mark.parametrize(("times", "expires_after"), WRONG_EXPIRIES)
+def test_an_expiry_that_cannot_be_true_does_not_end_the_wait(
+    times: dict[str, Any], expires_after: float | None
+) -> None:
     run = Driver()
-    run.sees(Phase.RUNNING, **told)
+    run.sees(Phase.RUNNING, **times)
     waits = 900.0 if expires_after is None else expires_after + 60.0
     assert run.machine.wake_at == pytest.approx(100.0 + waits)
 
@@ -513,7 +515,7 @@ def test_an_expiry_that_passes_while_the_first_answers_come_is_believed() -> Non
 
 
 @pytest.mark.parametrize("off", [(-7000.0, 3000.0, -5000.0), (-3600.0, 3600.0, 0.0), (-900.0, -600.0, -300.0)])
-def test_clocks_of_which_no_two_agree_tell_no_expiry(off: tuple[float, ...]) -> None:
+def test_clocks_of_which_no_two_agree_are_not_used(off: tuple[float, ...]) -> None:
     run = Driver()
     for clock in off:
         run.sees(Phase.RUNNING, expires_at=10_600.0, created_at=10_000.0, server_time=10_000.0 + clock)
@@ -521,7 +523,9 @@ def test_clocks_of_which_no_two_agree_tell_no_expiry(off: tuple[float, ...]) -> 
 
 
 @pytest.mark.parametrize(("created_at", "over_at"), [(None, 900.0), (1150.0, 300.0 + 50.0 + 60.0)])
-def test_an_expiry_that_moves_into_the_past_ends_no_wait_at_once(created_at: float | None, over_at: float) -> None:
+def test_an_expiry_that_moves_into_the_past_does_not_end_the_wait_at_once(
+    created_at: float | None, over_at: float
+) -> None:
     run = Driver()
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
     run.now += 300.0
@@ -529,8 +533,8 @@ def test_an_expiry_that_moves_into_the_past_ends_no_wait_at_once(created_at: flo
     assert run.machine.wake_at == pytest.approx(100.0 + over_at)
 
 
-def test_the_life_of_what_a_submit_began_counts_from_when_it_was_told() -> None:
-    """A follow-up response of the same two hours, at a server whose times are eight hours behind its clock."""
+def test_the_life_of_a_run_that_a_submit_began_counts_from_its_first_answer() -> None:
+    """The follow-up response has the same life of two hours; the server's times are eight hours behind its clock."""
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, call(), is_final=True, expires_at=8200.0, created_at=1000.0, server_time=29_800.0)
     run.now += 10_000.0
@@ -546,7 +550,7 @@ def test_calls_of_a_run_whose_expiry_is_hours_behind_have_the_life_of_the_run() 
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 - 5.0)
 
 
-def test_an_unknown_status_that_is_seen_long_after_its_minute_ends_the_watch_as_well() -> None:
+def test_an_unknown_status_that_is_seen_long_after_its_minute_ends_the_watch_too() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="hibernating")
     run.now += 3600.0
@@ -563,7 +567,7 @@ def test_an_unknown_status_that_is_left_for_a_known_one_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("after", [60.0, 61.0, 3600.0])
-def test_failed_polls_at_a_status_whose_time_is_over_keep_their_pauses(after: float) -> None:
+def test_failed_polls_keep_their_pauses_after_the_limit_of_an_unknown_status(after: float) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="hibernating")
     run.now += after
@@ -581,7 +585,7 @@ def test_the_cadence_begins_at_its_start() -> None:
     assert [pause_of(run.sees(Phase.RUNNING), run.now) for _ in range(3)] == pytest.approx([0.25, 0.375, 0.5625])
 
 
-def test_only_the_first_three_answers_tell_the_expiry() -> None:
+def test_only_the_first_three_answers_decide_the_expiry() -> None:
     run = Driver()
     for server_time in (1010.0, 1000.0, 990.0):
         run.sees(Phase.RUNNING, expires_at=1600.0, server_time=server_time)
@@ -598,7 +602,7 @@ def test_of_two_answers_the_one_that_leaves_more_time_is_believed() -> None:
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
 
 
-def test_an_answer_without_an_expiry_tells_nothing_of_it() -> None:
+def test_an_answer_without_an_expiry_does_not_change_it() -> None:
     run = Driver()
     run.sees(Phase.RUNNING, server_time=1000.0)
     assert run.machine.wake_at == 100.0 + 900.0

@@ -1,4 +1,4 @@
-"""While a stream tells of the run, polls are only for its silence; when it ends too early, they go on as before."""
+"""While a stream reports the run, polls only check its silence; if it ends too early, polls go on as before."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_polls_wait_for_the_stream_to_be_silent() -> None:
     assert (poll.not_before, poll.if_silent) == (run.now + SILENCE_S, SILENCE_S)
 
 
-def test_calls_that_a_stream_tells_of_are_handed_out_at_once() -> None:
+def test_calls_that_a_stream_reports_are_handed_out_at_once() -> None:
     run = streamed()
     assert pick(run.sees(Phase.NEEDS_CALLER, A), RunTools) == [RunTools((A,))]
     assert pick(run.answers(call_a="1"), Submit)
 
 
-def test_a_stream_may_end_where_the_run_waits() -> None:
+def test_a_stream_may_end_when_the_run_waits_for_the_caller() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
     (poll,) = pick(run.feed(StreamEnded(run.now)), PollAt)
@@ -54,7 +54,7 @@ def test_a_stream_may_end_where_the_run_waits() -> None:
 
 
 @pytest.mark.parametrize("cause", [None, RuntimeError("broke")])
-def test_a_stream_that_ends_too_early_is_told_of_once_and_polls_go_on(cause: Exception | None) -> None:
+def test_a_stream_that_ends_too_early_is_reported_once_and_polls_go_on(cause: Exception | None) -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     assert pick(run.feed(StreamEnded(run.now, cause)), PollAt) == [PollAt(run.now, run.now)]
@@ -64,7 +64,7 @@ def test_a_stream_that_ends_too_early_is_told_of_once_and_polls_go_on(cause: Exc
     assert poll.if_silent == 0.0
 
 
-def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
+def test_a_stream_that_breaks_while_the_run_waits_for_the_caller_is_reported() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
     cause = RuntimeError("broke")
@@ -72,7 +72,7 @@ def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
     assert broken(run) == [StreamBroken(cause=cause)]
 
 
-def test_who_cancels_polls_whatever_the_stream_says() -> None:
+def test_after_a_cancel_polls_do_not_wait_for_the_stream_to_be_silent() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -80,14 +80,14 @@ def test_who_cancels_polls_whatever_the_stream_says() -> None:
     assert poll.if_silent == 0.0
 
 
-def test_a_failed_poll_is_repeated_whatever_the_stream_says() -> None:
+def test_a_failed_poll_is_repeated_whatever_the_stream_reports() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     (poll,) = pick(run.refused(RefusalKind.LOST), PollAt)
     assert (poll.if_silent, poll.not_before - run.now < 1.0) == (0.0, True)
 
 
-def test_a_watch_that_is_taken_up_again_knows_no_stream() -> None:
+def test_a_reopened_watch_has_no_stream() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")

@@ -1,4 +1,4 @@
-"""Deltas put together: what the stream has told so far, and at the end what the server says it was."""
+"""Accumulators: objects include all deltas so far, until the server sends them whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BEGUN = {"id": "msg_1", "object": "thread.message", "role": "assistant", "conten
 STEP = {"id": "step_1", "object": "thread.run.step", "status": "in_progress", "step_details": None}
 
 
-def told(accumulator: RunAccumulator, *data: dict[str, Any]) -> RunAccumulator:
+def fed(accumulator: RunAccumulator, *data: dict[str, Any]) -> RunAccumulator:
     for each in data:
         accumulator.receive(decode_thread_event("message", json.dumps(each)))
     return accumulator
@@ -60,14 +60,14 @@ def calls_of(accumulator: RunAccumulator) -> list[Any]:
     return list(accumulator.step.step_details.tool_calls or [])
 
 
-def test_nothing_is_told_at_first() -> None:
+def test_a_new_accumulator_is_empty() -> None:
     accumulator = RunAccumulator()
     assert (accumulator.run, accumulator.thread, accumulator.message, accumulator.step) == (None, None, None, None)
     assert (accumulator.messages, accumulator.steps) == ([], [])
 
 
 def test_run_and_thread_are_the_last_ones_seen() -> None:
-    accumulator = told(
+    accumulator = fed(
         RunAccumulator(),
         {"id": "thread_1", "object": "thread"},
         {"id": "run_1", "object": "thread.run", "status": "queued"},
@@ -79,31 +79,31 @@ def test_run_and_thread_are_the_last_ones_seen() -> None:
 
 
 def test_a_message_grows_with_each_delta() -> None:
-    accumulator = told(RunAccumulator(), BEGUN)
+    accumulator = fed(RunAccumulator(), BEGUN)
     assert message_of(accumulator).text == ""
-    seen = [message_of(told(accumulator, message_delta(text(piece)))).text for piece in ("Hel", "lo", " é", "")]
+    seen = [message_of(fed(accumulator, message_delta(text(piece)))).text for piece in ("Hel", "lo", " é", "")]
     assert seen == ["Hel", "Hello", "Hello é", "Hello é"]
     assert (message_of(accumulator).role, message_of(accumulator).status) == ("assistant", "in_progress")
 
 
-def test_parts_are_told_apart_by_index_whatever_their_order() -> None:
+def test_parts_are_identified_by_index_in_any_order() -> None:
     image = {"index": 1, "type": "image_file", "image_file": {"file_id": "file_1"}}
-    accumulator = told(RunAccumulator(), BEGUN, message_delta(text("c", 2)), message_delta(image, text("a", 0)))
-    told(accumulator, message_delta(text("d", 2)), message_delta(text("b", 0)))
+    accumulator = fed(RunAccumulator(), BEGUN, message_delta(text("c", 2)), message_delta(image, text("a", 0)))
+    fed(accumulator, message_delta(text("d", 2)), message_delta(text("b", 0)))
     content = message_of(accumulator).content
     assert content
     assert [part.type for part in content] == ["text", "image_file", "text"]
     assert message_of(accumulator).text == "abcd"
 
 
-def test_parts_without_an_index_are_told_apart_by_their_place() -> None:
-    accumulator = told(RunAccumulator(), BEGUN, message_delta(text("a", None)), message_delta(text("b", None)))
+def test_parts_without_an_index_are_identified_by_their_place() -> None:
+    accumulator = fed(RunAccumulator(), BEGUN, message_delta(text("a", None)), message_delta(text("b", None)))
     assert message_of(accumulator).text == "ab"
 
 
-def test_annotations_are_kept_by_index_and_null_changes_nothing() -> None:
+def test_annotations_are_merged_by_index_and_null_changes_nothing() -> None:
     citation = {"index": 0, "type": "file_citation", "text": "[1]", "file_citation": {"file_id": "file_1"}}
-    accumulator = told(
+    accumulator = fed(
         RunAccumulator(),
         BEGUN,
         message_delta(text("a", annotations=[])),
@@ -118,40 +118,40 @@ def test_annotations_are_kept_by_index_and_null_changes_nothing() -> None:
     assert (part.text.value, annotation.text, annotation.start_index) == ("ab", "[1]", 4)
 
 
-def test_a_part_that_nobody_knows_is_kept() -> None:
+def test_a_part_of_an_unknown_type_is_kept() -> None:
     part = {"index": 0, "type": "hologram", "hologram": {"value": "x"}}
-    (kept,) = message_of(told(RunAccumulator(), BEGUN, message_delta(part), message_delta(part))).content or []
+    (kept,) = message_of(fed(RunAccumulator(), BEGUN, message_delta(part), message_delta(part))).content or []
     assert isinstance(kept, Unknown)
     assert kept.raw == {"type": "hologram", "hologram": {"value": "xx"}}
 
 
-def test_a_message_that_comes_whole_counts_and_late_deltas_do_not() -> None:
+def test_a_whole_message_replaces_its_deltas_and_late_deltas_are_ignored() -> None:
     whole = {**BEGUN, "status": "completed", "content": [{"type": "text", "text": {"value": "All", "annotations": []}}]}
-    accumulator = told(RunAccumulator(), BEGUN, message_delta(text("A")), whole, message_delta(text("late")))
+    accumulator = fed(RunAccumulator(), BEGUN, message_delta(text("A")), whole, message_delta(text("late")))
     assert message_of(accumulator).text == "All"
 
 
-def test_a_message_whose_beginning_was_missed_begins_with_its_delta() -> None:
-    accumulator = told(RunAccumulator(), message_delta(text("a")), {**message_delta(text("b")), "id": "msg_2"})
+def test_a_delta_of_an_unknown_message_begins_it() -> None:
+    accumulator = fed(RunAccumulator(), message_delta(text("a")), {**message_delta(text("b")), "id": "msg_2"})
     assert [(message.id, message.text) for message in accumulator.messages] == [("msg_1", "a"), ("msg_2", "b")]
     assert message_of(accumulator).id == "msg_2"
 
 
-def test_thousands_of_deltas_are_one_text() -> None:
-    accumulator = told(RunAccumulator(), BEGUN, *(message_delta(text(f"{n} ")) for n in range(3000)))
+def test_thousands_of_deltas_become_one_text() -> None:
+    accumulator = fed(RunAccumulator(), BEGUN, *(message_delta(text(f"{n} ")) for n in range(3000)))
     assert message_of(accumulator).text == "".join(f"{n} " for n in range(3000))
 
 
 def test_arguments_of_calls_are_joined_by_index() -> None:
-    accumulator = told(RunAccumulator(), STEP)
+    accumulator = fed(RunAccumulator(), STEP)
     first = {"index": 0, "type": "function", "id": "call_1", "function": {"name": "f", "arguments": "", "output": None}}
     second = {"index": 1, "type": "function", "id": "call_2", "function": {"name": "g", "arguments": "{"}}
-    told(accumulator, step_delta(first), step_delta(second))
-    told(accumulator, step_delta({"index": 0, "type": "function", "function": {"arguments": '{"a'}}))
-    told(accumulator, step_delta({"index": 1, "type": "function", "function": {"arguments": "}"}}))
-    told(accumulator, step_delta({"index": 0, "type": "function", "function": {"arguments": '":1}'}}))
-    # An id that comes again is the same, and not another piece of it.
-    told(accumulator, step_delta({"index": 0, "type": "function", "id": "call_1", "function": {"output": "5"}}))
+    fed(accumulator, step_delta(first), step_delta(second))
+    fed(accumulator, step_delta({"index": 0, "type": "function", "function": {"arguments": '{"a'}}))
+    fed(accumulator, step_delta({"index": 1, "type": "function", "function": {"arguments": "}"}}))
+    fed(accumulator, step_delta({"index": 0, "type": "function", "function": {"arguments": '":1}'}}))
+    # An id that is repeated replaces itself; it is not a further piece of the id.
+    fed(accumulator, step_delta({"index": 0, "type": "function", "id": "call_1", "function": {"output": "5"}}))
     calls = calls_of(accumulator)
     assert all(isinstance(call, FunctionToolCall) for call in calls)
     assert [(call.id, call.function.name, call.function.arguments, call.function.output or None) for call in calls] == [
@@ -160,16 +160,16 @@ def test_arguments_of_calls_are_joined_by_index() -> None:
     ]
 
 
-def test_code_and_what_it_wrote_are_joined() -> None:
-    accumulator = told(RunAccumulator(), STEP)
+def test_code_and_its_logs_are_joined() -> None:
+    accumulator = fed(RunAccumulator(), STEP)
     for code in ("", "1+", "1"):
-        told(accumulator, step_delta({"index": 0, "type": "code_interpreter", "code_interpreter": {"input": code}}))
+        fed(accumulator, step_delta({"index": 0, "type": "code_interpreter", "code_interpreter": {"input": code}}))
     for output in (
         {"index": 0, "type": "logs", "logs": "2"},
         {"index": 1, "type": "image", "image": {"file_id": "file_1"}},
         {"index": 0, "type": "logs", "logs": "\n"},
     ):
-        told(
+        fed(
             accumulator, step_delta({"index": 0, "type": "code_interpreter", "code_interpreter": {"outputs": [output]}})
         )
     (call,) = calls_of(accumulator)
@@ -180,10 +180,10 @@ def test_code_and_what_it_wrote_are_joined() -> None:
     }
 
 
-def test_a_step_whose_beginning_was_missed_and_one_that_comes_whole() -> None:
-    accumulator = told(RunAccumulator(), step_delta({"index": 0, "type": "file_search", "file_search": {}}))
+def test_a_delta_of_an_unknown_step_begins_it_and_a_whole_step_replaces_it() -> None:
+    accumulator = fed(RunAccumulator(), step_delta({"index": 0, "type": "file_search", "file_search": {}}))
     assert isinstance(accumulator.step, RunStep)
-    told(accumulator, {**STEP, "status": "completed"}, step_delta({"index": 0, "type": "function"}))
+    fed(accumulator, {**STEP, "status": "completed"}, step_delta({"index": 0, "type": "function"}))
     assert [(step.status, step.step_details) for step in accumulator.steps] == [("completed", None)]
 
 
@@ -208,7 +208,7 @@ def test_no_delta_raises(data: list[tuple[dict[str, Any], Any]]) -> None:
     accumulator = RunAccumulator()
     for base, drawn in data:
         name = "delta" if "delta" in base else "step_details" if base is STEP else "content"
-        told(accumulator, {**base, name: drawn})
+        fed(accumulator, {**base, name: drawn})
         assert all(isinstance(message, Message) for message in accumulator.messages)
         assert all(isinstance(step, RunStep) for step in accumulator.steps)
 
@@ -216,7 +216,7 @@ def test_no_delta_raises(data: list[tuple[dict[str, Any], Any]]) -> None:
 # Responses
 
 
-def response_told(accumulator: ResponseAccumulator, *events: dict[str, Any]) -> ResponseAccumulator:
+def response_fed(accumulator: ResponseAccumulator, *events: dict[str, Any]) -> ResponseAccumulator:
     for event in events:
         accumulator.receive(decode_response_event("message", json.dumps({"output_index": 0, **event})))
     return accumulator
@@ -226,9 +226,9 @@ CREATED = {"type": "response.created", "sequence_number": 0, "response": {"id": 
 
 
 def test_a_response_grows_with_each_delta() -> None:
-    accumulator = response_told(ResponseAccumulator(), {"type": "response.output_text.delta", "delta": "lost"})
+    accumulator = response_fed(ResponseAccumulator(), {"type": "response.output_text.delta", "delta": "lost"})
     assert accumulator.response is None
-    response_told(
+    response_fed(
         accumulator,
         CREATED,
         {"type": "response.output_item.added", "item": {"type": "message", "id": "msg_1", "content": []}},
@@ -240,19 +240,19 @@ def test_a_response_grows_with_each_delta() -> None:
     assert accumulator.response is not None
     assert (accumulator.response.output_text, accumulator.response.status) == ("Hello", "in_progress")
     assert accumulator.sequence_number == 4
-    response_told(
+    response_fed(
         accumulator,
         {"type": "response.output_text.done", "text": "Hello!", "content_index": 0},
         {"type": "response.output_text.annotation.added", "annotation": {"type": "file_path", "file_id": "file_1"}},
     )
     assert accumulator.response.output_text == "Hello!"
     whole = {"id": "resp_1", "status": "completed", "output": [{"type": "message", "content": "Whole"}]}
-    response_told(accumulator, {"type": "response.completed", "response": whole})
+    response_fed(accumulator, {"type": "response.completed", "response": whole})
     assert accumulator.response.output_text == "Whole"
 
 
-def test_arguments_and_thoughts_of_a_response_grow() -> None:
-    accumulator = response_told(
+def test_arguments_and_reasoning_of_a_response_grow_with_each_delta() -> None:
+    accumulator = response_fed(
         ResponseAccumulator(),
         CREATED,
         {"type": "response.output_item.added", "item": {"type": "function_call", "call_id": "call_1", "name": "f"}},
@@ -263,15 +263,15 @@ def test_arguments_and_thoughts_of_a_response_grow() -> None:
         {"type": "response.shell_call_command.delta", "delta": "ls", "output_index": 3},
     )
     assert accumulator.response is not None
-    call, thought, said, *_ = accumulator.response.output or []
+    call, reasoning, message, *_ = accumulator.response.output or []
     assert isinstance(call, ResponseFunctionToolCall)
     assert (call.name, call.arguments) == ("f", '{"a":1}')
-    assert isinstance(thought, ResponseReasoningItem)
-    assert thought.summary
-    assert thought.summary[0].text == "Hm"
-    assert isinstance(said, ResponseMessage)
-    assert said.text == "Yes"
-    response_told(accumulator, {"type": "response.function_call_arguments.done", "arguments": "{}"})
+    assert isinstance(reasoning, ResponseReasoningItem)
+    assert reasoning.summary
+    assert reasoning.summary[0].text == "Hm"
+    assert isinstance(message, ResponseMessage)
+    assert message.text == "Yes"
+    response_fed(accumulator, {"type": "response.function_call_arguments.done", "arguments": "{}"})
     item = (accumulator.response.output or [])[0]
     assert isinstance(item, ResponseFunctionToolCall)
     assert item.arguments == "{}"

@@ -1,4 +1,4 @@
-"""What a stream shows is what its users call."""
+"""The public attributes of streams, and what importing the package loads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def shown(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
 
-def test_a_stream_shows_what_users_call() -> None:
+def test_a_stream_has_only_the_public_attributes_that_users_need() -> None:
     assert shown(RunStream) == OF_BOTH | {"run", "thread", "message", "messages", "step", "steps"}
     assert shown(ResponseStream) == OF_BOTH | {"response", "sequence_number"}
 
 
-def test_the_events_of_the_wire_are_not_loaded_for_who_does_not_stream() -> None:
+def test_the_event_types_are_not_imported_by_programs_that_do_not_stream() -> None:
     code = (
         "import sys\n"
         "from asyncruns import Client, Fleet, RunWatcher\n"

@@ -407,10 +407,14 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure() -> None:
 async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     error = ToolError("No such city: \ud800x")
+    caplog.set_level(logging.INFO)
     assert error_of(await output_of(raiser(error)[where], on_error=hook)) == "No such city: \ufffdx"
     assert hook.errors == [error]
     assert hook.calls == [a_call("f")]
-    assert caplog.messages == ["No such city: \ufffdx (the call 'call_1' of f)"]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("asyncruns.tools", logging.INFO)
+    assert record.getMessage() == "A ToolError at the call 'call_1' of f"
+    assert vars(record)["tool_call_id"] == "call_1"
     assert error_of(await output_of(raiser(ToolError())[where])) == "The tool f failed."
 
 

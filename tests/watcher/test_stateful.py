@@ -46,7 +46,7 @@ def _quiet() -> Iterator[None]:
 
 
 class HostileWorld(RuleBasedStateMachine):
-    """Rules are what can happen to a watch; invariants are what the README promises of one."""
+    """Rules are what can happen to a watch; invariants are what the guide to watching promises of one."""
 
     world_type: type[World] = World
     world: World | None = None

@@ -1,4 +1,4 @@
-"""Deltas whose pieces come in turn, with gaps in their indexes, without one, or of types that have no name here."""
+"""Deltas whose pieces are interleaved, have gaps in their indexes or none at all, or are of unknown types."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ ENDED_RUN = ("thread.run.requires_action", {"id": "run_1", "object": "thread.run
 
 
 class Heard:
-    """What the methods of a handler are told, with what they are told of as it was then."""
+    """The calls of a handler's methods, with their snapshots at that time."""
 
     def __init__(self) -> None:
-        told: Any = RunAccumulator()
-        self._told = told
-        self._callbacks = Callbacks(told, lambda name: True)
+        accumulator: Any = RunAccumulator()
+        self._accumulator = accumulator
+        self._callbacks = Callbacks(accumulator, lambda name: True)
         self.created: list[str] = []
         self.done: list[tuple[str, str]] = []
         self.grown: list[str] = []
 
     def hear(self, name: str, data: dict[str, Any]) -> Heard:
         event = decode_thread_event(name, json.dumps(data))
-        self._told.receive(event)
+        self._accumulator.receive(event)
         for called, arguments in self._callbacks.of(event):
-            told = arguments[-1]
+            snapshot = arguments[-1]
             match called:
                 case "on_tool_call_created":
-                    self.created.append(told.id)
+                    self.created.append(snapshot.id)
                 case "on_tool_call_done":
-                    self.done.append((told.id, arguments_of(told)))
+                    self.done.append((snapshot.id, arguments_of(snapshot)))
                 case "on_tool_call_delta":
-                    self.grown.append(told.id)
+                    self.grown.append(snapshot.id)
                 case "on_text_created":
                     self.created.append("text")
                 case "on_text_done":
-                    self.done.append(("text", told.value))
+                    self.done.append(("text", snapshot.value))
                 case "on_image_file_done":
-                    self.done.append(("image", told.file_id))
+                    self.done.append(("image", snapshot.file_id))
                 case _:
                     pass
         return self
@@ -95,7 +95,7 @@ WHOLE = [("call_0", '{"a":1}'), ("call_1", '{"b":2}')]
                 [mcp('{"a":1}', index=0)],
                 [mcp('{"b":2}', index=1)],
             ],
-            id="calls of a type without a name",
+            id="calls of an unknown type",
         ),
         pytest.param(
             [
@@ -141,13 +141,13 @@ WHOLE = [("call_0", '{"a":1}'), ("call_1", '{"b":2}')]
         ),
     ],
 )
-def test_each_call_begins_once_and_ends_once_with_whole_arguments(deltas: list[list[dict[str, Any]]]) -> None:
+def test_each_call_begins_once_and_ends_once_with_complete_arguments(deltas: list[list[dict[str, Any]]]) -> None:
     heard = Heard().hear("thread.run.step.created", STEP).calls(*deltas).hear(*ENDED_RUN)
     assert heard.created == ["call_0", "call_1"]
     assert sorted(heard.done) == WHOLE
 
 
-def test_a_call_ends_when_another_begins_only_if_its_arguments_are_whole() -> None:
+def test_a_call_ends_when_another_begins_only_if_its_arguments_are_complete() -> None:
     heard = Heard().calls([function('{"a":1}', "f", index=0, id="call_0")], [mcp('{"b"', index=1, id="call_1")])
     assert heard.done == WHOLE[:1]
     heard.calls([mcp("{}", index=2, id="call_2")], [mcp(":2}", index=1)])
@@ -157,7 +157,7 @@ def test_a_call_ends_when_another_begins_only_if_its_arguments_are_whole() -> No
     assert heard.grown == ["call_1"]
 
 
-def test_the_calls_of_two_steps_that_grow_in_turn_are_told_apart() -> None:
+def test_interleaved_calls_of_two_steps_are_kept_apart() -> None:
     heard = Heard()
     heard.calls([mcp('{"a"', index=0, id="call_0")]).calls([mcp('{"b"', index=0, id="call_1")], step_id="step_2")
     heard.calls([mcp(":1}", index=0)]).calls([mcp(":2}", index=0)], step_id="step_2")
@@ -166,14 +166,14 @@ def test_the_calls_of_two_steps_that_grow_in_turn_are_told_apart() -> None:
     assert heard.hear(*ENDED_RUN).done == [WHOLE[1], WHOLE[0]]
 
 
-def test_calls_that_came_whole_with_their_step_keep_their_places() -> None:
+def test_calls_that_were_complete_in_their_step_keep_their_places() -> None:
     calls = [mcp("{}", id="call_x"), mcp('{"b"', id="call_1")]
     begun = {**STEP, "step_details": {"type": "tool_calls", "tool_calls": calls}}
     heard = Heard().hear("thread.run.step.created", begun).calls([mcp(":2}", index=1)]).hear(*ENDED_RUN)
     assert heard.done == WHOLE[1:]
 
 
-def test_texts_that_come_in_turn_begin_once_and_end_whole() -> None:
+def test_interleaved_texts_begin_once_and_end_complete() -> None:
     def text(index: int, value: str) -> dict[str, Any]:
         return {"index": index, "type": "text", "text": {"value": value}}
 
@@ -183,7 +183,7 @@ def test_texts_that_come_in_turn_begin_once_and_end_whole() -> None:
     assert heard.created == ["text"] * 3
     assert heard.done == [("text", "a"), ("image", "file_1")]
     heard.hear("thread.message.incomplete", {**MESSAGE, "status": "incomplete", "content": None})
-    assert len(heard.done) == 2  # there is nothing to show any more
+    assert len(heard.done) == 2  # the message has no content any more, so there is no text to report
 
     heard = Heard().parts([text(0, "a")], [text(5, "b")], [text(0, "c")], [text(5, "d")])
     content = [{"type": "text", "text": {"value": value, "annotations": []}} for value in ("ac", "bd")]
@@ -191,39 +191,39 @@ def test_texts_that_come_in_turn_begin_once_and_end_whole() -> None:
     assert (heard.created, heard.done) == (["text"] * 2, [("text", "ac"), ("text", "bd")])
 
 
-def test_two_messages_that_grow_in_turn_are_told_apart() -> None:
+def test_interleaved_messages_are_kept_apart() -> None:
     text = {"index": 0, "type": "text", "text": {"value": "a"}}
     heard = Heard().parts([text]).parts([text], message_id="msg_2").parts([text]).parts([text], message_id="msg_2")
     assert heard.created == ["text"] * 2
 
 
-# Put together
+# Accumulated
 
 
-def test_annotations_and_outputs_without_names_are_joined_by_index() -> None:
-    told = RunAccumulator()
+def test_annotations_and_outputs_without_ids_are_joined_by_index() -> None:
+    accumulator = RunAccumulator()
     for outputs in ([{"index": 1, "type": "table", "text": "b"}], [{"index": 0, "type": "table", "text": "a"}]) * 2:
         call = {"index": 0, "type": "code_interpreter", "code_interpreter": {"outputs": outputs}}
         details = {"type": "tool_calls", "tool_calls": [call]}
         event = {"id": "step_1", "delta": {"step_details": details}}
-        told.receive(decode_thread_event("thread.run.step.delta", json.dumps(event)))
-    assert told.step is not None
-    (call,) = told.step.to_dict()["step_details"]["tool_calls"]
+        accumulator.receive(decode_thread_event("thread.run.step.delta", json.dumps(event)))
+    assert accumulator.step is not None
+    (call,) = accumulator.step.to_dict()["step_details"]["tool_calls"]
     assert call["code_interpreter"]["outputs"] == [{"type": "table", "text": "aa"}, {"type": "table", "text": "bb"}]
 
 
-def test_pieces_without_an_index_belong_to_the_call_with_their_id() -> None:
-    told = RunAccumulator()
+def test_pieces_without_an_index_belong_to_the_call_with_the_same_id() -> None:
+    accumulator = RunAccumulator()
     for pieces in ([mcp("{", id="a")], [mcp("[", id="b")], [mcp("}", id="a")], [mcp("]", id="b")]):
         event = {"id": "step_1", "delta": {"step_details": {"type": "tool_calls", "tool_calls": pieces}}}
-        told.receive(decode_thread_event("thread.run.step.delta", json.dumps(event)))
-    assert told.step is not None
-    calls = told.step.to_dict()["step_details"]["tool_calls"]
+        accumulator.receive(decode_thread_event("thread.run.step.delta", json.dumps(event)))
+    assert accumulator.step is not None
+    calls = accumulator.step.to_dict()["step_details"]["tool_calls"]
     assert [(call["id"], call["arguments"]) for call in calls] == [("a", "{}"), ("b", "[]")]
 
 
-def test_items_of_a_response_without_an_index_are_told_apart_by_their_ids() -> None:
-    told = ResponseAccumulator()
+def test_items_of_a_response_without_an_index_are_identified_by_their_ids() -> None:
+    accumulator = ResponseAccumulator()
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
         {"type": "response.output_item.added", "item": {"type": "message", "id": "a", "content": []}},
@@ -232,8 +232,8 @@ def test_items_of_a_response_without_an_index_are_told_apart_by_their_ids() -> N
         *({"type": "response.output_text.annotation.added", "item_id": "a", "annotation": {"type": t}} for t in "xy"),
     ]
     for event in events:
-        told.receive(decode_response_event("message", json.dumps(event)))
-    assert told.response is not None
-    first, second = told.response.to_dict()["output"]
+        accumulator.receive(decode_response_event("message", json.dumps(event)))
+    assert accumulator.response is not None
+    first, second = accumulator.response.to_dict()["output"]
     assert [part["text"] for item in (first, second) for part in item["content"]] == ["aaaa", "bbbb"]
     assert [each["type"] for each in first["content"][0]["annotations"]] == ["x", "y"]

@@ -1,6 +1,6 @@
-"""What it means for the watch that a poll or a submit was refused for good, as tables.
+"""Tables of the refusals of polls and submits that will not pass, and how the watch then finishes.
 
-`_poll_refused` and `_submit_refused` of the machine act by them. Refusals of a cancel are in `cancelling.py`.
+`_poll_refused` and `_submit_refused` of the machine use them. Refusals of a cancel are in `cancelling.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 from asyncruns.lifecycle.commands import EndKind, Reason
 from asyncruns.lifecycle.values import RefusalKind
 
-# What a poll that was refused for good says of the watch. The rest passes, and is waited out.
+# A poll refused like this ends the watch with this reason. After other refusals, the watch polls again.
 FATAL_POLLS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
     RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
@@ -23,7 +23,7 @@ FATAL_POLLS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNSUPPORTED: Reason.REJECTED,
 }
 
-# What a submit that was refused for good says of the watch. Other refusals may have come too late: polls tell.
+# A submit refused like this ends the watch like this. After other refusals the run may have gone on, which polls show.
 FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
     RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
     RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
@@ -31,6 +31,6 @@ FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
     RefusalKind.NOT_READY: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
     RefusalKind.NOT_FOUND: (EndKind.GAVE_UP, Reason.GONE),
 }
-# Those of them that say that nothing was done, and that may pass: a replica that has not stored the run yet, a lock.
-# The same outputs are sent again for `SUBMIT_GRACE_S` before the refusal is believed.
+# Some of these mean that nothing was done and may pass: a replica that has not stored the run yet, or a lock. The same
+# outputs are sent again for `SUBMIT_GRACE_S` (15 s) before such a refusal is believed.
 TOO_EARLY: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND)

@@ -1,9 +1,17 @@
-"""Tells what is new of a response's stream that was reopened, so that each piece of text is given once.
+"""Filters the events of a response's stream that was reopened, so that each piece of text is delivered once.
 
-Servers differ in what they send then: what comes after the number that was asked for, some of it once more, all from
-the beginning, or with numbers of its own. A piece counts as new only if its number follows, or, where all comes from
-the beginning, if its place in the text does. Where neither is sure, no piece is given: the response, once it has ended,
-has the rest of the text, which comes as one piece then.
+Servers differ in what they send after a reopening with `starting_after`: the events after that number, some earlier
+events again, all events from the beginning, or events with new numbers. A piece counts as new only if its number
+follows the last one or, when all events are repeated, if its place in the text is beyond the known text.
+
+For example, "Hel" (3) and "lo" (4) arrived, then the stream broke. After reopening with `starting_after=4`:
+
+- " you" (5) is new, by its number; "lo" (4) is not.
+- If `response.created` (0) comes first, all is repeated: "Hel" and "lo" are skipped, since they lie within the known
+  text; " you" lies beyond it.
+
+When neither rule is certain, pieces are withheld: no piece is better than a wrong one. The ended response contains the
+whole text, and the missing rest of it is then delivered as one piece (`ResponseSource.rest_in`).
 """
 
 from __future__ import annotations
@@ -21,15 +29,15 @@ _CREATED = "response.created"
 
 
 class Known(Struct, frozen=True, kw_only=True):
-    """What was told before the stream broke.
+    """What is known from before the stream broke.
 
     Attributes:
         number: The last `sequence_number`, or None if there was none.
-        events: How many events there were.
-        has_no_gaps: Whether each number followed the one before.
+        events: Number of events.
+        has_no_gaps: Whether the events were numbered without gaps, from 0 or 1.
         text: All pieces of text, joined.
         items: The ids of the items, by their `output_index`.
-        withholds: Whether pieces were withheld already.
+        withholds: Whether pieces were already being withheld.
     """
 
     number: int | None
@@ -40,34 +48,34 @@ class Known(Struct, frozen=True, kw_only=True):
     withholds: bool = False
 
 
-class Reopened:
-    """Polls the events of such a stream, one by one.
+class Repeats:
+    """Filters the events of a reopened stream, one by one.
 
     Attributes:
-        withholds: Whether it is not known where a piece of text belongs, so that no further piece is given.
+        withholds: Whether the place of a piece in the text was uncertain, so no further pieces are delivered.
     """
 
     def __init__(self, known: Known) -> None:
         self._known = known
         self._number = known.number
         self._pieces = [known.text]
-        self._repeated: list[str] = []  # pieces that came again
-        self._events = 0
-        self._place = 0  # in the text, where all comes from the beginning
-        self._repeats_all: bool | None = None
+        self._repeated: list[str] = []  # consecutive pieces with old numbers
+        self._events = 0  # since the reopening
+        self._place = 0  # in the text, if all events are repeated
+        self._repeats_all: bool | None = None  # None until the first event
         self.withholds: bool = known.withholds
 
     def is_foreign(self, event: ResponseStreamEvent) -> bool:
-        """Tell whether an event is of an item that another response must have: a proxy may mix streams up."""
+        """Return whether an event belongs to an item of another response: a proxy may mix up streams."""
         index, item_id = getattr(event, "output_index", None), getattr(event, "item_id", "")
         return bool(item_id) and isinstance(index, int) and self._known.items.get(index, item_id) != item_id
 
     def new(self, event: ResponseStreamEvent, *, is_end: bool) -> ResponseStreamEvent | None:
-        """Return what is new of an event, or None.
+        """Return the part of an event that is new, or None.
 
         Args:
-            event: The next one.
-            is_end: Whether it tells of the response's end, which is always new.
+            event: The next event.
+            is_end: Whether the event reports the response's end, which is always new.
         """
         if is_end or isinstance(event, DoneEvent | ErrorEvent | UndecodableEvent | UnknownEvent):
             return event
@@ -81,12 +89,12 @@ class Reopened:
         return event if self._follows(number) else None
 
     def _follows(self, number: int | None) -> bool:
-        if number is None or self._number is None:
+        if number is None or self._number is None:  # without numbers, only their count shows it
             return not self._repeats_all or self._events > self._known.events
         if number <= self._number:
             return False
         if number > self._number + 1 and self._known.has_no_gaps:
-            self.withholds = True  # something is missing
+            self.withholds = True  # events are missing, possibly pieces of text
         self._number = number
         return True
 
@@ -98,13 +106,14 @@ class Reopened:
             self._repeated.append(event.delta)
             return None
         if self._repeated and not "".join(self._pieces).endswith("".join(self._repeated)):
-            self.withholds = True  # what came had other numbers, and was not what had come before
+            self.withholds = True  # pieces with old numbers were no repetition, so the numbers mean nothing
         self._repeated.clear()
         self.withholds = self.withholds or not follows
         return None if self.withholds else self._given(event)
 
     def _beyond(self, event: ResponseTextDeltaEvent, number: int | None) -> ResponseTextDeltaEvent | None:
-        """Return what a piece adds to the text that is known, if the rest of it is the same."""
+        """Return what a piece adds to the known text; withhold it if its beginning differs from that text."""
+        # Known "Hello", and "lo you" begins at 3: two characters are shared, must be equal, and are cut off.
         begin, self._place = self._place, self._place + len(event.delta)
         if number is not None and self._number is not None:
             self._number = max(number, self._number)
@@ -122,7 +131,7 @@ class Reopened:
 
 
 def items_in(response: Any) -> dict[int, str]:
-    """Return the ids of the items of a response's output, by their place."""
+    """Return the ids of the items in a response's output, by their place."""
     items = (response.output if response is not None else None) or []
     return {
         place: item.id for place, item in enumerate(items) if isinstance(getattr(item, "id", None), str) and item.id

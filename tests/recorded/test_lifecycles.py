@@ -15,10 +15,10 @@ from asyncruns import (
     BadRequestError,
     BearerAuth,
     Cadence,
+    Call,
     Cancelled,
     Client,
     Completed,
-    EmulatedCall,
     Ended,
     GaveUp,
     Reason,
@@ -160,9 +160,9 @@ async def test_outputs_of_a_toolset_are_submitted_once_and_as_recorded(lifecycle
 
 @by_name(WITH_CALLS)
 async def test_outputs_of_a_handler_are_submitted_once_and_as_recorded(lifecycle: Lifecycle) -> None:
-    rounds: list[Sequence[EmulatedCall]] = []
+    rounds: list[Sequence[Call]] = []
 
-    async def answer(calls: Sequence[EmulatedCall]) -> list[dict[str, str]]:
+    async def answer(calls: Sequence[Call]) -> list[dict[str, str]]:
         rounds.append(calls)
         return list(recorded_submit(lifecycle).request_body["tool_outputs"])
 

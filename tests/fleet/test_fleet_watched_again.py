@@ -1,4 +1,4 @@
-"""A watch that is cancelled while its outputs are on their way, and the run watched anew: its tools have run."""
+"""A watch is cancelled while its submit is pending, and the run is watched again: its tools have run already."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def submitted(stage: Stage, count: int = 1) -> None:
 async def test_its_tools_do_not_run_again_and_nothing_is_submitted_twice(
     stage: Stage, wire: str, after: float, acts_at: str
 ) -> None:
-    """The answer comes late, whether the server has acted by then or not."""
+    """The response comes late: the server acts at once, or only then."""
     late = {"delay_before": LATE_S} if acts_at == "last" else {"delay_after": LATE_S}
     stage.server.inject(Fault(on="submit", **late))  # type: ignore[arg-type]
     tools = Tools(takes=0.5)
@@ -46,7 +46,7 @@ async def test_its_tools_do_not_run_again_and_nothing_is_submitted_twice(
     assert await outcome.text() == "f: out 1"
 
 
-async def test_a_poll_that_lags_behind_the_submit_runs_no_tool_again(stage: Stage) -> None:
+async def test_a_poll_that_lags_behind_the_submit_does_not_run_tools_again(stage: Stage) -> None:
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,), working=2.0)
     async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:
@@ -59,7 +59,7 @@ async def test_a_poll_that_lags_behind_the_submit_runs_no_tool_again(stage: Stag
     assert (tools.ran, stage.count("submit")) == (1, 1)
 
 
-async def test_outputs_whose_answer_was_lost_are_sent_again_as_they_were(stage: Stage) -> None:
+async def test_outputs_whose_response_was_lost_are_sent_again_unchanged(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", drop=True, delay_before=LATE_S))
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,), working=2.0)
@@ -72,7 +72,7 @@ async def test_outputs_whose_answer_was_lost_are_sent_again_as_they_were(stage: 
     assert (tools.ran, stage.count("submit")) == (1, 2)
 
 
-async def test_outputs_that_are_refused_meanwhile_need_the_caller(stage: Stage) -> None:
+async def test_outputs_refused_without_a_watch_need_the_caller(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", status=401, delay_before=LATE_S))
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,))
@@ -89,22 +89,22 @@ async def test_outputs_that_are_refused_meanwhile_need_the_caller(stage: Stage) 
     assert tools.ran == 1
 
 
-async def test_the_next_round_is_answered_as_ever(stage: Stage) -> None:
+async def test_the_next_round_is_answered_as_usual(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_after=LATE_S))
     tools = Tools(takes=1.0)
     run = await stage.run(rounds=((FunctionCall("f", {"n": 1}),), (FunctionCall("f", {"n": 2}),)))
     async with Fleet(stage.client, tools=tools, requests_per_second=None) as fleet:
         first = fleet.watch(run)
-        while tools.ran < 2:  # the second round began before the answer to the first came
+        while tools.ran < 2:  # the second round begins before the response to the first submit
             await anyio.sleep(0.1)
         first.cancel()
         await anyio.sleep(0.1)
         assert tools.stopped == 1
         assert isinstance(await fleet.watch(run), Completed)
-    assert (tools.ran, stage.count("submit")) == (3, 2)  # what was stopped ran again
+    assert (tools.ran, stage.count("submit")) == (3, 2)  # the tool that was stopped ran again
 
 
-async def test_who_watches_anew_is_one_of_those_that_watch_and_may_be_cancelled_again(stage: Stage) -> None:
+async def test_the_new_watch_is_like_any_other_and_may_be_cancelled_again(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_before=LATE_S))
     tools = Tools(takes=0.5)
     run = await stage.run(rounds=(ONE_CALL,), working=2.0)
@@ -123,7 +123,7 @@ async def test_who_watches_anew_is_one_of_those_that_watch_and_may_be_cancelled_
     assert (tools.ran, stage.count("submit")) == (1, 1)
 
 
-async def test_later_the_run_is_watched_from_where_it_stands_with_the_options_of_the_new_watch(stage: Stage) -> None:
+async def test_later_a_new_watch_starts_from_the_current_state_with_its_own_options(stage: Stage) -> None:
     tools = Tools(takes=0.5)
     runs = await stage.runs(2, rounds=(ONE_CALL, ONE_CALL))
     async with Fleet(stage.client, tools=tools, requests_per_second=None, on_exit="leave") as fleet:
@@ -138,8 +138,8 @@ async def test_later_the_run_is_watched_from_where_it_stands_with_the_options_of
         assert len(fleet._hub.runner.roster._let_go) == 1
 
 
-async def test_a_response_that_was_let_go_under_two_names_is_gone_on_with_from_the_last(stage: Stage) -> None:
-    """The first watch followed its submit to the second response; another watched on from there."""
+async def test_a_discarded_watch_with_two_refs_resumes_from_the_last_one(stage: Stage) -> None:
+    """The first watch went on to the second response through its submit; another watch went on from there."""
     tools = Tools(takes=0.2)
     rounds = ((FunctionCall("f", {"n": 1}),), (FunctionCall("f", {"n": 2}),))
     run = await stage.response(rounds=rounds, working=0.3, queued=0.05)

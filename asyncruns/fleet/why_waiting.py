@@ -1,4 +1,4 @@
-"""Says in a sentence why a run is still waited for."""
+"""Explains in a sentence why the watch of a run has not finished. The text is for people; do not parse it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from asyncruns.lifecycle import Connectivity, State
 
 
 def explain(member: Member, schedule: Schedule[Member], *, is_running: bool) -> str:
-    """Say what the run and the fleet are waiting for, for people to read."""
+    """Return a sentence that says what the run and the fleet are waiting for."""
     outcome = member.outcome
     if outcome is not None and member.has_ended:
-        return f"{_what(member)}; the watch has ended as {type(outcome).__name__}."
+        return f"{_what(member)}; the watch finished as {type(outcome).__name__}."
     if not is_running:
-        return f"{_what(member)}; the fleet was left before the watch ended."
+        return f"{_what(member)}; the fleet was left before the watch finished."
     return f"{_what(member)}; {_doing(member, schedule)}{_trouble(member)}."
 
 
@@ -30,11 +30,11 @@ def _doing(member: Member, schedule: Schedule[Member]) -> str:
     poll = _poll(member, schedule)
     if state is State.DISPATCHING:
         names = ", ".join(call.name or call.id for call in member.machine.open_calls)
-        return f"these calls of it are being answered here: {names}; {poll}"
+        return f"its calls are being answered here: {names}; {poll}"
     if state is State.SUBMITTING:
         return f"the outputs of its calls are being submitted{_queue(schedule)}; {poll}"
     if state is State.CANCELLING:
-        return f"its cancel was asked for{_queue(schedule)}; {poll}"
+        return f"its cancel was requested{_queue(schedule)}; {poll}"
     return poll
 
 
@@ -44,7 +44,7 @@ def _queue(schedule: Schedule[Member]) -> str:
 
 def _poll(member: Member, schedule: Schedule[Member]) -> str:
     if member.is_polling:
-        return "a poll is on its way"
+        return "a poll is in flight"
     if member.level >= 0:
         budget = schedule.budget
         limit = "" if budget.rate == math.inf else f" at {budget.rate:.3g} requests per second"
