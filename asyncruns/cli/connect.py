@@ -54,6 +54,7 @@ def connect(
     """
     if base_url is None and api_key is not None:
         raise ConfigurationError("--api-key needs --base-url: a key is only sent to the URL that it was set for")
+    # With an explicit URL, a key from the environment is used only if it was set for the same URL.
     pair = _pair_of_environment(base_url)
     if base_url is None:
         if pair is None:

@@ -57,7 +57,7 @@ def _view(options: argparse.Namespace) -> View:
     try:
         from asyncruns.cli.table import TableView
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":
+        if (error.name or "").partition(".")[0] != "rich":  # only a missing `rich` is expected here
             raise
         complain("for a live table: pip install 'asyncruns[cli]'")
         return PlainView()
@@ -110,6 +110,7 @@ class Demo:
         assistant_ids = await self._create_assistants()
         for number in range(self._settings.runs):
             self._board.rows.append(Row(number=number, assistant=role_of(number).name))
+        # Two groups: the inner one ends when all runs have ended, then the view, which never ends itself, is stopped.
         async with anyio.create_task_group() as showing:
             showing.start_soon(view.show, self._board)
             async with anyio.create_task_group() as group:

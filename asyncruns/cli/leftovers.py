@@ -31,6 +31,7 @@ class Leftovers:
 
         It is shielded from cancellation and takes at most 10 s.
         """
+        # What is deleted is taken out; what remains has the reason. A timeout leaves the initial one.
         left = dict.fromkeys([*self.threads, *self.assistants], "no answer in time")
         with anyio.move_on_after(CANCEL_PATIENCE_S, shield=True):
             await _some_at_once([partial(self._cancel, row) for row in unfinished if row.run_id])

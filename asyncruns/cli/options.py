@@ -152,7 +152,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if not 0 <= seconds < math.inf:  # also refuses NaN
         raise argparse.ArgumentTypeError("give seconds, 0 or more")
     return seconds
 

@@ -31,6 +31,7 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            # Line by line: `complain` joins lines, which would make a traceback unreadable.
             for line in self.format(record).splitlines():
                 complain(line)
         except Exception:
@@ -39,6 +40,7 @@ class _Complaints(logging.Handler):
 
 def complain_of_warnings() -> None:
     """Print warnings and errors of all loggers, unless logging is already configured."""
+    # At the root, since warnings of asyncio and aiohttp may quote a server as well.
     if not logging.root.handlers:
         handler = _Complaints(logging.WARNING)
         logging.root.addHandler(handler)

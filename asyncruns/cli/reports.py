@@ -131,6 +131,7 @@ class JsonReport(Reporter):
 
 def sentence(outcome: AnyOutcome[Any]) -> str:
     """Return one sentence on how a watch ended."""
+    # The error of an outcome that is not "completed" already explains it, with ids and what to do next.
     try:
         outcome.unwrap()
     except RunError as error:

@@ -18,7 +18,7 @@ def check_positive(name: str, number: object) -> None:
     """
     if number is None:
         return
-    if not isinstance(number, int | float) or not number > 0:
+    if not isinstance(number, int | float) or not number > 0:  # `not >`, so that NaN is refused as well
         raise ConfigurationError(f"{name} must be more than 0, not {number!r}; None means no limit.")
 
 
@@ -48,6 +48,7 @@ def named_functions(functions: object) -> Iterator[tuple[str | None, Callable[..
             check_callable(f"The tool {name!r}", function)
             yield name, function
         return
+    # A string is an iterable, but of characters: refuse it here, with a message that helps.
     if isinstance(functions, str | bytes) or not isinstance(functions, Iterable):
         raise ConfigurationError(
             f"A toolset cannot be made from a value of the type {type(functions).__name__}. {_HOW}."

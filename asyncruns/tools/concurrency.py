@@ -92,6 +92,7 @@ class ConcurrencyLimit:
 
     def _give_back(self) -> None:
         with self._lock:
+            # The place passes to the first waiter without being free in between, so `_running` stays the same.
             while self._waiters:
                 waiter = self._waiters.popleft()
                 waiter.granted = True
@@ -116,5 +117,5 @@ class ConcurrencyLimit:
             if waiter.granted:  # cancelled after a place was granted but before it woke: pass the place on
                 self._give_back()
             else:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError):  # `_give_back` has removed it already: its loop was closed
                     self._waiters.remove(waiter)

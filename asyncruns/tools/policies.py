@@ -86,6 +86,7 @@ class Policies:
                 raise ConfigurationError(
                     f'{option} must be "tell", "surface" or a function of the call and the error; got {policy!r}.'
                 )
+        # A ToolError has no option, so its policy is always "tell".
         self._by_kind: Mapping[FailureKind, FailurePolicy] = {
             kind: by_option.get(kind.value, "tell") for kind in FailureKind
         }
@@ -119,5 +120,6 @@ async def _decided(policy: Callable[[Call, Exception], object], call: Call, fail
     output = await UserTask(decide(), what).result()
     if not isinstance(output, Raised):
         return output
+    # The run still needs an output: fall back to the text for the model, as if the policy were "tell".
     _logger.warning("%s failed at the call %r", failure.kind.value, call.id, exc_info=output.error)
     return error_output(Failure.by(output.error, failure.told).told)

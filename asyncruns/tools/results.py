@@ -35,7 +35,7 @@ def encode_output(value: object) -> str:
         ValueError: An integer in it has more digits than Python converts to a string.
         RecursionError: It contains itself, or is nested too deeply.
     """
-    if isinstance(value, Enum):
+    if isinstance(value, Enum):  # msgspec would encode a member such as "red" as JSON, with quotes
         value = value.value
     if isinstance(value, str):
         return well_formed(value)
@@ -43,7 +43,7 @@ def encode_output(value: object) -> str:
         return _text_of(bytes(value))
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # a lone surrogate somewhere in it: rare, so only now convert all strings
         encoded = msgspec.json.encode(_mended(msgspec.to_builtins(value, enc_hook=_plain)))
     return encoded.decode("utf-8", "replace")
 
@@ -63,7 +63,7 @@ def _text_of(data: bytes) -> str:
 def _plain(value: Any) -> Any:
     """Convert an object that msgspec cannot encode; pydantic's models have `model_dump()` for that."""
     dump = getattr(value, "model_dump", None)
-    if callable(dump) and not isinstance(value, type):
+    if callable(dump) and not isinstance(value, type):  # a class has the method as well, but no data
         return dump()
     raise TypeError(f"A {type(value).__qualname__} cannot be encoded as a tool's output")
 

@@ -71,7 +71,7 @@ class Signature:
             InvalidArgumentsError: The text is not a JSON object, or does not fit the parameters.
         """
         text = text.strip()
-        if text in ("", "null"):
+        if text in ("", "null"):  # models write these for a function without parameters
             text = "{}"
         try:
             arguments = self._decoder.decode(well_formed(text))

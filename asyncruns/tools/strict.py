@@ -73,7 +73,7 @@ def _write_out_references(schema: Schema) -> None:
 
 
 def _make_part_strict(tool: str, part: Schema) -> None:
-    if "enum" in part:
+    if "enum" in part:  # msgspec leaves out the type of an enum, and strict mode requires one
         types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
         part["type"] = types[0] if len(types) == 1 else types
     contents = _CONTENTS.get(str(part.get("type")))
@@ -82,6 +82,7 @@ def _make_part_strict(tool: str, part: Schema) -> None:
             f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with arbitrary keys, or "
             "for a tuple. Use a Struct or a dataclass with named fields, or leave strict off."
         )
+    # Dropping a keyword only widens the schema: msgspec still checks the limit when it decodes the arguments.
     _keep_only(part, _TAKEN)
     if part.get("format") not in _FORMATS:
         part.pop("format", None)

@@ -239,12 +239,15 @@ class Toolset:
             output = await self._policies.output_for(call, output)
         if len(output) <= self._max_output:
             return output
+        # Not truncated: half a JSON document would look complete to the model.
         return error_output(
             f"The output of {_shown(call.name)} has {len(output)} characters, which is more than the limit of "
             f"{self._max_output}. Ask for less."
         )
 
     async def _do(self, call: Call, limit: ConcurrencyLimit | None) -> str | Failure:
+        # In this order: what can fail without the tool is checked before `approve` is called, and a place is taken
+        # last, so that a slow approval does not block other calls.
         if call.is_cut:
             return cut_off(call)
         tool = self._tools.get(call.name)
@@ -261,6 +264,7 @@ class Toolset:
         if limit is None:
             async with self._limit:
                 return await tool.run(arguments, call.id)
+        # The caller's limit first: a call that waits for it holds no place that other runs could use.
         async with limit, self._limit:
             return await tool.run(arguments, call.id)
 

@@ -72,18 +72,20 @@ def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None
         answer = _error(answer, fault)
     if fault.body is not None:
         answer = replace(answer, body=_encoded(fault.body))
-    if fault.rewrite is not None and answer.status == HTTPStatus.OK:
+    if fault.rewrite is not None and answer.status == HTTPStatus.OK:  # a refusal of the server stays as it is
         body = msgspec.json.decode(answer.body)
         changed = fault.rewrite(body)
         answer = replace(answer, body=msgspec.json.encode(body if changed is None else changed))
     if fault.damage is not None:
         answer = _DAMAGED[fault.damage](answer)
+    # Last, so that the fault's status and headers apply to a page or a repeated answer as well.
     status = answer.status if fault.status is None else fault.status
     return _with_headers(replace(answer, status=status), fault.headers)
 
 
 def _error(answer: EmulatedAnswer, fault: Fault) -> EmulatedAnswer:
     status = fault.status or 0
+    # 502 and 504 come from a proxy, which knows no JSON errors; a test that gives a text wants JSON all the same.
     if status in _PAGES and fault.message is None and fault.code is None:
         return _page(answer, f"{status} {HTTPStatus(status).phrase}")
     kind, code, message = _ERRORS.get(fault.code or status) or _ERRORS.get(status) or _unknown(status)
@@ -114,7 +116,7 @@ _DAMAGED: Final[Mapping[Damage, Callable[[EmulatedAnswer], EmulatedAnswer]]] = {
     "empty": lambda answer: replace(answer, body=b""),
     "half": _half,
     "cut": _cut,
-    "repeat": lambda answer: answer,
+    "repeat": lambda answer: answer,  # `earlier` has replaced the answer already
 }
 
 

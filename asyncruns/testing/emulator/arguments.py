@@ -32,6 +32,7 @@ def _value(schema: Any, root: _Schema, depth: int) -> Any:
     if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:  # the schema `true` allows any value
         return None
     schema = _resolved(schema, root)
+    # The schema's own values first: they fit, whatever its other keywords are.
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
@@ -52,6 +53,7 @@ def _resolved(schema: _Schema, root: _Schema) -> _Schema:
             break
         target: Any = root
         for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            # In a JSON pointer (RFC 6901) `~1` stands for `/` and `~0` for `~`, to be replaced in this order.
             target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if part else target
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     merged = {key: value for key, value in schema.items() if key != "allOf"}
@@ -81,6 +83,7 @@ def _type_of(schema: _Schema) -> str:
 
 def _object(schema: _Schema, root: _Schema, depth: int) -> dict[str, Any]:
     properties = schema.get("properties", {})
+    # The title makes strings recognizable: a required string `city` becomes "city".
     return {
         name: _value({"title": name, **_mapping(properties.get(name))}, root, depth)
         for name in schema.get("required", ())

@@ -68,9 +68,10 @@ class Backend(ABC):
         self._poll_after_ms = poll_after_ms
         # Whole seconds: the times on the wire then don't depend on the fraction of a second at which a test started.
         self._epoch = float(math.floor(time.time() + clock_skew))
+        # Without a loop the clock stands still. `_go_by` changes loops; the time then continues from where it was.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_start = 0.0
-        self._date = (0, "")
+        self._date = (0, "")  # cached: thousands of answers have the same second
 
     def __repr__(self) -> str:
         runs, responses = len(self._store.runs.all), len(self._store.responses.all)
@@ -153,6 +154,7 @@ class Backend(ABC):
             return None
         if seen.fault is not None and seen.fault.stream == "json":
             return None
+        # The answer without a stream tells which run or response was created or resumed.
         found = str(json_object(answer.body).get("id"))
         run, response = self._store.runs.all.get(found), self._store.responses.all.get(found)
         if run is not None:
@@ -168,7 +170,7 @@ class Backend(ABC):
 
     def _answered(self, seen: SeenRequest, answer: EmulatedAnswer) -> None:
         """Record an answer that is sent."""
-        for injected in self.faults:
+        for injected in self.faults:  # faults with damage="repeat" send it again later
             injected.remember(seen, answer)
         seen.status = answer.status
 
@@ -219,6 +221,7 @@ def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Stream
     if fault is None or fault.stream is None:
         yield from events
         return
+    # Times to wait for are passed on, but only events (bytes) count: events=2 ends the stream after the second.
     left = fault.events
     while left > 0 and (event := next(events, None)) is not None:
         yield event
@@ -227,7 +230,7 @@ def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Stream
         return
     if fault.stream == "error":
         yield ERROR
-    while fault.stream == "silence":
+    while fault.stream == "silence":  # the server or the transport waits for it until the client leaves
         yield math.inf
     if fault.stream == "break":
         yield None

@@ -45,9 +45,11 @@ StreamEnd = Literal["break", "close", "error", "silence", "json"]
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
 _STREAM_ENDS: Final = get_args(StreamEnd)
+# The operations to which `run_id` can apply, since they concern one existing run or response.
 _ON_A_RUN: Final = frozenset(
     {"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items"}
 )
+# The reads that can be answered as of an earlier time, for `stale`.
 _DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step", "input_items"})
 # These kinds of damage keep nothing of the server's own answer.
 _REPLACING: Final = frozenset({"html", "empty", "repeat"})
@@ -171,7 +173,7 @@ class Fault:
             if value is not None and value < least:
                 yield f"{name} is {value!r}; give {least} or more"
         for name in ("stale", "delay_before", "delay_after"):
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 yield f"{name} is {getattr(self, name)!r}; give seconds, 0 or more"
         if self.status is not None and not _LOWEST_STATUS <= self.status <= _HIGHEST_STATUS:
             yield f"status is {self.status!r}; give one from {_LOWEST_STATUS} to {_HIGHEST_STATUS}"
@@ -181,7 +183,7 @@ class Fault:
         changed = bool(self.stale) or self.rewrite is not None
         sent = self.status is not None or self.headers or self.body is not None or self.damage is not None
         late = self.delay_before or self.delay_after
-        rules = (
+        rules = (  # (whether it is broken, the message)
             (worded and not self.is_error, "message and code are of an error; give its status, 400 or more"),
             (worded and self.body is not None, "body is the whole answer; leave message and code out"),
             (

@@ -31,6 +31,7 @@ def read_body(raw: bytes) -> Body:
 
 def _is_too_deep(body: Body) -> bool:
     """Return whether the body is nested too deeply for the recursive functions that read it later."""
+    # Level by level and not recursively, since a deep body would exceed Python's own recursion limit here.
     level: list[Any] = [body]
     for _ in range(MAX_DEPTH):
         inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
@@ -102,7 +103,7 @@ def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> 
         items = items[_place(items, after, thing) + 1 :]
     if (before := query.get("before")) is not None:
         items = items[: _place(items, before, thing)]
-        shown = items[-limit:]  # the page that ends just before it
+        shown = items[-limit:]  # the page that ends just before it: with limit=2, [a, b, c, d] before d is [b, c]
     else:
         shown = items[:limit]
     return {
@@ -110,7 +111,7 @@ def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> 
         "data": shown,
         "first_id": shown[0]["id"] if shown else None,
         "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > len(shown),
+        "has_more": len(items) > len(shown),  # in the direction of paging
     }
 
 

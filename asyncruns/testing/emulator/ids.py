@@ -18,7 +18,7 @@ class Ids:
 
     def new(self, prefix: str) -> str:
         """Return the next id: the prefix, such as `run`, then `_` and 24 letters and digits."""
-        number = int.from_bytes(self._digest(prefix)[:24], "big")
+        number = int.from_bytes(self._digest(prefix)[:24], "big")  # 192 bits; 24 characters of 62 need 143
         text = ""
         for _ in range(_LENGTH):
             number, place = divmod(number, len(_ALPHABET))

@@ -29,6 +29,7 @@ class InjectedFault:
         fault = self.fault
         if not self._selects(seen):
             return False
+        # With skip=1 and every=3, the fourth, seventh, tenth, ... matching request is due.
         self.matched += 1
         place = self.matched - fault.skip
         used_up = fault.times is not None and self.struck >= fault.times
@@ -57,6 +58,7 @@ def strike(faults: Sequence[InjectedFault], seen: SeenRequest) -> InjectedFault 
     Each fault counts every request that it selects. A fault that is due while an earlier one strikes misses that
     request, which does not count towards its `times`.
     """
+    # A list and not `next()`: `is_due` must count the request for every fault.
     due = [fault for fault in faults if fault.is_due(seen)]
     if not due:
         return None

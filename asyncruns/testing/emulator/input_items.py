@@ -31,6 +31,7 @@ def outputs_of(items: Sequence[Body], pending: Sequence[EmulatedCall]) -> dict[s
     They are checked against the calls of the previous response and those among the items.
     """
     outputs = {item["call_id"]: _text(item["output"]) for item in items if item["type"] == "function_call_output"}
+    # A client without `previous_response_id` sends the calls along with their outputs, so both sources count.
     calls = [call.id for call in pending]
     calls += [item["call_id"] for item in items if item["type"] == "function_call"]
     for call_id in calls:

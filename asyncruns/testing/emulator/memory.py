@@ -101,7 +101,7 @@ class InMemoryTransport(Backend, Transport):
 
     async def stream(self, request: Request) -> Response | ByteStream:
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self._loop:  # the first request, or one of a new loop, as in another `asyncio.run`
             self._go_by(loop)
         path, raw = ROOT + request.path[1:], request.body or b""
         target, parameters = target_of(request.method, path, raw), dict(request.query)
@@ -120,6 +120,7 @@ class InMemoryTransport(Backend, Transport):
         if injected is not None:
             answer = await self._fail(request, timeout, injected, seen, act)
         else:
+            # Without a fault the server acts at once and only the answer is delayed, so no `asyncio.timeout` is needed.
             answer = act(0.0)
             self._answered(seen, answer)
             await anyio.sleep(min(self._latency, timeout))
@@ -139,7 +140,7 @@ class InMemoryTransport(Backend, Transport):
             raise _too_late(request) from error
         if injected.fault.drop:
             raise _lost(request, "the connection was dropped")
-        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):
+        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):  # damage="cut"
             raise _lost(request, "the connection ended within the answer")
         return answer
 
@@ -164,6 +165,7 @@ class InMemoryTransport(Backend, Transport):
             if not answered.done():
                 answered.set_result(answer)
 
+        # By timers and not in the caller's task: as with a real server, a cancelled request still takes effect.
         _after(fault.delay_before, act_now)
         return answered
 
@@ -193,6 +195,7 @@ class _Stream(ByteStream):
             if event is None:
                 await self.aclose()
                 raise _lost(self._request, "the connection broke within the stream")
+            # The event that is due may come, or the request's timeout pass, whichever is first.
             await anyio.sleep(min(event, silent_from) - self._now())
             if self._now() >= silent_from:
                 await self.aclose()

@@ -98,6 +98,7 @@ class EmulatedResponse:
 
     def end(self) -> tuple[str, float]:
         """Return the terminal status and its time: the response's own end or that of a cancel, whichever is first."""
+        # In the foreground the answer to the create already has the end, so the response takes no time.
         took = self.scenario.queued + self.scenario.working if self.background else 0.0
         status = "completed" if self.calls else self.scenario.end
         own = math.inf if status == "never" else self.created + took

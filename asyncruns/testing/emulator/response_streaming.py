@@ -42,6 +42,7 @@ class ResponseFeed:
             status, end = self._response.end()
             if status == "cancelled" and reached(moment, end):
                 break
+            # Skipped events are numbered as well, so that a resumed stream continues with the same numbers.
             yield from self._said(number, kind, fields)
             number += 1
         while not reached(self._now(), self._response.end()[1]):
@@ -67,6 +68,7 @@ class ResponseFeed:
             yield from _calling(begun + working, index, item) if response.calls else self._writing(begun, working, item)
 
     def _begun(self, status: str) -> Body:
+        # As of the creation. A response that takes no time, as in the foreground, has already ended then: undo that.
         body = self._response.body(self._response.created)
         nothing = dict.fromkeys(("completed_at", "error", "incomplete_details", "usage"))
         return {"response": {**body, **nothing, "status": status, "output": []}}

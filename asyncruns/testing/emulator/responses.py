@@ -49,6 +49,7 @@ class EmulatedResponses:
         pending = () if previous is None else previous.pending(now)
         outputs = outputs_of(items, pending)
         said = said_in(items) or ("" if previous is None else previous.said)
+        # Outputs of the previous response's calls continue its scenario; any other input starts a new one.
         if previous is not None and pending:
             scenario = previous.scenario
             answered = (*previous.answered, AnsweredRound(pending, {call.id: outputs[call.id] for call in pending}))
@@ -68,6 +69,7 @@ class EmulatedResponses:
         background: bool,
         now: float,
     ) -> EmulatedResponse:
+        # After n answered rounds, this response has the calls of round n (from 0), or else the end of the scenario.
         place, calls = len(answered), tuple[EmulatedCall, ...]()
         if place < len(scenario.rounds):
             calls = calls_of(self._ids, scenario.rounds[place], reuse_ids=scenario.reuse_call_ids)
@@ -172,6 +174,7 @@ def answered_by(raw: bytes) -> str | None:
     items = body.get("input") if isinstance(body, dict) else None
     if not isinstance(items, list):
         return None
+    # Other types of outputs (computer calls, shells, approvals) make it a submit as well.
     kinds = (str(item.get("type", "")) for item in items if isinstance(item, dict))
     if not any(kind.endswith("_output") or kind == "mcp_approval_response" for kind in kinds):
         return None
@@ -182,6 +185,7 @@ def answered_by(raw: bytes) -> str | None:
 def _is_kept(response: EmulatedResponse, now: float) -> bool:
     if response.settings["store"]:
         return True
+    # Unstored responses in the background are kept for a while, so that they can be polled.
     return response.background and not reached(now, response.created + KEPT_UNSTORED_S)
 
 

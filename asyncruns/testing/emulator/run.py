@@ -90,6 +90,7 @@ class EmulatedRun:
     def position(self, now: float) -> Position:
         """Return the run's position at that time."""
         kept, done = self._kept, (len(self.submissions), self.cancelled)
+        # A stale poll asks for an earlier time, so `since` must be checked as well.
         if kept is not None and kept.done == done and kept.since <= now and not reached(now, kept.until):
             return kept.position
         submitted = [submission.at for submission in self.submissions]
@@ -135,6 +136,7 @@ class EmulatedRun:
     def steps(self, now: float) -> list[Body]:
         """Return the steps that had begun by that time, oldest first."""
         position = self.position(now)
+        # One step for each round that was reached, then one for the message.
         steps = [self._tool_step(place, asked_at, position) for place, asked_at in enumerate(position.asked)]
         if position.status in ("completed", "incomplete"):
             details = {"type": "message_creation", "message_creation": {"message_id": self.message_id}}

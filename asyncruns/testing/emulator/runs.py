@@ -41,6 +41,7 @@ class EmulatedRuns:
 
     def create_with_thread(self, body: Mapping[str, Any], now: float) -> Body:
         """Create a thread with its messages, and a run on it."""
+        # Everything is checked before the thread is created, so that a refused request creates nothing.
         assistant = self._assistants.retrieve(required_text(body, "assistant_id"))
         settings = _settings(assistant, body)
         thread_body = given(body, "thread", {})
@@ -136,6 +137,7 @@ class EmulatedRuns:
         if status != "requires_action":
             raise refusals.no_outputs_accepted(status)
         got, expected = [id for id, _ in outputs], [call.id for call in run.open_round]
+        # In any order, but exactly one output for each call; a duplicate has an error of its own, as recorded.
         if len(set(got)) < len(got):
             raise refusals.duplicate_outputs()
         if set(got) != set(expected):

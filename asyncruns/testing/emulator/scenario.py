@@ -70,10 +70,10 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.end not in _ENDS:
             raise ValueError(f"end is {self.end!r}; give one of {sorted(_ENDS)}")
-        if not all(self.rounds):
+        if not all(self.rounds):  # an empty round would wait in `requires_action` for no outputs at all
             raise ValueError("a round has no calls; leave it out")
         for name in _DURATIONS:
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give seconds, 0 or more")
 
 
@@ -121,6 +121,7 @@ def default_scenario(request: RunRequest) -> Scenario:
 
 
 def _offered_functions(request: RunRequest) -> list[Mapping[str, Any]]:
+    # Tools of runs have the function in a field of its own; tools of responses have its fields beside the type.
     functions: list[Mapping[str, Any]] = [
         tool.get("function") or tool for tool in request.tools if tool.get("type") == "function"
     ]

@@ -52,6 +52,7 @@ class SeenRequest:
     def asks_for_a_stream(self) -> bool:
         """Whether its body or its query has `stream` set to true."""
         if self.body:
+            # The search is cheap and spares most bodies the decoding.
             return b'"stream"' in self.body and json_object(self.body).get("stream") is True
         return "stream=true" in self.query.split("&")
 

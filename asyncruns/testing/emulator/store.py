@@ -120,9 +120,11 @@ def target_of(method: str, path: str, raw: bytes = b"") -> Target:
     """Return the target of a path such as `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
     if path.startswith(ROOT):
         inner = path.removeprefix(ROOT)
+        # First without ids, or `threads/runs` would be taken for a thread with the id "runs".
         if (exact := _OPERATIONS.get(f"{method} {inner}")) is not None:
             return _created(*exact, raw)
         parts = inner.split("/")
+        # Every second part is an id: `threads/thread_1/runs/run_1` has the shape `threads/*/runs/*`.
         shape = "/".join("*" if place % 2 else part for place, part in enumerate(parts))
         found = _OPERATIONS.get(f"{method} {shape}")
         ids = tuple(unquote(part) for part in parts[1::2])

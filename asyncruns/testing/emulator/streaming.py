@@ -54,6 +54,7 @@ class RunFeed:
     def events(self) -> Iterator[bytes | float]:
         """Yield the events, and between them times to wait for, in epoch seconds."""
         run = self._run
+        # The stream covers one leg of the run: from its creation or last submit to the next round or the end.
         began = run.submissions[-1].at if run.submissions else run.created
         yield from self._opening(began)
         starts = began + run.scenario.queued
@@ -111,6 +112,7 @@ class RunFeed:
             yield framed(f"thread.message.{status}", self._message)
         pieces = PIECE.findall(answer_of(run, self._thread.last_user_text))
         for place, piece in enumerate(pieces):
+            # Spread evenly: with 3 words in 2 s, the words come after 0.5, 1.0 and 1.5 s.
             yield from self._until(starts + run.scenario.working * (place + 1) / (len(pieces) + 1))
             if self._status not in ("in_progress", "completed", "incomplete"):
                 return

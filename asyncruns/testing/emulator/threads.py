@@ -70,6 +70,7 @@ class EmulatedThread:
         if position.status in _ANSWERED:
             text = answer_of(run, self.last_user_text)
             ended = position.ended or now
+            # With the time of the end and not of this access: no client can see how late the end was noticed.
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 

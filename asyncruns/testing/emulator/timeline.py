@@ -98,6 +98,7 @@ class RunCourse:
     def _end(self) -> tuple[str, float]:
         """Return the terminal status and its time: the run's own end, a cancel's or expiry, whichever is first."""
         own, cancelled = math.inf, math.inf
+        # A run ends by itself only after all its rounds were answered; until then it waits and may expire.
         if len(self.submitted) == len(self.scenario.rounds) and self.scenario.end != "never":
             own = self._working_until(self._legs()[-1])
         if self.cancelled is not None:
@@ -112,7 +113,7 @@ class RunCourse:
 
     def _open_status(self, seen: float) -> str:
         leg = self._legs()[-1]
-        if self.cancelled is not None:
+        if self.cancelled is not None:  # and not over, or `at` would have returned the end
             return "cancelling"
         if not reached(seen, leg + self.scenario.queued):
             return "queued"
