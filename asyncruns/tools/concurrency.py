@@ -36,7 +36,7 @@ class ConcurrencyLimit:
     calls of one run, or of all runs that share it.
 
     Args:
-        at_once: Number of places. None is no limit; running calls are counted all the same.
+        at_once: Number of places. None means no limit; running calls are counted all the same.
         within: An outer limit: each holder of a place here also takes a place there.
 
     Raises:

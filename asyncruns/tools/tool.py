@@ -28,7 +28,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     """A function that a model may call, with its schema and options.
 
     Attributes:
-        timeout: Seconds that a call may take from its start; None is no limit.
+        timeout: Seconds that a call may take from its start; None means no limit.
         approve: Called before each call to approve it; None approves all.
         is_async: Whether the function is called in the loop and not in a thread.
     """

@@ -50,9 +50,9 @@ class Toolset:
     Args:
         functions: Initial functions: a mapping by name, or any iterable of functions with names.
         max_concurrency: Maximum number of calls at a time, over all runs that share this toolset; further calls queue.
-            None is no limit, which suits async tools. With a limit, a tool that calls its own toolset may wait for
+            None means no limit, which suits async tools. With a limit, a tool that calls its own toolset may wait for
             itself.
-        timeout: Seconds that a call may take from its start, without queueing. None is no limit.
+        timeout: Seconds that a call may take from its start, without queueing. None means no limit.
         max_output: Maximum number of characters of an output. A longer output is not cut: the model reads an error
             that says that it was too long.
         on_error: Called with the call and the exception whenever a tool fails, also with a ToolError or a timeout. It
@@ -166,7 +166,7 @@ class Toolset:
             function: Any callable whose parameters can be passed by name.
             name: Name that the model uses; by default the function's name.
             description: Description that the model reads; by default the first paragraph of the docstring.
-            timeout: Seconds that a call may take; by default the toolset's timeout. None is no limit.
+            timeout: Seconds that a call may take; by default the toolset's timeout. None means no limit.
             strict: Whether to use OpenAI's strict mode, whose schema requires every parameter, even with a default.
             approve: As for the toolset, whose `approve` is the default; None approves all calls.
 

@@ -80,7 +80,7 @@ class Fault:
             listed by it, and a "submit" of outputs for its calls.
         skip: Number of matching requests that pass before the first one is struck.
         every: Strike every n-th of the remaining requests: 3 strikes the third, the sixth, ...
-        times: Maximum number of strikes; None is no limit.
+        times: Maximum number of strikes; None means no limit.
         status: The answer's status, 200 to 599. From 400 on, the body is an error in the server's format, or a proxy's
             HTML page for 502 and 504.
         message, code: Fields of that error; common statuses, and the code "insufficient_quota", have default texts.

@@ -46,7 +46,7 @@ class InMemoryTransport(Backend, Transport):
     Args:
         scenario: What runs and responses do, as in `Emulator`.
         latency: Seconds until each answer arrives, by the loop's clock; the server acts at once.
-        request_timeout: Seconds for one request as a whole; None is no limit. A request may have its own timeout.
+        request_timeout: Seconds for one request as a whole; None means no limit. A request may have its own timeout.
         poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
         late_cancel: Status of the answer to a cancel of a response that has ended: 400 and 409 refuse it, 200 returns
