@@ -1,4 +1,4 @@
-"""The picture of what `cadence.py` found."""
+"""Plot the results of `cadence.py`."""
 
 from __future__ import annotations
 

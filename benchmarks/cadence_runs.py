@@ -1,4 +1,4 @@
-"""Runs that only have a duration, and cadences that poll them: no I/O, no clock."""
+"""Simulated runs that have only a duration, and cadences that poll them: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAMILIES: dict[str, Callable[[Random], float]] = {
 
 
 class Seen(NamedTuple):
-    """What it took to see runs end: means of one run."""
+    """The mean number of polls and the mean delay per run, until its end is seen."""
 
     polls: float
     delay: float
@@ -45,7 +45,7 @@ def draw(family: str, seed: str, count: int) -> list[float]:
 
 
 def poll_at(cadence: Cadence, durations: list[float]) -> Seen:
-    """Let a cadence poll runs, without learning from them: then all see the same polls."""
+    """Let a cadence poll runs without learning from them, so that all are polled at the same ages."""
     strategy = strategy_of(cadence)
     polls: list[float] = []
     age, oldest = 0.0, max(durations)
@@ -58,7 +58,7 @@ def poll_at(cadence: Cadence, durations: list[float]) -> Seen:
 
 
 def watch(cadence: Cadence, duration: float) -> None:
-    """Poll one run until it has ended, and learn what is seen of it."""
+    """Poll one run until it has ended, and let the cadence learn from these polls."""
     strategy = strategy_of(cadence)
     polls, before, age = 0, 0.0, 0.0
     while age < duration:
@@ -68,7 +68,7 @@ def watch(cadence: Cadence, duration: float) -> None:
 
 
 def taught(poll_worth: float, durations: list[float]) -> Cadence:
-    """Give a cadence that has learned exact durations."""
+    """Return a cadence that has learned exact durations."""
     cadence = Cadence.learned(poll_worth)
     for duration in durations:
         strategy_of(cadence).learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
@@ -78,10 +78,17 @@ def taught(poll_worth: float, durations: list[float]) -> Cadence:
 def with_polls(
     make: Callable[[float], Cadence], polls: float, durations: list[float], knob: float, within: float
 ) -> tuple[Cadence, float]:
-    """Turn the knob until a cadence takes so many polls a run, nearly: the more, the smaller it is.
+    """Search the value of `knob` at which a cadence takes about `polls` polls per run; a smaller value takes more.
+
+    Args:
+        make: Makes a cadence from a value of the knob.
+        polls: Polls per run.
+        durations: The runs.
+        knob: The first guess.
+        within: Relative tolerance of the polls, such as 0.01.
 
     Returns:
-        The cadence, and the knob.
+        The cadence, and the value of the knob.
     """
     low, high = 0.0, math.inf
     cadence = make(knob)

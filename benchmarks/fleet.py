@@ -1,19 +1,20 @@
-"""Thousands of runs in one process, begun at once: how late each end is learned of, and what that costs.
+"""Thousands of runs in one process, all begun at once: how late each end is seen, and at what cost.
 
     python benchmarks/fleet.py
     python benchmarks/fleet.py --runs 10000 --repeat 3
     python benchmarks/fleet.py --runs 1000 --only asyncruns
 
-The runs last about 5 s (lognormal, sigma 0.6), the same in each repetition for every client. Each client runs in a
-process of its own, one after the other, against a fresh server in another. The stalls of the loop are measured in a
-second pass, so that the heartbeat's CPU time and the memory of its notes are not the client's.
+The runs last about 5 s (lognormal, sigma 0.6); in each repetition they are the same for every client. The clients run
+one after the other, each in a process of its own, against a new server in another process. The stalls of the loop are
+measured in a second pass, so that the CPU time and memory of the heartbeat are not attributed to the client.
 
-plain aiohttp is a task per run that polls, decodes to the same typed struct and sleeps 1 s; once with the connection
-limit of 100 that aiohttp has by default, once without one. The goals compare with the one of the two that has the lower
-mean delay. The official client (a task per run, likewise) is measured up to 1,000 runs: beyond, it needs minutes.
+The plain aiohttp client has one task per run that polls, decodes to the same typed struct and sleeps for 1 s; once with
+aiohttp's default limit of 100 connections, once without a limit. The goals compare with whichever of the two has the
+lower mean delay. The official client (also one task per run) is measured with up to 1,000 runs: with more, it needs
+minutes.
 
-Memory is what the process grew by over its size after imports, 100 requests at once and a run watched to its end.
-Writes `results/fleet.json` and `results/fleet.png` beside this file; exits with 1 when a goal is missed.
+Memory is the growth of the process beyond its size after imports and a warm-up of 100 concurrent requests or watches.
+Writes `results/fleet.json` and `results/fleet.png` beside this file; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -59,14 +60,14 @@ COLUMNS: Final = {
 
 
 class Goal(NamedTuple):
-    """What is wanted of a figure, at most; beside plain aiohttp's, or by itself."""
+    """An upper limit for a figure, either relative to plain aiohttp's or absolute."""
 
     key: str
     most: float
     beside_plain: bool
 
     def result(self, ours: Figures, plain: Figures | None) -> dict[str, object]:
-        """Give the figure beside the goal."""
+        """Return the figure, the goal, and whether it is met."""
         value = ours[self.key]
         if self.beside_plain:
             assert plain
@@ -87,7 +88,7 @@ GOALS: Final = (
 
 
 def measured(name: str, runs: int, seed: int, *, heart: bool) -> Figures:
-    """Run one client against a fresh server, each in its process."""
+    """Run one client against a new server, each in a process of its own, and return its figures."""
     command = [sys.executable, str(HERE / "fleet_server.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin
@@ -108,7 +109,7 @@ def both_passes(name: str, runs: int, seed: int) -> Figures:
 
 
 def median(repetitions: list[Figures]) -> Figures:
-    """Give the median of each figure; of the percentiles, one by one."""
+    """Return the median of each figure; for lists of percentiles, the median of each item."""
     return {
         key: [statistics.median(column) for column in zip(*(one[key] for one in repetitions), strict=True)]
         if isinstance(value, list)
@@ -118,7 +119,7 @@ def median(repetitions: list[Figures]) -> Figures:
 
 
 def measure_all(sizes: list[int], names: list[str], repeat: int, report: Callable[[str], None]) -> Results:
-    """Measure the clients at each size, taking turns, each time in another order."""
+    """Measure the clients at each size, in turns and each time in another order."""
     plan = {size: [name for name in names if name != OPENAI or size in OPENAI_RUNS] for size in sizes}
     if OPENAI in names and min(sizes) <= max(OPENAI_RUNS):
         plan.update({size: [OPENAI] for size in OPENAI_RUNS if size not in plan})
@@ -145,14 +146,14 @@ def header() -> str:
 
 
 def best_plain(figures: Mapping[str, Figures]) -> str | None:
-    """Give the name of the plain client that learns of the ends sooner."""
+    """Return the name of the plain client with the lower mean delay."""
     return min(
         (name for name in PLAIN if name in figures), key=lambda name: figures[name]["delay_mean_s"], default=None
     )
 
 
 def goals(results: Results) -> list[dict[str, object]]:
-    """Say which goals are met, of those that can be told from what was measured."""
+    """Return the results of the goals that can be evaluated from these measurements."""
     figures = results.get(GOALS_AT, {})
     if OURS not in figures:
         return []
@@ -179,7 +180,7 @@ def write(results: Results, repeat: int) -> None:
 
 
 def plot(results: Results, path: Path) -> None:
-    """Draw how the delays are distributed at the largest size, and the memory at each."""
+    """Plot the distribution of the delays at the largest size, and the memory at each size."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -212,9 +213,13 @@ def plot(results: Results, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", default=",".join(map(str, RUNS)), help="how many; several with commas")
-    parser.add_argument("--only", choices=CLIENTS, help="measure this client only, and write nothing")
-    parser.add_argument("--repeat", type=int, default=1, help="with other durations each time; the medians count")
+    parser.add_argument(
+        "--runs", default=",".join(map(str, RUNS)), help="number of runs, or several numbers with commas"
+    )
+    parser.add_argument("--only", choices=CLIENTS, help="measure only this client and write nothing")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="repetitions, each with other durations; the medians count"
+    )
     options = parser.parse_args()
     sizes = [int(size) for size in options.runs.split(",")]
     print(header(), flush=True)

@@ -1,6 +1,6 @@
-"""What `fleet.py` compares: each client watches the runs of a server from the start to the end of the last one.
+"""The clients that `fleet.py` compares: each watches all runs of a server until the last one has ended.
 
-Started by `fleet.py` as a process of its own; prints its figures as JSON.
+Started by `fleet.py` in a process of its own; prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fleet_server import ids
 
 KEY: Final = "sk-0123456789abcdef0123456789abcdef"
 WARM_UPS: Final = 100
-WARM: Final = 10**6  # the first number of runs that only warm up
+WARM: Final = 10**6  # number of the first warm-up run
 INTERVAL_S: Final = 1.0
 TICK_S: Final = 0.001
 SAMPLE_S: Final = 0.02
@@ -37,7 +37,7 @@ Names = Sequence[tuple[str, str]]
 
 
 def control(base_url: str, method: str, path: str) -> Any:
-    """Ask the server for something that is not polling, over a connection that is closed again."""
+    """Send a request that is not a poll to the server, over a connection of its own, and return the answer."""
     connection = http.client.HTTPConnection(urlsplit(base_url).netloc)
     with contextlib.closing(connection):
         connection.request(method, path)
@@ -45,15 +45,16 @@ def control(base_url: str, method: str, path: str) -> Any:
 
 
 class Window:
-    """The time from the start to when the last end was learned of, and what it cost.
+    """Measures from the start of the runs until the last end is seen.
 
-    What it keeps is allocated before the memory is first measured.
+    Its own records are allocated before the memory is first measured.
 
     Args:
-        base_url: Where the server is.
-        count: How many runs it has.
-        seed: Of their durations.
-        heart: Whether a heartbeat measures the stalls of the loop, which costs CPU time, so not where that counts.
+        base_url: URL of the server.
+        count: Number of runs.
+        seed: Seed of their durations.
+        heart: Whether to measure the stalls of the loop with a heartbeat. That costs CPU time, so CPU time is measured
+            without it.
     """
 
     def __init__(self, base_url: str, count: int, seed: int, *, heart: bool) -> None:
@@ -63,18 +64,18 @@ class Window:
         self._heart = heart
         self._seen = array.array("d", bytes(8 * count))
         self._late = array.array("d", bytes(8 * MOST_BEATS if heart else 0))
-        self._late[:] = array.array("d", [1.0]) * len(self._late)  # so that the pages are there
+        self._late[:] = array.array("d", [1.0]) * len(self._late)  # touches the pages, so that they are allocated
         self._beats = 0
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
 
     def saw(self, run_id: str) -> None:
-        """Note that the end of a run was learned of."""
+        """Record that the end of a run was seen."""
         self._seen[int(run_id[-24:])] = time.monotonic()
 
     async def measure(self, watch_all: Callable[[], Awaitable[None]]) -> dict[str, Any]:
-        """Begin the runs, watch them all, give the figures."""
+        """Begin the runs, watch them all, and return the figures."""
         gc.collect()
-        gc.freeze()  # what was imported is no matter for the collector, as in a server that is run with care
+        gc.freeze()  # keeps imported objects out of later collections, as well-tuned servers do
         self._peak = memory = self._resident()
         start = control(self.base_url, "POST", f"/start?plan=at_once&n={len(self.names)}&seed={self._seed}")
         background = asyncio.create_task(self._beat() if self._heart else self._sample())
@@ -85,7 +86,7 @@ class Window:
         background.cancel()
         server = control(self.base_url, "GET", "/ends")
         delays = sorted(seen - end for seen, end in zip(self._seen, server["ends"], strict=True))
-        assert delays[0] >= 0.0, "a run was taken for ended before it was, or not seen at all"
+        assert delays[0] >= 0.0, "the end of a run was seen before it happened, or not at all"
         if self._heart:
             return self._stalls()
         return {
@@ -126,7 +127,7 @@ class Window:
         return {
             "stall_worst_ms": late[-1] * 1000,
             "stall_p99.9_ms": late[int(len(late) * 0.999)] * 1000,
-            # The first beats are those of the time when most runs are still there.
+            # During the first beats, most runs have not ended yet.
             "stall_p99.9_of_first_fifth_ms": busy[int(len(busy) * 0.999)] * 1000,
             "beats": len(late),
         }
@@ -152,7 +153,7 @@ async def with_asyncruns(window: Window) -> dict[str, Any]:
 
 
 async def with_plain(window: Window, limit: int = 100) -> dict[str, Any]:
-    """The loop that one writes by hand, with care: one session, one decoder, the address made once."""
+    """Watch with a careful hand-written loop: one session, one decoder, each URL made once."""
     import aiohttp
     import msgspec
 
@@ -222,10 +223,10 @@ CLIENTS: Final[dict[str, Callable[[Window], Awaitable[dict[str, Any]]]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, required=True)
-    parser.add_argument("--base-url", required=True, help="where its server is")
+    parser.add_argument("--base-url", required=True, help="URL of the server")
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--heart", action="store_true", help="measure the stalls of the loop, and nothing else")
+    parser.add_argument("--heart", action="store_true", help="measure only the stalls of the loop")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,10 +1,10 @@
-"""CPU time of one retrieve, decoded: asyncruns beside plain aiohttp + msgspec, and beside the official client.
+"""CPU time of one retrieve with decoding: asyncruns compared with plain aiohttp + msgspec and with the official client.
 
     python benchmarks/poll_cost.py
 
 Each client runs in a process of its own, against a bare server in another; the clients take turns, and the figure is
-the median of the repetitions. CPU time is user and system time of the client's process, without its start and warm-up.
-Writes `results/poll_cost.json` and `results/poll_cost.png` beside this file.
+the median of the repetitions. CPU time is the user and system time of the client's process, without its start and
+warm-up. Writes `results/poll_cost.json` and `results/poll_cost.png` beside this file.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ WITH = {"asyncruns": with_asyncruns, "plain": with_plain, "openai": with_openai}
 
 
 async def measure_client(name: str, base_url: str) -> float:
-    """Give microseconds of CPU time for one retrieve."""
+    """Return the CPU time of one retrieve, in microseconds."""
 
     async def measure(retrieve: Retrieve) -> float:
         async def several(numbers: list[int]) -> None:
@@ -91,9 +91,9 @@ async def measure_client(name: str, base_url: str) -> float:
             numbers = list(range(count))
             await asyncio.gather(*(several(numbers) for _ in range(IN_FLIGHT)))
 
-        # asyncio reads into blocks of 256 KB. Until a process has freed one so large, glibc maps and unmaps each of
-        # them, which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for each
-        # client; so it is brought about here.
+        # asyncio reads into blocks of 256 KB. Until a process has freed a block of that size, glibc maps and unmaps
+        # each of them, which costs 40 to 100 us per request at 32 KB. Whether the warm-up frees one is a matter of
+        # luck for each client, so free one here.
         del bytearray(SETTLING_BLOCK)[:]
         await all_of(WARM_UP)
         began = time.process_time()
@@ -115,7 +115,7 @@ def measure_all() -> dict[str, dict[str, list[float]]]:
             assert server.stdout is not None
             base_url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
             for repetition in range(REPETITIONS):
-                # Turns, and in another order each time, so that no client always has the quiet moment.
+                # In turns and each time in another order, so that no client always has the quietest moment.
                 for name in CLIENTS[repetition % 3 :] + CLIENTS[: repetition % 3]:
                     command = [sys.executable, __file__, "--client", name, "--base-url", base_url]
                     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout

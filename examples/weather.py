@@ -2,7 +2,7 @@
 
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/weather.py "Is it warmer in Paris or in Oslo?"
 
-`asyncruns emulate` starts a server to try it with.
+`asyncruns emulate` starts a server to try it on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ tools = Toolset()
 
 
 class Weather(Struct):
-    """What a tool returns is sent as JSON."""
+    """The return value of a tool is sent to the model as JSON."""
 
     city: str
     degrees: float

@@ -1,6 +1,7 @@
 """The demo's live table; the only module that imports rich.
 
-It always fits the terminal: with more runs than lines, those that go on are shown, and the last line counts all.
+It always fits the terminal: if there are more runs than lines, active runs are shown first, and the last line counts
+all runs.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from asyncruns.cli.output import counted, on_one_line
 from asyncruns.wire import statuses
 
 FRAME_S: Final = 0.1
-WIDE: Final = 108  # columns from which the ids are shown in full
+WIDE: Final = 108  # number of columns from which on ids are shown in full
 SHORT_ID: Final = 7
-_OTHER_LINES: Final = 3  # the title, the heads of the columns, the cursor
-_REPORT_LINES: Final = 4  # what the demo prints below the last picture
+_OTHER_LINES: Final = 3  # the title, the column headings, the cursor
+_REPORT_LINES: Final = 4  # the demo's report below the final table
 _STYLES: Final = {
     "creating": "dim",
     statuses.QUEUED: "dim",
@@ -33,11 +34,11 @@ _STYLES: Final = {
     statuses.CANCELLING: "yellow",
     statuses.EXPIRED: "magenta",
 }
-_BAD: Final = "red"  # failed, and whatever has no style of its own
+_BAD: Final = "red"  # failed, and any status without a style of its own
 
 
 class TableView:
-    """A table that is drawn anew some times a second.
+    """A table that is redrawn ten times a second.
 
     Args:
         where: The server, for the title.
@@ -49,11 +50,11 @@ class TableView:
         self._console = Console() if console is None else console
 
     def changed(self, row: Row) -> None:
-        """Do nothing: the next frame shows it."""
+        """Do nothing: the next frame shows the change."""
 
     async def show(self, board: Board) -> None:
-        """Draw until cancelled, and a last time then."""
-        # Without rich's own thread, which would read the board while it changes.
+        """Draw until cancelled, then draw a final time."""
+        # Do not use rich's own refresh thread: it would read the board while it changes.
         with Live(console=self._console, auto_refresh=False) as live:
             try:
                 while True:
@@ -63,9 +64,9 @@ class TableView:
                 live.update(self.frame(board), refresh=True)
 
     def frame(self, board: Board) -> Group:
-        """Make one picture of the board, as large as the terminal is now."""
+        """Return one frame of the board for the terminal's current size."""
         width, height = self._console.size
-        counts = Text() if board.is_over else _counts(board)  # the report has them, too
+        counts = Text() if board.is_over else _counts(board)  # the report below shows them as well
         below = _REPORT_LINES if board.is_over else 1 + counts.cell_len // width
         rows = board.choose(max(height - _OTHER_LINES - below, 1))
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)

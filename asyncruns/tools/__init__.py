@@ -1,4 +1,4 @@
-"""The functions that a model may call: their schemas, their arguments, their calling, their outputs.
+"""The functions that a model may call: their schemas, arguments, execution and outputs.
 
 Public: the names of `__all__`.
 """

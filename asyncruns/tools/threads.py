@@ -1,8 +1,8 @@
 """Run blocking functions in daemon threads of our own.
 
-Threads cannot be killed, so one that is no longer waited for is abandoned: it goes on, its result is dropped, and its
-place in the limit stays taken until it really ends. The threads of anyio and of the executor are not used: they hold up
-the interpreter's exit, and anyio gives an abandoned thread's place back while it still runs.
+A thread cannot be killed, so after a timeout or a cancellation it is abandoned: it continues to run, its result is
+discarded, and its place in the limit stays taken until it really ends. Do not use the threads of anyio or of an
+executor: both delay the interpreter's exit, and anyio releases the place of an abandoned thread while it still runs.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _THREADS: Final = ConcurrencyLimit(MAX_THREADS)
 
 
 def running() -> int:
-    """Give how many places for threads are taken, those of abandoned threads included."""
+    """Return the number of places for threads that are taken, including those of abandoned threads."""
     return _THREADS.running
 
 
 class _Job:
-    """A function on its way through a thread. The fields are written by the thread before `done` is set."""
+    """A function call in a thread. The thread writes `result` and `error` before `done` is set."""
 
     def __init__(self, function: Callable[[], Any], limit: ConcurrencyLimit) -> None:
         self.function = function
@@ -42,10 +42,10 @@ class _Job:
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work; runs in the thread."""
+        """Call the function; runs in the thread."""
         try:
             self.result = self.function()
-        except BaseException as error:  # nothing may reach threading.excepthook
+        except BaseException as error:  # no exception may reach threading.excepthook
             self.error = error
         finally:
             self.limit.release()
@@ -54,7 +54,7 @@ class _Job:
             return
         try:
             self.loop.call_soon_threadsafe(self.deliver)
-        except RuntimeError:  # the loop is closed: nobody waits
+        except RuntimeError:  # the loop is closed: no task waits for the result
             self.discard()
 
     def deliver(self) -> None:
@@ -70,7 +70,7 @@ class _Job:
             self.discard()
 
     def discard(self) -> None:
-        """Drop the result; a coroutine is closed, or Python would warn that it was never awaited."""
+        """Discard the result; a coroutine is closed, or Python would warn that it was never awaited."""
         if inspect.iscoroutine(self.result):
             self.result.close()
         self.result = None
@@ -82,14 +82,15 @@ class _Job:
         try:
             if isinstance(error, Exception | asyncio.CancelledError):
                 raise error
-            # In a thread these stop nothing; raised in the loop they would stop it.
+            # SystemExit and KeyboardInterrupt end nothing when a thread raises them; raised in the loop they would
+            # stop it.
             raise RuntimeError(f"{type(error).__name__} was raised in a thread") from error
         finally:
-            del error  # it holds this frame
+            del error  # its traceback holds this frame: a reference cycle
 
 
 class Place:
-    """A place for a thread; it is given back on leaving, once, unless a thread has begun, which then does that."""
+    """A place for a thread. Leaving the block releases it, once; after a thread has started, the thread releases it."""
 
     __slots__ = ("is_held", "limit")
 
@@ -103,16 +104,16 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_held:  # who waited for it and who begins the thread may both leave it
+        if self.is_held:  # both `ToolFunction.run`, which waited for it, and `run_in_thread` leave the block
             self.is_held = False
             self.limit.release()
 
 
 async def place_for_thread(limit: ConcurrencyLimit | None = None) -> Place:
-    """Wait for a place; a thousand may wait here, at little cost. Safe to cancel: then none is taken.
+    """Wait for a place for a thread; a thousand waiters cost little. Safe to cancel: no place is taken then.
 
     Args:
-        limit: Who waits for whom; by default all share one limit of 64 threads.
+        limit: The limit to take a place in; by default one limit of 64 threads for the whole process.
     """
     limit = _THREADS if limit is None else limit
     await limit.acquire()
@@ -129,25 +130,25 @@ async def run_in_thread(
 ) -> Any:
     """Call a blocking function in a daemon thread, with a copy of the caller's context variables.
 
-    An awaitable that it gives is awaited here, afterwards.
+    If the function returns an awaitable, it is awaited here, in the loop.
 
-    Safe to cancel: while it queues, nothing has happened; afterwards the thread is abandoned, goes on in the
-    background, and keeps its place until it ends.
+    Safe to cancel: while the call waits for a place, nothing has happened; afterwards the thread is abandoned: it
+    continues to run in the background and keeps its place until it ends.
 
     Args:
-        function: What to call.
-        name: What the thread is named after.
-        limit: Who waits for whom; by default all share one limit of 64 threads.
-        place: Of `place_for_thread`, by who has waited already.
-        on_start: Called in the loop as soon as the thread runs, so that queueing does not count.
+        function: The function to call, without arguments.
+        name: Name of the tool, for the name of the thread.
+        limit: The limit to take a place in; by default one limit of 64 threads for the whole process.
+        place: A place from `place_for_thread`, if the caller already has one.
+        on_start: Called in the loop as soon as the thread has started, so that a timeout does not include waiting.
 
     Raises:
-        RuntimeError: No thread could be started, or the function raised SystemExit or KeyboardInterrupt (then its
-            `__cause__`).
-        BaseException: Whatever else the function raised.
+        RuntimeError: No thread could be started, or the function raised SystemExit or KeyboardInterrupt, which is then
+            the `__cause__`.
+        BaseException: Any other exception of the function.
     """
     with place or await place_for_thread(limit) as place:
-        await admitted()  # starting a thread takes a while, and many may end at the same time
+        await admitted()  # starting a thread takes a while; do not start many in one iteration of the loop
         job = _Job(function, place.limit)
         context = contextvars.copy_context()
         thread = threading.Thread(target=context.run, args=(job.run,), name=THREAD_NAME_PREFIX + name, daemon=True)

@@ -1,4 +1,4 @@
-"""The operations that the description beside this repository tells of, and the method of ours for each."""
+"""The operations of the API description beside this repository, and our method for each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ METHODS: Final[Mapping[str, str]] = {
     "cancelRun": "threads.runs.cancel",
     "listRunSteps": "threads.runs.steps.list",
     "getRunStep": "threads.runs.steps.retrieve",
-    "submitToolOuputsToRun": "threads.runs.submit_tool_outputs",  # so spelled
+    "submitToolOuputsToRun": "threads.runs.submit_tool_outputs",  # spelled like this in the description
 }
 
 Json = dict[str, Any]
@@ -50,11 +50,11 @@ class Operation:
 
     Attributes:
         name: Its `operationId`.
-        path: With a name in braces for each id.
+        path: The path, with a name in braces for each id.
         ids: The names in the path.
-        query: The names as they are sent, such as `include[]`.
+        query: The names of query parameters as they are sent, such as `include[]`.
         body: The fields of the JSON body.
-        required: The names of all that must be given.
+        required: The names of all required parameters.
     """
 
     name: str
@@ -74,22 +74,22 @@ class Operation:
         return frozenset(map(keyword_of, (*self.ids, *self.query, *self.body)))
 
     def ids_in(self, path: str) -> dict[str, str] | None:
-        """Give the ids in a path, or None where the path is another operation's."""
+        """Return the ids in a path, or None if the path is that of another operation."""
         found = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.path), path)
         return None if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
 
 
 def keyword_of(name: str) -> str:
-    """Give the keyword for a name on the wire."""
+    """Return the keyword for a name on the wire."""
     return name.removesuffix("[]")
 
 
 def method_of(root: object, operation: Operation, *, is_raw: bool = False) -> Callable[..., Awaitable[Any]]:
-    """Give our method for an operation.
+    """Return our method for an operation.
 
     Args:
-        root: What has `.assistants` and `.threads`.
-        is_raw: Whether it shall be the one of `with_raw_response`.
+        root: An object with `.assistants` and `.threads`.
+        is_raw: Whether to return the method of `with_raw_response`.
     """
     resource, _, name = METHODS[operation.name].rpartition(".")
     owner = attrgetter(resource)(root)
@@ -98,18 +98,18 @@ def method_of(root: object, operation: Operation, *, is_raw: bool = False) -> Ca
 
 
 def asked_for(method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
-    """Give the operation that a request asks for, and the ids in its path; None where it is none of these."""
+    """Return the operation of a request and the ids in its path, or None if it is not described."""
     found = [(each, each.ids_in(path)) for each in operations() if each.method == method]
     matching = [(operation, ids) for operation, ids in found if ids is not None]
-    # `/threads/runs` is no thread with the id "runs".
+    # `/threads/runs` is not a thread with the id "runs".
     return min(matching, key=lambda each: len(each[1]), default=None)
 
 
 @cache
 def operations() -> tuple[Operation, ...]:
-    """Give every operation of the description."""
+    """Return all operations of the description."""
     if not DESCRIPTION.exists():
-        raise FileNotFoundError(f"{DESCRIPTION} is not there: these tests need the folder `shared` beside this one")
+        raise FileNotFoundError(f"{DESCRIPTION} does not exist: these tests need the folder `shared` beside this one")
     description = json.loads(DESCRIPTION.read_text(encoding="utf-8"))
     return tuple(
         _operation(description, method.upper(), path, entry)

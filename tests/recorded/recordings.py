@@ -1,6 +1,6 @@
-"""The recorded traffic beside this repository, as values: exchanges, and the lifecycles of runs made of them.
+"""The recorded traffic beside this repository, as values: exchanges, and the lifecycles of runs that consist of them.
 
-Everything here fails when the folder is missing. A check that skips would pass on nothing.
+Everything here fails if the folder is missing. A test that was skipped instead would pass without any data.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Exchange:
     """One request and its answer.
 
     Attributes:
-        number: Its place in the file of its source.
+        number: Its position in the file of its source.
         body: Parsed JSON, or the raw text of an event stream.
     """
 
@@ -54,8 +54,8 @@ class Step:
     """One exchange of a lifecycle.
 
     Attributes:
-        at_s: Seconds since the first one.
-        run: The run as this answer shows it, taken from the list where the answer is one; None where it shows none.
+        at_s: Seconds since the first exchange.
+        run: The run in the answer (if the answer is a list, the item in it), or None if the answer has no run.
     """
 
     at_s: float
@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Lifecycle:
-    """A run that was seen in several exchanges, in their order."""
+    """A run that occurs in several exchanges, in order."""
 
     source: str
     run_id: str
@@ -93,43 +93,43 @@ class Lifecycle:
 
     @property
     def calls(self) -> list[Json]:
-        """The calls that the run asked for."""
+        """The tool calls of the run."""
         actions = [step.run["required_action"] for step in self.steps if step.run and step.run.get("required_action")]
         return [call for action in actions for call in action["submit_tool_outputs"]["tool_calls"]]
 
     @property
     def cancels(self) -> list[Exchange]:
-        """The recorded cancels, one at most."""
+        """The recorded cancels, at most one."""
         return self.posted("/cancel")
 
     def posted(self, ending: str) -> list[Exchange]:
-        """Give the POSTs below the run, such as `/cancel`."""
+        """Return the POSTs to the run's path with this ending, such as `/cancel`."""
         found = (step.exchange for step in self.steps)
         return [each for each in found if each.method == "POST" and each.path == self.path + ending]
 
 
 @cache
 def exchanges() -> tuple[Exchange, ...]:
-    """Give every recorded exchange."""
+    """Return all recorded exchanges."""
     return tuple(exchange for source in SOURCES for exchange in _exchanges_of(source))
 
 
 @cache
 def lifecycles() -> tuple[Lifecycle, ...]:
-    """Give every recorded lifecycle."""
+    """Return all recorded lifecycles."""
     by_number = {(exchange.source, exchange.number): exchange for exchange in exchanges()}
     entries = json.loads(_text("wire/lifecycles.json"))
     return tuple(_lifecycle(entry, by_number) for entry in entries)
 
 
 def seed(number: int) -> str:
-    """Give the text of a seed document by the number that its name begins with."""
+    """Return the text of a seed document, by its position in the order of the names."""
     names = sorted(path.name for path in _existing("seeds").iterdir())
     return _text(f"seeds/{names[number]}")
 
 
 def streamed_objects() -> Iterator[tuple[Exchange, Json]]:
-    """Give the JSON object of each event of the recorded streams."""
+    """Yield the JSON object of each event of the recorded streams."""
     for exchange in exchanges():
         lines = exchange.body.splitlines() if isinstance(exchange.body, str) else []
         for line in lines:
@@ -139,7 +139,7 @@ def streamed_objects() -> Iterator[tuple[Exchange, Json]]:
             try:
                 yield exchange, json.loads(value)
             except json.JSONDecodeError:
-                # Some examples of the documentation break off in their middle; nothing that was recorded does.
+                # Some examples of the documentation are cut off in the middle of an object; no recording is.
                 assert exchange.source == "openai-spec-v2", f"{exchange} streams what is not JSON: {line}"
 
 

@@ -1,8 +1,8 @@
-"""A server that answers with what was recorded of one run, in order, over real sockets.
+"""A server that replays the recorded answers for one run, in order, over real sockets.
 
-A poll the run takes the next recorded one, and never overtakes a recorded submit or cancel: until that has come, the
-last answer is repeated, as it is at the end of the recording. The clock that `Date` tells goes on meanwhile. What was
-not recorded is answered 404 and kept in `unrecorded`.
+A poll of the run gets the next recorded answer, but never one that follows a recorded submit or cancel: until that
+request has come, the last answer is repeated, as it is at the end of the recording. The clock in `Date` keeps running.
+Requests that were not recorded are answered with 404 and kept in `unrecorded`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from aiohttp import web
 from recordings import Lifecycle, Step
 
 SHUTDOWN_TIMEOUT_S: Final = 0.1
-# They belong to the connection and the encoding of then, not to the answer.
+# These belong to the recorded connection and its encoding, not to the answer.
 UNREPLAYED_HEADERS: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A request that came; the body is parsed, and None where there was none."""
+    """A request that arrived; the body is parsed JSON, or None if there was none."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class _Given:
 
     @property
     def date(self) -> float:
-        """The server's clock: as recorded when the answer is given first, and going on from there."""
+        """The server's clock: the recorded time when the answer is first sent, and running from there."""
         recorded = self.step.exchange.headers.get("date")
         if recorded is not None:
             first = email.utils.parsedate_to_datetime(recorded).timestamp()
@@ -71,22 +71,22 @@ class ReplayServer:
     ) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
-            await asyncio.sleep(0)  # closed transports give their sockets back in the loop's next round
+            await asyncio.sleep(0)  # closed transports close their sockets in the loop's next iteration
 
     @property
     def base_url(self) -> str:
-        """Where it listens; recorded paths begin with the `/v1`."""
+        """The URL of the server; recorded paths begin with its `/v1`."""
         assert self._runner is not None
         host, port = self._runner.addresses[0][:2]
         return f"http://{host}:{port}/v1"
 
     @property
     def polls_left(self) -> int:
-        """How many recorded polls nobody has asked for yet."""
+        """Number of recorded polls that were not replayed yet."""
         return sum(_is_poll(step) for step in self._coming)
 
     def received(self, method: str, ending: str) -> list[Received]:
-        """Give the requests whose path has that ending."""
+        """Return the requests with this method whose path has this ending."""
         return [each for each in self.requests if each.method == method and each.path.endswith(ending)]
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:

@@ -1,6 +1,6 @@
-"""Steady, a mock server that nobody here wrote: it checks each request against a description, and makes up answers.
+"""Steady, a third-party mock server: it checks each request against an API description, and makes up answers.
 
-It is started as a process of its own, and says in the headers of each answer what it thought of the request.
+It runs in a process of its own, and reports errors of the request in the headers of each answer.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LIST_LENGTH: Final = "x-steady-array-size"
 
 @contextmanager
 def serving(description: Path) -> Iterator[str]:
-    """Run the server; give its base URL.
+    """Run the server; yield its base URL.
 
     Raises:
         AssertionError: It is not installed, or does not start.
     """
     port = _free_port()
     command = [_executable(), "--quiet", "--host", "127.0.0.1", "--port", str(port), *BRACKETS, str(description)]
-    # What it prints differs between terminals and CI, so it is asked by its port whether it is there.
+    # Its output differs between terminals and CI, so connect to its port to find out whether it has started.
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(process, port)
@@ -66,7 +66,7 @@ def _answers(port: int) -> bool:
 
 
 def complaints(headers: dict[str, str]) -> list[str]:
-    """Give what the server had to say against a request, by the headers of its answer."""
+    """Return the errors that the server found in a request, from the headers of its answer."""
     return sorted(f"{name}: {value}" for name, value in headers.items() if name.startswith("x-steady-error-"))
 
 

@@ -1,4 +1,4 @@
-"""Every recorded body of a kind that is modelled survives decoding and encoding, down to the last field."""
+"""Every recorded body of a modelled kind survives decoding and encoding, including every field."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from wire_tree import kind_of, lost_in, type_of
 
 from asyncruns.wire import Page, Run, decode
 
-# What the structs have no field for, by the object's name: nothing, so far.
+# Fields that the structs do not have, by the object's name: none so far.
 LEFT_OUT: Final[dict[str, set[str]]] = {}
 
-# How many bodies there are of each kind. A kind that is not named here fails the test, so that it is polled.
+# The number of bodies of each kind. A kind that is missing here fails the test, so that it is looked at.
 BODIES: Final = {
     "assistant": 139,
     "assistant.deleted": 8,
@@ -33,7 +33,7 @@ BODIES: Final = {
     "list of thread.run.step": 9,
 }
 BODIES_NOT_MODELLED: Final = {
-    "assistant.file": 8,  # of v1 only, as all files of assistants and messages are
+    "assistant.file": 8,  # v1 only, like all files of assistants and messages
     "assistant.file.deleted": 2,
     "list of assistant.file": 3,
     "list of thread.message.file": 2,
@@ -43,7 +43,7 @@ BODIES_NOT_MODELLED: Final = {
 }
 STREAMED: Final = {"thread": 7, "thread.message": 98, "thread.run": 104, "thread.run.step": 149}
 STREAMED_NOT_MODELLED: Final = {
-    "": 1,  # an error in mid-stream
+    "": 1,  # an error in the middle of a stream
     "thread.message.delta": 1473,
     "thread.run.step.delta": 776,
 }
@@ -100,7 +100,7 @@ def test_absent_is_not_null_in_the_runs_of_the_first_version() -> None:
 
 
 def json_in(text: str) -> list[dict[str, Any]]:
-    """Give the JSON objects that begin a line of a text."""
+    """Return the JSON objects that start at the beginning of a line of a text."""
     found: list[dict[str, Any]] = []
     after = 0
     for match in re.finditer(r"^\{", text, re.MULTILINE):

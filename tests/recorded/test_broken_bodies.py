@@ -1,4 +1,4 @@
-"""Recorded runs, broken in one place: they decode, keep id and status, and lose no more than what was broken."""
+"""Recorded runs with one broken field: they decode, keep id and status, and lose nothing but the broken field."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from asyncruns.wire import Run, decode, encode
 Json = dict[str, Any]
 
 NEEDED: Final = ("id", "status")
-# One of each kind that JSON has, so that whatever belongs in a place, most of these do not.
+# Values of every JSON type, so that most of them are wrong for any field.
 WRONG: Final[tuple[Any, ...]] = (None, {}, {"x": 1}, [], [None], [{"type": "x"}], ["x"], 7, -1.5, 10**30, "x", "", True)
 
 
 def _runs() -> list[Json]:
-    """Give one recorded run of each shape and status."""
+    """Return one recorded run of each shape and status."""
     bodies = [each.body for each in exchanges() if isinstance(each.body, dict)]
     bodies += [body for _, body in streamed_objects()]
     items = [body["data"] if kind_of(body) == "list of thread.run" else [body] for body in bodies]
@@ -39,13 +39,13 @@ def broken_places(run: Json) -> Iterator[Path]:
 
 
 def check_survival(run: Json, broken: Json, place: Path) -> None:
-    """Decode the broken run; what is beside the broken field is as it was."""
+    """Decode the broken run and check that all other fields are unchanged."""
     found = decode(json.dumps(broken).encode(), Run)
     assert (found.id, found.status) == (broken["id"], broken["status"])
     written = json.loads(encode(found))
     beside = {name: value for name, value in run.items() if name != place[0]}
     assert {name: value for name, value in written.items() if name != place[0]} == beside, place
-    # The watch reads it with the dialect, which must not trip over it either.
+    # A watch reads the run through the dialect, which must accept it as well.
     assert ThreadRunDialect().snapshot(found).status == broken["status"]
 
 

@@ -1,4 +1,4 @@
-"""Every operation of the description, with every parameter of it, is a method of ours, and nothing is made up."""
+"""Every described operation is one of our methods, with every parameter, and there are no others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from asyncruns.resources.base import Resource
 
 CLIENT: Final = Client("http://127.0.0.1/v1")
 
-# What is taken and not described.
+# Parameters that are accepted but not described.
 NOT_DESCRIBED: Final[Mapping[str, set[str]]] = {
     "submitToolOuputsToRun": {"tool_approvals"},  # of Azure AI Foundry
-    "createMessage": {"on_busy", "adopt"},  # what to do about a held thread, and about a lost answer
+    "createMessage": {"on_busy", "adopt"},  # what to do about a locked thread, and about a lost answer
     "createRun": {"on_busy", "adopt"},
 }
 NO_OPERATIONS: Final = {
     "threads.list",  # of Azure AI Foundry
-    "threads.runs.watch",  # many requests, and so are the rest
+    "threads.runs.watch",  # sends many requests, like the following
     "threads.runs.poll",
     "threads.runs.create_and_poll",
     "threads.runs.submit_tool_outputs_and_poll",
@@ -40,8 +40,8 @@ by_name: Final = pytest.mark.parametrize("operation", operations(), ids=str)
 
 
 def keywords_of(function: Callable[..., Any]) -> set[str]:
-    """Give the names of what a function takes, those of its `**options: Unpack[...]` too."""
-    hints = get_type_hints(function, localns={"RunStream": RunStream})  # which is loaded when it is used
+    """Return the names of a function's parameters, including those of `**options: Unpack[...]`."""
+    hints = get_type_hints(function, localns={"RunStream": RunStream})  # the modules import it on first use
     found: set[str] = set()
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -53,7 +53,7 @@ def keywords_of(function: Callable[..., Any]) -> set[str]:
 
 
 def needed_by(function: Callable[..., Any]) -> set[str]:
-    """Give the names of what can't be left out."""
+    """Return the names of the required parameters."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD}
 
@@ -71,7 +71,7 @@ def test_the_description_has_23_operations_with_117_parameters() -> None:
     assert sum(len(each.ids) for each in operations()) == 29
     assert sum(len(each.query) for each in operations()) == 20
     assert sum(len(each.body) for each in operations()) == 68
-    assert sum(len(each.keywords) for each in operations()) == 117  # no two of an operation have the same name
+    assert sum(len(each.keywords) for each in operations()) == 117  # within an operation, all names differ
 
 
 def test_each_operation_has_a_method_of_its_own() -> None:
@@ -103,7 +103,7 @@ def test_what_is_required_is_needed_but_where_it_has_a_sensible_default() -> Non
     }
     assert left_out == {
         ("createMessage", "role"),  # "user"
-        ("submitToolOuputsToRun", "tool_outputs"),  # or else tool_approvals: one of the two is needed
+        ("submitToolOuputsToRun", "tool_outputs"),  # or tool_approvals: one of the two is needed
     }
 
 

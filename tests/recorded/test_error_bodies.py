@@ -1,4 +1,4 @@
-"""Every recorded error answer becomes the exception of its status, with all that the server said, and a refusal."""
+"""Every recorded error answer becomes the exception for its status, with the server's whole text, and a refusal."""
 
 from __future__ import annotations
 

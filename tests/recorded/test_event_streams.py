@@ -63,12 +63,12 @@ def test_a_stream_is_the_same_byte_by_byte(exchange: Exchange, end: bytes) -> No
 def test_a_stream_is_the_same_cut_at_every_position(exchange: Exchange) -> None:
     stream = exchange.body.encode()
     whole = read(stream)
-    # Every position, in a window of two blocks: of what was complete before a block, the decoder remembers nothing.
+    # Every position, in a window of two blocks: the decoder keeps nothing of the blocks before.
     starts = [0, *(place + 2 for place in range(len(stream)) if stream.startswith(b"\n\n", place))]
     found = 0
     for begin, end in zip(starts, [*starts[1:], len(stream)], strict=True):
         events = read(stream[begin:end])
-        # From within one block into the next.
+        # The window reaches into the next block.
         window, more = stream[begin : end + 20], read(stream[begin : end + 20])
         assert more[: len(events)] == events
         assert events == whole[found : found + len(events)]
@@ -122,7 +122,7 @@ def test_the_error_in_the_middle_has_its_message() -> None:
     assert "request ID" in str(error.data.message)
 
 
-# The documentation leaves out most deltas, and so does whoever wrote down simple-openai-31.
+# The documentation and the recording simple-openai-31 leave out most deltas.
 WITH_ALL_DELTAS = [each for each in STREAMS if "spec" not in each.source and str(each) != "simple-openai-31"]
 
 
@@ -147,5 +147,5 @@ def _calls(step: RunStep) -> Any:
         return None
     calls = json.loads(encode(step.step_details))["tool_calls"]
     for call in calls:
-        call.get("function", {}).pop("output", None)  # given by the caller, so it is in no delta
+        call.get("function", {}).pop("output", None)  # it comes from the caller, so it is in no delta
     return calls

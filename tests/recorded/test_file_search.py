@@ -1,4 +1,4 @@
-"""The results of a file search in the steps of a run: their texts come when `include` asks for them, and only then."""
+"""The results of a file search in the steps of a run: they have their texts only if `include` requests them."""
 
 from __future__ import annotations
 

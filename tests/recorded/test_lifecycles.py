@@ -1,4 +1,4 @@
-"""Each recorded life of a run, replayed to a real client and watched to its end."""
+"""Each recorded lifecycle of a run, replayed to a real client and watched until its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REFUSED_SUBMIT: Final = next(each for each in LIFECYCLES if each.run_id == "run_
 ENDS: Final[Mapping[str, type[Any]]] = {"completed": Completed, "cancelled": Cancelled}
 TIMEOUT_S: Final = 60.0  # longer than any recording
 EXPIRY_AND_GRACE_S: Final = 600.0 + 60.0  # from the creation
-TICK_S: Final = 1.0  # what `Date` leaves out
+TICK_S: Final = 1.0  # the resolution of `Date`
 
 
 def by_name(cases: Sequence[Lifecycle]) -> pytest.MarkDecorator:
@@ -49,12 +49,12 @@ def by_name(cases: Sequence[Lifecycle]) -> pytest.MarkDecorator:
 
 
 def client_of(server: ReplayServer, lifecycle: Lifecycle) -> Client:
-    # Some were created with fewer tokens than is allowed by now, and one was given metadata that is no text.
+    # Some were created with fewer tokens than is allowed today, and one with metadata that is not a string.
     return Client(server.base_url, auth=BearerAuth("test"), version=lifecycle.version, validate=False)
 
 
 def creation_of(lifecycle: Lifecycle) -> dict[str, Any]:
-    """Give the recorded body; `stream: false`, which some clients send, is what leaving it out means."""
+    """Return the recorded body without `stream: false`, which some clients send although it is the default."""
     body: dict[str, Any] = dict(lifecycle.create.request_body)
     assert body.pop("stream", False) is False
     return body
@@ -71,7 +71,7 @@ async def created(client: Client, lifecycle: Lifecycle) -> Run:
 async def watched(
     client: Client, run: Run | RunRef, lifecycle: Lifecycle, options: WatchOptions
 ) -> tuple[list[str], AnyOutcome[Run]]:
-    """Watch the run; cancel it as soon as the status is reported that the recorded cancel found."""
+    """Watch the run; cancel it as soon as the watch reports the status in which it was cancelled in the recording."""
     statuses: list[str] = []
     cancelled_in = lifecycle.statuses[lifecycle.statuses.index("cancelling") - 1] if lifecycle.cancels else None
     async with RunWatcher(client, run, **options) as watcher:
@@ -101,7 +101,7 @@ def recorded_submit(lifecycle: Lifecycle) -> Exchange:
 
 
 def recorded_tools(lifecycle: Lifecycle, asked: list[str]) -> Toolset:
-    """Give the tools of the recording: `sql_tool` is asked once, and says what it said then."""
+    """Return the tools of the recording: `sql_tool` is called once and returns the recorded output."""
     tools = Toolset()
     outputs = [each["output"] for each in recorded_submit(lifecycle).request_body["tool_outputs"]]
 
@@ -183,13 +183,13 @@ async def test_outputs_of_a_handler_are_submitted_once_and_as_recorded(lifecycle
 async def test_a_run_that_never_ends_is_given_up_a_minute_after_its_expiry_or_its_cancel(lifecycle: Lifecycle) -> None:
     async with ReplayServer(lifecycle) as server, client_of(server, lifecycle) as client:
         run = await created(client, lifecycle)
-        async with asyncio.timeout(2 * EXPIRY_AND_GRACE_S):  # a watch that goes on for ever shall fail, not hang
+        async with asyncio.timeout(2 * EXPIRY_AND_GRACE_S):  # an endless watch must fail and not hang
             statuses, outcome = await watched(client, run, lifecycle, {"cadence": Cadence.fixed(10.0)})
 
     assert tuple(statuses) == lifecycle.statuses
     check_end(outcome, lifecycle, Reason.CANCEL_UNCONFIRMED if lifecycle.cancels else Reason.TIMEOUT)
-    # They expire ten minutes after they were created, and were polled within two seconds of that. A cancel that was
-    # taken has a minute to come to something.
+    # The runs expire ten minutes after their creation, and the watch began within two seconds of it. A cancel that was
+    # accepted has a minute to take effect.
     bound = CANCEL_BOUND_S if lifecycle.cancels else EXPIRY_AND_GRACE_S
     assert bound - 2 - TICK_S <= outcome.elapsed <= bound + 2 + TICK_S
 

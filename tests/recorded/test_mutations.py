@@ -1,6 +1,6 @@
-"""Recorded objects of every kind, changed in one place as servers change them: nothing raises, nothing else is lost.
+"""Recorded objects of every kind, changed in one place as servers may change them: no error, and nothing else is lost.
 
-`test_broken_bodies.py` puts into runs what no server should send; here is what any may send one day.
+`test_broken_bodies.py` has changes that no server should send; here are changes that any server may send one day.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from asyncruns.wire import Message, Page, Run, Unknown, decode, encode
 Json = dict[str, Any]
 
 NEEDED: Final = ("id", "status")
-# Whose words are open: a server may make up another one at any time.
+# Fields with an open set of words: a server may send a new word at any time.
 OPEN: Final = {
     *("code", "detail", "model", "object", "ranker", "reason"),
     *("response_format", "role", "status", "tool_choice", "type"),
@@ -38,7 +38,7 @@ def answers() -> list[Json]:
 
 
 def _objects() -> list[Json]:
-    """Give one recorded object of each kind, shape and status, those of lists and streams among them."""
+    """Return one recorded object of each kind, shape and status, including those in lists and streams."""
     found = [item for body in answers() for item in (body["data"] if body.get("object") == "list" else [body])]
     found += [body for _, body in streamed_objects()]
     modelled = [each for each in found if type_of(each.get("object", "")) is not None]
@@ -56,12 +56,12 @@ PAGES: Final = _pages()
 
 
 def places_in(found: Json) -> Iterator[Path]:
-    """Give every place but those of the id and the status of the object itself."""
+    """Yield every place except the id and the status of the object itself."""
     return (place for place in places(found) if not (len(place) == 1 and place[0] in NEEDED))
 
 
 def read(kind: str, changed: Json) -> Any:
-    """Decode as one does who asked for this kind of object; check what stands for it, and what reads it further."""
+    """Decode as the caller of a method for this kind of object; check the id, the status and what reads the object."""
     found = decode(json.dumps(changed).encode(), type_of(kind))
     assert {name: getattr(found, name) for name in NEEDED if name in changed} == {
         name: changed[name] for name in NEEDED if name in changed
@@ -82,7 +82,7 @@ def beside(found: Json, place: Path) -> Json:
 
 
 def typed_at(found: Any, path: Path) -> Any:
-    """Give what stands at a place of the JSON, as it was decoded."""
+    """Return the decoded value at a place of the JSON."""
     for key in path:
         found = getattr(found, str(key)) if isinstance(found, msgspec.Struct) else found[key]
     return found
@@ -134,7 +134,7 @@ def test_an_object_with_an_unknown_tag_is_kept_whole() -> None:
         *("function", "code_interpreter", "file_search", "retrieval"),  # tools, and their calls
         *("message_creation", "tool_calls", "logs", "image"),  # steps
         *("text", "image_file", "image_url", "file_citation"),  # messages
-        "browser",  # unknown as it came
+        "browser",  # unknown in the recordings
     }
 
 
@@ -178,7 +178,7 @@ def test_a_page_needs_nothing_but_its_items() -> None:
             for changed in (without(each, (name,)), with_value(each, (name,), None), {**each, UNKNOWN_WORD: EXTRA}):
                 found: Page[Any] = decode(json.dumps(changed).encode(), type_of(kind_of(each)))
                 assert written(found)["data"] == each["data"]
-        # For an empty list nobody would notice that there should have been something.
+        # Without its items, a page would look like an empty list: it must raise.
         for changed in (without(each, ("data",)), with_value(each, ("data",), None)):
             with pytest.raises(msgspec.DecodeError):
                 decode(json.dumps(changed).encode(), type_of(kind_of(each)))

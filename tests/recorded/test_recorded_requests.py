@@ -1,4 +1,4 @@
-"""The requests that our methods build are those that were recorded: method, path, query and JSON body."""
+"""The requests that our methods build equal the recorded ones: method, path, query and JSON body."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from asyncruns.resources.base import Server
 from asyncruns.resources.threads import Threads
 
 PREFIX: Final = "/v1"  # of the base URL
-# What was sent and has no parameter of ours: streams come later, and the files of v1 went with it.
+# Recorded fields that are passed in `extra_body`: `stream`, since `with_raw_response` refuses streams, and the files of
+# v1, for which there is no parameter.
 THROUGH_EXTRA_BODY: Final = {"stream": 33, "file_ids": 9}
 WITHOUT_BODY: Final = frozenset({"cancelRun"})
 
 
 class Recorder(Transport):
-    """Keeps what is sent."""
+    """Records the requests that are sent."""
 
     def __init__(self) -> None:
         self.sent: list[Request] = []
@@ -44,7 +45,7 @@ class Recorder(Transport):
 
 
 class Resources:
-    """What a client offers, over a recorder."""
+    """The resources of a client, over a recorder."""
 
     def __init__(self, *, limits: Limits | None) -> None:
         self.recorder = Recorder()
@@ -55,7 +56,7 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A recorded request, as a call of ours."""
+    """A recorded request, as a call of one of our methods."""
 
     operation: Operation
     exchange: Exchange
@@ -66,7 +67,7 @@ class Call:
 
     @property
     def refused_field(self) -> str:
-        """What the documented server refuses in it, as our refusal names it, or ""."""
+        """The field that breaks a documented rule, as our error names it, or ""."""
         metadata = self.arguments.get("metadata") or {}
         if any(not isinstance(value, str) for value in metadata.values()):
             return "metadata['modified']"
@@ -74,7 +75,7 @@ class Call:
 
 
 def calls() -> Iterator[Call]:
-    """Give the recorded requests of these operations, but for those whose body was not recorded."""
+    """Yield the recorded requests of these operations, except those whose body was not recorded."""
     for exchange in exchanges():
         asked = asked_for(exchange.method, exchange.path.removeprefix(PREFIX))
         if asked is None:
@@ -87,14 +88,14 @@ def calls() -> Iterator[Call]:
 
 
 def query_value(name: str, text: str) -> object:
-    """Give what the text of a query was written for."""
+    """Return the argument that becomes this text in a query."""
     if name.endswith("[]"):
         return [text]
     return int(text) if name == "limit" else text
 
 
 def with_extras(operation: Operation, body: dict[str, Any]) -> dict[str, Any]:
-    """Give the fields as keywords; those that have no keyword go into `extra_body`."""
+    """Return the fields as keywords; fields without a keyword go into `extra_body`."""
     known = operation.keywords - {"stream"}
     found = {name: value for name, value in body.items() if name in known}
     extra = {name: value for name, value in body.items() if name not in known}
@@ -123,7 +124,7 @@ def check(request: Request, exchange: Exchange) -> None:
 def test_all_requests_of_these_operations_are_here() -> None:
     asked = [asked_for(each.method, each.path.removeprefix(PREFIX)) for each in exchanges()]
     assert sum(each is not None for each in asked) == 906
-    assert len(CALLS) == 864  # of the others, no body was recorded
+    assert len(CALLS) == 864  # for the others, no body was recorded
     assert sum(each.exchange.request_body is not None for each in CALLS) == 458
     assert sum(bool(each.exchange.query) for each in CALLS) == 41
     assert {each.operation for each in CALLS} == set(operations())
@@ -135,7 +136,7 @@ def test_what_has_no_parameter_is_known_by_name() -> None:
 
 
 def test_what_is_against_a_rule_was_accepted_half_of_the_time() -> None:
-    # The limit of 256 tokens is younger than the recordings: none of those with less was refused for it.
+    # The minimum of 256 tokens is newer than the recordings: no request with fewer was refused for that.
     assert Counter(each.refused_field for each in AGAINST_A_RULE) == {
         "metadata['modified']": 21,
         "max_completion_tokens": 32,

@@ -1,7 +1,7 @@
-"""Every operation, with its least and with all its parameters, before a server that checks requests by itself.
+"""Every operation with its required and with all its parameters, against a server that validates requests.
 
-Each request must be one that the description allows, and each answer, made up by the description, must decode and be
-written again as it came.
+Each request must conform to the description. Each answer is made up from the description, and must survive decoding and
+encoding.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MESSAGES: Final = (
     {"role": "assistant", "content": CONTENT, "attachments": ATTACHMENTS, "metadata": METADATA},
 )
 
-# A value for each parameter, whichever operation it is one of.
+# A value for each parameter of any operation.
 VALUES: Final[Mapping[str, Any]] = {
     "assistant_id": "asst_1",
     "thread_id": "thread_1",
@@ -84,7 +84,7 @@ VALUES: Final[Mapping[str, Any]] = {
     "attachments": ATTACHMENTS,
     "tool_outputs": [{"tool_call_id": "call_1", "output": "sunny"}, {"tool_call_id": "call_2", "output": ""}],
 }
-STREAM: Final = "stream"  # not taken, for streams come later
+STREAM: Final = "stream"  # left out, since `with_raw_response` refuses streams
 
 by_name: Final = pytest.mark.parametrize("operation", operations(), ids=str)
 pytestmark = pytest.mark.real_time
@@ -97,7 +97,7 @@ def base_url() -> Iterator[str]:
 
 
 def least_of(operation: Operation) -> dict[str, Any]:
-    """Give what must be given, but for what has a default of ours."""
+    """Return arguments for the required parameters, except those that have a default in our methods."""
     return {keyword_of(name): VALUES[keyword_of(name)] for name in operation.required if name != "role"}
 
 
@@ -106,7 +106,7 @@ def all_of(operation: Operation) -> dict[str, Any]:
 
 
 def check(operation: Operation, raw: RawResponse[Any]) -> None:
-    """Check what the server thought of the request, and that its answer keeps all that came."""
+    """Check that the server found no errors in the request, and that decoding its answer loses nothing."""
     assert complaints(dict(raw.headers)) == [f"{ERROR_COUNT}: 0"]
     assert (raw.status, raw.headers[MATCHED_PATH]) == (200, operation.path)
     came = json.loads(raw.content)
@@ -155,14 +155,14 @@ async def test_two_hundred_answers_decode(operation: Operation, base_url: str) -
         answers = await asyncio.gather(*(answer(client, seed) for seed in SEEDS))
     for raw in answers:
         check(operation, raw)
-    assert len({raw.content for raw in answers}) > len(SEEDS) // 2  # they are no copies of each other
+    assert len({raw.content for raw in answers}) > len(SEEDS) // 2  # the answers differ from each other
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"extra_query": {"colour": "red"}},
-        {"extra_query": {"include": FILE_SEARCH_CONTENT}},  # it is include[]
+        {"extra_query": {"include": FILE_SEARCH_CONTENT}},  # the name is include[]
         {"extra_body": {"colour": "red"}},
         {"extra_body": {"temperature": 3}},
     ],

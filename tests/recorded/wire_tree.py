@@ -1,4 +1,4 @@
-"""Compares JSON as it came with JSON as it was written again, and changes JSON in one place."""
+"""Compare received JSON with JSON that was encoded again, and change JSON in one place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELLED: Final[dict[str, Any]] = {
     "thread.run.step": RunStep,
 }
 LISTED: Final[dict[str, Any]] = {
-    "": Page[Run],  # an empty list does not say of what
+    "": Page[Run],  # an empty list does not show its kind
     "assistant": Page[Assistant],
     "thread.message": Page[Message],
     "thread.run": Page[Run],
@@ -31,7 +31,7 @@ LISTED: Final[dict[str, Any]] = {
 
 
 def kind_of(body: dict[str, Any]) -> str:
-    """Give the name of what a body is, such as "thread.run" or "list of thread.run"."""
+    """Return the kind of a body, such as "thread.run" or "list of thread.run"."""
     name = body.get("object", "")
     if name == "list":
         (items,) = {each["object"] for each in body["data"]} or {""}
@@ -40,26 +40,26 @@ def kind_of(body: dict[str, Any]) -> str:
 
 
 def type_of(kind: str) -> Any:
-    """Give the type that a kind is decoded to, or None."""
+    """Return the type that a kind is decoded to, or None."""
     if kind.startswith("list of "):
         return LISTED.get(kind.removeprefix("list of "))
     return MODELLED.get(kind)
 
 
 def lost_in(body: dict[str, Any], type_: Any) -> Counter[str]:
-    """Decode and encode; give the names of what is left out.
+    """Decode and encode a body; return the names of the fields that are lost.
 
     Raises:
-        AssertionError: Something was added or changed.
+        AssertionError: A field was added or changed.
     """
     return lost_between(body, json.loads(encode(decode(json.dumps(body).encode(), type_))))
 
 
 def lost_between(came: Any, written: Any) -> Counter[str]:
-    """Give the names of what came and is not written.
+    """Return the names of the fields that were received but not written.
 
     Raises:
-        AssertionError: Something was added or changed.
+        AssertionError: A field was added or changed.
     """
     lost: Counter[str] = Counter()
     _compare(came, written, "", lost)
@@ -80,12 +80,12 @@ def _compare(came: Any, written: Any, where: str, lost: Counter[str]) -> None:
             _compare(before, after, f"{where}[]", lost)
     else:
         assert came == written, f"{where}: {came!r} became {written!r}"
-        # 1 is 1.0 on the wire, but it is not true.
+        # On the wire 1 equals 1.0, but not true.
         assert isinstance(came, bool) == isinstance(written, bool), f"{where}: {came!r} became {written!r}"
 
 
 def shape_of(node: Any) -> str:
-    """Give what makes two trees the same to a decoder: the names and the kinds of their fields, and their tags."""
+    """Return what makes two trees equal to a decoder: the names and the types of their fields, and their tags."""
     return repr(_shape(node))
 
 
@@ -98,7 +98,7 @@ def _shape(node: Any) -> Any:
 
 
 def places(node: Any, at: Path = ()) -> Iterator[Path]:
-    """Give the path of everything in the tree, but for the tree itself."""
+    """Yield the path of everything in the tree, except the tree itself."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         yield (*at, key)
@@ -112,12 +112,12 @@ def value_at(node: Any, path: Path) -> Any:
 
 
 def with_value(node: Any, path: Path, value: Any) -> Any:
-    """Give the tree with another value at a path."""
+    """Return the tree with another value at a path."""
     return _changed(node, path, (value,))
 
 
 def without(node: Any, path: Path) -> Any:
-    """Give the tree without what is at a path."""
+    """Return the tree without the item at a path."""
     return _changed(node, path, ())
 
 

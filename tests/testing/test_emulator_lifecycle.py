@@ -1,4 +1,4 @@
-"""What a run of the emulator goes through, as seen over HTTP; time is virtual."""
+"""The lifecycle of a run in the emulator, over HTTP, in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO_CALLS = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("get_t
 
 
 async def begin(ask: Ask, text: str = "Hello?", **body: object) -> tuple[str, dict[str, Any]]:
-    """Start a run on a thread of its own; give the run's path and its first body."""
+    """Start a run on a new thread; return the run's path and its first body."""
     thread = {"messages": [{"role": "user", "content": text}]}
     status, run = await ask("POST", "/threads/runs", {"assistant_id": ASSISTANT, "thread": thread, **body})
     assert status == 200, run
@@ -40,7 +40,7 @@ def outputs_for(calls: list[dict[str, Any]]) -> dict[str, Any]:
     return {"tool_outputs": [{"tool_call_id": call["id"], "output": f"{i}!"} for i, call in enumerate(calls)]}
 
 
-async def test_a_run_with_two_parallel_calls_goes_the_whole_way(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_with_two_parallel_calls_goes_through_all_statuses(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(queued=1, working=2, rounds=(TWO_CALLS,)), assistant_id=ASSISTANT)
     path, run = await begin(ask)
     created = run["created_at"]
@@ -74,7 +74,7 @@ async def test_a_run_with_two_parallel_calls_goes_the_whole_way(emulator: Emulat
     assert len(emulator.runs) == 1
 
 
-async def test_a_run_carries_the_fields_that_were_recorded(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_has_the_recorded_fields(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(), assistant_id=ASSISTANT)
     _, run = await begin(ask)
     assert set(run) == {
@@ -225,7 +225,7 @@ async def test_a_cancel_before_the_round_stops_the_round(emulator: Emulator, ask
     assert (await ask("GET", f"{path}/steps"))[1]["data"] == []
 
 
-async def test_a_cancel_may_lose_to_the_runs_own_end(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_may_end_by_itself_before_its_cancel_takes_effect(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(cancelling=10), assistant_id=ASSISTANT)
     path, run = await begin(ask)
     assert (await ask("POST", f"{path}/cancel"))[1]["status"] == "cancelling"
@@ -234,7 +234,7 @@ async def test_a_cancel_may_lose_to_the_runs_own_end(emulator: Emulator, ask: As
     assert len((await ask("GET", f"/threads/{run['thread_id']}/messages"))[1]["data"]) == 2
 
 
-async def test_a_cancel_may_stick_until_the_run_expires(emulator: Emulator, ask: Ask) -> None:
+async def test_a_cancel_may_take_until_the_run_expires(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="never", cancelling=math.inf), assistant_id=ASSISTANT)
     path, _ = await begin(ask)
     await ask("POST", f"{path}/cancel")
@@ -242,7 +242,7 @@ async def test_a_cancel_may_stick_until_the_run_expires(emulator: Emulator, ask:
     assert (await poll(ask, path, after=1))["status"] == "expired"
 
 
-async def test_a_poll_at_the_very_moment_sees_what_comes_next(emulator: Emulator, ask: Ask) -> None:
+async def test_a_poll_exactly_at_a_change_sees_the_new_status(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(queued=0.1, working=0.7), assistant_id=ASSISTANT)
     for _ in range(20):
         path, _ = await begin(ask)
@@ -262,6 +262,6 @@ async def test_a_scenario_may_be_chosen_by_the_request(emulator: Emulator, ask: 
 
 
 @pytest.mark.parametrize("wrong", [{"end": "done"}, {"working": -1.0}, {"lifetime": math.nan}, {"rounds": ((),)}])
-def test_a_scenario_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_scenario_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"give|leave"):
         Scenario(**wrong)
