@@ -15,7 +15,7 @@ from asyncruns.tools.approval import Approve
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
-from asyncruns.tools.threads import Place, place_for_thread, run_in_thread
+from asyncruns.tools.worker_threads import Place, place_for_thread, run_in_thread
 from asyncruns.user_code import Raised, UserTask
 
 Wire = Literal["threads", "responses"]

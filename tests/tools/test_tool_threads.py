@@ -16,7 +16,7 @@ import pytest
 from asyncruns.lifecycle import Call
 from asyncruns.tools import Toolset, threads
 from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.tools.threads import run_in_thread
+from asyncruns.tools.worker_threads import run_in_thread
 
 PATIENCE_SECONDS = 5.0
 
