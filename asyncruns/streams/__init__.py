@@ -2,7 +2,7 @@
 
 Public: `run_stream.RunStream`, `response_stream.ResponseStream`, `event_handler.AssistantEventHandler`, and
 `event_stream.EventStream`, the base class of both streams. Everything else is internal. A broken stream is reopened by
-the watch that reads it (`watch/stream_follower.py`). The modules:
+the watch that reads it (`watch/stream_reopener.py`). The modules:
 
 event_stream          the public base class; run_stream, response_stream: the streams that callers hold
 source                what a stream reads from, and a watch can take over; run_source, response_source: for each wire

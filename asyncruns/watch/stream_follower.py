@@ -23,7 +23,7 @@ import anyio
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import ByteStream, RunClient
+from asyncruns.abc import RunClient
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -36,14 +36,14 @@ from asyncruns.lifecycle import (
     Refused,
     RunRef,
     Snapshot,
-    StreamBegun,
     StreamEnded,
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.streams.opening import accepting, asking, events_of
+from asyncruns.streams.opening import asking, events_of
 from asyncruns.watch.requests import check_is_ours, refusal_of
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
+from asyncruns.watch.stream_reopener import StreamReopener
 from asyncruns.wire import encode
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ R = TypeVar("R")
 # Refusals in a stream's first event that mean that the outputs were not taken, and may be submitted again.
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # once the buffer was full for this long, what the stream shows of the run is taken to be old
-REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to reopen a broken stream
-STREAM_LAG_S: Final = 5.0  # how long after a stream was opened a 404 for its run is tolerated (replica lag)
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages, which may lag behind the run's end
 REST_S: Final = 5.0  # how long the messages with the missing text are fetched at most
 TAIL_S: Final = 1.0  # how long outputs wait for the end of the stream that asked for them; mostly it is there at once
@@ -92,11 +90,8 @@ class StreamFollower(Generic[R]):
         self._ref: RunRef | None = None
         self._completing = asyncio.Lock()
         self._is_unstreamed = False  # whether the last outputs were submitted without a stream
-        self._refused: set[int] = set()  # the ways to reopen a stream that this server does not support
-        self._attempts = 0  # to reopen the stream, since the last new event that had more than a status
-        self._number: int | None = None  # sequence number of the last event before the stream was reopened
+        self._reopener: StreamReopener[R] = StreamReopener(client, stream)
         self._gave_up: APIError | None = None  # the error event with which the server ended the stream
-        self._opened_at = 0.0
         self._is_behind = False  # whether what the stream shows of the run is old, except its end
         self._full_since = math.inf
         self._is_held_up = False  # whether the reader is slow, so that the socket was not read
@@ -202,8 +197,8 @@ class StreamFollower(Generic[R]):
     def _opened(self) -> None:
         self.is_open, self._is_behind, self._full_since = True, False, math.inf
         self._is_held_up = self._asks = self._is_unstreamed = False
-        self.heard_at = self._opened_at = loop_time()
-        self._attempts = 0
+        self.heard_at = loop_time()
+        self._reopener.stream_opened(self.heard_at)
         self._over, self._reading = anyio.Event(), anyio.CancelScope()
 
     async def _first_run(self, within: float | None) -> R:
@@ -243,7 +238,11 @@ class StreamFollower(Generic[R]):
         try:
             with self._reading:
                 cause = await self._read_on(post)
-                while not self._stream.progress.has_ended and await self._reopen(post, cause):
+                while not self._stream.progress.has_ended:
+                    self.is_open = False
+                    if not await self._reopener.reopen(self._ref, post, cause):
+                        break
+                    self.is_open = True
                     cause = await self._read_on(post)
         finally:
             self.is_open = False
@@ -266,76 +265,6 @@ class StreamFollower(Generic[R]):
             return error
         return self._gave_up
 
-    async def _reopen(self, post: Callable[[Event], object], cause: APIError | None) -> bool:
-        """Reopen the stream where it broke; return whether that succeeded.
-
-        The machine hears of it only if the first attempt fails: otherwise nothing is missing. There are five attempts.
-        Only a new event with more than a status resets their count, so that a stream that is cut each time is not
-        reopened for ever.
-        """
-        self.is_open = False
-        is_reported = False
-        while self._stream.is_streamed and self._attempts < len(REOPEN_PAUSES_S):
-            if not self._ways:
-                return False
-            if pause := REOPEN_PAUSES_S[self._attempts]:
-                post(StreamEnded(loop_time(), cause))
-                is_reported = True
-                await anyio.sleep(pause)
-            self._attempts += 1
-            if await self._open_again(post):
-                self.is_open = True
-                if is_reported:
-                    post(StreamBegun(loop_time()))
-                return True
-        return False
-
-    @property
-    def _ways(self) -> list[tuple[int, Request]]:
-        """The requests that may reopen the stream, each with its index among those of the dialect."""
-        if self._ref is None or self._stream.progress.is_whole:
-            return []
-        requests = self._client.dialect.reopen(self._ref, self._stream.sequence_number)
-        return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
-
-    async def _open_again(self, post: Callable[[Event], object]) -> bool:
-        asked_at = loop_time()
-        for way, request in self._ways:
-            request = accepting(request)
-            try:
-                answer = await self._client.transport.stream(request)
-                body = answer if isinstance(answer, ByteStream) else events_of(answer)
-                if isinstance(answer, Response) and (body is None or answer.status >= 300):
-                    self._was_answered(way, request, answer, asked_at, post)
-                    continue
-            except APIError:  # no answer, or an unusable one; the next attempt may succeed
-                continue
-            if body is not None:
-                self._number = self._stream.sequence_number
-                self._stream.reopen(request, body)
-                return True
-        return False
-
-    def _was_answered(
-        self, way: int, request: Request, answer: Response, asked_at: float, post: Callable[[Event], object]
-    ) -> None:
-        """Handle an answer that is not a stream: either the run as it is, or a refusal.
-
-        Raises:
-            APIResponseValidationError: The body is not a run.
-        """
-        dialect = self._client.dialect
-        if answer.status < 300:
-            snapshot = dialect.read(request, answer)
-            if snapshot.ref in (None, self._ref):
-                self._refused.add(way)
-                post(Observed(loop_time(), snapshot, asked_at=asked_at))
-            return
-        kind = dialect.refusal(request, answer).kind
-        may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < STREAM_LAG_S
-        if not kind.passes and not may_lag:
-            self._refused.add(way)
-
     async def _next(self, post: Callable[[Event], object]) -> Any:
         asked_at = loop_time()
         event = await self._stream.next_event()
@@ -345,8 +274,8 @@ class StreamFollower(Generic[R]):
         error, run = self._stream.error_in(event), self._stream.run_in(event)
         if self._stream.is_known(event):  # pings don't count: a server that hangs may still send them
             self.heard_at = now
-            if run is None and error is None and self._tells_more(event):
-                self._attempts = 0
+            if run is None and error is None:
+                self._reopener.note(event)
         if run is not None:
             snapshot = self._snapshot(run)
             self._asks = snapshot.phase is Phase.NEEDS_CALLER
@@ -354,16 +283,9 @@ class StreamFollower(Generic[R]):
                 post(Observed(now, snapshot, asked_at=asked_at))
         elif error is not None:
             self._gave_up = error
-            if not self._ways:
+            if not self._reopener.may_reopen(self._ref):
                 post(StreamEnded(now, error))
         return event
-
-    def _tells_more(self, event: Any) -> bool:
-        """Whether an event has text, or a new sequence number.
-
-        Events without either don't show progress: many gateways add a `[DONE]` to a stream that they cut.
-        """
-        return bool(self._stream.text_in(event)) or self._stream.sequence_number != self._number
 
     async def _deliver(self, event: Any, post: Callable[[Event], object]) -> None:
         if self.held.is_full:  # even with a fast reader: one read of the socket may hold more events than the buffer

@@ -11,7 +11,8 @@ import pytest
 from toolcalls import a_call, error_of
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools import ConcurrencyLimit, Toolset, threads
+from asyncruns.tools import ConcurrencyLimit, Toolset
+from asyncruns.tools import worker_threads as threads
 
 PATIENCE_SECONDS = 5.0
 

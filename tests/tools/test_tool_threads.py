@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from asyncruns.lifecycle import Call
-from asyncruns.tools import Toolset, threads
+from asyncruns.tools import Toolset
+from asyncruns.tools import worker_threads as threads
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.worker_threads import run_in_thread
 

@@ -19,7 +19,8 @@ from toolcalls import Hook, a_call, error_of, output_of
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools import Toolset, threads
+from asyncruns.tools import Toolset
+from asyncruns.tools import worker_threads as threads
 
 
 class Weather(msgspec.Struct):

@@ -23,7 +23,7 @@ from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
 from asyncruns.testing.emulator.refusals import RefusedError
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 

@@ -22,7 +22,7 @@ from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.testing import Fault, VirtualTimeLoop
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 

@@ -12,7 +12,7 @@ from test_streamed import ANSWER, ROUNDS, Tools, all_of, polls
 from asyncruns import APIConnectionError, Client, Completed, Failed, GaveUp, RunWatcher, StreamBroken
 from asyncruns.errors import APIError
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
-from asyncruns.watch.stream_follower import REOPEN_PAUSES_S
+from asyncruns.watch.stream_reopener import REOPEN_PAUSES_S
 
 WHOLE: Final = events_of()
 BROKEN_AT: Final = 5  # number of events before the break, with two pieces of the text

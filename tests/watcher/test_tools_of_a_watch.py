@@ -24,7 +24,7 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.lifecycle import Call
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 
 ROUND = (("call_1", "good", "{}"), ("call_2", "bad", "{}"), ("call_3", "slow", "{}"))
 

@@ -132,7 +132,7 @@ class Backend(ABC):
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
     def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the server's clock advance with a loop's clock, without a jump."""
+        """Advance the server's clock with a loop's clock, without a jump."""
         self._epoch, self._loop, self._loop_start = self.now(), loop, loop.time()
 
     def _receive(
