@@ -21,7 +21,7 @@ statistics   the state of the fleet in numbers
 from __future__ import annotations
 
 from asyncruns.fleet.fleet import Fleet
-from asyncruns.fleet.handle import Watch
 from asyncruns.fleet.statistics import Statistics
+from asyncruns.fleet.watch_handle import Watch
 
 __all__ = ["Fleet", "Statistics", "Watch"]

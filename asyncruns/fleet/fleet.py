@@ -16,9 +16,9 @@ from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
-from asyncruns.fleet.handle import Watch
 from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.statistics import Statistics, statistics_of
+from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 from asyncruns._loop import loop_time
 from asyncruns.abc import AsyncOnly
 from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.explain import explain
 from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
-from asyncruns.fleet.why_waiting import explain
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
