@@ -2,10 +2,10 @@
 
 Public: the names of `__all__`. The modules, from what callers choose down to the arithmetic:
 
-cadence            what callers choose from; holds a strategy
+cadence            what callers choose from, with the default pauses: `hinted` of one watch, `learned` of a fleet
 strategy           the interface of a strategy
-counted_pauses     strategies that only count polls: `hinted` (the default of one watch), `fixed` and `backoff`
-learned_pauses     the strategy that learns (the default of a fleet)
+counted_pauses     the strategy behind `hinted`, `fixed` and `backoff`, which only counts polls
+learned_pauses     the strategy that learns
 late_pauses        the same, for a run that the server says is older than its watch, which may be false
 learned_durations  what was learned about each group of runs
 durations          how long the runs of one group took: fading histograms, and the predictions from them

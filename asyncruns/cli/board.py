@@ -27,7 +27,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher
-from asyncruns.wire import Run, statuses
+from asyncruns.wire import Run, status_names
 
 CREATING: Final = "creating"
 NOT_CREATED: Final = "not created"
@@ -35,15 +35,15 @@ NOT_CREATED: Final = "not created"
 # In the order in which a run goes through them; any other status comes last.
 ORDER: Final = (
     CREATING,
-    statuses.QUEUED,
-    statuses.IN_PROGRESS,
-    statuses.REQUIRES_ACTION,
-    statuses.CANCELLING,
-    statuses.COMPLETED,
-    statuses.FAILED,
-    statuses.CANCELLED,
-    statuses.EXPIRED,
-    statuses.INCOMPLETE,
+    status_names.QUEUED,
+    status_names.IN_PROGRESS,
+    status_names.REQUIRES_ACTION,
+    status_names.CANCELLING,
+    status_names.COMPLETED,
+    status_names.FAILED,
+    status_names.CANCELLED,
+    status_names.EXPIRED,
+    status_names.INCOMPLETE,
     "needs caller",
     "gave up",
     NOT_CREATED,

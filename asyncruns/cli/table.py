@@ -16,7 +16,7 @@ from rich.text import Text
 
 from asyncruns.cli.board import Board, Row
 from asyncruns.cli.output import counted, on_one_line
-from asyncruns.wire import statuses
+from asyncruns.wire import status_names
 
 FRAME_S: Final = 0.1
 WIDE: Final = 108  # number of columns from which on ids are shown in full
@@ -25,14 +25,14 @@ _OTHER_LINES: Final = 3  # the title, the column headings, the cursor
 _REPORT_LINES: Final = 4  # the demo's report below the final table
 _STYLES: Final = {
     "creating": "dim",
-    statuses.QUEUED: "dim",
-    statuses.IN_PROGRESS: "blue",
-    statuses.REQUIRES_ACTION: "bold cyan",
-    statuses.COMPLETED: "green",
-    statuses.INCOMPLETE: "yellow",
-    statuses.CANCELLED: "yellow",
-    statuses.CANCELLING: "yellow",
-    statuses.EXPIRED: "magenta",
+    status_names.QUEUED: "dim",
+    status_names.IN_PROGRESS: "blue",
+    status_names.REQUIRES_ACTION: "bold cyan",
+    status_names.COMPLETED: "green",
+    status_names.INCOMPLETE: "yellow",
+    status_names.CANCELLED: "yellow",
+    status_names.CANCELLING: "yellow",
+    status_names.EXPIRED: "magenta",
 }
 _BAD: Final = "red"  # failed, and any status without a style of its own
 

@@ -43,17 +43,17 @@ from asyncruns.lifecycle.values import (
     Snapshot,
     approval_of,
 )
-from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, statuses
+from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, status_names
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE
 
 RESPONSE_PHASES: Final[Mapping[str, Phase]] = {
-    statuses.QUEUED: Phase.PENDING,
-    statuses.IN_PROGRESS: Phase.RUNNING,
-    statuses.COMPLETED: Phase.SUCCEEDED,  # NEEDS_CALLER if its output has open calls, see `_snapshot`
-    statuses.FAILED: Phase.FAILED,
-    statuses.CANCELLED: Phase.CANCELLED,
-    statuses.INCOMPLETE: Phase.INCOMPLETE,
+    status_names.QUEUED: Phase.PENDING,
+    status_names.IN_PROGRESS: Phase.RUNNING,
+    status_names.COMPLETED: Phase.SUCCEEDED,  # NEEDS_CALLER if its output has open calls, see `_snapshot`
+    status_names.FAILED: Phase.FAILED,
+    status_names.CANCELLED: Phase.CANCELLED,
+    status_names.INCOMPLETE: Phase.INCOMPLETE,
 }
 
 # The values of `background_options.completion_window`, which set the expiry of a response. A response that may take
@@ -369,10 +369,10 @@ def _call(item: response_items.ResponseItem) -> Call | None:
 
 def _is_cut(item: response_items.ResponseFunctionToolCall) -> bool:
     """Return whether a call was cut off: the model did not finish writing it, although the response is completed."""
-    if not isinstance(item.status, str) or item.status == statuses.COMPLETED:
+    if not isinstance(item.status, str) or item.status == status_names.COMPLETED:
         return False
     # Some servers leave finished items `in_progress`; these have arguments.
-    return item.status == statuses.INCOMPLETE or not item.arguments.strip()
+    return item.status == status_names.INCOMPLETE or not item.arguments.strip()
 
 
 def _other(item: Any, call_id: str) -> Call:

@@ -39,22 +39,22 @@ from asyncruns.lifecycle.values import (
     approval_of,
 )
 from asyncruns.limits import Limits
-from asyncruns.wire import Run, decode, encode, statuses
+from asyncruns.wire import Run, decode, encode, status_names
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
 # https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
 RUN_PHASES: Final[Mapping[str, Phase]] = {
-    statuses.QUEUED: Phase.PENDING,
-    statuses.IN_PROGRESS: Phase.RUNNING,
-    statuses.REQUIRES_ACTION: Phase.NEEDS_CALLER,
-    statuses.CANCELLING: Phase.CANCELLING,
-    statuses.CANCELLED: Phase.CANCELLED,
-    statuses.FAILED: Phase.FAILED,
-    statuses.COMPLETED: Phase.SUCCEEDED,
-    statuses.INCOMPLETE: Phase.INCOMPLETE,
-    statuses.EXPIRED: Phase.EXPIRED,
+    status_names.QUEUED: Phase.PENDING,
+    status_names.IN_PROGRESS: Phase.RUNNING,
+    status_names.REQUIRES_ACTION: Phase.NEEDS_CALLER,
+    status_names.CANCELLING: Phase.CANCELLING,
+    status_names.CANCELLED: Phase.CANCELLED,
+    status_names.FAILED: Phase.FAILED,
+    status_names.COMPLETED: Phase.SUCCEEDED,
+    status_names.INCOMPLETE: Phase.INCOMPLETE,
+    status_names.EXPIRED: Phase.EXPIRED,
 }
 
 # Tools that the server runs itself. Their calls may be listed in `submit_tool_outputs`, but need no outputs.

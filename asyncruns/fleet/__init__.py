@@ -3,7 +3,7 @@
 Public: `Fleet`, `Statistics`, `Watch`. The modules, from what callers hold down to the arithmetic:
 
 fleet        `Fleet`: what callers use
-handle       `Watch`: what a caller holds of one run
+watch_handle `Watch`: what a caller holds of one run
 hub          what these two share: the task of the fleet, its runner and its outcomes
 runner       sends what the schedule plans, and receives the answers
 roster       the runs that the fleet knows, by their refs
@@ -13,7 +13,7 @@ outcomes     delivers the outcomes; `newest` bounds what waits for a reader
 schedule     which run is polled next; `ranks` says how much a due poll is worth
 budget       how many requests may be sent now: the rate, and the number in flight
 pace         how fast to send, learned from the server's refusals; `pace_trial` judges whether a cut helped
-why_waiting  the sentence of `Watch.explain()`
+explain      the sentence of `Watch.explain()`
 settings     the options of the fleet, and of single watches that override them
 statistics   the state of the fleet in numbers
 """

@@ -30,7 +30,7 @@ from asyncruns.wire import (
 )
 from asyncruns.wire.codec import parse
 from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock, ToolCallsDeltaDetails, id_of, index_of
-from asyncruns.wire.statuses import ENDED_STATUSES, REQUIRES_ACTION
+from asyncruns.wire.status_names import ENDED_STATUSES, REQUIRES_ACTION
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,

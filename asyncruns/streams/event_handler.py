@@ -17,7 +17,7 @@ from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import ImageFile, Message, Run, RunStep, Text
 from asyncruns.wire.deltas import MessageDeltaFields, RunStepDeltaFields, TextDelta, ToolCallDelta
-from asyncruns.wire.statuses import ENDED_STATUSES
+from asyncruns.wire.status_names import ENDED_STATUSES
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import DoneEvent, ThreadStreamEvent
 

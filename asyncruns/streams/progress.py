@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from asyncruns.wire.common import ErrorObject
-from asyncruns.wire.statuses import ENDED_STATUSES, REQUIRES_ACTION
+from asyncruns.wire.status_names import ENDED_STATUSES, REQUIRES_ACTION
 
 # Servers may leave the connection open after the last event, so reading must end by itself.
 _END_GRACE_S: Final = 0.25  # after the run's end only `done` and the connection's end follow

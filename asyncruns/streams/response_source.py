@@ -28,7 +28,7 @@ from asyncruns.wire.response_events import (
     decode_response_event,
 )
 from asyncruns.wire.responses import ModelResponse
-from asyncruns.wire.statuses import COMPLETED, ENDED_STATUSES, IN_PROGRESS, QUEUED
+from asyncruns.wire.status_names import COMPLETED, ENDED_STATUSES, IN_PROGRESS, QUEUED
 from asyncruns.wire.stream_events import DoneEvent, ErrorEvent, UndecodableEvent
 
 

@@ -10,7 +10,7 @@ from asyncruns.streams.merging import Growing, Tree, item_at, items_at, merge, p
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
-from asyncruns.wire.statuses import ENDED_STATUSES, IN_PROGRESS
+from asyncruns.wire.status_names import ENDED_STATUSES, IN_PROGRESS
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
     MessageEvent,

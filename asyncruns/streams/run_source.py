@@ -13,7 +13,7 @@ from asyncruns.streams.source import EventSource
 from asyncruns.wire import Message, Run
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, TextDelta, TextDeltaBlock
 from asyncruns.wire.names import THREAD_RUN
-from asyncruns.wire.statuses import COMPLETED
+from asyncruns.wire.status_names import COMPLETED
 from asyncruns.wire.stream_events import (
     DoneEvent,
     ErrorEvent,

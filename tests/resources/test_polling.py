@@ -25,7 +25,7 @@ from asyncruns import (
 )
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 from asyncruns.wire import RequiredActionFunctionToolCall, Run
-from asyncruns.wire.statuses import REQUIRES_ACTION
+from asyncruns.wire.status_names import REQUIRES_ACTION
 
 ADD = FunctionCall("add", {"a": 1, "b": 2})
 ADD_MORE = FunctionCall("add", {"a": 3, "b": 4})

@@ -38,7 +38,7 @@ from asyncruns.wire import (
     decode,
     encode,
     epoch_seconds,
-    statuses,
+    status_names,
 )
 from asyncruns.wire.codec import decoder
 
@@ -189,7 +189,7 @@ def test_a_response_needs_an_id_and_a_status() -> None:
 
 
 def test_the_statuses_are_those_of_the_official_client() -> None:
-    known = {value for name, value in vars(statuses).items() if name.isupper() and isinstance(value, str)}
+    known = {value for name, value in vars(status_names).items() if name.isupper() and isinstance(value, str)}
     ours = known - {"requires_action", "cancelling", "expired"}  # only runs have these
     (status,) = (arg for arg in get_args(Response.model_fields["status"].annotation) if arg is not type(None))
     assert ours <= set(get_args(status))
