@@ -15,7 +15,7 @@ from asyncruns import APIConnectionError, APITimeoutError, Client
 from asyncruns.client.options import ClientOptions
 from asyncruns.http import Request
 from asyncruns.transport.aiohttp import AiohttpTransport
-from asyncruns.transport.connections import CHANGES_DISTRUST_S, KEPT_AFTER_S
+from asyncruns.transport.trust import CHANGES_DISTRUST_S, KEPT_AFTER_S
 
 
 @pytest.fixture(params=[False, True], ids=["own", "borrowed"])
