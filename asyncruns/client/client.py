@@ -17,8 +17,10 @@ from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
     ClientOptions,
+    HTTPLibrary,
     check_retries,
     chosen_auth,
+    chosen_http,
     chosen_timeout,
     given_base_url,
     given_transport,
@@ -38,7 +40,6 @@ from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
-from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
     ApiKeyAuth,
@@ -101,6 +102,11 @@ class Client(AsyncOnly, OtherNames):
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
         ssl: An `ssl.SSLContext`, or False for no checks.
+        http: The library to send with: "aiohttp", or "httptools" (`pip install 'asyncruns[fast]'`), with which a poll
+            costs about a third of the CPU time; that is for clients that poll hundreds of runs. It sends requests over
+            HTTP/1.1 itself, and hands streams, and everything through a `proxy`, a `session` or with `trust_env`, to
+            aiohttp with the same options, over connections of its own. Both are safe to cancel at any point: the
+            connection of that request is closed, and no other. Both tell alike whether a request may have acted.
         transport: What to send with, such as `asyncruns.testing.InMemoryTransport`, in place of the client's own. It is
             borrowed: not closed here. What configures the client's own, `base_url` and `version` among it, can't be
             given beside it; `max_retries` and `validate` can.
@@ -131,6 +137,7 @@ class Client(AsyncOnly, OtherNames):
         proxy: str | None = None,
         trust_env: bool = False,
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
+        http: HTTPLibrary = "aiohttp",
         transport: Transport | None = None,
     ) -> None:
         check_retries(max_retries)
@@ -138,7 +145,7 @@ class Client(AsyncOnly, OtherNames):
         self._own: Transport | None = None
         self._closing: asyncio.Task[None] | None = None  # while watches that leave are waited for
         if transport is None:
-            transport = self._own = AiohttpTransport(
+            transport = self._own = chosen_http(http)(
                 given_base_url(base_url),
                 auth=chosen_auth(auth, api_key),
                 headers=own_headers(default_headers, organization, project),
@@ -169,6 +176,7 @@ class Client(AsyncOnly, OtherNames):
                 proxy=(proxy, None),
                 trust_env=(trust_env, False),
                 ssl=(ssl, True),
+                http=(http, "aiohttp"),
             )
         host = urlsplit(self.base_url).hostname or ""
         self.transport: Transport = transport

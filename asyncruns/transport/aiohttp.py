@@ -15,9 +15,9 @@ from asyncruns.abc import ByteStream
 from asyncruns.errors import APIConnectionError, ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.sse import BodyKind, body_kind
+from asyncruns.transport.aiohttp_sessions import Broken, Sessions, let_the_loop_notice, send_untyped
 from asyncruns.transport.auth import Auth, Headers
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HTTPTransport, closes
-from asyncruns.transport.connections import Broken, Sessions, let_the_loop_notice, send_untyped
 from asyncruns.transport.failures import Failures
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.trust import Trust

@@ -15,7 +15,7 @@ from yarl import URL
 
 from asyncruns._version import __version__
 from asyncruns.abc import ByteStream, Transport
-from asyncruns.errors import APITimeoutError, ConfigurationError
+from asyncruns.errors import APITimeoutError, ConfigurationError, InvalidRequestError
 from asyncruns.http import Query, Request, Response, query_of
 from asyncruns.transport.auth import Auth, Headers, NoAuth, checked_headers
 from asyncruns.transport.failures import Failures
@@ -26,6 +26,10 @@ from asyncruns.transport.urls import check_base_url, checked_proxy
 Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 CONNECT_TIMEOUT_S: Final = 10.0
+MAX_CONNECTIONS: Final = 100
+# aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:
+# a request that is sent just then is lost, so ours are closed before.
+KEEPALIVE_S: Final = 65.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
 _SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
@@ -128,6 +132,8 @@ class HTTPTransport(Transport):
         return Response(status, CIMultiDictProxy(shown), redacted, base_url=self.base_url)
 
     def _url(self, request: Request) -> URL:
+        if not request.path.isprintable() or " " in request.path or request.path[:1] != "/":
+            raise InvalidRequestError(f"The path {request.path!r} can't be sent: it begins with a slash, and is quoted")
         # Encoded already: yarl would read an id's %2F, or a dot segment, as part of the path.
         url = URL(self.base_url + request.path, encoded=True)
         pairs = self._query
@@ -139,8 +145,8 @@ class HTTPTransport(Transport):
     def _headers(self, request: Request, signature: Headers) -> CIMultiDict[str]:
         """Return the headers of a request; the same object each time where only the signature is its own."""
         if self._signed is None or self._signed[0] is not signature:
-            plain = {**self._own_headers, **signature}
-            self._signed = signature, (CIMultiDict(plain), CIMultiDict({**self._version_headers, **plain}))
+            plain = _merged(self._own_headers, signature)
+            self._signed = signature, (plain, _merged(self._version_headers, plain))
         signed = self._signed[1][request.path.startswith(self._versioned_paths)]
         has_type = "Content-Type" in signed
         if request.body is None and not request.headers and not has_type:
@@ -155,6 +161,15 @@ class HTTPTransport(Transport):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url} {self._auth!r}>"
+
+
+def _merged(*all_headers: Headers) -> CIMultiDict[str]:
+    """Return headers by their names, in any case; the last one of each name counts."""
+    merged: CIMultiDict[str] = CIMultiDict()
+    for headers in all_headers:
+        for name, value in headers.items():
+            merged[name] = value
+    return merged
 
 
 def closes(headers: Iterable[tuple[str, str]]) -> bool:

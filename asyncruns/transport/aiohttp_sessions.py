@@ -18,12 +18,10 @@ import aiohttp
 
 from asyncruns._private import close_idle, has_idle, middlewares_of
 from asyncruns.errors import ConfigurationError
+from asyncruns.transport.base import KEEPALIVE_S, MAX_CONNECTIONS
+from asyncruns.transport.one_loop import OneLoop
 from asyncruns.transport.trust import Trust
 
-MAX_CONNECTIONS: Final = 100
-# aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:
-# a request that is sent just then is lost, so ours are closed before.
-KEEPALIVE_S: Final = 65.0
 NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
 CLOSING_PASSES: Final = (
     4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
@@ -100,8 +98,7 @@ class Sessions:
         self._timeout = timeout
         self._pooled: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of our own
-        self._is_closed = False
+        self._one_loop = OneLoop()
 
     def choose(
         self, method: str, *, closes: bool = False
@@ -128,18 +125,14 @@ class Sessions:
         return self._unpooled, None
 
     def _usable(self) -> aiohttp.ClientSession:
-        if self._is_closed:
-            raise ConfigurationError("The client is closed; make a new one")
         if self._borrowed is not None:
+            self._one_loop.check_open()
             if self._borrowed.closed:
                 raise ConfigurationError("The session that was given as session= is closed")
             return self._borrowed
-        loop = asyncio.get_running_loop()
+        self._one_loop.check()
         if self._pooled is None:
-            self._loop = loop
             self._pooled = self._open(KEEPALIVE_S, self._send_pooled)
-        elif self._loop is not loop:
-            raise ConfigurationError("This client belongs to another event loop; make one for each loop")
         return self._pooled
 
     def _open(self, keepalive_s: float, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
@@ -170,7 +163,7 @@ class Sessions:
 
     async def aclose(self) -> None:
         """Close the sessions of our own. May be called twice."""
-        self._is_closed = True
+        self._one_loop.close()
         sessions = (self._pooled, self._unpooled)
         self._pooled = self._unpooled = None
         for session in sessions:

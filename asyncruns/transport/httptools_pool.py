@@ -1,0 +1,307 @@
+"""The connections of the lean transport: at most 100 to its one server, kept while they are idle, given out fairly."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import ssl as ssl_module
+from collections import deque
+from collections.abc import Sequence
+from functools import cache
+from ipaddress import ip_address
+from typing import Final
+
+import aiohappyeyeballs
+from yarl import URL
+
+from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_CONNECTIONS
+from asyncruns.transport.httptools_connection import Connection, RawAnswer, ServerDisconnected
+from asyncruns.transport.one_loop import OneLoop
+
+NEXT_ADDRESS_S: Final = 0.25  # before another address is tried beside, https://www.rfc-editor.org/rfc/rfc8305
+ADDRESSES_S: Final = 10.0  # for which a look-up holds
+_UNCHECKED_S: Final = 0.001  # a connection that was idle for less is taken for alive when a read goes over it
+_CLOSING_PASSES: Final = 10  # of the loop, in which it lets go of connections that were closed
+
+_Address = aiohappyeyeballs.AddrInfoType
+
+
+class Pool:
+    """The connections to one server. Belongs to the event loop in which it is first used.
+
+    Args:
+        url: Where the server is: scheme, host and port.
+        ssl: A context, True for the usual checks, False for none.
+        max_body: How many bytes of a body are read.
+        one_loop: To which loop it belongs; closed with the pool.
+    """
+
+    def __init__(self, url: URL, ssl: ssl_module.SSLContext | bool, max_body: int, one_loop: OneLoop) -> None:
+        self._host: str = url.raw_host or ""
+        self._port: int = url.port or 0
+        self._ssl: ssl_module.SSLContext | bool | None = ssl if url.scheme == "https" else None
+        self._literal: _Address | None = _literal(self._host, self._port)
+        self._max_body = max_body
+        self._one_loop = one_loop
+        self._loop: asyncio.AbstractEventLoop  # from the first request on
+        self._idle: deque[Connection] = deque()  # the last used one at the right
+        self._busy: set[Connection] = set()
+        self._open: set[Connection] = set()  # each has a place
+        self._leaving: set[Connection] = set()  # closed, and the loop has not let go of them yet
+        self._places = 0  # taken: by connections, by those that are being made, by those that are handed over
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._lookup: asyncio.Task[Sequence[_Address]] | None = None
+        self._looked_up_at = -math.inf
+
+    def has_idle(self) -> bool:
+        """Return whether an idle connection is there that seems to be alive."""
+        return any(connection.looks_alive() for connection in self._idle)
+
+    def close_idle(self) -> None:
+        """Close the connections that are idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def take_idle(self, *, is_read: bool) -> Connection | None:
+        """Return a connection that is alive, or None: call `take` then.
+
+        Raises:
+            ConfigurationError: The pool is closed, or belongs to another loop.
+        """
+        self._loop = self._one_loop.check()
+        if not self._idle:
+            return None
+        now = self._loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            idle_s = now - connection.idle_since
+            if idle_s < connection.may_idle_s and (
+                connection.looks_alive() if not is_read or idle_s > _UNCHECKED_S else not connection.is_closed
+            ):
+                return connection
+            connection.close()
+        return None
+
+    async def take(self, *, fresh: bool) -> Connection:
+        """Return a connection: one that becomes free, or a new one. Waits in turn while there are 100.
+
+        Safe to cancel.
+
+        Args:
+            fresh: Whether it has to be a new one.
+
+        Raises:
+            OSError, TimeoutError: It could not be made.
+            ConfigurationError: The pool was closed meanwhile.
+        """
+        self._loop = self._one_loop.check()
+        if fresh and self._idle and self._places >= MAX_CONNECTIONS:
+            self._idle.popleft().close()
+        is_next = False
+        while self._places >= MAX_CONNECTIONS:
+            connection = await self._turn(is_next=is_next)
+            is_next = True  # who comes back was the first in the queue
+            if connection is None:
+                return await self._connect()
+            if connection.is_closed:  # in the moment before this task went on
+                continue
+            if not fresh and connection.looks_alive():
+                return connection
+            self._open.discard(connection)  # its place is kept
+            connection.close()
+            return await self._connect()
+        self._places += 1
+        return await self._connect()
+
+    async def _turn(self, *, is_next: bool) -> Connection | None:
+        """Wait for a connection, or for None: a place, which is taken already."""
+        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        if is_next:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                connection = waiter.result()
+                if connection is None:
+                    self._leave_place()
+                elif not connection.is_closed:
+                    self.released(connection)
+            raise
+
+    async def ask(self, connection: Connection, data: bytes, deadline: float, *, is_last: bool) -> RawAnswer:
+        """Send a request over a connection of this pool.
+
+        The connection comes back with the answer; with a coded one (`coding_of`), it is given back, or closed, later.
+        Safe to cancel: that closes this connection, and no other.
+
+        Raises:
+            OSError, BodyTooLarge: No answer came that can be taken.
+            TimeoutError: None came until the deadline.
+        """
+        self._busy.add(connection)
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        waiter = connection.request(data, deadline, is_last=is_last)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            connection.abandon(waiter)
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        """Take a connection back whose answer was coded, now that it is known to be right."""
+        if not connection.is_closed:
+            self.released(connection)
+
+    def released(self, connection: Connection) -> None:
+        self._busy.discard(connection)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        now = connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if now + connection.may_idle_s < self._timer_at:
+            self._arm(now + connection.may_idle_s)
+
+    def lost(self, connection: Connection) -> None:
+        self._leaving.add(connection)
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._leave_place()
+
+    def gone(self, connection: Connection) -> None:
+        self._leaving.discard(connection)
+
+    def _leave_place(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._places -= 1
+
+    # Times. One timer serves all requests and all idle connections.
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._look)
+        self._timer_at = when
+
+    def _look(self) -> None:
+        """Give up the requests that are over their time, close what was idle for too long, and look again in time."""
+        self._timer, self._timer_at = None, math.inf
+        now = self._loop.time()
+        for connection in [each for each in self._busy if each.deadline <= now]:
+            connection.fail(TimeoutError())
+        for connection in [each for each in self._idle if each.idle_since + each.may_idle_s <= now]:
+            connection.close()
+        times = [each.deadline for each in self._busy]
+        times += [each.idle_since + each.may_idle_s for each in self._idle]
+        next_time = min(times, default=math.inf)
+        if next_time < math.inf:
+            self._arm(next_time)
+
+    # Making connections
+
+    async def _connect(self) -> Connection:
+        """Make a connection for a place that is taken; leave the place if that fails."""
+        connection = Connection(self, self._loop, self._max_body)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._connect_it(connection)
+            self._check_made(connection)
+        except BaseException:
+            connection.close()
+            self._leave_place()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _check_made(self, connection: Connection) -> None:
+        self._one_loop.check_open()  # somebody may have closed the client meanwhile
+        if connection.is_closed:
+            raise connection.broke_with or ServerDisconnected("the server closed the connection at once")
+
+    async def _connect_it(self, connection: Connection) -> None:
+        context = await self._context()
+        sock = await aiohappyeyeballs.start_connection(
+            await self._addresses(), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=self._loop
+        )
+        server_hostname = None if context is None else self._host.rstrip(".")
+        await self._loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=server_hostname)
+
+    async def _context(self) -> ssl_module.SSLContext | None:
+        if isinstance(self._ssl, bool):
+            self._ssl = await asyncio.to_thread(_context_of, self._ssl)  # reads the certificates of authorities
+        return self._ssl
+
+    async def _addresses(self) -> Sequence[_Address]:
+        if self._literal is not None:
+            return [self._literal]
+        if self._lookup is None or (self._lookup.done() and self._loop.time() > self._looked_up_at + ADDRESSES_S):
+            self._looked_up_at = self._loop.time()
+            self._lookup = self._loop.create_task(self._look_up(), name="asyncruns addresses")
+            self._lookup.add_done_callback(self._looked_up)
+        return await asyncio.shield(self._lookup)
+
+    async def _look_up(self) -> Sequence[_Address]:
+        flags = socket.AI_ADDRCONFIG
+        return await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=flags)
+
+    def _looked_up(self, lookup: asyncio.Task[Sequence[_Address]]) -> None:
+        if lookup.cancelled() or lookup.exception() is not None:
+            self._lookup = None  # the next connection asks again
+
+    async def aclose(self) -> None:
+        """Close all connections; requests in flight fail. Never raises; may be called twice."""
+        self._one_loop.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, math.inf
+        if self._lookup is not None:
+            self._lookup.cancel()
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectionAbortedError("the client was closed"))
+        for connection in list(self._open):
+            connection.fail(ConnectionAbortedError("the client was closed"))
+        passes = 0
+        while self._leaving and passes < _CLOSING_PASSES:
+            passes += 1
+            await asyncio.sleep(0)
+
+
+@cache
+def _context_of(is_verified: bool) -> ssl_module.SSLContext:
+    context = ssl_module.create_default_context()
+    if not is_verified:
+        context.check_hostname, context.verify_mode = False, ssl_module.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _literal(host: str, port: int) -> _Address | None:
+    """Return the address that a host is, where it is no name."""
+    try:
+        version = ip_address(host).version
+    except ValueError:
+        return None
+    if version == 4:
+        return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
+    if "%" in host:  # a zone, which has to be looked up
+        return None
+    return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)

@@ -1,0 +1,21 @@
+"""Every async test of this folder runs over both transports, but in modules that say `AIOHTTP_ALONE = True`."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from transports import LIBRARIES, defaults_of_client
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if inspect.iscoroutinefunction(metafunc.function) and not getattr(metafunc.module, "AIOHTTP_ALONE", False):
+        metafunc.parametrize("http", LIBRARIES, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def http(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let every client of the test send with one of the libraries, and give its name."""
+    name: str = getattr(request, "param", "aiohttp")
+    monkeypatch.setitem(defaults_of_client(), "http", name)
+    return name
