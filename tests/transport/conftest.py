@@ -1,4 +1,4 @@
-"""Every async test of this folder runs over both transports, but in modules that say `AIOHTTP_ALONE = True`."""
+"""Every async test of this folder runs over both transports, unless `OVER` in its module, or `@over`, names one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from transports import LIBRARIES, defaults_of_client
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if inspect.iscoroutinefunction(metafunc.function) and not getattr(metafunc.module, "AIOHTTP_ALONE", False):
-        metafunc.parametrize("http", LIBRARIES, indirect=True)
+    if inspect.iscoroutinefunction(metafunc.function):
+        libraries = getattr(metafunc.function, "over", getattr(metafunc.module, "OVER", LIBRARIES))
+        metafunc.parametrize("http", libraries, indirect=True)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from test_with_aioresponses import Response
 
 from asyncruns import AuthenticationError, Client, NotFoundError, __version__
 
-AIOHTTP_ALONE = True
+OVER = ("aiohttp",)
 
 FOUNDRY: Final = "https://res.services.ai.azure.com/api/projects/P"
 OPENAI: Final = "https://res.openai.azure.com"

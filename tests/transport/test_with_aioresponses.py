@@ -15,7 +15,7 @@ from yarl import URL
 
 from asyncruns import APITimeoutError, BearerAuth, Client
 
-AIOHTTP_ALONE = True
+OVER = ("aiohttp",)
 
 BASE = "https://host.example/v1"
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from asyncruns import Client
 from asyncruns.client.options import chosen_http
 from asyncruns.transport.base import HTTPTransport
 
 LIBRARIES: Final = ("aiohttp", "httptools")
+
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def over(*libraries: str) -> Callable[[Test], Test]:
+    """Let a test run over these only."""
+
+    def mark(test: Test) -> Test:
+        test.over = libraries  # type: ignore[attr-defined]
+        return test
+
+    return mark
 
 
 def defaults_of_client() -> dict[str, Any]:
