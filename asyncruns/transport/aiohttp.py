@@ -136,6 +136,7 @@ class AiohttpTransport(HTTPTransport):
         is_last = closes(request.headers) if request.headers else False
         session, middlewares = self._sessions.choose(request.method, closes=is_last)
         headers = self._headers(request, signature)
+        url = self._url(request)
         options: dict[str, Any] = {}
         if middlewares is not None:
             is_untyped = request.body is None and "Content-Type" not in headers
@@ -149,7 +150,7 @@ class AiohttpTransport(HTTPTransport):
         try:
             answer = await session.request(
                 request.method,
-                self._url(request),
+                url,
                 headers=headers,
                 data=request.body,
                 timeout=timeout,
