@@ -19,7 +19,7 @@ from asyncruns.http import Request, Response
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import Auth, Headers, check_header
 from asyncruns.transport.base import MAX_BODY_BYTES, HTTPTransport, closes
-from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP, coding_of
+from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP
 from asyncruns.transport.httptools_pool import Pool
 from asyncruns.transport.inflate import inflate
 from asyncruns.transport.one_loop import OneLoop
@@ -138,9 +138,14 @@ class HttptoolsTransport(HTTPTransport):
             if connection is None:
                 async with asyncio.timeout_at(None if seconds is None else deadline):
                     connection = await pool.take(fresh=is_last)
-            status, headers, body = await pool.ask(connection, data, deadline, is_last=is_last)
+            waiter = pool.send(connection, data, deadline, is_last=is_last)
+            try:
+                status, headers, body, coding = await waiter
+            except asyncio.CancelledError:
+                connection.abandon(waiter)
+                raise
             self._note_answer(connection, now(), is_last=is_last)
-            if coding := coding_of(headers):
+            if coding:
                 try:
                     body = await self._inflated(coding, status, headers, body)
                 except BaseException:

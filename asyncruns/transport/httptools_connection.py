@@ -26,14 +26,14 @@ MAX_FRAMING_RATIO: Final = 8  # bytes around each byte of a body: chunks of one 
 BEFORE_SERVER_S: Final = 1.0  # a connection is closed before the server says that it would
 _TIMEOUT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,9})\b", re.I)
 _SHOWN_BYTES: Final = 20
-_FIRST_BYTE: Final = ord("H")
+_START: Final = b"HTTP/1."
 _SWITCHING_PROTOCOLS: Final = 101
 
 _LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 _NO_HEADERS: Final[CIMultiDictProxy[str]] = CIMultiDictProxy(CIMultiDict())
 
-RawAnswer = tuple[int, CIMultiDictProxy[str], bytes]
-"""Status, headers and body, as they came."""
+RawAnswer = tuple[int, CIMultiDictProxy[str], bytes, str]
+"""Status, headers and body, as they came, and the coding of the body that is to be undone, or ""."""
 
 
 class ServerDisconnected(ConnectionError):
@@ -99,8 +99,8 @@ class Connection(asyncio.Protocol):
         self._is_last = False
         self._transport: Any = None  # an asyncio.Transport
         self._readable: select.poll | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._fields: list[tuple[str, str]] = []
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._fields: list[bytes] = []
         self._body: list[bytes] = []
         self._reset()
 
@@ -110,6 +110,8 @@ class Connection(asyncio.Protocol):
         self._failure: Exception | None = None
         self._status = 0
         self._headers = _NO_HEADERS
+        self._coding = ""
+        self._start = b""  # what came before it was seen whether it is HTTP/1
         self._read = 0
         self._body_size = 0
 
@@ -175,9 +177,13 @@ class Connection(asyncio.Protocol):
         if waiter is None or waiter.done():
             self.close()  # nobody asked for it, or does not any more
             return
-        if not self._read and data[0] != _FIRST_BYTE:
-            self.fail(NotHTTP(f"the answer begins with {bytes(data[:_SHOWN_BYTES])!r}"))
-            return
+        if not self._read:
+            data = self._start + data
+            if not data.startswith(_START):
+                self._start = data
+                if not _START.startswith(data):
+                    self.fail(NotHTTP(f"the answer begins with {data[:_SHOWN_BYTES]!r}"))
+                return
         self._read += len(data)
         try:
             self._parser.feed_data(data)
@@ -200,6 +206,7 @@ class Connection(asyncio.Protocol):
         self.broke_with = error
         self._ended(error)
         self._owner.gone(self)
+        self._parser = None  # which holds this connection
 
     def _ended(self, error: Exception | None) -> None:
         waiter = self._waiter
@@ -216,12 +223,13 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, waiter: asyncio.Future[RawAnswer]) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        answer = self._status, self._headers, body
+        answer = self._status, self._headers, body, self._coding
         self._body = []
         self._waiter = None
+        self.idle_since = self._loop.time()
         if self._is_last or self._transport.is_closing() or self._transport.get_write_buffer_size():
             self.close()
-        elif coding_of(self._headers):
+        elif self._coding:
             self.deadline = math.inf  # kept for who makes the body whole: only then it is sure that it is right
         else:
             self._owner.released(self)
@@ -234,7 +242,7 @@ class Connection(asyncio.Protocol):
             raise _SecondAnswer
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name.decode("ascii"), value.decode("utf-8", "surrogateescape").strip(" \t")))
+        self._fields += (name, value)
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
@@ -244,12 +252,10 @@ class Connection(asyncio.Protocol):
                 self._failure = NotHTTP("the server switched to another protocol, unasked")
             return
         self.has_begun = True
-        headers = self._headers = CIMultiDictProxy(CIMultiDict(fields))
-        if self._parser.get_http_version() not in ("1.1", "1.0"):
-            self._failure = NotHTTP(f"the answer is of HTTP/{self._parser.get_http_version()}")
-        coding = headers.get("Transfer-Encoding")
-        if coding is not None and coding.lower() != "chunked":
-            self._failure = NotHTTP(f"the body came in the coding {coding[:_SHOWN_BYTES]!r}, which was not asked for")
+        headers = self._headers = _headers_of(fields)
+        if "Transfer-Encoding" in headers and headers["Transfer-Encoding"].lower() != "chunked":
+            self._failure = NotHTTP(f"the body came in the coding {headers['Transfer-Encoding'][:_SHOWN_BYTES]!r}")
+        self._coding = _coding_of(headers) if "Content-Encoding" in headers else ""
         if "Keep-Alive" in headers:
             self.may_idle_s = _may_idle_s(headers["Keep-Alive"])
 
@@ -268,7 +274,19 @@ class Connection(asyncio.Protocol):
         self._is_last |= not self._parser.should_keep_alive()
 
 
-def coding_of(headers: Mapping[str, str]) -> str:
+def _headers_of(fields: list[bytes]) -> CIMultiDictProxy[str]:
+    """Return headers of names and values in turn. No line feed is in any of them: the parser has seen to that."""
+    if not fields:
+        return _NO_HEADERS
+    text = b"\n".join(fields).decode("utf-8", "surrogateescape")
+    if " \n" in text or "\t\n" in text or text[-1:].isspace():  # behind a value, where the parser leaves it
+        texts = [part.strip(" \t") for part in text.split("\n")]
+    else:
+        texts = text.split("\n")
+    return CIMultiDictProxy(CIMultiDict(zip(texts[::2], texts[1::2], strict=True)))
+
+
+def _coding_of(headers: Mapping[str, str]) -> str:
     """Return the coding in which a body came, if it is one that is undone here; else ""."""
     coding = headers.get("Content-Encoding", "").lower()
     return coding if coding in INFLATED else ""

@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import ssl as ssl_module
+from asyncio import Future
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
@@ -50,7 +51,7 @@ class Pool:
         self._open: set[Connection] = set()  # each has a place
         self._leaving: set[Connection] = set()  # closed, and the loop has not let go of them yet
         self._places = 0  # taken: by connections, by those that are being made, by those that are handed over
-        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiters: deque[Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._lookup: asyncio.Task[Sequence[_Address]] | None = None
@@ -118,7 +119,7 @@ class Pool:
 
     async def _turn(self, *, is_next: bool) -> Connection | None:
         """Wait for a connection, or for None: a place, which is taken already."""
-        waiter: asyncio.Future[Connection | None] = self._loop.create_future()
+        waiter: Future[Connection | None] = self._loop.create_future()
         if is_next:
             self._waiters.appendleft(waiter)
         else:
@@ -134,25 +135,19 @@ class Pool:
                     self.released(connection)
             raise
 
-    async def ask(self, connection: Connection, data: bytes, deadline: float, *, is_last: bool) -> RawAnswer:
-        """Send a request over a connection of this pool.
+    def send(self, connection: Connection, data: bytes, deadline: float, *, is_last: bool) -> Future[RawAnswer]:
+        """Send a request over a connection of this pool, and return the future of its answer.
 
-        The connection comes back with the answer; with a coded one (`coding_of`), it is given back, or closed, later.
-        Safe to cancel: that closes this connection, and no other.
+        The connection comes back with the answer; with a coded one, it is given back, or closed, later. Who stops
+        waiting calls `Connection.abandon`.
 
-        Raises:
-            OSError, BodyTooLarge: No answer came that can be taken.
-            TimeoutError: None came until the deadline.
+        The future has an OSError or `BodyTooLarge` when no answer came that can be taken, and a TimeoutError when none
+        came until the deadline.
         """
         self._busy.add(connection)
         if deadline < self._timer_at:
             self._arm(deadline)
-        waiter = connection.request(data, deadline, is_last=is_last)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            connection.abandon(waiter)
-            raise
+        return connection.request(data, deadline, is_last=is_last)
 
     def give_back(self, connection: Connection) -> None:
         """Take a connection back whose answer was coded, now that it is known to be right."""
@@ -166,10 +161,10 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(connection)
                 return
-        now = connection.idle_since = self._loop.time()
         self._idle.append(connection)
-        if now + connection.may_idle_s < self._timer_at:
-            self._arm(now + connection.may_idle_s)
+        expires_at = connection.idle_since + connection.may_idle_s
+        if expires_at < self._timer_at:
+            self._arm(expires_at)
 
     def lost(self, connection: Connection) -> None:
         self._leaving.add(connection)

@@ -42,7 +42,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]
 
 
 @given(answers(), places)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_answer_is_what_was_sent_however_it_is_cut(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], at: list[int]
 ) -> None:
@@ -55,7 +55,7 @@ def test_an_answer_is_what_was_sent_however_it_is_cut(
 
 
 @given(answers(), st.integers(1, 10_000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]], bool], missing: int) -> None:
     data, _, _, has_end = answer
     if has_end:
@@ -63,7 +63,7 @@ def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]
 
 
 @given(answers(), st.binary(min_size=1, max_size=40), places)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_follows_an_answer_closes_the_connection_and_changes_nothing(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], more: bytes, at: list[int]
 ) -> None:
@@ -88,7 +88,7 @@ pieces = st.one_of(st.sampled_from(KNOWN).map(lambda known: known[:400]), st.bin
     st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=3)), max_size=3),
     places,
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_whatever_comes_is_an_answer_or_an_error(data: bytes, changes: list[tuple[int, bytes]], at: list[int]) -> None:
     for place, new in changes:
         start = place % (len(data) + 1)

@@ -49,6 +49,9 @@ class Loop:
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=_LOOP)
 
+    def time(self) -> float:
+        return 0.0
+
 
 _LOOP: Final = asyncio.new_event_loop()
 _LOOP.close()  # nothing runs in it
@@ -81,10 +84,10 @@ def answer_to(pieces: Iterable[bytes], *, ends: bool = True) -> tuple[RawAnswer 
         waiter.set_exception(TimeoutError())
     error = waiter.exception()
     if error is None:
-        status, headers, body = waiter.result()
+        status, _, body, _ = answer = waiter.result()
         assert 200 <= status <= 999
         assert len(body) <= MAX_BODY
-        return (status, headers, body), goes_on
+        return answer, goes_on
     assert isinstance(error, OSError | BodyTooLarge)
     return type(error), False
 
