@@ -3,7 +3,9 @@
     python benchmarks/fleet.py
     python benchmarks/fleet.py --runs 10000 --repeat 3
     python benchmarks/fleet.py --runs 1000 --only asyncruns
+    python benchmarks/fleet.py --runs 10000 --only "asyncruns;asyncruns:httptools;plain aiohttp"
 
+asyncruns sends with aiohttp, or with httptools; both, and plain aiohttp, also run on uvloop.
 The runs last about 5 s (lognormal, sigma 0.6), the same in each repetition for every client. Each client runs in a
 process of its own, one after the other, against a fresh server in another. The stalls of the loop are measured in a
 second pass, so that the heartbeat's CPU time and the memory of its notes are not the client's.
@@ -31,9 +33,11 @@ from typing import Any, Final, NamedTuple
 
 HERE: Final = Path(__file__).parent
 OURS: Final = "asyncruns"
+LEAN: Final = "asyncruns:httptools"
 PLAIN: Final = ("plain aiohttp", "plain aiohttp, limit=0")
 OPENAI: Final = "openai"
-CLIENTS: Final = (OURS, *PLAIN, OPENAI)
+ON_UVLOOP: Final = (f"{OURS}, uvloop", f"{LEAN}, uvloop", f"{PLAIN[0]}, uvloop")
+CLIENTS: Final = (OURS, LEAN, *PLAIN, *ON_UVLOOP, OPENAI)
 RUNS: Final = (1_000, 3_000, 10_000)
 OPENAI_RUNS: Final = (300, 1_000)
 GOALS_AT: Final = 10_000
@@ -59,11 +63,12 @@ COLUMNS: Final = {
 
 
 class Goal(NamedTuple):
-    """What is wanted of a figure, at most; beside plain aiohttp's, or by itself."""
+    """What is wanted of a figure, at most; beside plain aiohttp's, or by itself; of which client."""
 
     key: str
     most: float
     beside_plain: bool
+    client: str = OURS
 
     def result(self, ours: Figures, plain: Figures | None) -> dict[str, object]:
         """Give the figure beside the goal."""
@@ -72,6 +77,8 @@ class Goal(NamedTuple):
             assert plain
             value /= plain[self.key]
         what = f"{self.key}, times that of plain aiohttp" if self.beside_plain else self.key
+        if self.client != OURS:
+            what = f"{self.client}: {what}"
         return {"goal": what, "at_most": self.most, "is": round(value, 3), "met": value <= self.most}
 
 
@@ -83,6 +90,9 @@ GOALS: Final = (
     Goal("connections", 100, beside_plain=False),
     Goal("stall_worst_ms", 50.0, beside_plain=False),
     Goal("stall_p99.9_ms", 10.0, beside_plain=False),
+    Goal("delay_mean_s", 0.45, beside_plain=True, client=LEAN),
+    Goal("delay_p99_s", 0.45, beside_plain=True, client=LEAN),
+    Goal("cpu_us_per_poll", 0.5, beside_plain=True, client=LEAN),
 )
 
 
@@ -137,11 +147,11 @@ def measure_all(sizes: list[int], names: list[str], repeat: int, report: Callabl
 
 def row(size: int, name: str, figures: Figures) -> str:
     cells = [f"{figures[key]:>12.4g}" for key in COLUMNS]
-    return f"{size:>6} {name:<22}" + " ".join(cells)
+    return f"{size:>6} {name:<28}" + " ".join(cells)
 
 
 def header() -> str:
-    return f"{'runs':>6} {'':<22}" + " ".join(f"{label:>12}" for label in COLUMNS.values())
+    return f"{'runs':>6} {'':<28}" + " ".join(f"{label:>12}" for label in COLUMNS.values())
 
 
 def best_plain(figures: Mapping[str, Figures]) -> str | None:
@@ -154,11 +164,10 @@ def best_plain(figures: Mapping[str, Figures]) -> str | None:
 def goals(results: Results) -> list[dict[str, object]]:
     """Say which goals are met, of those that can be told from what was measured."""
     figures = results.get(GOALS_AT, {})
-    if OURS not in figures:
-        return []
     best = best_plain(figures)
     plain = figures[best] if best else None
-    return [goal.result(figures[OURS], plain) for goal in GOALS if plain or not goal.beside_plain]
+    wanted = [goal for goal in GOALS if goal.client in figures and (plain or not goal.beside_plain)]
+    return [goal.result(figures[goal.client], plain) for goal in wanted]
 
 
 def write(results: Results, repeat: int) -> None:
@@ -168,7 +177,9 @@ def write(results: Results, repeat: int) -> None:
         "medians of the repetitions",
         "repetitions": repeat,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("asyncruns", "aiohttp", "msgspec", "openai")},
+        "versions": {
+            name: version(name) for name in ("asyncruns", "aiohttp", "httptools", "uvloop", "msgspec", "openai")
+        },
         "goals_compare_with": {size: best_plain(figures) for size, figures in results.items()},
         "goals": goals(results),
         "runs": results,
@@ -213,13 +224,17 @@ def plot(results: Results, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", default=",".join(map(str, RUNS)), help="how many; several with commas")
-    parser.add_argument("--only", choices=CLIENTS, help="measure this client only, and write nothing")
+    known = "; ".join(CLIENTS)
+    parser.add_argument("--only", help=f"measure these clients only, with semicolons, and write nothing: {known}")
     parser.add_argument("--repeat", type=int, default=1, help="with other durations each time; the medians count")
     options = parser.parse_args()
     sizes = [int(size) for size in options.runs.split(",")]
     print(header(), flush=True)
     results = measure_all(
-        sizes, [options.only] if options.only else list(CLIENTS), options.repeat, lambda line: print(line, flush=True)
+        sizes,
+        options.only.split(";") if options.only else list(CLIENTS),
+        options.repeat,
+        lambda line: print(line, flush=True),
     )
     if options.repeat > 1:
         print("medians:")

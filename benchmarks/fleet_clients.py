@@ -18,8 +18,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fleet_server import ids
@@ -27,6 +27,7 @@ from fleet_server import ids
 KEY: Final = "sk-0123456789abcdef0123456789abcdef"
 WARM_UPS: Final = 100
 WARM: Final = 10**6  # the first number of runs that only warm up
+UVLOOP: Final = ", uvloop"
 INTERVAL_S: Final = 1.0
 TICK_S: Final = 0.001
 SAMPLE_S: Final = 0.02
@@ -132,10 +133,10 @@ class Window:
         }
 
 
-async def with_asyncruns(window: Window) -> dict[str, Any]:
+async def with_asyncruns(window: Window, http: Literal["aiohttp", "httptools"] = "aiohttp") -> dict[str, Any]:
     from asyncruns import BearerAuth, Client, Fleet, RunRef
 
-    async with Client(f"{window.base_url}/v1", auth=BearerAuth(KEY)) as client:
+    async with Client(f"{window.base_url}/v1", auth=BearerAuth(KEY), http=http) as client:
         retrieve = client.threads.runs.retrieve
 
         async def watch_all(names: Names) -> None:
@@ -213,6 +214,7 @@ def warm_ups() -> Names:
 
 CLIENTS: Final[dict[str, Callable[[Window], Awaitable[dict[str, Any]]]]] = {
     "asyncruns": with_asyncruns,
+    "asyncruns:httptools": lambda window: with_asyncruns(window, "httptools"),
     "plain aiohttp": with_plain,
     "plain aiohttp, limit=0": lambda window: with_plain(window, limit=0),
     "openai": with_openai,
@@ -221,7 +223,7 @@ CLIENTS: Final[dict[str, Callable[[Window], Awaitable[dict[str, Any]]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", choices=CLIENTS, required=True)
+    parser.add_argument("--client", choices=[*CLIENTS, *(name + UVLOOP for name in CLIENTS)], required=True)
     parser.add_argument("--base-url", required=True, help="where its server is")
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
@@ -232,9 +234,17 @@ def main() -> None:
 
     async def client() -> dict[str, Any]:
         window = Window(options.base_url, options.runs, options.seed, heart=options.heart)
-        return await CLIENTS[options.client](window)
+        return await CLIENTS[options.client.removesuffix(UVLOOP)](window)
 
-    json.dump(asyncio.run(client()), sys.stdout)
+    json.dump(run(client(), on_uvloop=options.client.endswith(UVLOOP)), sys.stdout)
+
+
+def run(client: Coroutine[Any, Any, dict[str, Any]], *, on_uvloop: bool) -> dict[str, Any]:
+    if not on_uvloop:
+        return asyncio.run(client)
+    import uvloop
+
+    return uvloop.run(client)
 
 
 if __name__ == "__main__":
