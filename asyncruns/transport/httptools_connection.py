@@ -202,9 +202,9 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         self._ended(None)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.broke_with = error
-        self._ended(error)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.broke_with = exc
+        self._ended(exc)
         self._owner.gone(self)
         self._parser = None  # which holds this connection
 

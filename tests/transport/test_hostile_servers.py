@@ -221,6 +221,26 @@ async def test_nothing_around_a_body_goes_on_without_end(name: str) -> None:
         await transport.aclose()
 
 
+@over("httptools")  # aiohttp warns of bodies so large
+async def test_an_answer_that_comes_before_the_request_is_read_is_taken_and_the_connection_closed() -> None:
+    connections = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ANSWER)
+        await asyncio.sleep(5)  # a large body is not read
+
+    async with serving(handler) as base_url:
+        transport = make_transport(base_url, request_timeout=60)
+        response = await transport.send(Request("POST", "/x", body=b"x" * 20_000_000))
+        assert response.body == b'{"whose": "ours"}'
+        assert (await transport.send(GET)).status == 200
+        assert connections == 2
+        await transport.aclose()
+
+
 # Many at once
 
 
