@@ -19,6 +19,7 @@ from asyncruns.http import Request, Response
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import Auth, Headers, check_header
 from asyncruns.transport.base import MAX_BODY_BYTES, HTTPTransport, closes
+from asyncruns.transport.dialer import Dialer
 from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP
 from asyncruns.transport.httptools_pool import Pool
 from asyncruns.transport.inflate import inflate
@@ -102,7 +103,7 @@ class HttptoolsTransport(HTTPTransport):
         self._pool: Pool | None = None
         self._one_loop: OneLoop = OneLoop()
         if is_direct and isinstance(ssl, ssl_module.SSLContext | bool) and _is_ours(self._own_headers):
-            self._pool = Pool(url, ssl, max_body, self._one_loop)
+            self._pool = Pool(Dialer(url, ssl), max_body, self._one_loop)
         else:
             self._inner = self._make_inner()
 

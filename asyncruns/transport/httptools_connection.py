@@ -151,8 +151,8 @@ class Connection(asyncio.Protocol):
             return
         self.is_closed = True
         self._waiter = None
-        self._owner.lost(self)
         if self._transport is not None:
+            self._owner.lost(self)
             self._transport.abort()
 
     def looks_alive(self) -> bool:
@@ -171,6 +171,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        if self.is_closed:  # who wanted it has stopped waiting
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter

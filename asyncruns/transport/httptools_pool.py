@@ -4,45 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
-import ssl as ssl_module
 from asyncio import Future
 from collections import deque
-from collections.abc import Sequence
-from functools import cache
-from ipaddress import ip_address
 from typing import Final
 
-import aiohappyeyeballs
-from yarl import URL
-
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_CONNECTIONS
+from asyncruns.transport.dialer import Dialer
 from asyncruns.transport.httptools_connection import Connection, RawAnswer, ServerDisconnected
 from asyncruns.transport.one_loop import OneLoop
 
-NEXT_ADDRESS_S: Final = 0.25  # before another address is tried beside, https://www.rfc-editor.org/rfc/rfc8305
-ADDRESSES_S: Final = 10.0  # for which a look-up holds
 _UNCHECKED_S: Final = 0.001  # a connection that was idle for less is taken for alive when a read goes over it
 _CLOSING_PASSES: Final = 10  # of the loop, in which it lets go of connections that were closed
-
-_Address = aiohappyeyeballs.AddrInfoType
 
 
 class Pool:
     """The connections to one server. Belongs to the event loop in which it is first used.
 
     Args:
-        url: Where the server is: scheme, host and port.
-        ssl: A context, True for the usual checks, False for none.
+        dialer: Makes the connections.
         max_body: How many bytes of a body are read.
         one_loop: To which loop it belongs; closed with the pool.
     """
 
-    def __init__(self, url: URL, ssl: ssl_module.SSLContext | bool, max_body: int, one_loop: OneLoop) -> None:
-        self._host: str = url.raw_host or ""
-        self._port: int = url.port or 0
-        self._ssl: ssl_module.SSLContext | bool | None = ssl if url.scheme == "https" else None
-        self._literal: _Address | None = _literal(self._host, self._port)
+    def __init__(self, dialer: Dialer, max_body: int, one_loop: OneLoop) -> None:
+        self._dialer = dialer
         self._max_body = max_body
         self._one_loop = one_loop
         self._loop: asyncio.AbstractEventLoop  # from the first request on
@@ -54,8 +39,6 @@ class Pool:
         self._waiters: deque[Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._lookup: asyncio.Task[Sequence[_Address]] | None = None
-        self._looked_up_at = -math.inf
 
     def has_idle(self) -> bool:
         """Return whether an idle connection is there that seems to be alive."""
@@ -216,7 +199,7 @@ class Pool:
         connection = Connection(self, self._loop, self._max_body)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._connect_it(connection)
+                await self._dialer.connect(self._loop, connection)
             self._check_made(connection)
         except BaseException:
             connection.close()
@@ -230,44 +213,13 @@ class Pool:
         if connection.is_closed:
             raise connection.broke_with or ServerDisconnected("the server closed the connection at once")
 
-    async def _connect_it(self, connection: Connection) -> None:
-        context = await self._context()
-        sock = await aiohappyeyeballs.start_connection(
-            await self._addresses(), happy_eyeballs_delay=NEXT_ADDRESS_S, interleave=1, loop=self._loop
-        )
-        server_hostname = None if context is None else self._host.rstrip(".")
-        await self._loop.create_connection(lambda: connection, sock=sock, ssl=context, server_hostname=server_hostname)
-
-    async def _context(self) -> ssl_module.SSLContext | None:
-        if isinstance(self._ssl, bool):
-            self._ssl = await asyncio.to_thread(_context_of, self._ssl)  # reads the certificates of authorities
-        return self._ssl
-
-    async def _addresses(self) -> Sequence[_Address]:
-        if self._literal is not None:
-            return [self._literal]
-        if self._lookup is None or (self._lookup.done() and self._loop.time() > self._looked_up_at + ADDRESSES_S):
-            self._looked_up_at = self._loop.time()
-            self._lookup = self._loop.create_task(self._look_up(), name="asyncruns addresses")
-            self._lookup.add_done_callback(self._looked_up)
-        return await asyncio.shield(self._lookup)
-
-    async def _look_up(self) -> Sequence[_Address]:
-        flags = socket.AI_ADDRCONFIG
-        return await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=flags)
-
-    def _looked_up(self, lookup: asyncio.Task[Sequence[_Address]]) -> None:
-        if lookup.cancelled() or lookup.exception() is not None:
-            self._lookup = None  # the next connection asks again
-
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail. Never raises; may be called twice."""
         self._one_loop.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
-        if self._lookup is not None:
-            self._lookup.cancel()
+        self._dialer.close()
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if not waiter.done():
@@ -278,25 +230,3 @@ class Pool:
         while self._leaving and passes < _CLOSING_PASSES:
             passes += 1
             await asyncio.sleep(0)
-
-
-@cache
-def _context_of(is_verified: bool) -> ssl_module.SSLContext:
-    context = ssl_module.create_default_context()
-    if not is_verified:
-        context.check_hostname, context.verify_mode = False, ssl_module.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _literal(host: str, port: int) -> _Address | None:
-    """Return the address that a host is, where it is no name."""
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return None
-    if version == 4:
-        return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
-    if "%" in host:  # a zone, which has to be looked up
-        return None
-    return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)
