@@ -31,6 +31,7 @@ MAX_CONNECTIONS: Final = 100
 # a request that is sent just then is lost, so ours are closed before.
 KEEPALIVE_S: Final = 65.0
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
+_UNSIGNED: Final[Headers] = {}
 _SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
 
 
@@ -96,7 +97,7 @@ class HTTPTransport(Transport):
         signature = self._auth.ready()
         if signature is None:
             signature = await self._refresh(request)
-        response = await send(request, signature or {})
+        response = await send(request, _UNSIGNED if signature is None else signature)
         if response.status in (401, 403):
             # The server did nothing, so any request may be sent again.
             fresh = await self._refresh(request, rejected=signature)

@@ -63,7 +63,11 @@ class Dialer:
             self._looked_up_at = loop.time()
             self._lookup = loop.create_task(self._look_up(loop), name="asyncruns addresses")
             self._lookup.add_done_callback(self._looked_up)
-        return await asyncio.shield(self._lookup)
+        lookup = self._lookup
+        await asyncio.wait({lookup})  # it goes on for the others when one of them stops waiting
+        if lookup.cancelled():
+            raise ConnectionAbortedError("the client was closed")
+        return lookup.result()
 
     async def _look_up(self, loop: asyncio.AbstractEventLoop) -> Sequence[_Address]:
         flags = socket.AI_ADDRCONFIG

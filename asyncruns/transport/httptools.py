@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from asyncruns.abc import ByteStream
@@ -20,7 +20,7 @@ from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import Auth, Headers, check_header
 from asyncruns.transport.base import MAX_BODY_BYTES, HTTPTransport, closes
 from asyncruns.transport.dialer import Dialer
-from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP
+from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP, RawAnswer
 from asyncruns.transport.httptools_pool import Pool
 from asyncruns.transport.inflate import inflate
 from asyncruns.transport.one_loop import OneLoop
@@ -147,12 +147,7 @@ class HttptoolsTransport(HTTPTransport):
                 raise
             self._note_answer(connection, now(), is_last=is_last)
             if coding:
-                try:
-                    body = await self._inflated(coding, status, headers, body)
-                except BaseException:
-                    connection.close()
-                    raise
-                pool.give_back(connection)
+                body = await self._inflated(pool, connection, waiter.result())
         except BodyTooLarge as error:
             self._trust.answered(now())
             raise self._failures.too_large(request, error.status, error.headers, error.start, self._max_body) from None
@@ -180,16 +175,24 @@ class HttptoolsTransport(HTTPTransport):
         if not is_last and not self._trust.keeps:
             self._trust.came_over_the_pool(now, is_reused=connection.uses > 1)
 
-    async def _inflated(self, coding: str, status: int, headers: CIMultiDictProxy[str], body: bytes) -> bytes:
+    async def _inflated(self, pool: Pool, connection: Connection, answer: RawAnswer) -> bytes:
+        """Return the body of a coded answer, whole, and give its connection back."""
+        status, headers, body, coding = answer
         try:
             if len(body) <= _INFLATED_AT_ONCE_BYTES:
                 whole = inflate(coding, body, self._max_body)
             else:
                 whole = await asyncio.to_thread(inflate, coding, body, self._max_body)
         except zlib.error as error:
+            connection.close()
             raise NotHTTP(f"the body is no {coding}: {error}") from error
+        except asyncio.CancelledError:
+            connection.close()
+            raise
         if len(whole) > self._max_body:
+            connection.close()
             raise BodyTooLarge(status, headers, whole)
+        pool.give_back(connection)
         return whole
 
     # The bytes of a request

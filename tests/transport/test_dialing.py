@@ -138,3 +138,15 @@ async def test_a_failed_connection_leaves_its_place(monkeypatch: pytest.MonkeyPa
         await asyncio.sleep(20)  # what was looked up first is forgotten
         assert (await transport.send(GET)).status == 200
         await transport.aclose()
+
+
+@over("httptools")
+async def test_closing_ends_those_who_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    Names(monkeypatch, ("127.0.0.1", 1))
+    transport = make_transport("http://host.example/v1")
+    sending = asyncio.create_task(transport.send(GET))
+    await asyncio.sleep(0.001)
+    await transport.aclose()
+    with pytest.raises(APIConnectionError) as caught:
+        await sending
+    assert not caught.value.sent
