@@ -292,7 +292,7 @@ class APIError(AsyncRunsError):
         """Add a sentence to the message, and return the error.
 
         Args:
-            text: The sentence. If it quotes a server, the caller has escaped control characters (`wire.visible`).
+            text: The sentence. If it quotes a server, the caller has escaped control characters (`wire.shown_text`).
         """
         self.message += f" {text}"
         Exception.__init__(self, self.message)  # which sets `args`

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import subprocess
 import sys
+import tempfile
 
 CREATED_AT = 1_750_000_000
 
@@ -76,7 +79,20 @@ class Answer(asyncio.Protocol):
         self.transport.write(self.body * len(requests))
 
 
-async def serve(size: int) -> None:
+def own_tls() -> ssl.SSLContext:
+    """Give a context with a certificate that nobody trusts; openssl makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        key, certificate = f"{folder}/key.pem", f"{folder}/certificate.pem"
+        command = (
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1 -days 2"
+        )
+        subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+async def serve(size: int, *, tls: bool = False) -> None:
     body = run_body(size)
     head = (
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: Sun, 15 Jun 2025 15:06:40 GMT\r\n"
@@ -85,10 +101,10 @@ async def serve(size: int) -> None:
     )
     Answer.body = head.encode() + body
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Answer, "127.0.0.1", 0)
+    server = await loop.create_server(Answer, "127.0.0.1", 0, ssl=own_tls() if tls else None)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), tls="--tls" in sys.argv))

@@ -1,6 +1,6 @@
-"""The clients that `fleet.py` compares: each watches all runs of a server until the last one has ended.
+"""What `fleet.py` compares: each client watches the runs of a server from the start to the end of the last one.
 
-Started by `fleet.py` in a process of its own; prints its figures as JSON.
+Started by `fleet.py` as a process of its own; prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fleet_server import ids
 
 KEY: Final = "sk-0123456789abcdef0123456789abcdef"
 WARM_UPS: Final = 100
-WARM: Final = 10**6  # number of the first warm-up run
+WARM: Final = 10**6  # the first number of runs that only warm up
+UVLOOP: Final = ", uvloop"
 INTERVAL_S: Final = 1.0
 TICK_S: Final = 0.001
 SAMPLE_S: Final = 0.02
@@ -37,7 +38,7 @@ Names = Sequence[tuple[str, str]]
 
 
 def control(base_url: str, method: str, path: str) -> Any:
-    """Send a request that is not a poll to the server, over a connection of its own, and return the answer."""
+    """Ask the server for something that is not polling, over a connection that is closed again."""
     connection = http.client.HTTPConnection(urlsplit(base_url).netloc)
     with contextlib.closing(connection):
         connection.request(method, path)
@@ -45,16 +46,15 @@ def control(base_url: str, method: str, path: str) -> Any:
 
 
 class Window:
-    """Measures from the start of the runs until the last end is seen.
+    """The time from the start to when the last end was learned of, and what it cost.
 
-    Its own records are allocated before the memory is first measured.
+    What it keeps is allocated before the memory is first measured.
 
     Args:
-        base_url: URL of the server.
-        count: Number of runs.
-        seed: Seed of their durations.
-        heart: Whether to measure the stalls of the loop with a heartbeat. That costs CPU time, so CPU time is measured
-            without it.
+        base_url: Where the server is.
+        count: How many runs it has.
+        seed: Of their durations.
+        heart: Whether a heartbeat measures the stalls of the loop, which costs CPU time, so not where that counts.
     """
 
     def __init__(self, base_url: str, count: int, seed: int, *, heart: bool) -> None:
@@ -64,18 +64,18 @@ class Window:
         self._heart = heart
         self._seen = array.array("d", bytes(8 * count))
         self._late = array.array("d", bytes(8 * MOST_BEATS if heart else 0))
-        self._late[:] = array.array("d", [1.0]) * len(self._late)  # touches the pages, so that they are allocated
+        self._late[:] = array.array("d", [1.0]) * len(self._late)  # so that the pages are there
         self._beats = 0
         self._statm = os.open("/proc/self/statm", os.O_RDONLY)
 
     def saw(self, run_id: str) -> None:
-        """Record that the end of a run was seen."""
+        """Note that the end of a run was learned of."""
         self._seen[int(run_id[-24:])] = time.monotonic()
 
     async def measure(self, watch_all: Callable[[], Awaitable[None]]) -> dict[str, Any]:
-        """Begin the runs, watch them all, and return the figures."""
+        """Begin the runs, watch them all, give the figures."""
         gc.collect()
-        gc.freeze()  # keeps imported objects out of later collections, as well-tuned servers do
+        gc.freeze()  # what was imported is no matter for the collector, as in a server that is run with care
         self._peak = memory = self._resident()
         start = control(self.base_url, "POST", f"/start?plan=at_once&n={len(self.names)}&seed={self._seed}")
         background = asyncio.create_task(self._beat() if self._heart else self._sample())
@@ -86,7 +86,7 @@ class Window:
         background.cancel()
         server = control(self.base_url, "GET", "/ends")
         delays = sorted(seen - end for seen, end in zip(self._seen, server["ends"], strict=True))
-        assert delays[0] >= 0.0, "the end of a run was seen before it happened, or not at all"
+        assert delays[0] >= 0.0, "a run was taken for ended before it was, or not seen at all"
         if self._heart:
             return self._stalls()
         return {
@@ -127,16 +127,16 @@ class Window:
         return {
             "stall_worst_ms": late[-1] * 1000,
             "stall_p99.9_ms": late[int(len(late) * 0.999)] * 1000,
-            # During the first beats, most runs have not ended yet.
+            # The first beats are those of the time when most runs are still there.
             "stall_p99.9_of_first_fifth_ms": busy[int(len(busy) * 0.999)] * 1000,
             "beats": len(late),
         }
 
 
-async def with_asyncruns(window: Window) -> dict[str, Any]:
+async def with_asyncruns(window: Window, http: Literal["aiohttp", "httptools"] = "aiohttp") -> dict[str, Any]:
     from asyncruns import BearerAuth, Client, Fleet, RunRef
 
-    async with Client(f"{window.base_url}/v1", auth=BearerAuth(KEY)) as client:
+    async with Client(f"{window.base_url}/v1", auth=BearerAuth(KEY), http=http) as client:
         retrieve = client.threads.runs.retrieve
 
         async def watch_all(names: Names) -> None:
@@ -153,7 +153,7 @@ async def with_asyncruns(window: Window) -> dict[str, Any]:
 
 
 async def with_plain(window: Window, limit: int = 100) -> dict[str, Any]:
-    """Watch with a careful hand-written loop: one session, one decoder, each URL made once."""
+    """The loop that one writes by hand, with care: one session, one decoder, the address made once."""
     import aiohttp
     import msgspec
 
@@ -214,6 +214,7 @@ def warm_ups() -> Names:
 
 CLIENTS: Final[dict[str, Callable[[Window], Awaitable[dict[str, Any]]]]] = {
     "asyncruns": with_asyncruns,
+    "asyncruns:httptools": lambda window: with_asyncruns(window, "httptools"),
     "plain aiohttp": with_plain,
     "plain aiohttp, limit=0": lambda window: with_plain(window, limit=0),
     "openai": with_openai,
@@ -222,20 +223,28 @@ CLIENTS: Final[dict[str, Callable[[Window], Awaitable[dict[str, Any]]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", choices=CLIENTS, required=True)
-    parser.add_argument("--base-url", required=True, help="URL of the server")
+    parser.add_argument("--client", choices=[*CLIENTS, *(name + UVLOOP for name in CLIENTS)], required=True)
+    parser.add_argument("--base-url", required=True, help="where its server is")
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--heart", action="store_true", help="measure only the stalls of the loop")
+    parser.add_argument("--heart", action="store_true", help="measure the stalls of the loop, and nothing else")
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     async def client() -> dict[str, Any]:
         window = Window(options.base_url, options.runs, options.seed, heart=options.heart)
-        return await CLIENTS[options.client](window)
+        return await CLIENTS[options.client.removesuffix(UVLOOP)](window)
 
-    json.dump(asyncio.run(client()), sys.stdout)
+    json.dump(run(client(), on_uvloop=options.client.endswith(UVLOOP)), sys.stdout)
+
+
+def run(client: Coroutine[Any, Any, dict[str, Any]], *, on_uvloop: bool) -> dict[str, Any]:
+    if not on_uvloop:
+        return asyncio.run(client)
+    import uvloop
+
+    return uvloop.run(client)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""CPU time of one retrieve with decoding: asyncruns compared with plain aiohttp + msgspec and with the official client.
+"""CPU time of one retrieve, decoded: asyncruns beside plain aiohttp + msgspec, and beside the official client.
 
     python benchmarks/poll_cost.py
+    python benchmarks/poll_cost.py --tls --only "asyncruns;asyncruns:httptools;plain"
 
-Each client runs in a process of its own, against a bare server in another; the clients take turns, and the figure is
-the median of the repetitions. CPU time is the user and system time of the client's process, without its start and
-warm-up. Writes `results/poll_cost.json` and `results/poll_cost.png` beside this file.
+asyncruns sends with aiohttp, or with httptools; both, and plain aiohttp, also run on uvloop. The ratios are to plain
+aiohttp on the same loop. Each client runs in a process of its own, against a bare server in another; the clients take
+turns, and the figure is the median of the repetitions. CPU time is user and system time of the client's process,
+without its start and warm-up. Over TLS, the official client is left out.
+Writes `results/poll_cost.json` and `results/poll_cost.png` beside this file, unless options say what to measure.
 """
 
 from __future__ import annotations
@@ -17,16 +20,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bars import plot_bars
 
+if TYPE_CHECKING:
+    from asyncruns.client.options import ClientOptions, HTTPLibrary
+
 HERE = Path(__file__).parent
-CLIENTS = ("asyncruns", "plain", "openai")
+PLAIN = "plain"
+UVLOOP = ", uvloop"
+ON_ONE_LOOP = ("asyncruns", "asyncruns:httptools", PLAIN)
+CLIENTS = (*ON_ONE_LOOP, *(name + UVLOOP for name in ON_ONE_LOOP), "openai")
 SIZES = {"1 KB": 1024, "32 KB": 32 * 1024}
-REQUESTS = {"asyncruns": 6000, "plain": 6000, "openai": 600}
+REQUESTS = 6000
+REQUESTS_OF_OPENAI = 600
 WARM_UP = 200
 SETTLING_BLOCK = 4 * 1024 * 1024
 IN_FLIGHT = 16
@@ -37,10 +48,18 @@ KEY = "sk-0123456789abcdef0123456789abcdef"
 Retrieve = Callable[[int], Awaitable[object]]
 
 
-async def with_asyncruns(base_url: str, measure: Callable[[Retrieve], Awaitable[float]]) -> float:
+def unchecked(base_url: str) -> bool:
+    """Give what a client is to be told as `ssl=`: the server's certificate is its own."""
+    return not base_url.startswith("https:")
+
+
+async def with_asyncruns(
+    base_url: str, measure: Callable[[Retrieve], Awaitable[float]], http: HTTPLibrary = "aiohttp"
+) -> float:
     from asyncruns import BearerAuth, Client
 
-    async with Client(base_url, auth=BearerAuth(KEY), request_timeout=TIMEOUT_S) as client:
+    options: ClientOptions = {"request_timeout": TIMEOUT_S, "ssl": unchecked(base_url), "http": http}
+    async with Client(base_url, auth=BearerAuth(KEY), **options) as client:
         retrieve = client.threads.runs.retrieve
         return await measure(lambda n: retrieve(f"run_{n}", thread_id="thread_abc123"))
 
@@ -57,7 +76,8 @@ async def with_plain(base_url: str, measure: Callable[[Retrieve], Awaitable[floa
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
 
         async def retrieve(n: int) -> Run:
-            async with session.get(f"{base_url}/threads/thread_abc123/runs/run_{n}") as response:
+            url = f"{base_url}/threads/thread_abc123/runs/run_{n}"
+            async with session.get(url, ssl=unchecked(base_url)) as response:
                 body = await response.read()
                 response.raise_for_status()
                 return decoder.decode(body)
@@ -76,11 +96,18 @@ async def with_openai(base_url: str, measure: Callable[[Retrieve], Awaitable[flo
         return await measure(lambda n: retrieve(f"run_{n}", thread_id="thread_abc123"))
 
 
-WITH = {"asyncruns": with_asyncruns, "plain": with_plain, "openai": with_openai}
+WITH: dict[str, Callable[[str, Callable[[Retrieve], Awaitable[float]]], Awaitable[float]]] = {
+    "asyncruns": with_asyncruns,
+    "asyncruns:httptools": lambda base_url, measure: with_asyncruns(base_url, measure, "httptools"),
+    PLAIN: with_plain,
+    "openai": with_openai,
+}
 
 
 async def measure_client(name: str, base_url: str) -> float:
-    """Return the CPU time of one retrieve, in microseconds."""
+    """Give microseconds of CPU time for one retrieve."""
+
+    requests = REQUESTS_OF_OPENAI if name == "openai" else REQUESTS
 
     async def measure(retrieve: Retrieve) -> float:
         async def several(numbers: list[int]) -> None:
@@ -91,53 +118,75 @@ async def measure_client(name: str, base_url: str) -> float:
             numbers = list(range(count))
             await asyncio.gather(*(several(numbers) for _ in range(IN_FLIGHT)))
 
-        # asyncio reads into blocks of 256 KB. Until a process has freed a block of that size, glibc maps and unmaps
-        # each of them, which costs 40 to 100 us per request at 32 KB. Whether the warm-up frees one is a matter of
-        # luck for each client, so free one here.
+        # asyncio reads into blocks of 256 KB. Until a process has freed one so large, glibc maps and unmaps each of
+        # them, which costs 40 to 100 us a request at 32 KB. Whether the warm-up brings that about is luck, for each
+        # client; so it is brought about here.
         del bytearray(SETTLING_BLOCK)[:]
         await all_of(WARM_UP)
         began = time.process_time()
-        await all_of(REQUESTS[name])
-        return (time.process_time() - began) / REQUESTS[name] * 1e6
+        await all_of(requests)
+        return (time.process_time() - began) / requests * 1e6
 
-    return await WITH[name](base_url, measure)
+    return await WITH[name.removesuffix(UVLOOP)](base_url, measure)
 
 
-def measure_all() -> dict[str, dict[str, list[float]]]:
-    figures: dict[str, dict[str, list[float]]] = {size: {name: [] for name in CLIENTS} for size in SIZES}
-    for label, size in SIZES.items():
-        with subprocess.Popen(
-            [sys.executable, str(HERE / "bare_server.py"), str(size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as server:
+def run_client(name: str, base_url: str) -> float:
+    if not name.endswith(UVLOOP):
+        return asyncio.run(measure_client(name, base_url))
+    import uvloop
+
+    return uvloop.run(measure_client(name, base_url))
+
+
+Figures = dict[str, dict[str, list[float]]]
+
+
+def measure_all(clients: Sequence[str], sizes: Sequence[str], repetitions: int, *, tls: bool) -> Figures:
+    figures: Figures = {size: {name: [] for name in clients} for size in sizes}
+    for label in sizes:
+        command = [sys.executable, str(HERE / "bare_server.py"), str(SIZES[label]), *(["--tls"] if tls else [])]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
-            base_url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
-            for repetition in range(REPETITIONS):
-                # In turns and each time in another order, so that no client always has the quietest moment.
-                for name in CLIENTS[repetition % 3 :] + CLIENTS[: repetition % 3]:
+            base_url = f"{'https' if tls else 'http'}://127.0.0.1:{server.stdout.readline().strip()}/v1"
+            for repetition in range(repetitions):
+                # Turns, and in another order each time, so that no client always has the quiet moment.
+                turn = repetition % len(clients)
+                for name in (*clients[turn:], *clients[:turn]):
                     command = [sys.executable, __file__, "--client", name, "--base-url", base_url]
-                    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                     figures[label][name].append(float(found))
-                    print(f"{label:>6} {name:<10} {float(found):8.1f} us", flush=True)
+                    print(f"{label:>6} {name:<28} {float(found):8.1f} us", flush=True)
             server.communicate()
     return figures
 
 
-def report(figures: dict[str, dict[str, list[float]]]) -> dict[str, object]:
-    medians = {size: {name: statistics.median(runs) for name, runs in by.items()} for size, by in figures.items()}
+def medians_of(figures: Figures) -> dict[str, dict[str, float]]:
+    return {size: {name: statistics.median(runs) for name, runs in by.items()} for size, by in figures.items()}
+
+
+def ratios(figures: Figures) -> dict[str, dict[str, float]]:
+    """Give each client's median beside that of plain aiohttp on the same loop, where both were measured."""
+    found: dict[str, dict[str, float]] = {}
+    for size, by in medians_of(figures).items():
+        for name, value in by.items():
+            beside = PLAIN + (UVLOOP if name.endswith(UVLOOP) else "")
+            if beside in by:
+                found.setdefault(size, {})[name] = round(value / by[beside], 3)
+    return found
+
+
+def report(figures: Figures) -> dict[str, object]:
     return {
         "what": "CPU microseconds of the client for one retrieve-run, decoded; median of repetitions",
         "in_flight": IN_FLIGHT,
         "repetitions": REPETITIONS,
-        "requests": REQUESTS,
+        "requests": {"openai": REQUESTS_OF_OPENAI, "others": REQUESTS},
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("asyncruns", "aiohttp", "msgspec", "openai")},
-        "median_us": medians,
-        "ratio_to_plain": {
-            size: {name: round(value / by["plain"], 3) for name, value in by.items()} for size, by in medians.items()
+        "versions": {
+            name: version(name) for name in ("asyncruns", "aiohttp", "httptools", "uvloop", "msgspec", "openai")
         },
+        "median_us": medians_of(figures),
+        "ratio_to_plain": ratios(figures),
         "all_us": {
             size: {name: [round(x, 1) for x in runs] for name, runs in by.items()} for size, by in figures.items()
         },
@@ -148,24 +197,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--base-url", help=argparse.SUPPRESS)
+    parser.add_argument("--only", help="some of the clients, with semicolons: " + "; ".join(CLIENTS))
+    parser.add_argument("--size", choices=SIZES, help="one size only")
+    parser.add_argument("--tls", action="store_true", help="over TLS")
+    parser.add_argument("--repeat", type=int, default=REPETITIONS)
     arguments = parser.parse_args()
     if arguments.client:
-        print(asyncio.run(measure_client(arguments.client, arguments.base_url)))
+        print(run_client(arguments.client, arguments.base_url))
         return
-    result = report(measure_all())
+    clients = [name for name in CLIENTS if not arguments.only or name in arguments.only.split(";")]
+    if arguments.tls and "openai" in clients:
+        clients.remove("openai")
+    sizes = [arguments.size] if arguments.size else list(SIZES)
+    figures = measure_all(clients, sizes, arguments.repeat, tls=arguments.tls)
+    if len(sys.argv) == 1:
+        write(figures)
+    print(json.dumps(medians_of(figures), indent=2))
+    print(json.dumps(ratios(figures), indent=2))
+
+
+def write(figures: Figures) -> None:
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    (results / "poll_cost.json").write_text(json.dumps(result, indent=2) + "\n")
-    medians = result["median_us"]
-    assert isinstance(medians, dict)
+    (results / "poll_cost.json").write_text(json.dumps(report(figures), indent=2) + "\n")
     plot_bars(
-        medians,
+        medians_of(figures),
         list(CLIENTS),
         [f"a run of {size}" for size in SIZES],
         "CPU time of the client for one retrieve, microseconds (log)",
         results / "poll_cost.png",
     )
-    print(json.dumps(result["ratio_to_plain"], indent=2))
 
 
 if __name__ == "__main__":

@@ -8,18 +8,21 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import Transport
 from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
+from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import Auth, BearerAuth, TokenProvider
 from asyncruns.transport.urls import check_base_url, proxy_of_environment
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from asyncruns.transport.httptools import HttptoolsTransport
 
 _ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
 _VERSIONS: Final = ("v1", "v2")
@@ -28,6 +31,10 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 
 ApiKey = str | TokenProvider
 """A key, or a function that returns one, async or not, as in the official clients."""
+
+
+HTTPLibrary = Literal["aiohttp", "httptools"]
+"""What a client sends with, by its name."""
 
 
 class ClientOptions(TypedDict, total=False):
@@ -46,6 +53,7 @@ class ClientOptions(TypedDict, total=False):
     proxy: str | None
     trust_env: bool
     ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
+    http: HTTPLibrary
 
 
 def given_base_url(base_url: str | None) -> str:
@@ -129,6 +137,25 @@ def given_transport(transport: object, **others: tuple[Any, Any]) -> Transport:
             "transport itself, or leave out transport="
         )
     return transport
+
+
+def chosen_http(http: object) -> type[AiohttpTransport] | type[HttptoolsTransport]:
+    """Return the kind of transport that a client makes for itself.
+
+    Raises:
+        ConfigurationError: There is no such one, or it is not installed.
+    """
+    if http == "aiohttp":
+        return AiohttpTransport
+    if http != "httptools":
+        raise ConfigurationError(f'http must be "aiohttp" or "httptools"; got {http!r}')
+    try:
+        from asyncruns.transport.httptools import HttptoolsTransport  # late, as it may not be installed
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"http=\"httptools\" needs {error.name}, which is not installed: pip install 'asyncruns[fast]'"
+        ) from error
+    return HttptoolsTransport
 
 
 def version_header(version: object) -> dict[str, str]:

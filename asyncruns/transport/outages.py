@@ -70,7 +70,7 @@ def what_to_set(error: BaseException, *, has_answered: bool) -> str | None:
     """Return what to set when waiting does not help; None when the trouble may pass.
 
     Args:
-        error: What aiohttp raised.
+        error: What aiohttp, or the loop, raised.
         has_answered: Whether the server has answered before, with the same settings.
     """
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
@@ -82,14 +82,20 @@ def what_to_set(error: BaseException, *, has_answered: bool) -> str | None:
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return _BY_VERIFY_CODE.get(getattr(error.certificate_error, "verify_code", 0), _TRUST)
+        case ssl.SSLCertVerificationError():
+            return _BY_VERIFY_CODE.get(error.verify_code, _TRUST)
         case aiohttp.ServerFingerprintMismatch():
             return _FINGERPRINT
         case aiohttp.ClientConnectorDNSError():
             return None if _may_be_known_later(error.os_error) else _NAME
-        case aiohttp.ClientOSError():
+        case socket.gaierror():
+            return None if _may_be_known_later(error) else _NAME
+        case aiohttp.ClientOSError() | ssl.SSLError():
             reason = _SSL_REASON.search(str(error))
             return _BY_SSL_REASON.get(reason[1]) if reason else None
         case aiohttp.ClientResponseError() if _TLS_ALERT in error.message:
+            return _TLS_PORT
+        case ConnectionError() if _TLS_ALERT in str(error):
             return _TLS_PORT
         case _:
             return None

@@ -17,6 +17,8 @@ from test_with_aioresponses import Response
 
 from asyncruns import AuthenticationError, Client, NotFoundError, __version__
 
+OVER = ("aiohttp",)
+
 FOUNDRY: Final = "https://res.services.ai.azure.com/api/projects/P"
 OPENAI: Final = "https://res.openai.azure.com"
 OURS: Final = {"Accept": "application/json", "User-Agent": f"asyncruns/{__version__}"}

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 from operations import LISTS, OPERATIONS, Operation
 from recording_server import Answer, RecordingServer, Seen, reply
+from transports import make_transport
 
 from asyncruns import (
     APIConnectionError,
@@ -26,7 +27,7 @@ from asyncruns import (
 )
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.http import Request
-from asyncruns.transport.aiohttp import AiohttpTransport
+from asyncruns.transport.base import HTTPTransport
 from asyncruns.wire import Message
 
 MIB: Final = 1024 * 1024
@@ -155,9 +156,9 @@ def bomb(size: int) -> Callable[[Seen], AsyncGenerator[bytes, None]]:
 
 
 @asynccontextmanager
-async def transport_to(*script: Answer, max_body: int = LIMIT) -> AsyncIterator[AiohttpTransport]:
+async def transport_to(*script: Answer, max_body: int = LIMIT) -> AsyncIterator[HTTPTransport]:
     async with RecordingServer(*script) as server:
-        transport = AiohttpTransport(server.base_url, max_body=max_body)
+        transport = make_transport(server.base_url, max_body=max_body)
         yield transport
         await transport.aclose()
 
@@ -235,7 +236,7 @@ async def test_a_header_without_end_is_a_broken_connection() -> None:
 class Link:
     """A connection whose transport reads little."""
 
-    def __init__(self, transport: AiohttpTransport) -> None:
+    def __init__(self, transport: HTTPTransport) -> None:
         self.transport = transport
         self.dialect = ThreadRunDialect()
 

@@ -8,10 +8,10 @@ from typing import Final
 import aiohttp
 import pytest
 from recording_server import RecordingServer
+from transports import make_transport
 
 from asyncruns import BearerAuth, Client
 from asyncruns.http import Request
-from asyncruns.transport.aiohttp import AiohttpTransport
 
 BODILESS: Final[dict[str, Callable[[Client], Awaitable[object]]]] = {
     "a cancel of a run": lambda client: client.threads.runs.cancel("run_1", thread_id="thread_1"),
@@ -58,7 +58,7 @@ async def test_a_content_type_that_the_caller_gives_with_the_request_is_sent() -
 
 async def test_a_stream_that_is_opened_without_a_body_has_no_content_type() -> None:
     async with RecordingServer() as server:
-        transport = AiohttpTransport(server.base_url)
+        transport = make_transport(server.base_url)
         await transport.stream(Request("POST", "/x"))
         await transport.aclose()
     assert server.seen[0].all("Content-Type") == []

@@ -9,6 +9,7 @@ import aiohttp
 import aiohttp.abc
 import pytest
 from recording_server import DROP, SILENCE, RecordingServer, Seen, reply, unused_origin
+from transports import make_transport
 
 from asyncruns import (
     APIConnectionError,
@@ -20,7 +21,6 @@ from asyncruns import (
     NotFoundError,
 )
 from asyncruns.http import Request
-from asyncruns.transport.aiohttp import AiohttpTransport
 
 
 async def test_a_refused_connection_has_sent_nothing() -> None:
@@ -103,7 +103,7 @@ async def test_silence_ends_with_the_requests_timeout() -> None:
 async def test_a_request_may_have_a_timeout_of_its_own() -> None:
     loop = asyncio.get_running_loop()
     async with RecordingServer(SILENCE) as server:
-        transport = AiohttpTransport(server.base_url, request_timeout=None)
+        transport = make_transport(server.base_url, request_timeout=None)
         for timeout, waited in ((3.0, 3.0), (0.0, 0.0), (-1.0, 0.0)):  # no time left is not "for ever"
             start = loop.time()
             with pytest.raises(APITimeoutError):

@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import aiohttp
 import pytest
 from recording_server import DROP, SILENCE, RecordingServer, Seen, reply
+from transports import make_transport
 
 from asyncruns import APIConnectionError, APITimeoutError, Client
 from asyncruns.client.options import ClientOptions
 from asyncruns.http import Request
-from asyncruns.transport.aiohttp import AiohttpTransport
-from asyncruns.transport.connections import CHANGES_DISTRUST_S, KEPT_AFTER_S
+from asyncruns.transport.trust import CHANGES_DISTRUST_S, KEPT_AFTER_S
 
 
 @pytest.fixture(params=[False, True], ids=["own", "borrowed"])
@@ -34,7 +34,7 @@ Session = aiohttp.ClientSession | None
 @pytest.mark.parametrize("answer", [DROP, b"HTTP/1.1 200 OK\r\nContent-Le"], ids=["nothing", "half a head"])
 async def test_a_request_whose_connection_breaks_is_sent_once(session: Session, method: str, answer: bytes) -> None:
     async with RecordingServer(reply(), answer) as server:
-        transport = AiohttpTransport(server.base_url, session=session)
+        transport = make_transport(server.base_url, session=session)
         await transport.send(Request("GET", "/warm"))
         for send in (transport.send, transport.stream):
             server.seen.clear()
@@ -194,7 +194,7 @@ async def test_a_connection_that_was_closed_while_the_loop_was_blocked_is_not_us
         listener.settimeout(5)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        transport = AiohttpTransport(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", session=session)
+        transport = make_transport(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", session=session)
         transport._trust.keeps = True
         await transport.send(Request("GET", "/x"))
         is_closed.wait(5)

@@ -17,6 +17,8 @@ from recording_server import RecordingServer, reply
 from asyncruns import _private as private
 from asyncruns._private import arrived, close_idle, has_idle, middlewares_of
 
+OVER = ("aiohttp",)
+
 
 async def test_the_middlewares_of_a_session_are_found() -> None:
     async def theirs(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:

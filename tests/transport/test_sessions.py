@@ -10,10 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from recording_server import SILENCE, RecordingServer, reply
+from transports import make_transport
 
 from asyncruns import APIConnectionError, BearerAuth, Client, ConfigurationError, NotFoundError
 from asyncruns.http import Request
-from asyncruns.transport.aiohttp import AiohttpTransport
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ async def test_the_given_tls_context_is_the_one_that_is_used() -> None:
 
 async def test_a_transport_gives_every_status_as_it_came() -> None:
     async with RecordingServer(reply(418, "I'm a teapot", X_More="1")) as server:
-        transport = AiohttpTransport(server.base_url)
+        transport = make_transport(server.base_url)
         response = await transport.send(Request("GET", "/x"))
         assert (response.status, response.body, response.headers["x-more"]) == (418, b"I'm a teapot", "1")
         await transport.aclose()

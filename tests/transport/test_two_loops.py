@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from transports import LIBRARIES
 
 from asyncruns import APIConnectionError, Client, ConfigurationError
 
 
+@pytest.mark.parametrize("http", LIBRARIES, indirect=True)
 def test_a_client_of_another_event_loop_says_so() -> None:
     client = Client("http://127.0.0.1:9/v1", max_retries=0)
 

@@ -15,6 +15,8 @@ from yarl import URL
 
 from asyncruns import APITimeoutError, BearerAuth, Client
 
+OVER = ("aiohttp",)
+
 BASE = "https://host.example/v1"
 
 

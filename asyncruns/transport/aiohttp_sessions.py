@@ -11,21 +11,18 @@ what changes something goes over connections that are made for it and used once,
 from __future__ import annotations
 
 import asyncio
-import math
+from functools import partial
 from typing import Final
 
 import aiohttp
 
 from asyncruns._private import close_idle, has_idle, middlewares_of
 from asyncruns.errors import ConfigurationError
+from asyncruns.transport.base import KEEPALIVE_S, MAX_CONNECTIONS
+from asyncruns.transport.one_loop import OneLoop
+from asyncruns.transport.trust import Trust
 
-MAX_CONNECTIONS: Final = 100
-# aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:
-# a request that is sent just then is lost, so ours are closed before.
-KEEPALIVE_S: Final = 65.0
 NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
-KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
-CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
 CLOSING_PASSES: Final = (
     4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
 )
@@ -65,68 +62,6 @@ async def send_untyped(request: aiohttp.ClientRequest, handler: aiohttp.ClientHa
     return await handler(request)
 
 
-class Trust:
-    """Whether connections in the pool are likely to be alive, by what came of the requests.
-
-    What changes something is never sent twice, so it does not go over a pooled connection before this server was seen
-    to keep one: an answer came over it, or it stayed open for a while.
-
-    Attributes:
-        keeps: Whether the server was seen to keep a connection since one last broke.
-        broken_in_a_row: How many connections broke since the last answer.
-        is_suspect: Whether what is idle in the pool may be dead, as an answer was lost since it was last emptied.
-    """
-
-    def __init__(self) -> None:
-        self._answered_at = -math.inf
-        self._pooled_at = -math.inf
-        self.keeps: bool = False
-        self._changes_until = -math.inf
-        self.broken_in_a_row: int = 0
-        self.is_suspect: bool = False
-
-    @property
-    def has_answered(self) -> bool:
-        """Whether the server has ever answered."""
-        return self._answered_at > -math.inf
-
-    def answered(self, now: float) -> None:
-        """Note that an answer began."""
-        self._answered_at = now
-        self.broken_in_a_row = 0
-
-    def came_over_the_pool(self, now: float, *, is_reused: bool) -> None:
-        """Note that an answer began over a connection that goes to the pool, or that came from there."""
-        self._pooled_at = now
-        if is_reused:
-            self.keeps = True
-
-    def lost(self, began: float, now: float, *, broke: bool) -> None:
-        """Note that an answer was lost.
-
-        Args:
-            began: When the request was sent.
-            broke: Whether the connection broke. Silence says something of the pool only when nobody was answered.
-        """
-        self._changes_until = now + CHANGES_DISTRUST_S
-        if broke:
-            self.keeps = False
-            self.broken_in_a_row += 1
-        if broke or self._answered_at < began:
-            self.is_suspect = True
-
-    def wants_fresh(self, method: str, now: float, connector: aiohttp.BaseConnector | None) -> bool:
-        """Tell whether a request is to go over a new connection, whatever is in the pool."""
-        if method == "GET":
-            return False
-        if now < self._changes_until:
-            return True
-        if self.keeps or not has_idle(connector):
-            return False
-        self.keeps = now - self._pooled_at >= KEPT_AFTER_S
-        return not self.keeps
-
-
 class Sessions:
     """The sessions of one transport: a borrowed one, or two of its own, one with a pool and one without.
 
@@ -134,6 +69,7 @@ class Sessions:
     again is theirs.
 
     Args:
+        trust: Tells which connections may be used, and learns of each answer.
         closes_each: Whether each connection is to be used once, in any case.
 
     Raises:
@@ -143,6 +79,7 @@ class Sessions:
     def __init__(
         self,
         borrowed: aiohttp.ClientSession | None,
+        trust: Trust,
         *,
         closes_each: bool,
         trust_env: bool,
@@ -153,15 +90,15 @@ class Sessions:
         if given is not None and not acts_so:
             kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
             raise ConfigurationError(f"session must be an aiohttp.ClientSession; got {kind}")
-        self.trust: Trust = Trust()
+        self._trust = trust
+        self._emptied_at = 0  # by the number of suspicions
         self._borrowed = borrowed
         self._closes_each = closes_each
         self._trust_env = trust_env
         self._timeout = timeout
         self._pooled: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of our own
-        self._is_closed = False
+        self._one_loop = OneLoop()
 
     def choose(
         self, method: str, *, closes: bool = False
@@ -177,7 +114,7 @@ class Sessions:
         pooled = self._usable()
         now = asyncio.get_running_loop().time()
         connector = getattr(pooled, "connector", None)  # what is borrowed may only act like a session
-        is_fresh = closes or self._closes_each or self.trust.wants_fresh(method, now, connector)
+        is_fresh = closes or self._closes_each or self._trust.wants_fresh(method, now, partial(has_idle, connector))
         if self._borrowed is not None:
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))
@@ -188,18 +125,14 @@ class Sessions:
         return self._unpooled, None
 
     def _usable(self) -> aiohttp.ClientSession:
-        if self._is_closed:
-            raise ConfigurationError("The client is closed; make a new one")
         if self._borrowed is not None:
+            self._one_loop.check_open()
             if self._borrowed.closed:
                 raise ConfigurationError("The session that was given as session= is closed")
             return self._borrowed
-        loop = asyncio.get_running_loop()
+        self._one_loop.check()
         if self._pooled is None:
-            self._loop = loop
             self._pooled = self._open(KEEPALIVE_S, self._send_pooled)
-        elif self._loop is not loop:
-            raise ConfigurationError("This client belongs to another event loop; make one for each loop")
         return self._pooled
 
     def _open(self, keepalive_s: float, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
@@ -218,19 +151,19 @@ class Sessions:
 
         A pool that is suspect is emptied first, once: what comes back to it afterwards has just given an answer.
         """
-        if self.trust.is_suspect:
-            self.trust.is_suspect = False
+        if self._emptied_at != self._trust.suspicions:
+            self._emptied_at = self._trust.suspicions
             close_idle(request.session.connector, request.connection_key)
-        if self.trust.keeps:
+        if self._trust.keeps:
             return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)
         answer = await send_once(request, handler)
-        self.trust.came_over_the_pool(asyncio.get_running_loop().time(), is_reused=is_reused)
+        self._trust.came_over_the_pool(asyncio.get_running_loop().time(), is_reused=is_reused)
         return answer
 
     async def aclose(self) -> None:
         """Close the sessions of our own. May be called twice."""
-        self._is_closed = True
+        self._one_loop.close()
         sessions = (self._pooled, self._unpooled)
         self._pooled = self._unpooled = None
         for session in sessions:

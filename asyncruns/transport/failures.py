@@ -1,0 +1,126 @@
+"""What is told when no answer came: whether the server may have acted, and what to set where waiting does not help."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from yarl import URL
+
+from asyncruns.errors import (
+    SHOWN_BODY_CHARACTERS,
+    APIConnectionError,
+    APIResponseValidationError,
+    APITimeoutError,
+)
+from asyncruns.http import Request, request_id
+from asyncruns.transport.outages import tls_where_plain, what_to_set
+from asyncruns.transport.redaction import Redactor
+from asyncruns.transport.trust import Trust
+
+BREAKS_BEFORE_PROBE: Final = 2  # in a row, with no answer ever, before it is asked whether the port speaks TLS
+_SENT: Final = "The server may have acted on it."
+_NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
+
+
+class Failures:
+    """Makes the errors of one transport.
+
+    Args:
+        base_url: Where the API begins.
+        redactor: Takes credentials out of what a library or a server said.
+        trust: Learns of each answer that was lost.
+        may_be_tls: Whether the port may speak TLS although it is asked without, directly.
+    """
+
+    def __init__(self, base_url: str, redactor: Redactor, trust: Trust, *, may_be_tls: bool) -> None:
+        self._base_url = base_url
+        self._redactor = redactor
+        self._trust = trust
+        self._breaks_before_probe = BREAKS_BEFORE_PROBE if may_be_tls else math.inf
+        self._tls_where_plain: str | None = None
+
+    async def lost(
+        self, request: Request, error: BaseException, began: float, *, left: bool = True
+    ) -> APIConnectionError:
+        """Note that no answer came, and make the error that says so.
+
+        Args:
+            request: The request.
+            error: What the library raised.
+            began: When the request was begun.
+            left: Whether a part of the request may have left.
+        """
+        to_set = what_to_set(error, has_answered=self._trust.has_answered)
+        sent = to_set is None and left
+        if sent:
+            now = asyncio.get_running_loop().time()
+            self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
+        return self._no_answer(request, error, to_set or await self._probed(), sent=sent)
+
+    async def _probed(self) -> str | None:
+        """Return what to set when the port speaks TLS and is asked without."""
+        if self._trust.has_answered:
+            return None
+        if self._trust.broken_in_a_row == self._breaks_before_probe:
+            self._tls_where_plain = await tls_where_plain(URL(self._base_url))
+        return self._tls_where_plain
+
+    def _no_answer(
+        self, request: Request, error: BaseException, to_set: str | None, *, sent: bool
+    ) -> APIConnectionError:
+        what = f"{request.method} {request.path} at {self._base_url}"
+        if to_set is not None:
+            message = f"No answer to {what} ({self._shown(error, request)}). {to_set}"
+            return APIConnectionError(message, sent=False, passes=False, method=request.method, path=request.path)
+        if isinstance(error, asyncio.TimeoutError):
+            when = "No answer in time" if sent else "No connection in time"
+            return APITimeoutError(
+                f"{when}: {what}. {_SENT if sent else _NOTHING_SENT}",
+                sent=sent,
+                method=request.method,
+                path=request.path,
+            )
+        return APIConnectionError(
+            f"No answer to {what} ({self._shown(error, request)}). {_SENT if sent else _NOTHING_SENT}",
+            sent=sent,
+            method=request.method,
+            path=request.path,
+        )
+
+    def stream_broke(self, request: Request, error: BaseException, silent_s: float | None) -> APIConnectionError:
+        """Make the error of a stream that broke off, or fell silent for so many seconds."""
+        what = f"The stream of {request.method} {request.path} at {self._base_url}"
+        if isinstance(error, asyncio.TimeoutError):
+            message = f"{what} fell silent: no byte in {silent_s} s"
+            return APITimeoutError(message, sent=True, method=request.method, path=request.path)
+        message = f"{what} broke off ({self._shown(error, request)})"
+        return APIConnectionError(message, sent=True, method=request.method, path=request.path)
+
+    def too_large(
+        self, request: Request, status: int, headers: Mapping[str, str], start: bytes, limit: int
+    ) -> APIResponseValidationError:
+        """Make the error of an answer whose body is larger than what is read.
+
+        Args:
+            request: The request.
+            status: Of the answer.
+            headers: Of the answer.
+            start: How the body begins.
+            limit: How many bytes are read.
+        """
+        return APIResponseValidationError(
+            f"{request.method} {request.path} answered {status} with more than {limit} bytes, "
+            "which are not read further. Does the base URL end where the API begins? For a list, ask for a "
+            "smaller limit=",
+            status=status,
+            body=self._redactor.body(start[:SHOWN_BODY_CHARACTERS], request),
+            request_id=request_id(headers),
+            method=request.method,
+            path=request.path,
+        )
+
+    def _shown(self, error: BaseException, request: Request) -> str:
+        return self._redactor.text(f"{type(error).__name__}: {error}", request)

@@ -1,0 +1,232 @@
+"""The connections of the lean transport: at most 100 to its one server, kept while they are idle, given out fairly."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from asyncio import Future
+from collections import deque
+from typing import Final
+
+from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_CONNECTIONS
+from asyncruns.transport.dialer import Dialer
+from asyncruns.transport.httptools_connection import Connection, RawAnswer, ServerDisconnected
+from asyncruns.transport.one_loop import OneLoop
+
+_UNCHECKED_S: Final = 0.001  # a connection that was idle for less is taken for alive when a read goes over it
+_CLOSING_PASSES: Final = 10  # of the loop, in which it lets go of connections that were closed
+
+
+class Pool:
+    """The connections to one server. Belongs to the event loop in which it is first used.
+
+    Args:
+        dialer: Makes the connections.
+        max_body: How many bytes of a body are read.
+        one_loop: To which loop it belongs; closed with the pool.
+    """
+
+    def __init__(self, dialer: Dialer, max_body: int, one_loop: OneLoop) -> None:
+        self._dialer = dialer
+        self._max_body = max_body
+        self._one_loop = one_loop
+        self._loop: asyncio.AbstractEventLoop  # from the first request on
+        self._idle: deque[Connection] = deque()  # the last used one at the right
+        self._busy: set[Connection] = set()
+        self._open: set[Connection] = set()  # each has a place
+        self._leaving: set[Connection] = set()  # closed, and the loop has not let go of them yet
+        self._places = 0  # taken: by connections, by those that are being made, by those that are handed over
+        self._waiters: deque[Future[Connection | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    def has_idle(self) -> bool:
+        """Return whether an idle connection is there that seems to be alive."""
+        return any(connection.looks_alive() for connection in self._idle)
+
+    def close_idle(self) -> None:
+        """Close the connections that are idle."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def take_idle(self, *, is_read: bool) -> Connection | None:
+        """Return a connection that is alive, or None: call `take` then.
+
+        Raises:
+            ConfigurationError: The pool is closed, or belongs to another loop.
+        """
+        self._loop = self._one_loop.check()
+        if not self._idle:
+            return None
+        now = self._loop.time()
+        while self._idle:
+            connection = self._idle.pop()
+            idle_s = now - connection.idle_since
+            if idle_s < connection.may_idle_s and (
+                connection.looks_alive() if not is_read or idle_s > _UNCHECKED_S else not connection.is_closed
+            ):
+                return connection
+            connection.close()
+        return None
+
+    async def take(self, *, fresh: bool) -> Connection:
+        """Return a connection: one that becomes free, or a new one. Waits in turn while there are 100.
+
+        Safe to cancel.
+
+        Args:
+            fresh: Whether it has to be a new one.
+
+        Raises:
+            OSError, TimeoutError: It could not be made.
+            ConfigurationError: The pool was closed meanwhile.
+        """
+        self._loop = self._one_loop.check()
+        if fresh and self._idle and self._places >= MAX_CONNECTIONS:
+            self._idle.popleft().close()
+        is_next = False
+        while self._places >= MAX_CONNECTIONS:
+            connection = await self._turn(is_next=is_next)
+            is_next = True  # who comes back was the first in the queue
+            if connection is None:
+                return await self._connect()
+            if connection.is_closed:  # in the moment before this task went on
+                continue
+            if not fresh and connection.looks_alive():
+                return connection
+            self._open.discard(connection)  # its place is kept
+            connection.close()
+            return await self._connect()
+        self._places += 1
+        return await self._connect()
+
+    async def _turn(self, *, is_next: bool) -> Connection | None:
+        """Wait for a connection, or for None: a place, which is taken already."""
+        waiter: Future[Connection | None] = self._loop.create_future()
+        if is_next:
+            self._waiters.appendleft(waiter)
+        else:
+            self._waiters.append(waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                connection = waiter.result()
+                if connection is None:
+                    self._leave_place()
+                elif not connection.is_closed:
+                    self.released(connection)
+            raise
+
+    def send(self, connection: Connection, data: bytes, deadline: float, *, is_last: bool) -> Future[RawAnswer]:
+        """Send a request over a connection of this pool, and return the future of its answer.
+
+        The connection comes back with the answer; with a coded one, it is given back, or closed, later. Who stops
+        waiting calls `Connection.abandon`.
+
+        The future has an OSError or `BodyTooLarge` when no answer came that can be taken, and a TimeoutError when none
+        came until the deadline.
+        """
+        self._busy.add(connection)
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        return connection.request(data, deadline, is_last=is_last)
+
+    def give_back(self, connection: Connection) -> None:
+        """Take a connection back whose answer was coded, now that it is known to be right."""
+        if not connection.is_closed:
+            self.released(connection)
+
+    def released(self, connection: Connection) -> None:
+        self._busy.discard(connection)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
+                return
+        self._idle.append(connection)
+        expires_at = connection.idle_since + connection.may_idle_s
+        if expires_at < self._timer_at:
+            self._arm(expires_at)
+
+    def lost(self, connection: Connection) -> None:
+        self._leaving.add(connection)
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        self._busy.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._leave_place()
+
+    def gone(self, connection: Connection) -> None:
+        self._leaving.discard(connection)
+
+    def _leave_place(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._places -= 1
+
+    # Times. One timer serves all requests and all idle connections.
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._look)
+        self._timer_at = when
+
+    def _look(self) -> None:
+        """Give up the requests that are over their time, close what was idle for too long, and look again in time."""
+        self._timer, self._timer_at = None, math.inf
+        now = self._loop.time()
+        for connection in [each for each in self._busy if each.deadline <= now]:
+            connection.fail(TimeoutError())
+        for connection in [each for each in self._idle if each.idle_since + each.may_idle_s <= now]:
+            connection.close()
+        times = [each.deadline for each in self._busy]
+        times += [each.idle_since + each.may_idle_s for each in self._idle]
+        next_time = min(times, default=math.inf)
+        if next_time < math.inf:
+            self._arm(next_time)
+
+    # Making connections
+
+    async def _connect(self) -> Connection:
+        """Make a connection for a place that is taken; leave the place if that fails."""
+        connection = Connection(self, self._loop, self._max_body)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._dialer.connect(self._loop, connection)
+            self._check_made(connection)
+        except BaseException:
+            connection.close()
+            self._leave_place()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _check_made(self, connection: Connection) -> None:
+        self._one_loop.check_open()  # somebody may have closed the client meanwhile
+        if connection.is_closed:
+            raise connection.broke_with or ServerDisconnected("the server closed the connection at once")
+
+    async def aclose(self) -> None:
+        """Close all connections; requests in flight fail. Never raises; may be called twice."""
+        self._one_loop.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, math.inf
+        self._dialer.close()
+        waiters, self._waiters = self._waiters, deque()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(ConnectionAbortedError("the client was closed"))
+        for connection in list(self._open):
+            connection.fail(ConnectionAbortedError("the client was closed"))
+        passes = 0
+        while self._leaving and passes < _CLOSING_PASSES:
+            passes += 1
+            await asyncio.sleep(0)

@@ -1,0 +1,38 @@
+"""The event loop to which the connections of a client belong."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asyncruns.errors import ConfigurationError
+
+
+class OneLoop:
+    """Belongs to the event loop in which it is first used, until it is closed."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_closed = False
+
+    def check(self) -> asyncio.AbstractEventLoop:
+        """Return the loop.
+
+        Raises:
+            ConfigurationError: It is closed, or another loop runs.
+        """
+        self.check_open()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise ConfigurationError("This client belongs to another event loop; make one for each loop")
+            self._loop = loop
+        return loop
+
+    def check_open(self) -> None:
+        """Raise a `ConfigurationError` if it is closed."""
+        if self._is_closed:
+            raise ConfigurationError("The client is closed; make a new one")
+
+    def close(self) -> None:
+        """Let every later check raise."""
+        self._is_closed = True

@@ -1,0 +1,37 @@
+"""Both transports: the tests of this folder run over each, and this tells over which one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from asyncruns import Client
+from asyncruns.client.options import chosen_http
+from asyncruns.transport.base import HTTPTransport
+
+LIBRARIES: Final = ("aiohttp", "httptools")
+
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def over(*libraries: str) -> Callable[[Test], Test]:
+    """Let a test run over these only."""
+
+    def mark(test: Test) -> Test:
+        test.over = libraries  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+def defaults_of_client() -> dict[str, Any]:
+    """Give the defaults of the options of a client."""
+    found: dict[str, Any] | None = Client.__init__.__kwdefaults__
+    assert found is not None
+    return found
+
+
+def make_transport(base_url: str, **options: Any) -> HTTPTransport:
+    """Make a transport of the kind that clients of this test make."""
+    return chosen_http(defaults_of_client()["http"])(base_url, **options)
