@@ -137,6 +137,7 @@ class OwnedTask:
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_raised = False
+        self._entered_by: asyncio.Task[Any] | None = None
 
     def check_unused(self) -> None:
         """Check that the owner was not entered before, and bind it to the running loop.
@@ -147,6 +148,7 @@ class OwnedTask:
         if self._task is not None:
             raise InvalidRequestError(self._once)
         self._loop = asyncio.get_running_loop()
+        self._entered_by = asyncio.current_task()
 
     async def start(
         self,
@@ -169,6 +171,7 @@ class OwnedTask:
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(work(begun), name=name)
         self._task.add_done_callback(lambda _: on_done())
+        self._task.add_done_callback(lambda _: begun.cancel())  # a task that is cancelled at once never begins
         try:
             await begun
         except asyncio.CancelledError:
@@ -218,7 +221,8 @@ class OwnedTask:
 
     def raise_failure(self) -> None:
         """Raise the exception that ended the task, if any; a single exception without the group around it."""
-        self._is_raised = True
+        # The task that entered the owner gets the failure in any case, at the latest when it leaves.
+        self._is_raised = self._is_raised or asyncio.current_task() is self._entered_by
         task = self._task
         failure = None if task is None or task.cancelled() else task.exception()
         while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:

@@ -283,12 +283,12 @@ class APIError(AsyncRunsError):
         self.method = method
         self.path = path
 
-    def classify(self, *, code: str | None, type: str | None, param: str | None) -> Self:
+    def _classify(self, *, code: str | None, type: str | None, param: str | None) -> Self:
         """Set the fields of the server's error object, and return the error."""
         self.code, self.type, self.param = code, type, param
         return self
 
-    def extend(self, text: str) -> Self:  # not `add_note`: notes are not in `str(error)`, which is what gets logged
+    def _extend(self, text: str) -> Self:  # not `add_note`: notes are not in `str(error)`, which is what gets logged
         """Add a sentence to the message, and return the error.
 
         Args:

@@ -22,6 +22,13 @@ class Cadence(Struct, frozen=True, gc=False):
 
     _strategy: Strategy
 
+    def __post_init__(self) -> None:
+        if not isinstance(self._strategy, Strategy):
+            raise ConfigurationError(
+                "Make a cadence with Cadence.hinted(), Cadence.fixed(2.0), Cadence.backoff() or Cadence.learned(); "
+                f"got Cadence({self._strategy!r})"
+            )
+
     @classmethod
     def hinted(cls, interval: float = 1.0, *, start: float = 0.25) -> Cadence:
         """Use the server's hints; without a hint, start short and grow to the interval.

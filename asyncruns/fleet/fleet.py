@@ -121,6 +121,9 @@ class Fleet(AsyncOnly, Generic[R]):
     # Adding runs
 
     @overload
+    def watch(self, run: RunRef, *, client: RunClient[T], **options: Unpack[SharedOptions]) -> Watch[T]: ...
+
+    @overload
     def watch(
         self,
         run: RunRef | None = None,

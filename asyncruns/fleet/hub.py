@@ -25,7 +25,7 @@ from asyncruns.streams.event_stream import EventStream
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
-from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
+from asyncruns.watch.open_watches import OpenWatch, OpenWatches, keeps_open_watches, open_watches_of
 from asyncruns.watch.options import SharedOptions, check_watch_options
 
 R = TypeVar("R")
@@ -118,6 +118,8 @@ class Hub(Generic[R]):
 
     def _register(self, client: RunClient[Any]) -> None:
         """Register at a client, so that closing it waits while this fleet is being left."""
+        if not keeps_open_watches(client):
+            return
         watches = open_watches_of(client)
         if all(watches is not known for known, _ in self._open):
             self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))

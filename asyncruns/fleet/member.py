@@ -38,7 +38,7 @@ from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
-from asyncruns.watch.logs import FLEET_LOG, fields_of, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import Ended, Observer
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.shown_text import on_one_line
@@ -235,7 +235,7 @@ class Member(Slot):
 
     def broke(self, error: Exception) -> None:
         """Finish the watch because of an unexpected error; the machine is not used any more."""
-        FLEET_LOG.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error, extra=fields_of(self.ref))
+        log_broken(FLEET_LOG, self.ref, error)
         if self.is_broken:
             return
         self.stop()
@@ -363,8 +363,8 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
-                log_notice(FLEET_LOG, self.ref, notice)
                 self._tell(notice)
+                log_notice(FLEET_LOG, self.ref, notice)
             case do.Finish(end):
                 self.stop()
                 self._finish(end)
@@ -396,8 +396,8 @@ class Member(Slot):
         self._host.ended(self)
         if self._host.is_left:
             warn_of_uncancelled(FLEET_LOG, self.outcome)
-        log_outcome(FLEET_LOG, self.outcome)
         self._tell(Ended(self.outcome))
+        log_outcome(FLEET_LOG, self.outcome)
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 

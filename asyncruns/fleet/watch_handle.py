@@ -100,7 +100,8 @@ class Watch(AsyncOnly, Generic[R]):
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
 
         Raises:
-            InvalidRequestError: The watch has finished, and the run has not; cancel it through the client.
+            InvalidRequestError: The watch was cancelled, or broke, or its fleet was left, and the run has not ended;
+                cancel it through the client.
         """
         self._hub.task.check_is_here()
         if not self._member.is_over:

@@ -196,7 +196,7 @@ class Creation(Generic[Item]):
             if made is not None:
                 return made
             self._tries += 1
-        raise cast("APIError", self._lost).extend(f"It is not listed, after any of {TRIES} tries.")
+        raise cast("APIError", self._lost)._extend(f"It is not listed, after any of {TRIES} tries.")
 
     async def _try(self) -> Item | None:
         """Try once; return the item, or None if the answer was lost and the item certainly does not exist."""
@@ -300,7 +300,7 @@ class Creation(Generic[Item]):
 
     def _unsure(self, lost: APIError, why: str) -> APIError:
         advice = f"Check GET {self._path()}, newest first, before you create it again."
-        return lost.extend(visible(f"It may have been created ({why}). {advice}"))
+        return lost._extend(visible(f"It may have been created ({why}). {advice}"))
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
         log.info("The answer to POST %s was lost; adopting %s, which it created", self._path(), on_one_line(found.id))
@@ -313,7 +313,7 @@ class Creation(Generic[Item]):
         try:
             return cast("Item", await poll(self._server, request, self._read_raw, patience, not_found_until=until))
         except APIError as error:
-            raise lost.extend(visible(f"It was created, as {found.id}, which can't be read: {error}")) from error
+            raise lost._extend(visible(f"It was created, as {found.id}, which can't be read: {error}")) from error
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)

@@ -310,4 +310,4 @@ class Responses(_Responses):
                 if not is_lost(error):
                     raise
                 if tries < 1:
-                    raise error.extend("It may exist, but cannot be found without its id.") from error.__cause__
+                    raise error._extend("It may exist, but cannot be found without its id.") from error.__cause__

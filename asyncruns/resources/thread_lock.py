@@ -88,7 +88,7 @@ class _Holder:
         while True:
             now = loop_time()
             if now >= patience.over_at and not patience.may_poll_once_more(now):
-                raise busy.extend(f"That run has not ended after a wait of {now - self._began:.0f} s.")
+                raise busy._extend(f"That run has not ended after a wait of {now - self._began:.0f} s.")
             phase, hint = await self._where_it_stands(busy)
             was_over, self._was_over = self._was_over, phase is None or phase.is_terminal
             # The first poll that shows its end allows a try at once. If that finds the thread still locked, as the lock
@@ -114,7 +114,7 @@ class _Holder:
         except NotFoundError:  # deleted, or not there yet
             return None, None
         except APIError as error:
-            raise busy.extend(visible(f"That run can't be polled: {error}")) from error
+            raise busy._extend(visible(f"That run can't be polled: {error}")) from error
         self._patience.learn(snapshot, loop_time(), requested_at)
         return snapshot.phase, snapshot.hint
 

@@ -176,7 +176,7 @@ class EventSource(ABC, Generic[R, E]):
         try:
             self.ready.extend(await self._reader.read())
         except (APIConnectionError, EventTooLargeError) as error:
-            error.extend(visible(self._next_step()))  # built only now: it depends on what the stream has shown
+            error._extend(visible(self._next_step()))  # built only now: it depends on what the stream has shown
             raise
 
     async def _finish(self) -> None:

@@ -19,7 +19,7 @@ def given_up(request: Request, error: ErrorObject, next_step: str) -> APIError:
     said = error.message or error.code or "no details"
     message = f"The server gave up the stream of {request.method} {request.path}: {said}. {next_step}"
     found = APIError(on_one_line(message), method=request.method, path=request.path)
-    return found.classify(
+    return found._classify(
         code=str(error.code) if error.code else None, type=error.type or None, param=error.param or None
     )
 

@@ -112,6 +112,6 @@ def _shown(result: Response | ByteStream | APIConnectionError) -> str:
 def _unwrap(result: Answer | APIConnectionError, attempts: tuple[str, ...] = ()) -> Answer:
     if isinstance(result, APIConnectionError):
         if attempts:
-            result.extend(f"(try {len(attempts) + 1}, after {', '.join(attempts)})")
+            result._extend(f"(try {len(attempts) + 1}, after {', '.join(attempts)})")
         raise result
     return replace(result, attempts=attempts) if attempts and isinstance(result, Response) else result

@@ -58,7 +58,7 @@ class CreateGuard:
             except asyncio.CancelledError:
                 by = loop_time() + LEAVING_GRACE_S
                 # 5 s for the answer, then 5 s + 2.5 s for `late`, which may leave a watch of the run.
-                watch.leave_by(by + LEAVING_GRACE_S + ENDING_GRACE_S)
+                watch.extend_to(by + LEAVING_GRACE_S + ENDING_GRACE_S)
                 with contextlib.suppress(asyncio.CancelledError):
                     await joined(task, by=by)
                     if task.cancelled() and find is not None and loop_time() < by:

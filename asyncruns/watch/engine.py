@@ -391,6 +391,7 @@ class Engine(Generic[R]):
                     following, event = None, await self._ask(request, asked)
                 else:
                     event = await following.ask(request)
+                    log_poll(WATCH_LOG, self.ref, event)
                 is_cut_off = False
             finally:
                 del self._changing[scope]

@@ -6,6 +6,7 @@ arguments, outputs), is ever logged. What a server said is logged on one line, w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ FLEET_LOG: Final = logging.getLogger("asyncruns.fleet")
 
 def fields_of(ref: RunRef) -> dict[str, str]:
     """Return the fields of a log record about a run, for `extra=`: `run_ref` has its ids, `run_dialect` its kind."""
-    return {"run_ref": str(ref), "run_dialect": ref.dialect}
+    return {"run_ref": on_one_line(str(ref)), "run_dialect": ref.dialect}
 
 
 def log_poll(log: logging.Logger, ref: RunRef, event: Observed | Refused) -> None:
@@ -41,33 +42,53 @@ def log_poll(log: logging.Logger, ref: RunRef, event: Observed | Refused) -> Non
     if isinstance(event, Observed):
         found = event.snapshot.status
     else:
-        found = f"{event.refusal.kind.value}: {event.refusal.cause}"
-    log.debug("%s of %s: %s", event.asked.value, *_shown(ref, found), extra=fields_of(ref))
+        found = f"{event.refusal.kind.value}, {_kind_of(event.refusal.cause)}"
+    _write(log, logging.DEBUG, ref, f"{event.asked.value} of %s: %s", found)
 
 
 def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
     """Log what a watch reports, at INFO."""
-    if not log.isEnabledFor(logging.INFO):
-        return
-    if text := _told(notice):
-        log.info("%s: %s", *_shown(ref, text), extra=fields_of(ref))
+    if log.isEnabledFor(logging.INFO) and (text := _told(notice)):
+        _write(log, logging.INFO, ref, "%s: %s", text)
 
 
 def log_outcome(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
-    """Log how a watch ended, at INFO."""
+    """Log how a watch finished, at INFO."""
     if not log.isEnabledFor(logging.INFO):
         return
     why = f" ({outcome.reason.value})" if outcome.reason is not None else ""
     said = f"{type(outcome).__name__}{why} as {outcome.status or 'not seen'}"
-    text = f"{said} after {outcome.elapsed:.1f} s and {outcome.polls} polls"
-    log.info("%s: %s", *_shown(outcome.ref, text), extra=fields_of(outcome.ref))
+    _write(log, logging.INFO, outcome.ref, "%s: %s", f"{said} after {outcome.elapsed:.1f} s and {outcome.polls} polls")
 
 
 def warn_of_uncancelled(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
     """Log, at WARNING, that a run which was to be cancelled may go on, and cost, if that is so."""
     if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
-        shown = _shown(outcome.ref, str(outcome.cancel_error))
-        log.warning("The run %s could not be cancelled, and may go on: %s", *shown, extra=fields_of(outcome.ref))
+        message = "The run %s could not be cancelled, and may go on: %s"
+        _write(log, logging.WARNING, outcome.ref, message, str(outcome.cancel_error))
+
+
+def log_broken(log: logging.Logger, ref: RunRef, error: Exception) -> None:
+    """Log, at ERROR, that an unexpected error ended a watch."""
+    _write(log, logging.ERROR, ref, "The watch of %s broke: %s", type(error).__name__, error)
+
+
+def _write(
+    log: logging.Logger, level: int, ref: RunRef, message: str, text: str, error: Exception | None = None
+) -> None:
+    """Write a record. A filter or a handler of the application that raises must not end a watch, so it is reported."""
+    try:
+        log.log(level, message, on_one_line(str(ref)), on_one_line(text), extra=fields_of(ref), exc_info=error)
+    except Exception as raised:
+        context = {"message": f"Logging to {log.name} raised", "exception": raised}
+        asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _kind_of(error: Exception) -> str:
+    """Return what an error is, without its text, which may quote a body."""
+    status, request_id = getattr(error, "status", None), getattr(error, "request_id", "")
+    shown = type(error).__name__ if status is None else f"{type(error).__name__} {status}"
+    return f"{shown}, request {request_id}" if request_id else shown
 
 
 def _told(notice: Notice) -> str:
@@ -80,16 +101,12 @@ def _told(notice: Notice) -> str:
         case OutputsSubmitted(outputs=outputs):
             return f"outputs submitted: {len(outputs)}"
         case ConnectivityChanged(connectivity=connectivity, cause=cause):
-            return f"the connection is {connectivity.value}{f': {cause}' if cause else ''}"
+            return f"the connection is {connectivity.value}{f', {_kind_of(cause)}' if cause else ''}"
         case CancelRefused(cause=cause):
-            return f"the server refused the cancel: {cause}"
+            return f"the server refused the cancel, {_kind_of(cause)}"
         case EndRevoked(status=status, previous=previous):
             return f"the server shows {status} after the run had ended as {previous}"
         case StreamBroken(cause=cause):
-            return f"the stream broke{f': {cause}' if cause else ''}; the watch polls"
+            return f"the stream broke{f', {_kind_of(cause)}' if cause else ''}; the watch polls"
         case _:
             return ""
-
-
-def _shown(ref: RunRef, text: str) -> tuple[str, str]:
-    return on_one_line(str(ref)), on_one_line(text)

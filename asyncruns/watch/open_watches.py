@@ -44,6 +44,10 @@ class OpenWatch:
         if not self.loop.is_closed():
             wake(self._settled)
 
+    def extend_to(self, by: float) -> None:
+        """Record that closing the client waits until this time, even if an earlier one was given before."""
+        self.by = by
+
     def leave_by(self, by: float) -> None:
         """Note that its caller leaves, and waits until this time at most; an earlier time that was set before stays."""
         self.by = min(self.by, by)
@@ -129,6 +133,11 @@ class OpenWatches:
     def _here(self) -> list[OpenWatch]:
         loop = asyncio.get_running_loop()
         return [watch for watch in self._all if watch.loop is loop]
+
+
+def keeps_open_watches(client: object) -> bool:
+    """Return whether closing this client waits for watches: a caller's own `RunClient` does not."""
+    return isinstance(getattr(client, "_open_watches", None), OpenWatches)
 
 
 def open_watches_of(client: object) -> OpenWatches:

@@ -13,6 +13,7 @@ from asyncruns.watch.open_watches import open_watches_of
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher, cancel_unwatched
+from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 
@@ -34,7 +35,10 @@ def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGua
             await cancel_unwatched(client, run, options)
         else:
             ref = client.dialect.identify(run, {})
-            log.warning("A caller was cancelled while its run %s was created; the run goes on at the server", ref)
+            log.warning(
+                "A caller was cancelled while its run %s was created; the run goes on at the server",
+                on_one_line(str(ref)),
+            )
 
     def lost() -> None:
         log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")

@@ -454,11 +454,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
-        if not isinstance(event, Ended):
-            log_notice(WATCH_LOG, self.ref, event)
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
+        if not isinstance(event, Ended):
+            log_notice(WATCH_LOG, self.ref, event)
 
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
@@ -473,9 +473,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
-        log_outcome(WATCH_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         self._ended.set()
+        log_outcome(WATCH_LOG, self.outcome)
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
             warn_of_uncancelled(WATCH_LOG, self.outcome)
