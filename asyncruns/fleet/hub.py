@@ -93,7 +93,7 @@ class Hub(Generic[R]):
         )
 
     async def exit(self, error: BaseException | None) -> None:
-        """Stop running, as `on_exit` says; do not wait for runs if the block was left by an error."""
+        """Stop running, as `on_exit` says. If the block was left by an error, "drain" does not wait for runs."""
         if not self.task.was_started:
             return
         self.task.check_is_here()

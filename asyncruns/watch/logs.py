@@ -54,7 +54,7 @@ def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
 
 
 def log_outcome(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
-    """Log how a watch ended, at INFO."""
+    """Log how a watch finished, at INFO."""
     if not log.isEnabledFor(logging.INFO):
         return
     why = f" ({outcome.reason.value})" if outcome.reason is not None else ""
