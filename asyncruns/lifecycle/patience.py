@@ -101,7 +101,7 @@ class Patience(Struct, eq=False, gc=False):
         self.started = now
         self._not_before = now + at_least
         self.restart()
-        self.heard()
+        self.failures, self.outage_since = 0, None
         self.expiry = self._expires_at = self.final_until = None
 
     @property
