@@ -165,7 +165,7 @@ class Hub(Generic[R]):
                     await self._observers.drained(OBSERVER_GRACE_S)
                 group.cancel_scope.cancel()
         finally:
-            self._observers.tell_of_waiting()
+            self._observers.warn_of_waiting()
 
     def _stopped(self) -> None:
         for watches, known in self._open:
@@ -175,7 +175,7 @@ class Hub(Generic[R]):
         for member in self.runner.roster:
             for listener in member.listeners:
                 listener.stop()
-        self.outcomes.tell()
+        self.outcomes.wake_all()
 
     # Watches
 
@@ -223,8 +223,8 @@ class Hub(Generic[R]):
         """Cancel a watch, and discard the member if it has no other."""
         member.remove_listener(listener)
         if not member.listeners:
-            self.runner.let_go(member)
-            self.outcomes.tell()
+            self.runner.discard(member)
+            self.outcomes.wake_all()
         listener.cancel()
 
     @contextlib.contextmanager
@@ -235,7 +235,7 @@ class Hub(Generic[R]):
             yield
         finally:
             self._adding -= 1
-            self.outcomes.tell()
+            self.outcomes.wake_all()
 
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:

@@ -251,10 +251,10 @@ class Runner(Host[Member]):
         self.roster.add(member)
         member.begin(given)
 
-    def let_go(self, member: Member) -> None:
+    def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
-        member.let_go()
-        self.roster.let_go(member)
+        member.discard()
+        self.roster.discard(member)
         self.moved()  # leaving may wait for it
 
     def moved(self) -> None:

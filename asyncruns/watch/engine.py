@@ -239,7 +239,7 @@ class Engine(Generic[R]):
         commands = self._machine.receive(event)
         if had_ended and self._machine.end is None:
             if self._following is not None:
-                self._following.held.go_on()
+                self._following.held.reopen()
             self._on_end(None)
         for command in commands:
             self._perform(command, self._group)

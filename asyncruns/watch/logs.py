@@ -49,7 +49,7 @@ def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
     """Log what a watch reports, at INFO."""
     if not log.isEnabledFor(logging.INFO):
         return
-    if text := _told(notice):
+    if text := _text_of(notice):
         log.info("%s: %s", *_shown(ref, text), extra=fields_of(ref))
 
 
@@ -70,7 +70,7 @@ def warn_of_uncancelled(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:
         log.warning("The run %s could not be cancelled, and may go on: %s", *shown, extra=fields_of(outcome.ref))
 
 
-def _told(notice: Notice) -> str:
+def _text_of(notice: Notice) -> str:
     """Return the text for a notice; "" for one that is not logged."""
     match notice:
         case StatusChanged(status=status, previous=previous):

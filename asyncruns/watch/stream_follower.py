@@ -213,7 +213,7 @@ class StreamFollower(Generic[R]):
                         return run
         finally:
             self._awaiting = None
-        raise self._stream.untold()
+        raise self._stream.ended_before_run()
 
     def hasten(self) -> bool:
         """Stop waiting for the first event of a new stream, since the run has ended; return whether one was awaited."""
@@ -333,7 +333,7 @@ class StreamFollower(Generic[R]):
             snapshot: The run, which has ended or waits for the caller; None if the watch gave up.
         """
         async with self._completing:
-            if self.owes and not self.held.is_let_go:
+            if self.owes and not self.held.is_discarded:
                 try:
                     for event in await self._rest_of(snapshot):
                         self.held.add(event)
@@ -395,7 +395,7 @@ class StreamFollower(Generic[R]):
     @property
     def is_wanted(self) -> bool:
         """Whether there is more for a reader, and a reader may still want it."""
-        return (self.is_read or self.owes) and not self.held.is_let_go
+        return (self.is_read or self.owes) and not self.held.is_discarded
 
     def text_in(self, event: Any) -> str:
         """Return the piece of text that an event adds to a message, or ""."""

@@ -170,7 +170,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._answering,
             self._following,
             cancels_on_exit=self._cancels_on_exit,
-            on_notice=self._tell,
+            on_notice=self._deliver,
             on_end=self._end,
         )
         timeout = options.get("timeout", UNSET)
@@ -276,7 +276,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await asyncio.sleep(0)  # a reader task that was just started registers first; else its events are discarded
         while True:
             if self._following is not None:
-                self._following.held.let_go()
+                self._following.held.discard()
             with self._iterated.waiter():
                 await self._ended.wait()
             if self._task.is_done and self.outcome is None:
@@ -376,7 +376,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 entered, was left or gave up, or its run has ended; nothing was submitted.
         """
         self._task.check_is_here()
-        self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
+        self._receive_if_running(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, and stop its tools; a pending submit is awaited first (2 s on a thread).
@@ -392,9 +392,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         """
         self._task.check_is_here()
         if not self._engine.is_over:
-            self._tell_machine(CancelAsked(loop_time()))
+            self._receive_if_running(CancelAsked(loop_time()))
 
-    def _tell_machine(self, event: Event) -> None:
+    def _receive_if_running(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError(
                 f"The watch of {self.ref} was not entered, or was left, or its run has ended; if the run goes on, use "
@@ -455,7 +455,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._following is not None:
             self._following.held.finish()
 
-    def _tell(self, event: Notice | Ended[R]) -> None:
+    def _deliver(self, event: Notice | Ended[R]) -> None:
         if not isinstance(event, Ended):
             log_notice(WATCH_LOG, self.ref, event)
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
@@ -476,7 +476,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_error=self._machine.cancel_error,
         )
         log_outcome(WATCH_LOG, self.outcome)
-        self._tell(Ended(self.outcome))
+        self._deliver(Ended(self.outcome))
         self._ended.set()
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
