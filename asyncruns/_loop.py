@@ -1,7 +1,7 @@
 """What a watch and a fleet share of the event loop: its clock, waking, admission, and the one task that each owns.
 
 Admission: a thousand first requests in one pass of the loop would take 0.1 s or more, in which nothing else runs. So
-each pass admits 4. The thousandth starts as late as before, and all later polls are spread.
+each pass admits 4. The thousandth request starts no later than it would have without this, and later polls are spread.
 
 Leaving: the time that leaving takes is bounded by the same constants everywhere.
 """
@@ -231,7 +231,7 @@ class OwnedTask:
             raise failure
 
     def raise_once(self, error: BaseException | None, message: str, *arguments: object) -> None:
-        """Raise the exception that ended the task, unless the caller has had it already.
+        """Raise the exception that ended the task, unless it was already raised to the caller.
 
         If the owner's block is left with another exception, log it instead: that one must not be replaced.
 

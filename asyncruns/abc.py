@@ -94,8 +94,8 @@ class Transport(ABC):
     async def stream(self, request: Request) -> Response | ByteStream:
         """Send a request and return the response as soon as its headers have arrived.
 
-        An error is returned with its whole body, as a `Response`; so is a response that is not an event stream by its
-        content type and first bytes, but JSON or a page.
+        An error is returned with its whole body, as a `Response`. So is anything else that is not an event stream, such
+        as JSON or an HTML page; the content type and the first bytes decide.
 
         The request's timeout applies to the headers, and then to each pause between bytes: a stream may last for any
         time. A transport that cannot stream does not override this. Safe to cancel, as `send` is.
@@ -117,7 +117,7 @@ class Transport(ABC):
 class Dialect(ABC, Generic[R]):
     """What differs between servers, as pure functions and constants; it does no I/O.
 
-    The layers above know no path, status or error text of a server.
+    A watch and a fleet know no path, status or error text of a server.
 
     Attributes:
         name: The `dialect` of this dialect's `RunRef`s.
@@ -198,7 +198,7 @@ class Dialect(ABC, Generic[R]):
     def refusal(self, request: Request, response: Response) -> Refusal:
         """Return the meaning of an error response. Never raises.
 
-        Only here is the text of a server's error matched.
+        The text of a server's error is matched here and nowhere else in a watch.
         """
 
 

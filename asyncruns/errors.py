@@ -3,10 +3,10 @@
 ::
 
     AsyncRunsError
-    ├── ConfigurationError            the client was set up wrongly; nothing was sent
-    ├── InvalidRequestError           an argument can't be sent (also a ValueError); nothing was sent
+    ├── ConfigurationError            a client or a toolset was set up wrongly; nothing was sent
+    ├── InvalidRequestError           a wrong argument or a wrong call (also a ValueError); it sent nothing
     ├── APIError                      a request or a stream failed
-    │   ├── APIConnectionError        no response came; `sent` is whether the server may have acted
+    │   ├── APIConnectionError        no response, or a part of one; `sent` is whether the server may have acted
     │   │   └── APITimeoutError       no response came in time
     │   ├── APIResponseValidationError   the response is not one of this API (HTML, truncated, empty)
     │   │   └── EventTooLargeError        an event of a stream is larger than the limit
@@ -111,7 +111,7 @@ _PLAIN: Final = (str, bytes, int, float, bool, type(None))
 
 
 def portable(value: object) -> object:
-    """Return what is pickled in place of a value, and is certain to be unpickled.
+    """Return what is pickled in place of a value: something that can certainly be unpickled.
 
     A plain value is returned unchanged. An exception that cannot be pickled becomes a `ForeignError`, and any other
     such value None.
@@ -217,11 +217,11 @@ def _rebuilt(kind: type[Any], fields: dict[str, Any]) -> Any:
 
 
 class ConfigurationError(AsyncRunsError):
-    """The client is configured in a way that cannot work; nothing was sent."""
+    """A client or a toolset is configured in a way that cannot work; nothing was sent."""
 
 
 class InvalidRequestError(AsyncRunsError, ValueError):
-    """An argument cannot be sent; nothing was sent."""
+    """An argument is invalid, or the call is not possible now, as before a watch is entered; it sent nothing."""
 
 
 class ToolError(AsyncRunsError):
@@ -300,7 +300,7 @@ class APIError(AsyncRunsError):
 
 
 class APIConnectionError(APIError):
-    """No response came.
+    """No response came, or the response or stream broke off.
 
     Attributes:
         sent: Whether bytes may have reached the server. If False (the connection was refused, the host is unknown), it
@@ -478,7 +478,7 @@ class RunIncompleteError(RunError):
 
 
 class RunNeedsCallerError(RunError):
-    """The run waits for the caller, who answers `outcome.calls`; `outcome.outputs` are those that are ready."""
+    """The run waits for outputs: `outcome.calls` have none yet, `outcome.outputs` are ready; see `outcome.reason`."""
 
 
 class WatchGaveUpError(RunError):

@@ -39,7 +39,7 @@ class GrowingPauses(Strategy, frozen=True, kw_only=True, gc=False):
         if hint is not None and self.hints == "replace":
             return min(max(HINT_FLOOR_S, hint), HINT_CEILING_S)
         # For example 0.5, 0.75, 1.13, 1.69 s, ... with a start of 0.5 and a growth of 1.5. The power overflows after
-        # days of polls, or at once with an absurd factor.
+        # some hours of polls, or at once with an absurd factor.
         try:
             pause = min(self.start * self.growth ** max(course.polls - 1, 0), self.interval)
         except OverflowError:

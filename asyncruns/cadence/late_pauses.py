@@ -1,6 +1,6 @@
 """The strategy that learns, for a run that the server says is older than its watch.
 
-Only the age since the watch began is certain. The server's clock may tell a greater one, and it is not known whether
+Only the age since the watch began is certain. By the server's clock it may be greater, and it is not known whether
 that is true: `created_at` may be a constant, in another time zone, or real. So such a run has two ages, and each
 predicts when the run ends:
 

@@ -362,7 +362,7 @@ class Client(AsyncOnly, OtherNames):
         cancelled while the run is created, and the run goes on, a warning names it.
 
         Args:
-            assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or give
+            assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or pass
                 them as `parameters={"tools": ...}`.
             model: The model of a response, for servers with the Responses API.
             message: The user's text, or a list of content parts.
@@ -403,7 +403,7 @@ class Client(AsyncOnly, OtherNames):
         self, model: str | None, of_threads: str | None, message: Any, parameters: Any, options: WatchOptions
     ) -> AnyOutcome[ModelResponse]:
         if model is None or of_threads is not None:
-            raise InvalidRequestError("Give either assistant_id=, with or without thread_id=, or model= alone")
+            raise InvalidRequestError("Pass either assistant_id=, with or without thread_id=, or model= alone")
         return await self.responses.run(model, message, parameters, **options)
 
     @overload
@@ -443,7 +443,7 @@ class Client(AsyncOnly, OtherNames):
         Args:
             run: A run, a response, a `RunRef`, or the stream that `stream=True` returned. A run or a response of
                 another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
-                omitted, give `thread_id` and `run_id`.
+                omitted, pass `thread_id` and `run_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
@@ -466,7 +466,7 @@ class Client(AsyncOnly, OtherNames):
         A `Fleet` uses it, so that one client serves both kinds.
 
         Raises:
-            InvalidRequestError: It is not a run, a response, a stream or a `RunRef`; the message says what to give.
+            InvalidRequestError: It is not a run, a response, a stream or a `RunRef`; the message says what to pass.
         """
         run = given_run(run)
         if self._speaks_of(run):
@@ -532,4 +532,4 @@ def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # imported late, like the responses
 
     if not isinstance(run, RunRef | EventStream | ModelResponse):
-        raise no_run(run, "Give a run, a response, a stream or a RunRef, or thread_id and run_id")
+        raise no_run(run, "Pass a run, a response, a stream or a RunRef, or thread_id and run_id")

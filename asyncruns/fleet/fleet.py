@@ -34,7 +34,8 @@ class Fleet(AsyncOnly, Generic[R]):
     """Watch many runs, under one budget of requests, with one set of tools.
 
     Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. If the block is left by an exception
-    or a cancellation, the fleet does not wait for runs, but it always waits for pending submits, for at most 5 s.
+    or a cancellation, "drain" leaves the runs as they are; "cancel" still cancels them. Pending submits are always
+    waited for, for at most 5 s or as long as "cancel" waits.
 
     The fleet learns how long runs of an assistant and model take, and polls first the runs that have probably been over
     for longest. Submits and cancels go before all polls. A 429 or a small `x-ratelimit-remaining-requests` slows the
@@ -57,8 +58,8 @@ class Fleet(AsyncOnly, Generic[R]):
 
             - "drain" waits until they end and all observers have been called, or one of these takes more than 2 s.
             - "leave" leaves them as they are.
-            - "cancel" cancels them, and the newest 10,000 of those that were given up or need the caller. It waits for
-              5 s and for the time that the budget needs for a cancel and a poll of each. If the server has slowed the
+            - "cancel" cancels them, and the newest 10,000 of those that were given up or need the caller. It waits at
+              most 5 s plus the time that the budget needs for a cancel and a poll of each. If the server has slowed the
               fleet down, that time is at most 10 minutes, or what it would be at the full rate if that is more. The
               outcome of a run that could not be cancelled has a `cancel_error`; observers get it, and a warning is
               logged.

@@ -93,7 +93,7 @@ class Hub(Generic[R]):
         )
 
     async def exit(self, error: BaseException | None) -> None:
-        """Stop running, as `on_exit` says; do not wait for runs if the block was left by an error."""
+        """Stop running, as `on_exit` says. If the block was left by an error, "drain" does not wait for runs."""
         if not self.task.was_started:
             return
         self.task.check_is_here()
@@ -167,7 +167,7 @@ class Hub(Generic[R]):
                     await self._observers.drained(OBSERVER_GRACE_S)
                 group.cancel_scope.cancel()
         finally:
-            self._observers.tell_of_waiting()
+            self._observers.warn_of_waiting()
 
     def _stopped(self) -> None:
         for watches, known in self._open:
@@ -177,7 +177,7 @@ class Hub(Generic[R]):
         for member in self.runner.roster:
             for listener in member.listeners:
                 listener.stop()
-        self.outcomes.tell()
+        self.outcomes.wake_all()
 
     # Watches
 
@@ -225,8 +225,8 @@ class Hub(Generic[R]):
         """Cancel a watch, and discard the member if it has no other."""
         member.remove_listener(listener)
         if not member.listeners:
-            self.runner.let_go(member)
-            self.outcomes.tell()
+            self.runner.discard(member)
+            self.outcomes.wake_all()
         listener.cancel()
 
     @contextlib.contextmanager
@@ -237,7 +237,7 @@ class Hub(Generic[R]):
             yield
         finally:
             self._adding -= 1
-            self.outcomes.tell()
+            self.outcomes.wake_all()
 
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:

@@ -42,29 +42,29 @@ class Listener:
         self._ended: asyncio.Event | None = None
         self._feed: Feed[Any] | None = None
 
-    def tell(self, event: Notice | Ended[Any], told: list[Observer], owners: tuple[object, ...]) -> None:
+    def deliver(self, event: Notice | Ended[Any], notified: list[Observer], owners: tuple[object, ...]) -> None:
         """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 
         Args:
             event: What happened.
-            told: The observers that were called by other watches of the run; ours is added.
+            notified: The observers that were called by other watches of the run; ours is added.
             owners: The objects that the observers work for, the run first.
         """
         if self._feed is not None:
             self._feed.put(event)
         if isinstance(event, StatusChanged):
-            self._have_observed(self._on_status, event, told, owners)
+            self._have_observed(self._on_status, event, notified, owners)
         elif isinstance(event, Ended):
             if self.observes(event.outcome):
-                self._have_observed(self._on_terminal, event.outcome, told, owners)
+                self._have_observed(self._on_terminal, event.outcome, notified, owners)
             if self._ended is not None:
                 self._ended.set()
 
     def _have_observed(
-        self, observer: Observer | None, value: object, told: list[Observer], owners: tuple[object, ...]
+        self, observer: Observer | None, value: object, notified: list[Observer], owners: tuple[object, ...]
     ) -> None:
-        if observer is not None and observer not in told:
-            told.append(observer)
+        if observer is not None and observer not in notified:
+            notified.append(observer)
             self._observers.put(observer, value, of=owners[0], context=self.context, owners=owners)
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:

@@ -199,7 +199,7 @@ class Member(Slot):
             self._host.schedule.poll(self, now)
             self.receive(ev.Tick(now))
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
         self.is_watched = False
@@ -280,7 +280,7 @@ class Member(Slot):
         self.machine.forget_resource()
         self._host.moved()
 
-    def told(self, event: Event) -> None:
+    def receive_from_caller(self, event: Event) -> None:
         """Receive an event from the caller. An unexpected error finishes the watch instead of being raised.
 
         Raises:
@@ -363,7 +363,7 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
-                self._tell(notice)
+                self._deliver(notice)
                 log_notice(FLEET_LOG, self.ref, notice)
             case do.Finish(end):
                 self.stop()
@@ -396,17 +396,17 @@ class Member(Slot):
         self._host.ended(self)
         if self._host.is_left:
             warn_of_uncancelled(FLEET_LOG, self.outcome)
-        self._tell(Ended(self.outcome))
+        self._deliver(Ended(self.outcome))
         log_outcome(FLEET_LOG, self.outcome)
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
-    def _tell(self, event: Notice | Ended[Any]) -> None:
-        told: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
+    def _deliver(self, event: Notice | Ended[Any]) -> None:
+        notified: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
         for listener in self.listeners:
-            listener.tell(event, told, self.owners)
+            listener.deliver(event, notified, self.owners)
 
-    def check_may_be_told(self) -> None:
+    def check_accepts_events(self) -> None:
         """Check that the watch is active or can be reopened.
 
         Raises:

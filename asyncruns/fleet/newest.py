@@ -26,7 +26,7 @@ class Newest(OrderedDict[K, V]):
         self._at_most = at_most
         self._warning: str | None = warning
 
-    def let_go(self) -> None:
+    def discard_oldest(self) -> None:
         """Discard the oldest values if there are too many."""
         while len(self) > self._at_most:
             self.popitem(last=False)

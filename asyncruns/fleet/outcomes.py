@@ -63,8 +63,8 @@ class Outcomes(Generic[R]):
         if self._readers or not is_had:
             self._unread[member] = outcome
         if not self._readers:
-            self._unread.let_go()
-        self.tell()
+            self._unread.discard_oldest()
+        self.wake_all()
 
     def delivered(self, member: Member) -> None:
         """Note that the outcome of a watch was delivered to a caller."""
@@ -84,16 +84,16 @@ class Outcomes(Generic[R]):
             while True:
                 while self._unread:
                     _, outcome = self._unread.popitem(last=False)
-                    self.tell()  # there is room for more
+                    self.wake_all()  # there is room for more
                     yield outcome
                 if not goes_on():
                     return
                 await self.news()
         finally:
             self._readers -= 1
-            self.tell()
+            self.wake_all()
 
-    def tell(self) -> None:
+    def wake_all(self) -> None:
         """Wake all callers that wait in `news`."""
         for waiting in self._news:
             wake(waiting)

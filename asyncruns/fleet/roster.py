@@ -28,7 +28,7 @@ class Roster:
     def __init__(self, *, keeps_unfinished: bool) -> None:
         self._keeps_unfinished = keeps_unfinished
         self._watched: dict[RunRef, Member] = {}
-        self._let_go: OrderedDict[RunRef, Member] = OrderedDict()  # with a submit in flight, or just answered
+        self._discarded: OrderedDict[RunRef, Member] = OrderedDict()  # with a submit in flight, or just answered
         self.unfinished: Newest[RunRef, Member] = Newest(
             KEPT_UNFINISHED,
             "The watches of very many runs finished before the runs ended; leaving the fleet cancels the newest %d",
@@ -46,7 +46,7 @@ class Roster:
         """
         member = self._watched.get(ref)
         if member is None:
-            member = self._let_go.pop(ref, None)
+            member = self._discarded.pop(ref, None)
             if member is None or not member.may_be_resumed:
                 return None
             # Another member may have gone on from the run that this one's submit began.
@@ -61,14 +61,14 @@ class Roster:
         self.unfinished.pop(member.ref, None)
         self.active += 1
 
-    def let_go(self, member: Member) -> None:
+    def discard(self, member: Member) -> None:
         """Note that a run is no longer watched; `find` returns the member while it may be resumed."""
         self._remove(member)
         # The oldest come first, so those that may not be resumed any more are at the front.
-        while self._let_go and not next(iter(self._let_go.values())).may_be_resumed:
-            self._let_go.popitem(last=False)
+        while self._discarded and not next(iter(self._discarded.values())).may_be_resumed:
+            self._discarded.popitem(last=False)
         if member.may_be_resumed:
-            self._let_go.update(dict.fromkeys(member.refs, member))
+            self._discarded.update(dict.fromkeys(member.refs, member))
 
     def rename(self, member: Member) -> None:
         """Add the new ref of a member; it is still found by its earlier ones."""
@@ -79,7 +79,7 @@ class Roster:
         self._remove(member)
         if self._keeps_unfinished and member.may_go_on:
             self.unfinished[member.ref] = member
-            self.unfinished.let_go()
+            self.unfinished.discard_oldest()
 
     def take_up(self, member: Member) -> None:
         """Note that a watch that had finished was reopened."""

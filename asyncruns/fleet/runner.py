@@ -1,4 +1,4 @@
-"""Sends what the schedule of a fleet plans: one task plans and a few send, all as children of one owned task.
+"""Sends what the schedule of a fleet plans: one owned task plans, and a few tasks, its children, send.
 
 Each pass of the event loop starts only a few requests, so that the loop stays responsive for other tasks. Tools and
 handlers are children of the owned task, too, however many runs there are.
@@ -163,7 +163,8 @@ class Runner(Host[Member]):
     def _hand(self, member: Member, request: Request | None, asked: Asked) -> None:
         """Hand a request to an idle task, or to a new one.
 
-        Reusing tasks is cheaper than a new one for each request. There are only as many as were in flight together.
+        Reusing tasks is cheaper than a new one for each request. There are never more tasks than requests that were in
+        flight at once.
         """
         job = (member, request, asked)
         if self._idle:
@@ -250,10 +251,10 @@ class Runner(Host[Member]):
         self.roster.add(member)
         member.begin(given)
 
-    def let_go(self, member: Member) -> None:
+    def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
-        member.let_go()
-        self.roster.let_go(member)
+        member.discard()
+        self.roster.discard(member)
         self.moved()  # leaving may wait for it
 
     def moved(self) -> None:

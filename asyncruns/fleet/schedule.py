@@ -19,8 +19,8 @@ the 25 others have their turns, unless polls that came due since are worth more.
 If all due polls may be sent at once, which is the usual case, they are not ranked: they go in the order in which they
 came due, and this costs almost nothing.
 
-Entries of a heap are never searched for or removed. To change a time, another entry is added; an entry that no longer
-agrees with its run is stale, and dropped when it comes up.
+To change a time, another entry is added; the old one is not searched for. An entry that no longer agrees with its run
+is stale, and dropped when it comes up or when the heap is tidied.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ class Schedule(Generic[S]):
 
 
 class _Times(Generic[S]):
-    """A heap of runs by time, earliest first; of the same time, the run comes first that the schedule knew first.
+    """A heap of runs by time, earliest first; at the same time, in the order in which the schedule learned of the runs.
 
     An entry holds the number of a run, not the run: tuples of numbers are not scanned by the garbage collector, which
     matters with ten thousand entries.

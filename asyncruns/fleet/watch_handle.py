@@ -94,7 +94,7 @@ class Watch(AsyncOnly, Generic[R]):
             InvalidRequestError: There is no such call, or the watch has finished; nothing was submitted then.
         """
         self._check()
-        self._member.told(OutputsProvided(loop_time(), texts_of(outputs)))
+        self._member.receive_from_caller(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
@@ -106,7 +106,7 @@ class Watch(AsyncOnly, Generic[R]):
         self._hub.task.check_is_here()
         if not self._member.is_over:
             self._check()
-            self._member.told(CancelAsked(loop_time()))
+            self._member.receive_from_caller(CancelAsked(loop_time()))
 
     def cancel(self) -> bool:
         """Stop watching; the run goes on at the server. Callers that await this watch get a CancelledError.
@@ -127,7 +127,7 @@ class Watch(AsyncOnly, Generic[R]):
         self._hub.task.check_is_here()
         if self._listener.was_cancelled:
             raise InvalidRequestError("This watch was cancelled; submit or cancel through the client")
-        self._member.check_may_be_told()
+        self._member.check_accepts_events()
 
     def explain(self) -> str:
         """Return a sentence, for people to read, that says why the watch has not finished, or how it finished."""

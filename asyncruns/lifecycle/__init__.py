@@ -11,7 +11,7 @@ commands        what the machine asks its shell to do; how and why a watch finis
 notices         what the machine reports to observers while the watch goes on
 machine         the state machine: what it does on each event
 moves           the state changes that each event may cause, as a table that the tests check
-refusals        which refusals of polls and submits end the watch, and which are too early; the machine does the rest
+refusals        which refusals of polls and submits finish the watch, and which are too early; the machine does the rest
 ledger          calls and rounds: what was handed out, answered and sent
 cancelling      how far a cancel has come, and what its refusals mean
 policy          what the caller chooses, and the defaults

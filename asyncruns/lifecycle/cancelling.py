@@ -28,8 +28,8 @@ from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 CANCEL_TRIES: Final = 5  # with pauses of 0.5, 1, 2 and 4 s, unless the server asks for longer ones
-# How long polls may show that the run goes on although the server accepted the cancel. Also the least time that a
-# cancel has which reopens a finished watch.
+# How long polls may show that the run goes on although the server accepted the cancel. A cancel that reopens a
+# finished watch has at least this time.
 CANCEL_BOUND_S: Final = 60.0
 CANCEL_HOLD_S: Final = 2.0  # how long a cancel waits for the answer to a pending submit
 CANCEL_AGAIN_S: Final = 60.0  # how long a refused cancel is still wanted: after a minute, the caller has moved on

@@ -2,8 +2,8 @@
 
 A call is identified by id, name and arguments, since some servers use the same ids in each round. A round is
 identified by the set of its calls. A call that was handed out is never handed out again, and its output is kept and
-sent unchanged: a poll may show the state before a submit, and the answer to a submit may get lost
-(https://platform.openai.com/docs/assistants/deep-dive).
+sent unchanged, unless the caller replaces it once the watch has finished: a poll may show the state before a submit,
+and the answer to a submit may get lost (https://platform.openai.com/docs/assistants/deep-dive).
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Round:
         resent: Whether the outputs were sent again, or refused, since the run was last seen going on.
         send_at: When to send the outputs, if READY.
         answer_by: When the calls must be answered so that the run does not expire.
-        seen_at: When it last became the current round.
+        seen_at: When it last began as the current round; not set when its outputs are sent again.
         failures: Number of its submits that failed and could be repeated.
-        early_since: When the server first refused it as too early since it was READY; None if it did not.
+        early_since: When the server first refused its present outputs as too early; None if it did not.
         refused: Why the server refused the outputs; None if it did not.
         shown_at: When the last poll was sent that showed it although its outputs had been sent.
     """
@@ -181,7 +181,7 @@ class Ledger(Struct, eq=False, gc=False):
             return Verdict.WAIT  # this poll is older than the submit that follows
         # Send again only what two polls show after the submit, the second at least 5 s after it. One may be an old
         # answer of a proxy, and if the server reuses ids, the outputs would go to the next round. Accepted at 100:
-        # polls sent at 103 and 106 show the calls, so the one of 106 decides; without that of 103, the next one does.
+        # if polls sent at 103 and 106 show the calls, the second decides; if only that at 106 does, the next decides.
         was_shown, round_.shown_at = round_.shown_at > current.at, max(round_.shown_at, asked_at)
         if asked_at - current.at < SUBMIT_LAG_S or not was_shown:
             return Verdict.WAIT

@@ -49,8 +49,8 @@ from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKi
 # How long a 404 to a poll or a cancel is tolerated after the watch began, or after a submit began a new run: a replica
 # may not have the run yet.
 NOT_FOUND_GRACE_S: Final = 5.0
-# How often the pause before an early submit is sent again doubles: 0.5, 1, 2, 2, ... s. The lag mostly ends within a
-# second, so longer pauses would waste time.
+# How many times the pause doubles while a submit is refused as too early: 0.5, 1, 2, 2, ... s. The lag mostly ends
+# within a second, so longer pauses would waste time.
 EARLY_STEPS: Final = 2
 POLLS_WITHOUT_CALLS: Final = 4  # polls in a row that show a run waiting for no call, before the watch finishes
 DISPATCHING_SHARE: Final = 0.1  # what a poll is worth while tools run, compared with other times; see `delay`
@@ -141,8 +141,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
         Raises:
             InvalidRequestError: The event is impossible: the first event is not `Begun`, or a later one is; an output
-                is for a call that the current round does not have, or is not an approval although the call needs one.
-                The machine is unchanged.
+                is for a call that the current round does not have, or is not an approval although the call needs one;
+                or outputs are provided after the watch gave up. The machine is unchanged.
         """
         if self._begun is isinstance(event, ev.Begun):
             raise InvalidRequestError(f"A watch begins once: send Begun first, and once; got {type(event).__name__}")
@@ -176,18 +176,18 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 assert_never(event)
 
     def delay(self, now: float) -> float:
-        """Return for how many seconds the run's end is expected to have gone unnoticed by now.
+        """Return the seconds by which the watch is expected to be late now in noticing the end of its run.
 
         A shell with many watches polls first where this is largest.
         """
-        # The run waits for our outputs, so it can only have expired or been cancelled. Without known durations, 8 s
-        # after the last poll count as 8 / 2 * 0.1 = 0.4 s.
+        # The run waits for our outputs, so it can only have expired or been cancelled. Learned durations do not apply,
+        # except after a late answer to the previous submit: 8 s after the last poll count as 8 / 2 * 0.1 = 0.4 s.
         if self.state is State.DISPATCHING:
             return self._patience.delay(now) * DISPATCHING_SHARE
         return self._patience.delay(now)
 
     def delayed_at(self, delay: float) -> float:
-        """Return when the run's end is expected to have gone unnoticed for `delay` seconds; may be infinite."""
+        """Return when the watch will be expected to be `delay` seconds late in noticing the end; may be infinite."""
         if self.state is State.DISPATCHING:
             delay /= DISPATCHING_SHARE
         return self._patience.delayed_at(delay)
@@ -270,7 +270,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return do.Finish(self.end)
 
     def _after_end(self, event: ev.Event, end: End) -> list[Command]:
-        """Reopen a watch that finished before its run, for outputs that it needed or a cancel; ignore the rest."""
+        """Reopen a watch that finished before its run, for outputs that it needed or for a cancel.
+
+        Of the other events, a late answer to a submit is recorded, and another status of an ended run is reported once.
+
+        Raises:
+            InvalidRequestError: Outputs are provided, but the watch gave up, or they fit no open call.
+        """
         if end.kind.is_final:
             return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
@@ -418,7 +424,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return do.PollAt(*self._patience.next_poll(now, 0.0))
 
     def _stream_ended(self, event: ev.StreamEnded) -> list[Command]:
-        """Switch to polls. A stream may end without a report when the run waits for the caller: nothing is missing."""
+        """Switch to polls. Not reported if the stream ended without an error and the run waits for the caller."""
         if not self._streams:
             return []
         self._streams = False
@@ -530,7 +536,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def _send_at(self) -> float:
-        """Time at which to send the outputs of the current round; infinity for not, or while a submit is in flight."""
+        """Time at which to send the outputs of the current round; infinity if they must not be sent now."""
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.READY or self._ledger.in_flight is not None:
             return math.inf
@@ -619,7 +625,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         elif kind is RefusalKind.NOT_ACCEPTING:
             round_.move(Stage.SENT, now)  # the run went on or ended, or another process answered the calls
         else:
-            # The refusal may be wrong outputs or one of those cases. Polls over the lag show which: do not finish yet.
+            # Wrong outputs, or one of the cases above. Polls over the lag show which: do not finish yet.
             round_.refuse(now, refusal.cause)
         if self.end is not None:  # the outage was too long
             return commands
@@ -665,7 +671,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         nothing_to_cancel = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
         if event.by < math.inf and nothing_to_cancel:
             return []
-        # After a timeout of 5 s, 5 s would be too short to confirm a cancel: it has 60 s or the timeout, if longer.
+        # The cancel has 60 s, or the timeout if that is longer: a timeout of 5 s would be too short to confirm it.
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)
         commands = self._cancel_asked(event)

@@ -102,9 +102,10 @@ class StreamBroken(Struct, frozen=True, kw_only=True):
 
 
 class CancelRefused(Struct, frozen=True, kw_only=True):
-    """The server does not cancel the run in this status. The watch goes on.
+    """The server does not cancel the run in this status.
 
-    The cancel is sent again when the status changes, for at most a minute, unless the server never cancels.
+    If tools were stopped for the cancel and the run waits for them, the watch finishes as `NeedsCaller`; otherwise it
+    goes on. The cancel is sent again when the status changes, for at most a minute, unless the server never cancels.
     """
 
     cause: Exception

@@ -21,8 +21,8 @@ from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 AFTER_EXPIRY_S: Final = 60.0  # how long the default wait goes on after the expiry: servers are late to notice it
 EXPIRY_MARGIN_S: Final = 5.0  # how long before the expiry open calls are answered "timed out", so that the run lives
-# How long before the deadline the last poll begins. A tick that comes later than this after the deadline, as when the
-# machine slept, gets one more poll, which may take `FINAL_POLL_S`.
+# How long before the deadline the last poll begins. If a tick comes later than this after the deadline, as after the
+# computer slept, there is one more poll, which may take `FINAL_POLL_S`.
 LAST_POLL_S: Final = 1.0
 FINAL_POLL_S: Final = 5.0
 LOST_AFTER_S: Final = 15.0  # length of an outage from which the connectivity is LOST
@@ -36,8 +36,8 @@ JITTER: Final = 0.1  # width of the window of a poll, as a share of its pause: t
 
 def backoff(failures: int, refusal: Refusal) -> float:
     """Return the seconds to wait after a failed request, if `failures` others failed in a row before it."""
-    # 0.5, 1, 2, 4, 8, 10, 10 ... s. A `Retry-After` may only lengthen the pause, to 60 s. The bound of the exponent is
-    # against an overflow after days of failures.
+    # 0.5, 1, 2, 4, 8, 10, 10 ... s. A `Retry-After` may only lengthen the pause, to at most 60 s. The exponent is
+    # bounded because the power would overflow after some hours of failures.
     pause = min(BACKOFF_START_S * 2.0 ** min(failures, 16), BACKOFF_CEILING_S)
     return pause if refusal.retry_after is None else max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
 
@@ -90,16 +90,18 @@ class Patience(Struct, eq=False, gc=False):
         return self.expiry - min(EXPIRY_MARGIN_S, (self.expiry - now) / 4)
 
     def begin_again(self, now: float, at_least: float) -> None:
-        """Restart all times when a watch is reopened: the time that the caller took counts for nothing.
+        """Restart the timeout and the outage budget, and forget the expiry: the watch is reopened or being left.
+
+        The time that the caller took to reopen it does not count.
 
         Args:
-            now: When the watch is reopened.
+            now: When this happens.
             at_least: Seconds that it has at least, however short the caller's timeout is.
         """
         self.started = now
         self._not_before = now + at_least
         self.restart()
-        self.heard()
+        self.failures, self.outage_since = 0, None
         self.expiry = self._expires_at = self.final_until = None
 
     @property
@@ -136,10 +138,11 @@ class Patience(Struct, eq=False, gc=False):
             self._strategy.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
-        """Return for how many seconds the end of the run is expected to have gone unnoticed by now.
+        """Return the seconds by which the watch is expected to be late now in noticing the end of the run.
 
-        If no durations are known, the guess is half of the time since the last poll: 4 s after 8 s. A run that no poll
-        has shown yet probably began with the watch, but it may be old, so an eighth of the time counts in any case.
+        If no durations are known, or the run was seen but not at work, the guess is half of the time since the last
+        poll: 4 s after 8 s. A run that no poll has shown yet probably began with the watch, but it may be old, so an
+        eighth of the time counts in any case.
         """
         progress = self.progress
         waited = now - progress.seen_at
@@ -153,7 +156,7 @@ class Patience(Struct, eq=False, gc=False):
         return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
 
     def delayed_at(self, delay: float) -> float:
-        """Return when the end of the run is expected to have gone unnoticed for `delay` seconds; may be infinite."""
+        """Return when the watch will be expected to be `delay` seconds late in noticing the end; may be infinite."""
         # The inverse of `delay`, case by case.
         progress = self.progress
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
@@ -192,7 +195,7 @@ class Patience(Struct, eq=False, gc=False):
         self.trouble = cause
 
     def excuse(self, seconds: float, now: float) -> None:
-        """Record that the shell did not poll the run for this long, while the server answered: no part of an outage."""
+        """Record that the shell held polls back for this long while the server answered: that is not an outage."""
         if self.outage_since is not None:
             self.outage_since = min(self.outage_since + seconds, now)
 
@@ -237,8 +240,8 @@ class Patience(Struct, eq=False, gc=False):
     def may_poll_once_more(self, now: float) -> bool:
         """Return whether to poll once more although the deadline has passed; True at most once.
 
-        It is if this call comes late, as after a laptop slept: the run may have ended long ago. And a timeout of 0
-        means one poll.
+        This is so if the call comes late, as after a laptop slept (the run may have ended long ago), and for a timeout
+        of 0, which means one poll.
         """
         late = now - self.deadline > LAST_POLL_S or self.deadline <= self.started
         if self.final_until is not None or not late:

@@ -11,7 +11,7 @@ from typing import Final
 from asyncruns.lifecycle.commands import EndKind, Reason
 from asyncruns.lifecycle.values import RefusalKind
 
-# A poll refused like this ends the watch with this reason. After other refusals, the watch polls again.
+# After a poll refused like this, the watch finishes with this reason. After other refusals, the watch polls again.
 FATAL_POLLS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
     RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
@@ -23,7 +23,8 @@ FATAL_POLLS: Final[Mapping[RefusalKind, Reason]] = {
     RefusalKind.UNSUPPORTED: Reason.REJECTED,
 }
 
-# A submit refused like this ends the watch like this. After other refusals the run may have gone on, which polls show.
+# After a submit refused like this, the watch finishes like this. After other refusals the run may have gone on, which
+# polls show.
 FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
     RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
     RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),

@@ -129,7 +129,8 @@ class RunPolling(RunOperations):
 
         Raises:
             BadRequestError: The run does not wait for outputs, or not for these.
-            APIError: The outputs certainly did not arrive.
+            APIError: The server certainly did not accept the outputs.
+            RunNeedsCallerError: The server accepted the outputs twice, and still asks for them.
             WatchGaveUpError: As in `poll`.
         """
         cadence, outputs = cadence_of(poll_interval_ms), list(tool_outputs)
@@ -173,7 +174,8 @@ class RunPolling(RunOperations):
         Raises:
             ThreadBusyError: Another run on the thread is active; the error names the run.
             APIError: The run could not be created.
-            RunNeedsCallerError: A policy of the toolset leaves a failed call to the caller.
+            RunNeedsCallerError: A policy of the toolset leaves a failed call to the caller, or the run asks for calls
+                after 50 rounds, or the server ignores the outputs.
             WatchGaveUpError: As in `poll`.
         """
         cadence = cadence_of(polling_interval, "s")

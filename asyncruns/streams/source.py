@@ -20,7 +20,7 @@ from asyncruns.lifecycle.values import RunRef
 from asyncruns.sse import ServerSentEvent
 from asyncruns.streams.event_reader import EventReader
 from asyncruns.streams.progress import StreamProgress
-from asyncruns.streams.stream_errors import ended_early, given_up, not_streamed, told_nothing
+from asyncruns.streams.stream_errors import ended_before_run, ended_early, given_up, not_streamed
 from asyncruns.wire.shown_text import visible
 from asyncruns.wire.stream_events import DoneEvent, ErrorEvent, UndecodableEvent, UnknownEvent
 
@@ -279,9 +279,9 @@ class EventSource(ABC, Generic[R, E]):
             return
         raise (ended_early if self.is_streamed else not_streamed)(self._request, self._next_step())
 
-    def untold(self) -> APIError:
+    def ended_before_run(self) -> APIError:
         """Return the error for a stream that ended before any event of its run."""
-        return told_nothing(self._request, self._next_step())
+        return ended_before_run(self._request, self._next_step())
 
     # For a watch
 

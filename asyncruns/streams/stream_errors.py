@@ -36,7 +36,7 @@ def not_streamed(request: Request, next_step: str) -> APIConnectionError:
     return _cut_off(request, f"{what}. {next_step}")
 
 
-def told_nothing(request: Request, next_step: str) -> APIConnectionError:
+def ended_before_run(request: Request, next_step: str) -> APIConnectionError:
     """Return the error for a stream that ended before any event of a run."""
     what = f"The stream of {request.method} {request.path} ended, or fell silent, before any event of a run or response"
     return _cut_off(request, f"{what}. {next_step}")

@@ -269,7 +269,7 @@ class Toolset:
             return await tool.run(arguments, call.id)
 
     def _observe(self, call: Call, failure: Failure) -> None:
-        """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
+        """Log a failure of the caller's code, and pass it to `on_error`; a model's mistake is left to the model."""
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
         fields = {"tool_call_id": call.id, "tool": call.name}

@@ -65,7 +65,7 @@ class CreateGuard:
                         task = asyncio.create_task(find(), name="asyncruns find")
                         await joined(task, by=by)
                 try:
-                    await self._tell(task)
+                    await self._report(task)
                 except Exception:
                     log.exception(
                         "A caller was cancelled while its run was created, and handling the run then failed; it may go "
@@ -74,7 +74,7 @@ class CreateGuard:
                 raise
             return task.result()
 
-    async def _tell(self, task: asyncio.Task[Any]) -> None:
+    async def _report(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
             self._lost()
         elif (error := task.exception()) is None:

@@ -1,14 +1,15 @@
 """Executes the commands of one run's lifecycle: polls, submits, cancels, starts tools, and wakes the machine on time.
 
 Theory of operation. The machine (`lifecycle/machine.py`) decides and never acts; the engine acts and never decides.
-Every answer, tool output and tick is an event; `receive` gives it to the machine and performs the commands that it
+Every answer, tool output and tick is an event; `receive` passes it to the machine and performs the commands that it
 returns. Three kinds of work run:
 
 - One task polls, one poll after the other: `_work` waits until a poll is due, sends it, and waits again.
 - Tools, submits, cancels and the reader of a stream are children of that task, in one task group.
 - One timer of the loop sends the machine a `Tick` at the time that it asked for (`wake_at`).
 
-A submit or a cancel in flight is never just dropped: its scope is shielded, and gets a deadline when the watch is left.
+A submit or a cancel in flight is not cut off while the run goes on: its scope is shielded, and gets a deadline when the
+watch is left. Once the run has ended, its answer does not matter, and it is cancelled.
 When the task group was cancelled from outside (as `asyncio.run` does at its end) and the run is still to be cancelled,
 `run` opens a new group and continues there, for at most 5 s.
 
@@ -117,7 +118,8 @@ class Engine(Generic[R]):
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._failure: Exception | None = None  # raised in a tick, whose task nothing awaits; `run` raises it
-        self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}  # of each submit and cancel in flight
+        # The scope of each submit and cancel in flight, with the follower if the answer may be a stream.
+        self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}
         self._polling: anyio.CancelScope | None = None
         self._leave_by = math.inf
         self._cancels_on_exit = cancels_on_exit
@@ -143,8 +145,8 @@ class Engine(Generic[R]):
         """Watch until the run has ended, or until the watch is left.
 
         Safe to cancel: tools are stopped, and a pending submit or cancel is awaited until the deadline set by `leave`.
-        With `cancels_on_exit`, the run is cancelled before this returns, for at most 5 s: at its end, `asyncio.run`
-        cancels every task, including those of this engine's requests.
+        With `cancels_on_exit`, the run is cancelled before this returns, which takes at most 5 s. This also holds at
+        the end of `asyncio.run`, which cancels every task, including those of this engine's requests.
 
         Args:
             given: The run as the caller's object shows it; None to poll first.
@@ -226,7 +228,7 @@ class Engine(Generic[R]):
         self._set_tick(math.inf)
 
     def receive(self, event: Event) -> None:
-        """Pass an event to the machine, and perform the commands that it returns. Does nothing once `run` has returned.
+        """Pass an event to the machine, and perform the commands that it returns. Does nothing unless `run` is active.
 
         Raises:
             InvalidRequestError: The event is impossible, such as an output for an unknown call; nothing was done.
@@ -237,7 +239,7 @@ class Engine(Generic[R]):
         commands = self._machine.receive(event)
         if had_ended and self._machine.end is None:
             if self._following is not None:
-                self._following.held.go_on()
+                self._following.held.reopen()
             self._on_end(None)
         for command in commands:
             self._perform(command, self._group)
@@ -247,7 +249,7 @@ class Engine(Generic[R]):
             self._stop()
 
     def leave(self, *, by: float, cancel: bool) -> None:
-        """Stop watching: at once if the run is left as it is, otherwise once its cancel is confirmed or refused.
+        """Stop watching: at once if the run is left as it is, else when it has ended, cannot be cancelled, or at `by`.
 
         Args:
             by: When to stop waiting for a pending submit or cancel, by the loop's clock.
@@ -302,7 +304,8 @@ class Engine(Generic[R]):
                 self._poll_moved = None
                 if timer is not None:
                     timer.cancel()
-            # The timer has fired, possibly early by the clock's resolution: the clock would ask for one more wait.
+            # The timer has fired, possibly early by the clock's resolution. Do not compare with the clock again: that
+            # would mean one more wait.
             if self._due_at == poll_at < math.inf:
                 return
 

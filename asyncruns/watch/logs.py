@@ -48,7 +48,7 @@ def log_poll(log: logging.Logger, ref: RunRef, event: Observed | Refused) -> Non
 
 def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
     """Log what a watch reports, at INFO."""
-    if log.isEnabledFor(logging.INFO) and (text := _told(notice)):
+    if log.isEnabledFor(logging.INFO) and (text := _text_of(notice)):
         _write(log, logging.INFO, ref, "%s: %s", text)
 
 
@@ -91,7 +91,7 @@ def _kind_of(error: Exception) -> str:
     return f"{shown}, request {request_id}" if request_id else shown
 
 
-def _told(notice: Notice) -> str:
+def _text_of(notice: Notice) -> str:
     """Return the text for a notice; "" for one that is not logged."""
     match notice:
         case StatusChanged(status=status, previous=previous):

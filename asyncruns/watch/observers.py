@@ -251,7 +251,7 @@ class Observers:
             await asyncio.wait([self._called], timeout=since + patience - loop.time())
         return True
 
-    def tell_of_waiting(self) -> None:
+    def warn_of_waiting(self) -> None:
         """Log how many calls were dropped or cut off, if any; to be called when there will be no more calls."""
         if self._waiting:
             log.warning("Leaving did not wait for slow observers: %d calls of them were dropped", self._waiting)

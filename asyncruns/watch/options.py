@@ -73,7 +73,7 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
         known: The class whose annotations are the known options: `WatchOptions` or `SharedOptions`.
 
     Raises:
-        InvalidRequestError: An option is unknown, or its value is unusable; the message says what to give.
+        InvalidRequestError: An option is unknown, or its value is unusable; the message says what to pass.
     """
     for name in options:
         if name not in known.__annotations__:

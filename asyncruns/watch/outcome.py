@@ -47,7 +47,7 @@ _WHY: Final = {
     Reason.UNAUTHORIZED: "the credential was refused",
     Reason.QUOTA_SPENT: "the quota is spent",
     Reason.REJECTED: "the server refuses to show the run",
-    Reason.UNANSWERED: "nothing answers these calls: give tools= or on_requires_action=, or watcher.submit() outputs",
+    Reason.UNANSWERED: "nothing answers these calls: pass tools= or on_requires_action=, or use watcher.submit()",
     Reason.CANCEL_UNCONFIRMED: "the server accepted the cancel, but a minute later the run still went on",
     Reason.CANCEL_REFUSED: "the server refused to cancel the run, and these calls had been stopped for the cancel",
     Reason.NOT_CANCELLED: "the watch was left, and the run could not be cancelled, or not in time; it may go on",
@@ -55,9 +55,9 @@ _WHY: Final = {
     Reason.NO_CALLS: "the run waits for the caller, but shows no calls to answer",
     Reason.OUTPUTS_IGNORED: "the server accepted the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
-    Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; watcher.submit() outputs to continue",
+    Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; pass outputs to watcher.submit() to go on",
     Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
-    Reason.SUBMIT_LOST: "no answer to the outputs came, and a poll can't show if they were taken; an orphan may go on",
+    Reason.SUBMIT_LOST: "the answer to a submit was lost, and polls can't show if it was accepted; a new run may go on",
 }
 
 
@@ -66,12 +66,12 @@ class LeftBehind:
 
     @property
     def transport(self) -> Transport:
-        """Raise InvalidRequestError, as all here."""
+        """Raise InvalidRequestError, like everything here."""
         raise InvalidRequestError(_LEFT_BEHIND)
 
     @property
     def dialect(self) -> Dialect[Any]:
-        """Raise InvalidRequestError, as all here."""
+        """Raise InvalidRequestError, like everything here."""
         raise InvalidRequestError(_LEFT_BEHIND)
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
@@ -130,10 +130,10 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             so in a fleet it is usually also None for `GaveUp`.
         polls: Number of polls sent.
         elapsed: Seconds from the beginning of the watch to this outcome.
-        error: The server's error, with `code` and `message`, when the run ended badly; None if it gave none.
+        error: The server's error, with `code` and `message`, when the run ended badly; None if it sent none.
         reason: Why the watch finished before the run ended; None if the run ended.
         cause: The exception that led to this outcome, if any.
-        calls: Tool calls that are still open, for `NeedsCaller` and `GaveUp`; empty otherwise.
+        calls: Tool calls that have no output yet, for `NeedsCaller` and `GaveUp`; may be empty.
         outputs: Outputs that exist already for the open round, as (call id, text).
         cancel_requested: Whether the watch asked the server to cancel the run, which may have ended in another way
             first. False if the server refused for certain.
@@ -215,7 +215,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
         if self.reason is not None:
             polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
-            what += f"; the watch ended after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
+            what += f"; the watch finished after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
         if self.calls:
             names = ", ".join(call.name or call.id for call in self.calls)
             what += f" (open calls: {on_one_line(names)})"
@@ -277,9 +277,10 @@ class Incomplete(Outcome[R], frozen=True, kw_only=True, eq=False):
 
 
 class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The run waits for tool outputs that no tool or handler gave: `calls` are open, `outputs` exist already.
+    """The run waits for tool outputs: some are missing (`calls`), or the server did not take them; `reason` says which.
 
-    Within `async with RunWatcher(...)`, `watcher.submit(outputs)` resumes the watch.
+    `outputs` are those that exist already. Within `async with RunWatcher(...)`, `watcher.submit(outputs)` resumes the
+    watch.
     """
 
     run: R

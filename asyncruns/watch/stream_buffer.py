@@ -22,12 +22,12 @@ class StreamBuffer:
     """The buffer between the task that reads the socket and a reader that may start late, or never.
 
     Attributes:
-        is_let_go: Whether events are discarded, because there is no reader.
+        is_discarded: Whether events are discarded, because there is no reader.
     """
 
     def __init__(self) -> None:
-        self.is_let_go: bool = False
-        self._may_be_let_go = False
+        self.is_discarded: bool = False
+        self._may_discard = False
         self._events: deque[Any] = deque()
         self._readers = 0  # one at a time, but one that stopped counts until its generator is closed
         self._is_finished = False
@@ -37,7 +37,7 @@ class StreamBuffer:
     @property
     def is_full(self) -> bool:
         """Whether a new event must wait for room."""
-        return len(self._events) >= BUFFERED_EVENTS and not self.is_let_go
+        return len(self._events) >= BUFFERED_EVENTS and not self.is_discarded
 
     @property
     def is_low(self) -> bool:
@@ -57,25 +57,25 @@ class StreamBuffer:
 
     def add(self, event: Any) -> None:
         """Add an event at once, even if the buffer is full: for the few events that must not delay a submit."""
-        if self.is_let_go:
+        if self.is_discarded:
             return
         self._events.append(event)
         wake(self._news)
 
     def finish(self) -> None:
-        """Mark the end of the events: the reader gets those that are left, and then ends. `go_on` revokes this."""
+        """Mark the end of the events: the reader gets those that are left, and then ends. `reopen` revokes this."""
         self._is_finished = True
         wake(self._news)
 
-    def go_on(self) -> None:
-        """Note that the watch was resumed: more events may come, and are held until `let_go` is called again."""
-        self._is_finished = self._may_be_let_go = self.is_let_go = False
+    def reopen(self) -> None:
+        """Note that the watch was resumed: more events may come, and are held until `discard` is called again."""
+        self._is_finished = self._may_discard = self.is_discarded = False
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Hold nothing for a later reader: discard events now if there is no reader, else as soon as it stops."""
-        self._may_be_let_go = True
+        self._may_discard = True
         if not self._readers:
-            self.is_let_go = True
+            self.is_discarded = True
             self._events.clear()
             wake(self._room)
 
@@ -86,7 +86,7 @@ class StreamBuffer:
         Raises:
             InvalidRequestError: The events were discarded.
         """
-        if self.is_let_go:
+        if self.is_discarded:
             raise InvalidRequestError(
                 "The events of the stream were discarded, because there was no reader when wait() was called: start to "
                 "read before calling wait()"
@@ -96,8 +96,8 @@ class StreamBuffer:
             yield
         finally:
             self._readers -= 1
-            if self._may_be_let_go:
-                self.let_go()
+            if self._may_discard:
+                self.discard()
 
     async def get(self) -> Any:
         """Wait for the next event, and return it; None after the last one. Safe to cancel: no event is lost.

@@ -7,8 +7,8 @@ submit is the next stream.
   1 s, what the stream shows of the run is old; the machine then polls until the next stream. Only the end of a run is
   still reported from the stream, as it is true however late it is read.
 - Broken stream: it is reopened where it broke, if the server supports that. If not, the machine polls. The text that
-  is missing is taken from the run itself once it has ended or waits for the caller (`complete`). If it can't be had
-  that way either, `missing` is the error for the reader of the text.
+  is missing is taken from the run itself once it has ended or waits for the caller (`complete`). If that fails, too,
+  `missing` is the error that the reader of the text gets.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ R = TypeVar("R")
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
 BEHIND_S: Final = 1.0  # once the buffer was full for this long, what the stream shows of the run is taken to be old
 LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages, which may lag behind the run's end
-REST_S: Final = 5.0  # how long the messages with the missing text are fetched at most
+REST_S: Final = 5.0  # how long fetching the messages with the missing text may take
 TAIL_S: Final = 1.0  # how long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
@@ -104,7 +104,7 @@ class StreamFollower(Generic[R]):
         """Read until the stream names its run, and return the run's ref. If that fails, close the stream.
 
         Args:
-            ids: The ids that the caller gave, which the run must have.
+            ids: The ids that the caller passed, which the run must have.
             within: Seconds to wait for at most; None is no limit.
 
         Raises:
@@ -213,7 +213,7 @@ class StreamFollower(Generic[R]):
                         return run
         finally:
             self._awaiting = None
-        raise self._stream.untold()
+        raise self._stream.ended_before_run()
 
     def hasten(self) -> bool:
         """Stop waiting for the first event of a new stream, since the run has ended; return whether one was awaited."""
@@ -333,7 +333,7 @@ class StreamFollower(Generic[R]):
             snapshot: The run, which has ended or waits for the caller; None if the watch gave up.
         """
         async with self._completing:
-            if self.owes and not self.held.is_let_go:
+            if self.owes and not self.held.is_discarded:
                 try:
                     for event in await self._rest_of(snapshot):
                         self.held.add(event)
@@ -374,7 +374,7 @@ class StreamFollower(Generic[R]):
         return self._stream.missing(snapshot.resource, await self._client.answer(ref))
 
     async def end_in_silence(self) -> None:
-        """Wait, after the run's end, until the stream ends or was silent for 5 s, and then stop reading it."""
+        """Wait, after the watch has finished, until the stream ends; stop reading it if it is silent for 5 s."""
         over, reading = self._over, self._reading
         while not over.is_set():
             with anyio.move_on_after(max(SILENCE_S - self._silent_for, TAIL_S)):
@@ -395,7 +395,7 @@ class StreamFollower(Generic[R]):
     @property
     def is_wanted(self) -> bool:
         """Whether there is more for a reader, and a reader may still want it."""
-        return (self.is_read or self.owes) and not self.held.is_let_go
+        return (self.is_read or self.owes) and not self.held.is_discarded
 
     def text_in(self, event: Any) -> str:
         """Return the piece of text that an event adds to a message, or ""."""

@@ -70,19 +70,20 @@ class RunWatcher(AsyncOnly, Generic[R]):
     Args:
         client: A `Client`; for a response, `client.responses.continued()`. Any `asyncruns.abc.RunClient` will do.
         run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
-            stream replaces most polls, and the events are the same. If omitted, give `thread_id` and `run_id`.
+            stream replaces most polls, and the events are the same. If omitted, pass `thread_id` and `run_id`.
         thread_id: The thread of the run, when `run` is not given.
         run_id: The run, when `run` is not given.
         tools: The `Toolset` that answers tool calls, all calls of a round at once. Calls that still run shortly before
             the run expires (5 s at most) are stopped and answered with an error, so that the run lives. Default None:
-            calls that no handler answers end the watch as `NeedsCaller`.
+            if no handler answers a call, the watch finishes as `NeedsCaller`.
         timeout: Seconds for the whole watch, tools included; None is no limit, and 0 is a single poll. When it passes,
             the outcome is `GaveUp` with `Reason.TIMEOUT`. Default: until 60 s after the run's expiry by the server's
-            clock, since servers notice an expiry late. If the server gives no expiry: 15 minutes for a run on a
+            clock, since servers notice an expiry late. If the server sends no expiry: 15 minutes for a run on a
             thread, 24 hours for a response, which may run for hours.
-        max_outage: Seconds in a row for which polls may fail before the watch gives up with `Reason.UNREACHABLE`; None
-            is no limit. A throttled poll (429) is not an outage, and what can't pass, such as an untrusted certificate,
-            ends the watch at once. Default 120: outlasts a restart of the server, and ends long before a usual timeout.
+        max_outage: Seconds in a row for which requests may fail before the watch gives up with `Reason.UNREACHABLE`;
+            None is no limit. A throttled request (429) is not an outage, and what can't pass, such as an untrusted
+            certificate, finishes the watch at once. Default 120: outlasts a restart of the server, and ends long before
+            a usual timeout.
         max_unknown_status: Seconds for which a status that this version does not know may last before the watch gives
             up with `Reason.UNKNOWN_STATUS`; None is no limit. Default 60: a status that passes does no harm, and an
             unknown final one does not hold the watch until its timeout.
@@ -111,8 +112,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             go to `tools`. If it raises, the watch finishes as `NeedsCaller` with the exception as `cause`.
         on_approval: Handler, called with the calls that ask for the approval of a tool behind the server. It returns
             True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`), a
-            list of such dicts with their `tool_call_id`, or None. It may take its time: only the end of the watch
-            bounds it. Default None: approvals go to `on_requires_action`.
+            list of such dicts with their `tool_call_id`, or None. It may take its time: it has no time limit of its
+            own, but is stopped when the watch finishes. Default None: approvals go to `on_requires_action`.
         on_terminal: Observer, called with the outcome when the watch finishes, unless as `NeedsCaller`; called again if
             a run that was given up is cancelled afterwards.
 
@@ -169,7 +170,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._answering,
             self._following,
             cancels_on_exit=self._cancels_on_exit,
-            on_notice=self._tell,
+            on_notice=self._deliver,
             on_end=self._end,
         )
         timeout = options.get("timeout", UNSET)
@@ -272,10 +273,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if not self._ended.is_set():
             check_may_wait(self._engine, "watch")
         if self._following is not None:
-            await asyncio.sleep(0)  # let a reader that was started just before register; else its events are discarded
+            await asyncio.sleep(0)  # a reader task that was just started registers first; else its events are discarded
         while True:
             if self._following is not None:
-                self._following.held.let_go()
+                self._following.held.discard()
             with self._iterated.waiter():
                 await self._ended.wait()
             if self._task.is_done and self.outcome is None:
@@ -289,8 +290,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events of the watch; the last one is `Ended`. For one reader, which may stop at any time.
 
-        A reader gets every event from the moment it starts, preceded by the newest 16 of those before. Only when it is
-        256 events behind does a new `StatusChanged` or `ConnectivityChanged` replace the last unread one. While a
+        A reader gets every event from the moment it starts, preceded by the newest 16 of those before. If it is 256
+        events behind, a new `StatusChanged` or `ConnectivityChanged` replaces the last unread one. While a
         caller is in `wait()` and there is no reader, only the newest event is kept.
 
         Raises:
@@ -355,7 +356,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._task.check_entered()
         if self._following is None:
             raise InvalidRequestError(
-                "This watch has no stream: create the run with stream=True, and give the stream in place of the run"
+                "This watch has no stream: create the run with stream=True, and pass the stream in place of the run"
             )
         return self._following
 
@@ -375,24 +376,25 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 entered, was left or gave up, or its run has ended; nothing was submitted.
         """
         self._task.check_is_here()
-        self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
+        self._receive_if_running(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
-        """Ask the server to cancel the run, and stop its tools; a pending submit is awaited first.
+        """Ask the server to cancel the run, and stop its tools; a pending submit is awaited first (2 s on a thread).
 
         Returns at once: polls go on, and `wait()` returns how the run ended. That may be `Completed` if the run was
         faster, or `GaveUp` if the server accepted the cancel and the run still goes on a minute later. If the server
-        refuses the cancel, `CancelRefused` is reported and the watch goes on. May also be called after the watch
-        finished as `NeedsCaller` or `GaveUp`, which resumes it; nothing happens if the run has ended.
+        refuses the cancel, `CancelRefused` is reported and the watch goes on; but if the run waits for tools that were
+        stopped for the cancel, the outcome is `NeedsCaller`. May also be called after the watch finished as
+        `NeedsCaller` or `GaveUp`, which resumes it; nothing happens if the run has ended.
 
         Raises:
             InvalidRequestError: The watcher was not entered, or was left; cancel the run through the client.
         """
         self._task.check_is_here()
         if not self._engine.is_over:
-            self._tell_machine(CancelAsked(loop_time()))
+            self._receive_if_running(CancelAsked(loop_time()))
 
-    def _tell_machine(self, event: Event) -> None:
+    def _receive_if_running(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError(
                 f"The watch of {self.ref} was not entered, or was left, or its run has ended; if the run goes on, use "
@@ -453,7 +455,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._following is not None:
             self._following.held.finish()
 
-    def _tell(self, event: Notice | Ended[R]) -> None:
+    def _deliver(self, event: Notice | Ended[R]) -> None:
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
@@ -473,7 +475,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
-        self._tell(Ended(self.outcome))
+        self._deliver(Ended(self.outcome))
         self._ended.set()
         log_outcome(WATCH_LOG, self.outcome)
         if self._open is not None and self._open.by < math.inf:

@@ -37,7 +37,7 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
         (Scenario(end="failed"), 1, "is failed: server_error: Sorry, something went wrong."),
         (Scenario(end="never", lifetime=20), 4, "is expired"),
         (Scenario(end="incomplete"), 5, "is incomplete: max_completion_tokens"),
-        (Scenario(rounds=CALLS), 6, "is requires_action; the watch ended after"),
+        (Scenario(rounds=CALLS), 6, "is requires_action; the watch finished after"),
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
@@ -158,7 +158,7 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
         (Scenario(answer="Good day."), 0, "is completed after"),
         (Scenario(end="failed"), 1, "is failed: server_error: "),
         (Scenario(end="incomplete"), 5, "is incomplete: max_"),
-        (Scenario(rounds=CALLS), 6, "is completed; the watch ended after"),
+        (Scenario(rounds=CALLS), 6, "is completed; the watch finished after"),
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )

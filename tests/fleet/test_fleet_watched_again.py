@@ -135,7 +135,7 @@ async def test_later_a_new_watch_starts_from_the_current_state_with_its_own_opti
             await anyio.sleep(10.0)
         outcome = await fleet.watch(runs[0], tools=None)
         assert isinstance(outcome, NeedsCaller)
-        assert len(fleet._hub.runner.roster._let_go) == 1
+        assert len(fleet._hub.runner.roster._discarded) == 1
 
 
 async def test_a_discarded_watch_with_two_refs_resumes_from_the_last_one(stage: Stage) -> None:

@@ -15,7 +15,9 @@ from asyncruns.lifecycle import (
     CancelAsked,
     CancelRefused,
     Connectivity,
+    ConnectivityChanged,
     EndKind,
+    Finish,
     OutputsSubmitted,
     Phase,
     PollAt,
@@ -646,6 +648,20 @@ def test_leaving_after_a_cancel_sends_no_second_one_and_keeps_the_earlier_limit(
     assert run.feed(CancelAsked(run.now, by=run.now + 50.0)) == []
     assert end_of(run.passes(5.0)).reason is Reason.NOT_CANCELLED
     assert len(run.of(Cancel)) == 1
+
+
+def test_leaving_during_an_outage_does_not_hide_the_recovery() -> None:
+    run = Driver(timeout=None, max_outage=10.0)
+    run.sees(Phase.RUNNING)
+    cause = RuntimeError("down")
+    run.refused(RefusalKind.UNAVAILABLE, cause=cause)
+    run.now += 9.0
+    run.feed(CancelAsked(run.now, by=run.now + 5.0))
+    assert (run.machine.connectivity, run.machine.trouble) == (Connectivity.DEGRADED, cause)
+    run.now += 2.0  # the outage from before does not count for leaving
+    assert not pick(run.refused(RefusalKind.UNAVAILABLE), Finish)
+    commands = run.sees(Phase.CANCELLING)
+    assert commands[0] == Report(ConnectivityChanged(connectivity=Connectivity.HEALTHY))
 
 
 def test_leaving_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal() -> None:
