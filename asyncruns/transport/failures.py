@@ -16,9 +16,9 @@ from asyncruns.errors import (
     APITimeoutError,
 )
 from asyncruns.http import Request, request_id
-from asyncruns.transport.outages import tls_where_plain, what_to_set
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.trust import Trust
+from asyncruns.transport.unreachable import tls_where_plain, what_to_set
 
 BREAKS_BEFORE_PROBE: Final = 2  # in a row, with no answer ever, before it is asked whether the port speaks TLS
 _SENT: Final = "The server may have acted on it."

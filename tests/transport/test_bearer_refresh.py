@@ -192,7 +192,7 @@ async def test_a_credential_that_hangs_is_bounded_by_the_requests_timeout() -> N
     loop = asyncio.get_running_loop()
     async with Client("http://127.0.0.1:9/v1", auth=BearerAuth(source), request_timeout=7, max_retries=0) as client:
         start = loop.time()
-        with pytest.raises(APITimeoutError, match="The credential gave no token") as caught:
+        with pytest.raises(APITimeoutError, match="No token could be fetched") as caught:
             await poll(client)
         assert caught.value.sent is False
         assert loop.time() - start == 7
@@ -292,4 +292,4 @@ async def test_a_provider_that_ignores_its_cancellation_is_abandoned(caplog: pyt
     await asyncio.wait({task})
     assert task.cancelled()
     assert loop.time() == pytest.approx(began + 2.5, abs=0.1)
-    assert "The provider of tokens ignored its cancellation" in caplog.text
+    assert "The token provider ignored its cancellation" in caplog.text

@@ -145,7 +145,7 @@ def test_a_proxy_of_another_kind_is_named_without_its_login(
     monkeypatch: pytest.MonkeyPatch, make: Any, name: str
 ) -> None:
     monkeypatch.setenv(name, "socks5://user:hidden@proxy.example:1080")
-    with pytest.raises(ConfigurationError, match=f"{name} is no URL of an HTTP proxy.*NO_PROXY") as caught:
+    with pytest.raises(ConfigurationError, match=f"{name} is not the URL of an HTTP proxy.*NO_PROXY") as caught:
         make()
     assert "hidden" not in str(caught.value)
 
@@ -169,7 +169,7 @@ async def test_the_login_of_a_proxy_is_never_shown(monkeypatch: pytest.MonkeyPat
 
 async def test_a_proxy_that_wants_a_login_ends_a_call_at_once() -> None:
     async with RecordingServer(reply(407)) as proxy, Client("https://host.example/v1", proxy=proxy.origin) as client:
-        with pytest.raises(APIConnectionError, match="wants a login: give it as proxy=") as caught:
+        with pytest.raises(APIConnectionError, match="wants a login: pass it as proxy=") as caught:
             await client.threads.retrieve("thread_1")
     assert not caught.value.passes
     assert len(proxy.seen) == 1

@@ -167,7 +167,7 @@ async def test_the_error_of_a_provider_is_not_shown_and_may_pass(server: Recordi
         (None, "not a NoneType"),
         (b"sk-hidden-12345", "not a bytes"),
         (["sk-hidden-12345"], "not a list"),
-        (Credential, "this is the class Credential: make an instance of it"),
+        (Credential, "this is the class Credential: pass an instance"),
         (plain_with_an_argument, "this function has parameters"),
         ("", "non-empty"),
     ],
@@ -180,5 +180,5 @@ def test_what_can_give_no_token_is_refused_with_the_right_line(token: Any, says:
 
 
 def test_a_coroutine_in_place_of_its_function_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="give the function itself, without calling it"):
+    with pytest.raises(ConfigurationError, match="pass the function itself, without calling it"):
         BearerAuth(coroutine())  # type: ignore[arg-type]

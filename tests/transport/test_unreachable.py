@@ -13,7 +13,7 @@ from recording_server import DROP, RecordingServer, reply
 from yarl import URL
 
 from asyncruns import APIConnectionError, Client
-from asyncruns.transport.outages import tls_where_plain, what_to_set
+from asyncruns.transport.unreachable import tls_where_plain, what_to_set
 
 KEY: Final = ConnectionKey("host.example", 443, True, True, None, None, None)
 
@@ -41,7 +41,7 @@ FINAL: Final[list[tuple[BaseException, str]]] = [
     (handshake_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "no version or cipher of TLS in common"),
     (aiohttp.ClientOSError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] words"), "load_cert_chain"),
     (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "host"),
-    (aiohttp.ServerFingerprintMismatch(b"a", b"b", "host.example", 443), "another fingerprint"),
+    (aiohttp.ServerFingerprintMismatch(b"a", b"b", "host.example", 443), "fingerprint of the server"),
     (aiohttp.InvalidURL("http://"), "check base_url"),
 ]
 PASSING: Final[list[BaseException]] = [
