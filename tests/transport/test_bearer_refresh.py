@@ -182,7 +182,7 @@ async def test_a_failed_renewal_leaves_the_token_that_still_holds() -> None:
         await poll(client)
         await asyncio.sleep(4000)
         source.failure = OSError()
-        with pytest.raises(APIConnectionError, match="no token"):
+        with pytest.raises(APIConnectionError, match="No token"):
             await poll(client)
         assert tokens(server) == ["Bearer token-1"] * 3 + ["Bearer token-3"]
 
@@ -212,7 +212,7 @@ async def test_a_credential_that_gives_no_usable_token_counts_as_failed(wrong: o
     async def fetch() -> object:
         return wrong
 
-    with pytest.raises(APIConnectionError, match="no token"):
+    with pytest.raises(APIConnectionError, match="No token"):
         await BearerAuth(fetch).refresh()  # type: ignore[arg-type]  # this is what is tested
 
 
