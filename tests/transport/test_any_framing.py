@@ -43,7 +43,7 @@ def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]
 
 @given(answers(), places)
 @settings(max_examples=100, deadline=None)
-def test_an_answer_is_what_was_sent_however_it_is_cut(
+def test_an_answer_does_not_depend_on_how_it_is_split(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], at: list[int]
 ) -> None:
     data, body, own, goes_on = answer
@@ -56,7 +56,7 @@ def test_an_answer_is_what_was_sent_however_it_is_cut(
 
 @given(answers(), st.integers(1, 10_000))
 @settings(max_examples=80, deadline=None)
-def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]], bool], missing: int) -> None:
+def test_a_truncated_answer_is_an_error(answer: tuple[bytes, bytes, list[tuple[str, str]], bool], missing: int) -> None:
     data, _, _, has_end = answer
     if has_end:
         assert not isinstance(answer_to([data[: -1 - missing % len(data)]])[0], tuple)
@@ -64,7 +64,7 @@ def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]
 
 @given(answers(), st.binary(min_size=1, max_size=40), places)
 @settings(max_examples=80, deadline=None)
-def test_what_follows_an_answer_closes_the_connection_and_changes_nothing(
+def test_bytes_after_an_answer_close_the_connection_and_change_nothing(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], more: bytes, at: list[int]
 ) -> None:
     data, body, _, has_end = answer
@@ -89,7 +89,9 @@ pieces = st.one_of(st.sampled_from(KNOWN).map(lambda known: known[:400]), st.bin
     places,
 )
 @settings(max_examples=200, deadline=None)
-def test_whatever_comes_is_an_answer_or_an_error(data: bytes, changes: list[tuple[int, bytes]], at: list[int]) -> None:
+def test_any_bytes_result_in_an_answer_or_an_error(
+    data: bytes, changes: list[tuple[int, bytes]], at: list[int]
+) -> None:
     for place, new in changes:
         start = place % (len(data) + 1)
         data = data[:start] + new + data[start + len(new) :]
@@ -98,7 +100,7 @@ def test_whatever_comes_is_an_answer_or_an_error(data: bytes, changes: list[tupl
 
 @given(st.integers(MAX_BODY - 2, MAX_BODY + 2), places)
 @settings(max_examples=50, deadline=None)
-def test_the_largest_body_that_is_taken(size: int, at: list[int]) -> None:
+def test_a_body_is_accepted_up_to_the_limit(size: int, at: list[int]) -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
     found, _ = answer_to(cut(data, at))
     assert isinstance(found, tuple) == (size <= MAX_BODY)
@@ -107,6 +109,6 @@ def test_the_largest_body_that_is_taken(size: int, at: list[int]) -> None:
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 800))
 @settings(max_examples=100, deadline=None)
-def test_a_body_of_several_members_is_one_body_up_to_the_limit(members: list[bytes], limit: int) -> None:
+def test_several_gzip_members_are_one_body_up_to_the_limit(members: list[bytes], limit: int) -> None:
     packed = b"".join(map(gzip.compress, members))
     assert inflate("gzip", packed, limit) == b"".join(members)[: limit + 1]

@@ -34,7 +34,7 @@ async def search(q: int) -> str:
     raise AssertionError("an approval is not a call of ours")
 
 
-async def test_an_approval_is_surfaced_never_run_and_answered_by_the_caller() -> None:
+async def test_an_approval_is_surfaced_never_executed_and_answered_by_the_caller() -> None:
     script = approval(*CALLS), approval(*CALLS), run("queued"), run("completed")
     async with RecordingServer(*script) as server:
         base = f"{server.origin}/api/projects/P"
@@ -72,7 +72,7 @@ async def test_an_approval_is_surfaced_never_run_and_answered_by_the_caller() ->
             assert isinstance(await client.watch(run_), Completed)
 
 
-async def test_a_round_of_both_kinds_is_told_whole_and_only_ours_is_run() -> None:
+async def test_a_round_with_an_approval_runs_only_the_function_call_and_reports_both() -> None:
     ours = {"id": "call_0", "type": "function", "function": {"name": "double", "arguments": '{"n":2}'}}
     both = approval(CALLS[0], submit_tool_outputs={"tool_calls": [ours]})
 

@@ -111,7 +111,7 @@ async def test_azure_openai_with_a_credential_has_a_scope_of_its_own() -> None:
     assert credential.scopes == ["https://cognitiveservices.azure.com/.default"]
 
 
-async def test_foundry_with_a_key_or_with_a_function_for_a_token() -> None:
+async def test_foundry_with_a_key_or_with_a_token_function() -> None:
     async def token() -> str:
         return "token-f"
 
@@ -122,7 +122,7 @@ async def test_foundry_with_a_key_or_with_a_function_for_a_token() -> None:
     assert (await sent(client, ASKED["GET"][0], "GET", url))[0] == {**OURS, "Authorization": "Bearer token-f"}
 
 
-async def test_options_of_the_client_count_at_azure_too() -> None:
+async def test_options_of_the_client_apply_to_azure_too() -> None:
     client = Client.azure(
         FOUNDRY,
         api_version="v1",
@@ -136,7 +136,7 @@ async def test_options_of_the_client_count_at_azure_too() -> None:
     assert headers == {**OURS, **V2, "api-key": "k-1", "x-ms-client-request-id": "7"}
 
 
-async def test_another_api_version_may_be_asked_for_in_one_call() -> None:
+async def test_a_single_call_may_use_another_api_version() -> None:
     client = Client.azure(FOUNDRY, api_version="v1", api_key="k-1")
     url = f"{FOUNDRY}/threads/thread_1?api-version=2025-05-15-preview"
     extra = {"api-version": "2025-05-15-preview"}
@@ -156,7 +156,7 @@ async def test_a_request_to_portkey_with_a_virtual_key(name: str) -> None:
     assert data == body
 
 
-async def test_a_request_to_portkey_with_all_that_it_takes() -> None:
+async def test_a_request_to_portkey_with_all_options() -> None:
     client = Client.portkey(
         "pk-1",
         config={"retry": {"attempts": 3}},
@@ -193,7 +193,7 @@ async def test_the_request_id_of_portkey_and_of_azure_is_found() -> None:
             assert caught.value.request_id == "req_1"
 
 
-async def test_a_token_that_foundry_refuses_is_fetched_anew_once() -> None:
+async def test_a_token_that_foundry_refuses_is_refreshed_once() -> None:
     credential = Credential()
     async with (
         RecordingServer(reply(401, {})) as server,

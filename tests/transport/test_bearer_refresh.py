@@ -59,7 +59,7 @@ def tokens(server: RecordingServer) -> list[str | None]:
 
 
 @pytest.mark.parametrize("lifetime", [None, 3600.0])
-async def test_one_fetch_serves_all_who_wait(lifetime: float | None) -> None:
+async def test_one_fetch_serves_all_waiting_requests(lifetime: float | None) -> None:
     source = Source(lifetime, delay=5)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await asyncio.gather(*(poll(client) for _ in range(50)))
@@ -87,7 +87,7 @@ async def test_a_short_lived_token_is_used_for_most_of_its_life() -> None:
         assert source.fetches == 2
 
 
-async def test_a_token_without_an_expiry_is_asked_for_again_after_a_minute() -> None:
+async def test_a_token_without_an_expiry_is_fetched_again_after_a_minute() -> None:
     source = Source()
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for pause in (50, 20, 0):
@@ -108,7 +108,7 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated_once(status: 
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)])
-async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type[Exception]) -> None:
+async def test_a_second_refusal_is_raised(status: int, error: type[Exception]) -> None:
     source = Source(3600)
     async with RecordingServer(reply(status)) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         with pytest.raises(error):
@@ -117,7 +117,7 @@ async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_watch_goes_on_with_a_renewed_token_and_ends_when_that_is_refused_too(status: int) -> None:
+async def test_a_watch_continues_with_a_renewed_token_and_ends_when_that_is_refused_too(status: int) -> None:
     source = Source(3600)
     run = reply(200, {"id": "run_1", "thread_id": "thread_1", "status": "in_progress"})
     script = run, reply(status), run, reply(status), reply(status)
@@ -144,7 +144,7 @@ async def test_a_constant_key_is_not_tried_twice() -> None:
         assert len(server.seen) == 1
 
 
-async def test_a_credential_that_fails_is_told_by_its_kind_and_nothing_is_sent() -> None:
+async def test_the_error_of_a_failing_credential_is_named_by_its_type_and_nothing_is_sent() -> None:
     source = Source(failure=LookupError("the secret is sk-hidden"))
     async with (
         RecordingServer() as server,
@@ -157,7 +157,7 @@ async def test_a_credential_that_fails_is_told_by_its_kind_and_nothing_is_sent()
         assert server.seen == []
 
 
-async def test_all_who_wait_for_a_credential_that_fails_share_the_failure() -> None:
+async def test_requests_that_wait_for_a_failing_credential_share_the_failure() -> None:
     source = Source(failure=OSError(), delay=10)
     auth, loop = BearerAuth(source), asyncio.get_running_loop()
     start = loop.time()
@@ -168,7 +168,7 @@ async def test_all_who_wait_for_a_credential_that_fails_share_the_failure() -> N
     assert await auth.refresh() == {"Authorization": "Bearer token-2"}  # who comes later asks anew
 
 
-async def test_a_failed_renewal_leaves_the_token_that_still_holds() -> None:
+async def test_after_a_failed_renewal_a_token_that_is_still_valid_is_used() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
@@ -187,7 +187,7 @@ async def test_a_failed_renewal_leaves_the_token_that_still_holds() -> None:
         assert tokens(server) == ["Bearer token-1"] * 3 + ["Bearer token-3"]
 
 
-async def test_a_credential_that_hangs_is_bounded_by_the_requests_timeout() -> None:
+async def test_a_hanging_credential_is_bounded_by_the_timeout_of_the_request() -> None:
     source = Source(delay=1e6)
     loop = asyncio.get_running_loop()
     async with Client("http://127.0.0.1:9/v1", auth=BearerAuth(source), request_timeout=7, max_retries=0) as client:
@@ -198,7 +198,7 @@ async def test_a_credential_that_hangs_is_bounded_by_the_requests_timeout() -> N
         assert loop.time() - start == 7
 
 
-async def test_a_cancelled_fetch_is_done_again_by_the_next_who_waits() -> None:
+async def test_a_cancelled_fetch_is_repeated_for_the_next_waiter() -> None:
     source = Source(delay=5)
     auth = BearerAuth(source)
     first, second = asyncio.create_task(auth.refresh()), asyncio.create_task(auth.refresh())
@@ -208,7 +208,7 @@ async def test_a_cancelled_fetch_is_done_again_by_the_next_who_waits() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "line\nbreak", None, 5])
-async def test_a_credential_that_gives_no_usable_token_counts_as_failed(wrong: object) -> None:
+async def test_a_credential_that_returns_no_usable_token_counts_as_failed(wrong: object) -> None:
     async def fetch() -> object:
         return wrong
 
@@ -227,7 +227,7 @@ class AsyncCredential:
         return Token("token-a", time.time() + 3600)
 
 
-async def test_an_async_azure_credential_is_asked_with_the_scope() -> None:
+async def test_an_async_azure_credential_is_called_with_the_scope() -> None:
     credential = AsyncCredential()
     assert await BearerAuth(credential).refresh() == {"Authorization": "Bearer token-a"}
     await BearerAuth(credential, scope="https://other/.default").refresh()
@@ -248,7 +248,7 @@ class BlockingCredential:
 
 
 @pytest.mark.real_time
-async def test_a_blocking_azure_credential_runs_in_a_thread_and_the_loop_goes_on() -> None:
+async def test_a_blocking_azure_credential_runs_in_a_thread_and_does_not_block_the_loop() -> None:
     credential = BlockingCredential()
     fetching = asyncio.create_task(BearerAuth(credential).refresh())
     while credential.thread is None:
@@ -259,7 +259,7 @@ async def test_a_blocking_azure_credential_runs_in_a_thread_and_the_loop_goes_on
 
 
 @pytest.mark.real_time
-async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_request() -> None:
+async def test_a_hanging_blocking_credential_does_not_delay_a_cancelled_request() -> None:
     credential = BlockingCredential()
     fetching = asyncio.create_task(BearerAuth(credential).refresh())
     while credential.thread is None:
@@ -272,7 +272,7 @@ async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_req
 
 
 @pytest.mark.parametrize("token", [None, 5, b"sk-hidden"])
-def test_what_gives_no_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
+def test_an_argument_that_cannot_provide_a_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
     with pytest.raises(ConfigurationError, match="async function or a credential"):
         BearerAuth(token)
 

@@ -46,7 +46,7 @@ async def test_a_request_whose_connection_breaks_is_sent_once(session: Session, 
 
 
 @pytest.mark.parametrize("retries", [0, 2, 3])
-async def test_a_read_is_sent_again_as_often_as_was_asked_for(session: Session, retries: int) -> None:
+async def test_a_read_is_sent_again_max_retries_times(session: Session, retries: int) -> None:
     async with (
         RecordingServer(lambda seen: DROP) as server,
         Client(server.base_url, session=session, max_retries=retries) as client,
@@ -117,7 +117,7 @@ async def test_after_a_lost_answer_reads_share_a_new_connection(session: Session
 
 
 @pytest.mark.parametrize("lost", [DROP, SILENCE], ids=["a broken connection", "no answer"])
-async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connection(
+async def test_after_a_lost_answer_requests_that_change_something_use_new_connections(
     session: Session, lost: bytes | None
 ) -> None:
     script = [reply(), reply(), lost, reply()]
@@ -139,7 +139,7 @@ async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connec
         assert server.connections == before
 
 
-async def test_a_read_that_is_sent_again_goes_over_a_new_connection(session: Session) -> None:
+async def test_a_read_that_is_sent_again_uses_a_new_connection(session: Session) -> None:
     pooled = 3
 
     def answer(seen: Seen) -> bytes:
@@ -154,7 +154,7 @@ async def test_a_read_that_is_sent_again_goes_over_a_new_connection(session: Ses
     assert len(server.seen) == pooled + 2
 
 
-async def test_silence_of_one_run_does_not_distrust_a_pool_over_which_others_are_answered() -> None:
+async def test_silence_of_one_run_does_not_make_a_pool_suspect_over_which_others_are_answered() -> None:
     def silent(seen: Seen) -> bytes | AsyncGenerator[bytes, None]:
         async def never() -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(1000)
@@ -226,7 +226,7 @@ async def test_many_posts_in_a_row_do_not_each_need_a_connection() -> None:
         assert server.connections <= 6
 
 
-async def test_what_is_borrowed_may_only_act_like_a_session() -> None:
+async def test_a_borrowed_object_may_merely_resemble_a_session() -> None:
     class Wrapper:
         """As the clients of aiohttp-retry and the like: the methods of a session, and nothing more."""
 

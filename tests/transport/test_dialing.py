@@ -57,7 +57,7 @@ def swallowing() -> Iterator[int]:
             each.close()
 
 
-async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(
+async def test_an_address_that_does_not_answer_does_not_delay_the_next(
     monkeypatch: pytest.MonkeyPatch, swallowing: int
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(
     assert server.seen[0].header("Host") == "host.example:1"
 
 
-async def test_an_address_that_refuses_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_refusal_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RecordingServer() as server:
         Names(monkeypatch, ("127.0.0.2", 1), ("127.0.0.1", port_of(server)))
         transport = make_transport("http://host.example/v1")
@@ -111,7 +111,7 @@ async def test_a_name_is_looked_up_again_after_a_while_and_after_a_failure(monke
         await transport.aclose()
 
 
-async def test_a_name_that_is_unknown_is_final_before_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_name_is_final_before_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
     transport = make_transport("http://host.example/v1")
     with pytest.raises(APIConnectionError, match="There is no such host") as caught:
@@ -121,7 +121,7 @@ async def test_a_name_that_is_unknown_is_final_before_the_first_answer(monkeypat
 
 
 @over("httptools")  # likewise
-async def test_a_failed_connection_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_connection_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """More connections fail, or are given up, than there are places."""
     async with RecordingServer() as server:
         names = Names(monkeypatch, ("127.0.0.2", 1))
@@ -141,7 +141,7 @@ async def test_a_failed_connection_leaves_its_place(monkeypatch: pytest.MonkeyPa
 
 
 @over("httptools")
-async def test_closing_ends_those_who_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_fails_requests_that_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, ("127.0.0.1", 1))
     transport = make_transport("http://host.example/v1")
     sending = asyncio.create_task(transport.send(GET))

@@ -81,7 +81,7 @@ def in_pieces(answer: bytes, size: int, *, stays: bool) -> object:
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
-async def test_a_body_ends_where_it_should_and_its_connection_goes_on_if_it_may(name: str) -> None:
+async def test_a_body_ends_where_it_should_and_its_connection_is_reused_if_possible(name: str) -> None:
     answer, status, body, goes_on = FRAMINGS[name]
     # A generator's connection is closed after it; what ends with the connection needs that.
     first = answer if goes_on else in_pieces(answer, len(answer), stays=name != "the connection's end")
@@ -96,7 +96,7 @@ async def test_a_body_ends_where_it_should_and_its_connection_goes_on_if_it_may(
 
 @pytest.mark.parametrize("name", [name for name in FRAMINGS if name != "gzip of much"])
 @pytest.mark.parametrize("size", [1, 7])
-async def test_a_body_may_come_in_small_pieces(name: str, size: int) -> None:
+async def test_a_body_may_arrive_in_small_pieces(name: str, size: int) -> None:
     answer, status, body, _ = FRAMINGS[name]
     async with RecordingServer(in_pieces(answer, size, stays=name != "the connection's end")) as server:  # type: ignore[arg-type]
         transport = make_transport(server.base_url, request_timeout=5)
@@ -105,7 +105,7 @@ async def test_a_body_may_come_in_small_pieces(name: str, size: int) -> None:
         await transport.aclose()
 
 
-async def test_headers_are_found_by_any_case_and_all_of_them_are_there() -> None:
+async def test_headers_are_complete_and_found_in_any_case() -> None:
     head = OK + b"X-One:  a b \t\r\nset-cookie: a=1\r\nSet-Cookie: b=2\r\nX-Empty:\r\nX-Odd: \xc3\xb6\xff\r\n"
     async with RecordingServer(head + b"Content-Length: 0\r\n\r\n") as server:
         transport = make_transport(server.base_url)
@@ -153,13 +153,13 @@ WRONG_IF_STRICT: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", WRONG)
-async def test_an_answer_that_is_wrong_is_lost_and_its_connection_is_closed(name: str, method: str) -> None:
+async def test_an_invalid_answer_is_lost_and_its_connection_is_closed(name: str, method: str) -> None:
     await is_lost(WRONG[name], method)
 
 
 @over("httptools")
 @pytest.mark.parametrize("name", WRONG_IF_STRICT)
-async def test_an_answer_is_read_strictly(name: str) -> None:
+async def test_answers_are_parsed_strictly(name: str) -> None:
     await is_lost(WRONG_IF_STRICT[name], "GET")
 
 
@@ -178,7 +178,7 @@ async def is_lost(wrong: bytes, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a length", "one chunk", "trailers", "gzip", "100 before"])
-async def test_an_answer_that_is_cut_anywhere_is_lost(name: str) -> None:
+async def test_a_truncated_answer_is_lost(name: str) -> None:
     answer = FRAMINGS[name][0]
     for end in range(len(answer)):
         async with RecordingServer(in_pieces(answer[:end], len(answer), stays=False)) as server:  # type: ignore[arg-type]

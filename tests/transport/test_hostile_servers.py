@@ -67,7 +67,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
 # aiohttp gives what comes over an idle connection to the next request over it, whoever that is from.
 @over("httptools")
 @pytest.mark.parametrize("joined", [True, False], ids=["at once", "in a moment"])
-async def test_a_second_answer_is_nobodys(joined: bool) -> None:
+async def test_a_second_answer_is_discarded(joined: bool) -> None:
 
     def twice(seen: Seen) -> AsyncGenerator[bytes, None]:
         async def pieces() -> AsyncGenerator[bytes, None]:
@@ -89,7 +89,7 @@ async def test_a_second_answer_is_nobodys(joined: bool) -> None:
 
 @over("httptools")
 @pytest.mark.parametrize("more", [b"H", b"x", b"HTTP/1.1 200 OK\r\n", OTHERS, b"\0" * 100_000])
-async def test_whatever_follows_an_answer_closes_the_connection(more: bytes) -> None:
+async def test_any_bytes_after_an_answer_close_the_connection(more: bytes) -> None:
     async with RecordingServer(ANSWER + more, ANSWER) as server:
         transport = make_transport(server.base_url)
         for _ in range(2):
@@ -100,7 +100,7 @@ async def test_whatever_follows_an_answer_closes_the_connection(more: bytes) -> 
 
 @over("httptools")
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_answer_that_nobody_asked_for_is_not_taken(method: str) -> None:
+async def test_an_answer_without_a_request_is_discarded(method: str) -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,7 +166,7 @@ async def test_a_reset_at_any_byte_is_a_lost_answer() -> None:
 @pytest.mark.parametrize(
     "answer", [ANSWER, b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, b"HTTP/1.1 200 OK\r\nX: " + b"y" * 500]
 )
-async def test_an_answer_that_drips_is_over_with_the_requests_time(answer: bytes) -> None:
+async def test_an_answer_that_drips_ends_at_the_timeout_of_the_request(answer: bytes) -> None:
     def drips(seen: Seen) -> AsyncGenerator[bytes, None]:
         async def pieces() -> AsyncGenerator[bytes, None]:
             for byte in answer:
@@ -198,7 +198,7 @@ ENDLESS: Final = {
 
 @over("httptools")
 @pytest.mark.parametrize("name", ENDLESS)
-async def test_nothing_around_a_body_goes_on_without_end(name: str) -> None:
+async def test_heads_and_framing_are_not_read_endlessly(name: str) -> None:
     start, more = ENDLESS[name]
     sent = 0
 
@@ -222,7 +222,7 @@ async def test_nothing_around_a_body_goes_on_without_end(name: str) -> None:
 
 
 @over("httptools")  # aiohttp warns of bodies so large
-async def test_an_answer_that_comes_before_the_request_is_read_is_taken_and_the_connection_closed() -> None:
+async def test_an_answer_before_the_request_was_read_is_accepted_and_the_connection_closed() -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -281,7 +281,7 @@ async def test_a_thousand_requests_over_connections_that_close_at_any_time_get_t
     assert lost < 200
 
 
-async def test_whoever_is_cancelled_nobody_gets_anothers_answer() -> None:
+async def test_cancelled_requests_never_pass_their_answers_to_others() -> None:
     chance = random.Random(2)
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,7 +318,7 @@ async def test_whoever_is_cancelled_nobody_gets_anothers_answer() -> None:
         await transport.aclose()
 
 
-async def test_no_more_than_a_hundred_connections_whoever_is_cancelled() -> None:
+async def test_there_are_at_most_100_connections_although_requests_are_cancelled() -> None:
     open_now = most = 0
     order: list[int] = []  # only of those that were let in
 
@@ -348,7 +348,7 @@ async def test_no_more_than_a_hundred_connections_whoever_is_cancelled() -> None
 
 
 @over("httptools")
-async def test_those_who_wait_are_served_in_their_order() -> None:
+async def test_requests_that_wait_are_served_in_order() -> None:
     order: list[int] = []
 
     def answer(seen: Seen) -> bytes:
@@ -365,7 +365,7 @@ async def test_those_who_wait_are_served_in_their_order() -> None:
     assert all(abs(place + MAX_CONNECTIONS - number) <= MAX_CONNECTIONS for place, number in enumerate(waited))
 
 
-async def test_the_time_of_a_request_is_over_while_it_waits_for_a_connection() -> None:
+async def test_a_request_that_waits_for_a_connection_times_out() -> None:
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url, request_timeout=50)
         busy = [asyncio.create_task(transport.send(GET)) for _ in range(MAX_CONNECTIONS)]
@@ -379,7 +379,7 @@ async def test_the_time_of_a_request_is_over_while_it_waits_for_a_connection() -
         await transport.aclose()
 
 
-async def test_a_request_that_changes_something_gets_its_own_connection_although_all_are_taken() -> None:
+async def test_a_request_that_changes_something_gets_a_new_connection_although_all_are_taken() -> None:
     script = [*[reply()] * MAX_CONNECTIONS, SILENCE, reply()]
     async with RecordingServer(*script) as server:
         transport = make_transport(server.base_url, request_timeout=5)
@@ -441,7 +441,7 @@ async def test_a_request_that_is_cancelled_anywhere_leaves_nothing_behind() -> N
 
 
 @over("httptools")  # aiohttp cancels them, as if their tasks were cancelled
-async def test_closing_ends_those_who_wait_for_a_connection() -> None:
+async def test_closing_fails_requests_that_wait_for_a_connection() -> None:
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url)
         tasks = [asyncio.create_task(transport.send(GET)) for _ in range(MAX_CONNECTIONS + 5)]

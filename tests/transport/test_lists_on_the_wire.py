@@ -28,14 +28,14 @@ async def listed(operation: Operation, *pages: bytes, **parameters: Any) -> tupl
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_has_more_without_a_last_id_goes_on_from_the_last_item(operation: Operation) -> None:
+async def test_has_more_without_a_last_id_continues_after_the_last_item(operation: Operation) -> None:
     for missing in ({}, {"last_id": None}, {"last_id": ""}, {"last_id": 5}):
         found = await listed(operation, page("a", "b", has_more=True, **missing), page("c", has_more=False))
         assert found == (["a", "b", "c"], ["", "after=b"])
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_a_server_that_repeats_a_page_is_left(operation: Operation) -> None:
+async def test_a_list_ends_when_the_server_repeats_a_page(operation: Operation) -> None:
     again = page("a", "b", has_more=True, last_id="b")
     assert await listed(operation, again) == (["a", "b"], ["", "after=b"])
     assert await listed(operation, again, again, page("c")) == (["a", "b"], ["", "after=b"])
@@ -70,7 +70,7 @@ async def test_a_server_that_refuses_the_cursor_after_a_page_without_has_more_ha
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_parameters_go_along_to_every_page_and_before_ends_after_one(operation: Operation) -> None:
+async def test_parameters_apply_to_every_page_and_before_ends_after_one(operation: Operation) -> None:
     pages = page("a", "b", has_more=True), page("c", has_more=False)
     ids, asked = await listed(operation, *pages, limit=2, order="asc", after="z")
     assert ids == ["a", "b", "c"]

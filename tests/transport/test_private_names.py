@@ -56,7 +56,7 @@ async def test_the_idle_connections_of_a_pool_are_found_and_closed() -> None:
         assert server.connections == 2
 
 
-async def test_what_has_arrived_of_a_body_is_read_also_when_the_connection_has_broken() -> None:
+async def test_the_bytes_of_a_body_that_arrived_are_read_after_the_connection_broke() -> None:
     cut = reply(200, b"x" * 10)[:-3]
     async with (
         RecordingServer(lambda seen: cut) as server,
@@ -82,7 +82,7 @@ def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
     )
 
 
-def test_names_that_are_not_public_are_used_in_one_place() -> None:
+def test_private_names_are_used_in_one_module() -> None:
     package = Path(private.__file__).parent
     private_use = re.compile(
         r"\b(?:aiohttp|anyio)[.\w]*\._[a-z]"

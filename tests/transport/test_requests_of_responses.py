@@ -100,7 +100,7 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert seen.header("Content-Type") == ("application/json" if body else None)
 
 
-def test_the_parameters_are_those_of_the_official_client_but_for_streams() -> None:
+def test_the_parameters_are_those_of_the_official_client_except_for_streams() -> None:
     # Whose later versions may have more.
     theirs = set(inspect.signature(openai.AsyncOpenAI(api_key="x").responses.create).parameters)
     assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout"}
@@ -108,7 +108,9 @@ def test_the_parameters_are_those_of_the_official_client_but_for_streams() -> No
     assert len(ResponseParameters.__annotations__) == 37
 
 
-async def test_what_the_server_would_refuse_is_refused_before_sending(server: RecordingServer, client: Client) -> None:
+async def test_parameters_that_the_server_would_refuse_are_refused_before_sending(
+    server: RecordingServer, client: Client
+) -> None:
     with pytest.raises(InvalidRequestError, match="metadata: at most 16 pairs"):
         await client.responses.create(model="m", input="Hi", metadata={str(n): "" for n in range(17)})
     with pytest.raises(InvalidRequestError, match="limit: 1 to 100"):
@@ -118,14 +120,14 @@ async def test_what_the_server_would_refuse_is_refused_before_sending(server: Re
     assert server.seen == []
 
 
-async def test_there_is_no_limit_of_tools(server: RecordingServer, client: Client) -> None:
+async def test_the_number_of_tools_is_not_limited(server: RecordingServer, client: Client) -> None:
     tools: list[Any] = [{"type": "web_search"}] * 200
     await client.responses.create(model="m", input="Hi", tools=tools)
     assert len(server.seen) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
-async def test_a_create_that_may_have_been_done_is_not_repeated(status: int) -> None:
+async def test_a_create_that_may_have_had_its_effect_is_not_repeated(status: int) -> None:
     async with RecordingServer(reply(status, {})) as server, Client(server.base_url) as client:
         with pytest.raises(Exception, match=str(status)):
             await client.responses.create(model="m", input="Hi", background=True)

@@ -85,13 +85,13 @@ async def test_a_token_comes_from(server: RecordingServer, name: str, by: str) -
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_azure_takes_a_plain_function(server: RecordingServer) -> None:
+async def test_azure_accepts_a_plain_function(server: RecordingServer) -> None:
     async with Client.azure(server.base_url, api_version="v1", credential=plain) as client:
         await client.threads.retrieve("thread_1")
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_a_function_that_blocks_does_not_hold_up_the_loop(server: RecordingServer) -> None:
+async def test_a_function_that_blocks_does_not_block_the_loop(server: RecordingServer) -> None:
     asked, may_answer = threading.Event(), threading.Event()
 
     def blocks() -> str:
@@ -108,7 +108,7 @@ async def test_a_function_that_blocks_does_not_hold_up_the_loop(server: Recordin
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_a_plain_function_is_asked_again_after_a_401() -> None:
+async def test_a_plain_function_is_called_again_after_a_401() -> None:
     tokens = iter(["old", "new"])
     async with (
         RecordingServer(reply(401, {}), reply()) as server,
@@ -132,7 +132,7 @@ async def test_a_plain_function_is_asked_again_after_a_401() -> None:
     ],
     ids=["none", "a number", "bytes", "a dict", "nothing", "a line break", "a function", "no time"],
 )
-async def test_a_provider_that_returns_no_token_is_named_and_not_asked_again(
+async def test_a_provider_that_returns_no_token_is_an_error_and_not_called_again(
     server: RecordingServer, given: Callable[[], Any], says: str
 ) -> None:
     asked = 0
@@ -173,12 +173,12 @@ async def test_the_error_of_a_provider_is_not_shown_and_may_pass(server: Recordi
     ],
     ids=["none", "bytes", "a list", "a class", "an argument", "nothing"],
 )
-def test_what_can_give_no_token_is_refused_with_the_right_line(token: Any, says: str) -> None:
+def test_an_argument_that_is_not_a_token_or_provider_is_refused_with_a_hint(token: Any, says: str) -> None:
     with pytest.raises(ConfigurationError, match=says) as caught:
         BearerAuth(token)
     assert "sk-hidden" not in str(caught.value)
 
 
-def test_a_coroutine_in_place_of_its_function_is_named() -> None:
+def test_a_coroutine_in_place_of_its_function_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="pass the function itself, without calling it"):
         BearerAuth(coroutine())  # type: ignore[arg-type]

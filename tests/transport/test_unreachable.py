@@ -59,27 +59,27 @@ PASSING: Final[list[BaseException]] = [
 
 
 @pytest.mark.parametrize(("error", "says"), FINAL, ids=[f"{type(error).__name__}: {says}" for error, says in FINAL])
-def test_an_error_that_does_not_pass_says_what_to_set(error: BaseException, says: str) -> None:
+def test_an_error_that_does_not_pass_names_the_setting_to_change(error: BaseException, says: str) -> None:
     assert says in (what_to_set(error, has_answered=False) or "")
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_an_error_that_may_pass_says_nothing(error: BaseException) -> None:
+def test_an_error_that_may_pass_names_no_setting(error: BaseException) -> None:
     assert what_to_set(error, has_answered=False) is None
 
 
 @pytest.mark.parametrize("error", [error for error, _ in FINAL[:-1]], ids=repr)
-def test_a_server_that_has_answered_may_do_so_again(error: BaseException) -> None:
+def test_after_an_answer_the_same_errors_may_pass(error: BaseException) -> None:
     assert what_to_set(error, has_answered=True) is None
 
 
-async def test_a_port_of_http_is_not_taken_for_one_of_https() -> None:
+async def test_a_plain_http_port_is_not_mistaken_for_tls() -> None:
     async with RecordingServer() as server:
         assert await tls_where_plain(URL(server.base_url)) is None
         assert server.seen == []
 
 
-async def test_a_server_that_only_drops_connections_may_pass() -> None:
+async def test_a_server_that_only_drops_connections_may_recover() -> None:
     async with RecordingServer(DROP) as server, Client(server.base_url, max_retries=4) as client:
         with pytest.raises(APIConnectionError) as caught:
             await client.threads.retrieve("thread_1")
@@ -94,7 +94,7 @@ async def test_a_server_that_only_drops_connections_may_pass() -> None:
         pytest.param(reply(400, "The plain HTTP request was sent to HTTPS port"), id="a page of nginx"),
     ],
 )
-async def test_a_server_that_says_that_it_speaks_tls_is_understood(said: bytes) -> None:
+async def test_a_server_that_demands_tls_in_its_answer_is_understood(said: bytes) -> None:
     async with RecordingServer(said) as server, Client(server.base_url) as client:
         with pytest.raises(Exception, match=r"TLS|HTTPS"):
             await client.threads.retrieve("thread_1")
