@@ -1,4 +1,4 @@
-"""Hypothesis writes answers, right and wrong ones, and cuts them anywhere."""
+"""Valid and invalid answers from Hypothesis, split at any byte."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ fields = st.lists(st.tuples(names, values), max_size=5)
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]:
-    """An answer, its body, its headers, and whether its connection goes on."""
+    """Return an answer, its body, its headers, and whether its connection stays open."""
     body, own, more = draw(bodies), draw(fields), draw(fields)
     kind = draw(st.sampled_from(["length", "chunks", "end"]))
     head = "HTTP/1.1 200 OK\r\n" + "".join(
@@ -46,12 +46,12 @@ def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]
 def test_an_answer_does_not_depend_on_how_it_is_split(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], at: list[int]
 ) -> None:
-    data, body, own, goes_on = answer
+    data, body, own, stays_open = answer
     found, is_kept = answer_to(cut(data, at))
     assert isinstance(found, tuple)
     assert (found[0], found[2]) == (200, body)
     assert [(name, value) for name, value in found[1].items() if name.startswith("x-")] == own
-    assert is_kept or not goes_on
+    assert is_kept or not stays_open
 
 
 @given(answers(), st.integers(1, 10_000))
@@ -69,10 +69,10 @@ def test_bytes_after_an_answer_close_the_connection_and_change_nothing(
 ) -> None:
     data, body, _, has_end = answer
     if has_end and more.strip(b"\r\n"):
-        found, goes_on = answer_to(cut(data + more, at), ends=False)
+        found, stays_open = answer_to(cut(data + more, at), ends=False)
         assert isinstance(found, tuple)
         assert found[2] == body
-        assert not goes_on
+        assert not stays_open
 
 
 KNOWN = [

@@ -1,4 +1,4 @@
-"""Runs that wait for an approval, as Azure AI Foundry has them: surfaced, and answered by the caller only.
+"""Runs that wait for an approval, as in Azure AI Foundry: surfaced, and answered only by the caller.
 
 https://learn.microsoft.com/azure/ai-foundry/agents/how-to/tools/model-context-protocol
 """
@@ -31,7 +31,7 @@ def approval(*calls: Mapping[str, Any], **more: object) -> bytes:
 
 
 async def search(q: int) -> str:
-    raise AssertionError("an approval is not a call of ours")
+    raise AssertionError("an approval is not a call to execute")
 
 
 async def test_an_approval_is_surfaced_never_executed_and_answered_by_the_caller() -> None:

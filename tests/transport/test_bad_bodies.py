@@ -1,4 +1,4 @@
-"""Answers that are none: each a clear error with its first bytes, soon, and without filling the memory."""
+"""Unusable bodies: each is a clear error with its first bytes, soon, and without filling the memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def error_of(operation: Operation, answer: Answer) -> APIResponseValidatio
     async with RecordingServer(answer) as server, Client(server.base_url) as client:
         with pytest.raises(APIResponseValidationError) as caught:
             await operation.call(client)
-        assert len(server.seen) == 1, "it is not asked again"
+        assert len(server.seen) == 1, "the request is not repeated"
         return caught.value
 
 
@@ -109,11 +109,11 @@ async def test_an_error_status_with_a_huge_page_is_that_error(status: int) -> No
     assert len(str(caught.value)) < 1000
 
 
-# Bodies without end
+# Endless bodies
 
 
 class Flood:
-    """An answer that never ends: `chunk` again and again, every `pause` seconds."""
+    """An endless answer: sends `chunk` every `pause` seconds."""
 
     def __init__(self, chunk: bytes = b'"' + b"x" * 65_535, *, pause: float = 0.0, status: int = 200) -> None:
         self.sent = 0
@@ -124,7 +124,7 @@ class Flood:
         return self._pieces()
 
     async def is_closed(self) -> bool:
-        """Tell whether the client has closed the connection, or does so in a moment."""
+        """Return whether the client closes the connection within 100 s."""
         for _ in range(100):
             if not self.closed.is_set():
                 await asyncio.sleep(1)
@@ -142,7 +142,7 @@ class Flood:
 
 
 def bomb(size: int) -> Callable[[Seen], AsyncGenerator[bytes, None]]:
-    """Make an answer of so many bytes, in few."""
+    """Return an answer whose few bytes decompress to `size` bytes."""
     packed = gzip.compress(b" " * size)
     assert len(packed) < size / 500
 
@@ -184,7 +184,7 @@ async def test_an_endless_body_is_refused_at_the_limit_and_its_connection_closed
     assert f"GET /threads/thread_1 answered {status} with more than {LIMIT} bytes" in str(error)
     assert (error.status, error.request_id) == (status, "req_1")
     assert error.body == b'"' + b"x" * 299
-    assert flood.sent < 64 * LIMIT  # what fits into the sockets on the way
+    assert flood.sent < 64 * LIMIT  # as much as fits into the buffers of the sockets
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -234,7 +234,7 @@ async def test_an_endless_header_is_a_connection_error() -> None:
 
 
 class Link:
-    """A connection whose transport reads little."""
+    """A client for a watch, whose transport has a low limit for bodies."""
 
     def __init__(self, transport: HTTPTransport) -> None:
         self.transport = transport

@@ -1,4 +1,4 @@
-"""Tokens that expire: fetched once for all who wait, before they expire, and once more when they are refused."""
+"""Tokens that expire: fetched before they expire, once for all waiting requests, and again if they are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Token:
 
 @dataclass
 class Source:
-    """Gives tokens that hold for a while, each of its own; raises what it is told to."""
+    """Returns a new token each time, valid for `lifetime` seconds, or raises `failure`."""
 
     lifetime: float | None = None
     failure: Exception | None = None
@@ -46,7 +46,7 @@ class Source:
         if self.failure is not None:
             raise self.failure
         text = f"token-{self.fetches}"
-        # Wall clock time, as azure-identity tells it; virtual time does not move it.
+        # Wall clock time, as in azure-identity; virtual time does not change it.
         return text if self.lifetime is None else Token(text, time.time() + self.lifetime)
 
 
@@ -71,7 +71,7 @@ async def test_a_token_is_renewed_before_it_expires() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
-        await asyncio.sleep(3290)  # 300 s before the end is the time
+        await asyncio.sleep(3290)  # it is renewed 300 s before it expires
         await poll(client)
         await asyncio.sleep(20)
         await poll(client)
@@ -83,7 +83,7 @@ async def test_a_short_lived_token_is_used_for_most_of_its_life() -> None:
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for _ in range(4):
             await poll(client)
-            await asyncio.sleep(3.9)  # renewed when a fifth of it is left
+            await asyncio.sleep(3.9)  # it is renewed when a fifth of its lifetime is left
         assert source.fetches == 2
 
 
@@ -102,7 +102,7 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated_once(status: 
     script = reply(), reply(status), reply()
     async with RecordingServer(*script) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
-        await client.threads.create(metadata={"a": "b"})  # safe to repeat: the server has done nothing
+        await client.threads.create(metadata={"a": "b"})  # safe to repeat: a refused request has no effect
         assert tokens(server) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
         assert server.seen[1].body == server.seen[2].body == b'{"metadata":{"a":"b"}}'
 
@@ -165,7 +165,7 @@ async def test_requests_that_wait_for_a_failing_credential_share_the_failure() -
     assert [type(each) for each in found] == [APIConnectionError] * 50
     assert (source.fetches, loop.time() - start) == (1, 10)
     source.failure = None
-    assert await auth.refresh() == {"Authorization": "Bearer token-2"}  # who comes later asks anew
+    assert await auth.refresh() == {"Authorization": "Bearer token-2"}  # a later call fetches again
 
 
 async def test_after_a_failed_renewal_a_token_that_is_still_valid_is_used() -> None:
@@ -175,7 +175,7 @@ async def test_after_a_failed_renewal_a_token_that_is_still_valid_is_used() -> N
         source.failure = OSError()
         await asyncio.sleep(3400)
         await poll(client)
-        await poll(client)  # it is not asked again at once
+        await poll(client)  # no new fetch so soon after a failed one
         assert source.fetches == 2
         await asyncio.sleep(15)
         source.failure = None
@@ -217,7 +217,7 @@ async def test_a_credential_that_returns_no_usable_token_counts_as_failed(wrong:
 
 
 class AsyncCredential:
-    """As those of azure.identity.aio."""
+    """Like the credentials of azure.identity.aio."""
 
     def __init__(self) -> None:
         self.scopes: list[tuple[str, ...]] = []
@@ -235,7 +235,7 @@ async def test_an_async_azure_credential_is_called_with_the_scope() -> None:
 
 
 class BlockingCredential:
-    """As those of azure.identity: `get_token` blocks."""
+    """Like the credentials of azure.identity: `get_token` blocks."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -254,7 +254,7 @@ async def test_a_blocking_azure_credential_runs_in_a_thread_and_does_not_block_t
     while credential.thread is None:
         await asyncio.sleep(0.001)
     assert credential.thread is not threading.current_thread()
-    credential.release.set()  # by the loop, which is free
+    credential.release.set()  # the loop is not blocked, so it gets here
     assert await fetching == {"Authorization": "Bearer token-b"}
 
 
@@ -268,7 +268,7 @@ async def test_a_hanging_blocking_credential_does_not_delay_a_cancelled_request(
     with pytest.raises(asyncio.CancelledError):
         await fetching
     assert not credential.release.is_set()
-    credential.release.set()  # the thread is not a daemon
+    credential.release.set()  # or the thread would delay the exit
 
 
 @pytest.mark.parametrize("token", [None, 5, b"sk-hidden"])

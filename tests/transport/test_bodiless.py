@@ -1,4 +1,4 @@
-"""A request without a body carries no content type: some gateways fail to read the body that it speaks of."""
+"""A request without a body has no content type: with one, some gateways try to parse a body and fail."""
 
 from __future__ import annotations
 

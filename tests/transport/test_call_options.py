@@ -1,4 +1,4 @@
-"""Options of one call: its timeout, its headers, its query, its body; on every operation, to the byte."""
+"""Options of a single call: timeout, headers, query and body; for every operation, to the byte."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_every_operation_sends_the_extras(
     assert (extra.method, extra.target, extra.body) == (operation.method, f"/v1{operation.path}?q=a+b", merged)
     assert (plain.header("x-mine"), plain.header("x-more")) == ("client", None)
     assert (extra.header("x-mine"), extra.header("x-more")) == ("call", "1")
-    # A body is JSON by its header, also where the operation has none by itself; without a body there is no such header.
+    # A body has the content type of JSON, even if the operation has no body by itself; without one there is no type.
     assert plain.header("Content-Type") == ("application/json" if operation.body is not None else None)
     assert extra.header("Content-Type") == "application/json"
     assert extra.header("Authorization") == "Bearer sk-test"
@@ -73,7 +73,7 @@ async def test_an_option_that_does_not_exist_is_an_error(
     assert server.seen == []
 
 
-# Timeouts, on virtual time
+# Timeouts, in virtual time
 
 
 def now() -> float:
@@ -93,7 +93,7 @@ async def test_the_timeout_of_a_call_replaces_that_of_the_client(operation: Oper
 
 
 class SlowServer(RecordingServer):
-    """Takes a day for an answer."""
+    """Answers after a day."""
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(86_400)
@@ -115,7 +115,7 @@ async def test_the_timeout_applies_to_each_attempt_of_a_call() -> None:
         began = now()
         with pytest.raises(APITimeoutError, match="try 3"):
             await client.threads.retrieve("thread_1", request_timeout=2)
-        assert 6 <= now() - began <= 10  # and the pauses
+        assert 6 <= now() - began <= 10  # the pauses included
         assert len(server.seen) == 3
 
 

@@ -1,4 +1,4 @@
-"""`http=`: what the lean transport does itself, what it hands to aiohttp, and what is said where it is missing."""
+"""`http=`: what the lean transport sends itself, what it leaves to aiohttp, and the error if it is not installed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_requests_are_sent_without_aiohttp_and_streams_with_it() -> None:
 
 @over("httptools")
 async def test_both_transports_share_what_is_known_of_the_server() -> None:
-    """A server that has answered polls was reached: a stream that cannot be opened may be opened later."""
+    """A server that has answered polls was reached, so a stream that cannot be opened now may be opened later."""
     async with RecordingServer(reply()) as server:
         transport = make_transport(server.base_url)
         await transport.send(Request("GET", "/x"))
@@ -116,7 +116,7 @@ async def test_aiohttp_sends_requests_that_httptools_does_not(request_: Request)
     async with RecordingServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
         transport = make_transport(server.base_url, request_timeout=5)
         assert isinstance(transport, HttptoolsTransport)
-        with contextlib.suppress(APIConnectionError):  # the server knows nothing of 100-continue
+        with contextlib.suppress(APIConnectionError):  # the server does not support 100-continue
             await transport.send(request_)
         assert transport._inner is not None
         await transport.aclose()

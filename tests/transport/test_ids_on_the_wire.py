@@ -1,4 +1,4 @@
-"""Ids: each stays in its own segment of the path, to the byte, or nothing is sent."""
+"""Ids: each is exactly one segment of the path, to the byte, or nothing is sent."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The names of aiohttp and anyio that are not public: each is there, and does what it is used for.
+"""The private names of aiohttp and anyio that are used: each exists, and does what it is used for.
 
-A failure here says which version of a library is the first that lacks something, and what users lose with it.
+If a test fails, the installed version of the library lacks a name; the message says what users lose without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def test_the_middlewares_of_a_session_are_found() -> None:
 
     async with aiohttp.ClientSession(middlewares=[theirs]) as session, aiohttp.ClientSession() as bare:
         assert middlewares_of(session) == (theirs,), (
-            "ClientSession._middlewares is gone: the middlewares of a session that was given as session= do not run"
+            "ClientSession._middlewares is gone: the middlewares of a session passed as session= do not run"
         )
         assert middlewares_of(bare) == ()
 

@@ -1,4 +1,4 @@
-"""The proxy of the environment: for `Client.from_env()` and the command line, and for nobody else."""
+"""The proxy of the environment: only `Client.from_env()` and the command line use it."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def test_an_unsupported_proxy_is_an_error_that_does_not_show_its_login(
 
 @pytest.mark.parametrize("login", ["user:hidden-password", "hidden-token-1234"])
 async def test_the_login_of_a_proxy_is_never_shown(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
-    said = reply(502, {"error": {"message": f"http://{login}@proxy: no way"}})
-    async with RecordingServer(said) as proxy:
+    answer = reply(502, {"error": {"message": f"http://{login}@proxy: no way"}})
+    async with RecordingServer(answer) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin.replace("//", f"//{login}@"))
         async with Client.from_env(max_retries=0) as client:
             with pytest.raises(Exception, match="no way") as caught:

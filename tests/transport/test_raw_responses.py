@@ -1,4 +1,4 @@
-"""`with_raw_response`: the answer as it came, of every operation of every resource."""
+"""`with_raw_response`: the answer as received, for every operation of every resource."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_a_raw_list_returns_its_page_and_is_not_iterable() -> None:
     assert server.targets == ["/v1/threads?limit=1"]
 
 
-# What lies below a resource
+# Subresources
 
 
 async def test_subresources_of_a_raw_resource_are_raw(server: RecordingServer, client: Client) -> None:
@@ -142,7 +142,7 @@ def test_raw_resources_have_only_operations(name: str) -> None:
             getattr(raw, name)
     with pytest.raises(AttributeError, match="RawCalls has no 'steps'"):
         _ = client.assistants.with_raw_response.steps
-    with pytest.raises(AttributeError, match="RawResponses has no 'run'"):  # it would create a response, and lose it
+    with pytest.raises(AttributeError, match="RawResponses has no 'run'"):  # it would create a response and lose it
         _ = client.responses.with_raw_response.run
 
 
@@ -178,5 +178,5 @@ async def test_raw_calls_can_be_copied(client: Client) -> None:
     raw = copy.copy(client.assistants.with_raw_response)
     assert isinstance(raw, RawCalls)
     assert isinstance(await raw.retrieve("asst_1"), RawResponse)
-    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):  # the connections stay here
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):  # connections cannot be pickled
         pickle.dumps(raw)

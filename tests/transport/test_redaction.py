@@ -18,7 +18,7 @@ KEY = "sk-hidden-0123456789abcdef"
 
 
 def shown(error: BaseException) -> str:
-    """Give all that a log could show of an error."""
+    """Return everything that a log could show of an error."""
     attributes = [repr(value) for value in vars(error).values()]
     headers = [f"{name}: {value}" for name, value in getattr(error, "headers", {}).items()]
     return "\n".join([str(error), repr(error), *attributes, *headers, *traceback.format_exception(error)])
@@ -185,9 +185,9 @@ def test_no_repr_shows_a_key() -> None:
 
 
 async def test_the_error_of_a_failed_run_is_redacted_too() -> None:
-    said = {"id": "run_1", "thread_id": "t", "status": "failed", "last_error": {"code": "x", "message": f"Bad {KEY}"}}
+    failed = {"id": "run_1", "thread_id": "t", "status": "failed", "last_error": {"code": "x", "message": f"Bad {KEY}"}}
     async with (
-        RecordingServer(lambda seen: reply(200, said)) as server,
+        RecordingServer(lambda seen: reply(200, failed)) as server,
         Client(server.base_url, auth=BearerAuth(KEY)) as client,
     ):
         outcome = await client.watch(thread_id="t", run_id="run_1")

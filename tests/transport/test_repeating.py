@@ -1,4 +1,4 @@
-"""What is sent again, when, and how often: what can do no harm, and not for ever."""
+"""Retries: which requests are sent again, when, and how often."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ async def test_a_poll_is_repeated_until_it_is_answered(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "text"),
     [
         ("500", "answered 500: {} (try 3, after 500, 500)"),
         ("429", "answered 429: {} (try 3, after 429, 429)"),
         ("silent", "(try 3, after APITimeoutError, APITimeoutError)"),
     ],
 )
-async def test_a_poll_fails_after_some_attempts_and_the_error_names_them(name: str, said: str) -> None:
+async def test_a_poll_fails_after_some_attempts_and_the_error_names_them(name: str, text: str) -> None:
     async with RecordingServer(PASSING[name]) as server, Client(server.base_url, max_retries=2) as client:
         with pytest.raises(APIError) as caught:
             await client.threads.retrieve("thread_1")
-        assert said in str(caught.value)
-        assert said in caught.value.message
+        assert text in str(caught.value)
+        assert text in caught.value.message
         assert len(server.seen) == 3
 
 
@@ -83,7 +83,7 @@ async def test_a_post_is_repeated_after_a_429() -> None:
 
 
 class Flaky(Transport):
-    """Gives prepared results."""
+    """Returns or raises prepared results."""
 
     def __init__(self, *results: Response | APIConnectionError) -> None:
         self.results = list(results)

@@ -1,4 +1,4 @@
-"""The headers and the query that every request carries."""
+"""The headers and the query of every request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns import ApiKeyAuth, Auth, BearerAuth, Client, ConfigurationError, 
 
 
 async def sent(auth: Auth | None = None, **options: Any) -> Seen:
-    """Give the request that a client with these options sends."""
+    """Return the request that a client with these options sends."""
     async with RecordingServer() as server:
         async with Client(server.base_url, auth=auth, **options) as client:
             await client.threads.retrieve("thread_1")
@@ -99,7 +99,7 @@ async def test_the_base_url_may_have_any_path(suffix: str, target: str) -> None:
     assert server.targets == [target]
 
 
-# https://portkey.ai/docs/api-reference/inference-api/headers; the first pair is that of seed 003.
+# https://portkey.ai/docs/api-reference/inference-api/headers
 
 
 async def test_portkey_signs_with_the_pair_of_its_api_description() -> None:

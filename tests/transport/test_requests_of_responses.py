@@ -77,7 +77,7 @@ WRITES: Mapping[str, tuple[Operation, str, bytes]] = {
         '"conversation":null,"temperature":0.0,"tool_choice":{"type":"function","name":"f"},"tools":[{"type":"function",'
         '"name":"f","parameters":{},"strict":false}]}'.encode(),
     ),
-    # No body, and yet JSON by its header, as from the official client.
+    # No body, but the content type of JSON, as the official client sends it.
     "cancel": (lambda c: c.responses.cancel("resp_1"), f"{RESPONSE}/cancel", b""),
 }
 
@@ -101,7 +101,7 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
 
 
 def test_the_parameters_are_those_of_the_official_client_except_for_streams() -> None:
-    # Whose later versions may have more.
+    # Later versions of it may have more.
     theirs = set(inspect.signature(openai.AsyncOpenAI(api_key="x").responses.create).parameters)
     assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout"}
     assert {"stream", "stream_options"}.isdisjoint(ResponseParameters.__annotations__)
@@ -135,9 +135,9 @@ async def test_a_create_that_may_have_had_its_effect_is_not_repeated(status: int
 
 
 async def test_errors_are_those_of_responses_and_not_of_threads() -> None:
-    # A text that would mean a held thread, were it said of one.
-    said = {"error": {"message": "Thread t already has an active run r.", "type": "invalid_request_error"}}
-    async with RecordingServer(reply(400, said), reply(404, {})) as server, Client(server.base_url) as client:
+    # For a thread, this text would mean that it is held by a run.
+    error = {"error": {"message": "Thread t already has an active run r.", "type": "invalid_request_error"}}
+    async with RecordingServer(reply(400, error), reply(404, {})) as server, Client(server.base_url) as client:
         with pytest.raises(BadRequestError) as caught:
             await client.responses.create(model="m", input="Hi")
         assert type(caught.value) is BadRequestError

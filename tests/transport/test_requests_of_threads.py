@@ -141,7 +141,7 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert seen.header("Content-Length") == str(len(body))
 
 
-# Each operation that takes metadata, with what it sends before it.
+# Each operation that takes metadata, with the part of the body before it.
 WITH_METADATA: Mapping[str, tuple[Callable[..., Awaitable[object]], str]] = {
     "assistants.create": (lambda c, **given: c.assistants.create(model="m", **given), '"model":"m"'),
     "assistants.update": (lambda c, **given: c.assistants.update("asst_1", **given), ""),

@@ -1,4 +1,4 @@
-"""Sessions, proxies and TLS: what is borrowed is left alone, what is asked for is passed on."""
+"""Sessions, proxies and TLS: a borrowed session is not changed, and options are passed on."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_client_that_was_never_used_can_be_closed() -> None:
 async def test_a_session_that_its_owner_has_closed_is_an_error(server: RecordingServer) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(server.base_url, session=session)
-    with pytest.raises(ConfigurationError, match="given as session= is closed"):
+    with pytest.raises(ConfigurationError, match="passed as session= is closed"):
         await client.threads.create()
 
 
@@ -98,7 +98,7 @@ async def test_cookies_are_not_kept() -> None:
 async def test_one_connection_serves_successive_requests() -> None:
     async with RecordingServer() as server, Client(server.base_url) as client:
         await client.threads.create()
-        await asyncio.sleep(60)  # a slow watch looks once a minute
+        await asyncio.sleep(60)  # a slow watch polls once a minute
         await client.threads.create()
         assert server.connections == 1
 
@@ -157,7 +157,7 @@ async def test_a_login_of_netrc_in_addition_to_our_key_is_an_error(
 
 
 def anonymous_tls(purpose: int) -> ssl.SSLContext:
-    """Give a context that only understands its like: a cipher without certificates."""
+    """Return a context that connects only to its like: it allows only a cipher without certificates."""
     context = ssl.SSLContext(purpose)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

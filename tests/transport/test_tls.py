@@ -1,4 +1,4 @@
-"""TLS, over both transports: which servers are trusted, and that nothing is sent to the others."""
+"""TLS, over both transports: which servers are trusted; the others receive nothing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_the_tls_handshake_names_the_host() -> None:
     context.sni_callback = lambda _, name, __: named.append(name)
     async with RecordingServer(tls=context) as server:
         transport = make_transport(https(server).replace("127.0.0.1", "localhost"), ssl=trusting_context())
-        with pytest.raises(APIConnectionError, match="for another host"):  # it is none for localhost
+        with pytest.raises(APIConnectionError, match="for another host"):  # the certificate is not for localhost
             await transport.send(GET)
         await transport.aclose()
     assert named == ["localhost"]
@@ -85,7 +85,7 @@ async def test_a_handshake_that_is_never_answered_times_out() -> None:
         await transport.aclose()
 
 
-@over("httptools")  # aiohttp's pool goes by a clock of its own, which is not that of these tests
+@over("httptools")  # aiohttp's pool uses a clock of its own, not the virtual time of these tests
 async def test_a_tls_connection_that_was_idle_for_too_long_is_not_used() -> None:
     async with RecordingServer(tls=server_context("right")) as server:
         transport = make_transport(https(server), ssl=trusting_context())

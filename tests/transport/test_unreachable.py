@@ -1,4 +1,4 @@
-"""Which errors of a connection can pass, and what is to be set for those that can't."""
+"""Which connection errors may pass, and which setting to change for the others."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ PASSING: Final[list[BaseException]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "says"), FINAL, ids=[f"{type(error).__name__}: {says}" for error, says in FINAL])
-def test_an_error_that_does_not_pass_names_the_setting_to_change(error: BaseException, says: str) -> None:
-    assert says in (what_to_set(error, has_answered=False) or "")
+@pytest.mark.parametrize(("error", "hint"), FINAL, ids=[f"{type(error).__name__}: {hint}" for error, hint in FINAL])
+def test_an_error_that_does_not_pass_names_the_setting_to_change(error: BaseException, hint: str) -> None:
+    assert hint in (what_to_set(error, has_answered=False) or "")
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
@@ -88,14 +88,14 @@ async def test_a_server_that_only_drops_connections_may_recover() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         pytest.param(b"\x15\x03\x01\x00\x02\x02\x46", id="an alert of TLS"),
         pytest.param(reply(400, "The plain HTTP request was sent to HTTPS port"), id="a page of nginx"),
     ],
 )
-async def test_a_server_that_demands_tls_in_its_answer_is_understood(said: bytes) -> None:
-    async with RecordingServer(said) as server, Client(server.base_url) as client:
+async def test_a_server_that_demands_tls_in_its_answer_is_understood(answer: bytes) -> None:
+    async with RecordingServer(answer) as server, Client(server.base_url) as client:
         with pytest.raises(Exception, match=r"TLS|HTTPS"):
             await client.threads.retrieve("thread_1")
     assert len(server.seen) == 1

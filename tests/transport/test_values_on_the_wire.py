@@ -1,4 +1,4 @@
-"""Values as people have them: what stands for one text is sent as that text, wherever it goes."""
+"""Values as programs have them: a value that stands for a text is sent as that text everywhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncruns.http import query_of
 from asyncruns.transport.auth import PortkeyAuth
 
 
-class Order(str, enum.Enum):  # noqa: UP042 - as it is written in most programs
+class Order(str, enum.Enum):  # noqa: UP042 - as most programs write it
     DESC = "desc"
 
 

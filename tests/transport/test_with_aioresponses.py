@@ -1,6 +1,6 @@
-"""The transport under `aioresponses`, as users of aiohttp like to test: and what it hands to aiohttp.
+"""The transport under `aioresponses`, which many users of aiohttp test with, and the options it passes to aiohttp.
 
-aioresponses 0.7.9, its newest release, does not know an argument that `ClientResponse` of aiohttp 3.14 requires.
+aioresponses 0.7.9, its newest release, does not pass an argument that `ClientResponse` of aiohttp 3.14 requires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BASE = "https://host.example/v1"
 
 
 class Response(aiohttp.ClientResponse):
-    """Supplies what aioresponses does not; None would fail, for its `output_size` is read."""
+    """Supplies an argument that aioresponses lacks. None would fail, since its `output_size` is read."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"stream_writer": SimpleNamespace(output_size=0), **options})
