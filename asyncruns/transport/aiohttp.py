@@ -102,8 +102,10 @@ class AiohttpTransport(HTTPTransport):
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
+                # No timeout for aiohttp: `seconds` bounds the opening only, and the stream may last longer.
                 answer = await self._begin(request, signature, _timeout(None))
                 start = b"" if answer.status >= 300 else await self._start_of(answer)
+                # An error, or a plain JSON answer from a server that does not stream, is returned whole.
                 if answer.status >= 300 or (answer.content_type in _NO_STREAMS and not _is_events(start)):
                     return await self._whole(request, answer, start)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -139,7 +141,7 @@ class AiohttpTransport(HTTPTransport):
         """Send a request, and return the answer as soon as its headers have arrived."""
         loop = asyncio.get_running_loop()
         if request.method != "GET":
-            await let_the_loop_notice()
+            await let_the_loop_notice()  # not for a GET, which can be repeated if it is lost
         is_last = closes(request.headers) if request.headers else False
         session, middlewares = self._sessions.choose(request.method, closes=is_last)
         headers = self._headers(request, signature)

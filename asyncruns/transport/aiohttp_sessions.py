@@ -118,6 +118,7 @@ class Sessions:
         connector = getattr(pooled, "connector", None)  # a borrowed object may lack it
         is_fresh = closes or self._closes_each or self._trust.wants_fresh(method, now, partial(has_idle, connector))
         if self._borrowed is not None:
+            # Middlewares of a request replace those of its session, so the latter are passed along.
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))
         if not is_fresh:
@@ -157,7 +158,7 @@ class Sessions:
         if self._emptied_at != self._trust.suspicions:
             self._emptied_at = self._trust.suspicions
             close_idle(request.session.connector, request.connection_key)
-        if self._trust.keeps:
+        if self._trust.keeps:  # nothing more to learn
             return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)
         answer = await send_once(request, handler)

@@ -134,7 +134,7 @@ class BearerAuth(Auth):
     60 s: functions that return one usually cache and renew it themselves.
 
     Raises:
-        ConfigurationError: The token is none of these; the message says what it is.
+        ConfigurationError: `token` is something else; the message describes it.
     """
 
     def __init__(self, token: str | TokenProvider | TokenCredential, *, scope: str = AZURE_SCOPE) -> None:
@@ -164,7 +164,7 @@ class BearerAuth(Auth):
             return None
         if self._lock is None:
             self._lock = anyio.Lock()
-        failures = self._failures
+        failures = self._failures  # shows later whether a refresh failed while this one waited for the lock
         async with self._lock:
             headers = self.ready()
             if headers is not None and headers is not rejected:
@@ -178,6 +178,7 @@ class BearerAuth(Auth):
                 if rejected is not None or loop.time() >= self._expires_at or self._headers is None:
                     self._failures, self._failure = self._failures + 1, error
                     raise _no_token(error) from error
+                # The old token is still valid: use it, and try again after a pause.
                 self._refresh_at = loop.time() + REFRESH_PAUSE_S
             return self._headers
 
@@ -220,6 +221,7 @@ def _no_token(error: Exception) -> APIConnectionError:
     # The text of a foreign error may contain a credential; our own does not.
     is_ours = isinstance(error, ConfigurationError)
     why = str(error) if is_ours else type(error).__name__
+    # A wrong type or an empty token is a mistake in the program, which waiting does not cure.
     return APIConnectionError(f"No token could be fetched ({why}); nothing was sent", sent=False, passes=not is_ours)
 
 
@@ -239,7 +241,7 @@ def _checked_provider(token: object) -> Callable[[], Any]:
     """Return a function that can be called without arguments.
 
     Raises:
-        ConfigurationError: `token` is not such a function; the message says what it is.
+        ConfigurationError: `token` is not such a function; the message describes it.
     """
     wanted = "token must be a string, a plain or async function or a credential with get_token"
     if inspect.iscoroutine(token):

@@ -84,6 +84,7 @@ class HTTPTransport(Transport):
         self._redactor: Redactor = Redactor(self._auth, chain(given.items(), self._query), self._proxy)
         may_be_tls = is_direct and self.base_url.startswith("http:")
         self._failures: Failures = Failures(self.base_url, self._redactor, self._trust, may_be_tls=may_be_tls)
+        # The last signature, and the headers signed with it: without and with those of the version.
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -149,7 +150,7 @@ class HTTPTransport(Transport):
         Requests without headers and a body of their own share one object, which must not be changed.
         """
         if self._signed is None or self._signed[0] is not signature:
-            plain = _merged(self._own_headers, signature)
+            plain = _merged(self._own_headers, signature)  # the signature takes precedence
             self._signed = signature, (plain, _merged(self._version_headers, plain))
         signed = self._signed[1][request.path.startswith(self._versioned_paths)]
         has_type = "Content-Type" in signed

@@ -54,7 +54,7 @@ class Failures:
             left: Whether a part of the request may have been sent.
         """
         to_set = what_to_set(error, has_answered=self._trust.has_answered)
-        sent = to_set is None and left
+        sent = to_set is None and left  # with a wrong setting, the server has not understood the request
         if sent:
             now = asyncio.get_running_loop().time()
             self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
@@ -64,7 +64,7 @@ class Failures:
         """Return which setting to change if the port speaks TLS and was used without, or None."""
         if self._trust.has_answered:
             return None
-        if self._trust.broken_in_a_row == self._breaks_before_probe:
+        if self._trust.broken_in_a_row == self._breaks_before_probe:  # once; the result is kept
             self._tls_where_plain = await tls_where_plain(URL(self._base_url))
         return self._tls_where_plain
 

@@ -144,7 +144,7 @@ class HttptoolsTransport(HTTPTransport):
             try:
                 status, headers, body, coding = await waiter
             except asyncio.CancelledError:
-                connection.abandon(waiter)
+                connection.abandon(waiter)  # its answer may still arrive, so the connection is closed
                 raise
             self._note_answer(connection, now(), is_last=is_last)
             if coding:
@@ -208,7 +208,7 @@ class HttptoolsTransport(HTTPTransport):
             if request.body is None and not request.headers:  # this object is the same for the next request
                 if len(self._rendered) >= _RENDERED_HEADS:
                     self._rendered.clear()
-                self._rendered[id(headers)] = headers, fields
+                self._rendered[id(headers)] = headers, fields  # keeping `headers` keeps its id unique
         line = f"{request.method} {self._target(request)} HTTP/1.1\r\n"
         if request.body is not None:
             return b"%bContent-Length: %d\r\n%b%b" % (line.encode(), len(request.body), fields, request.body)
@@ -233,7 +233,7 @@ class HttptoolsTransport(HTTPTransport):
         if "Accept-Encoding" not in headers:
             lines.append("Accept-Encoding: gzip, deflate")
         text = "\r\n".join(lines)
-        breaks = len(lines) - 1
+        breaks = len(lines) - 1  # one more would be within a value: an injected header
         if text.count("\r") != breaks or text.count("\n") != breaks or not text.isascii() or "\0" in text:
             for name, value in headers.items():
                 check_header(name, value)
