@@ -226,7 +226,7 @@ async def test_an_outcome_and_a_thread_are_refused_with_what_to_pass_instead(cli
 
 def test_a_key_with_the_word_bearer_is_refused() -> None:
     for key in ("Bearer sk-hidden", "bearer sk-hidden"):
-        with pytest.raises(ConfigurationError, match="give the key alone") as raised:
+        with pytest.raises(ConfigurationError, match="pass only the key") as raised:
             Client("https://host.example/v1", api_key=key)
         assert "hidden" not in str(raised.value)
 

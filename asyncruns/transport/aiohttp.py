@@ -1,4 +1,7 @@
-"""The transport over aiohttp: the only module that sends with it."""
+"""The transport over aiohttp, the only module that sends requests with it.
+
+It must send each request once: `aiohttp_sessions` keeps aiohttp from repeating one.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from asyncruns.transport.failures import Failures
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.trust import Trust
 
-_LONGEST_START_BYTES: Final = 64 * 1024  # of white space, which some servers send while they work
+# How much of a body is read to find out its kind: some servers send white space while they work.
+_LONGEST_START_BYTES: Final = 64 * 1024
 
 # The connection was never made, so the request did not leave.
 _NOT_SENT: Final = (
@@ -34,13 +38,13 @@ _NOT_SENT: Final = (
 
 
 class AiohttpTransport(HTTPTransport):
-    """Send requests with aiohttp, each once, and never along a redirect.
+    """Sends requests with aiohttp, each once, and never follows a redirect.
 
     Args:
-        base_url: As `HTTPTransport` takes it, and what is not named here likewise.
+        base_url: This and the parameters that are not listed here: see `HTTPTransport`.
         session: A session to borrow; it is never closed here.
-        trust_env: Whether `HTTPS_PROXY` and the like count. Not with a borrowed session, which has its own setting.
-        ssl: As aiohttp takes it: an `SSLContext`, or False for no checks.
+        trust_env: Whether `HTTPS_PROXY` and similar variables count. A borrowed session has its own setting instead.
+        ssl: As in aiohttp: True for the usual checks, False for none, an `SSLContext` or a `Fingerprint`.
     """
 
     def __init__(
@@ -98,8 +102,10 @@ class AiohttpTransport(HTTPTransport):
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
+                # No timeout for aiohttp: `seconds` bounds the opening only, and the stream may last longer.
                 answer = await self._begin(request, signature, _timeout(None))
                 start = b"" if answer.status >= 300 else await self._start_of(answer)
+                # An error, or a plain JSON answer from a server that does not stream, is returned whole.
                 if answer.status >= 300 or (answer.content_type in _NO_STREAMS and not _is_events(start)):
                     return await self._whole(request, answer, start)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
@@ -114,7 +120,10 @@ class AiohttpTransport(HTTPTransport):
         return self._redactor.showable(error.error if isinstance(error, Broken) else error, request)
 
     async def _start_of(self, answer: aiohttp.ClientResponse) -> bytes:
-        """Return the first bytes of what is no stream by its content type: some servers send events as JSON."""
+        """Return enough of a body to know its kind, if its content type is not that of a stream; otherwise b"".
+
+        Some servers send events as `application/json`.
+        """
         start = b""
         try:
             while answer.content_type in _NO_STREAMS and body_kind(start) is None and len(start) < _LONGEST_START_BYTES:
@@ -129,10 +138,10 @@ class AiohttpTransport(HTTPTransport):
     async def _begin(
         self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
-        """Send, and give the answer when its headers are there."""
+        """Send a request, and return the answer as soon as its headers have arrived."""
         loop = asyncio.get_running_loop()
         if request.method != "GET":
-            await let_the_loop_notice()
+            await let_the_loop_notice()  # not for a GET, which can be repeated if it is lost
         is_last = closes(request.headers) if request.headers else False
         session, middlewares = self._sessions.choose(request.method, closes=is_last)
         headers = self._headers(request, signature)
@@ -142,7 +151,7 @@ class AiohttpTransport(HTTPTransport):
             is_untyped = request.body is None and "Content-Type" not in headers
             options["middlewares"] = (send_untyped, *middlewares) if is_untyped else middlewares
         if request.body is None and request.method != "GET":
-            options["skip_auto_headers"] = ("Content-Type",)  # which aiohttp says is octet-stream
+            options["skip_auto_headers"] = ("Content-Type",)  # otherwise aiohttp sends application/octet-stream
         if self._proxy is not None:
             options["proxy"] = self._proxy
         if self._ssl is not True:
@@ -158,9 +167,9 @@ class AiohttpTransport(HTTPTransport):
                 raise_for_status=False,  # a borrowed session may have it set
                 **options,
             )
-        except aiohttp.ClientError:  # some are ValueErrors as well
+        except aiohttp.ClientError:  # some of these are ValueErrors, too
             raise
-        except ValueError as error:  # such as two sources of credentials
+        except ValueError as error:  # for example, credentials from two sources
             raise ConfigurationError(
                 f"The request could not be made: {self._redactor.text(str(error), request)}. Check session=, proxy= "
                 "and, with trust_env=True, .netrc"
@@ -177,7 +186,7 @@ class AiohttpTransport(HTTPTransport):
         return self._response(request, answer.status, answer.headers, body)
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse, start: bytes) -> bytes:
-        """Read a body up to the limit; one without end would fill the memory otherwise."""
+        """Return the whole body. An endless one must not fill the memory: beyond the limit, raise."""
         chunks = [start] if start else []
         size = len(start)
         while chunk := await answer.content.readany():
@@ -192,10 +201,11 @@ class AiohttpTransport(HTTPTransport):
 
 
 class _AiohttpStream(ByteStream):
-    """Reads a body as it comes.
+    """Reads a body as it arrives.
 
-    The silence is counted while somebody waits for bytes, and only then: a slow reader loses nothing. aiohttp's own
-    read timeout would throw away what has come already; and a timer is not made for each read, but goes on.
+    The silence of the server is measured only while the reader waits for bytes, so that a slow reader loses nothing.
+    aiohttp's own read timeout is not used, since it would discard bytes that have arrived. One timer serves many reads:
+    when it fires too early for the current one, it is set again.
     """
 
     def __init__(
@@ -215,7 +225,7 @@ class _AiohttpStream(ByteStream):
         self._request = request
         self._answer = answer
         self._silence_s = silence_s
-        self._start = start  # was read to know what the body is
+        self._start = start  # read already, to find out the kind of the body
         self._loop = asyncio.get_running_loop()
         self._is_over = False
         self._waiting_since: float | None = None
@@ -228,13 +238,13 @@ class _AiohttpStream(ByteStream):
             start, self._start = self._start, b""
             return start
         content = self._answer.content
-        # Also what came before the connection broke: aiohttp's public methods would raise, and throw it away.
-        if came := arrived(content):
-            return came
+        # Includes bytes that arrived before the connection broke; aiohttp's public methods would raise and drop them.
+        if data := arrived(content):
+            return data
         try:
             self._waiting_since = self._loop.time()
             if self._timer is None and self._silence_s is not None:
-                self._timer = self._loop.call_later(self._silence_s, self._poll)
+                self._timer = self._loop.call_later(self._silence_s, self._check_silence)
             found = await content.readany()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             await self.aclose()
@@ -246,14 +256,14 @@ class _AiohttpStream(ByteStream):
             await self.aclose()
         return found
 
-    def _poll(self) -> None:
-        """End a wait that has lasted too long, or poll again when it would have."""
+    def _check_silence(self) -> None:
+        """End a read that has waited too long, or set the timer for the moment when it will have."""
         self._timer = None
         if self._waiting_since is None or self._silence_s is None:
             return
         left = self._waiting_since + self._silence_s - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._poll)
+            self._timer = self._loop.call_later(left, self._check_silence)
         else:
             self._answer.content.set_exception(TimeoutError())
 
@@ -265,7 +275,7 @@ class _AiohttpStream(ByteStream):
         self._answer.close()
 
 
-_NO_STREAMS: Final = ("application/json", "text/html")  # mostly; some servers send events as text
+_NO_STREAMS: Final = ("application/json", "text/html")  # usually; some servers send events with these types
 
 
 def _is_events(start: bytes) -> bool:

@@ -1,11 +1,11 @@
-"""Which connection a request goes over, and that aiohttp sends it once.
+"""Chooses the connection for a request, and keeps aiohttp from sending it twice.
 
-aiohttp sends GET, PUT and DELETE once more by itself when a connection breaks. A middleware, which is the public way to
-get between, turns the errors after which it does that into others.
+When a pooled connection breaks, aiohttp repeats idempotent requests (GET, PUT, DELETE) by itself. To prevent that, a
+middleware, the public way to intervene, replaces the errors after which aiohttp does so by others.
 
-A server may close its connections without a word, or lose them: then the whole pool is dead, and another connection
-from it is no better than the one that broke. So after a lost answer the idle ones are closed before the next read; and
-what changes something goes over connections that are made for it and used once, for a while.
+A server may close its connections unannounced, or lose them: then the whole pool is dead, and another connection from
+it is no better than the one that broke. So after a lost answer, the idle connections are closed before the next read;
+and for a while, each request that changes something gets a new connection, which is used once (see `trust`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from asyncruns.transport.base import KEEPALIVE_S, MAX_CONNECTIONS
 from asyncruns.transport.one_loop import OneLoop
 from asyncruns.transport.trust import Trust
 
-NO_KEEPALIVE_S: Final = 1e-6  # force_close would do the same, and send `Connection: close` with each request
-CLOSING_PASSES: Final = (
-    4  # of the loop, in which it notices that a connection was closed: plain after two, TLS after three
-)
+NO_KEEPALIVE_S: Final = 1e-6  # not force_close=True, which would add `Connection: close` to each request
+# How many passes the loop gets to notice that a connection was closed: it needs two for plain TCP, three for TLS.
+CLOSING_PASSES: Final = 4
 
 
 class Broken(aiohttp.ClientConnectionError):
-    """A connection broke after the request was sent. `error` is what aiohttp raised."""
+    """A connection broke after the request was sent. `error` is what aiohttp raised, and would repeat on."""
 
     def __init__(self, error: aiohttp.ClientError) -> None:
         super().__init__(str(error))
@@ -37,7 +36,7 @@ class Broken(aiohttp.ClientConnectionError):
 
 
 async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request, and keep aiohttp from sending it again by itself; a middleware.
+    """Send a request, and keep aiohttp from repeating it; a middleware.
 
     Raises:
         Broken: The connection broke.
@@ -45,19 +44,19 @@ async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandl
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
-        raise  # no connection was made, and aiohttp does not try again
+        raise  # no connection was made; aiohttp does not repeat that
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         raise Broken(error) from error
 
 
 async def send_fresh(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request over a new connection: the idle ones are closed just before; a middleware."""
+    """Send a request over a new connection, by closing the idle ones just before; a middleware."""
     close_idle(request.session.connector, request.connection_key)
     return await send_once(request, handler)
 
 
 async def send_untyped(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Leave out the content type that a borrowed session adds to a request without a body; a middleware."""
+    """Remove the content type that a borrowed session adds to a request without a body; a middleware."""
     request.headers.popall("Content-Type", None)
     return await handler(request)
 
@@ -65,15 +64,17 @@ async def send_untyped(request: aiohttp.ClientRequest, handler: aiohttp.ClientHa
 class Sessions:
     """The sessions of one transport: a borrowed one, or two of its own, one with a pool and one without.
 
-    Each request is sent once over all of them. The middlewares of a borrowed session run as ever, and what they send
-    again is theirs.
+    Any of them sends each request once. The middlewares of a borrowed session still run, and may send more requests.
 
     Args:
-        trust: Tells which connections may be used, and learns of each answer.
-        closes_each: Whether each connection is to be used once, in any case.
+        borrowed: The caller's session, or None. It is never closed here.
+        trust: Decides whether the pool may be used; is informed of the answers.
+        closes_each: Whether to use each connection only once, in any case.
+        trust_env: As in `aiohttp.ClientSession`, for the sessions of its own.
+        timeout: For the sessions of its own.
 
     Raises:
-        ConfigurationError: What was given for a session is none of aiohttp, and does not act like one.
+        ConfigurationError: `borrowed` is neither an `aiohttp.ClientSession` nor similar to one.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class Sessions:
         trust_env: bool,
         timeout: aiohttp.ClientTimeout,
     ) -> None:
-        given: object = borrowed  # whatever its annotation says
+        given: object = borrowed  # callers may pass anything
         acts_so = hasattr(given, "request") and hasattr(given, "closed") and not isinstance(given, type)
         if given is not None and not acts_so:
             kind = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
             raise ConfigurationError(f"session must be an aiohttp.ClientSession; got {kind}")
         self._trust = trust
-        self._emptied_at = 0  # by the number of suspicions
+        self._emptied_at = 0  # the value of `trust.suspicions` when the pool was last emptied
         self._borrowed = borrowed
         self._closes_each = closes_each
         self._trust_env = trust_env
@@ -103,19 +104,21 @@ class Sessions:
     def choose(
         self, method: str, *, closes: bool = False
     ) -> tuple[aiohttp.ClientSession, tuple[aiohttp.ClientMiddlewareType, ...] | None]:
-        """Return the session for a request, and the middlewares to give with it; None for the session's own.
+        """Return the session for a request, and the middlewares to pass with it, or None to use those of the session.
 
         Args:
-            closes: Whether the connection is to be used once.
+            method: The method of the request: GET may always use the pool.
+            closes: Whether the connection is to be used only once.
 
         Raises:
-            ConfigurationError: There is none any more, or it belongs to another loop.
+            ConfigurationError: The sessions are closed, or belong to another loop.
         """
         pooled = self._usable()
         now = asyncio.get_running_loop().time()
-        connector = getattr(pooled, "connector", None)  # what is borrowed may only act like a session
+        connector = getattr(pooled, "connector", None)  # a borrowed object may lack it
         is_fresh = closes or self._closes_each or self._trust.wants_fresh(method, now, partial(has_idle, connector))
         if self._borrowed is not None:
+            # Middlewares of a request replace those of its session, so the latter are passed along.
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))
         if not is_fresh:
@@ -128,7 +131,7 @@ class Sessions:
         if self._borrowed is not None:
             self._one_loop.check_open()
             if self._borrowed.closed:
-                raise ConfigurationError("The session that was given as session= is closed")
+                raise ConfigurationError("The session passed as session= is closed")
             return self._borrowed
         self._one_loop.check()
         if self._pooled is None:
@@ -147,14 +150,15 @@ class Sessions:
     async def _send_pooled(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send a request once, and note whether a connection from the pool gave the answer; a middleware.
+        """Send a request once, and note whether the answer came over a reused connection; a middleware.
 
-        A pool that is suspect is emptied first, once: what comes back to it afterwards has just given an answer.
+        A suspect pool is emptied first. Once per suspicion is enough: connections that enter it later have just carried
+        an answer.
         """
         if self._emptied_at != self._trust.suspicions:
             self._emptied_at = self._trust.suspicions
             close_idle(request.session.connector, request.connection_key)
-        if self._trust.keeps:
+        if self._trust.keeps:  # nothing more to learn
             return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)
         answer = await send_once(request, handler)
@@ -162,7 +166,7 @@ class Sessions:
         return answer
 
     async def aclose(self) -> None:
-        """Close the sessions of our own. May be called twice."""
+        """Close the sessions, except a borrowed one. May be called twice."""
         self._one_loop.close()
         sessions = (self._pooled, self._unpooled)
         self._pooled = self._unpooled = None
@@ -172,9 +176,10 @@ class Sessions:
 
 
 async def let_the_loop_notice() -> None:
-    """Let the loop read what has arrived: whether a server has closed a connection that is idle in the pool.
+    """Let the loop notice which idle connections the server has closed.
 
-    After code that blocked the loop, such a connection polls alive until then, and a request over it is lost.
+    After code that blocked the loop, such a connection looks alive until the loop has read its end; a request over it
+    would be lost.
     """
     for _ in range(CLOSING_PASSES):
         await asyncio.sleep(0)

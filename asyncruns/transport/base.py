@@ -1,4 +1,4 @@
-"""What the transports over HTTP share: their settings, signing, URLs and headers, and what an answer becomes."""
+"""What both HTTP transports share: settings, signing, URLs and headers, and how an answer becomes a `Response`."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
-# aiohttp's 15 s is shorter than the pauses of a patient watch, up to 60 s. nginx closes what was idle for 75 s:
-# a request that is sent just then is lost, so ours are closed before.
+# Longer than the pauses between polls, up to 60 s (aiohttp's default of 15 s is not). Shorter than the 75 s after which
+# nginx closes an idle connection: a request that is sent at that moment is lost.
 KEEPALIVE_S: Final = 65.0
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits in
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # a page of 100 messages of 256,000 characters fits
 _UNSIGNED: Final[Headers] = {}
-_SHORTEST_TIMEOUT_S: Final = 0.001  # aiohttp takes 0 for "for ever"
+_SHORTEST_TIMEOUT_S: Final = 0.001  # 0 means no timeout in aiohttp
 
 
 class HTTPTransport(Transport):
-    """Sends requests over HTTP, each once, and never along a redirect. A subclass has the connections.
+    """Sends requests over HTTP, each once, and never follows a redirect. A subclass makes the connections.
 
     Args:
-        base_url: Scheme, host and path prefix. What is needed of every request beside goes into `headers` and `query`.
+        base_url: Scheme, host and path prefix.
         auth: Signs requests; refreshed once when the server answers 401 or 403.
         headers: Sent with every request.
-        version_headers: Sent with the requests whose path begins with one of `versioned_paths`; `headers` count over
-            them.
-        versioned_paths: Below the base URL, each with its first slash.
-        query: Sent with every request, before the request's own, which count over those of the same name.
-        request_timeout: Seconds for one request as a whole; None is for ever.
+        version_headers: Sent with requests whose path begins with one of `versioned_paths`. `headers` of the same name
+            take precedence.
+        versioned_paths: Relative to the base URL, each with its first slash.
+        query: Parameters sent with every request, before those of the request, which replace those of the same name.
+        request_timeout: Seconds for one request as a whole; None for no limit.
         proxy: The URL of an HTTP proxy.
-        is_direct: Whether nothing stands between here and the server, a borrowed session or a proxy.
-        max_body: How many bytes of an answer are read, decompressed.
-        trust: What is known of the server's connections; another transport to the same server may share it.
+        is_direct: Whether requests go directly to the server: no borrowed session and no proxy is involved.
+        max_body: Maximum number of bytes of a body, decompressed.
+        trust: What is known of the server's connections; transports to the same server may share it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class HTTPTransport(Transport):
         self._versioned_paths = versioned_paths
         self._query: Query = query_of((query or {}).items())
         if request_timeout is not None and not request_timeout > 0:
-            raise ConfigurationError("request_timeout must be more than 0 seconds, or None for ever")
+            raise ConfigurationError("request_timeout must be more than 0 seconds, or None for no limit")
         self._timeout_s = request_timeout
         self._proxy = checked_proxy(proxy)
         self._max_body = max_body
@@ -84,6 +84,7 @@ class HTTPTransport(Transport):
         self._redactor: Redactor = Redactor(self._auth, chain(given.items(), self._query), self._proxy)
         may_be_tls = is_direct and self.base_url.startswith("http:")
         self._failures: Failures = Failures(self.base_url, self._redactor, self._trust, may_be_tls=may_be_tls)
+        # The last signature, and the headers signed with it: without and with those of the version.
         self._signed: tuple[Headers, tuple[CIMultiDict[str], CIMultiDict[str]]] | None = None
 
     async def send(self, request: Request) -> Response:
@@ -99,7 +100,7 @@ class HTTPTransport(Transport):
             signature = await self._refresh(request)
         response = await send(request, _UNSIGNED if signature is None else signature)
         if response.status in (401, 403):
-            # The server did nothing, so any request may be sent again.
+            # The server refused the request, so any method may be sent again.
             fresh = await self._refresh(request, rejected=signature)
             if fresh is not None:
                 response = await send(request, fresh)
@@ -112,19 +113,19 @@ class HTTPTransport(Transport):
                 return await self._auth.refresh(rejected)
         except TimeoutError as error:
             raise APITimeoutError(
-                f"The credential gave no token in {seconds} s; nothing was sent",
+                f"No token could be fetched within {seconds} s; nothing was sent",
                 sent=False,
                 method=request.method,
                 path=request.path,
             ) from error
 
     def _seconds(self, request: Request) -> float | None:
-        """Return the seconds for a request as a whole; None is for ever."""
+        """Return the timeout of a request as a whole, in seconds, or None for no limit."""
         seconds = self._timeout_s if request.timeout is None else request.timeout
         return None if seconds is None or seconds == math.inf else max(seconds, _SHORTEST_TIMEOUT_S)
 
     def _response(self, request: Request, status: int, headers: CIMultiDictProxy[str], body: bytes) -> Response:
-        """Return an answer, without our credentials where it is an error and may be shown."""
+        """Return the response. The headers and body of an error may be shown, so credentials are removed from them."""
         if status < 300:
             redact = partial(self._redactor.body, request=request)
             return Response(status, headers, body, redact=redact, base_url=self.base_url)
@@ -134,8 +135,8 @@ class HTTPTransport(Transport):
 
     def _url(self, request: Request) -> URL:
         if not request.path.isprintable() or " " in request.path or request.path[:1] != "/":
-            raise InvalidRequestError(f"The path {request.path!r} can't be sent: it begins with a slash, and is quoted")
-        # Encoded already: yarl would read an id's %2F, or a dot segment, as part of the path.
+            raise InvalidRequestError(f"The path {request.path!r} can't be sent: begin it with a slash and quote it")
+        # Already encoded: otherwise yarl would take an id's %2F, or a dot segment, for part of the path.
         url = URL(self.base_url + request.path, encoded=True)
         pairs = self._query
         if request.query:
@@ -144,9 +145,12 @@ class HTTPTransport(Transport):
         return url.with_query(pairs) if pairs else url
 
     def _headers(self, request: Request, signature: Headers) -> CIMultiDict[str]:
-        """Return the headers of a request; the same object each time where only the signature is its own."""
+        """Return the headers of a request.
+
+        Requests without headers and a body of their own share one object, which must not be changed.
+        """
         if self._signed is None or self._signed[0] is not signature:
-            plain = _merged(self._own_headers, signature)
+            plain = _merged(self._own_headers, signature)  # the signature takes precedence
             self._signed = signature, (plain, _merged(self._version_headers, plain))
         signed = self._signed[1][request.path.startswith(self._versioned_paths)]
         has_type = "Content-Type" in signed
@@ -156,7 +160,7 @@ class HTTPTransport(Transport):
         if request.body is not None:
             headers["Content-Type"] = "application/json"
         elif has_type:
-            del headers["Content-Type"]  # some gateways then fail to read the body that is not there
+            del headers["Content-Type"]  # without a body, some gateways would try to parse one
         headers.update(request.headers)
         return headers
 
@@ -165,7 +169,7 @@ class HTTPTransport(Transport):
 
 
 def _merged(*all_headers: Headers) -> CIMultiDict[str]:
-    """Return headers by their names, in any case; the last one of each name counts."""
+    """Return the headers of all mappings, with case-insensitive names; the last one of each name counts."""
     merged: CIMultiDict[str] = CIMultiDict()
     for headers in all_headers:
         for name, value in headers.items():
@@ -174,5 +178,5 @@ def _merged(*all_headers: Headers) -> CIMultiDict[str]:
 
 
 def closes(headers: Iterable[tuple[str, str]]) -> bool:
-    """Return whether headers say that the connection is closed after the answer."""
+    """Return whether headers contain `Connection: close`."""
     return any(name.lower() == "connection" and value.strip().lower() == "close" for name, value in headers)

@@ -1,4 +1,4 @@
-"""Makes connections to one server: looks its addresses up, tries them in a race, and begins TLS."""
+"""Makes connections to one server: looks up its addresses, races connections to them, and starts TLS."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Final
 import aiohappyeyeballs
 from yarl import URL
 
-NEXT_ADDRESS_S: Final = 0.25  # before another address is tried beside, https://www.rfc-editor.org/rfc/rfc8305
-ADDRESSES_S: Final = 10.0  # for which a look-up holds
+NEXT_ADDRESS_S: Final = 0.25  # before the next address is tried in parallel, https://www.rfc-editor.org/rfc/rfc8305
+ADDRESSES_S: Final = 10.0  # how long looked-up addresses are used
 
 _Address = aiohappyeyeballs.AddrInfoType
 
@@ -24,8 +24,8 @@ class Dialer:
     """Connects to one server.
 
     Args:
-        url: Where the server is: scheme, host and port.
-        ssl: A context, True for the usual checks, False for none.
+        url: The scheme, host and port of the server.
+        ssl: A context, True for the usual checks, False for none. Not used if the scheme is http.
     """
 
     def __init__(self, url: URL, ssl: ssl_module.SSLContext | bool) -> None:
@@ -37,12 +37,12 @@ class Dialer:
         self._looked_up_at = -math.inf
 
     async def connect(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.Protocol) -> None:
-        """Connect a protocol to the server: with TLS if that is wanted, to the address that answers first.
+        """Connect a protocol to the server, with TLS if the scheme is https, at the address that accepts first.
 
         Safe to cancel.
 
         Raises:
-            OSError: It cannot be reached, or not trusted.
+            OSError: The server cannot be reached, or is not trusted.
         """
         context = await self._context()
         sock = await aiohappyeyeballs.start_connection(
@@ -53,7 +53,7 @@ class Dialer:
 
     async def _context(self) -> ssl_module.SSLContext | None:
         if isinstance(self._ssl, bool):
-            self._ssl = await asyncio.to_thread(_context_of, self._ssl)  # reads the certificates of authorities
+            self._ssl = await asyncio.to_thread(_context_of, self._ssl)  # reads the trusted certificates from disk
         return self._ssl
 
     async def _addresses(self, loop: asyncio.AbstractEventLoop) -> Sequence[_Address]:
@@ -64,7 +64,7 @@ class Dialer:
             self._lookup = loop.create_task(self._look_up(loop), name="asyncruns addresses")
             self._lookup.add_done_callback(self._looked_up)
         lookup = self._lookup
-        await asyncio.wait({lookup})  # it goes on for the others when one of them stops waiting
+        await asyncio.wait({lookup})  # does not cancel the lookup, which other requests wait for, too
         if lookup.cancelled():
             raise ConnectionAbortedError("the client was closed")
         return lookup.result()
@@ -75,10 +75,10 @@ class Dialer:
 
     def _looked_up(self, lookup: asyncio.Task[Sequence[_Address]]) -> None:
         if lookup.cancelled() or lookup.exception() is not None:
-            self._lookup = None  # the next connection asks again
+            self._lookup = None  # the next connection looks up again
 
     def close(self) -> None:
-        """Stop looking the addresses up."""
+        """Stop a lookup of the addresses."""
         if self._lookup is not None:
             self._lookup.cancel()
 
@@ -93,13 +93,13 @@ def _context_of(is_verified: bool) -> ssl_module.SSLContext:
 
 
 def _literal(host: str, port: int) -> _Address | None:
-    """Return the address that a host is, where it is no name."""
+    """Return the address if the host is one, or None if it is a name."""
     try:
         version = ip_address(host).version
     except ValueError:
         return None
     if version == 4:
         return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
-    if "%" in host:  # a zone, which has to be looked up
+    if "%" in host:  # with a zone, which has to be resolved
         return None
     return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)

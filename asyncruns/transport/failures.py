@@ -1,4 +1,4 @@
-"""What is told when no answer came: whether the server may have acted, and what to set where waiting does not help."""
+"""The errors for requests without an answer: may the server have acted, and which setting has to be changed?"""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from asyncruns.errors import (
     APITimeoutError,
 )
 from asyncruns.http import Request, request_id
-from asyncruns.transport.outages import tls_where_plain, what_to_set
 from asyncruns.transport.redaction import Redactor
 from asyncruns.transport.trust import Trust
+from asyncruns.transport.unreachable import tls_where_plain, what_to_set
 
-BREAKS_BEFORE_PROBE: Final = 2  # in a row, with no answer ever, before it is asked whether the port speaks TLS
+BREAKS_BEFORE_PROBE: Final = 2  # in a row, if the server has never answered, before the port is tested for TLS
 _SENT: Final = "The server may have acted on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
 
 
 class Failures:
-    """Makes the errors of one transport.
+    """Creates the errors of one transport.
 
     Args:
-        base_url: Where the API begins.
-        redactor: Takes credentials out of what a library or a server said.
-        trust: Learns of each answer that was lost.
-        may_be_tls: Whether the port may speak TLS although it is asked without, directly.
+        base_url: The base URL of the API.
+        redactor: Removes credentials from texts of libraries and servers.
+        trust: Is informed of each lost answer.
+        may_be_tls: Whether the port may speak TLS although the base URL is http; only for direct connections.
     """
 
     def __init__(self, base_url: str, redactor: Redactor, trust: Trust, *, may_be_tls: bool) -> None:
@@ -45,26 +45,26 @@ class Failures:
     async def lost(
         self, request: Request, error: BaseException, began: float, *, left: bool = True
     ) -> APIConnectionError:
-        """Note that no answer came, and make the error that says so.
+        """Note that no answer came, and return the error that says so.
 
         Args:
             request: The request.
-            error: What the library raised.
-            began: When the request was begun.
-            left: Whether a part of the request may have left.
+            error: The exception of the library.
+            began: When the request began, by the loop's clock.
+            left: Whether a part of the request may have been sent.
         """
         to_set = what_to_set(error, has_answered=self._trust.has_answered)
-        sent = to_set is None and left
+        sent = to_set is None and left  # with a wrong setting, the server has not understood the request
         if sent:
             now = asyncio.get_running_loop().time()
             self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
         return self._no_answer(request, error, to_set or await self._probed(), sent=sent)
 
     async def _probed(self) -> str | None:
-        """Return what to set when the port speaks TLS and is asked without."""
+        """Return which setting to change if the port speaks TLS and was used without, or None."""
         if self._trust.has_answered:
             return None
-        if self._trust.broken_in_a_row == self._breaks_before_probe:
+        if self._trust.broken_in_a_row == self._breaks_before_probe:  # once; the result is kept
             self._tls_where_plain = await tls_where_plain(URL(self._base_url))
         return self._tls_where_plain
 
@@ -91,7 +91,7 @@ class Failures:
         )
 
     def stream_broke(self, request: Request, error: BaseException, silent_s: float | None) -> APIConnectionError:
-        """Make the error of a stream that broke off, or fell silent for so many seconds."""
+        """Return the error of a stream that broke off, or was silent for `silent_s` seconds."""
         what = f"The stream of {request.method} {request.path} at {self._base_url}"
         if isinstance(error, asyncio.TimeoutError):
             message = f"{what} fell silent: no byte in {silent_s} s"
@@ -102,18 +102,18 @@ class Failures:
     def too_large(
         self, request: Request, status: int, headers: Mapping[str, str], start: bytes, limit: int
     ) -> APIResponseValidationError:
-        """Make the error of an answer whose body is larger than what is read.
+        """Return the error of an answer whose body is larger than the limit.
 
         Args:
             request: The request.
-            status: Of the answer.
-            headers: Of the answer.
-            start: How the body begins.
-            limit: How many bytes are read.
+            status: The status of the answer.
+            headers: The headers of the answer.
+            start: The beginning of the body.
+            limit: The maximum size of a body, in bytes.
         """
         return APIResponseValidationError(
-            f"{request.method} {request.path} answered {status} with more than {limit} bytes, "
-            "which are not read further. Does the base URL end where the API begins? For a list, ask for a "
+            f"{request.method} {request.path} answered {status} with more than {limit} bytes; "
+            "the rest was not read. Does the base URL end with the version of the API? For a list, pass a "
             "smaller limit=",
             status=status,
             body=self._redactor.body(start[:SHOWN_BODY_CHARACTERS], request),

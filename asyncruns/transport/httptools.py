@@ -1,4 +1,4 @@
-"""The lean transport, over httptools: it does polls and other small requests, and leaves the rest to aiohttp."""
+"""The lean transport, over httptools: sends plain requests itself, and leaves streams and the rest to aiohttp."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ if TYPE_CHECKING:
     import aiohttp
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-# Requests with these say how their bodies or connections are handled, which is aiohttp's matter.
+# Requests with these headers define how their bodies or connections are handled; they are left to aiohttp.
 _OF_FRAMING: Final = frozenset({"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"})
 _PLAIN_PATH: Final = re.compile(r"/[\w./~%:@!$&'()*+,;=-]*", re.ASCII)
-_INFLATED_AT_ONCE_BYTES: Final = 4096  # more is done in a thread: it may become a thousand times as much
+_INFLATED_AT_ONCE_BYTES: Final = 4096  # larger ones in a thread: they may expand a thousand times
 _RENDERED_HEADS: Final = 8
 
 
 class HttptoolsTransport(HTTPTransport):
-    """Send requests over HTTP/1.1 with httptools, each once, and never along a redirect.
+    """Sends requests over HTTP/1.1 with httptools, each once, and never follows a redirect.
 
-    Streams, and everything through a proxy or a borrowed session, are sent by an `AiohttpTransport` with the same
-    settings, which is made when it is first needed.
+    An `AiohttpTransport` with the same settings sends the rest: streams; unusual methods; requests with headers that
+    define the framing; and all requests if there is a proxy, `trust_env`, a borrowed session or a fingerprint. It is
+    created when it is first needed.
 
     Args:
-        base_url: This and the others as `AiohttpTransport` takes them.
+        base_url: This and the other parameters: see `AiohttpTransport`.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class HttptoolsTransport(HTTPTransport):
         self._constant_query = f"?{found}" if (found := url.with_query(self._query).raw_query_string) else ""
         self._closes_each = closes(self._own_headers.items())
         self._rendered: dict[int, tuple[CIMultiDict[str], bytes]] = {}
-        self._emptied_at = 0  # by the number of suspicions
+        self._emptied_at = 0  # the value of `trust.suspicions` when the pool was last emptied
         self._pool: Pool | None = None
         self._one_loop: OneLoop = OneLoop()
         if is_direct and isinstance(ssl, ssl_module.SSLContext | bool) and _is_ours(self._own_headers):
@@ -124,7 +125,7 @@ class HttptoolsTransport(HTTPTransport):
 
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
         pool = self._pool
-        if pool is None:  # `send` does not let that happen
+        if pool is None:  # does not happen: `send` has checked it
             return await self._aiohttp().send(request)
         data = self._bytes_of(request, signature)
         now = asyncio.get_running_loop().time
@@ -143,7 +144,7 @@ class HttptoolsTransport(HTTPTransport):
             try:
                 status, headers, body, coding = await waiter
             except asyncio.CancelledError:
-                connection.abandon(waiter)
+                connection.abandon(waiter)  # its answer may still arrive, so the connection is closed
                 raise
             self._note_answer(connection, now(), is_last=is_last)
             if coding:
@@ -159,7 +160,7 @@ class HttptoolsTransport(HTTPTransport):
         return self._response(request, status, headers, body)
 
     def _is_fresh(self, pool: Pool, request: Request, now: float) -> bool:
-        """Return whether a request is to go over a connection that is made for it, and used once."""
+        """Return whether a request must go over a new connection, which is used only once."""
         if self._closes_each or (request.headers and closes(request.headers)):
             return True
         return self._trust.wants_fresh(request.method, now, pool.has_idle)
@@ -176,7 +177,7 @@ class HttptoolsTransport(HTTPTransport):
             self._trust.came_over_the_pool(now, is_reused=connection.uses > 1)
 
     async def _inflated(self, pool: Pool, connection: Connection, answer: RawAnswer) -> bytes:
-        """Return the body of a coded answer, whole, and give its connection back."""
+        """Return the body of a compressed answer, decompressed, and return its connection to the pool."""
         status, headers, body, coding = answer
         try:
             if len(body) <= _INFLATED_AT_ONCE_BYTES:
@@ -185,7 +186,7 @@ class HttptoolsTransport(HTTPTransport):
                 whole = await asyncio.to_thread(inflate, coding, body, self._max_body)
         except zlib.error as error:
             connection.close()
-            raise NotHTTP(f"the body is no {coding}: {error}") from error
+            raise NotHTTP(f"the body is not valid {coding}: {error}") from error
         except asyncio.CancelledError:
             connection.close()
             raise
@@ -204,10 +205,10 @@ class HttptoolsTransport(HTTPTransport):
             fields = rendered[1]
         else:
             fields = self._fields(headers)
-            if request.body is None and not request.headers:  # the same headers come again
+            if request.body is None and not request.headers:  # this object is the same for the next request
                 if len(self._rendered) >= _RENDERED_HEADS:
                     self._rendered.clear()
-                self._rendered[id(headers)] = headers, fields
+                self._rendered[id(headers)] = headers, fields  # keeping `headers` keeps its id unique
         line = f"{request.method} {self._target(request)} HTTP/1.1\r\n"
         if request.body is not None:
             return b"%bContent-Length: %d\r\n%b%b" % (line.encode(), len(request.body), fields, request.body)
@@ -221,7 +222,7 @@ class HttptoolsTransport(HTTPTransport):
         return self._url(request).raw_path_qs
 
     def _fields(self, headers: CIMultiDict[str]) -> bytes:
-        """Return headers as they are sent, with the empty line after them.
+        """Return headers as sent, with the empty line after them.
 
         Raises:
             ConfigurationError: One of them can't be sent.
@@ -232,7 +233,7 @@ class HttptoolsTransport(HTTPTransport):
         if "Accept-Encoding" not in headers:
             lines.append("Accept-Encoding: gzip, deflate")
         text = "\r\n".join(lines)
-        breaks = len(lines) - 1
+        breaks = len(lines) - 1  # one more would be within a value: an injected header
         if text.count("\r") != breaks or text.count("\n") != breaks or not text.isascii() or "\0" in text:
             for name, value in headers.items():
                 check_header(name, value)

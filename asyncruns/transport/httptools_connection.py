@@ -1,9 +1,9 @@
-"""One connection of the lean transport: a request at a time, and the answer to it.
+"""One connection of the lean transport: one request at a time, and its answer.
 
-The only module that knows httptools. Its parser (llhttp) is strict: it refuses two lengths, a length beside chunks, a
-line that ends with LF alone. What it leaves to its user is refused here: a head or trailers without end, an answer that
-nobody asked for, a second answer to one request, another protocol than HTTP/1. After each of these the connection is
-closed, and never used again.
+The only module that imports httptools. Its parser (llhttp) is strict: it refuses two lengths, a length together with
+chunks, a line that ends with LF alone. This module refuses what the parser leaves to its user: an endless head, endless
+trailers, an answer without a request, a second answer to one request, a protocol other than HTTP/1. After any of these,
+the connection is closed; it must never be used again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from asyncruns.transport.base import KEEPALIVE_S
 from asyncruns.transport.inflate import INFLATED
 
-MAX_HEAD_BYTES: Final = 64 * 1024  # all heads of one answer, with its trailers
-MAX_FRAMING_RATIO: Final = 8  # bytes around each byte of a body: chunks of one byte have five
-BEFORE_SERVER_S: Final = 1.0  # a connection is closed before the server says that it would
+MAX_HEAD_BYTES: Final = 64 * 1024  # for all heads of one answer, and its trailers
+MAX_FRAMING_RATIO: Final = 8  # framing bytes per byte of a body; chunks of one byte need five: b"1\r\n" and b"\r\n"
+BEFORE_SERVER_S: Final = 1.0  # how long before the server's own `Keep-Alive` timeout an idle connection is closed
 _TIMEOUT: Final = re.compile(r"\btimeout\s*=\s*(\d{1,9})\b", re.I)
 _SHOWN_BYTES: Final = 20
 _START: Final = b"HTTP/1."
@@ -33,19 +33,19 @@ _LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 _NO_HEADERS: Final[CIMultiDictProxy[str]] = CIMultiDictProxy(CIMultiDict())
 
 RawAnswer = tuple[int, CIMultiDictProxy[str], bytes, str]
-"""Status, headers and body, as they came, and the coding of the body that is to be undone, or ""."""
+"""Status, headers and body as received, and the coding of the body that is still to be decompressed, or ""."""
 
 
 class ServerDisconnected(ConnectionError):
-    """The server closed the connection before its answer was whole."""
+    """The server closed the connection before its answer was complete."""
 
 
 class NotHTTP(ConnectionError):
-    """What came is no answer of HTTP/1."""
+    """What the server sent is not an HTTP/1 answer."""
 
 
 class BodyTooLarge(Exception):
-    """The body is larger than what is read."""
+    """The body is larger than the limit."""
 
     def __init__(self, status: int, headers: CIMultiDictProxy[str], start: bytes) -> None:
         super().__init__(status)
@@ -55,33 +55,33 @@ class BodyTooLarge(Exception):
 
 
 class _SecondAnswer(Exception):
-    """Stops the parser where an answer follows that nobody asked for."""
+    """Stops the parser when another answer follows the one to the request."""
 
 
 class ConnectionOwner(Protocol):
-    """What a connection tells of itself."""
+    """Receives the changes of a connection's state."""
 
     def released(self, connection: Connection) -> None:
-        """Note that the answer is whole, and that the connection may be used again."""
+        """Note that the answer is complete, and that the connection may be used again."""
 
     def lost(self, connection: Connection) -> None:
         """Note that the connection is closed. Called once."""
 
     def gone(self, connection: Connection) -> None:
-        """Note that the loop has let go of the connection."""
+        """Note that the loop has closed the socket of the connection."""
 
 
 class Connection(asyncio.Protocol):
     """A connection to a server, for one request at a time.
 
     Attributes:
-        uses: How many requests were sent.
-        deadline: When the request in flight is to be given up, by the loop's clock.
-        idle_since: When the last answer came.
-        may_idle_s: For how many seconds it may be idle and is used again.
-        has_begun: Whether the head of the answer to the last request came.
-        is_closed: Whether it is of no use any more.
-        broke_with: What broke it.
+        uses: Number of requests sent.
+        deadline: When the request in flight times out, by the loop's clock.
+        idle_since: When the last answer was complete, by the loop's clock.
+        may_idle_s: Seconds for which it may be idle and is still used again.
+        has_begun: Whether the head of the answer to the last request has arrived.
+        is_closed: Whether it is closed, and cannot be used any more.
+        broke_with: The error that the loop reported when the connection was lost.
     """
 
     def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
@@ -111,18 +111,18 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._headers = _NO_HEADERS
         self._coding = ""
-        self._start = b""  # what came before it was seen whether it is HTTP/1
+        self._start = b""  # what arrived before it is clear whether it is HTTP/1
         self._read = 0
         self._body_size = 0
 
-    # What the pool calls
+    # Called by the pool
 
     def request(self, data: bytes, deadline: float, *, is_last: bool) -> asyncio.Future[RawAnswer]:
-        """Send a request; the future has the answer, or an OSError, `BodyTooLarge` or TimeoutError.
+        """Send a request, and return a future of the answer, or of an OSError, `BodyTooLarge` or TimeoutError.
 
         Args:
-            data: The request's bytes.
-            deadline: When it is given up, by the loop's clock.
+            data: The bytes of the request.
+            deadline: When it times out, by the loop's clock; the owner checks that.
             is_last: Whether the connection is to be closed after the answer.
         """
         self.uses += 1
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def fail(self, error: Exception) -> None:
-        """Let the request in flight fail, and close the connection."""
+        """Fail the request in flight with an error, and close the connection."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def looks_alive(self) -> bool:
-        """Return whether an idle connection may be used: nothing has come over it, nor its end, as the kernel knows."""
+        """Return whether an idle connection may be used: the kernel has received neither data nor the end."""
         if self.is_closed or self._transport.is_closing():
             return False
         if self._readable is None:
@@ -167,17 +167,17 @@ class Connection(asyncio.Protocol):
             self._readable.register(socket.fileno(), select.POLLIN)
         return not self._readable.poll(0)
 
-    # What the loop calls
+    # Called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        if self.is_closed:  # who wanted it has stopped waiting
+        if self.is_closed:  # the request that wanted it was cancelled
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
         if waiter is None or waiter.done():
-            self.close()  # nobody asked for it, or does not any more
+            self.close()  # no request is in flight, or it was cancelled
             return
         if not self._read:
             data = self._start + data
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
             if not self._is_whole:
                 self.fail(self._failure or NotHTTP(str(error)))
                 return
-            self._is_last = True  # the answer is whole, and something follows it
+            self._is_last = True  # the answer is complete, but something follows it
         if self._failure is not None:
             self.fail(self._failure)
         elif self._is_whole:
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
         self.broke_with = exc
         self._ended(exc)
         self._owner.gone(self)
-        self._parser = None  # which holds this connection
+        self._parser = None  # breaks the reference cycle with this connection
 
     def _ended(self, error: Exception | None) -> None:
         waiter = self._waiter
@@ -218,7 +218,7 @@ class Connection(asyncio.Protocol):
             self._is_last = True
             self._finish(waiter)
         else:
-            self.fail(error or ServerDisconnected("the server closed the connection before its answer was whole"))
+            self.fail(error or ServerDisconnected("the server closed the connection before its answer was complete"))
 
     def _ends_with_the_connection(self) -> bool:
         return self.has_begun and _LENGTHS.isdisjoint(map(str.lower, self._headers))
@@ -232,12 +232,12 @@ class Connection(asyncio.Protocol):
         if self._is_last or self._transport.is_closing() or self._transport.get_write_buffer_size():
             self.close()
         elif self._coding:
-            self.deadline = math.inf  # kept for who makes the body whole: only then it is sure that it is right
+            self.deadline = math.inf  # not released yet: decompression may show that the body is not valid
         else:
             self._owner.released(self)
         waiter.set_result(answer)
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
         if self._is_whole:
@@ -248,15 +248,15 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
-        fields, self._fields = self._fields, []  # what follows are trailers
+        fields, self._fields = self._fields, []  # fields after these are trailers
         if self._status < 200:
             if self._status == _SWITCHING_PROTOCOLS:
-                self._failure = NotHTTP("the server switched to another protocol, unasked")
+                self._failure = NotHTTP("the server switched to another protocol unasked")
             return
         self.has_begun = True
         headers = self._headers = _headers_of(fields)
         if "Transfer-Encoding" in headers and headers["Transfer-Encoding"].lower() != "chunked":
-            self._failure = NotHTTP(f"the body came in the coding {headers['Transfer-Encoding'][:_SHOWN_BYTES]!r}")
+            self._failure = NotHTTP(f"the body has the transfer coding {headers['Transfer-Encoding'][:_SHOWN_BYTES]!r}")
         self._coding = _coding_of(headers) if "Content-Encoding" in headers else ""
         if "Keep-Alive" in headers:
             self.may_idle_s = _may_idle_s(headers["Keep-Alive"])
@@ -277,11 +277,11 @@ class Connection(asyncio.Protocol):
 
 
 def _headers_of(fields: list[bytes]) -> CIMultiDictProxy[str]:
-    """Return headers of names and values in turn. No line feed is in any of them: the parser has seen to that."""
+    """Return headers from alternating names and values. None contains a line feed: the parser has checked that."""
     if not fields:
         return _NO_HEADERS
     text = b"\n".join(fields).decode("utf-8", "surrogateescape")
-    if " \n" in text or "\t\n" in text or text[-1:].isspace():  # behind a value, where the parser leaves it
+    if " \n" in text or "\t\n" in text or text[-1:].isspace():  # the parser leaves white space after values
         texts = [part.strip(" \t") for part in text.split("\n")]
     else:
         texts = text.split("\n")
@@ -289,13 +289,13 @@ def _headers_of(fields: list[bytes]) -> CIMultiDictProxy[str]:
 
 
 def _coding_of(headers: Mapping[str, str]) -> str:
-    """Return the coding in which a body came, if it is one that is undone here; else ""."""
+    """Return the coding of a body if it is one that is decompressed here, otherwise ""."""
     coding = headers.get("Content-Encoding", "").lower()
     return coding if coding in INFLATED else ""
 
 
 def _may_idle_s(keep_alive: str) -> float:
-    """Return for how many seconds a connection may be idle, where the server says `Keep-Alive: timeout=5, max=100`."""
+    """Return for how many seconds a connection may be idle: 4 for `Keep-Alive: timeout=5`, 0.5 for `timeout=1`."""
     found = _TIMEOUT.search(keep_alive)
     if found is None:
         return KEEPALIVE_S

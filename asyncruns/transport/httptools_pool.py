@@ -1,4 +1,4 @@
-"""The connections of the lean transport: at most 100 to its one server, kept while they are idle, given out fairly."""
+"""The connections of the lean transport: at most 100 to its one server, reused, and assigned in order of request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from asyncruns.transport.dialer import Dialer
 from asyncruns.transport.httptools_connection import Connection, RawAnswer, ServerDisconnected
 from asyncruns.transport.one_loop import OneLoop
 
-_UNCHECKED_S: Final = 0.001  # a connection that was idle for less is taken for alive when a read goes over it
-_CLOSING_PASSES: Final = 10  # of the loop, in which it lets go of connections that were closed
+_UNCHECKED_S: Final = 0.001  # a read uses a connection that was idle for less without checking it
+_CLOSING_PASSES: Final = 10  # maximum number of passes of the loop in which it closes the sockets
 
 
 class Pool:
@@ -22,35 +22,35 @@ class Pool:
 
     Args:
         dialer: Makes the connections.
-        max_body: How many bytes of a body are read.
-        one_loop: To which loop it belongs; closed with the pool.
+        max_body: Maximum number of bytes of a body.
+        one_loop: Checks the event loop; closed with the pool.
     """
 
     def __init__(self, dialer: Dialer, max_body: int, one_loop: OneLoop) -> None:
         self._dialer = dialer
         self._max_body = max_body
         self._one_loop = one_loop
-        self._loop: asyncio.AbstractEventLoop  # from the first request on
-        self._idle: deque[Connection] = deque()  # the last used one at the right
+        self._loop: asyncio.AbstractEventLoop  # set by the first request
+        self._idle: deque[Connection] = deque()  # the most recently used one at the right
         self._busy: set[Connection] = set()
-        self._open: set[Connection] = set()  # each has a place
-        self._leaving: set[Connection] = set()  # closed, and the loop has not let go of them yet
-        self._places = 0  # taken: by connections, by those that are being made, by those that are handed over
+        self._open: set[Connection] = set()  # each occupies a place
+        self._leaving: set[Connection] = set()  # closed, but the loop has not closed their sockets yet
+        self._places = 0  # taken: by connections that are open, being made, or being handed to a waiter
         self._waiters: deque[Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
     def has_idle(self) -> bool:
-        """Return whether an idle connection is there that seems to be alive."""
+        """Return whether there is an idle connection that seems to be alive."""
         return any(connection.looks_alive() for connection in self._idle)
 
     def close_idle(self) -> None:
-        """Close the connections that are idle."""
+        """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
 
     def take_idle(self, *, is_read: bool) -> Connection | None:
-        """Return a connection that is alive, or None: call `take` then.
+        """Return an idle connection that is alive, or None if `take` must be called.
 
         Raises:
             ConfigurationError: The pool is closed, or belongs to another loop.
@@ -70,16 +70,16 @@ class Pool:
         return None
 
     async def take(self, *, fresh: bool) -> Connection:
-        """Return a connection: one that becomes free, or a new one. Waits in turn while there are 100.
+        """Return a connection: a new one, or while there are 100, the next that becomes free, in order of request.
 
         Safe to cancel.
 
         Args:
-            fresh: Whether it has to be a new one.
+            fresh: Whether it must be a new one.
 
         Raises:
-            OSError, TimeoutError: It could not be made.
-            ConfigurationError: The pool was closed meanwhile.
+            OSError, TimeoutError: It could not be made, or the pool was closed while the request waited for its turn.
+            ConfigurationError: The pool is closed, or belongs to another loop.
         """
         self._loop = self._one_loop.check()
         if fresh and self._idle and self._places >= MAX_CONNECTIONS:
@@ -87,21 +87,21 @@ class Pool:
         is_next = False
         while self._places >= MAX_CONNECTIONS:
             connection = await self._turn(is_next=is_next)
-            is_next = True  # who comes back was the first in the queue
+            is_next = True  # a request that has had its turn goes to the front
             if connection is None:
                 return await self._connect()
-            if connection.is_closed:  # in the moment before this task went on
+            if connection.is_closed:  # it was closed before this task resumed
                 continue
             if not fresh and connection.looks_alive():
                 return connection
-            self._open.discard(connection)  # its place is kept
+            self._open.discard(connection)  # so its place is kept for the new one
             connection.close()
             return await self._connect()
         self._places += 1
         return await self._connect()
 
     async def _turn(self, *, is_next: bool) -> Connection | None:
-        """Wait for a connection, or for None: a place, which is taken already."""
+        """Wait for a connection, or for None: a free place, which is already counted as taken."""
         waiter: Future[Connection | None] = self._loop.create_future()
         if is_next:
             self._waiters.appendleft(waiter)
@@ -121,11 +121,11 @@ class Pool:
     def send(self, connection: Connection, data: bytes, deadline: float, *, is_last: bool) -> Future[RawAnswer]:
         """Send a request over a connection of this pool, and return the future of its answer.
 
-        The connection comes back with the answer; with a coded one, it is given back, or closed, later. Who stops
-        waiting calls `Connection.abandon`.
+        When the answer is complete, the connection is free again; after a compressed answer, the caller decompresses it
+        and then calls `give_back` or closes the connection. A caller that is cancelled calls `Connection.abandon`.
 
-        The future has an OSError or `BodyTooLarge` when no answer came that can be taken, and a TimeoutError when none
-        came until the deadline.
+        The future raises an OSError or `BodyTooLarge` if no usable answer arrived, and a TimeoutError if none arrived
+        by the deadline.
         """
         self._busy.add(connection)
         if deadline < self._timer_at:
@@ -133,7 +133,7 @@ class Pool:
         return connection.request(data, deadline, is_last=is_last)
 
     def give_back(self, connection: Connection) -> None:
-        """Take a connection back whose answer was coded, now that it is known to be right."""
+        """Take back a connection after a compressed answer, which has proved to be valid."""
         if not connection.is_closed:
             self.released(connection)
 
@@ -170,16 +170,16 @@ class Pool:
                 return
         self._places -= 1
 
-    # Times. One timer serves all requests and all idle connections.
+    # Timeouts: one timer serves all requests and all idle connections.
 
     def _arm(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._look)
+        self._timer = self._loop.call_at(when, self._check_times)
         self._timer_at = when
 
-    def _look(self) -> None:
-        """Give up the requests that are over their time, close what was idle for too long, and look again in time."""
+    def _check_times(self) -> None:
+        """Fail overdue requests, close connections that were idle for too long, and set the timer for the next."""
         self._timer, self._timer_at = None, math.inf
         now = self._loop.time()
         for connection in [each for each in self._busy if each.deadline <= now]:
@@ -195,7 +195,7 @@ class Pool:
     # Making connections
 
     async def _connect(self) -> Connection:
-        """Make a connection for a place that is taken; leave the place if that fails."""
+        """Make a connection for a place that is already taken; free the place if that fails."""
         connection = Connection(self, self._loop, self._max_body)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -209,7 +209,7 @@ class Pool:
         return connection
 
     def _check_made(self, connection: Connection) -> None:
-        self._one_loop.check_open()  # somebody may have closed the client meanwhile
+        self._one_loop.check_open()  # the client may have been closed in the meantime
         if connection.is_closed:
             raise connection.broke_with or ServerDisconnected("the server closed the connection at once")
 

@@ -1,4 +1,4 @@
-"""The event loop to which the connections of a client belong."""
+"""The one event loop in which the connections of a client may be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from asyncruns.errors import ConfigurationError
 
 
 class OneLoop:
-    """Belongs to the event loop in which it is first used, until it is closed."""
+    """Checks that it is used in one event loop only, that of its first use, and not after closing."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -18,7 +18,7 @@ class OneLoop:
         """Return the loop.
 
         Raises:
-            ConfigurationError: It is closed, or another loop runs.
+            ConfigurationError: It is closed, or belongs to another loop.
         """
         self.check_open()
         loop = asyncio.get_running_loop()
@@ -34,5 +34,5 @@ class OneLoop:
             raise ConfigurationError("The client is closed; make a new one")
 
     def close(self) -> None:
-        """Let every later check raise."""
+        """Make every later check raise."""
         self._is_closed = True

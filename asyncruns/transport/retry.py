@@ -1,8 +1,9 @@
-"""Repeats a request where that cannot do harm; the only module that knows tenacity.
+"""Repeats a request when that can do no harm; the only module that imports tenacity.
 
-A poll can always be repeated. What changes something is repeated only when it surely had no effect: the connection was
-refused, or the server answered 429. Never after a timeout, a dropped connection or a 500: it may have been done.
-Nothing is repeated when a setting has to be changed first, such as the trusted certificates.
+A read (GET) can always be repeated. A request that changes something is repeated only if it had no effect for certain:
+it was never sent (the connection was refused, for example), or the server answered 429. It must never be repeated if
+the answer timed out, the connection broke, or the server answered 500: it may have had its effect.
+No request is repeated if a setting has to be changed first, such as the trusted certificates.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ Answer = TypeVar("Answer", bound=Response | ByteStream)
 
 PAUSE_START_S: Final = 0.5
 PAUSE_CEILING_S: Final = 8.0
-LONGEST_HINT_S: Final = 60.0  # a server that asks for more is not waited for: the caller gets its answer
+LONGEST_HINT_S: Final = 60.0  # if the server asks for a longer pause, the caller gets its answer at once
 
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_QUOTA: Final = b"insufficient_quota"  # a 429 that no patience mends
+_QUOTA: Final = b"insufficient_quota"  # a 429 with this code stays: waiting does not help
 
 
 class RetryTransport(Transport):
-    """Send through another transport, some times if need be.
+    """Sends through another transport, and retries if that can do no harm.
 
     Args:
         inner: The transport that sends.
-        max_retries: How often at most after the first try.
+        max_retries: Maximum number of retries after the first attempt.
     """
 
     def __init__(self, inner: Transport, *, max_retries: int = 2) -> None:
@@ -43,11 +44,11 @@ class RetryTransport(Transport):
         return await self._retried(request, self._inner.send)
 
     async def stream(self, request: Request) -> Response | ByteStream:
-        # Only the opening: what has begun to stream is not begun again.
+        # Only opening is retried; a stream that has begun is not opened again here.
         return await self._retried(request, self._inner.stream)
 
     async def _retried(self, request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer:
-        # The first try stays outside of tenacity, which costs as much as a third of a request.
+        # The first attempt does without tenacity, which costs a third of the time of a request.
         result = await _try(request, send)
         if self._max_retries < 1 or not _is_worth_a_retry(request, result):
             return _unwrap(result)
@@ -56,7 +57,7 @@ class RetryTransport(Transport):
     async def _repeat(
         self, request: Request, send: Callable[[Request], Awaitable[Answer]], first: Answer | APIConnectionError
     ) -> Answer:
-        # Loaded when it is first needed: most programs never get here.
+        # Loaded only when needed: most programs never get here.
         import tenacity
 
         results: list[Answer | APIConnectionError] = []
@@ -64,7 +65,7 @@ class RetryTransport(Transport):
         jitter = tenacity.wait_random(0, PAUSE_START_S)
 
         async def attempt() -> Answer | APIConnectionError:
-            # The first result is there already; so the pause after it is tenacity's, too.
+            # The first call returns the result that is there already, so that tenacity pauses after it, too.
             results.append(await _try(request, send) if results else first)
             return results[-1]
 
@@ -95,14 +96,14 @@ async def _try(request: Request, send: Callable[[Request], Awaitable[Answer]]) -
 
 
 def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConnectionError) -> bool:
-    is_poll = request.method == "GET"
+    is_read = request.method == "GET"
     if isinstance(result, ByteStream):
         return False
     if isinstance(result, APIConnectionError):
-        return result.passes and (is_poll or not result.sent)
+        return result.passes and (is_read or not result.sent)
     if result.status == 429:
         return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
-    return is_poll and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
+    return is_read and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
 
 
 def _shown(result: Response | ByteStream | APIConnectionError) -> str:

@@ -1,4 +1,4 @@
-"""Whether a server keeps its connections, by what came of the requests: what a pool may be used for."""
+"""Judges by the answers, and the lack of them, whether pooled connections to a server may be used."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-KEPT_AFTER_S: Final = 0.08  # a server that closes after each answer does so at once, so that it comes with the answer
-CHANGES_DISTRUST_S: Final = 60.0  # a lost POST is searched for and sent again within it
+# A server that closes its connection after each answer does so at once. A connection that is open for longer is kept.
+KEPT_AFTER_S: Final = 0.08
+# How long requests that change something avoid the pool after a lost answer: long enough to search for a lost POST and
+# to send it again.
+CHANGES_DISTRUST_S: Final = 60.0
 
 
 class Trust:
-    """Whether connections in the pool are likely to be alive, by what came of the requests.
+    """What is known of one server's connections, from the requests so far.
 
-    What changes something is never sent twice, so it does not go over a pooled connection before this server was seen
-    to keep one: an answer came over it, or it stayed open for a while.
+    A request that changes something cannot be repeated when its connection turns out to be dead. So it goes over a
+    pooled connection only if this server was seen to keep one: a second answer came over it, or it stayed open for a
+    while after an answer.
 
     Attributes:
         keeps: Whether the server was seen to keep a connection since one last broke.
-        broken_in_a_row: How many connections broke since the last answer.
-        suspicions: How often what is idle in a pool may have died. A pool that was last emptied at a smaller number may
-            hold dead connections.
+        broken_in_a_row: Number of connections that broke since the last answer.
+        suspicions: Number of times that the idle connections may have died. If a pool was last emptied at a smaller
+            number, it may hold dead connections.
     """
 
     def __init__(self) -> None:
@@ -42,7 +46,7 @@ class Trust:
         self.broken_in_a_row = 0
 
     def came_over_the_pool(self, now: float, *, is_reused: bool) -> None:
-        """Note that an answer began over a connection that goes to the pool, or that came from there."""
+        """Note that an answer began over a connection that came from the pool (`is_reused`) or will go there."""
         self._pooled_at = now
         if is_reused:
             self.keeps = True
@@ -52,7 +56,9 @@ class Trust:
 
         Args:
             began: When the request was sent.
-            broke: Whether the connection broke. Silence says something of the pool only when nobody was answered.
+            now: The time now, by the same clock.
+            broke: Whether the connection broke. Otherwise the server was silent, which makes the pool suspect only if
+                no other request was answered since `began`.
         """
         self._changes_until = now + CHANGES_DISTRUST_S
         if broke:
@@ -62,10 +68,12 @@ class Trust:
             self.suspicions += 1
 
     def wants_fresh(self, method: str, now: float, has_idle: Callable[[], bool]) -> bool:
-        """Return whether a request is to go over a new connection, whatever is in the pool.
+        """Return whether a request must go over a new connection, although the pool may have one.
 
         Args:
-            has_idle: Tells whether an idle connection is in the pool that seems to be alive.
+            method: The method of the request; a GET never needs a new connection.
+            now: The time now, by the loop's clock.
+            has_idle: Returns whether the pool has an idle connection that seems to be alive.
         """
         if method == "GET":
             return False
@@ -73,5 +81,6 @@ class Trust:
             return True
         if self.keeps or not has_idle():
             return False
+        # Still open some time after the last answer: the server keeps it.
         self.keeps = now - self._pooled_at >= KEPT_AFTER_S
         return not self.keeps

@@ -1,4 +1,4 @@
-"""Checks the URLs that a client is given. What may hold a credential is not shown in an error."""
+"""Checks the URLs that are passed to a client. An error must not show a URL that may hold a credential."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.http import as_text
 
 _LIKE_A_HOST: Final = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?(?:/|$)")
-# Behind an endpoint stand ids and endpoints only: where anything else does, it is the path of a gateway.
+# Matches a path that ends with an endpoint by mistake: only ids and endpoints follow the version, as in
+# /v1/threads/thread_1/runs. If anything else follows, as in /v1/threads/eu, it is taken for the path of a gateway.
 _ENDPOINT: Final = re.compile(
     r"/v\d[^/]*(/(?:threads|assistants|responses|(?:chat/)?completions)"
     r"(?:/(?:runs|messages|steps|input_items|cancel|submit_tool_outputs|(?:thread|run|step|msg|asst|resp)_[^/]*))*)$"
@@ -23,66 +24,69 @@ _ENDPOINT: Final = re.compile(
 
 
 def check_base_url(base_url: str) -> str:
-    """Check and normalise a base URL: without a slash at its end.
+    """Check a base URL and return it without a slash at its end.
 
     Raises:
-        ConfigurationError: It is no absolute HTTP URL, or carries credentials, a query or a fragment, which have their
-            own places.
+        ConfigurationError: It is not an absolute HTTP URL; it has credentials, a query, a fragment or white space; or
+            it ends with an endpoint.
     """
-    if isinstance(base_url, enum.Enum) or hasattr(base_url, "scheme"):  # a member's value, or a URL object
+    if isinstance(base_url, enum.Enum) or hasattr(base_url, "scheme"):  # a member of an enum, or a URL object
         base_url = str(as_text(base_url))
     try:
         parts = urlsplit(base_url)
         host, has_login = parts.hostname, parts.username is not None or parts.password is not None
     except (ValueError, AttributeError, TypeError):
-        raise ConfigurationError("base_url is no URL; give one such as https://host.example/v1") from None
+        raise ConfigurationError("base_url is not a URL; pass one such as https://host.example/v1") from None
     if has_login:
-        raise ConfigurationError("base_url holds a user name or a password; give credentials as auth=")
+        raise ConfigurationError("base_url contains a user name or a password; pass credentials as auth=")
     if parts.scheme not in ("http", "https") or not host:
-        # Not shown, for it may be the key, given in the URL's place.
+        # Not shown: it may be the key, passed in place of the URL.
         lacks = "it lacks http:// or https:// at its beginning; " if _LIKE_A_HOST.match(str(base_url)) else ""
-        raise ConfigurationError(f"base_url must be an absolute URL; {lacks}give one such as https://host.example/v1")
+        raise ConfigurationError(f"base_url must be an absolute URL; {lacks}pass one such as https://host.example/v1")
     if found := _ENDPOINT.search(parts.path.rstrip("/")):
         raise ConfigurationError(
-            f"base_url ends with the endpoint {found[1]}: give where the API begins, up to the version, such as "
+            f"base_url ends with the endpoint {found[1]}: pass the URL up to the version of the API, such as "
             "https://host.example/v1"
         )
     if parts.query or parts.fragment:
-        raise ConfigurationError("base_url has a query or a fragment; constant query parameters go to default_query=")
+        raise ConfigurationError("base_url has a query or a fragment; pass constant query parameters as default_query=")
     if any(character.isspace() or ord(character) < 32 for character in base_url):
-        raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
+        raise ConfigurationError(f"base_url contains white space or control characters: {base_url!r}")
     try:
         url = URL(base_url)
-        (url.raw_host or "").encode("idna")  # as the name's poll-up will do
+        (url.raw_host or "").encode("idna")  # which the lookup of the host does, too
         return str(url).rstrip("/")
     except ValueError as error:
-        raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error
+        raise ConfigurationError(
+            f"base_url is not a URL ({error}); pass one such as https://host.example/v1"
+        ) from error
 
 
 def checked_proxy(proxy: str | None) -> str | None:
-    """Give a proxy's URL; None for none.
+    """Return the URL of a proxy, or None if there is none.
 
     Raises:
-        ConfigurationError: It is no absolute HTTP URL.
+        ConfigurationError: It is not an absolute HTTP URL.
     """
     if not proxy:
         return None
-    if not _is_http(proxy):  # not shown, for there may be a password in it
+    if not _is_http(proxy):  # not shown: it may contain a password
         raise ConfigurationError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
     return proxy
 
 
 def proxy_of_environment(base_url: str) -> str | None:
-    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY` names for a server, in either case; or None.
+    """Return the proxy that the environment names for a server, or None.
 
-    `NO_PROXY` names hosts that are reached without, as the standard library reads it; this machine always is.
+    `HTTP_PROXY` or `HTTPS_PROXY` is read, by the scheme of the URL, otherwise `ALL_PROXY`; also in lower case. Hosts in
+    `NO_PROXY`, which the standard library interprets, are reached without a proxy, and so is this machine.
 
     Raises:
-        ConfigurationError: It is no HTTP proxy.
+        ConfigurationError: The value is not the URL of an HTTP proxy.
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    names = {host, parts.netloc.rpartition("@")[2]}  # with the port, too
+    names = {host, parts.netloc.rpartition("@")[2]}  # NO_PROXY may name the port, too
     if _is_loopback(host) or any(proxy_bypass(name) for name in names):
         return None
     proxies = getproxies()
@@ -90,12 +94,12 @@ def proxy_of_environment(base_url: str) -> str | None:
     proxy = proxies.get(scheme)
     if not proxy:
         return None
-    if "://" not in proxy:  # as curl takes it
+    if "://" not in proxy:  # curl accepts that, too
         proxy = f"http://{proxy}"
     if not _is_http(proxy):
         raise ConfigurationError(
-            f"{scheme.upper()}_PROXY is no URL of an HTTP proxy, such as http://proxy.example:3128: change it, name "
-            f"{host} in NO_PROXY, or give proxy=, where None is for no proxy"
+            f"{scheme.upper()}_PROXY is not the URL of an HTTP proxy, such as http://proxy.example:3128: change it, "
+            f"add {host} to NO_PROXY, or pass proxy= (None for no proxy)"
         )
     return proxy
 

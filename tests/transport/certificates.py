@@ -1,6 +1,6 @@
-"""Certificates of an authority that nobody trusts unless told to: one that is right, and two that are not.
+"""Certificates of an authority that is trusted only by `trusting_context`: one right certificate and two wrong ones.
 
-Made with openssl for these tests; those that are valid are so until 2126.
+Made with openssl for these tests; the valid ones expire in 2126.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ mQ==
 
 
 def server_context(kind: str) -> ssl.SSLContext:
-    """Make the context of a server with one of the certificates: "right", "for another host" or "expired"."""
+    """Return the context of a server with one of the certificates: "right", "for another host" or "expired"."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the only way to give a key
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # a key can only be loaded from a file
         file.write(_KEY + _CERTIFICATES[kind])
         file.flush()
         context.load_cert_chain(Path(file.name))
@@ -84,5 +84,5 @@ def server_context(kind: str) -> ssl.SSLContext:
 
 
 def trusting_context() -> ssl.SSLContext:
-    """Make the context of a client that trusts the authority, and no other."""
+    """Return the context of a client that trusts only this authority."""
     return ssl.create_default_context(cadata=AUTHORITY)

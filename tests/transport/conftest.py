@@ -16,7 +16,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def http(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let every client of the test send with one of the libraries, and give its name."""
+    """Make every client of the test send with one of the libraries, and return its name."""
     name: str = getattr(request, "param", "aiohttp")
     monkeypatch.setitem(defaults_of_client(), "http", name)
     return name

@@ -1,4 +1,4 @@
-"""Every operation of the client with its least arguments, and what it asks of the server."""
+"""Every operation of the client with its required arguments, and the request that it sends."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Operation:
     """One operation.
 
     Attributes:
-        name: Below the client, such as `threads.runs.create`.
+        name: The name as an attribute of the client, such as `threads.runs.create`.
         method: The HTTP method.
-        path: Below the base URL.
+        path: The path, relative to the base URL.
         ids: Positional arguments.
         given: Keyword arguments.
-        body: What the keywords become; None for no body.
+        body: The body that is sent for the keywords, or None.
     """
 
     name: str

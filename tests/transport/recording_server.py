@@ -1,6 +1,6 @@
-"""An HTTP server on 127.0.0.1 that keeps the very bytes of each request, and answers from a script.
+"""An HTTP server on 127.0.0.1 that records the exact bytes of each request, and answers from a script.
 
-It knows no HTTP library, so that what it records is what was on the wire, and so that it can misbehave.
+It uses no HTTP library, so that it records what was on the wire, and can misbehave.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-# Decodes as any object of the API.
+# Can be decoded as any object of the API.
 ANYTHING: Final[Mapping[str, object]] = {"id": "x_1", "status": "queued", "data": []}
 
-DROP: Final = b""  # close the connection once the request is read
-SILENCE: Final = None  # keep the connection, and never answer
+DROP: Final = b""  # close the connection after reading the request
+SILENCE: Final = None  # keep the connection open, and never answer
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request, as it was sent."""
+    """A request as it was received."""
 
     head: str
     body: bytes
@@ -37,12 +37,12 @@ class Seen:
         return self.head.split(" ")[1]
 
     def all(self, name: str) -> list[str]:
-        """Give every value of a header."""
+        """Return every value of a header."""
         pairs = [line.split(": ", 1) for line in self.head.split("\r\n")[1:]]
         return [value for found, value in pairs if found.lower() == name.lower()]
 
     def header(self, name: str) -> str | None:
-        """Give the one value of a header, or None; a repeated one is a failure."""
+        """Return the one value of a header, or None; fail if there are several."""
         found = self.all(name)
         assert len(found) <= 1, f"{name} was sent {len(found)} times"
         return found[0] if found else None
@@ -52,7 +52,7 @@ Answer = bytes | None | Callable[[Seen], bytes | AsyncGenerator[bytes, None]]
 
 
 def reply(status: int = 200, body: object = ANYTHING, /, **headers: str) -> bytes:
-    """Write an answer; text and bytes are sent as they are, all else as JSON. In names, `_` stands for `-`."""
+    """Return an answer. A string or bytes are its body unchanged, other values as JSON. `_` in names stands for `-`."""
     if isinstance(body, str):
         data, kind = body.encode(), "text/html"
     elif isinstance(body, bytes):
@@ -65,7 +65,7 @@ def reply(status: int = 200, body: object = ANYTHING, /, **headers: str) -> byte
 
 
 class RecordingServer:
-    """Answers with one item of the script after the other; the last one stays."""
+    """Answers with the items of the script in order, and repeats the last one."""
 
     def __init__(self, *script: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[Seen] = []
@@ -141,6 +141,6 @@ class RecordingServer:
 
 
 async def unused_origin() -> str:
-    """Give an origin where nobody listens."""
+    """Return an origin where no server listens."""
     async with RecordingServer() as server:
         return server.origin

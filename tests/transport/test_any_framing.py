@@ -1,4 +1,4 @@
-"""Hypothesis writes answers, right and wrong ones, and cuts them anywhere."""
+"""Valid and invalid answers from Hypothesis, split at any byte."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ fields = st.lists(st.tuples(names, values), max_size=5)
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]:
-    """An answer, its body, its headers, and whether its connection goes on."""
+    """Return an answer, its body, its headers, and whether its connection stays open."""
     body, own, more = draw(bodies), draw(fields), draw(fields)
     kind = draw(st.sampled_from(["length", "chunks", "end"]))
     head = "HTTP/1.1 200 OK\r\n" + "".join(
@@ -43,20 +43,20 @@ def answers(draw: st.DrawFn) -> tuple[bytes, bytes, list[tuple[str, str]], bool]
 
 @given(answers(), places)
 @settings(max_examples=100, deadline=None)
-def test_an_answer_is_what_was_sent_however_it_is_cut(
+def test_an_answer_does_not_depend_on_how_it_is_split(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], at: list[int]
 ) -> None:
-    data, body, own, goes_on = answer
+    data, body, own, stays_open = answer
     found, is_kept = answer_to(cut(data, at))
     assert isinstance(found, tuple)
     assert (found[0], found[2]) == (200, body)
     assert [(name, value) for name, value in found[1].items() if name.startswith("x-")] == own
-    assert is_kept or not goes_on
+    assert is_kept or not stays_open
 
 
 @given(answers(), st.integers(1, 10_000))
 @settings(max_examples=80, deadline=None)
-def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]], bool], missing: int) -> None:
+def test_a_truncated_answer_is_an_error(answer: tuple[bytes, bytes, list[tuple[str, str]], bool], missing: int) -> None:
     data, _, _, has_end = answer
     if has_end:
         assert not isinstance(answer_to([data[: -1 - missing % len(data)]])[0], tuple)
@@ -64,15 +64,15 @@ def test_half_an_answer_is_none(answer: tuple[bytes, bytes, list[tuple[str, str]
 
 @given(answers(), st.binary(min_size=1, max_size=40), places)
 @settings(max_examples=80, deadline=None)
-def test_what_follows_an_answer_closes_the_connection_and_changes_nothing(
+def test_bytes_after_an_answer_close_the_connection_and_change_nothing(
     answer: tuple[bytes, bytes, list[tuple[str, str]], bool], more: bytes, at: list[int]
 ) -> None:
     data, body, _, has_end = answer
     if has_end and more.strip(b"\r\n"):
-        found, goes_on = answer_to(cut(data + more, at), ends=False)
+        found, stays_open = answer_to(cut(data + more, at), ends=False)
         assert isinstance(found, tuple)
         assert found[2] == body
-        assert not goes_on
+        assert not stays_open
 
 
 KNOWN = [
@@ -89,7 +89,9 @@ pieces = st.one_of(st.sampled_from(KNOWN).map(lambda known: known[:400]), st.bin
     places,
 )
 @settings(max_examples=200, deadline=None)
-def test_whatever_comes_is_an_answer_or_an_error(data: bytes, changes: list[tuple[int, bytes]], at: list[int]) -> None:
+def test_any_bytes_result_in_an_answer_or_an_error(
+    data: bytes, changes: list[tuple[int, bytes]], at: list[int]
+) -> None:
     for place, new in changes:
         start = place % (len(data) + 1)
         data = data[:start] + new + data[start + len(new) :]
@@ -98,7 +100,7 @@ def test_whatever_comes_is_an_answer_or_an_error(data: bytes, changes: list[tupl
 
 @given(st.integers(MAX_BODY - 2, MAX_BODY + 2), places)
 @settings(max_examples=50, deadline=None)
-def test_the_largest_body_that_is_taken(size: int, at: list[int]) -> None:
+def test_a_body_is_accepted_up_to_the_limit(size: int, at: list[int]) -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
     found, _ = answer_to(cut(data, at))
     assert isinstance(found, tuple) == (size <= MAX_BODY)
@@ -107,6 +109,6 @@ def test_the_largest_body_that_is_taken(size: int, at: list[int]) -> None:
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 800))
 @settings(max_examples=100, deadline=None)
-def test_a_body_of_several_members_is_one_body_up_to_the_limit(members: list[bytes], limit: int) -> None:
+def test_several_gzip_members_are_one_body_up_to_the_limit(members: list[bytes], limit: int) -> None:
     packed = b"".join(map(gzip.compress, members))
     assert inflate("gzip", packed, limit) == b"".join(members)[: limit + 1]

@@ -1,4 +1,4 @@
-"""Runs that wait for an approval, as Azure AI Foundry has them: surfaced, and answered by the caller only.
+"""Runs that wait for an approval, as in Azure AI Foundry: surfaced, and answered only by the caller.
 
 https://learn.microsoft.com/azure/ai-foundry/agents/how-to/tools/model-context-protocol
 """
@@ -31,10 +31,10 @@ def approval(*calls: Mapping[str, Any], **more: object) -> bytes:
 
 
 async def search(q: int) -> str:
-    raise AssertionError("an approval is not a call of ours")
+    raise AssertionError("an approval is not a call to execute")
 
 
-async def test_an_approval_is_surfaced_never_run_and_answered_by_the_caller() -> None:
+async def test_an_approval_is_surfaced_never_executed_and_answered_by_the_caller() -> None:
     script = approval(*CALLS), approval(*CALLS), run("queued"), run("completed")
     async with RecordingServer(*script) as server:
         base = f"{server.origin}/api/projects/P"
@@ -72,7 +72,7 @@ async def test_an_approval_is_surfaced_never_run_and_answered_by_the_caller() ->
             assert isinstance(await client.watch(run_), Completed)
 
 
-async def test_a_round_of_both_kinds_is_told_whole_and_only_ours_is_run() -> None:
+async def test_a_round_with_an_approval_runs_only_the_function_call_and_reports_both() -> None:
     ours = {"id": "call_0", "type": "function", "function": {"name": "double", "arguments": '{"n":2}'}}
     both = approval(CALLS[0], submit_tool_outputs={"tool_calls": [ours]})
 

@@ -1,4 +1,4 @@
-"""`Client.azure` and `Client.portkey`: the exact request that goes out.
+"""`Client.azure` and `Client.portkey`: the exact requests that they send.
 
 https://learn.microsoft.com/azure/ai-foundry/agents and https://portkey.ai/docs/api-reference/inference-api/headers
 """
@@ -29,7 +29,7 @@ Operation = Callable[[Client], Awaitable[object]]
 
 
 class Credential:
-    """As azure-identity's async ones."""
+    """Like the async credentials of azure-identity."""
 
     def __init__(self) -> None:
         self.scopes: list[str] = []
@@ -40,7 +40,7 @@ class Credential:
 
 
 async def sent(client: Client, operation: Operation, method: str, url: str) -> tuple[dict[str, str], bytes | None]:
-    """Let the client do something; check that it is this one request, and give its headers and its body."""
+    """Check that an operation sends exactly this request, and return its headers and body."""
     with aioresponses() as server:
         server.add(url, method, payload={"id": "x_1", "status": "queued", "data": []}, response_class=Response)
         async with client:
@@ -50,8 +50,8 @@ async def sent(client: Client, operation: Operation, method: str, url: str) -> t
         return dict(call.kwargs["headers"]), call.kwargs["data"]
 
 
-# What is asked of Foundry, and where that goes: the version stands in each query, also beside other parameters.
-ASKED: Mapping[str, tuple[Operation, str, str, bytes | None]] = {
+# Operations at Foundry and their requests: each query has the version, also in addition to other parameters.
+OPERATIONS: Mapping[str, tuple[Operation, str, str, bytes | None]] = {
     "GET": (lambda c: c.threads.retrieve("thread_1"), "GET", "/threads/thread_1?api-version=v1", None),
     "GET with a query": (lambda c: c.threads.list(limit=5), "GET", "/threads?api-version=v1&limit=5", None),
     "GET with a list": (
@@ -82,9 +82,9 @@ ASKED: Mapping[str, tuple[Operation, str, str, bytes | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_request_to_foundry_with_a_credential(name: str) -> None:
-    operation, method, target, body = ASKED[name]
+    operation, method, target, body = OPERATIONS[name]
     credential = Credential()
     client = Client.azure(FOUNDRY, api_version="v1", credential=credential)
     headers, data = await sent(client, operation, method, FOUNDRY + target)
@@ -93,9 +93,9 @@ async def test_a_request_to_foundry_with_a_credential(name: str) -> None:
     assert credential.scopes == ["https://ai.azure.com/.default"]
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_request_to_azure_openai_with_a_key(name: str) -> None:
-    operation, method, target, body = ASKED[name]
+    operation, method, target, body = OPERATIONS[name]
     client = Client.azure(OPENAI, api_version="v1", api_key="k-1")
     headers, data = await sent(client, operation, method, f"{OPENAI}/openai{target}")
     assert headers == {**OURS, **V2, "api-key": "k-1", **(JSON if body is not None else {})}
@@ -106,23 +106,23 @@ async def test_azure_openai_with_a_credential_has_a_scope_of_its_own() -> None:
     credential = Credential()
     client = Client.azure(OPENAI, api_version="2024-05-01-preview", credential=credential)
     url = f"{OPENAI}/openai/threads/thread_1?api-version=2024-05-01-preview"
-    headers, _ = await sent(client, ASKED["GET"][0], "GET", url)
+    headers, _ = await sent(client, OPERATIONS["GET"][0], "GET", url)
     assert headers == {**OURS, **V2, "Authorization": "Bearer token-1"}
     assert credential.scopes == ["https://cognitiveservices.azure.com/.default"]
 
 
-async def test_foundry_with_a_key_or_with_a_function_for_a_token() -> None:
+async def test_foundry_with_a_key_or_with_a_token_function() -> None:
     async def token() -> str:
         return "token-f"
 
     url = f"{FOUNDRY}/threads/thread_1?api-version=2025-05-01"
     client = Client.azure(FOUNDRY, api_version="2025-05-01", api_key="k-1")
-    assert (await sent(client, ASKED["GET"][0], "GET", url))[0] == {**OURS, "api-key": "k-1"}
+    assert (await sent(client, OPERATIONS["GET"][0], "GET", url))[0] == {**OURS, "api-key": "k-1"}
     client = Client.azure(FOUNDRY, api_version="2025-05-01", credential=token)
-    assert (await sent(client, ASKED["GET"][0], "GET", url))[0] == {**OURS, "Authorization": "Bearer token-f"}
+    assert (await sent(client, OPERATIONS["GET"][0], "GET", url))[0] == {**OURS, "Authorization": "Bearer token-f"}
 
 
-async def test_options_of_the_client_count_at_azure_too() -> None:
+async def test_options_of_the_client_apply_to_azure_too() -> None:
     client = Client.azure(
         FOUNDRY,
         api_version="v1",
@@ -132,11 +132,11 @@ async def test_options_of_the_client_count_at_azure_too() -> None:
         default_query={"trace": "1"},
     )
     url = f"{FOUNDRY}/threads/thread_1?api-version=v1&trace=1"
-    headers, _ = await sent(client, ASKED["GET"][0], "GET", url)
+    headers, _ = await sent(client, OPERATIONS["GET"][0], "GET", url)
     assert headers == {**OURS, **V2, "api-key": "k-1", "x-ms-client-request-id": "7"}
 
 
-async def test_another_api_version_may_be_asked_for_in_one_call() -> None:
+async def test_a_single_call_may_use_another_api_version() -> None:
     client = Client.azure(FOUNDRY, api_version="v1", api_key="k-1")
     url = f"{FOUNDRY}/threads/thread_1?api-version=2025-05-15-preview"
     extra = {"api-version": "2025-05-15-preview"}
@@ -146,9 +146,9 @@ async def test_another_api_version_may_be_asked_for_in_one_call() -> None:
 PORTKEY: Final = "https://api.portkey.ai/v1"
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", OPERATIONS)
 async def test_a_request_to_portkey_with_a_virtual_key(name: str) -> None:
-    operation, method, target, body = ASKED[name]
+    operation, method, target, body = OPERATIONS[name]
     url = PORTKEY + target.replace("api-version=v1&", "").replace("?api-version=v1", "")
     headers, data = await sent(Client.portkey("pk-1", virtual_key="vk-1"), operation, method, url)
     signature = {"x-portkey-api-key": "pk-1", "x-portkey-virtual-key": "vk-1"}
@@ -156,7 +156,7 @@ async def test_a_request_to_portkey_with_a_virtual_key(name: str) -> None:
     assert data == body
 
 
-async def test_a_request_to_portkey_with_all_that_it_takes() -> None:
+async def test_a_request_to_portkey_with_all_options() -> None:
     client = Client.portkey(
         "pk-1",
         config={"retry": {"attempts": 3}},
@@ -169,7 +169,7 @@ async def test_a_request_to_portkey_with_all_that_it_takes() -> None:
         version=None,
         default_query={"x": "1"},
     )
-    headers, _ = await sent(client, ASKED["GET"][0], "GET", "https://gateway.example/v1/threads/thread_1?x=1")
+    headers, _ = await sent(client, OPERATIONS["GET"][0], "GET", "https://gateway.example/v1/threads/thread_1?x=1")
     assert headers == {
         **OURS,
         "Authorization": "Bearer sk-1",
@@ -193,7 +193,7 @@ async def test_the_request_id_of_portkey_and_of_azure_is_found() -> None:
             assert caught.value.request_id == "req_1"
 
 
-async def test_a_token_that_foundry_refuses_is_fetched_anew_once() -> None:
+async def test_a_token_that_foundry_refuses_is_refreshed_once() -> None:
     credential = Credential()
     async with (
         RecordingServer(reply(401, {})) as server,

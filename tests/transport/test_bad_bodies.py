@@ -1,4 +1,4 @@
-"""Answers that are none: each a clear error with its first bytes, soon, and without filling the memory."""
+"""Unusable bodies: each is a clear error with its first bytes, soon, and without filling the memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def error_of(operation: Operation, answer: Answer) -> APIResponseValidatio
     async with RecordingServer(answer) as server, Client(server.base_url) as client:
         with pytest.raises(APIResponseValidationError) as caught:
             await operation.call(client)
-        assert len(server.seen) == 1, "it is not asked again"
+        assert len(server.seen) == 1, "the request is not repeated"
         return caught.value
 
 
@@ -80,27 +80,27 @@ async def test_a_broken_body_is_an_error_with_its_first_bytes(name: str) -> None
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_no_operation_takes_html_for_its_answer(operation: Operation) -> None:
+async def test_no_operation_accepts_html_as_its_answer(operation: Operation) -> None:
     error = await error_of(operation, reply(200, HTML, X_Request_Id="req_1"))
     assert f"text/html): {HTML}" in str(error)
     assert (error.status, error.request_id) == (200, "req_1")
 
 
 @pytest.mark.parametrize("operation", OBJECTS, ids=str)
-async def test_a_list_is_no_object(operation: Operation) -> None:
+async def test_a_list_in_place_of_an_object_is_an_error(operation: Operation) -> None:
     assert '[{"id": "x_1", "status": "queued"}]' in str(
         await error_of(operation, reply(200, [{"id": "x_1", "status": "queued"}]))
     )
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_an_object_or_a_bare_list_is_no_page(operation: Operation) -> None:
+async def test_an_object_or_a_bare_list_in_place_of_a_page_is_an_error(operation: Operation) -> None:
     for body in ({"id": "x_1", "status": "queued"}, [{"id": "x_1", "status": "queued"}], {"data": {"id": "x_1"}}):
         assert json.dumps(body) in str(await error_of(operation, reply(200, body)))
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 502])
-async def test_an_error_status_over_a_huge_page_is_that_error(status: int) -> None:
+async def test_an_error_status_with_a_huge_page_is_that_error(status: int) -> None:
     answer = reply(status, HTML + "<p>x</p>" * (3 * MIB // 8))
     async with RecordingServer(answer) as server, Client(server.base_url, max_retries=0) as client:
         with pytest.raises(APIStatusError, match="502 at the proxy") as caught:
@@ -109,11 +109,11 @@ async def test_an_error_status_over_a_huge_page_is_that_error(status: int) -> No
     assert len(str(caught.value)) < 1000
 
 
-# Bodies without end
+# Endless bodies
 
 
 class Flood:
-    """An answer that never ends: `chunk` again and again, every `pause` seconds."""
+    """An endless answer: sends `chunk` every `pause` seconds."""
 
     def __init__(self, chunk: bytes = b'"' + b"x" * 65_535, *, pause: float = 0.0, status: int = 200) -> None:
         self.sent = 0
@@ -124,7 +124,7 @@ class Flood:
         return self._pieces()
 
     async def is_closed(self) -> bool:
-        """Tell whether the client has closed the connection, or does so in a moment."""
+        """Return whether the client closes the connection within 100 s."""
         for _ in range(100):
             if not self.closed.is_set():
                 await asyncio.sleep(1)
@@ -142,7 +142,7 @@ class Flood:
 
 
 def bomb(size: int) -> Callable[[Seen], AsyncGenerator[bytes, None]]:
-    """Make an answer of so many bytes, in few."""
+    """Return an answer whose few bytes decompress to `size` bytes."""
     packed = gzip.compress(b" " * size)
     assert len(packed) < size / 500
 
@@ -174,7 +174,7 @@ def memory_below(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
-async def test_a_body_without_end_is_refused_at_the_limit_and_its_connection_closed(status: int) -> None:
+async def test_an_endless_body_is_refused_at_the_limit_and_its_connection_closed(status: int) -> None:
     flood = Flood(status=status)
     async with transport_to(flood) as transport:
         with memory_below(4 * LIMIT), pytest.raises(APIResponseValidationError) as caught:
@@ -184,11 +184,11 @@ async def test_a_body_without_end_is_refused_at_the_limit_and_its_connection_clo
     assert f"GET /threads/thread_1 answered {status} with more than {LIMIT} bytes" in str(error)
     assert (error.status, error.request_id) == (status, "req_1")
     assert error.body == b'"' + b"x" * 299
-    assert flood.sent < 64 * LIMIT  # what fits into the sockets on the way
+    assert flood.sent < 64 * LIMIT  # as much as fits into the buffers of the sockets
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_small_body_that_becomes_huge_is_refused_at_the_limit(streams: bool) -> None:
+async def test_a_small_body_that_decompresses_to_a_huge_one_is_refused_at_the_limit(streams: bool) -> None:
     async with transport_to(bomb(64 * MIB)) as transport:
         send = transport.stream if streams else transport.send
         with memory_below(16 * LIMIT), pytest.raises(APIResponseValidationError, match="more than") as caught:
@@ -197,7 +197,7 @@ async def test_a_small_body_that_becomes_huge_is_refused_at_the_limit(streams: b
     assert caught.value.body == b" " * 300
 
 
-async def test_a_body_that_drips_without_end_is_a_timeout() -> None:
+async def test_a_body_that_drips_endlessly_is_a_timeout() -> None:
     flood = Flood(b" ", pause=1.0)
     async with transport_to(flood) as transport:
         began = asyncio.get_running_loop().time()
@@ -207,14 +207,14 @@ async def test_a_body_that_drips_without_end_is_a_timeout() -> None:
         assert await flood.is_closed()
 
 
-async def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_not() -> None:
+async def test_a_body_at_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
     async with transport_to(reply(200, b"x" * 1000), reply(200, b"x" * 1001), max_body=1000) as transport:
         assert len((await transport.send(Request("GET", "/x"))).body) == 1000
         with pytest.raises(APIResponseValidationError, match="more than 1000 bytes"):
             await transport.send(Request("GET", "/x"))
 
 
-async def test_the_connection_pool_survives_a_flood() -> None:
+async def test_the_connection_pool_survives_endless_bodies() -> None:
     async with transport_to(*[Flood()] * 3, reply()) as transport:
         for _ in range(3):
             with pytest.raises(APIResponseValidationError):
@@ -222,7 +222,7 @@ async def test_the_connection_pool_survives_a_flood() -> None:
         assert (await transport.send(Request("GET", "/x"))).status == 200
 
 
-async def test_a_header_without_end_is_a_broken_connection() -> None:
+async def test_an_endless_header_is_a_connection_error() -> None:
     async with transport_to(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * MIB) as transport:
         with pytest.raises(APIConnectionError) as caught:
             await transport.send(Request("GET", "/x"))
@@ -234,7 +234,7 @@ async def test_a_header_without_end_is_a_broken_connection() -> None:
 
 
 class Link:
-    """A connection whose transport reads little."""
+    """A client for a watch, whose transport has a low limit for bodies."""
 
     def __init__(self, transport: HTTPTransport) -> None:
         self.transport = transport
@@ -262,7 +262,7 @@ TROUBLE: dict[str, Callable[[], Answer]] = {
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-async def test_a_poll_that_is_answered_badly_is_not_the_end_of_the_wait(name: str) -> None:
+async def test_a_bad_answer_to_a_poll_does_not_end_the_watch(name: str) -> None:
     trouble = [TROUBLE[name]() for _ in range(3)]
     async with transport_to(run("in_progress"), *trouble, run("completed")) as transport:
         link: Any = Link(transport)

@@ -1,4 +1,4 @@
-"""Tokens that expire: fetched once for all who wait, before they expire, and once more when they are refused."""
+"""Tokens that expire: fetched before they expire, once for all waiting requests, and again if they are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Token:
 
 @dataclass
 class Source:
-    """Gives tokens that hold for a while, each of its own; raises what it is told to."""
+    """Returns a new token each time, valid for `lifetime` seconds, or raises `failure`."""
 
     lifetime: float | None = None
     failure: Exception | None = None
@@ -46,7 +46,7 @@ class Source:
         if self.failure is not None:
             raise self.failure
         text = f"token-{self.fetches}"
-        # Wall clock time, as azure-identity tells it; virtual time does not move it.
+        # Wall clock time, as in azure-identity; virtual time does not change it.
         return text if self.lifetime is None else Token(text, time.time() + self.lifetime)
 
 
@@ -59,7 +59,7 @@ def tokens(server: RecordingServer) -> list[str | None]:
 
 
 @pytest.mark.parametrize("lifetime", [None, 3600.0])
-async def test_one_fetch_serves_all_who_wait(lifetime: float | None) -> None:
+async def test_one_fetch_serves_all_waiting_requests(lifetime: float | None) -> None:
     source = Source(lifetime, delay=5)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await asyncio.gather(*(poll(client) for _ in range(50)))
@@ -71,7 +71,7 @@ async def test_a_token_is_renewed_before_it_expires() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
-        await asyncio.sleep(3290)  # 300 s before the end is the time
+        await asyncio.sleep(3290)  # it is renewed 300 s before it expires
         await poll(client)
         await asyncio.sleep(20)
         await poll(client)
@@ -83,11 +83,11 @@ async def test_a_short_lived_token_is_used_for_most_of_its_life() -> None:
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for _ in range(4):
             await poll(client)
-            await asyncio.sleep(3.9)  # renewed when a fifth of it is left
+            await asyncio.sleep(3.9)  # it is renewed when a fifth of its lifetime is left
         assert source.fetches == 2
 
 
-async def test_a_token_without_an_expiry_is_asked_for_again_after_a_minute() -> None:
+async def test_a_token_without_an_expiry_is_fetched_again_after_a_minute() -> None:
     source = Source()
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for pause in (50, 20, 0):
@@ -102,13 +102,13 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated_once(status: 
     script = reply(), reply(status), reply()
     async with RecordingServer(*script) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
-        await client.threads.create(metadata={"a": "b"})  # safe to repeat: the server has done nothing
+        await client.threads.create(metadata={"a": "b"})  # safe to repeat: a refused request has no effect
         assert tokens(server) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
         assert server.seen[1].body == server.seen[2].body == b'{"metadata":{"a":"b"}}'
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (403, PermissionDeniedError)])
-async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type[Exception]) -> None:
+async def test_a_second_refusal_is_raised(status: int, error: type[Exception]) -> None:
     source = Source(3600)
     async with RecordingServer(reply(status)) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         with pytest.raises(error):
@@ -117,7 +117,7 @@ async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_watch_goes_on_with_a_renewed_token_and_ends_when_that_is_refused_too(status: int) -> None:
+async def test_a_watch_continues_with_a_renewed_token_and_ends_when_that_is_refused_too(status: int) -> None:
     source = Source(3600)
     run = reply(200, {"id": "run_1", "thread_id": "thread_1", "status": "in_progress"})
     script = run, reply(status), run, reply(status), reply(status)
@@ -144,7 +144,7 @@ async def test_a_constant_key_is_not_tried_twice() -> None:
         assert len(server.seen) == 1
 
 
-async def test_a_credential_that_fails_is_told_by_its_kind_and_nothing_is_sent() -> None:
+async def test_the_error_of_a_failing_credential_is_named_by_its_type_and_nothing_is_sent() -> None:
     source = Source(failure=LookupError("the secret is sk-hidden"))
     async with (
         RecordingServer() as server,
@@ -157,7 +157,7 @@ async def test_a_credential_that_fails_is_told_by_its_kind_and_nothing_is_sent()
         assert server.seen == []
 
 
-async def test_all_who_wait_for_a_credential_that_fails_share_the_failure() -> None:
+async def test_requests_that_wait_for_a_failing_credential_share_the_failure() -> None:
     source = Source(failure=OSError(), delay=10)
     auth, loop = BearerAuth(source), asyncio.get_running_loop()
     start = loop.time()
@@ -165,40 +165,40 @@ async def test_all_who_wait_for_a_credential_that_fails_share_the_failure() -> N
     assert [type(each) for each in found] == [APIConnectionError] * 50
     assert (source.fetches, loop.time() - start) == (1, 10)
     source.failure = None
-    assert await auth.refresh() == {"Authorization": "Bearer token-2"}  # who comes later asks anew
+    assert await auth.refresh() == {"Authorization": "Bearer token-2"}  # a later call fetches again
 
 
-async def test_a_failed_renewal_leaves_the_token_that_still_holds() -> None:
+async def test_after_a_failed_renewal_a_token_that_is_still_valid_is_used() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         await poll(client)
         source.failure = OSError()
         await asyncio.sleep(3400)
         await poll(client)
-        await poll(client)  # it is not asked again at once
+        await poll(client)  # no new fetch so soon after a failed one
         assert source.fetches == 2
         await asyncio.sleep(15)
         source.failure = None
         await poll(client)
         await asyncio.sleep(4000)
         source.failure = OSError()
-        with pytest.raises(APIConnectionError, match="no token"):
+        with pytest.raises(APIConnectionError, match="No token"):
             await poll(client)
         assert tokens(server) == ["Bearer token-1"] * 3 + ["Bearer token-3"]
 
 
-async def test_a_credential_that_hangs_is_bounded_by_the_requests_timeout() -> None:
+async def test_a_hanging_credential_is_bounded_by_the_timeout_of_the_request() -> None:
     source = Source(delay=1e6)
     loop = asyncio.get_running_loop()
     async with Client("http://127.0.0.1:9/v1", auth=BearerAuth(source), request_timeout=7, max_retries=0) as client:
         start = loop.time()
-        with pytest.raises(APITimeoutError, match="The credential gave no token") as caught:
+        with pytest.raises(APITimeoutError, match="No token could be fetched") as caught:
             await poll(client)
         assert caught.value.sent is False
         assert loop.time() - start == 7
 
 
-async def test_a_cancelled_fetch_is_done_again_by_the_next_who_waits() -> None:
+async def test_a_cancelled_fetch_is_repeated_for_the_next_waiter() -> None:
     source = Source(delay=5)
     auth = BearerAuth(source)
     first, second = asyncio.create_task(auth.refresh()), asyncio.create_task(auth.refresh())
@@ -208,16 +208,16 @@ async def test_a_cancelled_fetch_is_done_again_by_the_next_who_waits() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "line\nbreak", None, 5])
-async def test_a_credential_that_gives_no_usable_token_counts_as_failed(wrong: object) -> None:
+async def test_a_credential_that_returns_no_usable_token_counts_as_failed(wrong: object) -> None:
     async def fetch() -> object:
         return wrong
 
-    with pytest.raises(APIConnectionError, match="no token"):
+    with pytest.raises(APIConnectionError, match="No token"):
         await BearerAuth(fetch).refresh()  # type: ignore[arg-type]  # this is what is tested
 
 
 class AsyncCredential:
-    """As those of azure.identity.aio."""
+    """Like the credentials of azure.identity.aio."""
 
     def __init__(self) -> None:
         self.scopes: list[tuple[str, ...]] = []
@@ -227,7 +227,7 @@ class AsyncCredential:
         return Token("token-a", time.time() + 3600)
 
 
-async def test_an_async_azure_credential_is_asked_with_the_scope() -> None:
+async def test_an_async_azure_credential_is_called_with_the_scope() -> None:
     credential = AsyncCredential()
     assert await BearerAuth(credential).refresh() == {"Authorization": "Bearer token-a"}
     await BearerAuth(credential, scope="https://other/.default").refresh()
@@ -235,7 +235,7 @@ async def test_an_async_azure_credential_is_asked_with_the_scope() -> None:
 
 
 class BlockingCredential:
-    """As those of azure.identity: `get_token` blocks."""
+    """Like the credentials of azure.identity: `get_token` blocks."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -248,18 +248,18 @@ class BlockingCredential:
 
 
 @pytest.mark.real_time
-async def test_a_blocking_azure_credential_runs_in_a_thread_and_the_loop_goes_on() -> None:
+async def test_a_blocking_azure_credential_runs_in_a_thread_and_does_not_block_the_loop() -> None:
     credential = BlockingCredential()
     fetching = asyncio.create_task(BearerAuth(credential).refresh())
     while credential.thread is None:
         await asyncio.sleep(0.001)
     assert credential.thread is not threading.current_thread()
-    credential.release.set()  # by the loop, which is free
+    credential.release.set()  # the loop is not blocked, so it gets here
     assert await fetching == {"Authorization": "Bearer token-b"}
 
 
 @pytest.mark.real_time
-async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_request() -> None:
+async def test_a_hanging_blocking_credential_does_not_delay_a_cancelled_request() -> None:
     credential = BlockingCredential()
     fetching = asyncio.create_task(BearerAuth(credential).refresh())
     while credential.thread is None:
@@ -268,11 +268,11 @@ async def test_a_blocking_credential_that_hangs_does_not_hold_up_a_cancelled_req
     with pytest.raises(asyncio.CancelledError):
         await fetching
     assert not credential.release.is_set()
-    credential.release.set()  # the thread is not a daemon
+    credential.release.set()  # or the thread would delay the exit
 
 
 @pytest.mark.parametrize("token", [None, 5, b"sk-hidden"])
-def test_what_gives_no_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
+def test_an_argument_that_cannot_provide_a_token_is_refused(token: Callable[[], Awaitable[str]]) -> None:
     with pytest.raises(ConfigurationError, match="async function or a credential"):
         BearerAuth(token)
 
@@ -292,4 +292,4 @@ async def test_a_provider_that_ignores_its_cancellation_is_abandoned(caplog: pyt
     await asyncio.wait({task})
     assert task.cancelled()
     assert loop.time() == pytest.approx(began + 2.5, abs=0.1)
-    assert "The provider of tokens ignored its cancellation" in caplog.text
+    assert "The token provider ignored its cancellation" in caplog.text

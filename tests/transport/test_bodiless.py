@@ -1,4 +1,4 @@
-"""A request without a body carries no content type: some gateways fail to read the body that it speaks of."""
+"""A request without a body has no content type: with one, some gateways try to parse a body and fail."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_request_without_a_body_has_no_content_type(name: str, borrows: 
 
 
 @pytest.mark.parametrize("name", BODILESS)
-async def test_a_content_type_for_every_request_goes_with_bodies_only(name: str) -> None:
+async def test_a_content_type_for_all_requests_is_sent_only_with_bodies(name: str) -> None:
     headers = {"content-type": "application/json; charset=utf-8"}
     async with RecordingServer() as server, Client(server.base_url, default_headers=headers) as client:
         await BODILESS[name](client)
@@ -50,7 +50,7 @@ async def test_a_content_type_for_every_request_goes_with_bodies_only(name: str)
     assert with_body.header("Content-Type") is not None
 
 
-async def test_a_content_type_that_the_caller_gives_with_the_request_is_sent() -> None:
+async def test_a_content_type_that_the_caller_passes_with_the_request_is_sent() -> None:
     async with RecordingServer() as server, Client(server.base_url) as client:
         await client.responses.cancel("resp_1", extra_headers={"Content-Type": "text/plain"})
     assert server.seen[0].all("Content-Type") == ["text/plain"]
@@ -65,7 +65,7 @@ async def test_a_stream_that_is_opened_without_a_body_has_no_content_type() -> N
 
 
 @pytest.mark.parametrize("name", BODILESS)
-async def test_a_content_type_of_a_borrowed_session_goes_with_bodies_only(name: str) -> None:
+async def test_a_content_type_of_a_borrowed_session_is_sent_only_with_bodies(name: str) -> None:
     async with (
         RecordingServer() as server,
         aiohttp.ClientSession(headers={"Content-Type": "application/json", "x-of-session": "1"}) as session,

@@ -1,4 +1,4 @@
-"""Options of one call: its timeout, its headers, its query, its body; on every operation, to the byte."""
+"""Options of a single call: timeout, headers, query and body; for every operation, to the byte."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ async def test_every_operation_sends_the_extras(
     assert (extra.method, extra.target, extra.body) == (operation.method, f"/v1{operation.path}?q=a+b", merged)
     assert (plain.header("x-mine"), plain.header("x-more")) == ("client", None)
     assert (extra.header("x-mine"), extra.header("x-more")) == ("call", "1")
-    # A body is JSON by its header, also where the operation has none by itself; without a body there is no such header.
+    # A body has the content type of JSON, even if the operation has no body by itself; without one there is no type.
     assert plain.header("Content-Type") == ("application/json" if operation.body is not None else None)
     assert extra.header("Content-Type") == "application/json"
     assert extra.header("Authorization") == "Bearer sk-test"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_extras_of_none_are_none(server: RecordingServer, client: Client, operation: Operation) -> None:
+async def test_extras_that_are_none_send_nothing(server: RecordingServer, client: Client, operation: Operation) -> None:
     await operation.call(client)
     await operation.call(client, extra_headers=None, extra_query=None, extra_body=None)
     plain, extra = server.seen
@@ -65,7 +65,7 @@ async def test_extras_of_none_are_none(server: RecordingServer, client: Client, 
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_an_option_that_does_not_exist_is_no_silent_loss(
+async def test_an_option_that_does_not_exist_is_an_error(
     server: RecordingServer, client: Client, operation: Operation
 ) -> None:
     with pytest.raises(TypeError, match=r"'temperatur'; there is extra_body="):
@@ -73,7 +73,7 @@ async def test_an_option_that_does_not_exist_is_no_silent_loss(
     assert server.seen == []
 
 
-# Timeouts, on virtual time
+# Timeouts, in virtual time
 
 
 def now() -> float:
@@ -81,7 +81,7 @@ def now() -> float:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_a_calls_own_timeout_counts_instead_of_the_clients(operation: Operation) -> None:
+async def test_the_timeout_of_a_call_replaces_that_of_the_client(operation: Operation) -> None:
     async with RecordingServer(SILENCE) as server, Client(server.base_url, max_retries=0) as client:
         options: list[dict[str, Any]] = [{"request_timeout": 2.5}, {"timeout": 50}]
         for option in options:
@@ -93,14 +93,14 @@ async def test_a_calls_own_timeout_counts_instead_of_the_clients(operation: Oper
 
 
 class SlowServer(RecordingServer):
-    """Takes a day for an answer."""
+    """Answers after a day."""
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await asyncio.sleep(86_400)
         return await super()._answer_one(reader, writer)
 
 
-async def test_a_timeout_of_none_is_for_ever() -> None:
+async def test_a_timeout_of_none_is_no_limit() -> None:
     async with SlowServer() as server, Client(server.base_url, request_timeout=1, max_retries=0) as client:
         began = now()
         for seconds in (None, float("inf"), 100_000):
@@ -110,16 +110,16 @@ async def test_a_timeout_of_none_is_for_ever() -> None:
             await client.threads.retrieve("thread_1")
 
 
-async def test_each_try_of_a_call_has_its_timeout() -> None:
+async def test_the_timeout_applies_to_each_attempt_of_a_call() -> None:
     async with RecordingServer(SILENCE) as server, Client(server.base_url, max_retries=2) as client:
         began = now()
         with pytest.raises(APITimeoutError, match="try 3"):
             await client.threads.retrieve("thread_1", request_timeout=2)
-        assert 6 <= now() - began <= 10  # and the pauses
+        assert 6 <= now() - began <= 10  # the pauses included
         assert len(server.seen) == 3
 
 
-async def test_the_timeout_of_a_call_is_also_that_of_its_token() -> None:
+async def test_the_timeout_of_a_call_applies_to_fetching_its_token_too() -> None:
     async def never() -> str:
         await asyncio.sleep(1_000_000)
         raise AssertionError
@@ -133,15 +133,13 @@ async def test_the_timeout_of_a_call_is_also_that_of_its_token() -> None:
 
 @pytest.mark.parametrize("name", ["request_timeout", "timeout"])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("-inf"), True, "5", (1, 2)])
-async def test_a_timeout_that_can_not_be_one_is_refused(
-    server: RecordingServer, client: Client, seconds: Any, name: Any
-) -> None:
+async def test_an_invalid_timeout_is_refused(server: RecordingServer, client: Client, seconds: Any, name: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"^{name} must be more than 0 seconds"):
         await client.threads.retrieve("thread_1", **{name: seconds})
     assert server.seen == []
 
 
-async def test_a_timeout_by_both_its_names_is_refused(server: RecordingServer, client: Client) -> None:
+async def test_a_timeout_under_both_of_its_names_is_refused(server: RecordingServer, client: Client) -> None:
     with pytest.raises(InvalidRequestError, match="request_timeout or timeout"):
         await client.threads.retrieve("thread_1", request_timeout=1, timeout=2)
     assert server.seen == []
@@ -180,7 +178,7 @@ async def test_headers_of_a_call_replace_those_of_the_client_whatever_their_case
     ],
     ids=repr,
 )
-async def test_a_header_that_can_not_be_sent_is_refused_without_being_shown(
+async def test_a_header_that_cannot_be_sent_is_refused_without_being_shown(
     server: RecordingServer, client: Client, headers: Any
 ) -> None:
     with pytest.raises(InvalidRequestError, match="extra_headers: ") as caught:
@@ -204,14 +202,14 @@ async def test_a_header_that_can_not_be_sent_is_refused_without_being_shown(
         pytest.param({}, "?limit=5", id="nothing"),
     ],
 )
-async def test_the_query_of_a_call_goes_beside_its_parameters_and_over_the_same_name(
+async def test_the_query_of_a_call_is_added_to_its_parameters_and_replaces_the_same_name(
     server: RecordingServer, client: Client, extra: dict[str, Any], query: str
 ) -> None:
     await client.threads.list(limit=5, extra_query=extra)
     assert server.targets == [f"/v1/threads{query}"]
 
 
-async def test_the_query_of_a_call_goes_over_the_clients_of_the_same_name(server: RecordingServer) -> None:
+async def test_the_query_of_a_call_replaces_that_of_the_client_of_the_same_name(server: RecordingServer) -> None:
     async with Client(server.base_url, default_query={"api-version": "v1", "x": "1"}) as client:
         await client.threads.retrieve("thread_1", extra_query={"api-version": "v2"})
         await client.threads.retrieve("thread_1")
@@ -221,7 +219,7 @@ async def test_the_query_of_a_call_goes_over_the_clients_of_the_same_name(server
 # Body
 
 
-async def test_the_body_of_a_call_goes_over_its_parameters(server: RecordingServer, client: Client) -> None:
+async def test_the_extra_body_of_a_call_replaces_its_parameters(server: RecordingServer, client: Client) -> None:
     await client.threads.runs.create(
         "thread_1", assistant_id="asst_1", temperature=2.0, extra_body={"temperature": 3, "seed": 7, "metadata": None}
     )
@@ -247,7 +245,7 @@ THREE_PAGES = [
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-async def test_the_options_of_a_list_count_for_every_page(operation: Operation) -> None:
+async def test_the_options_of_a_list_apply_to_every_page(operation: Operation) -> None:
     async with RecordingServer(*THREE_PAGES) as server, Client(server.base_url) as client:
         call: Any = operation.call(
             client,
@@ -265,7 +263,7 @@ async def test_the_options_of_a_list_count_for_every_page(operation: Operation) 
         assert {(seen.header("x-more"), seen.body) for seen in server.seen} == {("1", b'{"filter":1}')}
 
 
-async def test_a_cursor_among_the_extras_is_where_a_list_begins_and_not_where_it_stays() -> None:
+async def test_a_cursor_among_the_extras_applies_to_the_first_page_only() -> None:
     async with RecordingServer(*THREE_PAGES, *THREE_PAGES) as server, Client(server.base_url) as client:
         listed = client.threads.list(extra_query={"after": "x_0"})
         assert [item.id async for item in listed] == ["x_1", "x_2", "x_3"]
@@ -274,7 +272,7 @@ async def test_a_cursor_among_the_extras_is_where_a_list_begins_and_not_where_it
         assert [item.id async for item in client.threads.list(extra_query={"before": "x_9"})] == ["x_1"]
 
 
-async def test_a_page_that_is_late_is_a_timeout_of_its_own() -> None:
+async def test_the_timeout_of_a_list_applies_to_each_page() -> None:
     first = reply(200, {"data": [{"id": "x_1"}], "has_more": True})
     async with RecordingServer(first, SILENCE) as server, Client(server.base_url, max_retries=0) as client:
         found = []

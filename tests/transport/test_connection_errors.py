@@ -1,4 +1,4 @@
-"""No answer: whether the server may have acted, what is said, and what is done next."""
+"""Requests without an answer: whether the server may have acted, the text of the error, and what happens next."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_a_refused_connection_has_sent_nothing() -> None:
 
 
 class NoSuchHost(aiohttp.abc.AbstractResolver):
-    """Knows no host, without a name server and its waits."""
+    """Resolves no host, without the delay of a name server."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -56,7 +56,7 @@ async def test_an_unknown_host_has_sent_nothing_and_is_named() -> None:
     assert caught.value.sent is False
 
 
-async def test_https_towards_a_server_without_it_has_sent_nothing() -> None:
+async def test_https_to_a_server_without_tls_has_sent_nothing() -> None:
     async with RecordingServer(DROP) as server:
         async with Client(server.base_url.replace("http:", "https:"), max_retries=0) as client:
             with pytest.raises(APIConnectionError) as caught:
@@ -88,7 +88,7 @@ async def test_a_connection_that_breaks_after_the_request_may_have_had_its_effec
         assert len(server.seen) == 1
 
 
-async def test_silence_ends_with_the_requests_timeout() -> None:
+async def test_silence_ends_at_the_timeout_of_the_request() -> None:
     loop = asyncio.get_running_loop()
     async with RecordingServer(SILENCE) as server:
         async with Client(server.base_url, request_timeout=4.5) as client:
@@ -104,7 +104,7 @@ async def test_a_request_may_have_a_timeout_of_its_own() -> None:
     loop = asyncio.get_running_loop()
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url, request_timeout=None)
-        for timeout, waited in ((3.0, 3.0), (0.0, 0.0), (-1.0, 0.0)):  # no time left is not "for ever"
+        for timeout, waited in ((3.0, 3.0), (0.0, 0.0), (-1.0, 0.0)):  # 0 does not mean "no limit"
             start = loop.time()
             with pytest.raises(APITimeoutError):
                 await transport.send(Request("GET", "/x", timeout=timeout))
@@ -113,13 +113,13 @@ async def test_a_request_may_have_a_timeout_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
-def test_a_timeout_that_leaves_no_time_is_refused(timeout: float) -> None:
+def test_a_timeout_of_zero_or_less_is_refused(timeout: float) -> None:
     with pytest.raises(ConfigurationError, match="request_timeout"):
         Client("http://127.0.0.1:9/v1", request_timeout=timeout)
 
 
-async def test_a_connection_that_is_not_made_in_time_has_sent_nothing() -> None:
-    # A full queue of connections: the next one waits for ever, as with a firewall that swallows packets.
+async def test_a_connection_that_times_out_has_sent_nothing() -> None:
+    # With a full queue of connections, the next one waits for ever, as behind a firewall that drops packets.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

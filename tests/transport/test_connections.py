@@ -1,4 +1,4 @@
-"""Which connection a request goes over: once each, and not over one that is dead or about to be closed."""
+"""The choice of connections: a request is sent once, and not over one that is dead or about to be closed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_request_whose_connection_breaks_is_sent_once(session: Session, 
 
 
 @pytest.mark.parametrize("retries", [0, 2, 3])
-async def test_a_read_is_sent_again_as_often_as_was_asked_for(session: Session, retries: int) -> None:
+async def test_a_read_is_sent_again_max_retries_times(session: Session, retries: int) -> None:
     async with (
         RecordingServer(lambda seen: DROP) as server,
         Client(server.base_url, session=session, max_retries=retries) as client,
@@ -68,7 +68,7 @@ async def test_the_middlewares_of_a_borrowed_session_run() -> None:
 
 
 def closing(seen: Seen) -> AsyncGenerator[bytes, None]:
-    """Answer, and close the connection a moment later, unannounced."""
+    """Answer, and close the connection a moment later without announcing it."""
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield reply()
@@ -113,11 +113,11 @@ async def test_after_a_lost_answer_reads_share_a_new_connection(session: Session
         assert server.connections == 2
         for _ in range(20):
             await client.threads.retrieve("thread_1")
-        assert server.connections == 3  # not the other old one, and not one for each
+        assert server.connections == 3  # not the other old connection, and not one for each read
 
 
 @pytest.mark.parametrize("lost", [DROP, SILENCE], ids=["a broken connection", "no answer"])
-async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connection(
+async def test_after_a_lost_answer_requests_that_change_something_use_new_connections(
     session: Session, lost: bytes | None
 ) -> None:
     script = [reply(), reply(), lost, reply()]
@@ -128,7 +128,7 @@ async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connec
         with pytest.raises(APIConnectionError):
             await client.threads.create()
         assert server.connections == 1
-        for made in (2, 3):  # each over one of its own, whatever is in the pool
+        for made in (2, 3):  # each over a connection of its own, whatever the pool holds
             await client.threads.create()
             assert server.connections == made
         await asyncio.sleep(CHANGES_DISTRUST_S)
@@ -139,11 +139,11 @@ async def test_after_a_lost_answer_what_changes_something_goes_over_a_new_connec
         assert server.connections == before
 
 
-async def test_a_read_that_is_sent_again_goes_over_a_new_connection(session: Session) -> None:
+async def test_a_read_that_is_sent_again_uses_a_new_connection(session: Session) -> None:
     pooled = 3
 
     def answer(seen: Seen) -> bytes:
-        # The third connection has been made: all of them are dead from then on, and only a new one is not.
+        # From the third connection on, all earlier ones are dead; only a new one works.
         return reply() if len(server.seen) <= pooled or server.connections > pooled else DROP
 
     async with RecordingServer(answer) as server, Client(server.base_url, session=session, max_retries=2) as client:
@@ -154,7 +154,7 @@ async def test_a_read_that_is_sent_again_goes_over_a_new_connection(session: Ses
     assert len(server.seen) == pooled + 2
 
 
-async def test_silence_of_one_run_does_not_distrust_a_pool_over_which_others_are_answered() -> None:
+async def test_silence_of_one_run_does_not_make_a_pool_suspect_over_which_others_are_answered() -> None:
     def silent(seen: Seen) -> bytes | AsyncGenerator[bytes, None]:
         async def never() -> AsyncGenerator[bytes, None]:
             await asyncio.sleep(1000)
@@ -174,7 +174,7 @@ async def test_silence_of_one_run_does_not_distrust_a_pool_over_which_others_are
 
 @pytest.mark.real_time
 async def test_a_connection_that_was_closed_while_the_loop_was_blocked_is_not_used(session: Session) -> None:
-    """Send a POST as the first thing after code that blocked the loop, during which the server closed."""
+    """The server closes while code blocks the loop; a POST follows at once."""
     served = 0
     is_closed = threading.Event()
 
@@ -226,9 +226,9 @@ async def test_many_posts_in_a_row_do_not_each_need_a_connection() -> None:
         assert server.connections <= 6
 
 
-async def test_what_is_borrowed_may_only_act_like_a_session() -> None:
+async def test_a_borrowed_object_may_merely_resemble_a_session() -> None:
     class Wrapper:
-        """As the clients of aiohttp-retry and the like: the methods of a session, and nothing more."""
+        """Like the client of aiohttp-retry: it has the methods of a session, and nothing else."""
 
         closed = False
 

@@ -1,4 +1,4 @@
-"""How a server is reached whose name has several addresses, or none."""
+"""Connecting to a server whose name has several addresses, or none."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ GET: Final = Request("GET", "/x")
 
 
 class Names:
-    """Stands for the look-up of names; gives these addresses, or an error."""
+    """Replaces the lookup of names: returns these addresses, or raises an error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int] | OSError) -> None:
         self.found = list(found)
-        self.asked: list[str] = []
+        self.lookups: list[str] = []
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.getaddrinfo, raising=False)
 
     async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[Any]:
-        self.asked.append(host)
+        self.lookups.append(host)
         await asyncio.sleep(0.01)
         if isinstance(error := self.found[0], OSError):
             raise error
@@ -43,7 +43,7 @@ def port_of(server: RecordingServer) -> int:
 
 @pytest.fixture
 def swallowing() -> Iterator[int]:
-    """Give a port at 127.0.0.2 that never answers, as with a firewall that swallows packets."""
+    """Yield a port at 127.0.0.2 that never answers, as behind a firewall that drops packets."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.2", 0))
         listener.listen(0)
@@ -57,7 +57,7 @@ def swallowing() -> Iterator[int]:
             each.close()
 
 
-async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(
+async def test_an_address_that_does_not_answer_does_not_delay_the_next(
     monkeypatch: pytest.MonkeyPatch, swallowing: int
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -68,11 +68,11 @@ async def test_an_address_that_does_not_answer_does_not_hold_up_the_next(
         assert (await transport.send(GET)).status == 200
         assert loop.time() - began < 1
         await transport.aclose()
-    assert names.asked == ["host.example"]
+    assert names.lookups == ["host.example"]
     assert server.seen[0].header("Host") == "host.example:1"
 
 
-async def test_an_address_that_refuses_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_refusal_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RecordingServer() as server:
         Names(monkeypatch, ("127.0.0.2", 1), ("127.0.0.1", port_of(server)))
         transport = make_transport("http://host.example/v1")
@@ -86,32 +86,32 @@ async def test_a_name_is_looked_up_once_for_many_connections(monkeypatch: pytest
         transport = make_transport("http://host.example/v1")
         tasks = [asyncio.create_task(transport.send(GET)) for _ in range(50)]
         await asyncio.sleep(0.001)
-        tasks[0].cancel()  # the one who began the look-up
+        tasks[0].cancel()  # the request that began the lookup
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(not isinstance(each, BaseException) for each in found) == 49
-        assert names.asked == ["host.example"]
+        assert names.lookups == ["host.example"]
         await transport.aclose()
 
 
-@over("httptools")  # aiohttp's table of names goes by a clock of its own
+@over("httptools")  # aiohttp's cache of addresses uses a clock of its own
 async def test_a_name_is_looked_up_again_after_a_while_and_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RecordingServer() as server:
         names = Names(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
         transport = make_transport("http://host.example/v1")
-        for asked in (1, 2):
+        for lookups in (1, 2):
             with pytest.raises(APIConnectionError, match="Temporary failure") as caught:
                 await transport.send(GET)
             assert (caught.value.sent, caught.value.passes) == (False, True)
-            assert len(names.asked) == asked
+            assert len(names.lookups) == lookups
         names.found = [("127.0.0.1", port_of(server))]
-        for pause, asked in ((0, 3), (5, 3), (70, 4)):
+        for pause, lookups in ((0, 3), (5, 3), (70, 4)):
             await asyncio.sleep(pause)
             assert (await transport.send(Request("GET", "/x", headers=(("Connection", "close"),)))).status == 200
-            assert len(names.asked) == asked
+            assert len(names.lookups) == lookups
         await transport.aclose()
 
 
-async def test_a_name_that_is_unknown_is_final_before_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_name_is_final_before_the_first_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
     transport = make_transport("http://host.example/v1")
     with pytest.raises(APIConnectionError, match="There is no such host") as caught:
@@ -120,9 +120,9 @@ async def test_a_name_that_is_unknown_is_final_before_the_first_answer(monkeypat
     await transport.aclose()
 
 
-@over("httptools")  # likewise
-async def test_a_failed_connection_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More connections fail, or are given up, than there are places."""
+@over("httptools")  # for the same reason
+async def test_a_failed_connection_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More connections fail, or are cancelled, than there are places."""
     async with RecordingServer() as server:
         names = Names(monkeypatch, ("127.0.0.2", 1))
         transport = make_transport("http://host.example/v1", request_timeout=20)
@@ -135,13 +135,13 @@ async def test_a_failed_connection_leaves_its_place(monkeypatch: pytest.MonkeyPa
                 await asyncio.sleep(0)
             sending.cancel()
             await asyncio.wait({sending})
-        await asyncio.sleep(20)  # what was looked up first is forgotten
+        await asyncio.sleep(20)  # the addresses of the first lookup expire
         assert (await transport.send(GET)).status == 200
         await transport.aclose()
 
 
 @over("httptools")
-async def test_closing_ends_those_who_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_fails_requests_that_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, ("127.0.0.1", 1))
     transport = make_transport("http://host.example/v1")
     sending = asyncio.create_task(transport.send(GET))

@@ -1,4 +1,4 @@
-"""How a body ends, over both transports: every framing that HTTP/1 has, whole, byte by byte, and wrong."""
+"""The framing of bodies, over both transports: every form of HTTP/1, whole, byte by byte, and invalid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sized(packed: bytes, coding: str) -> bytes:
     return OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (coding.encode(), len(packed), packed)
 
 
-# Each with its status, its body, and whether its connection goes on.
+# Answers, each with its status, its body, and whether its connection stays open.
 FRAMINGS: Final[dict[str, tuple[bytes, int, bytes, bool]]] = {
     "a length": (OK + b"Content-Length: 13\r\n\r\n" + BODY, 200, BODY, True),
     "no body": (OK + b"Content-Length: 0\r\n\r\n", 200, b"", True),
@@ -49,7 +49,7 @@ FRAMINGS: Final[dict[str, tuple[bytes, int, bytes, bool]]] = {
     ),
     "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
     "204 with a length": (b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", 204, b"", True),
-    "304 with the length of what is not there": (
+    "304 with the length of an absent body": (
         b"HTTP/1.1 304 Not Modified\r\nContent-Length: 13\r\n\r\n", 304, b"", True,
     ),
     "100 before": (b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 13\r\n\r\n" + BODY, 200, BODY, True),
@@ -81,22 +81,22 @@ def in_pieces(answer: bytes, size: int, *, stays: bool) -> object:
 
 
 @pytest.mark.parametrize("name", FRAMINGS)
-async def test_a_body_ends_where_it_should_and_its_connection_goes_on_if_it_may(name: str) -> None:
-    answer, status, body, goes_on = FRAMINGS[name]
-    # A generator's connection is closed after it; what ends with the connection needs that.
-    first = answer if goes_on else in_pieces(answer, len(answer), stays=name != "the connection's end")
+async def test_a_body_ends_where_it_should_and_its_connection_is_reused_if_possible(name: str) -> None:
+    answer, status, body, stays_open = FRAMINGS[name]
+    # The server closes the connection after a generator, which an answer that ends with its connection requires.
+    first = answer if stays_open else in_pieces(answer, len(answer), stays=name != "the connection's end")
     async with RecordingServer(first, reply()) as server:  # type: ignore[arg-type]
         transport = make_transport(server.base_url, request_timeout=5)
         response = await transport.send(GET)
         assert (response.status, response.body) == (status, body)
         assert (await transport.send(GET)).status == 200
-        assert server.connections == (1 if goes_on else 2)
+        assert server.connections == (1 if stays_open else 2)
         await transport.aclose()
 
 
 @pytest.mark.parametrize("name", [name for name in FRAMINGS if name != "gzip of much"])
 @pytest.mark.parametrize("size", [1, 7])
-async def test_a_body_may_come_in_small_pieces(name: str, size: int) -> None:
+async def test_a_body_may_arrive_in_small_pieces(name: str, size: int) -> None:
     answer, status, body, _ = FRAMINGS[name]
     async with RecordingServer(in_pieces(answer, size, stays=name != "the connection's end")) as server:  # type: ignore[arg-type]
         transport = make_transport(server.base_url, request_timeout=5)
@@ -105,7 +105,7 @@ async def test_a_body_may_come_in_small_pieces(name: str, size: int) -> None:
         await transport.aclose()
 
 
-async def test_headers_are_found_by_any_case_and_all_of_them_are_there() -> None:
+async def test_headers_are_complete_and_found_in_any_case() -> None:
     head = OK + b"X-One:  a b \t\r\nset-cookie: a=1\r\nSet-Cookie: b=2\r\nX-Empty:\r\nX-Odd: \xc3\xb6\xff\r\n"
     async with RecordingServer(head + b"Content-Length: 0\r\n\r\n") as server:
         transport = make_transport(server.base_url)
@@ -118,14 +118,14 @@ async def test_headers_are_found_by_any_case_and_all_of_them_are_there() -> None
 
 WRONG: Final[dict[str, bytes]] = {
     "two lengths": OK + b"Content-Length: 13\r\nContent-Length: 12\r\n\r\n" + BODY,
-    "a length beside chunks": OK
+    "a length together with chunks": OK
     + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nd\r\n"
     + BODY
     + b"\r\n0\r\n\r\n",
-    "a length that is none": OK + b"Content-Length: many\r\n\r\n" + BODY,
+    "an invalid length": OK + b"Content-Length: many\r\n\r\n" + BODY,
     "a negative length": OK + b"Content-Length: -1\r\n\r\n" + BODY,
     "a length beyond any": OK + b"Content-Length: 99999999999999999999999\r\n\r\n" + BODY,
-    "a chunk that is none": CHUNKED + b"xyz\r\n" + BODY,
+    "an invalid chunk": CHUNKED + b"xyz\r\n" + BODY,
     "a chunk beyond any": CHUNKED + b"ffffffffffffffffff\r\n" + BODY,
     "a chunk longer than it says": CHUNKED + b"3\r\n" + BODY + b"\r\n0\r\n\r\n",
     "a space before a colon": OK + b"X : y\r\nContent-Length: 13\r\n\r\n" + BODY,
@@ -133,12 +133,12 @@ WRONG: Final[dict[str, bytes]] = {
     "no status": b"HTTP/1.1 OK\r\nContent-Length: 13\r\n\r\n" + BODY,
     "another protocol": b"220 mail.example ready\r\n",
     "a page without a head": b"<!DOCTYPE html><html>" + BODY,
-    "another thing than gzip": sized(BODY, "gzip"),
-    "another thing than deflate": sized(BODY, "deflate"),
+    "invalid gzip": sized(BODY, "gzip"),
+    "invalid deflate": sized(BODY, "deflate"),
 }
 
 
-# What aiohttp takes all the same.
+# aiohttp accepts these.
 WRONG_IF_STRICT: Final[dict[str, bytes]] = {
     "a folded header": OK + b"X: y\r\n z\r\nContent-Length: 13\r\n\r\n" + BODY,
     "lines that end with LF": OK.replace(b"\r", b"") + b"Content-Length: 13\n\n" + BODY,
@@ -153,13 +153,13 @@ WRONG_IF_STRICT: Final[dict[str, bytes]] = {
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", WRONG)
-async def test_an_answer_that_is_wrong_is_lost_and_its_connection_is_closed(name: str, method: str) -> None:
+async def test_an_invalid_answer_is_lost_and_its_connection_is_closed(name: str, method: str) -> None:
     await is_lost(WRONG[name], method)
 
 
 @over("httptools")
 @pytest.mark.parametrize("name", WRONG_IF_STRICT)
-async def test_an_answer_is_read_strictly(name: str) -> None:
+async def test_answers_are_parsed_strictly(name: str) -> None:
     await is_lost(WRONG_IF_STRICT[name], "GET")
 
 
@@ -178,7 +178,7 @@ async def is_lost(wrong: bytes, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a length", "one chunk", "trailers", "gzip", "100 before"])
-async def test_an_answer_that_is_cut_anywhere_is_lost(name: str) -> None:
+async def test_a_truncated_answer_is_lost(name: str) -> None:
     answer = FRAMINGS[name][0]
     for end in range(len(answer)):
         async with RecordingServer(in_pieces(answer[:end], len(answer), stays=False)) as server:  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Servers that say too much, too little or too late: what of it is taken, and which connection is used after it."""
+"""Servers that send too much, too little or too late: what is accepted, and which connection is used afterwards."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from asyncruns.transport.base import MAX_CONNECTIONS
 
 GET: Final = Request("GET", "/x")
 ANSWER: Final = reply(200, {"whose": "ours"})
-OTHERS: Final = reply(200, {"whose": "somebody else's"})
+OTHERS: Final = reply(200, {"whose": "not ours"})
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Serve with a function of each connection, and give the base URL."""
+    """Serve each connection with a function, and yield the base URL."""
     tasks: set[asyncio.Task[None] | None] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,16 +58,16 @@ def echo_of(head: bytes) -> bytes:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection so that the other side gets a reset."""
+    """Close a connection so that the client receives a reset."""
     sock: socket.socket = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-# aiohttp gives what comes over an idle connection to the next request over it, whoever that is from.
+# aiohttp takes bytes that arrive over an idle connection for the answer to the next request.
 @over("httptools")
 @pytest.mark.parametrize("joined", [True, False], ids=["at once", "in a moment"])
-async def test_a_second_answer_is_nobodys(joined: bool) -> None:
+async def test_a_second_answer_is_discarded(joined: bool) -> None:
 
     def twice(seen: Seen) -> AsyncGenerator[bytes, None]:
         async def pieces() -> AsyncGenerator[bytes, None]:
@@ -89,7 +89,7 @@ async def test_a_second_answer_is_nobodys(joined: bool) -> None:
 
 @over("httptools")
 @pytest.mark.parametrize("more", [b"H", b"x", b"HTTP/1.1 200 OK\r\n", OTHERS, b"\0" * 100_000])
-async def test_whatever_follows_an_answer_closes_the_connection(more: bytes) -> None:
+async def test_any_bytes_after_an_answer_close_the_connection(more: bytes) -> None:
     async with RecordingServer(ANSWER + more, ANSWER) as server:
         transport = make_transport(server.base_url)
         for _ in range(2):
@@ -100,7 +100,7 @@ async def test_whatever_follows_an_answer_closes_the_connection(more: bytes) -> 
 
 @over("httptools")
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_an_answer_that_nobody_asked_for_is_not_taken(method: str) -> None:
+async def test_an_answer_without_a_request_is_discarded(method: str) -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,7 +166,7 @@ async def test_a_reset_at_any_byte_is_a_lost_answer() -> None:
 @pytest.mark.parametrize(
     "answer", [ANSWER, b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, b"HTTP/1.1 200 OK\r\nX: " + b"y" * 500]
 )
-async def test_an_answer_that_drips_is_over_with_the_requests_time(answer: bytes) -> None:
+async def test_an_answer_that_drips_ends_at_the_timeout_of_the_request(answer: bytes) -> None:
     def drips(seen: Seen) -> AsyncGenerator[bytes, None]:
         async def pieces() -> AsyncGenerator[bytes, None]:
             for byte in answer:
@@ -198,7 +198,7 @@ ENDLESS: Final = {
 
 @over("httptools")
 @pytest.mark.parametrize("name", ENDLESS)
-async def test_nothing_around_a_body_goes_on_without_end(name: str) -> None:
+async def test_heads_and_framing_are_not_read_endlessly(name: str) -> None:
     start, more = ENDLESS[name]
     sent = 0
 
@@ -217,12 +217,12 @@ async def test_nothing_around_a_body_goes_on_without_end(name: str) -> None:
         transport = make_transport(server.base_url)
         with pytest.raises(APIConnectionError, match="bytes came around the body"):
             await transport.send(GET)
-        assert sent < 10_000_000  # what fits into the sockets on the way
+        assert sent < 10_000_000  # as much as fits into the buffers of the sockets
         await transport.aclose()
 
 
-@over("httptools")  # aiohttp warns of bodies so large
-async def test_an_answer_that_comes_before_the_request_is_read_is_taken_and_the_connection_closed() -> None:
+@over("httptools")  # aiohttp warns about such large bodies
+async def test_an_answer_before_the_request_was_read_is_accepted_and_the_connection_closed() -> None:
     connections = 0
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -230,7 +230,7 @@ async def test_an_answer_that_comes_before_the_request_is_read_is_taken_and_the_
         connections += 1
         await reader.readuntil(b"\r\n\r\n")
         writer.write(ANSWER)
-        await asyncio.sleep(5)  # a large body is not read
+        await asyncio.sleep(5)  # the large body is not read
 
     async with serving(handler) as base_url:
         transport = make_transport(base_url, request_timeout=60)
@@ -241,7 +241,7 @@ async def test_an_answer_that_comes_before_the_request_is_read_is_taken_and_the_
         await transport.aclose()
 
 
-# Many at once
+# Many requests at once
 
 
 async def test_a_thousand_requests_over_connections_that_close_at_any_time_get_their_own_answers() -> None:
@@ -281,7 +281,7 @@ async def test_a_thousand_requests_over_connections_that_close_at_any_time_get_t
     assert lost < 200
 
 
-async def test_whoever_is_cancelled_nobody_gets_anothers_answer() -> None:
+async def test_cancelled_requests_never_pass_their_answers_to_others() -> None:
     chance = random.Random(2)
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -318,9 +318,9 @@ async def test_whoever_is_cancelled_nobody_gets_anothers_answer() -> None:
         await transport.aclose()
 
 
-async def test_no_more_than_a_hundred_connections_whoever_is_cancelled() -> None:
+async def test_there_are_at_most_100_connections_although_requests_are_cancelled() -> None:
     open_now = most = 0
-    order: list[int] = []  # only of those that were let in
+    order: list[int] = []  # of the requests that reached the server
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal open_now, most
@@ -339,16 +339,16 @@ async def test_no_more_than_a_hundred_connections_whoever_is_cancelled() -> None
         transport = make_transport(base_url)
         tasks = [asyncio.create_task(transport.send(Request("GET", f"/{number}"))) for number in range(400)]
         await asyncio.sleep(0.5)
-        for gone in (*range(0, 100, 9), *range(100, 400, 7)):  # of those in flight, and of those that wait
+        for gone in (*range(0, 100, 9), *range(100, 400, 7)):  # both in flight and waiting
             tasks[gone].cancel()
         await asyncio.wait(tasks)
         await transport.aclose()
-    assert most <= MAX_CONNECTIONS + len(range(0, 100, 9))  # of which the server has not noticed that they are gone
+    assert most <= MAX_CONNECTIONS + len(range(0, 100, 9))  # the server has not yet noticed that these are gone
     assert sorted(order) == [n for n in range(400) if n < MAX_CONNECTIONS or n % 7 != 2]
 
 
 @over("httptools")
-async def test_those_who_wait_are_served_in_their_order() -> None:
+async def test_requests_that_wait_are_served_in_order() -> None:
     order: list[int] = []
 
     def answer(seen: Seen) -> bytes:
@@ -365,7 +365,7 @@ async def test_those_who_wait_are_served_in_their_order() -> None:
     assert all(abs(place + MAX_CONNECTIONS - number) <= MAX_CONNECTIONS for place, number in enumerate(waited))
 
 
-async def test_the_time_of_a_request_is_over_while_it_waits_for_a_connection() -> None:
+async def test_a_request_that_waits_for_a_connection_times_out() -> None:
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url, request_timeout=50)
         busy = [asyncio.create_task(transport.send(GET)) for _ in range(MAX_CONNECTIONS)]
@@ -379,22 +379,22 @@ async def test_the_time_of_a_request_is_over_while_it_waits_for_a_connection() -
         await transport.aclose()
 
 
-async def test_a_request_that_changes_something_gets_its_own_connection_although_all_are_taken() -> None:
+async def test_a_request_that_changes_something_gets_a_new_connection_although_all_are_taken() -> None:
     script = [*[reply()] * MAX_CONNECTIONS, SILENCE, reply()]
     async with RecordingServer(*script) as server:
         transport = make_transport(server.base_url, request_timeout=5)
         await asyncio.gather(*(transport.send(GET) for _ in range(MAX_CONNECTIONS)))
         with pytest.raises(APITimeoutError):
-            await transport.send(GET)  # after which what is idle is suspect
+            await transport.send(GET)  # this makes the idle connections suspect
         assert (await transport.send(Request("POST", "/x"))).status == 200
         await transport.aclose()
 
 
-# Times
+# Timeouts
 
 
 async def closed_after(seconds: float, **headers: str) -> bool:
-    """Return whether a connection that is idle is closed by the client after so many seconds, and not long before."""
+    """Return whether the client closes an idle connection after this many seconds, plus or minus 0.1."""
     closed_at = 0.0
     loop = asyncio.get_running_loop()
 
@@ -424,7 +424,7 @@ async def test_an_idle_connection_is_closed_before_the_server_does() -> None:
 
 
 async def test_a_request_that_is_cancelled_anywhere_leaves_nothing_behind() -> None:
-    """Cancel after each number of passes of the loop, from the first to when the answer is there."""
+    """Cancel after 0, 1, 2, ... passes of the loop, until the answer arrives before the cancellation."""
     async with RecordingServer(reply()) as server:
         ended: list[bool] = []
         for passes in range(60):
@@ -440,8 +440,8 @@ async def test_a_request_that_is_cancelled_anywhere_leaves_nothing_behind() -> N
     assert set(ended) == {True, False}
 
 
-@over("httptools")  # aiohttp cancels them, as if their tasks were cancelled
-async def test_closing_ends_those_who_wait_for_a_connection() -> None:
+@over("httptools")  # with aiohttp, they end as if their tasks were cancelled
+async def test_closing_fails_requests_that_wait_for_a_connection() -> None:
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url)
         tasks = [asyncio.create_task(transport.send(GET)) for _ in range(MAX_CONNECTIONS + 5)]

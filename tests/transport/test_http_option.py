@@ -1,4 +1,4 @@
-"""`http=`: what the lean transport does itself, what it hands to aiohttp, and what is said where it is missing."""
+"""`http=`: what the lean transport sends itself, what it leaves to aiohttp, and the error if it is not installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncruns.transport.httptools import HttptoolsTransport
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 6\r\n\r\ndata: "
 
 
-def test_the_library_is_aiohttp_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_is_aiohttp_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(Client("http://127.0.0.1:9/v1").transport, AiohttpTransport)
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("ASYNCRUNS_API_KEY", "sk-1")
@@ -53,7 +53,7 @@ def test_without_httptools_the_client_says_what_to_install() -> None:
     assert "pip install 'asyncruns[fast]'" in found
 
 
-def test_httptools_is_loaded_when_it_is_asked_for_only() -> None:
+def test_httptools_is_loaded_only_if_it_is_selected() -> None:
     code = "import sys, asyncruns; asyncruns.Client('http://127.0.0.1:9/v1'); assert 'httptools' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -78,8 +78,8 @@ async def test_requests_are_sent_without_aiohttp_and_streams_with_it() -> None:
 
 
 @over("httptools")
-async def test_what_is_known_of_the_server_is_known_to_both() -> None:
-    """A server that has answered polls was reached: a stream that cannot be opened may be opened later."""
+async def test_both_transports_share_what_is_known_of_the_server() -> None:
+    """A server that has answered polls was reached, so a stream that cannot be opened now may be opened later."""
     async with RecordingServer(reply()) as server:
         transport = make_transport(server.base_url)
         await transport.send(Request("GET", "/x"))
@@ -100,7 +100,7 @@ async def test_what_is_known_of_the_server_is_known_to_both() -> None:
     ],
     ids=lambda options: next(iter(options)),
 )
-async def test_what_it_cannot_do_is_handed_over_from_the_start(options: dict[str, Any]) -> None:
+async def test_with_unsupported_options_aiohttp_sends_all_requests(options: dict[str, Any]) -> None:
     transport = make_transport("https://127.0.0.1:9/v1", **options)
     assert isinstance(transport, HttptoolsTransport)
     assert transport._inner is not None
@@ -112,11 +112,11 @@ async def test_what_it_cannot_do_is_handed_over_from_the_start(options: dict[str
 @pytest.mark.parametrize(
     "request_", [Request("HEAD", "/x"), Request("POST", "/x", headers=(("expect", "100-continue"),), body=b"{}")]
 )
-async def test_a_request_of_another_kind_is_handed_over(request_: Request) -> None:
+async def test_aiohttp_sends_requests_that_httptools_does_not(request_: Request) -> None:
     async with RecordingServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
         transport = make_transport(server.base_url, request_timeout=5)
         assert isinstance(transport, HttptoolsTransport)
-        with contextlib.suppress(APIConnectionError):  # the server knows nothing of 100-continue
+        with contextlib.suppress(APIConnectionError):  # the server does not support 100-continue
             await transport.send(request_)
         assert transport._inner is not None
         await transport.aclose()
@@ -126,7 +126,7 @@ PATHS = ["/x\r\nX-Evil: 1", "/x\n", "/x\0", "/x y", "/x\x7f", "/x\t", "@evil.exa
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_path_that_is_none_is_not_sent(path: str) -> None:
+async def test_an_invalid_path_is_not_sent(path: str) -> None:
     async with RecordingServer() as server:
         transport = make_transport(server.base_url)
         for query in ((), (("a", "b"),)):
@@ -148,7 +148,7 @@ async def test_a_header_with_a_line_break_is_not_sent(name: str, value: str) -> 
 
 
 @pytest.mark.parametrize("text", ["a\r\nX-Evil: 1", "a\0b", "ö&=#?/ +%", "\u2028"])
-async def test_a_query_is_quoted_whatever_is_in_it(text: str) -> None:
+async def test_any_query_is_quoted(text: str) -> None:
     async with RecordingServer() as server:
         transport = make_transport(server.base_url, query={"own": text})
         await transport.send(Request("GET", "/x"))
@@ -189,7 +189,7 @@ async def bytes_of(http: str, request: Request, **options: Any) -> Seen:
     ],
     ids=repr,
 )
-async def test_both_send_the_same(request_: Request) -> None:
+async def test_both_transports_send_the_same_bytes(request_: Request) -> None:
     options: dict[str, Any] = {"auth": ApiKeyAuth("k-1"), "headers": {"X-Own": "1"}, "query": {"api-version": "v1"}}
     sent = {http: await bytes_of(http, request_, **options) for http in ("aiohttp", "httptools")}
     lines = {

@@ -1,4 +1,4 @@
-"""Ids: each stays in its own segment of the path, to the byte, or nothing is sent."""
+"""Ids: each is exactly one segment of the path, to the byte, or nothing is sent."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BAD_IDS: list[Any] = [
 
 
 @pytest.mark.parametrize("bad", BAD_IDS, ids=repr)
-async def test_an_id_that_would_leave_its_place_is_not_sent(server: RecordingServer, client: Client, bad: Any) -> None:
+async def test_an_id_that_would_change_the_path_is_not_sent(server: RecordingServer, client: Client, bad: Any) -> None:
     with pytest.raises(InvalidRequestError, match="thread_id"):
         await client.threads.retrieve(bad)
     with pytest.raises(InvalidRequestError, match="run_id"):

@@ -1,4 +1,4 @@
-"""A process that ends in the midst of a watch, however it ends, leaves nothing unclosed."""
+"""A process that ends during a watch closes everything, however it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def main(how):
             finally:
                 print(emulator.runs[run.id]["status"])
 
-# Without asyncio's own debug mode, which `-X dev` switches on: on a busy machine, that writes of slow callbacks.
+# Without asyncio's debug mode, which `-X dev` turns on: on a busy machine, it reports slow callbacks.
 asyncio.run(main(sys.argv[1]), debug=False)
 """
 

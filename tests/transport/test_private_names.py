@@ -1,6 +1,6 @@
-"""The names of aiohttp and anyio that are not public: each is there, and does what it is used for.
+"""The private names of aiohttp and anyio that are used: each exists, and does what it is used for.
 
-A failure here says which version of a library is the first that lacks something, and what users lose with it.
+If a test fails, the installed version of the library lacks a name; the message says what users lose without it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ async def test_the_middlewares_of_a_session_are_found() -> None:
 
     async with aiohttp.ClientSession(middlewares=[theirs]) as session, aiohttp.ClientSession() as bare:
         assert middlewares_of(session) == (theirs,), (
-            "ClientSession._middlewares is gone: the middlewares of a session that was given as session= do not run"
+            "ClientSession._middlewares is gone: the middlewares of a session passed as session= do not run"
         )
         assert middlewares_of(bare) == ()
 
@@ -56,7 +56,7 @@ async def test_the_idle_connections_of_a_pool_are_found_and_closed() -> None:
         assert server.connections == 2
 
 
-async def test_what_has_arrived_of_a_body_is_read_also_when_the_connection_has_broken() -> None:
+async def test_the_bytes_of_a_body_that_arrived_are_read_after_the_connection_broke() -> None:
     cut = reply(200, b"x" * 10)[:-3]
     async with (
         RecordingServer(lambda seen: cut) as server,
@@ -82,7 +82,7 @@ def test_the_backend_of_anyio_is_loaded_with_the_package() -> None:
     )
 
 
-def test_names_that_are_not_public_are_used_in_one_place() -> None:
+def test_private_names_are_used_in_one_module() -> None:
     package = Path(private.__file__).parent
     private_use = re.compile(
         r"\b(?:aiohttp|anyio)[.\w]*\._[a-z]"

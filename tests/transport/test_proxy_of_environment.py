@@ -1,4 +1,4 @@
-"""The proxy of the environment: for `Client.from_env()` and the command line, and for nobody else."""
+"""The proxy of the environment: only `Client.from_env()` and the command line use it."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_requests_go_through_the_proxy_with_its_login_and_without_netrc(
 
 
 @WAYS
-async def test_a_proxy_that_is_given_counts_over_that_of_the_environment(
+async def test_a_proxy_argument_replaces_that_of_the_environment(
     proxy: RecordingServer, monkeypatch: pytest.MonkeyPatch, make: Any
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", PROXY)
@@ -114,7 +114,7 @@ async def test_a_proxy_that_is_given_counts_over_that_of_the_environment(
     assert len(proxy.seen) == 1
 
 
-async def test_none_is_for_no_proxy_and_a_session_has_its_own(
+async def test_none_means_no_proxy_and_a_session_uses_its_own(
     proxy: RecordingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", f"{proxy.base_url}")
@@ -129,7 +129,7 @@ async def test_none_is_for_no_proxy_and_a_session_has_its_own(
             await client.threads.retrieve("thread_1")
 
 
-async def test_a_client_by_itself_takes_no_notice_of_the_environment(
+async def test_client_ignores_the_proxy_of_the_environment(
     proxy: RecordingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asyncruns.transport.urls._is_loopback", lambda host: False)
@@ -141,19 +141,19 @@ async def test_a_client_by_itself_takes_no_notice_of_the_environment(
 
 @WAYS
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
-def test_a_proxy_of_another_kind_is_named_without_its_login(
+def test_an_unsupported_proxy_is_an_error_that_does_not_show_its_login(
     monkeypatch: pytest.MonkeyPatch, make: Any, name: str
 ) -> None:
     monkeypatch.setenv(name, "socks5://user:hidden@proxy.example:1080")
-    with pytest.raises(ConfigurationError, match=f"{name} is no URL of an HTTP proxy.*NO_PROXY") as caught:
+    with pytest.raises(ConfigurationError, match=f"{name} is not the URL of an HTTP proxy.*NO_PROXY") as caught:
         make()
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("login", ["user:hidden-password", "hidden-token-1234"])
 async def test_the_login_of_a_proxy_is_never_shown(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
-    said = reply(502, {"error": {"message": f"http://{login}@proxy: no way"}})
-    async with RecordingServer(said) as proxy:
+    answer = reply(502, {"error": {"message": f"http://{login}@proxy: no way"}})
+    async with RecordingServer(answer) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.origin.replace("//", f"//{login}@"))
         async with Client.from_env(max_retries=0) as client:
             with pytest.raises(Exception, match="no way") as caught:
@@ -167,9 +167,9 @@ async def test_the_login_of_a_proxy_is_never_shown(monkeypatch: pytest.MonkeyPat
     assert "hidden" not in " ".join(shown)
 
 
-async def test_a_proxy_that_wants_a_login_ends_a_call_at_once() -> None:
+async def test_a_proxy_that_requires_a_login_fails_a_call_at_once() -> None:
     async with RecordingServer(reply(407)) as proxy, Client("https://host.example/v1", proxy=proxy.origin) as client:
-        with pytest.raises(APIConnectionError, match="wants a login: give it as proxy=") as caught:
+        with pytest.raises(APIConnectionError, match="wants a login: pass it as proxy=") as caught:
             await client.threads.retrieve("thread_1")
     assert not caught.value.passes
     assert len(proxy.seen) == 1

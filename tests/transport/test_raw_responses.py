@@ -1,4 +1,4 @@
-"""`with_raw_response`: the answer as it came, of every operation of every resource."""
+"""`with_raw_response`: the answer as received, for every operation of every resource."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def client(server: RecordingServer) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_every_operation_gives_its_answer_as_it_came(
+async def test_every_operation_returns_its_answer_as_received(
     server: RecordingServer, client: Client, operation: Operation
 ) -> None:
     raw = await operation.call(client, raw=True)
@@ -58,7 +58,7 @@ async def test_every_operation_gives_its_answer_as_it_came(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-async def test_a_body_that_is_not_of_this_api_is_no_error_until_it_is_parsed(operation: Operation) -> None:
+async def test_a_body_that_is_not_of_this_api_is_an_error_only_when_parsed(operation: Operation) -> None:
     page = "<html><body>Log in</body></html>"
     async with RecordingServer(reply(200, page, X_Request_Id="req_1")) as server, Client(server.base_url) as client:
         raw = await operation.call(client, raw=True)
@@ -71,13 +71,13 @@ async def test_a_body_that_is_not_of_this_api_is_no_error_until_it_is_parsed(ope
         assert (error.method, error.path) == (operation.method, operation.path)
 
 
-async def test_a_good_status_without_a_body_is_an_answer_too() -> None:
+async def test_a_good_status_without_a_body_is_an_answer() -> None:
     async with RecordingServer(b"HTTP/1.1 204 No\r\n\r\n") as server, Client(server.base_url) as client:
         raw = await client.threads.with_raw_response.delete("thread_1")
     assert (raw.status, raw.content, raw.request_id) == (204, b"", "")
 
 
-async def test_what_a_body_echoes_is_not_shown_by_the_error() -> None:
+async def test_a_credential_that_a_body_echoes_is_not_shown_by_the_error() -> None:
     def echo(seen: Seen) -> bytes:
         return reply(200, seen.head)
 
@@ -89,7 +89,7 @@ async def test_what_a_body_echoes_is_not_shown_by_the_error() -> None:
     assert KEY not in f"{caught.value} {caught.value.body!r}"
 
 
-async def test_errors_are_raised_as_ever() -> None:
+async def test_errors_are_raised_as_usual() -> None:
     async with RecordingServer(reply(503, {}), reply(404, {})) as server, Client(server.base_url) as client:
         with pytest.raises(NotFoundError, match="after 503"):
             await client.threads.runs.with_raw_response.retrieve("run_1", thread_id="thread_1")
@@ -105,7 +105,7 @@ async def test_errors_are_raised_as_ever() -> None:
             await client.assistants.with_raw_response.list()
 
 
-async def test_a_list_gives_its_page_and_nothing_to_iterate_over() -> None:
+async def test_a_raw_list_returns_its_page_and_is_not_iterable() -> None:
     body = {"data": [{"id": "thread_1"}], "has_more": True, "last_id": "thread_1"}
     async with RecordingServer(reply(200, body)) as server, Client(server.base_url) as client:
         call = client.threads.with_raw_response.list(limit=1)
@@ -115,10 +115,10 @@ async def test_a_list_gives_its_page_and_nothing_to_iterate_over() -> None:
     assert server.targets == ["/v1/threads?limit=1"]
 
 
-# What lies below a resource
+# Subresources
 
 
-async def test_what_lies_below_a_resource_is_raw_as_well(server: RecordingServer, client: Client) -> None:
+async def test_subresources_of_a_raw_resource_are_raw(server: RecordingServer, client: Client) -> None:
     threads = client.threads.with_raw_response
     answers = [
         await threads.messages.list("thread_1"),
@@ -134,7 +134,7 @@ async def test_what_lies_below_a_resource_is_raw_as_well(server: RecordingServer
 
 
 @pytest.mark.parametrize("name", ["nothing", "watch", "with_raw_response", "_server", "_raw", "_ask", "__len__"])
-def test_there_is_nothing_else_on_it(name: str) -> None:
+def test_raw_resources_have_only_operations(name: str) -> None:
     client = Client("http://127.0.0.1:9/v1")
     raw: Any
     for raw in (client.threads.with_raw_response, client.threads.runs.with_raw_response):
@@ -142,11 +142,11 @@ def test_there_is_nothing_else_on_it(name: str) -> None:
             getattr(raw, name)
     with pytest.raises(AttributeError, match="RawCalls has no 'steps'"):
         _ = client.assistants.with_raw_response.steps
-    with pytest.raises(AttributeError, match="RawResponses has no 'run'"):  # it would create a response, and lose it
+    with pytest.raises(AttributeError, match="RawResponses has no 'run'"):  # it would create a response and lose it
         _ = client.responses.with_raw_response.run
 
 
-async def test_the_resource_itself_stays_as_it_was(server: RecordingServer, client: Client) -> None:
+async def test_the_resource_itself_is_unchanged(server: RecordingServer, client: Client) -> None:
     before = client.threads.with_raw_response
     assert isinstance(await before.retrieve("thread_1"), RawResponse)
     assert isinstance(await client.threads.retrieve("thread_1"), Thread)
@@ -155,7 +155,7 @@ async def test_the_resource_itself_stays_as_it_was(server: RecordingServer, clie
     assert isinstance(await before.retrieve("thread_1"), RawResponse)
 
 
-async def test_raw_and_other_calls_may_go_on_at_once(client: Client) -> None:
+async def test_raw_and_other_calls_may_run_concurrently(client: Client) -> None:
     calls: list[Any] = []
     for _ in range(20):
         calls += [client.threads.retrieve("thread_1"), client.threads.with_raw_response.retrieve("thread_1")]
@@ -178,5 +178,5 @@ async def test_raw_calls_can_be_copied(client: Client) -> None:
     raw = copy.copy(client.assistants.with_raw_response)
     assert isinstance(raw, RawCalls)
     assert isinstance(await raw.retrieve("asst_1"), RawResponse)
-    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):  # the connections stay here
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):  # connections cannot be pickled
         pickle.dumps(raw)

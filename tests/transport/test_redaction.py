@@ -18,7 +18,7 @@ KEY = "sk-hidden-0123456789abcdef"
 
 
 def shown(error: BaseException) -> str:
-    """Give all that a log could show of an error."""
+    """Return everything that a log could show of an error."""
     attributes = [repr(value) for value in vars(error).values()]
     headers = [f"{name}: {value}" for name, value in getattr(error, "headers", {}).items()]
     return "\n".join([str(error), repr(error), *attributes, *headers, *traceback.format_exception(error)])
@@ -54,7 +54,7 @@ AUTHS: dict[str, Auth] = {
 
 @pytest.mark.parametrize("auth", AUTHS)
 @pytest.mark.parametrize("echo", ECHOES)
-async def test_what_a_server_echoes_is_blotted_out(echo: str, auth: str) -> None:
+async def test_credentials_that_a_server_echoes_are_redacted(echo: str, auth: str) -> None:
     async with (
         RecordingServer(ECHOES[echo]) as server,
         Client(server.base_url, auth=AUTHS[auth], max_retries=1) as client,
@@ -65,7 +65,7 @@ async def test_what_a_server_echoes_is_blotted_out(echo: str, auth: str) -> None
         assert KEY not in shown(caught.value)
 
 
-async def test_an_error_body_stays_what_it_was_but_for_the_credential() -> None:
+async def test_only_the_credential_in_an_error_body_is_redacted() -> None:
     answer = reply(400, {"error": {"message": f"The key {KEY} is wrong"}})
     async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth(KEY)) as client:
         with pytest.raises(APIStatusError) as caught:
@@ -75,14 +75,14 @@ async def test_an_error_body_stays_what_it_was_but_for_the_credential() -> None:
     assert caught.value.headers["content-type"] == "application/json"
 
 
-async def test_a_good_answer_is_left_as_it_came() -> None:
+async def test_a_good_answer_is_not_redacted() -> None:
     answer = reply(200, {"id": "thread_1", "metadata": {"note": KEY}})
     async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth(KEY)) as client:
         thread = await client.threads.retrieve("thread_1")
     assert thread.metadata == {"note": KEY}
 
 
-async def test_a_short_key_is_only_taken_out_where_it_stands_alone() -> None:
+async def test_a_short_key_is_redacted_only_where_it_is_a_whole_word() -> None:
     answer = reply(400, {"error": {"message": "test: run_test_1 is the latest, says (test), run-test"}})
     async with RecordingServer(answer) as server, Client(server.base_url, auth=BearerAuth("test")) as client:
         with pytest.raises(APIStatusError) as caught:
@@ -90,7 +90,7 @@ async def test_a_short_key_is_only_taken_out_where_it_stands_alone() -> None:
     assert caught.value.detail == "***: run_test_1 is the latest, says (***), run-test"
 
 
-async def test_constant_headers_and_parameters_that_hold_a_credential_are_blotted_out() -> None:
+async def test_constant_headers_and_parameters_that_hold_a_credential_are_redacted() -> None:
     def echo(seen: Seen) -> bytes:
         return reply(500, seen.head)
 
@@ -105,7 +105,7 @@ async def test_constant_headers_and_parameters_that_hold_a_credential_are_blotte
     assert "a plain word" in caught.value.detail
 
 
-async def test_a_credential_of_one_call_is_blotted_out_also_where_the_server_echoes_it_alone() -> None:
+async def test_a_credential_of_one_call_is_redacted_even_without_its_scheme() -> None:
     def echo(seen: Seen) -> bytes:
         return reply(401, f"Wrong key: {KEY}; {seen.head}")
 
@@ -131,7 +131,7 @@ def test_a_request_shows_neither_its_headers_nor_its_query_nor_its_body() -> Non
     assert repr(request) == "<Request POST /threads>"
 
 
-async def test_an_earlier_token_is_blotted_out_too() -> None:
+async def test_an_earlier_token_is_redacted_too() -> None:
     tokens = iter([f"{KEY}-1", f"{KEY}-2"])
 
     async def fetch() -> str:
@@ -159,7 +159,7 @@ async def test_the_password_of_a_proxy_is_not_shown() -> None:
         assert KEY not in shown(caught.value)
 
 
-async def test_what_a_proxy_echoes_of_its_password_is_blotted_out() -> None:
+async def test_the_password_that_a_proxy_echoes_is_redacted() -> None:
     def echo(seen: Seen) -> bytes:
         return reply(407, f"{seen.head} p@ssword-0123 p%40ssword-0123")
 
@@ -174,7 +174,7 @@ async def test_what_a_proxy_echoes_of_its_password_is_blotted_out() -> None:
         assert secret not in shown(caught.value)
 
 
-def test_nothing_shows_its_key() -> None:
+def test_no_repr_shows_a_key() -> None:
     auths = [*AUTHS.values(), BearerAuth(KEY)]
     clients = [Client("https://host.example/v1", auth=auth) for auth in auths]
     transport = AiohttpTransport("https://host.example/v1", auth=BearerAuth(KEY), proxy=f"http://u:{KEY}@h:1")
@@ -184,10 +184,10 @@ def test_nothing_shows_its_key() -> None:
     assert repr(transport) == "<AiohttpTransport https://host.example/v1 BearerAuth(***)>"
 
 
-async def test_why_a_run_failed_is_blotted_out_too() -> None:
-    said = {"id": "run_1", "thread_id": "t", "status": "failed", "last_error": {"code": "x", "message": f"Bad {KEY}"}}
+async def test_the_error_of_a_failed_run_is_redacted_too() -> None:
+    failed = {"id": "run_1", "thread_id": "t", "status": "failed", "last_error": {"code": "x", "message": f"Bad {KEY}"}}
     async with (
-        RecordingServer(lambda seen: reply(200, said)) as server,
+        RecordingServer(lambda seen: reply(200, failed)) as server,
         Client(server.base_url, auth=BearerAuth(KEY)) as client,
     ):
         outcome = await client.watch(thread_id="t", run_id="run_1")

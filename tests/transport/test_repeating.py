@@ -1,4 +1,4 @@
-"""What is sent again, when, and how often: what can do no harm, and not for ever."""
+"""Retries: which requests are sent again, when, and how often."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ async def test_a_poll_is_repeated_until_it_is_answered(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "text"),
     [
         ("500", "answered 500: {} (try 3, after 500, 500)"),
         ("429", "answered 429: {} (try 3, after 429, 429)"),
         ("silent", "(try 3, after APITimeoutError, APITimeoutError)"),
     ],
 )
-async def test_a_poll_is_given_up_after_some_tries_and_the_error_names_them(name: str, said: str) -> None:
+async def test_a_poll_fails_after_some_attempts_and_the_error_names_them(name: str, text: str) -> None:
     async with RecordingServer(PASSING[name]) as server, Client(server.base_url, max_retries=2) as client:
         with pytest.raises(APIError) as caught:
             await client.threads.retrieve("thread_1")
-        assert said in str(caught.value)
-        assert said in caught.value.message
+        assert text in str(caught.value)
+        assert text in caught.value.message
         assert len(server.seen) == 3
 
 
-async def test_an_error_names_all_that_came_before_it() -> None:
+async def test_an_error_names_all_earlier_attempts() -> None:
     script = reply(503), reply(429), reply(404, {})
     async with RecordingServer(*script) as server, Client(server.base_url) as client:
         with pytest.raises(APIStatusError, match=r"\(try 3, after 503, 429\)"):
             await client.threads.retrieve("thread_1")
 
 
-async def test_one_refused_connection_after_another_is_named_too() -> None:
+async def test_refused_connections_are_named_as_attempts_too() -> None:
     async with Client(await unused_origin(), max_retries=1) as client:
         with pytest.raises(APIConnectionError, match=r"\(try 2, after APIConnectionError\)") as caught:
             await client.threads.create()
@@ -62,7 +62,7 @@ async def test_one_refused_connection_after_another_is_named_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["408", "409", "425", "500", "502", "503", "504", "dropped", "silent"])
-async def test_what_may_have_had_its_effect_is_not_repeated(name: str) -> None:
+async def test_a_request_that_may_have_had_its_effect_is_not_repeated(name: str) -> None:
     async with RecordingServer(PASSING[name], reply()) as server, Client(server.base_url) as client:
         with pytest.raises(APIError):
             await client.threads.runs.create("thread_1", assistant_id="asst_1")
@@ -83,7 +83,7 @@ async def test_a_post_is_repeated_after_a_429() -> None:
 
 
 class Flaky(Transport):
-    """Gives prepared results."""
+    """Returns or raises prepared results."""
 
     def __init__(self, *results: Response | APIConnectionError) -> None:
         self.results = list(results)
@@ -108,14 +108,14 @@ async def test_a_post_is_repeated_after_a_refused_connection() -> None:
     assert (response.status, response.attempts) == (200, ("APIConnectionError", "APIConnectionError"))
 
 
-async def test_a_post_is_not_repeated_once_one_of_its_tries_was_sent() -> None:
+async def test_a_post_is_not_repeated_after_one_attempt_was_sent() -> None:
     inner = Flaky(APIConnectionError("refused", sent=False), APITimeoutError("late", sent=True), GOOD)
     with pytest.raises(APITimeoutError, match=r"late \(try 2, after APIConnectionError\)"):
         await RetryTransport(inner, max_retries=5).send(POST)
     assert inner.results == [GOOD]
 
 
-async def test_a_spent_quota_is_not_asked_again() -> None:
+async def test_a_request_is_not_repeated_after_a_spent_quota() -> None:
     async with RecordingServer(QUOTA) as server, Client(server.base_url) as client:
         for call in (client.threads.retrieve("thread_1"), client.threads.create()):
             with pytest.raises(RateLimitError) as caught:
@@ -124,7 +124,7 @@ async def test_a_spent_quota_is_not_asked_again() -> None:
         assert len(server.seen) == 2
 
 
-async def test_no_retries_means_one_try() -> None:
+async def test_no_retries_means_one_attempt() -> None:
     async with RecordingServer(reply(500)) as server, Client(server.base_url, max_retries=0) as client:
         with pytest.raises(InternalServerError):
             await client.threads.retrieve("thread_1")
@@ -142,7 +142,9 @@ HINTS = [
 
 @pytest.mark.parametrize(("headers", "waited"), HINTS)
 @pytest.mark.parametrize("status", [429, 503])
-async def test_the_pause_is_what_the_server_asks_for(status: int, headers: dict[str, str], waited: float) -> None:
+async def test_the_pause_is_the_one_that_the_server_requests(
+    status: int, headers: dict[str, str], waited: float
+) -> None:
     loop = asyncio.get_running_loop()
     async with RecordingServer(reply(status, **headers), reply()) as server, Client(server.base_url) as client:
         start = loop.time()
@@ -170,7 +172,7 @@ async def test_the_pauses_have_a_ceiling() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_pause_of_hours_is_not_waited_for(status: int) -> None:
+async def test_a_request_is_not_repeated_after_a_pause_of_hours(status: int) -> None:
     loop = asyncio.get_running_loop()
     async with (
         RecordingServer(reply(status, Retry_After="7200")) as server,
@@ -184,7 +186,7 @@ async def test_a_pause_of_hours_is_not_waited_for(status: int) -> None:
         assert loop.time() - start < 1
 
 
-async def test_a_good_first_answer_never_enters_tenacity(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_good_first_answer_does_not_use_tenacity(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("tenacity was entered")
 
@@ -205,7 +207,7 @@ async def test_a_cancelled_pause_sends_nothing_more() -> None:
     assert inner.results == [GOOD]
 
 
-async def test_closing_goes_through_to_the_inner_transport() -> None:
+async def test_closing_closes_the_inner_transport() -> None:
     inner = Flaky(GOOD)
     await RetryTransport(inner).aclose()
     assert inner.results == []

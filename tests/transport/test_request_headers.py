@@ -1,4 +1,4 @@
-"""The headers and the query that every request carries."""
+"""The headers and the query of every request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns import ApiKeyAuth, Auth, BearerAuth, Client, ConfigurationError, 
 
 
 async def sent(auth: Auth | None = None, **options: Any) -> Seen:
-    """Give the request that a client with these options sends."""
+    """Return the request that a client with these options sends."""
     async with RecordingServer() as server:
         async with Client(server.base_url, auth=auth, **options) as client:
             await client.threads.retrieve("thread_1")
@@ -19,13 +19,13 @@ async def sent(auth: Auth | None = None, **options: Any) -> Seen:
         return seen
 
 
-async def test_version_2_is_asked_for_unless_told_otherwise() -> None:
+async def test_version_2_is_requested_by_default() -> None:
     assert (await sent()).header("OpenAI-Beta") == "assistants=v2"
     assert (await sent(version="v1")).header("OpenAI-Beta") == "assistants=v1"
     assert (await sent(version=None)).header("OpenAI-Beta") is None
 
 
-async def test_the_version_is_named_where_there_are_versions() -> None:
+async def test_the_version_is_sent_to_paths_that_have_versions() -> None:
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth("sk-test")) as client:
         await client.responses.retrieve("resp_1")
         await client.assistants.list()
@@ -37,7 +37,7 @@ async def test_the_version_is_named_where_there_are_versions() -> None:
     assert {seen.header("Authorization") for seen in server.seen} == {"Bearer sk-test"}
 
 
-async def test_a_constant_header_of_the_callers_goes_everywhere() -> None:
+async def test_a_constant_header_is_sent_with_every_request() -> None:
     constant = {"OpenAI-Beta": "all=v1"}
     async with RecordingServer() as server, Client(server.base_url, default_headers=constant) as client:
         await client.responses.retrieve("resp_1")
@@ -45,7 +45,7 @@ async def test_a_constant_header_of_the_callers_goes_everywhere() -> None:
     assert [seen.header("OpenAI-Beta") for seen in server.seen] == ["all=v1"] * 2
 
 
-async def test_json_is_asked_for_and_nothing_is_signed_without_a_key() -> None:
+async def test_without_a_key_json_is_requested_and_nothing_is_signed() -> None:
     seen = await sent()
     assert seen.header("Accept") == "application/json"
     assert seen.header("Authorization") is None
@@ -62,7 +62,7 @@ async def test_an_api_key_is_sent_in_azures_header_or_in_any_other() -> None:
     assert (await sent(ApiKeyAuth("k-1", header="astra-api-token"))).header("astra-api-token") == "k-1"
 
 
-async def test_constant_headers_replace_ours_whatever_their_case_and_never_the_signature() -> None:
+async def test_constant_headers_replace_ours_in_any_case_and_never_the_signature() -> None:
     constant = {"openai-beta": "assistants=v7", "ACCEPT": "text/json", "authorization": "Bearer other", "x-more": "1"}
     seen = await sent(BearerAuth("sk-test"), default_headers=constant)
     assert seen.header("OpenAI-Beta") == "assistants=v7"
@@ -93,13 +93,13 @@ async def test_the_constant_query_comes_before_the_requests_own() -> None:
         ("/ö", "/%C3%B6/threads/thread_1"),
     ],
 )
-async def test_any_path_may_come_before_the_threads(suffix: str, target: str) -> None:
+async def test_the_base_url_may_have_any_path(suffix: str, target: str) -> None:
     async with RecordingServer() as server, Client(server.origin + suffix) as client:
         await client.threads.retrieve("thread_1")
     assert server.targets == [target]
 
 
-# https://portkey.ai/docs/api-reference/inference-api/headers; the first pair is that of seed 003.
+# https://portkey.ai/docs/api-reference/inference-api/headers
 
 
 async def test_portkey_signs_with_the_pair_of_its_api_description() -> None:
@@ -134,7 +134,7 @@ async def test_portkey_signs_for_a_provider_at_a_host_with_its_own_key() -> None
     assert seen.header("x-portkey-virtual-key") is None
 
 
-def test_portkey_needs_to_know_where_to_send_the_request() -> None:
+def test_portkey_requires_a_virtual_key_a_config_or_a_provider() -> None:
     with pytest.raises(ConfigurationError, match="one of virtual_key, config and provider"):
         PortkeyAuth("pk-1")
     with pytest.raises(ConfigurationError, match="api_key"):
@@ -158,7 +158,7 @@ def test_a_key_outside_of_latin_1_is_refused_without_being_shown() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "  ", None, 5, b"sk-hidden"])
-def test_a_key_must_be_a_text_with_something_in_it(key: Any) -> None:
+def test_a_key_must_be_a_non_empty_string(key: Any) -> None:
     for make in (BearerAuth, ApiKeyAuth, lambda key: PortkeyAuth(key, virtual_key="vk-1")):
         with pytest.raises(ConfigurationError) as caught:
             make(key)
@@ -166,14 +166,14 @@ def test_a_key_must_be_a_text_with_something_in_it(key: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x y", "x:y", "x\r\nEvil", "ü", None])
-def test_a_header_whose_name_can_not_be_sent_is_refused(name: Any) -> None:
+def test_a_header_with_an_invalid_name_is_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match="header"):
         ApiKeyAuth("k-1", header=name)
     with pytest.raises(ConfigurationError, match="header"):
         Client("http://127.0.0.1:9/v1", default_headers={name: "1"})
 
 
-def test_a_constant_header_must_be_a_text_without_line_breaks() -> None:
+def test_a_constant_header_must_be_a_string_without_line_breaks() -> None:
     for value in ("a\nb", 5, None):
         wrong: Any = {"x-more": value}
         with pytest.raises(ConfigurationError, match="x-more"):

@@ -77,7 +77,7 @@ WRITES: Mapping[str, tuple[Operation, str, bytes]] = {
         '"conversation":null,"temperature":0.0,"tool_choice":{"type":"function","name":"f"},"tools":[{"type":"function",'
         '"name":"f","parameters":{},"strict":false}]}'.encode(),
     ),
-    # No body, and yet JSON by its header, as from the official client.
+    # No body, but the content type of JSON, as the official client sends it.
     "cancel": (lambda c: c.responses.cancel("resp_1"), f"{RESPONSE}/cancel", b""),
 }
 
@@ -100,15 +100,17 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert seen.header("Content-Type") == ("application/json" if body else None)
 
 
-def test_the_parameters_are_those_of_the_official_client_but_for_streams() -> None:
-    # Whose later versions may have more.
+def test_the_parameters_are_those_of_the_official_client_except_for_streams() -> None:
+    # Later versions of it may have more.
     theirs = set(inspect.signature(openai.AsyncOpenAI(api_key="x").responses.create).parameters)
     assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout"}
     assert {"stream", "stream_options"}.isdisjoint(ResponseParameters.__annotations__)
     assert len(ResponseParameters.__annotations__) == 37
 
 
-async def test_what_the_server_would_refuse_is_refused_before_sending(server: RecordingServer, client: Client) -> None:
+async def test_parameters_that_the_server_would_refuse_are_refused_before_sending(
+    server: RecordingServer, client: Client
+) -> None:
     with pytest.raises(InvalidRequestError, match="metadata: at most 16 pairs"):
         await client.responses.create(model="m", input="Hi", metadata={str(n): "" for n in range(17)})
     with pytest.raises(InvalidRequestError, match="limit: 1 to 100"):
@@ -118,14 +120,14 @@ async def test_what_the_server_would_refuse_is_refused_before_sending(server: Re
     assert server.seen == []
 
 
-async def test_there_is_no_limit_of_tools(server: RecordingServer, client: Client) -> None:
+async def test_the_number_of_tools_is_not_limited(server: RecordingServer, client: Client) -> None:
     tools: list[Any] = [{"type": "web_search"}] * 200
     await client.responses.create(model="m", input="Hi", tools=tools)
     assert len(server.seen) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503])
-async def test_a_create_that_may_have_been_done_is_not_repeated(status: int) -> None:
+async def test_a_create_that_may_have_had_its_effect_is_not_repeated(status: int) -> None:
     async with RecordingServer(reply(status, {})) as server, Client(server.base_url) as client:
         with pytest.raises(Exception, match=str(status)):
             await client.responses.create(model="m", input="Hi", background=True)
@@ -133,9 +135,9 @@ async def test_a_create_that_may_have_been_done_is_not_repeated(status: int) -> 
 
 
 async def test_errors_are_those_of_responses_and_not_of_threads() -> None:
-    # A text that would mean a held thread, were it said of one.
-    said = {"error": {"message": "Thread t already has an active run r.", "type": "invalid_request_error"}}
-    async with RecordingServer(reply(400, said), reply(404, {})) as server, Client(server.base_url) as client:
+    # For a thread, this text would mean that it is held by a run.
+    error = {"error": {"message": "Thread t already has an active run r.", "type": "invalid_request_error"}}
+    async with RecordingServer(reply(400, error), reply(404, {})) as server, Client(server.base_url) as client:
         with pytest.raises(BadRequestError) as caught:
             await client.responses.create(model="m", input="Hi")
         assert type(caught.value) is BadRequestError

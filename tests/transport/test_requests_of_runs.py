@@ -13,7 +13,7 @@ from asyncruns.resources.base import FILE_SEARCH_CONTENT
 Operation = Callable[[Client], Awaitable[object]]
 
 RUN = "/v1/threads/thread_1/runs/run_1"
-# As the official client writes it, except for `*`, which needs no quoting.
+# As the official client sends it, except for `*`, which needs no quoting.
 INCLUDED = "include%5B%5D=step_details.tool_calls%5B*%5D.file_search.results%5B*%5D.content"
 
 
@@ -101,7 +101,7 @@ WRITES: Mapping[str, tuple[Operation, str, bytes]] = {
         RUN,
         b'{"metadata":{"a":"b"}}',
     ),
-    # No body, and yet JSON by its header, as from the official client.
+    # No body, but the content type of JSON, as the official client sends it.
     "runs.cancel": (lambda c: c.threads.runs.cancel("run_1", thread_id="thread_1"), f"{RUN}/cancel", b""),
     "runs.submit_tool_outputs": (
         lambda c: c.threads.runs.submit_tool_outputs(

@@ -141,7 +141,7 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
     assert seen.header("Content-Length") == str(len(body))
 
 
-# Each operation that takes metadata, with what it sends before it.
+# Each operation that takes metadata, with the part of the body before it.
 WITH_METADATA: Mapping[str, tuple[Callable[..., Awaitable[object]], str]] = {
     "assistants.create": (lambda c, **given: c.assistants.create(model="m", **given), '"model":"m"'),
     "assistants.update": (lambda c, **given: c.assistants.update("asst_1", **given), ""),
@@ -165,9 +165,7 @@ WITH_METADATA: Mapping[str, tuple[Callable[..., Awaitable[object]], str]] = {
 
 
 @pytest.mark.parametrize("name", WITH_METADATA)
-async def test_absent_null_and_empty_metadata_are_three_things(
-    server: RecordingServer, client: Client, name: str
-) -> None:
+async def test_absent_null_and_empty_metadata_differ(server: RecordingServer, client: Client, name: str) -> None:
     operation, before = WITH_METADATA[name]
     given: tuple[dict[str, Any], ...] = ({}, {"metadata": UNSET}, {"metadata": None}, {"metadata": {}})
     for each in given:
@@ -177,7 +175,7 @@ async def test_absent_null_and_empty_metadata_are_three_things(
     assert [seen.body.decode() for seen in server.seen] == bodies
 
 
-async def test_the_metadata_of_a_thread_to_be_created_goes_as_it_is(server: RecordingServer, client: Client) -> None:
+async def test_the_metadata_of_a_new_thread_is_sent_unchanged(server: RecordingServer, client: Client) -> None:
     threads: tuple[dict[str, Any], ...] = ({}, {"metadata": None}, {"metadata": {}})
     for thread in threads:
         await client.threads.create_and_run(assistant_id="asst_1", thread=thread)

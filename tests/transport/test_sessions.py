@@ -1,4 +1,4 @@
-"""Sessions, proxies and TLS: what is borrowed is left alone, what is asked for is passed on."""
+"""Sessions, proxies and TLS: a borrowed session is not changed, and options are passed on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_two_clients_may_borrow_one_session(server: RecordingServer) -> No
 
 
 @pytest.mark.parametrize("borrows", [True, False])
-async def test_a_closed_client_says_so(server: RecordingServer, borrows: bool) -> None:
+async def test_a_closed_client_raises(server: RecordingServer, borrows: bool) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(server.base_url, session=session if borrows else None)
         await client.threads.create()
@@ -55,21 +55,21 @@ async def test_a_closed_client_says_so(server: RecordingServer, borrows: bool) -
     assert len(server.seen) == 1
 
 
-async def test_a_client_that_was_never_used_is_closed_all_the_same() -> None:
+async def test_a_client_that_was_never_used_can_be_closed() -> None:
     client = Client("http://127.0.0.1:9/v1")
     await client.close()
     with pytest.raises(ConfigurationError, match="closed"):
         await client.threads.create()
 
 
-async def test_a_session_that_its_owner_has_closed_is_told(server: RecordingServer) -> None:
+async def test_a_session_that_its_owner_has_closed_is_an_error(server: RecordingServer) -> None:
     async with aiohttp.ClientSession() as session:
         client = Client(server.base_url, session=session)
-    with pytest.raises(ConfigurationError, match="given as session= is closed"):
+    with pytest.raises(ConfigurationError, match="passed as session= is closed"):
         await client.threads.create()
 
 
-async def test_closing_ends_the_requests_that_are_under_way() -> None:
+async def test_closing_fails_the_requests_in_flight() -> None:
     async with RecordingServer(SILENCE) as server:
         client = Client(server.base_url, max_retries=0)
         polling = asyncio.create_task(client.threads.create())
@@ -81,7 +81,7 @@ async def test_closing_ends_the_requests_that_are_under_way() -> None:
     assert caught.value.sent is True
 
 
-async def test_a_session_that_raises_for_a_status_does_not_get_in_the_way() -> None:
+async def test_raise_for_status_of_a_session_is_ignored() -> None:
     answer = reply(404, {"error": {"message": "No thread"}})
     async with RecordingServer(answer) as server, aiohttp.ClientSession(raise_for_status=True) as session:
         with pytest.raises(NotFoundError, match="No thread"):
@@ -95,10 +95,10 @@ async def test_cookies_are_not_kept() -> None:
         assert server.seen[1].header("Cookie") is None
 
 
-async def test_one_connection_serves_one_request_after_the_other() -> None:
+async def test_one_connection_serves_successive_requests() -> None:
     async with RecordingServer() as server, Client(server.base_url) as client:
         await client.threads.create()
-        await asyncio.sleep(60)  # a slow watch looks once a minute
+        await asyncio.sleep(60)  # a slow watch polls once a minute
         await client.threads.create()
         assert server.connections == 1
 
@@ -125,13 +125,13 @@ async def test_a_proxy_that_refuses_to_connect_has_sent_nothing() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["host:3128", "nonsense", "socks5://h:1", "http://", "http://h:99999", "http://[::1"])
-def test_a_proxy_that_can_not_be_one_is_refused(proxy: str) -> None:
+def test_an_invalid_proxy_is_refused(proxy: str) -> None:
     with pytest.raises(ConfigurationError, match="proxy must be the URL"):
         Client("http://host.example/v1", proxy=proxy)
 
 
 @pytest.mark.parametrize("trust_env", [True, False])
-async def test_the_proxy_of_the_environment_counts_when_told_so(
+async def test_trust_env_uses_the_proxy_of_the_environment(
     server: RecordingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trust_env: bool
 ) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -144,7 +144,7 @@ async def test_the_proxy_of_the_environment_counts_when_told_so(
         assert (len(server.seen), len(direct.seen)) == ((1, 0) if trust_env else (0, 1))
 
 
-async def test_a_login_of_netrc_beside_our_key_is_told(
+async def test_a_login_of_netrc_in_addition_to_our_key_is_an_error(
     server: RecordingServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -157,7 +157,7 @@ async def test_a_login_of_netrc_beside_our_key_is_told(
 
 
 def anonymous_tls(purpose: int) -> ssl.SSLContext:
-    """Give a context that only understands its like: a cipher without certificates."""
+    """Return a context that connects only to its like: it allows only a cipher without certificates."""
     context = ssl.SSLContext(purpose)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -166,7 +166,7 @@ def anonymous_tls(purpose: int) -> ssl.SSLContext:
     return context
 
 
-async def test_the_given_tls_context_is_the_one_that_is_used() -> None:
+async def test_the_tls_context_of_the_caller_is_used() -> None:
     async with RecordingServer(tls=anonymous_tls(ssl.PROTOCOL_TLS_SERVER)) as server:
         base_url = server.base_url.replace("http:", "https:")
         async with Client(base_url, ssl=anonymous_tls(ssl.PROTOCOL_TLS_CLIENT)) as client:
@@ -178,7 +178,7 @@ async def test_the_given_tls_context_is_the_one_that_is_used() -> None:
         assert len(server.seen) == 1
 
 
-async def test_a_transport_gives_every_status_as_it_came() -> None:
+async def test_a_transport_returns_every_status() -> None:
     async with RecordingServer(reply(418, "I'm a teapot", X_More="1")) as server:
         transport = make_transport(server.base_url)
         response = await transport.send(Request("GET", "/x"))

@@ -1,4 +1,4 @@
-"""TLS, over both transports: which servers are trusted, and that nothing is sent to the others."""
+"""TLS, over both transports: which servers are trusted; the others receive nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def https(server: RecordingServer) -> str:
     return server.base_url.replace("http:", "https:")
 
 
-async def test_a_server_with_the_right_certificate_is_asked_over_one_connection() -> None:
+async def test_a_server_with_the_right_certificate_is_used_over_one_connection() -> None:
     async with RecordingServer(tls=server_context("right")) as server:
         async with Client(https(server), ssl=trusting_context()) as client:
             for _ in range(5):
@@ -54,26 +54,26 @@ async def test_a_server_of_an_unknown_authority_gets_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["right", *REFUSED])
-async def test_without_checks_any_certificate_will_do(kind: str) -> None:
+async def test_without_checks_any_certificate_is_accepted(kind: str) -> None:
     async with RecordingServer(tls=server_context(kind)) as server:
         async with Client(https(server), ssl=False) as client:
             await client.threads.retrieve("thread_1")
         assert len(server.seen) == 1
 
 
-async def test_the_server_is_told_for_which_host_it_is_asked() -> None:
+async def test_the_tls_handshake_names_the_host() -> None:
     named: list[str | None] = []
     context = server_context("right")
     context.sni_callback = lambda _, name, __: named.append(name)
     async with RecordingServer(tls=context) as server:
         transport = make_transport(https(server).replace("127.0.0.1", "localhost"), ssl=trusting_context())
-        with pytest.raises(APIConnectionError, match="for another host"):  # it is none for localhost
+        with pytest.raises(APIConnectionError, match="for another host"):  # the certificate is not for localhost
             await transport.send(GET)
         await transport.aclose()
     assert named == ["localhost"]
 
 
-async def test_a_handshake_that_is_never_answered_is_over_in_time() -> None:
+async def test_a_handshake_that_is_never_answered_times_out() -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         transport = make_transport(f"https://127.0.0.1:{silent.getsockname()[1]}/v1")
@@ -85,8 +85,8 @@ async def test_a_handshake_that_is_never_answered_is_over_in_time() -> None:
         await transport.aclose()
 
 
-@over("httptools")  # aiohttp's pool goes by a clock of its own, which is not that of these tests
-async def test_a_connection_over_tls_that_was_idle_for_long_is_not_used() -> None:
+@over("httptools")  # aiohttp's pool uses a clock of its own, not the virtual time of these tests
+async def test_a_tls_connection_that_was_idle_for_too_long_is_not_used() -> None:
     async with RecordingServer(tls=server_context("right")) as server:
         transport = make_transport(https(server), ssl=trusting_context())
         for _ in range(3):

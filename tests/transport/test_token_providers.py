@@ -1,4 +1,4 @@
-"""Where a token comes from: whatever can be called without arguments, async or not."""
+"""Token providers: anything that can be called without arguments, async or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recording_server import RecordingServer, reply
 
 from asyncruns import APIConnectionError, BearerAuth, Client, ConfigurationError
 
-pytestmark = pytest.mark.real_time  # threads call what may block
+pytestmark = pytest.mark.real_time  # functions that may block are called in threads
 
 
 @pytest.fixture
@@ -85,30 +85,30 @@ async def test_a_token_comes_from(server: RecordingServer, name: str, by: str) -
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_azure_takes_a_plain_function(server: RecordingServer) -> None:
+async def test_azure_accepts_a_plain_function(server: RecordingServer) -> None:
     async with Client.azure(server.base_url, api_version="v1", credential=plain) as client:
         await client.threads.retrieve("thread_1")
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_a_function_that_blocks_does_not_hold_up_the_loop(server: RecordingServer) -> None:
-    asked, may_answer = threading.Event(), threading.Event()
+async def test_a_function_that_blocks_does_not_block_the_loop(server: RecordingServer) -> None:
+    called, may_answer = threading.Event(), threading.Event()
 
     def blocks() -> str:
-        asked.set()
+        called.set()
         assert may_answer.wait(10)
         return "token-1"
 
     async with Client(server.base_url, api_key=blocks, max_retries=0) as client:
         reading = asyncio.create_task(client.threads.retrieve("thread_1"))
-        while not asked.is_set():
+        while not called.is_set():
             await asyncio.sleep(0)
-        may_answer.set()  # only a loop that goes on gets here
+        may_answer.set()  # reached only if the loop is not blocked
         await reading
     assert server.seen[0].header("Authorization") == "Bearer token-1"
 
 
-async def test_a_plain_function_is_asked_again_after_a_401() -> None:
+async def test_a_plain_function_is_called_again_after_a_401() -> None:
     tokens = iter(["old", "new"])
     async with (
         RecordingServer(reply(401, {}), reply()) as server,
@@ -119,33 +119,33 @@ async def test_a_plain_function_is_asked_again_after_a_401() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("returned", "hint"),
     [
         (lambda: None, "it returned a NoneType; it must return a string"),
         (lambda: 5, "it returned a int; it must return a string"),
         (lambda: b"sk-hidden-12345", "it returned a bytes; it must return a string"),
         (lambda: {"token": "sk-hidden-12345"}, "it returned a dict; it must return a string"),
         (lambda: "", "token must be a non-empty string"),
-        (lambda: "sk-hidden-12345\n", "has a line break"),
+        (lambda: "sk-hidden-12345\n", "contains a line break"),
         (lambda: plain, "it returned a function; it must return a string"),
         (lambda: SimpleNamespace(token="sk-hidden-12345", expires_on="later"), "it returned a SimpleNamespace"),
     ],
     ids=["none", "a number", "bytes", "a dict", "nothing", "a line break", "a function", "no time"],
 )
-async def test_a_provider_that_returns_no_token_is_named_and_not_asked_again(
-    server: RecordingServer, given: Callable[[], Any], says: str
+async def test_a_provider_that_returns_no_token_is_an_error_and_not_called_again(
+    server: RecordingServer, returned: Callable[[], Any], hint: str
 ) -> None:
-    asked = 0
+    calls = 0
 
     def provider() -> Any:
-        nonlocal asked
-        asked += 1
-        return given()
+        nonlocal calls
+        calls += 1
+        return returned()
 
     async with Client(server.base_url, api_key=provider) as client:
-        with pytest.raises(APIConnectionError, match=says) as caught:
+        with pytest.raises(APIConnectionError, match=hint) as caught:
             await client.threads.retrieve("thread_1")
-    assert (caught.value.sent, caught.value.passes, asked) == (False, False, 1)
+    assert (caught.value.sent, caught.value.passes, calls) == (False, False, 1)
     assert "sk-hidden" not in f"{caught.value!r} {caught.value.__cause__!r}"
     assert server.seen == []
 
@@ -162,23 +162,23 @@ async def test_the_error_of_a_provider_is_not_shown_and_may_pass(server: Recordi
 
 
 @pytest.mark.parametrize(
-    ("token", "says"),
+    ("token", "hint"),
     [
         (None, "not a NoneType"),
         (b"sk-hidden-12345", "not a bytes"),
         (["sk-hidden-12345"], "not a list"),
-        (Credential, "this is the class Credential: make an instance of it"),
-        (plain_with_an_argument, "this function has parameters"),
+        (Credential, "this is the class Credential: pass an instance"),
+        (plain_with_an_argument, "this function has required parameters"),
         ("", "non-empty"),
     ],
     ids=["none", "bytes", "a list", "a class", "an argument", "nothing"],
 )
-def test_what_can_give_no_token_is_refused_with_the_right_line(token: Any, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says) as caught:
+def test_an_argument_that_is_not_a_token_or_provider_is_refused_with_a_hint(token: Any, hint: str) -> None:
+    with pytest.raises(ConfigurationError, match=hint) as caught:
         BearerAuth(token)
     assert "sk-hidden" not in str(caught.value)
 
 
-def test_a_coroutine_in_place_of_its_function_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="give the function itself, without calling it"):
+def test_a_coroutine_in_place_of_its_function_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="pass the function itself, without calling it"):
         BearerAuth(coroutine())  # type: ignore[arg-type]

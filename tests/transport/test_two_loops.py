@@ -9,7 +9,7 @@ from asyncruns import APIConnectionError, Client, ConfigurationError
 
 
 @pytest.mark.parametrize("http", LIBRARIES, indirect=True)
-def test_a_client_of_another_event_loop_says_so() -> None:
+def test_a_client_of_another_event_loop_raises() -> None:
     client = Client("http://127.0.0.1:9/v1", max_retries=0)
 
     async def ask() -> None:

@@ -1,4 +1,4 @@
-"""Values as people have them: what stands for one text is sent as that text, wherever it goes."""
+"""Values as programs have them: a value that stands for a text is sent as that text everywhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asyncruns.http import query_of
 from asyncruns.transport.auth import PortkeyAuth
 
 
-class Order(str, enum.Enum):  # noqa: UP042 - as it is written in most programs
+class Order(str, enum.Enum):  # noqa: UP042 - as most programs write it
     DESC = "desc"
 
 
@@ -66,7 +66,7 @@ async def server() -> AsyncIterator[RecordingServer]:
 
 
 @pytest.mark.parametrize(("value", "text"), TEXTS, ids=IDS)
-async def test_a_value_in_a_query_goes_out_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
+async def test_a_value_in_a_query_is_sent_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
     async with Client(server.base_url, default_query={"all": value}) as client:
         await client.threads.retrieve("thread_1", extra_query={"one": value, "many": [value, None], "of": {value}})
     query = dict(URL(server.seen[0].target).query)
@@ -80,7 +80,7 @@ async def test_a_parameter_of_a_list_may_be_a_member_of_an_enum(server: Recordin
 
 
 @pytest.mark.parametrize(("value", "text"), TEXTS, ids=IDS)
-async def test_a_value_in_a_header_goes_out_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
+async def test_a_value_in_a_header_is_sent_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
     async with Client(server.base_url, default_headers={"x-all": value}, organization=value) as client:
         await client.threads.retrieve("thread_1", extra_headers={"x-one": value})
     (seen,) = server.seen
@@ -94,7 +94,7 @@ async def test_a_header_that_is_a_number_is_still_refused(server: RecordingServe
 
 
 @pytest.mark.parametrize(("value", "text"), TEXTS, ids=IDS)
-async def test_an_id_goes_out_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
+async def test_an_id_is_sent_as_its_text(server: RecordingServer, value: Any, text: str) -> None:
     async with Client(server.base_url) as client:
         await client.threads.runs.cancel(value, thread_id=value)
     quoted = text.replace("/", "%2F").replace(":", "%3A").replace("+", "%2B")
@@ -111,7 +111,7 @@ def test_a_ref_of_enum_members_holds_their_values() -> None:
 
 
 @pytest.mark.parametrize("value", [5, None, "", b"x", ["a"]], ids=repr)
-async def test_what_is_no_id_is_refused(value: Any) -> None:
+async def test_a_value_that_is_not_an_id_is_refused(value: Any) -> None:
     async with Client("http://127.0.0.1:9/v1") as client:
         with pytest.raises(InvalidRequestError, match="must be a non-empty string"):
             await client.threads.retrieve(value)
@@ -132,7 +132,7 @@ async def test_what_is_no_id_is_refused(value: Any) -> None:
     ],
     ids=repr,
 )
-async def test_a_value_in_a_body_goes_out_as_json_has_it(server: RecordingServer, value: Any, sent: Any) -> None:
+async def test_a_value_in_a_body_is_sent_as_json(server: RecordingServer, value: Any, sent: Any) -> None:
     async with Client(server.base_url) as client:
         await client.threads.create(extra_body={"x": value})
         await client.responses.create(model="m", input="?", extra_body={"x": [value]})

@@ -1,6 +1,6 @@
-"""The transport under `aioresponses`, as users of aiohttp like to test: and what it hands to aiohttp.
+"""The transport under `aioresponses`, which many users of aiohttp test with, and the options it passes to aiohttp.
 
-aioresponses 0.7.9, its newest release, does not know an argument that `ClientResponse` of aiohttp 3.14 requires.
+aioresponses 0.7.9, its newest release, does not pass an argument that `ClientResponse` of aiohttp 3.14 requires.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BASE = "https://host.example/v1"
 
 
 class Response(aiohttp.ClientResponse):
-    """Supplies what aioresponses does not; None would fail, for its `output_size` is read."""
+    """Supplies an argument that aioresponses lacks. None would fail, since its `output_size` is read."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"stream_writer": SimpleNamespace(output_size=0), **options})
@@ -36,7 +36,7 @@ async def test_a_request_is_made_of_the_base_url_the_path_and_the_signature() ->
         assert (method, url) == ("GET", URL(f"{BASE}/threads/thread_1"))
 
 
-async def test_an_exception_of_aiohttp_becomes_one_of_ours() -> None:
+async def test_exceptions_of_aiohttp_become_exceptions_of_this_package() -> None:
     with aioresponses() as server:
         server.post(f"{BASE}/threads", exception=TimeoutError())
         async with Client(BASE) as client:
@@ -52,7 +52,7 @@ async def test_an_exception_of_aiohttp_becomes_one_of_ours() -> None:
         ({"proxy": "http://proxy.example:3128"}, {"proxy": "http://proxy.example:3128"}),
     ],
 )
-async def test_options_are_handed_to_aiohttp(options: dict[str, Any], handed: dict[str, Any]) -> None:
+async def test_options_are_passed_to_aiohttp(options: dict[str, Any], handed: dict[str, Any]) -> None:
     with aioresponses() as server:
         server.post(f"{BASE}/threads", payload={"id": "thread_1"}, response_class=Response)
         async with Client(BASE, **options) as client:

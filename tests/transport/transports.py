@@ -1,4 +1,4 @@
-"""Both transports: the tests of this folder run over each, and this tells over which one does."""
+"""Both transports: the tests of this folder run over each of them; `over` limits that for one test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 
 def over(*libraries: str) -> Callable[[Test], Test]:
-    """Let a test run over these only."""
+    """Return a decorator that makes a test run over these libraries only."""
 
     def mark(test: Test) -> Test:
         test.over = libraries  # type: ignore[attr-defined]
@@ -26,12 +26,12 @@ def over(*libraries: str) -> Callable[[Test], Test]:
 
 
 def defaults_of_client() -> dict[str, Any]:
-    """Give the defaults of the options of a client."""
+    """Return the defaults of the client's options, as the dict that Python uses, so that changes take effect."""
     found: dict[str, Any] | None = Client.__init__.__kwdefaults__
     assert found is not None
     return found
 
 
 def make_transport(base_url: str, **options: Any) -> HTTPTransport:
-    """Make a transport of the kind that clients of this test make."""
+    """Return a transport of the kind that clients use in this test."""
     return chosen_http(defaults_of_client()["http"])(base_url, **options)

@@ -1,4 +1,4 @@
-"""A connection of the lean transport without a wire: what a server would send is fed to it as bytes."""
+"""A connection of the lean transport without a socket: tests feed it the bytes that a server would send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_BODY: Final = 4096
 
 
 class Wire:
-    """Stands for the transport of asyncio, and for the pool: it notes what is done with the connection."""
+    """In place of both the asyncio transport and the pool: records what happens to the connection."""
 
     def __init__(self) -> None:
         self.is_released = False
@@ -44,7 +44,7 @@ class Wire:
 
 
 class Loop:
-    """As much of a loop as a connection needs."""
+    """The part of an event loop that a connection uses."""
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=_LOOP)
@@ -58,11 +58,11 @@ _LOOP.close()  # nothing runs in it
 
 
 def answer_to(pieces: Iterable[bytes], *, ends: bool = True) -> tuple[RawAnswer | type[Exception], bool]:
-    """Send a request, and give the answer made of these pieces, or the kind of error; and whether it goes on.
+    """Send a request; return the answer to it, or the type of the error, and whether the connection stays open.
 
     Args:
-        pieces: As the server sends them.
-        ends: Whether it closes the connection then.
+        pieces: What the server sends.
+        ends: Whether the server closes the connection afterwards.
     """
     wire = Wire()
     loop: Any = Loop()
@@ -73,33 +73,33 @@ def answer_to(pieces: Iterable[bytes], *, ends: bool = True) -> tuple[RawAnswer 
     for piece in pieces:
         if piece and not wire.is_aborted:
             connection.data_received(piece)
-    goes_on = not wire.is_aborted
+    stays_open = not wire.is_aborted
     assert wire.is_lost == wire.is_aborted
     if ends and not wire.is_aborted:
         connection.eof_received()
         connection.connection_lost(None)
         assert wire.is_aborted
     if not waiter.done():
-        assert not ends, "nobody would ever be told"
+        assert not ends, "the request would never end"
         waiter.set_exception(TimeoutError())
     error = waiter.exception()
     if error is None:
         status, _, body, _ = answer = waiter.result()
         assert 200 <= status <= 999
         assert len(body) <= MAX_BODY
-        return answer, goes_on
+        return answer, stays_open
     assert isinstance(error, OSError | BodyTooLarge)
     return type(error), False
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
-    """Cut data at some places, taken modulo its length."""
+    """Split data at some places, modulo its length."""
     ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def check_any_bytes(data: bytes, places: Sequence[int]) -> None:
-    """Check that what is made of an answer does not depend on how it is cut, whatever it is."""
+    """Check that the result for any bytes does not depend on how they are split."""
     whole, _ = answer_to([data])
     parts, _ = answer_to(cut(data, places))
     if isinstance(whole, tuple) and isinstance(parts, tuple):

@@ -1,4 +1,4 @@
-"""Which errors of a connection can pass, and what is to be set for those that can't."""
+"""Which connection errors may pass, and which setting to change for the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recording_server import DROP, RecordingServer, reply
 from yarl import URL
 
 from asyncruns import APIConnectionError, Client
-from asyncruns.transport.outages import tls_where_plain, what_to_set
+from asyncruns.transport.unreachable import tls_where_plain, what_to_set
 
 KEY: Final = ConnectionKey("host.example", 443, True, True, None, None, None)
 
@@ -41,7 +41,7 @@ FINAL: Final[list[tuple[BaseException, str]]] = [
     (handshake_error("SSLV3_ALERT_HANDSHAKE_FAILURE"), "no version or cipher of TLS in common"),
     (aiohttp.ClientOSError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] words"), "load_cert_chain"),
     (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_NONAME, "Name or service not known")), "host"),
-    (aiohttp.ServerFingerprintMismatch(b"a", b"b", "host.example", 443), "another fingerprint"),
+    (aiohttp.ServerFingerprintMismatch(b"a", b"b", "host.example", 443), "fingerprint of the server"),
     (aiohttp.InvalidURL("http://"), "check base_url"),
 ]
 PASSING: Final[list[BaseException]] = [
@@ -58,28 +58,28 @@ PASSING: Final[list[BaseException]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "says"), FINAL, ids=[f"{type(error).__name__}: {says}" for error, says in FINAL])
-def test_an_error_that_does_not_pass_says_what_to_set(error: BaseException, says: str) -> None:
-    assert says in (what_to_set(error, has_answered=False) or "")
+@pytest.mark.parametrize(("error", "hint"), FINAL, ids=[f"{type(error).__name__}: {hint}" for error, hint in FINAL])
+def test_an_error_that_does_not_pass_names_the_setting_to_change(error: BaseException, hint: str) -> None:
+    assert hint in (what_to_set(error, has_answered=False) or "")
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_an_error_that_may_pass_says_nothing(error: BaseException) -> None:
+def test_an_error_that_may_pass_names_no_setting(error: BaseException) -> None:
     assert what_to_set(error, has_answered=False) is None
 
 
 @pytest.mark.parametrize("error", [error for error, _ in FINAL[:-1]], ids=repr)
-def test_a_server_that_has_answered_may_do_so_again(error: BaseException) -> None:
+def test_after_an_answer_the_same_errors_may_pass(error: BaseException) -> None:
     assert what_to_set(error, has_answered=True) is None
 
 
-async def test_a_port_of_http_is_not_taken_for_one_of_https() -> None:
+async def test_a_plain_http_port_is_not_mistaken_for_tls() -> None:
     async with RecordingServer() as server:
         assert await tls_where_plain(URL(server.base_url)) is None
         assert server.seen == []
 
 
-async def test_a_server_that_only_drops_connections_may_pass() -> None:
+async def test_a_server_that_only_drops_connections_may_recover() -> None:
     async with RecordingServer(DROP) as server, Client(server.base_url, max_retries=4) as client:
         with pytest.raises(APIConnectionError) as caught:
             await client.threads.retrieve("thread_1")
@@ -88,14 +88,14 @@ async def test_a_server_that_only_drops_connections_may_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "answer",
     [
         pytest.param(b"\x15\x03\x01\x00\x02\x02\x46", id="an alert of TLS"),
         pytest.param(reply(400, "The plain HTTP request was sent to HTTPS port"), id="a page of nginx"),
     ],
 )
-async def test_a_server_that_says_that_it_speaks_tls_is_understood(said: bytes) -> None:
-    async with RecordingServer(said) as server, Client(server.base_url) as client:
+async def test_a_server_that_demands_tls_in_its_answer_is_understood(answer: bytes) -> None:
+    async with RecordingServer(answer) as server, Client(server.base_url) as client:
         with pytest.raises(Exception, match=r"TLS|HTTPS"):
             await client.threads.retrieve("thread_1")
     assert len(server.seen) == 1
