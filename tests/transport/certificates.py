@@ -75,7 +75,11 @@ mQ==
 
 def server_context(kind: str) -> ssl.SSLContext:
     """Make the context of a server with one of the certificates: "right", "for another host" or "expired"."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return with_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), kind)
+
+
+def with_certificate(context: ssl.SSLContext, kind: str) -> ssl.SSLContext:
+    """Give a context one of the certificates; a client's context, too."""
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # the only way to give a key
         file.write(_KEY + _CERTIFICATES[kind])
         file.flush()
