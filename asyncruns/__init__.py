@@ -1,6 +1,6 @@
-"""Wait for remote agent runs: an asyncio-native, typed client and watcher.
+"""Watch remote agent runs: a typed asyncio client and watcher.
 
-The names here are loaded when they are first used, so that the lifecycle alone does not bring HTTP along.
+Names are imported when they are first used, so that importing the lifecycle alone does not import aiohttp.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ _HOMES: Final = {
     "WatchGaveUpError": "asyncruns.errors",
 }
 
-# Modules that are part of the public surface: `asyncruns.testing.Emulator` works after `import asyncruns`.
+# Public modules: `asyncruns.testing.Emulator` works after `import asyncruns`.
 _PARTS: Final = ("errors", "sse", "testing", "wire")
 
 __all__ = [

@@ -1,9 +1,9 @@
 """What a watch and a fleet share of the event loop: its clock, waking, admission, and the one task that each owns.
 
-Admission: a thousand first requests in one pass of the loop take a tenth of a second, in which nothing else runs. So
-each pass admits a few; that delays the thousandth by as long, and spreads all later polls.
+Admission: a thousand first requests in one pass of the loop would take 0.1 s or more, in which nothing else runs. So
+each pass admits 4. The thousandth starts as late as before, and all later polls are spread.
 
-Leaving: how long leaving waits is bounded by the same few seconds everywhere.
+Leaving: the time that leaving takes is bounded by the same constants everywhere.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ import anyio
 
 from asyncruns.errors import InvalidRequestError
 
-log: Final = logging.getLogger("asyncruns.watcher")
-
 LEAVING_GRACE_S: Final = 5.0  # how long leaving waits for a pending submit, cancel or create
-ENDING_GRACE_S: Final = 2.5  # and then for the task itself: observers may take 2 s
-OBSERVER_GRACE_S: Final = 2.0  # how long leaving waits for observers that have not seen everything yet
-ADMITTED_AT_ONCE: Final = 4  # of some 0.3 ms each: making a watch, sending a request, starting a thread
+ENDING_GRACE_S: Final = 2.5  # how long leaving then waits for the task itself, whose observers may take 2 s
+OBSERVER_GRACE_S: Final = 2.0  # how long leaving waits for observers that are not called yet, or not done
+ADMITTED_AT_ONCE: Final = 4  # in one pass; each takes some 0.3 ms: creating a watch, sending a request, a new thread
 
 
 class _Gate:
-    """Those who wait for their turn in one loop, in their order."""
+    """The queue of those that wait for admission in one loop, first come, first served."""
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Future[None], None] = {}
@@ -61,27 +59,30 @@ _GATES: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate]] = wea
 
 
 async def admitted() -> None:
-    """Wait for our turn to begin. Safe to cancel."""
+    """Wait until the caller may start something, at most 4 in one pass of the loop. Safe to cancel."""
     await _GATES.setdefault(asyncio.get_running_loop(), _Gate()).pass_through()
 
 
 def loop_time() -> float:
-    """Give the loop's clock, which all times of a watch are of."""
+    """Return the time of the running loop, in seconds; all times of a watch are by this clock."""
     return asyncio.get_running_loop().time()
 
 
 def wake(waiting: asyncio.Future[None] | None) -> None:
-    """Let who waits go on; may be called twice."""
+    """Set the result of a future that something waits for; may be called twice, and with None."""
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
 
 
 async def joined(task: asyncio.Task[Any], *, by: float = math.inf) -> None:
-    """Wait until a task has ended, even when we are cancelled ourselves: it holds a submit or a cancel at most.
+    """Wait until a task has ended, even if the caller is cancelled: the task may have a submit or a cancel in flight.
 
     Args:
-        task: The task.
-        by: When it is cancelled.
+        task: The task to wait for.
+        by: When to cancel the task, by the loop's clock; by default never.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled; raised after the task has ended.
     """
     interrupted: asyncio.CancelledError | None = None
     while not task.done():
@@ -98,13 +99,13 @@ async def joined(task: asyncio.Task[Any], *, by: float = math.inf) -> None:
 
 
 async def outlasting(work: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
-    """Do some work in a task of a group, and go on with it when the task is cancelled by somebody else.
+    """Run some work in a task of a group, and run it again if anything but the group cancels the task.
 
-    At the end of `asyncio.run` every task is cancelled once, and those that still owe the server something go on.
+    At its end, `asyncio.run` cancels every task once; a watch that must still cancel its run goes on, and needs this.
 
     Args:
-        work: What is done; called again after a cancellation.
-        scope: The group's, which ends it.
+        work: The async function to call, and to call again after a cancellation.
+        scope: The cancel scope of the group, which does end the work.
     """
     while True:
         try:
@@ -119,21 +120,23 @@ async def outlasting(work: Callable[[], Awaitable[object]], scope: anyio.CancelS
 
 
 class OwnedTask:
-    """The one task in which all happens that a watch or a fleet does in the background.
+    """The one background task of a watch or a fleet (its owner).
 
-    Its task groups are entered and left inside of it, so its owner may be left from any task.
+    Task groups are entered and left inside this task, so the owner may be left from any task.
 
     Args:
-        what: What the owner is, for messages: "watcher" or "fleet".
-        entering: How the owner is entered, for the message when it was not.
-        once: The message when it is entered for the second time.
+        what: What the owner is called in messages: "watcher" or "fleet".
+        log: Where a failure is logged that cannot be raised.
+        entering: The code that enters the owner, for the message if it was not entered.
+        once: The message if it is entered a second time.
     """
 
-    def __init__(self, what: str, *, entering: str, once: str) -> None:
+    def __init__(self, what: str, *, log: logging.Logger, entering: str, once: str) -> None:
+        self._log = log
         self._what, self._entering, self._once = what, entering, once
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._is_told = False
+        self._is_raised = False
 
     def check_unused(self) -> None:
         """Check that the owner was not entered before, and bind it to the running loop.
@@ -155,11 +158,13 @@ class OwnedTask:
     ) -> None:
         """Start the task, and wait until its work has begun.
 
+        Safe to cancel: `leave` is awaited first.
+
         Args:
-            work: What the task does. It sets the future when it has begun.
-            name: Of the task.
+            work: The task's coroutine function. It sets the result of the given future when it has begun.
+            name: The task's name.
             on_done: Called when the task has ended.
-            leave: Leaves the owner when the caller is cancelled meanwhile.
+            leave: Leaves the owner if the caller is cancelled before the work has begun.
         """
         begun = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(work(begun), name=name)
@@ -172,7 +177,7 @@ class OwnedTask:
 
     @property
     def was_started(self) -> bool:
-        """Whether there was a task at all."""
+        """Whether the task was started."""
         return self._task is not None
 
     @property
@@ -191,29 +196,29 @@ class OwnedTask:
         self.check_is_here()
 
     def check_is_here(self) -> None:
-        """Check that the caller runs in the event loop that entered the owner, if any has.
+        """Check that the caller runs in the event loop that entered the owner; passes if none has.
 
         Raises:
-            InvalidRequestError: The caller runs in a thread, or in another loop; nothing was done.
+            InvalidRequestError: The caller runs in a thread or in another loop; nothing was done.
         """
         loop = self._loop
         if loop is None or asyncio._get_running_loop() is loop:
             return
         where = "a thread without an event loop" if asyncio._get_running_loop() is None else "another event loop"
         raise InvalidRequestError(
-            f"This {self._what} was entered in an event loop of its own, and is called from {where}. Call its "
-            "functions with loop.call_soon_threadsafe(function, ...), and its coroutines with "
+            f"This {self._what} was entered in one event loop, and is called from {where}. Call its functions with "
+            "loop.call_soon_threadsafe(function, ...), and its coroutines with "
             "asyncio.run_coroutine_threadsafe(coroutine, loop), where loop is the one that entered it"
         )
 
     async def join(self, by: float) -> None:
-        """Wait until the task has ended; it is cancelled at this time of the loop's clock. See `joined`."""
+        """Wait until the task has ended; it is cancelled 2.5 s after this time of the loop's clock. See `joined`."""
         if self._task is not None:
             await joined(self._task, by=by + ENDING_GRACE_S)
 
     def raise_failure(self) -> None:
-        """Raise what broke the task, if anything did; a lone error without the group around it."""
-        self._is_told = True
+        """Raise the exception that ended the task, if any; a single exception without the group around it."""
+        self._is_raised = True
         task = self._task
         failure = None if task is None or task.cancelled() else task.exception()
         while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
@@ -222,17 +227,19 @@ class OwnedTask:
             raise failure
 
     def raise_once(self, error: BaseException | None, message: str, *arguments: object) -> None:
-        """Raise what broke the task, unless the caller has had it; log it where another error is on its way already.
+        """Raise the exception that ended the task, unless the caller has had it already.
+
+        If the owner's block is left with another exception, log it instead: that one must not be replaced.
 
         Args:
-            error: What leaves the owner's block; None for nothing.
-            message: What is logged.
-            *arguments: Of the message.
+            error: The exception that leaves the owner's block; None if there is none.
+            message: The message to log.
+            *arguments: The arguments of the message.
         """
         task = self._task
-        if self._is_told or task is None:
+        if self._is_raised or task is None:
             return
         if error is None:
             self.raise_failure()
         elif not task.cancelled() and task.exception() is not None:
-            log.error(message, *arguments, exc_info=task.exception())
+            self._log.error(message, *arguments, exc_info=task.exception())

@@ -1,7 +1,7 @@
-"""The names of aiohttp and anyio that are not public and that this package uses: all of them, and nowhere else.
+"""All uses of private names of aiohttp and anyio; no other module may use one.
 
-Each function does without the name when a version lacks it; its docstring says what is lost then.
-`tests/transport/test_private_names.py` fails when that happens.
+If a version lacks a name, the function still works without it; its docstring says what is lost then.
+`tests/transport/test_private_names.py` fails in that case.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def load_anyio_backend() -> None:
-    """Load the backend of anyio, which is loaded at its first use otherwise.
+    """Load anyio's asyncio backend now, instead of at its first use.
 
-    Without the name, the first use holds up a running loop for some 20 ms.
+    Without the name, the first use blocks a running loop for some 20 ms.
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("anyio._backends._asyncio")
 
 
 def stop_scopes_of(task: asyncio.Task[Any]) -> None:
-    """Stop those of anyio's cancel scopes around a task whose own task has ended without leaving them.
+    """Stop the cancel scopes of anyio around a task whose own task ended without leaving them.
 
     Without the names, each such scope cancels the task in every pass of the loop, for ever.
     """
@@ -42,29 +42,30 @@ def stop_scopes_of(task: asyncio.Task[Any]) -> None:
 
 
 def arrived(content: aiohttp.StreamReader) -> bytes:
-    """Return what has arrived of a body and was not read, or b"". Does not raise when the connection has broken.
+    """Return the bytes of a body that have arrived and were not read, or b"". Does not raise if the connection broke.
 
-    Without the names, what arrived just before a connection broke is lost: the public methods raise.
+    Without the names, what arrived just before a connection broke is lost, since the public methods raise.
     """
     reader: Any = content
     return bytes(reader._read_nowait(-1)) if getattr(reader, "_buffer", None) else b""
 
 
 def middlewares_of(session: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddlewareType, ...]:
-    """Return the middlewares that a session was made with.
+    """Return the middlewares that a session was created with.
 
-    Without the name, those of a borrowed session do not run: a request's own middlewares replace them.
+    Without the name, those of a borrowed session do not run, since a request's own middlewares replace them.
     """
     return tuple(getattr(session, "_middlewares", None) or ())
 
 
 def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None = None) -> bool:
-    """Return whether a pool holds an idle connection that seems to be alive; the next request would use it.
+    """Return whether a pool holds an idle connection that seems to be alive, which the next request would use.
 
-    Without the name, a request that changes something may go over a connection that the server is about to close.
+    Without the name, a request that changes something may be sent over a connection that the server is about to close.
 
     Args:
-        key: Which connections are meant; None for all.
+        connector: The pool; None has no connections.
+        key: The host, port and settings whose connections count; None for all.
     """
     pool: Any = getattr(connector, "_conns", None)
     if not pool:
@@ -74,10 +75,10 @@ def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None 
 
 
 def close_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey) -> None:
-    """Close the idle connections of one kind in a pool.
+    """Close the idle connections of a pool with this key.
 
-    Without the name, a read, and any request over a borrowed session, may be sent again over a connection that is dead,
-    too.
+    Without the name, the second attempt of a read, or of any request over a borrowed session, may use a dead connection
+    as well.
     """
     pool: Any = getattr(connector, "_conns", {})
     for protocol, _ in pool.pop(key, ()):

@@ -1,4 +1,7 @@
-"""What the outside may replace, as abstract classes. The real things are in `transport/` and `dialects/`."""
+"""The interfaces that users may implement: transports, dialects and clients.
+
+Our own implementations are in `transport/`, `dialects/` and `client/`. Nothing here does I/O.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from asyncruns.errors import APIError, ConfigurationError
+from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
-from asyncruns.lifecycle.patience import WITHOUT_EXPIRY_S
+from asyncruns.lifecycle.policy import WAIT_WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
@@ -20,20 +23,21 @@ R = TypeVar("R")
 
 
 class AsyncOnly:
-    """What is used with `async for` and `async with`: without `async`, the error says so."""
+    """Mix-in for classes used with `async for` and `async with`: without `async`, the error explains the mistake."""
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # a type checker finds the mistake by itself
+    # Hidden from type checkers, which would otherwise accept `for` and `with`.
+    if not TYPE_CHECKING:
 
         def __iter__(self):
-            raise TypeError(f"Write `async for` in place of `for`: {_name(self)} is iterated over asynchronously")
+            raise TypeError(f"Write `async for` instead of `for`: {_name(self)} is iterated over asynchronously")
 
         def __enter__(self):
-            raise TypeError(f"Write `async with` in place of `with`: {_name(self)} is entered asynchronously")
+            raise TypeError(f"Write `async with` instead of `with`: {_name(self)} is entered asynchronously")
 
         def __exit__(self, kind, error, trace):
-            raise TypeError("Write `async with` in place of `with`")
+            raise TypeError("Write `async with` instead of `with`")
 
 
 def _name(value: object) -> str:
@@ -41,12 +45,12 @@ def _name(value: object) -> str:
 
 
 class ByteStream(ABC):
-    """A good answer whose body is read as it comes. Nothing is read ahead but for what the connection holds.
+    """A successful response whose body is read piece by piece. Nothing is read ahead, except into socket buffers.
 
     Attributes:
         status: The HTTP status, below 300.
-        headers: Finds names in lower case.
-        redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
+        headers: A mapping that finds names in lower case.
+        redact: Removes credentials from bytes that are to be shown; None if there are none to remove.
     """
 
     status: int
@@ -55,159 +59,50 @@ class ByteStream(ABC):
 
     @abstractmethod
     async def read(self) -> bytes:
-        """Wait for the next bytes, and give them; b"" at the end.
+        """Wait for the next bytes and return them; b"" at the end of the body.
 
-        Safe to cancel: nothing is lost. For one task at a time.
+        Safe to cancel: no bytes are lost. Only one task may read at a time.
 
         Raises:
-            APIConnectionError: The connection broke, or was closed in the middle. `sent` is True.
-            APITimeoutError: No byte came for too long.
+            APIConnectionError: The connection broke before the end of the body. `sent` is True.
+            APITimeoutError: No bytes came within the request's timeout.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Stop reading. What is not read to its end has its connection closed. Never raises; may be called twice."""
+        """Stop reading, and close the connection if the body was not read to its end.
 
-
-class RunEvents(AsyncOnly, ABC, Generic[R]):
-    """The events of one run as they come, which a watch can follow: a `RunStream`, or a `ResponseStream`.
-
-    Attributes:
-        dialect: The name of the dialect whose runs it tells of.
-        redact: Takes the credentials out of what is to be shown; None where there is nothing to take out.
-        is_whole: Whether all was told: the end of the run, or that it waits for the caller.
-        has_ended: Whether the end of the run was told.
-        is_streamed: Whether the server streams; else it answered with the run.
-        needs_messages: Whether `missing` needs the messages of the run, and not only the run.
-    """
-
-    dialect: str
-    redact: Callable[[bytes], bytes] | None = None
-    is_whole: bool = False
-    has_ended: bool = False
-    is_streamed: bool = True
-    needs_messages: bool = False
-
-    @property
-    @abstractmethod
-    def resource(self) -> R | None:
-        """The typed run as last told, or None as long as nothing told of it."""
-
-    @property
-    def ref(self) -> RunRef | None:
-        """Which run it goes on to tell of, where it was taken up in the middle, and may not say so for long."""
-        return None
-
-    @property
-    def sequence_number(self) -> int | None:
-        """The number of the last event that had one, after which the stream may be taken up again; or None."""
-        return None
-
-    @property
-    @abstractmethod
-    def server_time(self) -> float | None:
-        """The server's clock now, in seconds of its epoch, by what it said at the beginning; None where it did not."""
-
-    @abstractmethod
-    def claim(self) -> None:
-        """Let a watch read the events from now on, and nobody else.
-
-        Raises:
-            InvalidRequestError: Another watch does.
+        Never raises; may be called twice.
         """
-
-    @abstractmethod
-    async def next_event(self) -> Any:
-        """Wait for the next event; None at the end. Safe to cancel: nothing is lost.
-
-        Raises:
-            APIError: The stream broke; it has ended then.
-        """
-
-    @abstractmethod
-    def run_in(self, event: Any) -> R | None:
-        """Give the run that an event tells of, or None."""
-
-    @abstractmethod
-    def is_known(self, event: Any) -> bool:
-        """Tell whether an event is one of those that tell something."""
-
-    @abstractmethod
-    def text_in(self, event: Any) -> str:
-        """Give the piece of text that an event adds to an answer, or ""."""
-
-    @abstractmethod
-    def error_in(self, event: Any) -> APIError | None:
-        """Give the error with which the server gives the stream up, if the event is that."""
-
-    @abstractmethod
-    def untold(self) -> APIError:
-        """Give the error of a stream that ended before it told of its run."""
-
-    @abstractmethod
-    def asking(self, request: Request) -> Request:
-        """Make a request whose answer is to be the stream that goes on from this one."""
-
-    @abstractmethod
-    def go_on(self, request: Request, body: ByteStream) -> None:
-        """Read on from the answer to such a request, after the end of what was read before."""
-
-    def accepting(self, request: Request) -> Request:
-        """Return a request with what says that a stream is wanted."""
-        return request
-
-    def take_up(self, request: Request, body: ByteStream) -> None:
-        """Read on from the answer to a request of `Dialect.take_up`. What was told before is not told again."""
-        raise NotImplementedError
-
-    def events_of(self, response: Response) -> ByteStream | None:
-        """Return the events in an answer that came whole, or None if it is something else."""
-        return None
-
-    def rest_in(self, event: Any) -> Any:
-        """Return an event with the text that this one shows and none before it told, or None."""
-        return None
-
-    def missing(self, run: R, messages: Sequence[Any]) -> Sequence[Any] | None:
-        """Return events with the text that the run has and no event told; None if what was told does not fit.
-
-        Args:
-            run: The run as it is now; what is told next is of it, or of one that follows.
-            messages: Those of the run, oldest first, if `needs_messages`.
-        """
-        return None
-
-    @abstractmethod
-    async def close(self) -> None:
-        """Stop reading; the run goes on at the server. May be called twice."""
 
 
 class Transport(ABC):
-    """Sends requests. One instance serves many tasks of one event loop at once."""
+    """Sends requests. One instance serves many tasks of one event loop concurrently."""
 
     @abstractmethod
     async def send(self, request: Request) -> Response:
-        """Send a request; give the answer, whatever its status.
+        """Send a request and return the response, whatever its status.
 
-        Safe to cancel; the server may then have acted on the request or not.
+        Safe to cancel; it is then not known whether the server has acted on the request.
 
         Raises:
-            APIConnectionError: No answer came; `sent` tells whether the server may have acted.
-            APITimeoutError: None came in time.
-            APIResponseValidationError: One came that can't be taken, such as a body without end.
+            APIConnectionError: No response came; `sent` is whether the server may have acted.
+            APITimeoutError: No response came in time.
+            APIResponseValidationError: The response cannot be accepted, such as a body without end.
         """
 
     async def stream(self, request: Request) -> Response | ByteStream:
-        """Send a request; give the answer as soon as its headers are there.
+        """Send a request and return the response as soon as its headers have arrived.
 
-        An error is given whole, and so is what is by its type no stream of events but JSON or a page.
+        An error is returned with its whole body, as a `Response`; so is a response that is not an event stream by its
+        content type and first bytes, but JSON or a page.
 
-        The request's timeout is for the headers, and then for each pause between bytes; a stream may last for ever.
-        A transport that can't stream leaves this as it is. Safe to cancel, as `send`.
+        The request's timeout applies to the headers, and then to each pause between bytes: a stream may last for any
+        time. A transport that cannot stream does not override this. Safe to cancel, as `send` is.
 
         Raises:
             ConfigurationError: This transport does not stream; nothing was sent.
-            APIConnectionError, APITimeoutError, APIResponseValidationError: As `send`.
+            APIConnectionError, APITimeoutError, APIResponseValidationError: As for `send`.
         """
         raise ConfigurationError(
             f"{type(self).__name__} does not stream, so {request.method} {request.path} was not sent: leave out "
@@ -216,93 +111,103 @@ class Transport(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close what this transport has opened. Never raises; may be called twice."""
+        """Close the connections that this transport has opened. Never raises; may be called twice."""
 
 
 class Dialect(ABC, Generic[R]):
-    """What differs between servers: pure functions and constants, no I/O.
+    """What differs between servers, as pure functions and constants; it does no I/O.
 
-    Nothing above may know a path, a status or a phrase of a server.
+    The layers above know no path, status or error text of a server.
 
     Attributes:
-        name: What a `RunRef` of this dialect carries.
-        limits: What the server is documented to refuse; None where nothing is known.
-        shows_submits: Whether a poll tells if a submit was taken whose answer was lost.
-        without_expiry: How many seconds a watch waits by default for a run whose server tells no expiry.
+        name: The `dialect` of this dialect's `RunRef`s.
+        limits: What the server is documented to refuse; None if nothing is known.
+        shows_submits: Whether polls show if a submit whose response was lost took effect.
+        without_expiry: Seconds that a watch waits by default for a run without an expiry time.
     """
 
     name: str
     limits: Limits | None = None
     shows_submits: bool = True
-    without_expiry: float = WITHOUT_EXPIRY_S
+    without_expiry: float = WAIT_WITHOUT_EXPIRY_S
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
-        """Name the run that an object (or a `RunRef`, or None) and ids stand for.
+        """Return the ref of the run that an object (or a `RunRef`, or None) and ids identify.
+
+        Args:
+            run: A run, as this dialect knows it; a `RunRef`; or None, if the ids suffice.
+            ids: Ids by their parameter names, such as `thread_id`.
 
         Raises:
-            InvalidRequestError: They do not name a run of this dialect.
+            InvalidRequestError: They do not identify a run of this dialect.
         """
 
     def given(self, run: object) -> Any:
-        """Return what a caller gave for a run as what `identify` takes; itself by default.
+        """Return the caller's argument for a run in a form that `identify` accepts; by default unchanged.
 
         Raises:
-            InvalidRequestError: It is a mistake that can be named, such as a coroutine that was not awaited.
+            InvalidRequestError: The argument is a recognizable mistake, such as a coroutine that was not awaited.
         """
         return run
 
     @abstractmethod
     def snapshot(self, resource: R) -> Snapshot[R]:
-        """Read an object that the caller holds."""
+        """Return the snapshot of an object that the caller has."""
 
     @abstractmethod
     def poll(self, ref: RunRef) -> Request:
-        """Make the request for one look."""
+        """Return the request for one poll."""
 
     @abstractmethod
     def read(self, request: Request, response: Response) -> Snapshot[R]:
-        """Read the good answer to a look, a submit or a cancel.
+        """Return the snapshot in a successful response to a poll, a submit or a cancel.
 
         Raises:
-            APIResponseValidationError: The body is not a run.
+            APIResponseValidationError: The body is not a run, or is another run than the requested one.
         """
 
     @abstractmethod
     def submit(
         self, ref: RunRef, snapshot: Snapshot[R], answers: Answers, *, keep_tool_choice: bool = False
     ) -> Request:
-        """Make the request that submits the outputs of all calls of a round, which the snapshot asked for.
+        """Return the request that submits the outputs of all calls of a round.
 
         Args:
-            keep_tool_choice: Whether a choice that forces the model to call a tool is repeated, where the request has
-                one. By default it becomes "auto": a forced call in each round has no end.
+            ref: The run.
+            snapshot: The snapshot that has the calls.
+            answers: Each call with its output.
+            keep_tool_choice: Whether to repeat a `tool_choice` that forces the model to call a tool, if the request
+                has one. By default it becomes "auto": a run that is forced to call a tool in each round never ends.
         """
 
     @abstractmethod
     def cancel(self, ref: RunRef) -> Request:
-        """Make the request that cancels the run."""
+        """Return the request that cancels the run."""
 
-    def take_up(self, ref: RunRef, after: int | None) -> Sequence[Request]:
-        """Make the requests that may open the stream of a run again where it broke, the likeliest first.
+    def reopen(self, ref: RunRef, after: int | None) -> Sequence[Request]:
+        """Return the requests that may reopen the broken stream of a run, the likeliest first; by default none.
 
         Args:
             ref: The run.
-            after: The number of the last event that came; None asks for all.
+            after: The sequence number of the last event received; None requests all events.
         """
         return ()
 
     @abstractmethod
     def refusal(self, request: Request, response: Response) -> Refusal:
-        """Say what an error answer means: the only place where a server's prose is matched. Never raises."""
+        """Return the meaning of an error response. Never raises.
+
+        Only here is the text of a server's error matched.
+        """
 
 
 class HasId(Protocol):
-    """A run or a response as another client has it."""
+    """A run or a response, as an object of another client."""
 
     @property
     def id(self) -> str:
-        """Its id."""
+        """The id of the run or response."""
         ...
 
 
@@ -311,26 +216,26 @@ class MultiWireClient(Protocol):
     """A client of a server with several kinds of runs, as `Client` is: it has a `RunClient` for each kind."""
 
     def for_run(self, run: object) -> RunClient[Any]:
-        """Return the client for runs of this run's kind, or of this `RunRef`'s; None is a run by its ids."""
+        """Return the client for runs of the kind of this run or `RunRef`; None stands for a run given by its ids."""
         ...
 
 
 class RunClient(Protocol[R]):
-    """A client of one kind of run: what a watch needs to poll it, to submit outputs and to cancel it.
+    """A client of one kind of run: what a watch needs to poll a run, submit outputs and cancel it.
 
-    `Client` is the one of a thread's runs; `client.responses.continued()` makes one of responses.
+    `Client` is the one for runs of threads; `client.responses.continued()` returns one for responses.
     """
 
     @property
     def transport(self) -> Transport:
-        """Sends each request once: the watch has its own patience."""
+        """A transport that sends each request once: the watch does its own retries."""
         ...
 
     @property
     def dialect(self) -> Dialect[R]:
-        """Speaks the server's language."""
+        """The dialect of the server."""
         ...
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
-        """Fetch what a run said, oldest first."""
+        """Fetch the messages that a run wrote, oldest first."""
         ...

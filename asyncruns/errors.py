@@ -1,15 +1,15 @@
-"""Every exception that asyncruns raises on purpose.
+"""The exceptions that asyncruns raises on purpose, and how they are pickled.
 
 ::
 
     AsyncRunsError
     ├── ConfigurationError            the client was set up wrongly; nothing was sent
     ├── InvalidRequestError           an argument can't be sent (also a ValueError); nothing was sent
-    ├── APIError                      the server was asked
-    │   ├── APIConnectionError        no answer came; `sent` tells whether the server may have acted
-    │   │   └── APITimeoutError       no answer came in time
-    │   ├── APIResponseValidationError   an answer came that is not one of this API (HTML, truncated, empty)
-    │   │   └── EventTooLargeError        an event of a stream is larger than what is taken
+    ├── APIError                      a request or a stream failed
+    │   ├── APIConnectionError        no response came; `sent` is whether the server may have acted
+    │   │   └── APITimeoutError       no response came in time
+    │   ├── APIResponseValidationError   the response is not one of this API (HTML, truncated, empty)
+    │   │   └── EventTooLargeError        an event of a stream is larger than the limit
     │   └── APIStatusError            the server answered with an error status
     │       ├── BadRequestError            400
     │       │   └── ThreadBusyError        a run is active on the thread
@@ -25,16 +25,16 @@
     │   ├── RunCancelledError
     │   ├── RunExpiredError
     │   ├── RunIncompleteError
-    │   ├── RunNeedsCallerError       calls are open that nobody answered
-    │   └── WatchGaveUpError          the watch ended before the run did
-    │       └── RunGoneError          the run was there and is gone: deleted or purged
-    ├── CallNotAnsweredError          a toolset's policy leaves a call that failed to the caller
-    └── ToolError                     raise it in a tool: its text is what the model reads
-    ForeignError                      stands for an exception that could not be pickled; never raised
+    │   ├── RunNeedsCallerError       the caller must answer the calls that are still open
+    │   └── WatchGaveUpError          the watch gave up before the run ended
+    │       └── RunGoneError          the run existed and is gone: deleted or purged
+    ├── CallNotAnsweredError          a tool call failed, and the toolset's policy leaves it to the caller
+    └── ToolError                     raise it in a tool: the model reads its text
+    ForeignError                      replaces an exception that could not be pickled; never raised
 
-Names under `APIError` are those that users of the official client catch; what they know as `OpenAIError` is
-`AsyncRunsError`. No message, repr or attribute holds a credential: the transport takes them out of what a server
-echoes.
+The names under `APIError` are those of the official client, except `EventTooLargeError` and `ThreadBusyError`; its
+`OpenAIError` is `AsyncRunsError`. No message, repr or attribute holds a credential: the transport removes the
+client's credentials from whatever a server echoes.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ SHOWN_BODY_CHARACTERS: Final = 300
 
 
 class AsyncRunsError(Exception):
-    """The base of every error of asyncruns.
+    """Base class of the errors of asyncruns.
 
-    It can be pickled and copied, with its cause and its notes. What cannot be pickled in it, such as an error of
-    aiohttp that is its cause, is a `ForeignError` in the other process.
+    It can be pickled and copied, with its cause and its notes. An exception in it that cannot be pickled safely, such
+    as a cause that is an error of aiohttp, is unpickled as a `ForeignError`; any other such value as None.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Arguments that go by name only are lost in the default way.
+        # The default passes only `args` to the class, and so loses keyword-only arguments.
         with _entered(self):
             state = {name: portable(value) for name, value in self.__dict__.items()}
             return _restored, (type(self), tuple(map(portable, self.args)), state, _links(self))
@@ -81,11 +81,11 @@ E = TypeVar("E", bound=BaseException)
 
 
 class ForeignError(Exception):
-    """Stands for an exception that could not be pickled, in the process where that was unpickled. Never raised.
+    """Replaces an exception that could not be pickled, in the process that unpickles it. Never raised.
 
     Attributes:
-        kind: The class of the exception, with its module.
-        message: Its text.
+        kind: The qualified name of the exception's class, with its module.
+        message: The exception's text, without queries and credentials of URLs.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -97,21 +97,24 @@ class ForeignError(Exception):
         return f"{self.kind}: {self.message}"
 
 
-# How errors are pickled. Each value that may fail is pickled by itself and tried out, so that it can be replaced: an
-# exception that is pickled, and cannot be unpickled, breaks a process pool.
+# How errors are pickled. Each value that may fail is pickled separately and unpickled as a test, so that it can be
+# replaced: an exception that can be pickled but not unpickled breaks a process pool.
 
+# The ids of the values that are being pickled. An exception may be its own cause or context, at any depth.
 _ENTERED: Final[ContextVar[frozenset[int]]] = ContextVar("asyncruns pickles", default=frozenset())
-_IN_URLS: Final = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s'\")]*")  # credentials and queries, which may hold some
+# In "http://user:secret@host/path?api-key=secret": "user:secret@" and "?api-key=secret".
+_IN_URLS: Final = re.compile(r"(?<=://)[^/\s@]*@|\?[^\s'\")]*")
 _HOLD_REQUESTS: Final = frozenset({"aiohttp", "azure", "httpcore", "httpx", "requests", "urllib3"})
-"""Libraries whose exceptions hold requests or proxies, with their credentials: only the text of those travels."""
+"""Libraries whose exceptions hold requests or proxies, with their credentials: only their text is pickled."""
 
 _PLAIN: Final = (str, bytes, int, float, bool, type(None))
 
 
 def portable(value: object) -> object:
-    """Return what is pickled in place of a value: itself, where it is plain, or what surely can be unpickled.
+    """Return what is pickled in place of a value, and is certain to be unpickled.
 
-    An exception that cannot be is a `ForeignError` then, and any other value None.
+    A plain value is returned unchanged. An exception that cannot be pickled becomes a `ForeignError`, and any other
+    such value None.
     """
     if type(value) in _PLAIN:
         return value
@@ -124,10 +127,11 @@ def portable(value: object) -> object:
 def _dumped(value: object) -> _Pickled:
     if type(value).__module__.partition(".")[0] in _HOLD_REQUESTS:
         raise ValueError("it may hold a credential")
-    if id(value) in _ENTERED.get():
+    if id(value) in _ENTERED.get():  # pickling it again would not end
         raise ValueError("an exception that is its own cause")
     with _entered(value):
         data = pickle.dumps(value)
+        # Python does not pickle the cause and context of an exception; ours do it themselves, in `__reduce__`.
         links = _links(value) if isinstance(value, BaseException) and not isinstance(value, AsyncRunsError) else ()
     if type(pickle.loads(data)) is not type(value):  # noqa: S301 - our own bytes
         raise TypeError("it becomes something else")
@@ -162,13 +166,13 @@ def _entered(value: object) -> Iterator[None]:
 def _foreign(error: BaseException) -> ForeignError:
     try:
         text = str(error)
-    except Exception:
+    except Exception:  # any `__str__` may be broken; pickling must not fail because of it
         text = ""
     return ForeignError(f"{type(error).__module__}.{type(error).__qualname__}", _IN_URLS.sub("", text))
 
 
 def _links(error: Any) -> tuple[Any, ...]:
-    """Return what an exception is chained to: the cause, or else the context where that is shown."""
+    """Return what an exception is chained to: its cause, or its context if a traceback would show that."""
     cause = error.__cause__
     context = None if cause is not None or error.__suppress_context__ else error.__context__
     return portable(cause), portable(context), error.__suppress_context__
@@ -176,11 +180,12 @@ def _links(error: Any) -> tuple[Any, ...]:
 
 def _linked(error: E, cause: BaseException | None, context: BaseException | None, suppress_context: bool) -> E:
     error.__cause__, error.__context__ = cause, context
-    error.__suppress_context__ = suppress_context  # setting the cause has changed it
+    error.__suppress_context__ = suppress_context  # last: setting `__cause__` sets it to True
     return error
 
 
 def _blank(kind: type[E], args: tuple[Any, ...]) -> E:
+    # Without `__init__`: its keyword-only arguments are not in `args`, but in the state that the caller restores.
     error: E = kind.__new__(kind, *args)
     error.args = args
     return error
@@ -197,12 +202,12 @@ def _restored(
 def _deep(value: Any, memo: dict[int, Any]) -> Any:
     try:
         return value if isinstance(value, BaseException) else copy.deepcopy(value, memo)
-    except Exception:  # shared, where it can't be copied
+    except Exception:  # a value that cannot be copied, such as a lock, is shared with the copy, as exceptions are
         return value
 
 
 def pickled_fields(value: Any) -> tuple[Any, ...]:
-    """Return how a struct is pickled whose fields may hold exceptions; for its `__reduce__`."""
+    """Return the result of `__reduce__` for a struct whose fields may hold exceptions."""
     fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__}
     return _rebuilt, (type(value), fields)
 
@@ -212,7 +217,7 @@ def _rebuilt(kind: type[Any], fields: dict[str, Any]) -> Any:
 
 
 class ConfigurationError(AsyncRunsError):
-    """The client was set up in a way that cannot work; nothing was sent."""
+    """The client is configured in a way that cannot work; nothing was sent."""
 
 
 class InvalidRequestError(AsyncRunsError, ValueError):
@@ -220,11 +225,11 @@ class InvalidRequestError(AsyncRunsError, ValueError):
 
 
 class ToolError(AsyncRunsError):
-    """Raise it in a tool to tell the model what went wrong: its text becomes the call's output."""
+    """Raise it in a tool to report to the model what went wrong: its text becomes the call's output."""
 
 
 class FailedCall(Protocol):
-    """What is known of a call that failed: it is a `Call`."""
+    """A tool call that failed; in practice a `Call`, which this module cannot import."""
 
     @property
     def id(self) -> str:
@@ -233,20 +238,20 @@ class FailedCall(Protocol):
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """The name of the function."""
         ...
 
     @property
     def arguments(self) -> str:
-        """What the model wrote, as it came."""
+        """The arguments as the model wrote them: JSON text, possibly malformed."""
         ...
 
 
 class CallNotAnsweredError(AsyncRunsError):
-    """A call failed, and the toolset's policy leaves it to the caller: `Toolset.call` gives no output for it.
+    """A tool call failed, and the toolset's policy leaves it to the caller: `Toolset.call` has no output for it.
 
     Attributes:
-        call: The call. Why it failed is the `__cause__`.
+        call: The call. The reason for the failure is the `__cause__`.
     """
 
     def __init__(self, message: str, *, call: FailedCall) -> None:
@@ -255,15 +260,15 @@ class CallNotAnsweredError(AsyncRunsError):
 
 
 class APIError(AsyncRunsError):
-    """The server was asked, and no good answer came.
+    """A request or a stream failed.
 
     Attributes:
-        message: What happened, in one sentence.
+        message: What happened, and what to do next.
         method: The HTTP method, or "".
-        path: The path that was asked, without the query, or "".
-        code, type, param: As in the server's error object; None where there is none.
-        body: The raw body of the answer; b"" where no answer came.
-        request_id: What to tell the server's operators, or "".
+        path: The requested path, without the query, or "".
+        code, type, param: As in the server's error object; None if it has none.
+        body: The raw body of the response; b"" if no response came.
+        request_id: Identifies the request to the server's operators, or "".
     """
 
     code: str | None = None
@@ -274,19 +279,34 @@ class APIError(AsyncRunsError):
 
     def __init__(self, message: str, *, method: str = "", path: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.method = method
         self.path = path
 
+    def classify(self, *, code: str | None, type: str | None, param: str | None) -> Self:
+        """Set the fields of the server's error object, and return the error."""
+        self.code, self.type, self.param = code, type, param
+        return self
+
+    def extend(self, text: str) -> Self:  # not `add_note`: notes are not in `str(error)`, which is what gets logged
+        """Add a sentence to the message, and return the error.
+
+        Args:
+            text: The sentence. If it quotes a server, the caller has escaped control characters (`wire.shown_text`).
+        """
+        self.message += f" {text}"
+        Exception.__init__(self, self.message)  # which sets `args`
+        return self
+
 
 class APIConnectionError(APIError):
-    """No answer came.
+    """No response came.
 
     Attributes:
-        sent: Whether bytes may have reached the server. When False (the connection was refused, the host is unknown),
-            it is safe to send again; when True, a POST may have had its effect.
-        passes: Whether the trouble may pass with time. False when a setting has to be changed, such as the host, the
-            scheme or the trusted certificates; the message says which, and nothing is sent again by itself.
+        sent: Whether bytes may have reached the server. If False (the connection was refused, the host is unknown), it
+            is safe to send the request again; if True, a POST may have had its effect.
+        passes: Whether the trouble may pass with time. False if a setting must be changed, such as the host, the
+            scheme or the trusted certificates; the message says which, and the request is not repeated.
     """
 
     def __init__(self, message: str, *, sent: bool, passes: bool = True, method: str = "", path: str = "") -> None:
@@ -296,14 +316,14 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError):
-    """No answer came within the request's timeout. The server may still act on it."""
+    """No response came within the request's timeout. The server may still act on the request."""
 
 
 class APIResponseValidationError(APIError):
-    """An answer came with a good status, and its body is not one of this API.
+    """A response came with a good status, but its body is not one of this API.
 
-    Proxies answer 200 with HTML, an empty body or half a JSON text. `status`, `request_id` and `body` are kept; the
-    message holds the first bytes.
+    Proxies answer 200 with HTML, an empty body or truncated JSON. `status`, `request_id` and `body` are kept; the
+    message holds the first bytes of the body.
     """
 
     def __init__(
@@ -323,21 +343,21 @@ class APIResponseValidationError(APIError):
 
     @property
     def status_code(self) -> int:
-        """The HTTP status, by the name that users of the official client know."""
+        """The HTTP status, under its name in the official client."""
         return self.status
 
 
 class EventTooLargeError(APIResponseValidationError):
-    """An event of a stream has more bytes than are taken, such as a line without end. The run goes on at the server."""
+    """An event of a stream exceeds the size limit, such as a line without end. The run goes on at the server."""
 
 
 class APIStatusError(APIError):
-    """The server answered with an error status.
+    """The server answered with a status of 300 or above.
 
     Attributes:
         status: The HTTP status (also as `status_code`).
-        detail: The server's own message, or the first characters of a body that has none.
-        headers: The answer's headers, by names in lower case.
+        detail: The server's own message, or the first characters of the body if it has none.
+        headers: The response's headers, by names in lower case.
     """
 
     def __init__(
@@ -367,7 +387,7 @@ class APIStatusError(APIError):
 
     @property
     def status_code(self) -> int:
-        """The HTTP status, by the name that users of the official client know."""
+        """The HTTP status, under its name in the official client."""
         return self.status
 
 
@@ -376,11 +396,11 @@ class BadRequestError(APIStatusError):
 
 
 class ThreadBusyError(BadRequestError):
-    """A run is active on the thread, so it takes no message and no other run. 400 at most servers; see `status`.
+    """A run is active on the thread, so it accepts no message and no other run. 400 at most servers; see `status`.
 
     Attributes:
-        active_run_id: The run that holds the thread, as the server names it.
-        thread_id: The thread.
+        active_run_id: The id of the run that holds the thread, as the server names it.
+        thread_id: The id of the thread.
     """
 
     def __init__(self, message: str, *, active_run_id: str, thread_id: str, **fields: Any) -> None:
@@ -429,12 +449,12 @@ _BY_STATUS: Final[Mapping[int, type[APIStatusError]]] = {
 
 
 def status_error_class(status: int) -> type[APIStatusError]:
-    """Give the class that stands for an HTTP status."""
+    """Return the exception class for an HTTP status."""
     return _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)
 
 
 class RunError(AsyncRunsError):
-    """A watch did not end with a completed run. `outcome` holds everything that is known."""
+    """The run did not complete, or its watch gave up. `outcome` holds everything that is known."""
 
     def __init__(self, message: str, outcome: Any) -> None:
         super().__init__(message)
@@ -450,20 +470,20 @@ class RunCancelledError(RunError):
 
 
 class RunExpiredError(RunError):
-    """The run expired at the server, most often since tool outputs came too late."""
+    """The run expired at the server, usually because tool outputs came too late."""
 
 
 class RunIncompleteError(RunError):
-    """The run ended before its answer was whole, for instance at a token limit."""
+    """The run ended before its text was complete, for instance at a token limit."""
 
 
 class RunNeedsCallerError(RunError):
-    """The run waits for the caller; `outcome.calls` are open, `outcome.outputs` are there."""
+    """The run waits for the caller, who answers `outcome.calls`; `outcome.outputs` are those that are ready."""
 
 
 class WatchGaveUpError(RunError):
-    """The watch ended before the run did; `outcome.reason` says why. The run may go on at the server."""
+    """The watch gave up before the run ended; `outcome.reason` says why. The run may go on at the server."""
 
 
 class RunGoneError(WatchGaveUpError):
-    """The run was there, and now the server knows no such run: it was deleted, or purged."""
+    """The run existed, and now the server has no such run: it was deleted, or purged."""

@@ -1,6 +1,6 @@
-"""What goes to a transport and comes back, as values, and the readers of the headers that matter here.
+"""HTTP requests and responses as plain values, and functions that build paths and queries and read headers.
 
-Milliseconds of the wire end here: all durations are seconds.
+Does no I/O. Milliseconds of the wire are converted here: everywhere else durations are in seconds.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Request(Struct, frozen=True):
 
     Attributes:
         method: The HTTP method.
-        path: Begins with a slash; each segment is quoted already (see `join_path`).
-        query: Pairs in order; a name may come twice.
+        path: Begins with a slash; each segment is already quoted (see `join_path`).
+        query: Pairs, in order; a name may occur more than once.
         body: JSON bytes, or None.
-        headers: Beside those that every request of the client carries.
-        timeout: Seconds for this request, infinity for ever; None is the client's own.
+        headers: Sent in addition to the headers that every request of the client has.
+        timeout: Seconds for this request, infinity for no limit; None is the client's own.
     """
 
     method: str
@@ -51,16 +51,16 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, frozen=True):
-    """One answer.
+    """One response.
 
     Attributes:
         status: The HTTP status.
-        headers: Finds names in lower case.
-        body: Complete and decompressed.
-        attempts: What came of earlier tries of the same request, for messages.
-        redact: Takes the credentials out of a body that is to be shown; None where there is nothing to take out. The
-            body of an error answer has gone through it already.
-        base_url: Where the API begins, as far as the transport knows; for messages.
+        headers: A mapping that finds names in lower case.
+        body: The body, complete and decompressed.
+        attempts: What earlier attempts of the same request came to, for messages.
+        redact: Removes credentials from bytes that are to be shown; None if there are none to remove. The body of an
+            error response is already redacted.
+        base_url: The URL at which the API begins, for messages; "" if the transport does not know it.
     """
 
     status: int
@@ -78,11 +78,11 @@ _SHOWN_ID_CHARACTERS: Final = 80
 
 
 def join_path(*segments: str) -> str:
-    """Join segments to a path, ids among them, each quoted so that it stays in its place.
+    """Return the path of these segments, ids among them, each quoted so that it remains one segment.
 
     Raises:
-        InvalidRequestError: A segment is empty, no text, or would be taken for a step in the path (`.`, `..`, also
-            encoded or inside): URL libraries and proxies resolve those, quoted or not.
+        InvalidRequestError: A segment is not a string, is empty, or has a step in a path (`.` or `..`), plain or
+            encoded, alone or beside a slash: URL libraries and proxies resolve those, quoted or not.
     """
     return "/" + "/".join(
         [segment if _is_plain(segment) else _quoted(segments, place) for place, segment in enumerate(segments)]
@@ -96,22 +96,27 @@ def _is_plain(segment: object) -> bool:
 def _quoted(segments: tuple[str, ...], place: int) -> str:
     name = f"{segments[place - 1].removesuffix('s')}_id" if place else "id"  # /threads/{thread_id}/runs/{run_id}
     segment = require_id(name, segments[place])
-    decoded = segment
+    decoded = segment  # each layer between us and the server may decode once: "%252e%252e" -> "%2e%2e" -> ".."
     while (once_more := unquote(decoded)) != decoded:
         decoded = once_more
     if not decoded.strip() or not {".", ".."}.isdisjoint(re.split(r"[/\\]", decoded)):
-        raise InvalidRequestError(f"{name} {_shown(segment)} is no id: it may not be empty, nor a step in a path")
+        problem = "it is blank, or would be resolved as `.` or `..` in a path"
+        raise InvalidRequestError(f"{name} {_shown(segment)} is not an id: {problem}")
     try:
         return quote(segment, safe="")
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"{name} {_shown(segment)} is no id: it can't be encoded as UTF-8") from error
+        raise InvalidRequestError(f"{name} {_shown(segment)} is not an id: it cannot be encoded as UTF-8") from error
 
 
 def require_id(name: str, value: object) -> str:
-    """Return an id as plain text; an enum member by its value.
+    """Return an id as a string; an enum member as its value.
+
+    Args:
+        name: The parameter's name, for the message.
+        value: The id.
 
     Raises:
-        InvalidRequestError: It is no text, or nothing is in it; the message names the parameter.
+        InvalidRequestError: It does not stand for a string (see `as_text`), or is blank.
     """
     text = as_text(value)
     if not isinstance(text, str) or not text.strip():
@@ -126,15 +131,17 @@ def _shown(value: object) -> str:
 
 # Headers
 
+# Both in the order in which they are tried.
 _MILLISECONDS: Final = ("openai-poll-after-ms", "retry-after-ms", "x-ms-retry-after-ms")
 _REQUEST_IDS: Final = ("x-request-id", "x-portkey-request-id", "apim-request-id", "x-ms-request-id", "request-id")
 
 
 def wait_hint(headers: Mapping[str, str]) -> float | None:
-    """Give the seconds that the server asks to wait, or None; zero and negative ones as they came.
+    """Return the seconds that the server asks the client to wait, or None. Zero and negative values are not changed.
 
-    Reads `openai-poll-after-ms`, `retry-after-ms`, `x-ms-retry-after-ms` and `Retry-After` (seconds or a date,
-    https://www.rfc-editor.org/rfc/rfc9110#name-retry-after).
+    Reads the first valid one of `openai-poll-after-ms`, `retry-after-ms` and `x-ms-retry-after-ms`, then `Retry-After`
+    (seconds or a date, https://www.rfc-editor.org/rfc/rfc9110#name-retry-after). A date counts from the server's own
+    `Date`; without that it is ignored, since our clock may differ.
     """
     for name in _MILLISECONDS:
         value = _number(headers.get(name))
@@ -151,18 +158,18 @@ def wait_hint(headers: Mapping[str, str]) -> float | None:
 
 
 def server_time(headers: Mapping[str, str]) -> float | None:
-    """Give the server's clock, from `Date`, in seconds of the epoch; None where it sends none that can be read."""
+    """Return the server's time, from `Date`, in seconds since the epoch; None if that is missing or malformed."""
     text = headers.get("date")
     return None if text is None else _http_date(text)
 
 
 class RateLimit(Struct, frozen=True, gc=False):
-    """What a server says of the requests that it still takes.
+    """The number of requests that a server still accepts.
 
     Attributes:
-        remaining: How many it takes until the reset.
-        limit: How many it takes between two resets; None where it does not say.
-        reset: In how many seconds it takes all again; None where it does not say.
+        remaining: Number of requests until the reset.
+        limit: Number of requests between two resets; None if the server does not say.
+        reset: Seconds until the full limit is available again; None if the server does not say.
     """
 
     remaining: float
@@ -170,11 +177,12 @@ class RateLimit(Struct, frozen=True, gc=False):
     reset: float | None = None
 
 
+# "(?!s)": in "120ms" the "m" does not mean minutes.
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?|\.\d+)s)?(?:(\d+(?:\.\d*)?|\.\d+)ms)?")
 
 
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
-    """Give what `x-ratelimit-remaining-requests` and its neighbours say, or None.
+    """Return the rate limit in `x-ratelimit-remaining-requests`, `-limit-requests` and `-reset-requests`, or None.
 
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
@@ -189,7 +197,7 @@ def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
 
 
 def _duration(text: str | None) -> float | None:
-    """Give the seconds of "6m0s", "120ms", "1.5s" or "2"."""
+    """Return the seconds of "6m0s" (360.0), "120ms" (0.12), "1.5s" or "2"; None if the text is no duration."""
     seconds = _number(text)
     if seconds is not None or text is None:
         return seconds
@@ -202,7 +210,7 @@ def _duration(text: str | None) -> float | None:
 
 
 def request_id(headers: Mapping[str, str]) -> str:
-    """Give what names this exchange to the server's operators, or ""."""
+    """Return the id by which the server's operators find this request, or ""."""
     return next((found for name in _REQUEST_IDS if (found := headers.get(name))), "")
 
 
@@ -213,34 +221,34 @@ def _number(text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) else None  # float() also reads "nan" and "inf"
 
 
-@lru_cache(maxsize=64)  # a date changes once a second, and thousands of answers carry the same
+@lru_cache(maxsize=64)  # `Date` changes once a second, and thousands of responses have the same
 def _http_date(text: str) -> float | None:
     try:
         date = email.utils.parsedate_to_datetime(text)
-        # One without a zone, such as asctime's, is in UTC (RFC 9110, 5.6.7), and not in the zone of this machine.
+        # A date without a zone, such as asctime's, is in UTC (RFC 9110, 5.6.7), not in the zone of this machine.
         return (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-# Values, as people have them
+# Values in the types in which callers have them
 
 
 def as_text(value: object) -> object:
-    """Return a value as text if its kind stands for one text: an enum member, a UUID, a date, a Decimal or a path.
+    """Return a value as a string if its type has one obvious text: an enum member, a UUID, a date, a Decimal or a path.
 
-    An enum member is its value. Everything else is returned as it is.
+    The text of an enum member is that of its value. Other values are returned unchanged.
     """
     if type(value) is str:
         return value
     match value:
-        case enum.Enum():
+        case enum.Enum():  # before `str`: a `StrEnum` member is both
             return _query_text(value.value)
         case str():
-            return str.__str__(value)
+            return str.__str__(value)  # a subclass may override `__str__`
         case datetime.date() | datetime.time():
             return value.isoformat()
         case uuid.UUID():
@@ -254,9 +262,10 @@ def as_text(value: object) -> object:
 
 
 def query_of(pairs: Iterable[tuple[str, object]]) -> Query:
-    """Return the query of some parameters.
+    """Return the query for these parameters.
 
-    None is left out, true is "true", a list repeats its name with `[]`, and a mapping puts its keys in brackets.
+    None is omitted, True is "true", a list repeats its name with `[]`, and a mapping puts its keys in brackets:
+    `include=["a", "b"]` becomes `include[]=a&include[]=b`, and `metadata={"k": 1}` becomes `metadata[k]=1`.
     """
     return tuple(chain.from_iterable(_query_pairs(str(as_text(name)), value) for name, value in pairs))
 

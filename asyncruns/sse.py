@@ -1,12 +1,12 @@
-"""Server-sent events out of bytes, without I/O: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""Decodes server-sent events from bytes, without I/O: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
-Give the bytes as they come, cut anywhere; the events come out as soon as their last byte is there. The rules are those
-of the specification, but for one, which every client of these APIs needs: an event at the end of the stream that lacks
-its empty line is given by `close`, not dropped. Servers, and proxies between, end like that after `data: [DONE]` and
-after `event: error`, and the error would be lost. Half an event of a connection that broke unseen comes out there, too;
-its JSON is half as well, so that whoever decodes it will tell.
+Feed the bytes as they arrive, cut anywhere; each event is returned as soon as its last byte has been fed. The rules are
+those of the specification, with one exception that every client of these APIs needs: an event at the end of the stream
+without its empty line is returned by `close`, not dropped. Servers and proxies end streams like that after
+`data: [DONE]` and after `event: error`, and the error would be lost. If a connection broke unnoticed, `close` returns
+half an event as well; its JSON is cut off, so decoding it fails.
 
-It never holds more than one event, and never more of one than a limit.
+Between calls the decoder never holds more than one event, and never more of it than a limit.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ from msgspec import Struct
 
 from asyncruns.errors import SHOWN_BODY_CHARACTERS, EventTooLargeError
 
-MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # an image in base64 fits in
+EVENT_STREAM: Final = "text/event-stream"
+"""The content type of server-sent events."""
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # enough for an image in base64
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_FIELDS: Final = frozenset({b"", b"data", b"event", b"id", b"retry"})
-_LONGEST_FIELD: Final = 5
+_FIELDS: Final = frozenset({b"", b"data", b"event", b"id", b"retry"})  # a line without a field name is a comment
+_LONGEST_FIELD: Final = 5  # "event", "retry"
 _UNNAMED: Final = "message"
+# Bounds of the cache of event names, so that a server that makes up names cannot fill the memory.
 _MOST_NAMES: Final = 128
 _LONGEST_NAME: Final = 128
-_DIGITS: Final = re.compile(r"[0-9]{1,12}")  # 31 years in milliseconds; more is no pause
+_DIGITS: Final = re.compile(r"[0-9]{1,12}")  # 10**12 ms are 31 years; a longer number is ignored
 
 
 class ServerSentEvent(Struct, frozen=True, gc=False):
     """One event.
 
     Attributes:
-        event: Its name; "message" where it has none.
-        data: Its lines of data, joined by line feeds.
-        id: The id that was last given, by this event or one before, or "".
-        retry: The seconds to wait before connecting again, as last given, or None.
+        event: Its name; "message" if it has none.
+        data: Its data lines, joined by line feeds.
+        id: The last id in the stream, of this event or an earlier one, or "".
+        retry: Seconds to wait before reconnecting, as last sent, or None.
     """
 
     event: str
@@ -47,15 +51,15 @@ class ServerSentEvent(Struct, frozen=True, gc=False):
 
 
 class BodyKind(enum.Enum):
-    """What the first bytes of a body show it to be, whatever its content type says."""
+    """The kind of a body by its first bytes, whatever its content type is."""
 
     EVENTS = "events"
     JSON = "json"
-    OTHER = "other"  # a page of a proxy, say
+    OTHER = "other"  # such as a page of a proxy
 
 
 def body_kind(start: bytes) -> BodyKind | None:
-    """Tell what a body is by its first bytes; None if there are too few of them."""
+    """Return the kind of a body by its first bytes, or None if more bytes are needed."""
     start = start.removeprefix(_BYTE_ORDER_MARK).lstrip(b" \t\r\n")
     if start.startswith((b"{", b"[")):
         return BodyKind.JSON
@@ -67,36 +71,37 @@ def body_kind(start: bytes) -> BodyKind | None:
 
 
 class Decoder:
-    """Reads the bytes of one stream.
+    """Decodes the bytes of one stream.
 
     Args:
-        max_event: How many bytes of lines one event may have.
+        max_event: Maximum number of bytes that the data lines of one event may have together, and any other line by
+            itself.
 
     Attributes:
-        last_event_id: The id that was last given, or "".
-        retry: The seconds to wait before connecting again, as last given, or None.
+        last_event_id: The last id in the stream, or "".
+        retry: Seconds to wait before reconnecting, as last sent, or None.
     """
 
     def __init__(self, *, max_event: int = MAX_EVENT_BYTES) -> None:
         self.last_event_id: str = ""
         self.retry: float | None = None
         self._max_event = max_event
-        self._start: bytes | None = b""  # what may become a byte order mark; None once that is decided
-        self._is_after_cr = False
-        self._rest: list[bytes] = []  # a line whose end did not come yet
+        self._start: bytes | None = b""  # the start of what may be a byte order mark; None once that is decided
+        self._is_after_cr = False  # a line feed that comes next belongs to the last line end
+        self._rest: list[bytes] = []  # the pieces of a line whose end has not come yet
         self._rest_size = 0
-        self._names: dict[bytes, str] = {}  # those of the events so far, by their lines
+        self._names: dict[bytes, str] = {}  # the names of the events so far, by their `event: ...` lines
         self._name = ""
-        self._data: list[bytes] = []
+        self._data: list[bytes] = []  # the data lines of the event that has begun
         self._data_size = 0
         self._refusal: EventTooLargeError | None = None
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Give the events that these bytes complete.
+        """Return the events that these bytes complete.
 
         Raises:
-            EventTooLargeError: An event has more bytes than are taken. What was complete before it is given first; from
-                then on every call raises.
+            EventTooLargeError: An event exceeds the limit. If other events are complete before it, they are returned,
+                and the next call raises. From then on every call raises.
         """
         if self._refusal is not None:
             raise self._refusal
@@ -111,14 +116,15 @@ class Decoder:
         return self._guarded(data)
 
     def close(self) -> list[ServerSentEvent]:
-        """Give the event that the end of the stream completes, if there is data of one.
+        """Return the event that the end of the stream completes, if it has data.
 
         Raises:
-            EventTooLargeError: As `feed`.
+            EventTooLargeError: As for `feed`.
         """
         if self._refusal is not None:
             raise self._refusal
         start, self._start = self._start or b"", b""
+        # Two line ends: one for the line that was cut off, one for the empty line that dispatches the event.
         ends = b"\n\n" if self._rest or start or self._data else b""
         return self._guarded(start + ends)
 
@@ -155,7 +161,7 @@ class Decoder:
         names, limit = self._names, self._max_event
         last_id, retry = self.last_event_id, self.retry
         for block in blocks:
-            # The common form, in a few steps: an event line, if any, then one line of data.
+            # A fast way for the common form: at most one event line, then one data line.
             head, found, text = block.partition(b"data: ")
             name = names.get(head) or self._name_in(head)
             if name and found and b"\n" not in text and len(block) <= limit:
@@ -169,7 +175,7 @@ class Decoder:
         self._keep(rest)
 
     def _name_in(self, head: bytes) -> str:
-        """Give the name in what comes before the data, if that is one line of an event, or nothing; else ""."""
+        """Return the event's name if the text before its data is one `event: ` line, or empty; otherwise ""."""
         if not head:
             return _UNNAMED
         if not head.startswith(b"event: ") or head.find(b"\n") != len(head) - 1:
@@ -180,7 +186,7 @@ class Decoder:
         return name
 
     def _read_first(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
-        """Go on with the event that was begun; give what comes after it."""
+        """Continue the event that has begun, and return the bytes after it, or all if its end is not among them."""
         if not data.startswith(b"\n"):
             lines, end, after = data.partition(b"\n\n")
             if not end:
@@ -196,6 +202,7 @@ class Decoder:
                 self._dispatch(events)
                 continue
             self._check(len(line), line)
+            # Fields that are not known, and comments (lines that begin with a colon), are ignored.
             field, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
             if field == b"data":
@@ -209,6 +216,7 @@ class Decoder:
                 self.retry = int(value) / 1000.0
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        # Without data there is no event; its name is discarded, but its id and `retry` count.
         if self._data:
             text = _text(b"\n".join(self._data))
             events.append(ServerSentEvent(self._name or _UNNAMED, text, self.last_event_id, self.retry))
@@ -227,7 +235,7 @@ class Decoder:
             self._rest.clear()
             self._data.clear()
             raise EventTooLargeError(
-                f"An event of the stream has more than {self._max_event} bytes, which are not read further",
+                f"An event of the stream has more than {self._max_event} bytes; the stream is not read further",
                 status=200,
                 body=shown[:SHOWN_BODY_CHARACTERS],
             )

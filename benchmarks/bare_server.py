@@ -1,6 +1,6 @@
-"""A server that costs less than any client: a bare asyncio protocol that answers every request with the same run.
+"""A server that is cheaper than any client: a bare asyncio protocol that answers every request with the same run.
 
-Started as a process of its own; prints its port, and serves until its standard input is closed.
+Runs in a process of its own, prints its port, and serves until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CREATED_AT = 1_750_000_000
 
 
 def run_body(size: int) -> bytes:
-    """Give a run of about so many bytes, above 2 KB with long instructions and 20 tools."""
+    """Return the JSON of a run of about `size` bytes; above 2 KB it has 20 tools and, if needed, long instructions."""
     run = {
         "id": "run_abc123",
         "object": "thread.run",
@@ -65,7 +65,7 @@ def tool(number: int) -> dict[str, object]:
 
 
 class Answer(asyncio.Protocol):
-    """Answers each end of a request head; the requests of this benchmark have no bodies."""
+    """Answers at the end of each request head; the requests of this benchmark have no bodies."""
 
     body = b""
 

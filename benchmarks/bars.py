@@ -1,4 +1,4 @@
-"""Draws medians as bars: a group for each condition, a colour for each client."""
+"""Plot medians as bars: a group for each condition, a colour for each client."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 def plot_bars(
     medians: Mapping[str, Mapping[str, float]], clients: Sequence[str], labels: Sequence[str], what: str, path: Path
 ) -> None:
-    """Draw them, on a logarithmic axis.
+    """Plot the medians on a logarithmic axis.
 
     Args:
         medians: Microseconds by condition and client.
-        clients: In the order of the bars.
-        labels: Of the conditions, in their order.
-        what: The axis' label.
-        path: Where the picture goes.
+        clients: Names of the clients, in the order of the bars.
+        labels: Labels of the conditions, in their order.
+        what: Label of the axis.
+        path: Path of the picture.
     """
     import matplotlib
 

@@ -1,20 +1,21 @@
-"""Delay at as many polls: the cadence that learns, beside a fixed interval and exponential backoff.
+"""Compare the delays of the learned cadence with those of a fixed interval and exponential backoff, at equal polls.
 
     python benchmarks/cadence.py
 
-Simulated: nothing but the pauses of the real cadences, and durations drawn from five families. The learned cadence is
-taught 500 exact durations, then looks at 4,000 fresh runs; each figure is the median of five seeds. Delay is from the
-end of a run to the look that sees it. Compared are mean delays at equal polls a run:
+A simulation: only the pauses of the real cadences, with durations drawn from five families. The learned cadence is
+taught 500 exact durations, then polls 4,000 new runs; each figure is the median of five seeds. The delay is the time
+from the end of a run to the poll that sees it. Mean delays are compared at equal numbers of polls per run:
 
-    fixed            the learned cadence takes ten polls a run: its `poll_worth` is set on a third sample. The interval
-                     is set on the very runs that count, so that it takes as many
-    backoff          from 0.5 s, by 1.5, up to 10 s, as it stands. The learned cadence gets as many polls as that took
-    scaled backoff   all of its pauses times such a factor that it takes as many polls as the learned cadence: ten
+    fixed            The learned cadence takes about ten polls per run: its `poll_worth` is fitted on a separate sample.
+                     The fixed interval is fitted on the measured runs themselves, so that it takes as many polls.
+    backoff          From 0.5 s, by a factor of 1.5, up to 10 s. The learned cadence is fitted to take as many polls.
+    scaled backoff   The same, with all pauses multiplied by one factor, so that it takes as many polls as the learned
+                     cadence: ten.
 
-Then what a table of durations cannot show: learning from its own looks alone, beginning with the first run; and 500
-runs of one family followed by another. There the figure is the cost, which is the delay and `poll_worth` for each poll,
-over the cost of a cadence that was taught 500 exact durations of the family. Exits with 1 where a goal is missed.
-Writes `results/cadence.json` and `results/cadence.png` beside this file.
+Then two cases that a table of durations cannot show: learning only from its own polls, from the first run on; and 500
+runs of one family followed by runs of another. There the figure is the cost, that is, the mean delay plus `poll_worth`
+times the mean number of polls, divided by the cost of a cadence that was taught 500 exact durations of the family.
+Exits with 1 if a goal is missed. Writes `results/cadence.json` and `results/cadence.png` beside this file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cadence_plot import plot
-from cadence_runs import FAMILIES, draw, look_at, taught, watch, with_polls
+from cadence_runs import FAMILIES, draw, poll_at, taught, watch, with_polls
 
 from asyncruns import Cadence
 
@@ -36,7 +37,7 @@ SEEDS = 5
 TAUGHT = 500
 FRESH = 4_000
 POLLS = 10.0
-# How near to the polls that were asked for. Ten need not be met closely, as the others are then set to what was taken.
+# Tolerances of the polls per run. Ten polls need only be met roughly, as the others are then fitted to the result.
 ABOUT, NEAR, NEARER = 0.02, 0.01, 0.001
 ONLINE_AT = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 ONLINE_SEEDS = 3
@@ -64,18 +65,18 @@ def backoff(factor: float) -> Cadence:
 
 
 def compare(family: str, seed: int, poll_worth: float) -> Figures:
-    """Compare at ten polls, and at as many as backoff takes; the guess of `poll_worth` only saves time."""
+    """Compare at ten polls per run, and at as many as backoff takes; `poll_worth` is a first guess, to save time."""
     known, other, fresh = (draw(family, f"{what} {seed}", FRESH) for what in ("known", "other", "fresh"))
     known = known[:TAUGHT]
     learned, worth = with_polls(lambda worth: taught(worth, known), POLLS, other, poll_worth, ABOUT)
-    seen = look_at(learned, fresh)
-    fixed = look_at(with_polls(Cadence.fixed, seen.polls, fresh, 1.0, NEARER)[0], fresh)
-    scaled = look_at(with_polls(backoff, seen.polls, fresh, 1.0, NEARER)[0], fresh)
-    plain = look_at(backoff(1.0), fresh)
-    polls = look_at(backoff(1.0), other).polls
+    seen = poll_at(learned, fresh)
+    fixed = poll_at(with_polls(Cadence.fixed, seen.polls, fresh, 1.0, NEARER)[0], fresh)
+    scaled = poll_at(with_polls(backoff, seen.polls, fresh, 1.0, NEARER)[0], fresh)
+    plain = poll_at(backoff(1.0), fresh)
+    polls = poll_at(backoff(1.0), other).polls
     guess = worth * (seen.polls / polls) ** 1.7
     as_many, _ = with_polls(lambda worth: taught(worth, known), polls, other, guess, NEAR)
-    then = look_at(as_many, fresh)
+    then = poll_at(as_many, fresh)
     return {
         "poll_worth": worth,
         "polls": seen.polls,
@@ -108,28 +109,28 @@ COLUMNS = ("polls", "delay", "fixed", "backoff", "scaled backoff")
 
 
 def online(family: str, seed: int, poll_worth: float) -> list[float]:
-    """Give the cost after so many runs, over that of a cadence that was taught exact durations."""
+    """Return the cost after each number of runs in ONLINE_AT, relative to a cadence that was taught exact durations."""
     fresh = draw(family, f"fresh {seed}", FRESH)
-    reference = look_at(taught(poll_worth, draw(family, f"known {seed}", TAUGHT)), fresh).cost(poll_worth)
+    reference = poll_at(taught(poll_worth, draw(family, f"known {seed}", TAUGHT)), fresh).cost(poll_worth)
     cadence, found = Cadence.learned(poll_worth), []
     for run, duration in enumerate([*draw(family, f"online {seed}", ONLINE_AT[-1]), 0.0]):
         if run in ONLINE_AT:
-            found.append(look_at(cadence, fresh).cost(poll_worth) / reference)
+            found.append(poll_at(cadence, fresh).cost(poll_worth) / reference)
         watch(cadence, duration)
-    print(f"learning from its own looks, {family}, {seed}", flush=True)
+    print(f"learning from its own polls, {family}, {seed}", flush=True)
     return found
 
 
 def shift(before: str, after: str, seed: int, poll_worth: float) -> list[tuple[float, float]]:
-    """Give delay and cost for each few runs after a shift, over those of a cadence that was taught the new ones."""
+    """Return delay and cost at each step after a shift, relative to a cadence that was taught the new durations."""
     fresh = draw(after, f"fresh {seed}", FRESH)
-    reference = look_at(taught(poll_worth, draw(after, f"known {seed}", TAUGHT)), fresh)
+    reference = poll_at(taught(poll_worth, draw(after, f"known {seed}", TAUGHT)), fresh)
     cadence, found = Cadence.learned(poll_worth), []
     for duration in draw(before, f"before {seed}", TAUGHT):
         watch(cadence, duration)
     for run, duration in enumerate(draw(after, f"after {seed}", SHIFT_RUNS)):
         if run % SHIFT_STEP == 0:
-            seen = look_at(cadence, fresh)
+            seen = poll_at(cadence, fresh)
             found.append((seen.delay / reference.delay, seen.cost(poll_worth) / reference.cost(poll_worth)))
         watch(cadence, duration)
     return found
@@ -139,8 +140,8 @@ def median_of(rows: list[list[float]]) -> list[float]:
     return [round(statistics.median(column), 3) for column in zip(*rows, strict=True)]
 
 
-def followed_after(ratios: list[float]) -> float:
-    """Give after how many runs the ratio is good, and still is a step later."""
+def adapted_after(ratios: list[float]) -> float:
+    """Return the number of runs after which the ratio is within the limit, and still is one step later."""
     good = [ratio <= SHIFT_WITHIN for ratio in ratios]
     return next((n * SHIFT_STEP for n in range(len(good) - 1) if good[n] and good[n + 1]), float("inf"))
 
@@ -151,8 +152,8 @@ def measure_shifts(worths: dict[str, float]) -> dict[str, dict[str, object]]:
         rows = [shift(before, after, seed, worths[after]) for seed in range(ONLINE_SEEDS)]
         delays, costs = ([[pair[n] for pair in row] for row in rows] for n in (0, 1))
         found[f"{before} -> {after}"] = {
-            WITHIN_DELAY: statistics.median(map(followed_after, delays)),
-            WITHIN_COST: statistics.median(map(followed_after, costs)),
+            WITHIN_DELAY: statistics.median(map(adapted_after, delays)),
+            WITHIN_COST: statistics.median(map(adapted_after, costs)),
             "delay": median_of(delays),
             "cost": median_of(costs),
         }

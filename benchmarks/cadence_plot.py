@@ -1,4 +1,4 @@
-"""The picture of what `cadence.py` found."""
+"""Plot the results of `cadence.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for family, costs in result["online"]["cost"].items():
         online.plot(result["online"]["runs"], costs, marker=".", label=family)
     online.set_xscale("symlog", linthresh=1)
-    online.set_xlabel("runs seen by its own looks, from the first one on")
+    online.set_xlabel("runs seen by its own polls, from the first one on")
     step = result["shift"]["step"]
     for pair, found in result["shift"]["pairs"].items():
         shift.plot([n * step for n in range(len(found["cost"]))], found["cost"], label=pair)

@@ -1,4 +1,4 @@
-"""Runs that only have a duration, and cadences that look at them: no I/O, no clock."""
+"""Simulated runs that have only a duration, and cadences that poll them: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from asyncruns import Cadence
-from asyncruns.cadence import Course
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.strategy import Course
 
 GROUP = ("asst_1", "a-model")
 
@@ -29,7 +30,7 @@ FAMILIES: dict[str, Callable[[Random], float]] = {
 
 
 class Seen(NamedTuple):
-    """What it took to see runs end: means of one run."""
+    """The mean number of polls and the mean delay per run, until its end is seen."""
 
     polls: float
     delay: float
@@ -43,47 +44,56 @@ def draw(family: str, seed: str, count: int) -> list[float]:
     return [FAMILIES[family](random) for _ in range(count)]
 
 
-def look_at(cadence: Cadence, durations: list[float]) -> Seen:
-    """Let a cadence look at runs, without learning from them: then all see the same looks."""
-    looks: list[float] = []
+def poll_at(cadence: Cadence, durations: list[float]) -> Seen:
+    """Let a cadence poll runs without learning from them, so that all are polled at the same ages."""
+    strategy = strategy_of(cadence)
+    polls: list[float] = []
     age, oldest = 0.0, max(durations)
     while age < oldest:
-        age += cadence.pause(Course(looks=len(looks) + 1, age=age, group=GROUP))
-        looks.append(age)
-    first = [bisect_left(looks, duration) for duration in durations]
-    delays = [looks[look] - duration for look, duration in zip(first, durations, strict=True)]
+        age += strategy.pause(Course(polls=len(polls) + 1, age=age, group=GROUP))
+        polls.append(age)
+    first = [bisect_left(polls, duration) for duration in durations]
+    delays = [polls[poll] - duration for poll, duration in zip(first, durations, strict=True)]
     return Seen(fmean(first) + 1, fmean(delays))
 
 
 def watch(cadence: Cadence, duration: float) -> None:
-    """Look at one run until it has ended, and learn what is seen of it."""
-    looks, before, age = 0, 0.0, 0.0
+    """Poll one run until it has ended, and let the cadence learn from these polls."""
+    strategy = strategy_of(cadence)
+    polls, before, age = 0, 0.0, 0.0
     while age < duration:
-        looks, before = looks + 1, age
-        age += cadence.pause(Course(looks=looks, age=age, group=GROUP))
-    cadence.learn(GROUP, 0, after=before, by=age)
+        polls, before = polls + 1, age
+        age += strategy.pause(Course(polls=polls, age=age, group=GROUP))
+    strategy.learn(GROUP, 0, after=before, by=age)
 
 
 def taught(poll_worth: float, durations: list[float]) -> Cadence:
-    """Give a cadence that has learned exact durations."""
+    """Return a cadence that has learned exact durations."""
     cadence = Cadence.learned(poll_worth)
     for duration in durations:
-        cadence.learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
+        strategy_of(cadence).learn(GROUP, 0, after=math.nextafter(duration, 0.0), by=duration)
     return cadence
 
 
 def with_polls(
     make: Callable[[float], Cadence], polls: float, durations: list[float], knob: float, within: float
 ) -> tuple[Cadence, float]:
-    """Turn the knob until a cadence takes so many polls a run, nearly: the more, the smaller it is.
+    """Search the value of `knob` at which a cadence takes about `polls` polls per run; a smaller value takes more.
+
+    Args:
+        make: Makes a cadence from a value of the knob.
+        polls: Polls per run.
+        durations: The runs.
+        knob: The first guess.
+        within: Relative tolerance of the polls, such as 0.01.
 
     Returns:
-        The cadence, and the knob.
+        The cadence, and the value of the knob.
     """
     low, high = 0.0, math.inf
     cadence = make(knob)
     for _ in range(30):
-        found = look_at(cadence, durations).polls
+        found = poll_at(cadence, durations).polls
         if abs(found / polls - 1.0) <= within:
             break
         low, high = (knob, high) if found > polls else (low, knob)

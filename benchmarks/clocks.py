@@ -1,13 +1,13 @@
-"""Servers whose times do not fit each other: how late the ends of runs are seen, against a server of right times.
+"""Servers with inconsistent times: how late the ends of runs are seen, compared to a server with correct times.
 
     python benchmarks/clocks.py
     python benchmarks/clocks.py --as before      # with PYTHONPATH set to an older version
 
-Each trial is 60 runs that begin one after the other and are watched from then on, at a server of one kind of wrong
+Each trial has 60 runs that begin one after the other and are watched from then on, at a server with one kind of wrong
 times: by a fleet, or by as many single watches; as runs of threads, or as background responses. The runs last 5 s,
-120 s, or 4 s in the median with a wide spread. All of it is virtual time, so the figures are those of the pauses alone.
-A delay is from the end of a run to when its watch tells it. What counts is the mean delay over that at the same server
-with right times. Exits with 1 where that is more than 1.5, or where a watch ends before its run. Writes
+120 s, or a median of 4 s with a wide spread. Everything is in virtual time, so the delays come only from the pauses. A
+delay is the time from the end of a run to the outcome of its watch. The figure is the mean delay divided by that at the
+same server with correct times. Exits with 1 if it is more than 1.5, or if a watch ends before its run. Writes
 `results/clocks.json`.
 """
 
@@ -47,12 +47,12 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a server knows when it answers: all in seconds of the epoch."""
+    """What a server knows when it answers; times are in epoch seconds."""
 
     born: float  # when the run was created
     now: float
     number: int  # of the run
-    chance: random.Random  # another one at each answer
+    chance: random.Random  # shared by all answers, so that each draws another value
 
 
 Told = Callable[[Asked], object]
@@ -60,7 +60,7 @@ Told = Callable[[Asked], object]
 
 @dataclass(frozen=True)
 class Times:
-    """What a server tells of its times. None for `date` is no header at all."""
+    """The times in a server's answers. If `date` returns None, there is no `Date` header."""
 
     created: Told = lambda asked: int(asked.born)
     expires: Told = lambda asked: int(asked.born + LIFE_S)
@@ -150,7 +150,7 @@ LASTING: Final[dict[str, Callable[[random.Random], float]]] = {
 
 
 class Server(Transport):
-    """Runs that begin when they are first asked for, and end by themselves, at a server of such times."""
+    """A server with these times, whose runs begin when they are first polled and end by themselves."""
 
     def __init__(self, times: Times, wire: str, lasts: list[float]) -> None:
         self.born: dict[int, float] = {}  # by the loop's clock
@@ -189,7 +189,7 @@ def ref(wire: str, number: int) -> RunRef:
 
 
 async def watched(shell: str, wire: str, server: Server, runs: int) -> dict[int, tuple[str, float]]:
-    """Watch the runs to their ends: how each watch ended, and when."""
+    """Watch the runs until they end; return the outcome of each watch, and its time."""
     loop, ends = asyncio.get_running_loop(), dict[int, tuple[str, float]]()
 
     def note(outcome: Any) -> None:
@@ -212,7 +212,7 @@ async def watched(shell: str, wire: str, server: Server, runs: int) -> dict[int,
 
 
 def trial(times: Times, shell: str, wire: str, lasting: str, runs: int = RUNS) -> Figures:
-    """Return the mean delay, the polls for each run, and how many watches ended before their runs did."""
+    """Return the mean delay, the polls per run, and the number of watches that ended before their runs."""
     random.seed(1)  # single watches spread their polls
     chance = random.Random(lasting)
     lasts = [LASTING[lasting](chance) for _ in range(runs)]
@@ -227,7 +227,7 @@ def trial(times: Times, shell: str, wire: str, lasting: str, runs: int = RUNS) -
 def measure(shell: str, wire: str, lasting: str) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     for name, times in TIMES.items():
-        if wire == "responses" and "expires_at" in name:  # a response has none
+        if wire == "responses" and "expires_at" in name:  # a response has no `expires_at`
             continue
         one = found[name] = trial(times, shell, wire, lasting)
         one["ratio"] = one["delay_s"] / found[RIGHT]["delay_s"]
@@ -236,8 +236,8 @@ def measure(shell: str, wire: str, lasting: str) -> dict[str, Figures]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--as", dest="label", default="after", help="where the figures are kept: before, or after")
-    parser.add_argument("--lasting", choices=LASTING, action="append", help="only these runs: nothing is written")
+    parser.add_argument("--as", dest="label", default="after", help="name for the figures: before, or after")
+    parser.add_argument("--lasting", choices=LASTING, action="append", help="measure only these runs and write nothing")
     options = parser.parse_args()
     trials = [(lasting, shell, wire) for lasting in options.lasting or LASTING for shell in ("fleet", "watch")
               for wire in ("threads", "responses")]  # fmt: skip

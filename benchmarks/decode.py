@@ -1,10 +1,10 @@
-"""CPU time from the bytes of a run to a typed object: asyncruns beside the models of the official client.
+"""CPU time to decode the bytes of a run into a typed object: asyncruns compared with the official client's models.
 
     python benchmarks/decode.py
 
-What the official client does with the body of an answer is `json.loads`, and then `construct_type` of its own models,
-which does not validate; so that is what is measured. Each runs in a process of its own, they take turns, and the figure
-is the median of the repetitions. CPU time is user and system time of the process, without its start and warm-up. Writes
+The official client decodes a body with `json.loads` and then with `construct_type` of its own models, which does not
+validate; this is what is measured. Each decoder runs in a process of its own, in turns, and the figure is the median of
+the repetitions. CPU time is the user and system time of the process, without its start and warm-up. Writes
 `results/decode.json` and `results/decode.png` beside this file.
 """
 
@@ -35,7 +35,7 @@ Decode = Callable[[bytes], object]
 
 
 def with_one_tool() -> bytes:
-    """Give a run as most are: 2 KB, with one function."""
+    """Return a typical run: 2 KB, with one function."""
     run = json.loads(run_body(1290))
     run["tools"] = [tool(0)]
     return json.dumps(run).encode()
@@ -61,7 +61,7 @@ def decoder(name: str) -> Decode:
 
 
 def measure(name: str, body: bytes) -> float:
-    """Give microseconds of CPU time for one body."""
+    """Return the CPU time for one body, in microseconds."""
     warnings.simplefilter("ignore")
     decode = decoder(name)
     assert getattr(decode(body), "status", None) == "in_progress"
@@ -77,7 +77,7 @@ def measure(name: str, body: bytes) -> float:
 def measure_all() -> dict[str, dict[str, list[float]]]:
     figures: dict[str, dict[str, list[float]]] = {label: {name: [] for name in DECODERS} for label in BODIES}
     for repetition in range(REPETITIONS):
-        # Turns, and in another order each time, so that none of the two always has the quiet moment.
+        # In turns, with the order reversed each time, so that neither decoder always has the quieter moment.
         order = DECODERS if repetition % 2 else DECODERS[::-1]
         for label in BODIES:
             for name in order:

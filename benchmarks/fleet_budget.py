@@ -1,16 +1,16 @@
-"""Too many runs for the budget: whom to look at, so that the ends are learned of soonest.
+"""More runs than the request budget can poll: which run to poll next, so that ends are seen soonest.
 
     python benchmarks/fleet_budget.py
     python benchmarks/fleet_budget.py --sockets
 
-5,000 runs arrive over two minutes, 60 % of them last about 2 s and 40 % about 45 s, and the server takes 200 requests
-in any one second; beyond, it answers 429. The fleet and the competitor have the same budget and see the same runs. The
-competitor goes round: one look every 1/200 s, at the next of a ring of all runs that are not known to have ended.
+5,000 runs arrive over two minutes; 60 % of them last about 2 s and 40 % about 45 s. The server accepts 200 requests in
+any one second and answers 429 to more. The fleet and its competitor have the same budget and the same runs. The
+competitor polls round robin: every 1/200 s the next run in a ring of all runs that are not known to have ended.
 
-Both are measured on virtual time, with a server in memory that answers after about 50 ms; with `--sockets` in real
-time, each in a process of its own with a server in another, which takes four minutes. A sketch that knows the true
-distribution says what can be reached. Writes `results/fleet_budget.json` and, without `--sockets`, its `.png`, beside
-this file; exits with 1 when the goal is missed.
+Both are measured in virtual time, with a server in memory that answers after about 50 ms. With `--sockets` they are
+measured in real time, each in a process of its own with a server in another, which takes four minutes. A simulation
+that knows the true distribution shows what is possible. Writes `results/fleet_budget.json` and, without `--sockets`,
+`results/fleet_budget.png` beside this file; exits with 1 if the goal is missed.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ Figures = dict[str, Any]
 
 
 class Watching:
-    """The runs that one client watches: they arrive, and their ends are noted, by the loop's clock."""
+    """The runs that one client watches, with their arrivals and the times at which their ends are seen (loop time)."""
 
     def __init__(self, connection: RunClient[Run], arrivals: Sequence[float]) -> None:
-        """Begin now; the arrivals are seconds from now, sorted."""
+        """Begin now; `arrivals` are in seconds from now, sorted."""
         self.connection = connection
         self.began = asyncio.get_running_loop().time()
         self.seen: dict[str, float] = {}
@@ -71,18 +71,18 @@ class Watching:
         return len(self.seen) == len(self._arrivals)
 
     def saw(self, ref: RunRef) -> None:
-        """Note that the end of a run was learned of."""
+        """Record that the end of a run was seen."""
         self.seen[ref.ids[1]] = asyncio.get_running_loop().time()
 
     async def arrive(self, welcome: Callable[[RunRef], object]) -> None:
-        """Hand each run over when it arrives."""
+        """Call `welcome` with each run when it arrives."""
         loop, dialect = asyncio.get_running_loop(), ThreadRunDialect()
         for number, arrival in enumerate(self._arrivals):
             await asyncio.sleep(self.began + arrival - loop.time())
             welcome(dialect.ref(*ids(number)))
 
     def delays(self, ends: Sequence[float]) -> list[float]:
-        """Give what lay between the end of each run and seeing it; ends are by the loop's clock."""
+        """Return the time from the end of each run to when it was seen; `ends` are by the loop's clock."""
         return [self.seen[ids(number)[1]] - end for number, end in enumerate(ends)]
 
 
@@ -112,7 +112,7 @@ async def by_ring(watching: Watching) -> None:
     ring: deque[RunRef] = deque()
     transport, dialect = watching.connection.transport, watching.connection.dialect
 
-    async def look(ref: RunRef) -> None:
+    async def poll(ref: RunRef) -> None:
         request = dialect.poll(ref)
         response = await transport.send(request)
         if response.status == 200 and dialect.read(request, response).status == "completed":
@@ -125,8 +125,8 @@ async def by_ring(watching: Watching) -> None:
         tasks.create_task(watching.arrive(ring.append))
         while not watching.all_seen:
             if ring:
-                tasks.create_task(look(ring.popleft()))
-            # A timer that woke too late is made good by one look at most, so that the budget is used and kept.
+                tasks.create_task(poll(ring.popleft()))
+            # After a late timer, catch up by at most one poll: this uses the budget without exceeding it.
             due = max(due + 1.0 / PER_SECOND, loop.time() - 1.0 / PER_SECOND)
             await asyncio.sleep(due - loop.time())
 
@@ -135,7 +135,7 @@ CLIENTS: Final[dict[str, Callable[[Watching], Awaitable[None]]]] = {RING: by_rin
 
 
 class MemoryTransport(Transport):
-    """A server in memory, which answers after about 50 ms and takes so many requests in any one second."""
+    """A server in memory that answers after about 50 ms and accepts PER_SECOND requests in any one second."""
 
     def __init__(self, plan: Sequence[Planned]) -> None:
         self.polls = self.refused = 0
@@ -170,7 +170,7 @@ class MemoryTransport(Transport):
 
 
 class MemoryConnection:
-    """What a fleet needs of a client."""
+    """The part of a client that a fleet needs."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -181,7 +181,7 @@ class MemoryConnection:
 
 
 def in_memory(name: str, plan: Sequence[Planned]) -> Figures:
-    """Measure one client on virtual time."""
+    """Measure one client in virtual time."""
 
     async def measure() -> Figures:
         transport = MemoryTransport(plan)
@@ -207,7 +207,7 @@ async def over_sockets(name: str, base_url: str, plan: Sequence[Planned]) -> Fig
 
 
 def over_sockets_apart(name: str, runs: int) -> Figures:
-    """Measure likewise, in a process of its own with a server of its own."""
+    """Measure one client over sockets, in a process of its own with a server of its own."""
     command = [sys.executable, str(HERE / "fleet_server.py"), "--budget", str(PER_SECOND)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin
@@ -223,7 +223,7 @@ def over_sockets_apart(name: str, runs: int) -> Figures:
 
 
 def figures(delays: Sequence[float], plan: Sequence[Planned]) -> Figures:
-    assert min(delays) >= 0.0, "a run was taken for ended before it was"
+    assert min(delays) >= 0.0, "the end of a run was seen before it happened"
     ordered = sorted(delays)
     kinds = {
         f"delay_mean_{kind}_s": statistics.fmean(
@@ -242,7 +242,7 @@ def figures(delays: Sequence[float], plan: Sequence[Planned]) -> Figures:
 
 
 def gained(results: dict[str, Figures], name: str) -> float:
-    """Give by which part the mean delay is less than that of going round."""
+    """Return the share by which the mean delay is less than that of round robin."""
     return float(1.0 - results[name]["delay_mean_s"] / results[RING]["delay_mean_s"])
 
 
@@ -255,7 +255,7 @@ def show(results: dict[str, Figures]) -> None:
 
 
 def write(results: dict[str, Figures], where: str) -> None:
-    """Write the figures beside those of the other way, and the plot of those in memory."""
+    """Write the figures, keeping those of the other mode, and the plot if they were measured in memory."""
     path = HERE / "results" / "fleet_budget.json"
     path.parent.mkdir(exist_ok=True)
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -296,7 +296,7 @@ def plot(results: dict[str, Figures], path: Path) -> None:
 
 def measure_all(runs: int, *, sockets: bool) -> dict[str, Figures]:
     plan = PLANS["mixed"](runs, SEED)
-    if sockets:  # at once: 200 requests a second leave the machine nearly idle
+    if sockets:  # both clients at the same time: 200 requests per second leave the machine nearly idle
         with ThreadPoolExecutor() as threads:
             return dict(zip(CLIENTS, threads.map(lambda name: over_sockets_apart(name, runs), CLIENTS), strict=True))
     results = {name: in_memory(name, plan) for name in CLIENTS}
@@ -305,8 +305,10 @@ def measure_all(runs: int, *, sockets: bool) -> dict[str, Figures]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sockets", action="store_true", help="in real time, over sockets")
-    parser.add_argument("--runs", type=int, default=RUNS, help="another number: nothing is written")
+    parser.add_argument("--sockets", action="store_true", help="measure in real time, over sockets")
+    parser.add_argument(
+        "--runs", type=int, default=RUNS, help="number of runs; with another than the default, nothing is written"
+    )
     parser.add_argument("--client", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--base-url", help=argparse.SUPPRESS)
     options = parser.parse_args()

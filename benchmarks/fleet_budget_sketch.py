@@ -1,13 +1,13 @@
-"""What a budget of looks can do for somebody who knows how long the runs last: a reference for `fleet_budget.py`.
+"""A reference for `fleet_budget.py`: the best use of the poll budget if the distribution of durations is known.
 
-A simulation in steps of one look, without latency. It knows the true distribution F of the durations, and at each step
-looks at the run of the highest index, computed anew for all of them:
+A simulation in steps of one poll, without latency. It knows the true distribution F of the durations. At each step it
+recomputes an index for all runs and polls the run with the highest:
 
-- "sum": the delay to be expected if the run is not looked at, the integral of p since its last look, where p is the
-  probability that it has ended by now, as it had not then. A dynamic programme over all plans of looks is one
-  percentage point better.
-- "likely": p itself, which is what comes to mind first. It starves runs that have outlived the short kind: their p
-  stays where it is until they are old, below that of the others.
+- "sum": the expected delay so far if the run is not polled: the integral of p since its last poll, where p is the
+  probability that the run has ended by now, given that it had not ended at that poll. A dynamic programme over all
+  plans of polls is only one percentage point better.
+- "likely": p itself, which is the obvious choice. It starves runs that have outlived the short kind: until they are
+  old, their p stays below that of the others.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _at(table: Floats, ages: Floats) -> Floats:
 
 
 def sketch(plan: Sequence[Planned], per_second: int, index: str) -> list[float]:
-    """Give the delay of each run of a plan, which is sorted by arrival, at so many looks per second."""
+    """Return the delay of each run of a plan, which is sorted by arrival, at `per_second` polls per second."""
     durations = _Durations()
     value = {"sum": durations.sum, "likely": durations.likely}[index]
     arrivals, last = np.array([run.arrives for run in plan]), np.zeros(len(plan))

@@ -1,20 +1,20 @@
-"""Refusals (429) that do not depend on our rate, and those that do: a fleet beside single watches, on virtual time.
+"""Refusals (429) that do or do not depend on the request rate: a fleet compared with single watches, in virtual time.
 
     python benchmarks/fleet_refusals.py                  # a minute or two
-    python benchmarks/fleet_refusals.py --label before   # with an older asyncruns: its figures go beside the others
+    python benchmarks/fleet_refusals.py --label before   # with an older asyncruns: adds its figures to the file
 
 By chance: 200 runs of 30 s, at a server that refuses a random share of all requests. Single watches have no budget and
-poll each run every second; fleets have 100 requests per second (the default), 50, or no limit. With 50 a run cannot be
-polled more than once in 4 s, whether anything is refused or not, so that row of 0 % is the least that can be reached.
-Goal: with 100 requests per second, and without a limit, the mean delay is at most twice that of single watches, with
-what a fleet without refusals has more than these, and no run is given up.
+poll each run every second; fleets have 100 requests per second (the default), 50, or no limit. With 50 requests per
+second a run can be polled only once in 4 s even without refusals, so the row of 0 % shows the least possible delay.
+Goal: no run is given up, and the mean delay is at most twice that of single watches; with 50 requests per second, plus
+the difference between the two without refusals.
 
-By rate: 200 runs of 235 to 245 s, polled every second where that is allowed, at a token bucket; one that holds a
-second's tokens. Were all runs equally long, their delay would only show how that length fits the time of a round: 240 s
-are 24 rounds of 200 polls at 20 per second. Goal: at least 95 % of what the bucket gives is used, and less than 6 % of
-all requests are refused.
+By rate: 200 runs of 235 to 245 s, polled every second if allowed, at a token bucket that holds the tokens of one
+second. The lengths differ, because with equal lengths the delay would only show how the length fits the duration of a
+round of polls: 240 s are 24 rounds of 200 polls at 20 per second. Goal: at least 95 % of the tokens are used, and less
+than 6 % of all requests are refused.
 
-Writes `results/fleet_refusals.json`; exits with 1 when a goal is missed.
+Writes `results/fleet_refusals.json`; exits with 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Figures = dict[str, Any]
 
 
 class Bucket:
-    """Tokens of one second, filled evenly."""
+    """A token bucket that holds the tokens of one second and is refilled evenly."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second = self.tokens = per_second
@@ -65,7 +65,7 @@ class Bucket:
 
 
 class Server(Transport):
-    """A server whose runs begin when they are first asked for."""
+    """A server whose runs begin when they are first polled."""
 
     def __init__(self, lasts: Callable[[], float], refuses: Callable[[float], bool], retry_after: float | None) -> None:
         self._lasts = lasts
@@ -126,7 +126,7 @@ async def watch(
 
 
 def measured(make: Callable[[int], Server], runs: int, per_second: float | None, **options: Any) -> Figures:
-    """Return the means over some seeds."""
+    """Return the means over the seeds."""
     found = []
     for seed in SEEDS:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
@@ -180,7 +180,7 @@ def show(chances: dict[str, dict[str, Figures]], rates: dict[str, dict[str, Figu
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--label", default="after", help="under which the figures are kept")
+    parser.add_argument("--label", default="after", help="name for the figures in the results")
     label = parser.parse_args().label
     chances = {f"{share:.0%}, Retry-After: {after:g}": by_chance(share, after) for share, after in CHANCES}
     rates = {f"{per_second:g}": by_rate(per_second) for per_second in BUCKETS}

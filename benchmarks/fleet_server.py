@@ -1,13 +1,13 @@
-"""A server of ten thousand runs that costs little: the answers are made before they are asked for.
+"""A cheap server of ten thousand runs: the answers are made in advance.
 
-Started as a process of its own; prints its port, and serves until its standard input is closed. Of a request only the
-first line is read, and there the ids stand at fixed places. Requests have no bodies.
+Runs in a process of its own, prints its port, and serves until its standard input is closed. It reads only the first
+line of a request, with the ids at fixed positions. Requests have no bodies.
 
-    POST /start?n=1000&seed=1&plan=at_once   draws the runs and begins; gives `started`, and when each run `arrives`
+    POST /start?n=1000&seed=1&plan=at_once   draws the runs and begins; returns `started` and when each run `arrives`
     GET /v1/threads/thread_<24 digits>/runs/run_<24 digits>
-    GET /ends                                when each run ended, and what that cost; times are of `time.monotonic()`
+    GET /ends                                returns when each run ended, and the costs; times are `time.monotonic()`
 
-A run of a higher number than there are is for warming up: it ends 1.5 s after it was first asked for.
+Runs with numbers from `n` on are for warm-up: each ends 1.5 s after its first poll.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RUN_TO: Final = _RUN_AT + DIGITS
 
 
 class Planned(NamedTuple):
-    """When a run arrives, after the start, and how long it lasts, in seconds; and what kind of run it is."""
+    """A planned run: its arrival after the start and its duration, in seconds, and its kind."""
 
     arrives: float
     lasts: float
@@ -67,12 +67,12 @@ PLANS: Final[Mapping[str, Callable[[int, int], list[Planned]]]] = {"at_once": at
 
 
 def ids(number: int) -> tuple[str, str]:
-    """Give the thread_id and the run_id of a run."""
+    """Return the thread_id and the run_id of a run."""
     return f"thread_{number:0{DIGITS}}", f"run_{number:0{DIGITS}}"
 
 
 def run_body(number: int, created_at: float, completed_at: float | None = None) -> bytes:
-    """Give a run as the API does, of 1 KB whatever its status."""
+    """Return the JSON of a run as in the API, 1 KB for any status."""
     thread_id, run_id = ids(number)
     run = {
         "id": run_id,
@@ -110,14 +110,14 @@ def run_body(number: int, created_at: float, completed_at: float | None = None) 
 
 
 class Budget:
-    """So many requests in any one second, and no more."""
+    """Accepts at most `most` requests in any one second."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken: deque[float] = deque()
 
     def takes(self, now: float) -> bool:
-        """Say whether one more request is taken at this time."""
+        """Return whether a request at this time is accepted, and count it if so."""
         while self._taken and self._taken[0] <= now - SECOND_S:
             self._taken.popleft()
         if len(self._taken) >= self._most:
@@ -127,10 +127,10 @@ class Budget:
 
 
 class Runs:
-    """The runs, their answers, and what serving them has cost."""
+    """The runs, their answers, and the costs of serving them."""
 
     def __init__(self, budget: int | None) -> None:
-        """Make the server's state; a budget is how many polls it takes in any one second, and 429 beyond."""
+        """Make the server's state; with a budget, more polls than that in any one second are answered with 429."""
         self.connections = self.most_connections = 0
         self._budget = Budget(budget) if budget else None
         self._ends: list[float] = []
@@ -143,7 +143,7 @@ class Runs:
         self.each_second()
 
     def each_second(self) -> None:
-        """Make the head that all answers of the next second share, and note what the last one cost."""
+        """Make the head that the answers of the next second share, and record the costs of the last second."""
         self._head = (
             f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: {formatdate(usegmt=True)}\r\n"
             "x-request-id: req_0123456789abcdef0123456789abcdef\r\nopenai-processing-ms: 60\r\n"
@@ -152,7 +152,7 @@ class Runs:
         self._seconds.append((self._polls, time.process_time()))
 
     def answer(self, line: bytes) -> bytes:
-        """Give the answer to a poll, as bytes of HTTP."""
+        """Return the answer to a poll, as bytes of HTTP."""
         number, now = int(line[_RUN_AT:_RUN_TO]), time.monotonic()
         if self._budget is not None and not self._budget.takes(now):
             self._refused += 1
@@ -165,7 +165,7 @@ class Runs:
         return self._head + run_body(number, self._created[number], time.time() - (now - self._ends[number]))
 
     def control(self, line: bytes) -> bytes:
-        """Give the answer to `/start` and `/ends`."""
+        """Return the answer to `/start` or `/ends`."""
         url = urlsplit(line.split(b" ", 2)[1].decode())
         if url.path == "/start":
             options = dict(parse_qsl(url.query))
@@ -214,7 +214,7 @@ def _error(status: int) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. It counts as one from its first poll on, so that those of the benchmark itself don't."""
+    """One connection. It counts from its first poll on, so that connections of the benchmark itself are not counted."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
-        if data.find(b"\r\n\r\n") == len(data) - 4:  # one whole request, as nearly always
+        if data.find(b"\r\n\r\n") == len(data) - 4:  # exactly one complete request, as nearly always
             self._rest = b""
             self._write(self._answer(data))
             return
@@ -268,7 +268,9 @@ async def serve(budget: int | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", type=int, help="polls in any one second; beyond, the answer is 429")
+    parser.add_argument(
+        "--budget", type=int, help="polls that are accepted in any one second; the answer to more is 429"
+    )
     asyncio.run(serve(parser.parse_args().budget))
 
 

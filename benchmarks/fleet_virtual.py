@@ -1,10 +1,10 @@
-"""Ten thousand runs of ten minutes in one fleet, on virtual time and without sockets: what our own code costs.
+"""Ten thousand runs of ten minutes in one fleet, in virtual time and without sockets: the CPU cost of our own code.
 
-    python benchmarks/fleet_virtual.py                    # seconds
-    python benchmarks/fleet_virtual.py --profile          # where they go, by cProfile
+    python benchmarks/fleet_virtual.py                    # takes seconds
+    python benchmarks/fleet_virtual.py --profile          # shows where they are spent, by cProfile
     python benchmarks/fleet_virtual.py --runs 1000 --requests-per-second 50
 
-No time passes but what the processor takes, for the server in this process, too; so this shows what a look costs.
+All time is CPU time, including that of the server in this process, so this shows the cost of a poll.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MAX_IN_FLIGHT = 64
 
 @dataclass(frozen=True)
 class Figures:
-    """What it came to."""
+    """The results of one measurement."""
 
     completed: int
-    looks: int
+    polls: int
     virtual_s: float  # from the first watch to the last outcome
     mean_delay_s: float  # from the end of a run to its outcome
-    creating_s: float  # of the processor, for the runs to be there
-    watching_s: float  # of the processor
+    creating_s: float  # CPU time for creating the runs
+    watching_s: float  # CPU time for watching them
 
 
 async def watched(runs: int, per_second: float | None, cadence: Cadence | None, profile: cProfile.Profile) -> Figures:
@@ -71,7 +71,7 @@ async def watched(runs: int, per_second: float | None, cadence: Cadence | None, 
         profile.disable()
         return Figures(
             completed=completed,
-            looks=fleet.statistics().polls,
+            polls=fleet.statistics().polls,
             virtual_s=loop.time() - at,
             mean_delay_s=sum(delays) / len(delays),
             creating_s=creating,
@@ -87,7 +87,7 @@ async def given(runs: list[Any]) -> AsyncIterator[Any]:
 def run(
     runs: int, per_second: float | None, cadence: Cadence | None = None, profile: cProfile.Profile | None = None
 ) -> Figures:
-    """Watch so many runs to their ends."""
+    """Watch `runs` runs until they end."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(watched(runs, per_second, cadence, profile or _NoProfile()))
 
@@ -104,19 +104,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--requests-per-second", type=float, default=None)
-    parser.add_argument("--fixed", type=float, default=None, help="look every so many seconds, instead of learning")
+    parser.add_argument(
+        "--fixed", type=float, default=None, help="poll at this interval in seconds, instead of learning"
+    )
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     profile = cProfile.Profile() if arguments.profile else None
     cadence = None if arguments.fixed is None else Cadence.fixed(arguments.fixed)
     figures = run(arguments.runs, arguments.requests_per_second, cadence, profile)
     print(f"completed        {figures.completed:>10}")
-    print(f"looks            {figures.looks:>10}")
+    print(f"polls            {figures.polls:>10}")
     print(f"virtual time     {figures.virtual_s:>10.1f} s")
     print(f"mean delay       {figures.mean_delay_s:>10.2f} s")
-    print(f"creating         {figures.creating_s:>10.2f} s of the processor")
-    print(f"watching         {figures.watching_s:>10.2f} s of the processor")
-    print(f"for each look    {figures.watching_s / figures.looks * 1e6:>10.0f} us")
+    print(f"creating         {figures.creating_s:>10.2f} s of CPU time")
+    print(f"watching         {figures.watching_s:>10.2f} s of CPU time")
+    print(f"per poll         {figures.watching_s / figures.polls * 1e6:>10.0f} us of CPU time")
     if profile is not None:
         pstats.Stats(profile).sort_stats("tottime").print_stats(45)
 

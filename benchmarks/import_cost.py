@@ -1,4 +1,4 @@
-"""What importing costs: asyncruns with all of its root names, beside what it stands on.
+"""The cost of importing asyncruns with all of its root names, compared with that of its dependencies.
 
     python benchmarks/import_cost.py
 
@@ -26,8 +26,8 @@ STATEMENTS = {
 
 
 def measure(statement: str) -> float:
-    """Give milliseconds of CPU time for a statement, in a fresh interpreter."""
-    # As installed: with the byte code that pip, or the first of these runs, has written.
+    """Return the CPU time of a statement in a new interpreter, in milliseconds."""
+    # With bytecode files, as after an installation: the first repetition writes them.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     code = f"import time\nbegan = time.process_time()\n{statement}\nprint((time.process_time() - began) * 1e3)"
     return float(
@@ -40,7 +40,7 @@ def main() -> None:
     for repetition in range(REPETITIONS + 1):
         for name, statement in STATEMENTS.items():
             found = measure(statement)
-            if repetition:  # the first one compiles
+            if repetition:  # the first one compiles the modules
                 figures[name].append(found)
     medians = {name: round(statistics.median(found), 2) for name, found in figures.items()}
     ratio = medians["asyncruns, all root names"] / medians["aiohttp, msgspec, anyio"]

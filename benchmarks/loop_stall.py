@@ -1,13 +1,13 @@
-"""How long the event loop stands still while a thousand runs are watched, their start and a blocking tool included.
+"""How long the event loop stalls while a thousand runs are watched, including their start and a blocking tool.
 
     python benchmarks/loop_stall.py
 
-Each client runs in a process of its own, against a server in another. A heartbeat sleeps 1 ms and notes by how much it
-woke too late; that is how long a request to the same web backend would have waited. All runs are begun at once, each
-asks for one call of a tool that blocks for 50 ms, and completes. The figures are of the whole time, from before the
-first watch to after the last. Each client is measured twice: as Python comes, and with the cyclic garbage collector
-switched off, since a full collection stops everything for some tens of milliseconds when there are so many objects.
-Writes `results/loop_stall.json` and `results/loop_stall.png` beside this file.
+Each client runs in a process of its own, against a server in another. A heartbeat sleeps for 1 ms and records how late
+it woke; this is how long a request to the same web backend would have waited. All runs begin at once; each makes one
+call of a tool that blocks for 50 ms, and then completes. The figures are of the whole time, from before the first watch
+to after the last. Each client is measured twice: with Python's defaults, and with the cyclic garbage collector off,
+since with so many objects a full collection stops everything for tens of milliseconds. Writes `results/loop_stall.json`
+and `results/loop_stall.png` beside this file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def with_asyncruns(base_url: str, measure: Measure) -> dict[str, float]:
 
 
 async def with_plain(base_url: str, measure: Measure) -> dict[str, float]:
-    """The loop that one writes by hand, with the tool in a thread."""
+    """Watch with a hand-written loop, with the tool in a thread."""
     import aiohttp
     import msgspec
 
@@ -87,7 +87,7 @@ async def with_plain(base_url: str, measure: Measure) -> dict[str, float]:
 
 
 async def with_openai(base_url: str, measure: Measure) -> dict[str, float]:
-    """The official client's own polling, with the tool in a thread."""
+    """Watch with the official client's own polling, with the tool in a thread."""
     import warnings
 
     from openai import AsyncOpenAI
@@ -116,7 +116,7 @@ WITH = {"asyncruns": with_asyncruns, "plain": with_plain, "openai": with_openai}
 
 
 async def measure(watch: Watch) -> dict[str, float]:
-    """Watch all runs at once; give what the heartbeat saw, in milliseconds."""
+    """Watch all runs at once; return the delays of the heartbeat, in milliseconds."""
     late: list[float] = []
     busy: list[float] = []
 
@@ -143,7 +143,7 @@ async def measure(watch: Watch) -> dict[str, float]:
         "p99_ms": late[int(len(late) * 0.99)],
         "p50_ms": late[len(late) // 2],
         "share_over_10_ms": sum(one > 10.0 for one in late) / len(late),
-        # What the loop's own thread worked between two beats: not what other processes took of the machine.
+        # CPU time of the loop's thread between two beats: without delays that other processes cause.
         "worst_cpu_ms": busy[-1],
         "p99.9_cpu_ms": busy[int(len(busy) * 0.999)],
         "beats": len(late),
@@ -153,7 +153,7 @@ async def measure(watch: Watch) -> dict[str, float]:
 
 
 def measured(name: str, collector: str) -> dict[str, float]:
-    """Run one client against a fresh server, each in its process."""
+    """Run one client against a new server, each in a process of its own, and return its figures."""
     command = [sys.executable, str(HERE / "runs_server.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin
@@ -169,10 +169,12 @@ def measured(name: str, collector: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--client", choices=CLIENTS, help="measure this one here (used by the benchmark itself)")
-    parser.add_argument("--base-url", help="where its server is")
-    parser.add_argument("--collector", choices=COLLECTORS, default="on", help="of cyclic garbage")
-    parser.add_argument("--only", choices=CLIENTS, help="run this client only, and write nothing")
+    parser.add_argument(
+        "--client", choices=CLIENTS, help="measure this client in this process (used by the benchmark itself)"
+    )
+    parser.add_argument("--base-url", help="URL of the server")
+    parser.add_argument("--collector", choices=COLLECTORS, default="on", help="the cyclic garbage collector")
+    parser.add_argument("--only", choices=CLIENTS, help="measure only this client and write nothing")
     options = parser.parse_args()
     if options.client:
         if options.collector == "off":
@@ -210,7 +212,7 @@ def write(results: dict[str, dict[str, float]]) -> None:
     axes.set_yticks(range(len(results)), list(results))
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel(f"ms that the loop stood still, {WATCHERS} runs watched (log)")
+    axes.set_xlabel(f"ms for which the loop stalled, {WATCHERS} runs watched (log)")
     axes.legend()
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -1,15 +1,15 @@
-"""200 runs at once on a server that goes wrong all the time: asyncruns in both of its shells, and today's usual client.
+"""200 runs at once on a server with many faults: asyncruns (single watches, and a fleet) and the official client.
 
-    python benchmarks/many_faults.py            # in virtual time: seconds
-    python benchmarks/many_faults.py --real     # in real time: about a minute
+    python benchmarks/many_faults.py            # in virtual time: takes seconds
+    python benchmarks/many_faults.py --real     # in real time: takes about a minute
 
 Each run has two rounds of three calls. Every fifth answer is a 500, a 429 or a dropped connection, and every third
-submit is accepted while its answer is lost. All runs are watched at once by one client. asyncruns must get every run to
-`completed`, execute each call once, and have no submit refused; otherwise this exits with 1.
+submit is accepted but its answer is lost. One client watches all runs at once. With asyncruns, every run must complete,
+each call must be executed once, and no submit may be refused; otherwise this exits with 1.
 
-The official client is used twice: as its documentation shows, and with a loop around it that starts again after every
-error, as applications do. Its figures are shown, not asserted. The runs are created before the faults begin, for it is
-the waiting that is compared. Writes `results/many_faults.json` beside this file, in virtual time and with 200 runs.
+The official client is used twice: as in its documentation, and in a loop that starts again after every error, as
+applications do. Its figures are shown, not asserted. The runs are created before the faults begin, since only watching
+is compared. Writes `results/many_faults.json` beside this file if run in virtual time with 200 runs.
 """
 
 from __future__ import annotations
@@ -43,25 +43,28 @@ SCENARIO = Scenario(
     working=1.0,
     rounds=tuple(tuple(FunctionCall(name, {"round": place}) for name in NAMES) for place in range(ROUNDS)),
 )
-# The first that is due strikes, so those of submits come first.
+# The first fault that is due strikes, so the faults of submits come first.
 FAULTS = (
     Fault(on="submit", drop=True, acts=True, every=3, times=None),
     Fault(status=500, every=15, skip=0, times=None),
     Fault(status=429, every=15, skip=5, times=None),
     Fault(drop=True, every=15, skip=10, times=None),
 )
-STARTS_AGAIN = 20  # times, and then the application gives up, too
+RESTARTS = 20  # restarts after errors, before the application gives up
 
 Execute = Callable[[str, Mapping[str, Any]], Awaitable[str]]
 Watch = Callable[[Any, str, str, Execute], Awaitable[bool]]
-"""Is given a client, a thread, a run and what executes a call; tells whether the run was seen completed."""
+"""Watches a run, given a client, the ids of thread and run, and a function that executes a call.
+
+Returns whether the run was seen to complete.
+"""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What became of it, by the emulator's own counts, and by a counter in the tools."""
+    """The results, from the emulator's own counts and a counter in the tools."""
 
-    completed: int  # as the client tells
+    completed: int  # as seen by the client
     completed_at_server: int
     executed: int
     executed_again: int
@@ -98,18 +101,18 @@ async def measure(runs: int, watch: Watch, open_client: Callable[[str], Any]) ->
         began = loop.time()
         seen = await asyncio.gather(*(one(*name) for name in names))
         seconds = loop.time() - began
-        submits = [asked for asked in emulator.requests if asked.operation == "submit"]
+        submits = [request for request in emulator.requests if request.operation == "submit"]
         return Figures(
             completed=sum(seen),
             completed_at_server=sum(emulator.runs[run_id]["status"] == "completed" for _, run_id in names),
             executed=executed.total(),
             executed_again=sum(count - 1 for count in executed.values()),
             submits_accepted=sum(len(emulator.submitted(run_id)) for _, run_id in names),
-            submits_refused=sum(asked.status == 400 for asked in submits),
+            submits_refused=sum(request.status == 400 for request in submits),
             raised=dict(raised),
             requests=len(emulator.requests),
-            answers_spoiled=sum(asked.fault is not None for asked in emulator.requests),
-            submit_answers_lost=sum(asked.acted and asked.status != 200 for asked in submits),
+            answers_spoiled=sum(request.fault is not None for request in emulator.requests),
+            submit_answers_lost=sum(request.acted and request.status != 200 for request in submits),
             seconds=round(seconds, 1),
         )
 
@@ -146,7 +149,7 @@ async def by_fleet(fleet: Fleet[Run], thread_id: str, run_id: str, execute: Exec
 
 
 async def by_openai(client: Any, thread_id: str, run_id: str, execute: Execute) -> bool:
-    """Watch as https://platform.openai.com/docs/assistants/tools/function-calling shows."""
+    """Watch as in https://platform.openai.com/docs/assistants/tools/function-calling."""
     runs = client.beta.threads.runs
     run = await runs.poll(run_id=run_id, thread_id=thread_id)
     while run.status == "requires_action":
@@ -159,11 +162,11 @@ async def by_openai(client: Any, thread_id: str, run_id: str, execute: Execute) 
     return bool(run.status == "completed")
 
 
-async def by_openai_again_and_again(client: Any, thread_id: str, run_id: str, execute: Execute) -> bool:
-    """Watch likewise, and begin anew with the run after every error."""
+async def by_openai_with_restarts(client: Any, thread_id: str, run_id: str, execute: Execute) -> bool:
+    """Watch in the same way, but start again with the run after every error."""
     from openai import OpenAIError
 
-    for _ in range(STARTS_AGAIN):
+    for _ in range(RESTARTS):
         try:
             return await by_openai(client, thread_id, run_id, execute)
         except OpenAIError:
@@ -192,7 +195,7 @@ CLIENTS: Mapping[str, tuple[Watch, Callable[[str], Any]]] = {
     "asyncruns": (by_asyncruns, open_asyncruns),
     "asyncruns, a fleet": (by_fleet, open_fleet),
     "openai": (by_openai, open_openai),
-    "openai, started again": (by_openai_again_and_again, open_openai),
+    "openai, started again": (by_openai_with_restarts, open_openai),
 }
 
 
@@ -200,14 +203,14 @@ OURS = tuple(name for name in CLIENTS if name.startswith("asyncruns"))
 
 
 def run(name: str, runs: int, *, real: bool = False) -> Figures:
-    """Watch so many runs with one of the clients."""
+    """Watch `runs` runs with one of the clients."""
     watch, open_client = CLIENTS[name]
     with asyncio.Runner(loop_factory=None if real else VirtualTimeLoop) as runner:
         return runner.run(measure(runs, watch, open_client))
 
 
 def violations(figures: Figures, runs: int) -> list[str]:
-    """Give what is not as promised."""
+    """Return the figures that are not as required."""
     rounds = runs * ROUNDS
     wanted = {
         "completed": runs,

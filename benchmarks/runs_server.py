@@ -1,6 +1,6 @@
-"""A server of runs that costs little: each run begins when it is first looked at, asks for one call, and completes.
+"""A cheap server of runs: each run begins when it is first polled, makes one tool call, and completes.
 
-Started as a process of its own; prints its port, and serves until its standard input is closed.
+Runs in a process of its own, prints its port, and serves until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import sys
 import time
 from typing import Final
 
-WORKS_S: Final = 6.0  # before it asks, and again before it completes
+WORKS_S: Final = 6.0  # before the tool call, and again before it completes
 _PATH: Final = re.compile(rb"(GET|POST) /v1/threads/[^/]+/runs/([^/ ]+)(/submit_tool_outputs)? ")
 
 
 class Runs:
-    """The runs by id, each with when it was first seen and when its outputs came."""
+    """The runs by id, with the times of the first request and of the submit."""
 
     def __init__(self) -> None:
         self._begun: dict[bytes, float] = {}
         self._submitted: dict[bytes, float] = {}
 
     def answer(self, request: bytes) -> bytes:
-        """Give the answer to one request, as bytes of HTTP."""
+        """Return the answer to one request, as bytes of HTTP."""
         found = _PATH.match(request)
         if not found:
             return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
@@ -67,7 +67,7 @@ def _run(run_id: str, status: str) -> dict[str, object]:
 
 
 class Connection(asyncio.Protocol):
-    """One connection; a request fits into what is read at once, or is put together."""
+    """One connection; requests may arrive in parts."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs

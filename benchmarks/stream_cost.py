@@ -1,11 +1,11 @@
-"""CPU time of one streamed `thread.message.delta`, typed: asyncruns beside aiohttp + split + msgspec, and openai.
+"""CPU time of one streamed `thread.message.delta`, typed: asyncruns compared with aiohttp + split + msgspec and openai.
 
     python benchmarks/stream_cost.py
 
 Each client runs in a process of its own, against a bare server in another; the clients take turns, and the figure is
-the median of the repetitions. CPU time is user and system time of the client's process, without its start and warm-up.
-Once the server writes as fast as it can, and once it pauses for a millisecond after each event, so that the client
-is woken for each. asyncruns puts the message together as well. Writes `results/stream_cost.json` and
+the median of the repetitions. CPU time is the user and system time of the client's process, without its start and
+warm-up. In one measurement the server writes as fast as it can; in the other it pauses for a millisecond after each
+event, so that the client wakes for each. asyncruns also accumulates the message. Writes `results/stream_cost.json` and
 `results/stream_cost.png` beside this file.
 """
 
@@ -109,7 +109,7 @@ WITH = {"asyncruns": with_asyncruns, "plain": with_plain, "openai": with_openai}
 
 
 async def measure_client(name: str, base_url: str, pace: str) -> float:
-    """Give microseconds of CPU time for one delta."""
+    """Return the CPU time of one delta, in microseconds."""
     expected, pause = PACES[pace]
 
     async def measure(read: Stream) -> float:
@@ -135,7 +135,7 @@ def measure_all() -> dict[str, dict[str, list[float]]]:
             assert server.stdout is not None
             base_url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
             for repetition in range(REPETITIONS):
-                # Turns, and in another order each time, so that no client always has the quiet moment.
+                # In turns and each time in another order, so that no client always has the quietest moment.
                 for name in CLIENTS[repetition % 3 :] + CLIENTS[: repetition % 3]:
                     command = [sys.executable, __file__, "--client", name, "--base-url", base_url, "--pace", pace]
                     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
-"""A server that costs less than any client: it streams a run of many deltas, each event a chunk of its own.
+"""A server that is cheaper than any client: it streams a run of many deltas, each event as an HTTP chunk of its own.
 
-Started as a process of its own, with the number of deltas and the pause between them in milliseconds; prints its port,
-and serves until its standard input is closed.
+Runs in a process of its own, prints its port, and serves until its standard input is closed. Its arguments are the
+number of deltas and the pause between events in milliseconds.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ async def serve(deltas: int, pause_s: float) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
-                asked = await reader.readuntil(b"\r\n\r\n")
-                lengths = [line.split(b":")[1] for line in asked.lower().splitlines() if b"content-length" in line]
+                request = await reader.readuntil(b"\r\n\r\n")
+                lengths = [line.split(b":")[1] for line in request.lower().splitlines() if b"content-length" in line]
                 await reader.readexactly(int(lengths[0]) if lengths else 0)
                 writer.write(head)
                 for piece in pieces:

@@ -3,7 +3,7 @@
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py threads
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/agent_loop.py responses
 
-The tools, the watch and what one does with its outcome are the same; only how a conversation goes on is not.
+The tools, the watch and the outcome are the same; only how a conversation continues is not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from typing import Any
 
 import anyio
 
-from asyncruns import Client, Completed, Toolset
-from asyncruns.watch.outcome import AnyOutcome
+from asyncruns import AnyOutcome, Client, Completed, Toolset
 
 MODEL = "gpt-4o"
 INSTRUCTIONS = "Answer in one sentence."
@@ -29,7 +28,7 @@ tools = Toolset()
 
 @tools.tool
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     await anyio.sleep(0.2)  # a request to a weather service
     return f"21 degrees in {city}"
 

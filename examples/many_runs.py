@@ -1,4 +1,4 @@
-"""200 runs at once in a fleet, under one budget of requests; how it is doing is printed once a second.
+"""200 runs at once in a fleet, under one budget of requests, with a line of statistics each second.
 
 ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_runs.py
 """
@@ -21,7 +21,7 @@ tools = Toolset(timeout=30)
 
 @tools.tool
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     return f"21 degrees in {city}"
 
 

@@ -2,7 +2,7 @@
 
     ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/weather.py "Is it warmer in Paris or in Oslo?"
 
-`asyncruns emulate` starts a server to try it with.
+`asyncruns emulate` starts a server to try it on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ tools = Toolset()
 
 
 class Weather(Struct):
-    """What a tool returns is sent as JSON."""
+    """The return value of a tool is sent to the model as JSON."""
 
     city: str
     degrees: float
@@ -31,7 +31,7 @@ class Weather(Struct):
 async def get_weather(
     city: Annotated[str, Meta(description="The city's name, in English")], unit: Literal["c", "f"] = "c"
 ) -> Weather:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     await anyio.sleep(0.2)  # a request to a weather service
     if city == "Atlantis":
         raise ToolError("There is no weather under water.")  # the model reads this
@@ -40,7 +40,7 @@ async def get_weather(
 
 @tools.tool
 def nearest_station(city: str) -> str:
-    """Name the weather station nearest to a city."""  # plain functions run in threads
+    """Return the weather station nearest to a city."""  # plain functions run in threads
     return f"{city} Central"
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: virtual time for every async test, an emulator, and a plain client to ask it."""
+"""Fixtures of the whole suite: virtual time for every async test, an emulator, and a plain HTTP client for it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from asyncruns.testing import Emulator, VirtualTimeLoop
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_time: run this async test on a loop with real time.")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As for what a shell starts in its background. The programs that tests interrupt would inherit that.
+        # A shell starts background processes like this; the programs that tests interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Start workers where they save time: not for single files, which they would only hold up.
+    """Start workers only if they save time: for single files they would not.
 
-    They would not have the interpreter's own checks (`-X dev`) either.
+    Workers also lack the interpreter's own checks (`-X dev`), so there are none in that mode.
     """
     workers = yield
     is_small = any(argument.partition("::")[0].endswith(".py") for argument in config.args)
@@ -41,23 +41,23 @@ def pytest_asyncio_loop_factories(
     return {"virtual": VirtualTimeLoop}
 
 
-# The clock of virtual time waits in real time, as it must; the command line prints.
+# The clock of virtual time has to wait in real time; the command line prints.
 MAY_BLOCK: Final = ["asyncruns.testing", "asyncruns.cli"]
-# What BlockBuster does not know by itself.
+# Functions that BlockBuster does not check by itself.
 ALSO_BLOCKING: Final = ("socket.getaddrinfo", "socket.gethostbyname", "builtins.open", "subprocess.Popen.__init__")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
-    """Raise a BlockingError where the package, or what it calls, blocks a running event loop."""
+    """Raise a BlockingError if the package, or a function that it calls, blocks a running event loop."""
     with blockbuster_ctx("asyncruns", excluded_modules=MAY_BLOCK) as blockbuster:
         for name in ALSO_BLOCKING:
             function = BlockBusterFunction(None, name, scanned_modules="asyncruns", excluded_modules=MAY_BLOCK)
-            # anyio and asyncruns load parts of themselves on first use, once in a process.
+            # anyio and asyncruns import some of their modules on first use, once in a process.
             function.can_block_in("<frozen importlib._bootstrap>", "_find_and_load")
             blockbuster.functions[name] = function.activate()
-        # It is within MAY_BLOCK, but sleeps so often that the look at all who called it would take seconds.
-        blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_look_again")
+        # It is in MAY_BLOCK, too, but sleeps so often that checking its whole call stack each time would take seconds.
+        blockbuster.functions["time.sleep"].can_block_in("asyncruns/testing/clock.py", "_poll_again")
         yield blockbuster
 
 
@@ -69,7 +69,7 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 @pytest.fixture
 async def ask(emulator: Emulator) -> AsyncIterator[Callable[..., Awaitable[tuple[int, Any]]]]:
-    """Give a function that sends one request to the emulator: `await ask("GET", "/threads/x")` -> (status, body)."""
+    """Return a function that sends one request to the emulator: `await ask("GET", "/threads/x")` -> (status, body)."""
     async with aiohttp.ClientSession() as session:
 
         async def send(method: str, path: str, body: object = None, **query: str) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""The client itself: where it sends to, with which key, and what it refuses to be."""
+"""The client itself: its base URL, its key, the options that it refuses, and its main methods."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
     else:
         with pytest.raises(ConfigurationError) as caught:
             Client.from_env()
-        said = str(caught.value)
+        message = str(caught.value)
         for name in NAMES:
-            assert f"{name} is {'set' if name in names else 'not set'}" in said
-        assert "hidden" not in said
-        assert "api.openai.com no longer serves threads" in said
+            assert f"{name} is {'set' if name in names else 'not set'}" in message
+        assert "hidden" not in message
+        assert "api.openai.com no longer serves threads" in message
         return
     client = Client.from_env(version="v1")
     assert (client.base_url, signature(client)) == expected
@@ -69,7 +69,7 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("key", ["sk-hidden\n", "   "])
-def test_a_spoiled_key_of_the_environment_is_refused_without_being_shown(
+def test_a_malformed_key_from_the_environment_is_refused_without_being_shown(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_only(monkeypatch, NAMES[:2], {**VALUES, "ASYNCRUNS_API_KEY": key})
@@ -79,8 +79,8 @@ def test_a_spoiled_key_of_the_environment_is_refused_without_being_shown(
 
 
 @pytest.mark.parametrize("base_url", [None, ""])
-def test_without_a_base_url_the_error_says_which_to_set(base_url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_only(monkeypatch, NAMES)  # they only count in from_env
+def test_without_a_base_url_the_error_names_the_settings(base_url: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, NAMES)  # only `from_env` reads them
     with pytest.raises(ConfigurationError) as caught:
         Client(base_url)
     for part in ("base_url=", "ASYNCRUNS_BASE_URL", "from_env", "api.openai.com", "2026-08-26"):
@@ -115,7 +115,7 @@ def test_without_a_base_url_the_error_says_which_to_set(base_url: str | None, mo
     ],
     ids=str,
 )
-def test_a_base_url_that_can_not_be_one_is_refused_without_a_secret(base_url: Any) -> None:
+def test_an_invalid_base_url_is_refused_without_showing_a_secret(base_url: Any) -> None:
     with pytest.raises(ConfigurationError, match="base_url") as caught:
         Client(base_url)
     assert "hidden" not in str(caught.value)
@@ -133,31 +133,31 @@ def test_a_base_url_that_can_not_be_one_is_refused_without_a_secret(base_url: An
         ("https://res.services.ai.azure.com/api/projects/P", "https://res.services.ai.azure.com/api/projects/P"),
     ],
 )
-def test_a_base_url_is_used_without_its_last_slash(given: str, used: str) -> None:
+def test_a_base_url_is_normalized(given: str, used: str) -> None:
     assert Client(given).base_url == used
     assert repr(Client(given)) == f"<Client {used}>"
 
 
 @pytest.mark.parametrize("auth", ["sk-hidden", b"sk-hidden", object(), BearerAuth])
-def test_a_bare_key_is_no_auth(auth: Any) -> None:
+def test_a_bare_key_is_refused_as_auth(auth: Any) -> None:
     with pytest.raises(ConfigurationError, match="BearerAuth") as caught:
         Client("https://host.example/v1", auth=auth)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2", None])
-def test_a_number_of_retries_that_is_none_is_refused(max_retries: Any) -> None:
+def test_an_invalid_number_of_retries_is_refused(max_retries: Any) -> None:
     with pytest.raises(ConfigurationError, match="max_retries must be 0 or a larger whole number; got "):
         Client("https://host.example/v1", max_retries=max_retries)
 
 
 @pytest.mark.parametrize("version", [2, "2", "v3", "", True])
-def test_a_version_that_is_none_is_refused(version: Any) -> None:
+def test_an_invalid_version_is_refused(version: Any) -> None:
     with pytest.raises(ConfigurationError, match='version must be "v2", "v1", or None'):
         Client("https://host.example/v1", version=version)
 
 
-async def test_leaving_the_client_closes_it_and_lets_an_exception_through() -> None:
+async def test_leaving_the_client_closes_it_and_propagates_an_exception() -> None:
     client = Client("http://127.0.0.1:9/v1")
     with pytest.raises(KeyError, match="mine"):
         async with client as entered:
@@ -167,7 +167,7 @@ async def test_leaving_the_client_closes_it_and_lets_an_exception_through() -> N
         await client.threads.create()
 
 
-async def test_a_client_talks_to_the_emulator(emulator: Emulator) -> None:
+async def test_a_client_works_with_the_emulator(emulator: Emulator) -> None:
     async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
         assistant = await client.assistants.create(model="m", name="A")
         thread = await client.threads.create(metadata={"a": "b"})
@@ -180,25 +180,25 @@ async def test_a_client_talks_to_the_emulator(emulator: Emulator) -> None:
         assert (await client.assistants.delete(assistant.id)).deleted
 
 
-async def test_run_makes_thread_message_and_run_and_answers_the_calls(
+async def test_run_creates_a_thread_a_message_and_a_run_and_answers_the_calls(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     tools = Toolset()
-    asked: list[str] = []
+    cities: list[str] = []
 
     @tools.tool
     async def get_weather(city: str) -> str:
-        asked.append(city)
+        cities.append(city)
         return "22°"
 
     async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
         knowing = await client.assistants.create(model="m", tools=tools.definitions())
         outcome = await client.run(assistant_id=knowing.id, message="Weather?", tools=tools)
         assert outcome.status == "completed"
-        assert len(asked) == 1
+        assert len(cities) == 1
         assert await outcome.text()
         assert caplog.messages == []
-        # The model is never told of tools that the run does not know, so nobody would find out.
+        # The model never calls tools that the run does not have, so without the warning nothing would show the mistake.
         ignorant = await client.assistants.create(model="m")
         thread_id = outcome.unwrap().thread_id
         outcome = await client.run(assistant_id=ignorant.id, message="And now?", thread_id=thread_id, tools=tools)
@@ -212,39 +212,39 @@ async def test_run_makes_thread_message_and_run_and_answers_the_calls(
 
 
 class Listed(Transport):
-    """Answers with the same messages to every question, whatever run it asks for."""
+    """Returns the same messages for every request, whatever run it is about."""
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     async def send(self, request: Request) -> Response:
-        self.asked.append(request)
-        said = [("user", None), ("assistant", "run_1"), ("assistant", "run_2"), ("assistant", None)]
-        data = [{"id": f"msg_{n}", "role": role, "run_id": run_id} for n, (role, run_id) in enumerate(said)]
+        self.requests.append(request)
+        authors = [("user", None), ("assistant", "run_1"), ("assistant", "run_2"), ("assistant", None)]
+        data = [{"id": f"msg_{n}", "role": role, "run_id": run_id} for n, (role, run_id) in enumerate(authors)]
         return Response(200, {}, msgspec.json.encode({"data": data}))
 
     async def aclose(self) -> None:
         pass
 
 
-async def test_an_answer_holds_only_what_the_run_said_even_if_the_server_lists_all() -> None:
+async def test_an_answer_has_only_the_runs_messages_even_if_the_server_lists_all() -> None:
     transport = Listed()
     client = Client("https://host.example/v1")
     client.threads.messages = Messages(Server(transport))
     found = await client.answer(RunRef("thread.run", ("thread_1", "run_1")))
     assert [message.id for message in found] == ["msg_1", "msg_3"]
     query = {"limit": "100", "order": "asc", "run_id": "run_1"}
-    # The server does not say that there is no more, so it is asked once more.
-    assert [dict(request.query) for request in transport.asked] == [query, {**query, "after": "msg_3"}]
+    # The server sends no `has_more`, so there is a second request.
+    assert [dict(request.query) for request in transport.requests] == [query, {**query, "after": "msg_3"}]
 
 
-async def test_the_messages_of_a_run_are_not_followed_for_ever() -> None:
+async def test_listing_the_messages_of_a_run_stops_after_100_pages() -> None:
     class Endless(Transport):
-        asked = 0
+        requests = 0
 
         async def send(self, request: Request) -> Response:
-            self.asked += 1
-            data = [{"id": f"msg_{self.asked}", "role": "assistant", "run_id": "run_1"}]
+            self.requests += 1
+            data = [{"id": f"msg_{self.requests}", "role": "assistant", "run_id": "run_1"}]
             return Response(200, {}, msgspec.json.encode({"data": data, "has_more": True}))
 
         async def aclose(self) -> None:
@@ -253,4 +253,4 @@ async def test_the_messages_of_a_run_are_not_followed_for_ever() -> None:
     transport = Endless()
     with pytest.raises(APIResponseValidationError, match="more than 100 pages"):
         await Client(transport=transport).answer(RunRef("thread.run", ("thread_1", "run_1")))
-    assert transport.asked == 100
+    assert transport.requests == 100

@@ -1,4 +1,4 @@
-"""`Client.azure` and `Client.portkey`: where they send to, and what they refuse to be."""
+"""`Client.azure` and `Client.portkey`: their base URLs, and the options that they refuse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def auth_of(client: Client) -> Auth:
         ("https://openai.azure.com.example", "https://openai.azure.com.example"),
     ],
 )
-def test_an_endpoint_of_azure_is_completed_where_it_must_be(endpoint: str, used: str) -> None:
+def test_an_azure_openai_endpoint_gets_its_path(endpoint: str, used: str) -> None:
     client = Client.azure(endpoint, api_version="v1", api_key="k")
     assert client.base_url == used
     assert isinstance(auth_of(client), ApiKeyAuth)
@@ -79,7 +79,7 @@ def test_an_endpoint_of_azure_must_be_a_url(endpoint: Any) -> None:
     assert "hidden" not in str(caught.value)
 
 
-def test_portkey_is_where_it_is_unless_told_otherwise() -> None:
+def test_portkey_has_a_default_base_url() -> None:
     client = Client.portkey("pk", config="pc")
     assert client.base_url == "https://api.portkey.ai/v1"
     assert isinstance(auth_of(client), PortkeyAuth)
@@ -88,7 +88,7 @@ def test_portkey_is_where_it_is_unless_told_otherwise() -> None:
     )
 
 
-def test_portkey_needs_a_key_and_to_know_where_to_send_the_request() -> None:
+def test_portkey_needs_a_key_and_a_route() -> None:
     with pytest.raises(ConfigurationError, match="one of virtual_key, config and provider"):
         Client.portkey("pk-hidden")
     for key in ("", None, "pk-hidden\n"):

@@ -1,4 +1,4 @@
-"""What the official client's constructor takes, where it means the same here."""
+"""Arguments of the official client's constructor that mean the same here."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def test_a_key_is_sent_as_a_bearer_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"api_key": "sk-hidden", "auth": BearerAuth("sk-hidden")}, "either api_key"),
         ({"api_key": ""}, "non-empty"),
         ({"api_key": 5}, "string"),
-        ({"timeout": 5, "request_timeout": 5}, "the same"),
-        ({"timeout": None, "request_timeout": None}, "the same"),
+        ({"timeout": 5, "request_timeout": 5}, "two names of one option"),
+        ({"timeout": None, "request_timeout": None}, "two names of one option"),
         ({"timeout": "5"}, "seconds"),
         ({"timeout": True}, "seconds"),
         pytest.param({"timeout": object()}, "seconds", id="timeout: an object"),
@@ -43,13 +43,13 @@ async def test_a_key_is_sent_as_a_bearer_token() -> None:
     ],
     ids=str,
 )
-def test_what_can_not_work_is_refused_and_no_key_is_shown(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said) as caught:
+def test_options_that_cannot_work_are_refused_without_showing_a_key(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         Client("http://127.0.0.1:9/v1", **options)
     assert "hidden" not in str(caught.value)
 
 
-async def test_organization_and_project_are_headers_and_may_be_given_as_such(emulator: Emulator) -> None:
+async def test_organization_and_project_become_headers_and_may_be_overridden_by_headers(emulator: Emulator) -> None:
     more = {"openai-project": "mine", "x-more": "1"}
     async with Client(emulator.base_url, organization="org-1", project="proj-1", default_headers=more) as client:
         await client.threads.create()
@@ -58,7 +58,7 @@ async def test_organization_and_project_are_headers_and_may_be_given_as_such(emu
 
 
 @pytest.mark.parametrize("name", ["timeout", "request_timeout"])
-async def test_a_timeout_is_that_of_one_request_by_both_its_names(emulator: Emulator, name: str) -> None:
+async def test_both_names_of_the_timeout_limit_one_request(emulator: Emulator, name: str) -> None:
     emulator.inject(Fault(on="create_thread", delay_after=60.0))
     options: dict[str, Any] = {name: 1.5}
     async with Client(emulator.base_url, **options) as client:
@@ -66,19 +66,19 @@ async def test_a_timeout_is_that_of_one_request_by_both_its_names(emulator: Emul
             await client.threads.create()
 
 
-async def test_no_timeout_is_for_ever(emulator: Emulator) -> None:
+async def test_a_timeout_of_none_waits_without_limit(emulator: Emulator) -> None:
     emulator.inject(Fault(on="create_thread", delay_after=3_600.0))
     async with Client(emulator.base_url, timeout=None) as client:
         assert (await client.threads.create()).id
 
 
-# By `type`, since `isinstance` asks the proxies among them for their classes, which loads all of that client.
+# `type`, not `isinstance`: that would evaluate the lazy proxies among the values, and so import the whole client.
 ERRORS = [
     name
     for name, value in list(vars(openai).items())
     if issubclass(type(value), type) and issubclass(value, openai.OpenAIError) and name in openai.__all__
 ]
-# Of workload identities, of chat completions, of audio and of web sockets.
+# Errors of workload identities, chat completions, audio and web sockets.
 NOT_OURS = {
     "ContentFilterFinishReasonError",
     "LengthFinishReasonError",
@@ -89,7 +89,7 @@ NOT_OURS = {
 }
 
 
-def test_every_error_of_the_official_client_that_can_happen_here_has_its_name_and_its_place() -> None:
+def test_the_errors_of_the_official_client_exist_here_in_the_same_hierarchy() -> None:
     names = sorted(set(ERRORS) - NOT_OURS)
     assert len(names) == 14
     for name in names:
@@ -99,7 +99,7 @@ def test_every_error_of_the_official_client_that_can_happen_here_has_its_name_an
             assert issubclass(ours, getattr(asyncruns, other)) is expected, (name, other)
 
 
-async def test_an_error_has_the_attributes_that_people_read(emulator: Emulator) -> None:
+async def test_an_error_has_the_attributes_of_the_official_clients_errors(emulator: Emulator) -> None:
     emulator.inject(Fault(on="create_thread", drop=True), Fault(on="create_thread", damage="html"))
     async with Client(emulator.base_url, max_retries=0) as client:
         with pytest.raises(asyncruns.NotFoundError) as missing:

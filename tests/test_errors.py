@@ -1,3 +1,5 @@
+"""The exceptions: copies, headers, and the class for each status."""
+
 from __future__ import annotations
 
 import copy
@@ -27,7 +29,7 @@ from asyncruns.errors import status_error_class
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_travels_between_processes(error: AsyncRunsError) -> None:
+def test_an_error_can_be_pickled_and_copied(error: AsyncRunsError) -> None:
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is type(error)
         assert str(twin) == str(error)

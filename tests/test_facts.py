@@ -1,4 +1,4 @@
-"""FACTS.md is whole: every fact and every defect stands there once, with tests that exist and are run."""
+"""FACTS.md is complete: it lists every fact and every defect once, with tests that exist and are run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROWS = [
     for number, _, tests in rows
 ]
 NOT_YET = "not yet: there is no journal"
-# Of error bodies, creates, threads and streams; and the second is a matter of the lifecycle, which is the same in both.
+# These are about error bodies, creates, threads and streams. Number 2 is about the lifecycle, which both shells share.
 NOT_OF_A_FLEET = {2, 9, 16, 26, 29, 30, 31, 57}
 
 
 @cache
 def collected(path: str) -> dict[str, set[str]]:
-    """Every test function of a file with its arguments, but for those that are skipped or expected to fail."""
+    """Return the test functions of a file with their arguments, without those that are skipped or expected to fail."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return {
@@ -43,7 +43,7 @@ def is_of_a_fleet(path: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("rows", "last"), [(FACTS, 60), (DEFECTS, 16)], ids=["facts", "defects"])
-def test_every_number_stands_there_once(rows: list[tuple[str, str, str]], last: int) -> None:
+def test_every_number_is_listed_once(rows: list[tuple[str, str, str]], last: int) -> None:
     assert [int(number) for number, _, _ in rows] == list(range(1, last + 1))
 
 
@@ -54,17 +54,17 @@ def test_every_claim_has_tests_that_exist(tests: str) -> None:
             continue
         named = named_in(claim)
         assert named, f"no test: {claim}"
-        assert claim.count("::") == len(named), f"one is not written as it has to be: {claim}"
+        assert claim.count("::") == len(named), f"a test is not written as `path::name`: {claim}"
         for path, name in named:
             assert name in collected(path), f"{path} has no {name}"
 
 
-def test_only_the_journal_is_not_there_yet() -> None:
+def test_only_the_journal_is_missing() -> None:
     lacking = {int(number) for number, _, tests in FACTS if "not yet" in tests}
     assert lacking == {13}
     assert not any("not yet" in tests for _, _, tests in DEFECTS)
 
 
-def test_what_a_watch_has_to_know_a_fleet_knows() -> None:
+def test_every_fact_has_a_test_of_a_fleet_except_those_listed() -> None:
     lacking = {int(number) for number, _, tests in FACTS if not any(is_of_a_fleet(*test) for test in named_in(tests))}
     assert lacking == NOT_OF_A_FLEET

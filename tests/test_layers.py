@@ -51,7 +51,11 @@ def imports(path: Path, *, of_types: bool = False) -> set[str]:
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute here"
-            found.add(node.module or "")
+            module = node.module or ""
+            folder = PACKAGE.parent.joinpath(*module.split("."))
+            found |= {
+                f"{module}.{alias.name}" if (folder / f"{alias.name}.py").exists() else module for alias in node.names
+            }
     return found
 
 
@@ -59,9 +63,9 @@ def test_every_room_has_its_place() -> None:
     assert {room(path) for path in MODULES} <= set(ROOMS)
 
 
-def test_the_table_of_the_readme_has_the_rooms_in_their_order() -> None:
-    readme = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", readme.partition("## Where to look")[2], re.MULTILINE)
+def test_the_table_of_contributing_has_the_rooms_in_their_order() -> None:
+    text = (PACKAGE.parent / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)(?:\.py|/)` \|", text.partition("## Layers")[2], re.MULTILINE)
     assert rows == [name for name in ROOMS if name not in ("_version", "__main__")]
 
 

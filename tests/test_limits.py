@@ -1,4 +1,4 @@
-"""What is refused before anything is sent: the error names the field, the rule and the way around it."""
+"""Requests that are refused before they are sent: the error names the field, the rule and the way around it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from asyncruns.resources.threads import Threads
 from asyncruns.wire import Thread
 
 
-class CallAnswerer(Transport):
-    """Keeps what is sent, and gives an answer that decodes as anything."""
+class RecordingTransport(Transport):
+    """Records the requests, and returns a body that decodes as any type."""
 
     def __init__(self) -> None:
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     async def send(self, request: Request) -> Response:
-        self.asked.append(request)
+        self.requests.append(request)
         return Response(200, {}, b'{"id": "x_1", "status": "queued", "data": []}')
 
     async def aclose(self) -> None:
@@ -37,14 +37,14 @@ class CallAnswerer(Transport):
 
 
 class Api:
-    """The operations without a client."""
+    """The operations of assistants and threads, without a client."""
 
     def __init__(self, limits: Limits | None) -> None:
-        self.transport = CallAnswerer()
+        self.transport = RecordingTransport()
         server = Server(self.transport, limits=limits)
-        nobody: Any = None
+        no_client: Any = None
         self.assistants = Assistants(server)
-        self.threads = Threads(nobody, server)
+        self.threads = Threads(no_client, server)
 
 
 Call = Callable[[Api, Any], Awaitable[object]]
@@ -54,7 +54,7 @@ def message(metadata: Any) -> dict[str, Any]:
     return {"role": "user", "content": "Hi", "metadata": metadata}
 
 
-# Every place where metadata goes, and what the error calls it.
+# Every place for metadata, with its name in the error message.
 METADATA: Mapping[str, tuple[Call, str]] = {
     "assistants.create": (lambda api, v: api.assistants.create(model="m", metadata=v), "metadata"),
     "assistants.update": (lambda api, v: api.assistants.update("asst_1", metadata=v), "metadata"),
@@ -97,8 +97,8 @@ REFUSED_METADATA: Mapping[str, tuple[Any, str]] = {
     "true": ({"k": True}, "['k']: values are strings; got bool"),
     "an object": ({"a": "b", "k": {"a": "b"}}, "['k']: values are strings; got dict"),
     "a key that is a number": ({5: "v"}, ": keys are strings; int is the type of one"),
-    "a list": ([("k", "v")], ": a mapping of strings to strings is wanted; got list"),
-    "a text": ("hidden", ": a mapping of strings to strings is wanted; got str"),
+    "a list": ([("k", "v")], ": a mapping of strings to strings is required; got list"),
+    "a text": ("hidden", ": a mapping of strings to strings is required; got str"),
 }
 TAKEN_METADATA: Mapping[str, Any] = {
     "null": None,
@@ -115,16 +115,16 @@ AROUND: Final = ". Nothing was sent. Client(validate=False) leaves that to the s
 @pytest.mark.parametrize("name", REFUSED_METADATA)
 async def test_metadata_that_the_server_would_refuse_is_not_sent(place: str, name: str) -> None:
     api = Api(Limits())
-    (call, field), (value, said) = METADATA[place], REFUSED_METADATA[name]
+    (call, field), (value, reason) = METADATA[place], REFUSED_METADATA[name]
     with pytest.raises(InvalidRequestError) as caught:
         await call(api, value)
-    assert str(caught.value).startswith(f"{field}{said}")
+    assert str(caught.value).startswith(f"{field}{reason}")
     assert str(caught.value).endswith(AROUND)
     assert len(str(caught.value)) < 200
-    assert api.transport.asked == []
+    assert api.transport.requests == []
     lenient = Api(None)
     await call(lenient, value)
-    assert len(lenient.transport.asked) == 1
+    assert len(lenient.transport.requests) == 1
 
 
 @pytest.mark.parametrize("place", METADATA)
@@ -135,7 +135,7 @@ async def test_metadata_within_the_limits_is_sent_as_it_is(place: str, name: str
     strict, lenient = Api(Limits()), Api(None)
     for api in (strict, lenient):
         await METADATA[place][0](api, TAKEN_METADATA[name])
-    (sent,), (same,) = strict.transport.asked, lenient.transport.asked
+    (sent,), (same,) = strict.transport.requests, lenient.transport.requests
     assert sent.body == same.body
 
 
@@ -149,20 +149,20 @@ LISTS: Mapping[str, Call] = {
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_a_page_has_1_to_100_items(name: str) -> None:
+async def test_a_limit_of_a_list_is_1_to_100(name: str) -> None:
     for limit in (0, -1, 101, 10**30, True, False, 5.0, "5", [5]):
         api = Api(Limits())
         with pytest.raises(InvalidRequestError) as caught:
             await LISTS[name](api, limit)
         assert str(caught.value) == f"limit: 1 to 100 is allowed; got {limit!r}{AROUND}"
-        assert api.transport.asked == []
+        assert api.transport.requests == []
         lenient = Api(None)
         await LISTS[name](lenient, limit)
-        assert lenient.transport.asked[0].query
+        assert lenient.transport.requests[0].query
     api = Api(Limits())
     for taken in (None, 1, 100):
         await LISTS[name](api, taken)
-    assert [request.query for request in api.transport.asked] == [(), (("limit", "1"),), (("limit", "100"),)]
+    assert [request.query for request in api.transport.requests] == [(), (("limit", "1"),), (("limit", "100"),)]
 
 
 RUNS: Mapping[str, Callable[..., Awaitable[object]]] = {
@@ -179,7 +179,7 @@ async def test_a_token_limit_is_256_or_more(name: str, field: str) -> None:
         with pytest.raises(InvalidRequestError) as caught:
             await RUNS[name](api, **{field: value})
         assert str(caught.value) == f"{field}: 256 or more is allowed; got {value!r}{AROUND}"
-        assert api.transport.asked == []
+        assert api.transport.requests == []
         await RUNS[name](Api(None), **{field: value})
     for taken in (None, UNSET, 256, 10**6):
         await RUNS[name](Api(Limits()), **{field: taken})
@@ -195,14 +195,14 @@ TOOLS: Mapping[str, tuple[Call, int]] = {
 
 
 @pytest.mark.parametrize("name", TOOLS)
-async def test_a_run_has_20_tools_and_an_assistant_128(name: str) -> None:
+async def test_a_run_has_at_most_20_tools_and_an_assistant_128(name: str) -> None:
     call, most = TOOLS[name]
     for tools in ([TOOL] * (most + 1), (TOOL for _ in range(most + 1))):
         api = Api(Limits())
         with pytest.raises(InvalidRequestError) as caught:
             await call(api, tools)
         assert str(caught.value) == f"tools: at most {most} are allowed; {most + 1} were given{AROUND}"
-        assert api.transport.asked == []
+        assert api.transport.requests == []
     await call(Api(None), [TOOL] * (most + 1))
     for taken in (None, UNSET, [], [TOOL] * most, (TOOL for _ in range(most))):
         await call(Api(Limits()), taken)
@@ -221,20 +221,20 @@ IDS: Mapping[str, tuple[Call, str]] = {
 
 @pytest.mark.parametrize("name", IDS)
 @pytest.mark.parametrize("limits", [Limits(), None], ids=["checked", "unchecked"])
-async def test_an_empty_id_is_refused_also_without_the_checks(name: str, limits: Limits | None) -> None:
+async def test_an_empty_id_is_refused_even_without_the_checks(name: str, limits: Limits | None) -> None:
     call, field = IDS[name]
     for value in ("", " ", None, 5):
         api = Api(limits)
         with pytest.raises(InvalidRequestError, match=f"{field} must be a non-empty string"):
             await call(api, value)
-        assert api.transport.asked == []
+        assert api.transport.requests == []
 
 
 async def test_the_limits_are_those_of_the_dialect_unless_the_client_does_not_check(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ThreadRunDialect, "limits", Limits(page=5, metadata_pairs=1))
-    transport = CallAnswerer()
+    transport = RecordingTransport()
     for client in (Client("http://127.0.0.1:9/v1"), Client("http://127.0.0.1:9/v1", validate=True)):
         with pytest.raises(InvalidRequestError, match="1 to 5 is allowed"):
             await client.threads.list(limit=6)
@@ -244,10 +244,10 @@ async def test_the_limits_are_those_of_the_dialect_unless_the_client_does_not_ch
     monkeypatch.setattr(lenient.transport, "send", transport.send)
     await lenient.threads.list(limit=600)
     await lenient.threads.runs.create("t", assistant_id="a", metadata={"n": 5}, tools=[TOOL] * 500)  # type: ignore[dict-item]
-    assert [request.query for request in transport.asked] == [(("limit", "600"),), ()]
+    assert [request.query for request in transport.requests] == [(("limit", "600"),), ()]
 
 
-# Any metadata: the same verdict in every place, and the one of the rule.
+# Any metadata: the rule decides, and decides alike in every place.
 
 TEXTS = st.one_of(st.text(max_size=3), st.integers(62, 66).map("k".__mul__), st.integers(510, 514).map("v".__mul__))
 VALUES = st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), st.lists(TEXTS, max_size=1))
@@ -266,7 +266,7 @@ def is_allowed(metadata: Mapping[Any, Any]) -> bool:
 
 
 def refusal(fields: Mapping[str, Any]) -> str:
-    """Give the refusal of some fields, or ""."""
+    """Return the message with which fields are refused, or ""."""
     try:
         Limits().check(fields)
     except InvalidRequestError as error:
@@ -274,9 +274,9 @@ def refusal(fields: Mapping[str, Any]) -> str:
     return ""
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(ANY_METADATA)
-def test_any_metadata_is_judged_by_the_rule_wherever_it_stands(metadata: dict[Any, Any]) -> None:
+def test_the_rule_applies_to_any_metadata_in_any_place(metadata: dict[Any, Any]) -> None:
     places: dict[str, dict[str, Any]] = {
         "metadata": {"metadata": metadata},
         "thread.metadata": {"thread": {"metadata": metadata}},
@@ -285,15 +285,15 @@ def test_any_metadata_is_judged_by_the_rule_wherever_it_stands(metadata: dict[An
         "additional_messages[0].metadata": {"additional_messages": [{"metadata": metadata}]},
     }
     for field, fields in places.items():
-        said = refusal(fields)
-        assert (said == "") is is_allowed(metadata)
-        assert not said or (said.startswith(field) and said.endswith(AROUND))
+        reason = refusal(fields)
+        assert (reason == "") is is_allowed(metadata)
+        assert not reason or (reason.startswith(field) and reason.endswith(AROUND))
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.one_of(st.integers(-5, 300), st.booleans(), st.floats(), st.text(max_size=2)))
-def test_any_number_is_judged_by_the_rule(value: object) -> None:
+def test_the_rule_applies_to_any_number(value: object) -> None:
     for field, allowed in (("limit", range(1, 101)), ("max_prompt_tokens", range(256, 10**6))):
-        said = refusal({field: value})
-        assert (said == "") is (type(value) is int and value in allowed)
-        assert not said or said.startswith(f"{field}: ")
+        reason = refusal({field: value})
+        assert (reason == "") is (type(value) is int and value in allowed)
+        assert not reason or reason.startswith(f"{field}: ")

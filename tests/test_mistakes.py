@@ -1,4 +1,4 @@
-"""The first mistakes with the library: the error comes at once, names the mistake, and says what to write."""
+"""Common first mistakes: the error comes at once, names the mistake, and says what to write."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from asyncruns.wire import Thread
 
 
 class Completing(Transport):
-    """Shows any run, and any response, as completed."""
+    """Returns any run, and any response, as completed."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def send(self, request: Request) -> Response:
-        self.asked.append(request.path)
+        self.requests.append(request.path)
         body = {"id": request.path.rpartition("/")[2], "status": "completed", "thread_id": "thread_1", "output": []}
         return Response(200, {}, msgspec.json.encode(body))
 
@@ -90,7 +90,7 @@ Way = Callable[[Client, Any], Any]
 
 @EVERY_WAY
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("run_1", r"""thread_id="thread_\.\.\.", run_id='run_1'$"""),
         ("thread_1", r'client\.watch\(thread_id="thread_\.\.\.", run_id="run_\.\.\."\)$'),
@@ -99,17 +99,19 @@ Way = Callable[[Client, Any], Any]
         ("abc", r"client\.watch\(thread_id=.*RunRef\('response', \(id,\)\)"),
     ],
 )
-async def test_a_string_is_no_run(client: Client, transport: Completing, way: Way, text: str, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=says):
+async def test_a_string_is_refused_as_a_run(
+    client: Client, transport: Completing, way: Way, text: str, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         await way(client, text)
-    assert transport.asked == []
+    assert transport.requests == []
 
 
 @EVERY_WAY
-async def test_none_is_no_run(client: Client, transport: Completing, way: Way) -> None:
-    with pytest.raises(InvalidRequestError, match=r"is wanted.*got None: did the function"):
+async def test_none_is_refused_as_a_run(client: Client, transport: Completing, way: Way) -> None:
+    with pytest.raises(InvalidRequestError, match=r"Expected.*got None: does the function"):
         await way(client, None)
-    assert transport.asked == []
+    assert transport.requests == []
 
 
 @EVERY_WAY
@@ -123,19 +125,19 @@ async def test_a_coroutine_that_was_not_awaited_is_named_and_closed(client: Clie
 
 
 @EVERY_WAY
-async def test_a_future_or_a_list_is_to_be_awaited(client: Client, way: Way) -> None:
+async def test_a_future_or_a_list_must_be_awaited(client: Client, way: Way) -> None:
     future = asyncio.get_running_loop().create_future()
     for awaitable in (future, client.threads.runs.list("thread_1")):
-        with pytest.raises(InvalidRequestError, match="is to be awaited"):
+        with pytest.raises(InvalidRequestError, match="must be awaited"):
             await way(client, awaitable)
 
 
 @EVERY_WAY
 @pytest.mark.parametrize("run", [5, {}, {"id": 5, "object": "response"}, {"id": "x"}, object(), ["run_1"]])
-async def test_what_is_no_run_is_refused(client: Client, transport: Completing, way: Way, run: Any) -> None:
+async def test_other_objects_are_refused_as_runs(client: Client, transport: Completing, way: Way, run: Any) -> None:
     with pytest.raises(InvalidRequestError, match=f"got {type(run).__name__}"):
         await way(client, run)
-    assert transport.asked == []
+    assert transport.requests == []
 
 
 FIELDS: Final = {"id": "run_1", "thread_id": "thread_1", "object": "thread.run", "status": "queued"}
@@ -155,12 +157,12 @@ OFFICIAL: Final = OfficialRun.construct(_fields_set=None, **FIELDS)
     ],
     ids=["openai", "azure", "dict", "dict of ids", "dict of openai", "dict of azure"],
 )
-async def test_a_run_of_another_client_is_taken_for_its_ids(
+async def test_a_run_of_another_client_is_identified_by_its_ids(
     client: Client, transport: Completing, way: Way, run: Any
 ) -> None:
     outcome = await way(client, run)
     assert (outcome.status, outcome.ref.ids) == ("completed", ("thread_1", "run_1"))
-    assert transport.asked == ["/threads/thread_1/runs/run_1"]
+    assert transport.requests == ["/threads/thread_1/runs/run_1"]
 
 
 @pytest.mark.parametrize("way", [by_client, by_fleet, by_many], ids=lambda way: way.__name__)
@@ -172,19 +174,19 @@ async def test_a_run_of_another_client_is_taken_for_its_ids(
     ],
     ids=["openai", "dict"],
 )
-async def test_a_response_of_another_client_is_taken_for_its_id(
+async def test_a_response_of_another_client_is_identified_by_its_id(
     client: Client, transport: Completing, way: Way, response: Any
 ) -> None:
     outcome = await way(client, response)
     assert (outcome.status, outcome.ref.ids) == ("completed", ("resp_1",))
-    assert transport.asked == ["/responses/resp_1"]
+    assert transport.requests == ["/responses/resp_1"]
     outcome = await by_watcher(client.responses.continued(), response)  # type: ignore[arg-type]
     assert outcome.ref.ids == ("resp_1",)
 
 
 @pytest.mark.parametrize("way", [by_client, by_fleet], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("word", ["thread.run", "thread_run", "threads", "runs", "assistants", "response", "responses"])
-async def test_a_ref_knows_every_word_for_its_dialect(client: Client, way: Way, word: str) -> None:
+async def test_a_ref_accepts_every_name_of_its_dialect(client: Client, way: Way, word: str) -> None:
     is_response = word.startswith("response")
     outcome = await way(client, RunRef(word, ("resp_1",) if is_response else ("thread_1", "run_1")))
     assert outcome.ref.dialect == ("response" if is_response else "thread.run")
@@ -198,37 +200,39 @@ async def test_the_ids_of_a_ref_may_be_a_list(client: Client, way: Way) -> None:
 
 @EVERY_WAY
 @pytest.mark.parametrize(
-    ("ref", "says"),
+    ("ref", "message"),
     [
         (RunRef("thread.run", ("run_1", "thread_1")), "swapped"),
         (RunRef("thread.run", ("run_1",)), r"RunRef\('thread.run', \(thread_id, run_id\)\)"),
-        (RunRef("response", "resp_1"), r"give a tuple, as in RunRef\('response', \('resp_1',\)\)"),  # type: ignore[arg-type]
+        (RunRef("response", "resp_1"), r"pass a tuple, as in RunRef\('response', \('resp_1',\)\)"),  # type: ignore[arg-type]
         (RunRef("langgraph", ("a", "b")), "langgraph"),
     ],
 )
-async def test_a_ref_that_names_nothing_says_what_does(client: Client, way: Way, ref: RunRef, says: str) -> None:
-    with pytest.raises(InvalidRequestError, match=says):
+async def test_an_invalid_ref_is_refused_with_the_right_form(
+    client: Client, way: Way, ref: RunRef, message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         await way(client, ref)
 
 
-async def test_an_outcome_and_a_thread_name_what_to_give(client: Client) -> None:
+async def test_an_outcome_and_a_thread_are_refused_with_what_to_pass_instead(client: Client) -> None:
     outcome = await client.watch(thread_id="thread_1", run_id="run_1")
     for way in WAYS:
-        with pytest.raises(InvalidRequestError, match="got Completed: give its ref"):
+        with pytest.raises(InvalidRequestError, match="got Completed: pass its ref"):
             await way(client, outcome)
         with pytest.raises(InvalidRequestError, match="got Thread: a thread has many runs"):
             await way(client, Thread(id="thread_1"))
 
 
-def test_the_word_bearer_is_no_part_of_a_key() -> None:
+def test_a_key_with_the_word_bearer_is_refused() -> None:
     for key in ("Bearer sk-hidden", "bearer sk-hidden"):
         with pytest.raises(ConfigurationError, match="give the key alone") as raised:
             Client("https://host.example/v1", api_key=key)
         assert "hidden" not in str(raised.value)
 
 
-async def test_swapped_ids_are_named(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match="swapped: 'run_1' is given for the thread"):
+async def test_swapped_ids_are_refused(client: Client) -> None:
+    with pytest.raises(InvalidRequestError, match="swapped: thread_id is 'run_1'"):
         await client.watch(thread_id="run_1", run_id="thread_1")
     with pytest.raises(InvalidRequestError, match="swapped"):
         RunWatcher(client, thread_id="run_1", run_id="thread_1")
@@ -237,20 +241,20 @@ async def test_swapped_ids_are_named(client: Client) -> None:
             fleet.watch(thread_id="run_1", run_id="thread_1")
 
 
-async def test_the_id_of_a_run_is_no_id_of_a_response(client: Client) -> None:
+async def test_the_id_of_a_run_is_refused_for_a_response(client: Client) -> None:
     for text in ("run_1", "thread_1"):
         with pytest.raises(InvalidRequestError, match="thread_id="):
             await client.responses.watch(text)
 
 
-async def test_what_is_no_iterable_of_runs_is_refused(client: Client) -> None:
+async def test_an_argument_that_is_no_iterable_of_runs_is_refused(client: Client) -> None:
     async with Fleet(client) as fleet:
         for runs in ("run_1", b"run_1", {"id": "run_1"}, 5, RunRef("response", ("resp_1",))):
             with pytest.raises(InvalidRequestError, match=r"add_many takes an iterable of runs; got"):
                 await fleet.add_many(runs)  # type: ignore[arg-type]
 
 
-def test_another_librarys_client_is_no_client() -> None:
+def test_another_librarys_client_is_refused() -> None:
     for theirs in (openai.OpenAI(api_key="x"), openai.AsyncOpenAI(api_key="x"), "https://host.example/v1", None):
         name = type(theirs).__name__
         with pytest.raises(InvalidRequestError, match=rf"client of asyncruns first; got {name}.*asyncruns\.Client\("):
@@ -260,7 +264,7 @@ def test_another_librarys_client_is_no_client() -> None:
 
 
 @pytest.mark.parametrize("key", ["", " ", "\n", "\t "], ids=repr)
-def test_an_empty_key_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_key_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (
         lambda: Client("https://host.example/v1", api_key=key),
         lambda: BearerAuth(key),
@@ -276,7 +280,7 @@ def test_an_empty_key_is_named(key: str, monkeypatch: pytest.MonkeyPatch) -> Non
         Client.from_env()
 
 
-async def test_for_without_async_says_so(client: Client, emulator: Emulator) -> None:
+async def test_for_without_async_is_explained(client: Client, emulator: Emulator) -> None:
     things: list[Any] = [
         client.threads.runs.list("thread_1"),
         RunWatcher(client, thread_id="thread_1", run_id="run_1"),
@@ -287,12 +291,12 @@ async def test_for_without_async_says_so(client: Client, emulator: Emulator) -> 
         stream = await real.responses.create(model="gpt-test", input="Hi", stream=True)
         things.append(stream)
         for thing in things:
-            with pytest.raises(TypeError, match="`async for` in place of `for`"):
+            with pytest.raises(TypeError, match="`async for` instead of `for`"):
                 list(thing)
         await stream.close()
 
 
-def test_with_without_async_says_so(client: Client) -> None:
+def test_with_without_async_is_explained(client: Client) -> None:
     things: list[Any] = [
         client,
         Emulator(),
@@ -301,11 +305,11 @@ def test_with_without_async_says_so(client: Client) -> None:
         client.threads.runs.stream(thread_id="thread_1", assistant_id="asst_1"),
     ]
     for thing in things:
-        with pytest.raises(TypeError, match="`async with` in place of `with`"), thing:
+        with pytest.raises(TypeError, match="`async with` instead of `with`"), thing:
             pass
 
 
-def test_a_list_that_was_not_awaited_says_so(client: Client) -> None:
+def test_a_list_that_was_not_awaited_is_explained(client: Client) -> None:
     listed: Any = client.threads.runs.list("thread_1")
     with pytest.raises(AttributeError, match=r"no 'data': await it first, or iterate with `async for`"):
         _ = listed.data
@@ -313,7 +317,7 @@ def test_a_list_that_was_not_awaited_says_so(client: Client) -> None:
         _ = listed.other
 
 
-async def test_a_misspelt_option_names_the_near_one(client: Client) -> None:
+async def test_a_misspelt_option_is_refused_with_a_suggestion(client: Client) -> None:
     ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
     async with Fleet(client) as fleet:
         with pytest.raises(InvalidRequestError, match="did you mean 'timeout'"):
@@ -324,7 +328,7 @@ async def test_a_misspelt_option_names_the_near_one(client: Client) -> None:
         await client.threads.runs.create("thread_1", assistant_id="asst_1", instruction="x")  # type: ignore[call-overload]
 
 
-def test_definitions_know_every_word_for_a_wire() -> None:
+def test_definitions_accept_every_name_of_a_wire() -> None:
     tools = Toolset({"f": lambda: None})
     for word in ("threads", "thread.run", "thread_run", "runs", "assistants"):
         assert tools.definitions(wire=word) == tools.definitions()  # type: ignore[arg-type]
@@ -336,7 +340,7 @@ def test_definitions_know_every_word_for_a_wire() -> None:
 
 
 @pytest.mark.parametrize("ids", [("thread_1",), ("run_1",)])
-def test_one_id_that_is_no_response_is_told_on_the_command_line(
+def test_a_single_id_that_is_no_response_is_refused_on_the_command_line(
     ids: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["watch", *ids, "--base-url", "http://127.0.0.1:9/v1"]) == 2
@@ -344,7 +348,7 @@ def test_one_id_that_is_no_response_is_told_on_the_command_line(
 
 
 @pytest.mark.parametrize("session", ["http", object(), aiohttp.ClientSession], ids=["text", "object", "class"])
-def test_what_is_no_session_is_refused(session: Any) -> None:
+def test_an_object_that_is_no_session_is_refused(session: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"session must be an aiohttp\.ClientSession"):
         Client("https://host.example/v1", session=session)
 
@@ -353,7 +357,7 @@ def test_what_is_no_session_is_refused(session: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("host.example/v1", "lacks http:// or https://"),
         ("localhost:8000/v1", "lacks http:// or https://"),
@@ -364,8 +368,8 @@ def test_what_is_no_session_is_refused(session: Any) -> None:
         ("https://host.example/openai/v1/chat/completions", "ends with the endpoint /chat/completions"),
     ],
 )
-def test_a_base_url_that_is_none_says_why(url: str, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
+def test_an_invalid_base_url_is_refused_with_the_reason(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
         Client(url)
 
 
@@ -382,7 +386,7 @@ def test_a_base_url_that_is_none_says_why(url: str, says: str) -> None:
         "https://host.services.ai.azure.com/api/projects/responses",
     ],
 )
-def test_a_base_url_that_may_be_one_is_taken(url: str) -> None:
+def test_a_plausible_base_url_is_accepted(url: str) -> None:
     assert Client(url).base_url == url.rstrip("/")
 
 
@@ -414,18 +418,18 @@ def test_a_404_below_a_base_url_without_a_version_suggests_v1(dialect: Any, stat
 
 def test_a_404_of_a_server_that_knows_the_path_suggests_nothing() -> None:
     body = b'{"error":{"message":"No run found with id run_1."}}'
-    for url, said in (
+    for url, answer in (
         ("https://host.example/api", body),
         ("https://host.example/v1", b""),
         ("https://x.services.ai.azure.com/api/projects/p", b""),
         ("", b""),
     ):
-        cause = ThreadRunDialect().refusal(GET, Response(404, {}, said, base_url=url)).cause
+        cause = ThreadRunDialect().refusal(GET, Response(404, {}, answer, base_url=url)).cause
         assert "try base_url" not in str(cause)
         assert "Check the id" in str(cause)
 
 
-async def test_the_real_thing_suggests_v1(emulator: Emulator) -> None:
+async def test_an_emulator_without_v1_in_its_url_suggests_v1(emulator: Emulator) -> None:
     url = emulator.base_url.removesuffix("/v1")
     async with Client(url) as client:
         with pytest.raises(NotFoundError, match=rf'try base_url="{url}/v1"'):
@@ -434,7 +438,7 @@ async def test_the_real_thing_suggests_v1(emulator: Emulator) -> None:
             await client.responses.retrieve("resp_1")
 
 
-def test_a_page_in_place_of_an_answer_suggests_v1() -> None:
+def test_a_web_page_instead_of_json_suggests_v1() -> None:
     response = Response(200, {"content-type": "text/html"}, b"<html>", base_url="https://host.example")
     with pytest.raises(APIResponseValidationError, match=r'try base_url="https://host\.example/v1"'):
         ThreadRunDialect().read(GET, response)

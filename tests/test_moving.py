@@ -1,4 +1,4 @@
-"""The example pairs: what a script of another client prints, it prints after moving over."""
+"""The pairs of examples: a script for another client prints the same after it was moved to this one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_script_prints_the_same_after_moving_over(emulator: Emulator, cl
     assert before == after
 
 
-TOLD = """\
+PRINTED = """\
 calls get_weather {"city":"city"}
 assistant: get_weather:| 21| degrees| in| city|
 completed: get_weather: 21 degrees in city
@@ -66,17 +66,17 @@ async def test_a_script_that_streams_prints_the_same_after_moving_over(emulator:
         printed(emulator, "streaming_after.py", *WARN_OF_ALL),
         printed(emulator, "streaming_before.py", *WARN_OF_NOTHING),
     )
-    assert after == TOLD
-    assert before == TOLD
+    assert after == PRINTED
+    assert before == PRINTED
 
 
 def changed(client: str) -> int:
-    """Count the lines that moving over takes away, and those that it puts there."""
+    """Return the number of lines that moving removes, plus those that it adds."""
     before, after = ((FOLDER / f"{client}_{name}.py").read_text().splitlines() for name in ("before", "after"))
     return sum(line[0] in "+-" for line in list(difflib.unified_diff(before, after))[2:])
 
 
-def test_little_changes_but_the_constructor() -> None:
+def test_little_changes_except_the_constructor() -> None:
     assert changed("official") == 8
     assert changed("streaming") == 4
     assert changed("azure") <= 32

@@ -1,4 +1,4 @@
-"""Errors, outcomes and what else a watch gives travel between processes; what belongs to a connection stays behind."""
+"""Errors, outcomes and events can be pickled and copied; objects of a connection are left out or replaced."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def outcome(kind: type[Outcome[Any]] = Failed, **fields: Any) -> Any:
 
 
 def made(kind: type[AsyncRunsError]) -> AsyncRunsError:
-    """Make an error of a class, with all that it can have."""
+    """Return an error of a class, with all the fields that it can have."""
     known: dict[str, Any] = {
         "message": "It failed.",
         "method": "POST",
@@ -133,25 +133,25 @@ KINDS: Final = sorted(
 )
 
 
-def told(error: BaseException | None) -> Any:
-    """Give all that is to travel, as plain values."""
+def contents(error: BaseException | None) -> Any:
+    """Return everything that has to survive pickling, as plain values."""
     if error is None:
         return None
     fields = {name: repr(value) for name, value in vars(error).items()}
-    return type(error), str(error), fields, told(error.__cause__), error.__suppress_context__
+    return type(error), str(error), fields, contents(error.__cause__), error.__suppress_context__
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_error_travels_with_its_cause_and_its_notes(kind: type[AsyncRunsError], twin: Twin) -> None:
+def test_an_error_is_pickled_with_its_cause_and_its_notes(kind: type[AsyncRunsError], twin: Twin) -> None:
     error = made(kind)
     cause = NotFoundError("gone", status=404, body=b"{}", headers={"A": "b"})
     cause.__cause__ = OSError(5, "broken")
     error.__cause__ = cause
-    assert told(twin(error)) == told(error)
-    assert told(twin(twin(error))) == told(error)
+    assert contents(twin(error)) == contents(error)
+    assert contents(twin(twin(error))) == contents(error)
 
 
-def test_an_error_that_has_no_cause_keeps_what_it_was_raised_in(twin: Twin) -> None:
+def test_an_error_without_a_cause_keeps_its_context(twin: Twin) -> None:
     error = InvalidRequestError("second")
     error.__context__ = ValueError("first")
     found = twin(error)
@@ -159,7 +159,7 @@ def test_an_error_that_has_no_cause_keeps_what_it_was_raised_in(twin: Twin) -> N
     assert found.__cause__ is None
 
 
-async def test_a_cause_of_the_connection_becomes_its_text() -> None:
+async def test_a_cause_from_aiohttp_becomes_a_foreign_error() -> None:
     async with Client("http://127.0.0.1:9/v1", auth=BearerAuth(KEY), max_retries=0) as client:
         with pytest.raises(APIConnectionError) as raised:
             await client.assistants.list()
@@ -186,7 +186,7 @@ class NoText(Exception):
 
 
 @pytest.mark.parametrize("cause", [TwoArguments("No", KEY), NoText(), type("Local", (Exception,), {})("x")], ids=repr)
-def test_a_cause_that_cannot_be_unpickled_does_not_break_what_it_is_a_cause_of(cause: Exception) -> None:
+def test_a_cause_that_cannot_be_unpickled_becomes_a_foreign_error(cause: Exception) -> None:
     gave_up = outcome(GaveUp, reason=Reason.HANDLER_FAILED, cause=cause)
     for value in (gave_up, made_from(cause), ConnectivityChanged(connectivity=Connectivity.LOST, cause=cause)):
         data = pickle.dumps(value)
@@ -204,7 +204,7 @@ def made_from(cause: Exception) -> APIError:
     return error
 
 
-def test_errors_that_are_each_others_cause_travel() -> None:
+def test_errors_that_are_each_others_cause_can_be_pickled() -> None:
     one, two = APIError("one"), APIError("two")
     one.__cause__, two.__cause__ = two, one
     found = pickle.loads(pickle.dumps(one))
@@ -214,7 +214,7 @@ def test_errors_that_are_each_others_cause_travel() -> None:
     assert str(pickle.loads(pickle.dumps(gave_up))) == "three"
 
 
-def test_a_long_chain_of_causes_takes_no_long_time() -> None:
+def test_a_long_chain_of_causes_is_pickled_quickly() -> None:
     error: Exception = APIError("0")
     for number in range(1, 30):
         error, before = APIError(str(number)), error
@@ -229,14 +229,14 @@ OUTCOMES: Final = [Outcome, *Outcome.__subclasses__()]
 
 
 @pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__)
-def test_an_outcome_travels_whole_but_for_its_connection(kind: type[Outcome[Any]], twin: Twin) -> None:
+def test_an_outcome_is_pickled_without_its_client(kind: type[Outcome[Any]], twin: Twin) -> None:
     cause = APIConnectionError("dropped", sent=True)
     one = outcome(kind, reason=Reason.UNREACHABLE, cause=cause, cancel_requested=True)
     other = twin(one)
     assert type(other) is kind
     for name in set(one.__struct_fields__) - {"_client", "cause"}:
         assert getattr(other, name) == getattr(one, name)
-    assert told(other.cause) == told(cause)
+    assert contents(other.cause) == contents(cause)
     assert repr(other) == repr(one)
     if kind is not Completed:
         with pytest.raises(RunError) as raised:
@@ -244,7 +244,7 @@ def test_an_outcome_travels_whole_but_for_its_connection(kind: type[Outcome[Any]
         assert raised.value.__cause__ is other.cause
 
 
-def test_no_credential_is_in_a_pickle() -> None:
+def test_a_pickle_holds_no_credential() -> None:
     one = outcome(GaveUp, cause=APIError("no"))
     values: list[Any] = [one, Ended(one), made(RunFailedError), made(ThreadBusyError), made(CallNotAnsweredError)]
     for value in values:
@@ -253,7 +253,7 @@ def test_no_credential_is_in_a_pickle() -> None:
         assert b"Bearer" not in data
 
 
-def test_what_a_watch_tells_travels(twin: Twin) -> None:
+def test_the_events_of_a_watch_can_be_pickled(twin: Twin) -> None:
     for value in (
         RunRef("response", ("resp_1",)),
         CALL,
@@ -262,11 +262,11 @@ def test_what_a_watch_tells_travels(twin: Twin) -> None:
     ):
         assert twin(value) == value
     for notice in (CancelRefused(cause=APIError("no")), StreamBroken(cause=APIError("no"))):
-        assert told(twin(notice).cause) == told(notice.cause)
+        assert contents(twin(notice).cause) == contents(notice.cause)
     assert twin(Ended(outcome())).status == "failed"
 
 
-async def test_the_text_of_a_response_is_there_after_the_journey_and_that_of_a_thread_says_what_to_do() -> None:
+async def test_an_unpickled_outcome_has_the_text_of_a_response_and_says_how_to_get_that_of_a_run() -> None:
     body = b'{"id":"resp_1","status":"completed","output":[{"type":"message","content":"Hi"}]}'
     response = outcome(Completed, ref=RunRef("response", ("resp_1",)), run=decode(body, ModelResponse))
     assert await pickle.loads(pickle.dumps(response)).text() == "Hi"
@@ -275,7 +275,7 @@ async def test_the_text_of_a_response_is_there_after_the_journey_and_that_of_a_t
         await thread.text()
 
 
-async def test_the_line_that_the_error_says_gives_the_messages() -> None:
+async def test_the_line_in_that_error_returns_the_messages() -> None:
     transport = InMemoryTransport(Scenario(answer="Hi"))
     async with Client(transport=transport) as client:
         assistant = await client.assistants.create(model="gpt-test")
@@ -317,7 +317,7 @@ def _to_a_queue(queue: Any) -> None:
         queue.put(error)
 
 
-def test_a_process_pool_tells_why_a_run_failed() -> None:
+def test_a_process_pool_returns_outcomes_and_raises_errors() -> None:
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         for how in ("watcher", "fleet"):
             found = pool.submit(_in_a_worker, how).result(60)
@@ -327,7 +327,7 @@ def test_a_process_pool_tells_why_a_run_failed() -> None:
     assert raised.value.outcome.run.id == "run_1"
 
 
-def test_a_queue_between_processes_takes_outcomes_and_errors() -> None:
+def test_a_queue_between_processes_transports_outcomes_and_errors() -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_to_a_queue, args=(queue,))
@@ -338,6 +338,6 @@ def test_a_queue_between_processes_takes_outcomes_and_errors() -> None:
     assert process.exitcode == 0
 
 
-async def test_statistics_travel(emulator: Emulator) -> None:
+async def test_statistics_can_be_pickled(emulator: Emulator) -> None:
     async with Client(emulator.base_url) as client, Fleet(client) as fleet:
         assert pickle.loads(pickle.dumps(fleet.statistics())) == fleet.statistics()

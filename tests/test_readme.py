@@ -1,10 +1,14 @@
-"""The code of the README and of the examples runs, as it stands there."""
+"""Every block of Python in the README and in the guides runs, as it stands there; so do the examples.
+
+A block that calls `asyncio.run` is a script. One that begins with the name of a file is that file. The others of a page
+are one program, with `await` at the top level.
+"""
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import os
+import codeop
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -15,121 +19,215 @@ from typing import Any
 
 import pytest
 
-import asyncruns
-from asyncruns import BearerAuth, Client, Toolset
-from asyncruns.testing import Emulator, FunctionCall, Scenario
+from asyncruns import Client, Toolset
+from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-SCRIPTS = [block for block in BLOCKS if "import asyncio" in block]
-CONSTRUCTORS = [block for block in BLOCKS if "Client.portkey" in block]
-FRAGMENTS = [block for block in BLOCKS if block not in SCRIPTS and block not in CONSTRUCTORS]
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "examples" / "guides").glob("*.md"))
+INDEX = ROOT / "examples" / "README.md"
+OTHER_PAGES = [INDEX, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+MOST_LINES = 150
+
+
+def blocks_of(page: Path, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def file_name(block: str) -> str | None:
+    found = re.match(r"# (\w+\.\w+)\n", block)
+    return found and found[1]
+
+
+def is_script(block: str) -> bool:
+    return "asyncio.run(" in block or "asyncio.Runner(" in block
+
+
+def scripts_of(page: Path) -> list[str]:
+    return [block for block in blocks_of(page) if is_script(block) and not file_name(block)]
+
+
+def program_of(page: Path) -> list[str]:
+    return [block for block in blocks_of(page) if not is_script(block) and not file_name(block)]
+
+
+def write_files_of(page: Path, folder: Path) -> None:
+    for block in blocks_of(page, "(?:python|toml)"):
+        if name := file_name(block):
+            (folder / name).write_text(block, encoding="utf-8")
+
+
+async def run_program(page: Path, names: dict[str, Any]) -> None:
+    for block in program_of(page):
+        code = compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        assert isinstance(code, CodeType)
+        running = eval(code, names)
+        if running is not None:
+            await running
 
 
 @pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    """An emulator that calls what is offered, and takes little of the real time that the scripts wait for."""
+async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emulator]:
+    """An emulator that takes little real time, and is the server that `Client.from_env()` finds."""
     async with Emulator(lambda request: replace(default_scenario(request), queued=0.0, working=0.05)) as emulator:
+        monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("ASYNCRUNS_API_KEY", "any-key")
         yield emulator
 
 
-async def run_script(emulator: Emulator, *arguments: str) -> str:
-    """Run Python in a process of its own, with the pair that from_env reads; give what it printed."""
-    environment = {**os.environ, "ASYNCRUNS_BASE_URL": emulator.base_url, "ASYNCRUNS_API_KEY": "test"}
+async def run_python(*arguments: str, folder: Path | None = None) -> str:
+    """Run Python in a process of its own, and return what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
         "error",
         *arguments,
-        env=environment,
+        cwd=folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0, err.decode()
+    assert process.returncode == 0, out.decode() + err.decode()
     return out.decode()
 
 
-def test_every_block_is_run_by_one_of_these_tests() -> None:
-    assert len(SCRIPTS) == 2
-    assert len(CONSTRUCTORS) == 1
-    assert len(FRAGMENTS) == 9
-    assert len(EXAMPLES) >= 2
+# The README
 
 
 @pytest.mark.real_time
-async def test_the_first_script_prints_the_answer(emulator: Emulator) -> None:
-    assert "21 degrees in" in await run_script(emulator, "-c", SCRIPTS[0])
+async def test_the_script_of_the_readme_prints_the_answer(emulator: Emulator) -> None:
+    (script,) = scripts_of(README)
+    assert "21 degrees in" in await run_python("-c", script)
+
+
+async def test_the_other_blocks_of_the_readme_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    tools = Toolset({"get_weather": lambda city: f"21 degrees in {city}"})
+    async with Client.from_env() as client:
+        assistant = await client.assistants.create(model="gpt-4o", tools=tools.definitions())
+        await run_program(README, {"client": client, "assistant": assistant, "tools": tools})
+    printed = capsys.readouterr().out
+    assert "21 degrees in" in printed
+    assert printed.count("completed") == 20
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+# The guides
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if program_of(page)], ids=lambda page: page.stem)
+async def test_the_program_of_a_guide_runs(emulator: Emulator, page: Path) -> None:
+    await run_program(page, {})
+
+
+@pytest.mark.parametrize("page", [README, *GUIDES], ids=lambda page: page.stem)
+def test_a_program_can_be_pasted_into_an_interactive_python(page: Path) -> None:
+    """Before Python 3.13, an empty line there ends whatever is indented."""
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    pasted: list[str] = []
+    for line in "\n".join(program_of(page)).split("\n"):
+        pasted.append(line)
+        if compiler("\n".join(pasted), page.name, "single") is not None:
+            pasted.clear()
+    assert pasted == []
 
 
 @pytest.mark.real_time
-async def test_the_script_for_tests_runs(emulator: Emulator) -> None:
-    await run_script(emulator, "-c", SCRIPTS[1])
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(script, id=page.stem) for page in GUIDES for script in scripts_of(page)],
+)
+async def test_a_script_of_a_guide_runs(emulator: Emulator, script: str) -> None:
+    assert await run_python("-c", script)
+
+
+@pytest.mark.real_time
+async def test_the_tests_of_the_guide_to_testing_pass(tmp_path: Path) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "testing.md", tmp_path)
+    assert "3 passed" in await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", folder=tmp_path)
+
+
+@pytest.mark.real_time
+async def test_the_dialect_of_the_guide_to_dialects_is_watched(tmp_path: Path) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "dialects.md", tmp_path)
+    printed = await run_python("watch_jobs.py", folder=tmp_path)
+    assert "21 degrees in Paris" in printed
+    assert "48 results" in printed
+
+
+@pytest.mark.real_time
+async def test_the_application_of_the_guide_to_fleets_answers(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "fleets.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def ask() -> Any:
+        from app import app  # type: ignore[import-not-found]  # written just now
+        from fastapi.testclient import TestClient
+
+        with TestClient(app) as server:
+            answers = [server.post("/questions", params={"text": f"Weather in {city}?"}).json() for city in "AB"]
+            return answers, server.get("/health").json()
+
+    answers, health = await asyncio.to_thread(ask)
+    assert [answer["answer"].startswith("get_weather: 21 degrees in") for answer in answers] == [True, True]
+    assert health["active"] == 0
+
+
+def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
+    named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
+    assert named == {"app.py", "conftest.py", "jobs.py", "test_weather.py", "watch_jobs.py", "weather.py"}
+
+
+# The examples
 
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 async def test_an_example_runs(emulator: Emulator, path: Path) -> None:
-    assert await run_script(emulator, str(path))
+    assert await run_python(str(path))
 
 
 @pytest.mark.real_time
 @pytest.mark.parametrize(("wire", "other"), [("threads", "create_response"), ("responses", "create_run")])
 async def test_the_agent_loop_runs_on_either_wire(emulator: Emulator, wire: str, other: str) -> None:
-    printed = await run_script(emulator, str(ROOT / "examples" / "agent_loop.py"), wire)
+    printed = await run_python(str(ROOT / "examples" / "agent_loop.py"), wire)
     assert printed.count("get_weather: 21 degrees in") == 2
     seen = {request.operation for request in emulator.requests}
     assert {"poll", "submit"} <= seen
     assert other not in seen
 
 
-async def test_the_constructors_construct() -> None:
-    class Credential:
-        async def get_token(self, *scopes: str) -> Any: ...
-
-    exec(compile(CONSTRUCTORS[0], "README.md", "exec"), {"credential": Credential()})
+# All pages
 
 
-@pytest.mark.parametrize(
-    "block",
-    FRAGMENTS,
-    ids=["watch", "fleet", "streamed watch", "stream", "held", "responses", "tools", "in the open", "one call"],
-)
-async def test_the_fragments_run(emulator: Emulator, block: str, capsys: pytest.CaptureFixture[str]) -> None:
-    calls = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("delete_everything"))
-    tools = Toolset({"get_weather": lambda city: city, "delete_everything": lambda: None})
-    emulator.script(Scenario(rounds=(calls,), answer="21 degrees"), assistant_id="asst_1")
-    async with Client(emulator.base_url, auth=BearerAuth("test")) as client:
-        thread = await client.threads.create()
-        names: dict[str, Any] = {name: getattr(asyncruns, name) for name in asyncruns.__all__}
-        names |= {
-            "client": client,
-            "thread_id": thread.id,
-            "assistant_id": "asst_1",
-            "tools": tools,
-        }
-        if "runs.create" not in block:
-            names["run"] = await client.threads.runs.create(thread.id, assistant_id="asst_1")
-        code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        assert isinstance(code, CodeType)
-        running = eval(code, names)
-        if running is not None:
-            await running
-    if "print" in block:
-        assert capsys.readouterr().out.strip().splitlines()[-1] in (
-            "21 degrees",
-            "ended as completed",
-            "200 queued",
-            "completed after 2 responses",
-            "done",
-        )
+def test_other_pages_have_no_code_that_nothing_runs() -> None:
+    assert [page.name for page in OTHER_PAGES if blocks_of(page)] == []
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+def test_the_index_has_every_guide_and_every_example() -> None:
+    index, readme = INDEX.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    assert [path.name for path in (*GUIDES, *EXAMPLES) if f"{path.name})" not in index] == []
+    assert [page.name for page in GUIDES if f"guides/{page.name})" not in readme] == []
+
+
+@pytest.mark.parametrize("page", [README, *GUIDES, *OTHER_PAGES], ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    for target in re.findall(r"`((?:tests|benchmarks|asyncruns|examples)/[\w/.]+)`", text):
         assert (ROOT / target).exists(), target
-    for target in re.findall(r"`((?:tests|benchmarks|asyncruns)/[\w/.]+)`", README):
-        assert (ROOT / target).exists(), target
+
+
+def test_every_file_in_the_table_of_layers_exists() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", OTHER_PAGES[-1].read_text(encoding="utf-8"), re.MULTILINE)
+    named = [ROOT / "asyncruns" / folder / name for folder, text in rows for name in re.findall(r"`(\w+\.py)`", text)]
+    assert named
+    assert [path for path in named if not path.exists()] == []

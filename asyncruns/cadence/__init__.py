@@ -1,15 +1,23 @@
-"""When to look next: pure strategies, told what is known of the run; some learn how long runs take.
+"""When to poll next: strategies that do no I/O and read no clock. One of them learns how long runs take.
 
-base       what a cadence is asked and told, and those that only count looks
-learned    the one that learns: what it holds of each group, and its answers
-late       the same for runs that are said to be older than their watch, which may not be true
-durations  how long the runs of one group took: histograms that fade, and what they foretell
-schedule   the cheapest looks for given durations
-grid       the ages at which all of that is reckoned
+Public: the names of `__all__`. The modules, from what callers choose down to the arithmetic:
+
+cadence            what callers choose from, with the default pauses: `hinted` of one watch, `learned` of a fleet
+strategy           the interface of a strategy
+counted_pauses     the strategy behind `hinted`, `fixed` and `backoff`, which only counts polls
+learned_pauses     the strategy that learns
+late_pauses        the same, for a run that the server says is older than its watch, which may be false
+learned_durations  what was learned about each group of runs
+durations          how long the runs of one group took: fading histograms, and the predictions from them
+cheapest_polls     the cheapest polls for given durations
+age_grid           the ages at which durations are computed, and what is assumed before any run has ended
+
+A strategy gives the pause; the lifecycle then fits it into the wait (`lifecycle/patience.py`: the deadline, jitter,
+slower polls while tools run, longer pauses after failures).
 """
 
 from __future__ import annotations
 
-from asyncruns.cadence.base import Cadence, Course
+from asyncruns.cadence.cadence import Cadence
 
-__all__ = ["Cadence", "Course"]
+__all__ = ["Cadence"]

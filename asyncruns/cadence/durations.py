@@ -1,54 +1,62 @@
-"""How long the runs of one group took, and what that foretells.
+"""How long the runs of one group took, and what that predicts for the next one. No I/O, no clock.
 
-Histograms hold the same runs: one remembers hundreds of them, one tens, one a handful. Each is smoothed by little, by
-more and by much, and each of these is an opinion on how long the next run takes; one more is what was known before any
-run of this group. Each opinion counts by how well it has foretold the runs that ended since. So the smoothing fits the
-durations, few runs are not believed too much, and when durations shift the short memories take over after a few runs.
+Theory of operation. Two histograms hold the same runs: one remembers about 400 of them, the other about 15. The first
+is smoothed by four widths, the second by two. Each result is an *opinion* on how long the next run takes; a seventh is
+the *base*, which was known before any run of this group. What is *believed* is their weighted mean, and an opinion's
+weight is how probable it made the runs that ended since. So the smoothing fits the durations, a few runs do not count
+too much, and when durations shift the short memory takes over after a few runs.
 
-Most ends are known as an interval between two looks. A run is spread over its interval in proportion to what is
-believed now: spread evenly, or put at the look that saw it, it would make the next schedule see longer runs than there
-are, and that of the next.
+Terms, all over the cells of the grid (`age_grid.py`):
+
+mass      the share of runs that end in a cell
+survival  the share of runs that are older than an age
+hazard    here always summed from age 0 up to an age: -log(survival). 0 at age 0; 0.69 at the age by which half ended
+
+Most ends are known only as an interval between two polls. A run is spread over its interval in proportion to what is
+believed. Do not spread it evenly, and do not put it at the poll that saw it: then runs would seem longer than they are,
+the next polls would come later, and the runs after them would seem longer still.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
 from typing import Final
 
-from asyncruns.cadence import grid
+from asyncruns.cadence import age_grid as grid
+from asyncruns.cadence.age_grid import AGES
 from asyncruns.cadence.cheapest_polls import plan
-from asyncruns.cadence.grid import AGES
 
-# The histograms: how many runs each remembers, and the radii, in cells, by which it is smoothed one after the other.
-# These come to deviations of 2, 5, 11 and 23 % of an age.
+# For each histogram: how many runs it remembers, and the radii, in cells, by which it is smoothed one after the other.
+# After each radius comes an opinion: standard deviations of 2, 5, 11 and 23 % of an age, and of 10 and 22 %.
 HISTOGRAMS: Final[dict[float, tuple[int, ...]]] = {400.0: (1, 3, 7, 14), 15.0: (7, 14)}
-OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))
-# By so much better must short memories foretell than the long one. Who is found ended is a matter of who is looked at,
-# so ends of the same kind come together, and what just came foretells the next without that durations have changed.
+OPINIONS: Final = 1 + sum(map(len, HISTOGRAMS.values()))  # the base is the first
+# How much better, as a logarithm, the short memory must predict to count as much as the long one. Which runs are found
+# ended depends on which were polled, so similar ends come together, and the last ones predict the next ones well even
+# if durations have not changed.
 HANDICAPS: Final = [0.0, *(0.0 if memory == 400.0 else 10.0 for memory, radii in HISTOGRAMS.items() for _ in radii)]
-PRIOR_RUNS: Final = 2.0  # what was known before counts as so many runs
-EVEN_SHARE: Final = 0.03  # of a run is spread evenly over its interval, or else no new mode could be found within it
-SCORE_MEMORY_RUNS: Final = 100.0
-LEAST_FORETOLD: Final = 1e-5  # for one run, so that an absurd one does not decide for long
-NEGLIGIBLE: Final = 1e-4  # of all opinions
-# It takes so many new runs to reckon anew: a share of those remembered, and a limit. A surprising one counts for more,
-# so that a shift is followed soon: one where, with what lies near it, few runs were expected.
+PRIOR_RUNS: Final = 2.0  # the base counts as this many runs within each opinion
+EVEN_SHARE: Final = 0.03  # of a run is spread evenly over its interval; otherwise no new mode could appear within it
+OPINION_MEMORY_RUNS: Final = 100.0  # runs over which the score of an opinion fades
+LEAST_FORETOLD: Final = 1e-5  # the least probability scored for a run, so that an absurd one does not decide for long
+NEGLIGIBLE: Final = 1e-4  # an opinion with a smaller weight is left out
+# An update takes a millisecond or two, so new runs are collected until they are a certain share of the runs that the
+# long memory holds. With 100 of these an update needs 10 new runs. A surprising run, in whose neighbourhood few runs
+# were expected, counts as four, so a shift is noticed soon: three such runs are enough.
 BATCH_SHARE: Final = 0.1
-BATCH_LIMIT: Final = 64.0
-POOL_BATCHES: Final = 4.0  # what all groups share is only where a new one begins, so that is reckoned less often
-SURPRISE_SHARE: Final = 0.05
+POOL_BATCHES: Final = 4.0  # durations of all groups together only start new groups, so they are updated less often
+SURPRISE_SHARE: Final = 0.05  # of runs; if fewer were expected there, a run is surprising
 SURPRISE_COUNTS: Final = 4.0
-NEAR_CELLS: Final = 15.0  # a quarter of an age on either side
-NO_RUNS: Final = 1e-9
+NEAR_CELLS: Final = 15.0  # the neighbourhood: a quarter of an age on either side
+NO_RUNS: Final = 1e-9  # a survival below this counts as 0
 CELLS_AND_END: Final = range(grid.CELLS + 1)
 
-Opinion = tuple[float, "array[float]"]  # how far it is to be trusted, and the shares of the cells
-Span = tuple[float, float]  # positions on the grid: after, by
+Opinion = tuple[float, "array[float]"]  # the trust in it, from 0 to 1, and its masses
+Span = tuple[float, float]  # grid positions between which a run ended: after, by
 
 
 class Durations:
@@ -58,10 +66,10 @@ class Durations:
         "_base",
         "_counts",
         "_hazard",
-        "_looks",
         "_news",
         "_opinions",
         "_pending",
+        "_polls",
         "_scores",
         "_stays",
         "_totals",
@@ -69,23 +77,27 @@ class Durations:
     )
 
     def __init__(self, base: Durations | None = None) -> None:
-        """Begin with what is known of all groups, or with what is usual."""
+        """Start from the durations of all groups, or from the usual ones.
+
+        Args:
+            base: The durations of all groups; None for those of `age_grid.prior()`.
+        """
         if base is not None:
             base.catch_up()
         self.runs: int = 0
         self._base = base
         self._counts = [array("d", bytes(8 * (grid.CELLS + 1))) for _ in HISTOGRAMS]
         self._totals = [0.0 for _ in HISTOGRAMS]
-        self._scores = [0.0] * OPINIONS  # logarithms, the highest is 0
+        self._scores = [0.0] * OPINIONS  # logarithms; the highest is always 0
         self._opinions = self._smoothed()
-        self._pending: list[Span] = []
-        self._news = 0.0
+        self._pending: list[Span] = []  # runs that are not in the histograms yet,
+        self._news = 0.0  # and what they count
         self._hazard = _cumulative_hazard(self._before())
-        self._looks: array[float] | None = None
-        self._stays: array[float] | None = None
+        self._polls: array[float] | None = None  # computed when first needed, like `_stays`; None after an update
+        self._stays: array[float] | None = None  # for each age, the mean time that runs spend below it
 
     def learn(self, after: float, by: float) -> None:
-        """Note a run that ended between two ages. Where it is worth it, this takes a millisecond or two."""
+        """Note a run that ended between two ages, in seconds. Takes a millisecond or two if a batch is complete."""
         self.runs += 1
         span = grid.position(min(after, by)), grid.position(by)
         self._pending.append(span)
@@ -93,69 +105,63 @@ class Durations:
         self.catch_up(1.0 if self._base else POOL_BATCHES)
 
     def catch_up(self, batches: float = 1.0) -> None:
-        """Take in the runs that wait, if that is worth it: when so many times a batch of them do."""
-        if self._pending and self._news >= batches * min(BATCH_SHARE * self._totals[0], BATCH_LIMIT):
+        """Update from the pending runs if there are at least `batches` batches of them."""
+        if self._pending and self._news >= batches * BATCH_SHARE * self._totals[0]:
             self._reckon()
 
     def pause(self, age: float, poll_worth: float, floor: float) -> float:
-        """Give the cheapest pause after a look at `age`; both other numbers stay the same for life."""
-        if self._looks is None:
-            self._looks = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
-        look = self._looks[int(grid.position(age) + 0.5)]  # the nearest, as a look is late or early by a rounding
-        return look - age if look > 0.0 else -look
+        """Return the cheapest pause after a poll at `age`. `poll_worth` and `floor` must be the same in all calls."""
+        if self._polls is None:
+            self._polls = plan([math.exp(-hazard) for hazard in self._hazard], poll_worth, floor)
+        # The nearest age of the grid, since a planned poll may be early by a rounding error. Rounded down, it would be
+        # taken for a poll at the age before, and the next poll would be planned at nearly the same age.
+        poll = self._polls[int(grid.position(age) + 0.5)]
+        return poll - age if poll > 0.0 else -poll
 
     def chance(self, after: float, by: float) -> float:
-        """Give the probability that a run older than `after` ends by the age `by`."""
+        """Return the probability that a run older than `after` ends by the age `by`."""
         if not by > after:
             return 0.0
         return -math.expm1(self._hazard_at(after) - self._hazard_at(by))
 
-    def age_at(self, after: float, chance: float) -> float:
-        """Give the age by which a run older than `after` ends with that probability."""
-        after = max(0.0, after)
-        if not chance > 0.0:
-            return after
-        if chance >= 1.0:
-            return math.inf
-        hazard, known = self._hazard_at(after) - math.log1p(-chance), self._hazard
-        if hazard >= known[-1]:
-            return max(after, _beyond(hazard - known[-1]))
-        cell = bisect_right(known, hazard) - 1
-        inside = (hazard - known[cell]) / (known[cell + 1] - known[cell])
-        return max(after, grid.age_of(cell + inside))
-
     def delay(self, after: float, by: float) -> float:
-        """Give for how many seconds a run older than `after` is expected to have ended by the age `by`."""
+        """Return how many seconds before the age `by` a run older than `after` is expected to have ended.
+
+        A run that is expected to go on counts as 0 s. For example, with runs that end at random after 10 s on average,
+        one that is older than 5 s: by 6 s it has ended for 0.05 s on average, by 15 s for 3.7 s.
+        """
         after = max(after, 0.0)
         if not by > after:
             return 0.0
         left = math.exp(-self._hazard_at(after))
-        if left < NO_RUNS:  # there should be none as old as this
+        if left < NO_RUNS:  # no run is expected to be as old as this: count it as ended at once
             return by - after
+        # The time from `after` to `by`, less the mean time that a run still at `after` is active in between.
         return max(by - after - (self._stay(by) - self._stay(after)) / left, 0.0)
 
     def age_of_delay(self, after: float, delay: float) -> float:
-        """Give the age by which a run older than `after` is expected to have ended for so many seconds."""
+        """Return the age `by` at which `delay` reaches a number of seconds."""
         after, delay = max(0.0, after), max(0.0, delay)
         first = int(grid.position(after))
         stays, left = self._stays or self._summed(), math.exp(-self._hazard_at(after))
         if left < NO_RUNS or first >= grid.CELLS:
             return after + delay
-        origin = after - self._stay(after) / left
+        origin = after - self._stay(after) / left  # what `delay` subtracts, the same for all ages
 
         def delay_at(cell: int) -> float:
             return AGES[cell] - stays[cell] / left - origin
 
+        # The delay grows with the age: find the first age of the grid at which it is enough, then interpolate.
         cell = bisect_left(CELLS_AND_END, delay, lo=first + 1, key=delay_at)
         if cell <= grid.CELLS:
             below, so_far = (after, 0.0) if cell == first + 1 else (AGES[cell - 1], delay_at(cell - 1))
             rise = delay_at(cell) - so_far
             return below + (AGES[cell] - below) * (max(delay - so_far, 0.0) / rise if rise > 0.0 else 1.0)
-        # Beyond the grid all who are left are as good as over.
+        # Beyond the grid the remaining runs count as ended.
         return grid.END_S + delay - delay_at(grid.CELLS)
 
     def _stay(self, age: float) -> float:
-        """Give the mean time that runs spend below an age."""
+        """Return the mean time that runs spend below an age: for each run its duration, but at most that age."""
         stays = self._stays or self._summed()
         if age >= grid.END_S:
             return stays[-1]
@@ -165,6 +171,7 @@ class Durations:
         return stays[cell] + share * (stays[cell + 1] - stays[cell])
 
     def _summed(self) -> array[float]:
+        """Compute `_stays`: survival, summed over the ages by the trapezoidal rule."""
         survival = [math.exp(-hazard) for hazard in self._hazard]
         widths = map(sub, AGES[1:], AGES)
         means = ((one + next_) / 2 for one, next_ in pairwise(survival))
@@ -172,15 +179,15 @@ class Durations:
         return self._stays
 
     def masses(self) -> list[float]:
-        """Give the share of runs that end in each cell of the grid, as believed."""
+        """Return the believed masses: the share of runs that end in each cell."""
         survival = [math.exp(-hazard) for hazard in self._hazard]
         return [*map(sub, survival, survival[1:]), survival[-1]]
 
     def _hazard_at(self, age: float) -> float:
-        """Give the hazard summed up to an age: minus the logarithm of the share of runs that are older."""
+        """Return the hazard summed up to an age."""
         known = self._hazard
         if age >= grid.END_S:
-            # In logarithms, since a clock may say any age.
+            # The tail of `age_grid.prior()`. A difference of logarithms, since a wrong clock may lead to any age.
             fold = math.log(age + grid.PRIOR_SCALE_S) - math.log(grid.END_S + grid.PRIOR_SCALE_S)
             return known[-1] + grid.PRIOR_SHAPE * fold
         at = grid.position(age)
@@ -188,22 +195,27 @@ class Durations:
         return known[cell] + (at - cell) * (known[cell + 1] - known[cell])
 
     def _before(self) -> list[float]:
-        """Give what is believed without the runs of this group."""
+        """Return the base: the masses that are believed without the runs of this group."""
         return grid.prior() if self._base is None else self._base.masses()
 
     def _is_surprise(self, span: Span) -> bool:
+        """Whether few runs were expected to end near this span."""
         after, by = span
+        # Widened to 30 cells if it is narrower: an exact age alone is always improbable.
         wider = max(NEAR_CELLS - (by - after) / 2, 0.0)
         first, last = int(max(after - wider, 0.0)), int(min(by + wider, grid.CELLS))
         return math.exp(-self._hazard[first]) - math.exp(-self._hazard[last]) < SURPRISE_SHARE
 
     def _reckon(self) -> None:
-        """Take in the runs that wait; before that, ask each opinion what it thought of them."""
+        """Update from the pending runs."""
         base = self._before()
+        # Judge first: an opinion must be scored on runs that it does not contain yet.
         self._judge(base, self._opinions)
         believed = self.masses()
         shares = [share for span in self._pending for share in _shares(span, believed)]
         for histogram, memory in enumerate(HISTOGRAMS):
+            # Each new run takes 1 / memory from the weight of all older ones. With a memory of 15, a run counts for a
+            # half after 10 more runs, and for a tenth after 33.
             fading = (1.0 - 1.0 / memory) ** len(self._pending)
             counts = array("d", map(mul, self._counts[histogram], repeat(fading)))
             for cell, share in shares:
@@ -214,13 +226,13 @@ class Durations:
         self._news = 0.0
         self._opinions = self._smoothed()
         self._hazard = _cumulative_hazard(self._mixed(base, self._opinions))
-        self._looks = self._stays = None
+        self._polls = self._stays = None
 
     def _smoothed(self) -> list[Opinion]:
-        """Give each histogram at all its widths."""
+        """Return all opinions but the base: each histogram, smoothed by each of its widths."""
         opinions: list[Opinion] = []
         for counts, total, radii in zip(self._counts, self._totals, HISTOGRAMS.values(), strict=True):
-            trust = total / (total + PRIOR_RUNS)
+            trust = total / (total + PRIOR_RUNS)  # after 6 runs 6 / 8; the other quarter is the base
             masses = list(counts)
             for radius in radii:
                 masses = grid.smooth(masses, radius) if total else masses
@@ -228,21 +240,24 @@ class Durations:
         return opinions
 
     def _judge(self, base: list[float], opinions: list[Opinion]) -> None:
-        """Score each opinion by the probability that it gave to the runs that wait."""
-        fading = (1.0 - 1.0 / SCORE_MEMORY_RUNS) ** len(self._pending)
+        """Score each opinion by the probability that it gave to the pending runs."""
+        fading = (1.0 - 1.0 / OPINION_MEMORY_RUNS) ** len(self._pending)
+        # For example, one opinion gave a run 4 %, another 1 %. Their scores move apart by log(4) = 1.39, so the ratio
+        # of their weights grows by a factor of four.
         before = _foretold(base, self._pending)
         scores = [_score(before)]
         for trust, masses in opinions:
             foretold = _foretold(masses, self._pending)
             scores.append(_score([trust * p + (1.0 - trust) * q for p, q in zip(foretold, before, strict=True)]))
         summed = [old * fading + new for old, new in zip(self._scores, scores, strict=True)]
-        top = max(summed)
+        top = max(summed)  # subtracted, so that exp() of a score never underflows for all of them
         self._scores = [score - top for score in summed]
 
     def _mixed(self, base: list[float], opinions: list[Opinion]) -> list[float]:
-        """Give what all opinions come to."""
+        """Return the mean of all opinions, by their weights."""
         weights = [math.exp(score - handicap) for score, handicap in zip(self._scores, HANDICAPS, strict=True)]
         whole = sum(weights)
+        # What an opinion is not trusted with goes to the base, like the weight of opinions that are left out.
         mixed, rest = [0.0] * len(base), 1.0
         for weight, (trust, masses) in zip(weights[1:], opinions, strict=True):
             part = weight / whole * trust
@@ -253,19 +268,14 @@ class Durations:
 
 
 def _cumulative_hazard(masses: list[float]) -> array[float]:
+    """Return the hazard summed up to each age of the grid; summed from the end, to be exact where few runs are left."""
     survival = list(accumulate(reversed(masses)))
     whole = survival[-1]
     return array("d", (-math.log(share / whole) for share in reversed(survival)))
 
 
-def _beyond(hazard: float) -> float:
-    """Give the age at which so much hazard has come since the grid's end."""
-    fold = hazard / grid.PRIOR_SHAPE
-    return (grid.END_S + grid.PRIOR_SCALE_S) * math.exp(fold) - grid.PRIOR_SCALE_S if fold < 700.0 else math.inf
-
-
 def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:
-    """Give how probable each span was; one within a cell counts as the width of a cell around it."""
+    """Return the probability of each span; a span narrower than a cell is widened to the width of one."""
     below = [0.0, *accumulate(masses)]
 
     def share(at: float) -> float:
@@ -274,7 +284,7 @@ def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:
 
     found: list[float] = []
     for after, by in spans:
-        if by >= grid.CELLS:  # the last cell has no end, so it is never in part
+        if by >= grid.CELLS:  # the last cell has no end, so it always counts whole
             found.append(below[-1] - share(after))
             continue
         wider = max(0.0, 1.0 - (by - after)) / 2
@@ -283,11 +293,17 @@ def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:
 
 
 def _score(foretold: list[float]) -> float:
+    """Return the logarithm of the probability of all these runs together."""
     return sum(math.log(max(probability, LEAST_FORETOLD)) for probability in foretold)
 
 
 def _shares(span: Span, believed: list[float]) -> Iterator[tuple[int, float]]:
-    """Spread one run over the cells of its span."""
+    """Yield the cells of a span, each with its share of one run that ended within it.
+
+    For example, the span from 10.5 to 12.25 covers 0.5 of cell 10, cell 11 and 0.25 of cell 12. If masses of 2, 4 and
+    8 % are believed there, the parts are 1, 4 and 2 %, so 97 % of the run are divided 1 : 4 : 2 and 3 % by the widths,
+    2 : 4 : 1. The shares are 0.147, 0.571 and 0.281.
+    """
     after, by = span
     first, last = int(after), int(by)
     if first == last:

@@ -1,6 +1,6 @@
-"""The command `asyncruns`: a demonstration, a watch from the shell, and a server to try things on.
+"""The command `asyncruns`: a demonstration, a watch from the shell, and an emulated server.
 
-Each command is imported when it is called for, so that `--help` and `--version` are quick. Public: `main`.
+Each command is imported when it is used, so that `--help` and `--version` are quick. Public: `main`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from asyncruns.errors import AsyncRunsError, ConfigurationError, InvalidRequestE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and give the exit code.
+    """Run the command line and return the exit code.
 
     Args:
-        arguments: What follows the program's name; by default what it was started with.
+        arguments: The arguments after the program's name; by default those of the process.
 
     Raises:
-        SystemExit: From the parser: after help (0), or for wrong usage (2).
+        SystemExit: From the parser, after help (0) or for wrong usage (2).
     """
-    # Texts of servers have characters that a terminal of another encoding lacks.
+    # A server's texts may have characters that the terminal's encoding lacks.
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     complain_of_warnings()
     try:
         code = _perform(arguments)
-        sys.stdout.flush()  # here, so that a reader that has gone is noticed here
+        sys.stdout.flush()  # a pipe that its reader has closed raises here, and not at the interpreter's exit
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -72,5 +72,5 @@ def _perform(arguments: Sequence[str] | None) -> int:
 
 
 def _drop_stdout() -> None:
-    """Send what is left to nowhere: the interpreter flushes stdout at its exit, and would complain."""
+    """Redirect stdout to the null device: the interpreter flushes stdout at its exit, and would report an error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The demo's state, which its views show: a row for each run, and the counts. No output, no I/O."""
+"""The demo's state, which its views show: a row for each run, and the counts. It never prints, and does no I/O."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher
-from asyncruns.wire import Run, statuses
+from asyncruns.wire import Run, status_names
 
 CREATING: Final = "creating"
 NOT_CREATED: Final = "not created"
 
-# As a run goes through them; what is not among them comes last.
+# In the order in which a run goes through them; any other status comes last.
 ORDER: Final = (
     CREATING,
-    statuses.QUEUED,
-    statuses.IN_PROGRESS,
-    statuses.REQUIRES_ACTION,
-    statuses.CANCELLING,
-    statuses.COMPLETED,
-    statuses.FAILED,
-    statuses.CANCELLED,
-    statuses.EXPIRED,
-    statuses.INCOMPLETE,
+    status_names.QUEUED,
+    status_names.IN_PROGRESS,
+    status_names.REQUIRES_ACTION,
+    status_names.CANCELLING,
+    status_names.COMPLETED,
+    status_names.FAILED,
+    status_names.CANCELLED,
+    status_names.EXPIRED,
+    status_names.INCOMPLETE,
     "needs caller",
     "gave up",
     NOT_CREATED,
@@ -55,12 +55,12 @@ class Row:
     """One run of the demo.
 
     Attributes:
-        number: Counted from 0.
-        status: The server's word, or ours before and after it has one.
-        asked, answered: Tool calls.
+        number: Number of the run, from 0.
+        status: The server's status, or the demo's own: before creation, and for an outcome without a status.
+        asked, answered: Number of tool calls that the run made, and that were answered.
         result: The answer, or why there is none.
-        end: How it ended; None while it goes on, and for a run that was not created.
-        over: Whether nothing will change any more.
+        end: Kind of the outcome; None while the run is watched, and for a run that was not created.
+        over: Whether the row is final.
     """
 
     number: int
@@ -79,13 +79,13 @@ class Row:
     started: float = field(default_factory=anyio.current_time)
 
     @property
-    def looks(self) -> int:
-        """How often the run was looked at."""
+    def polls(self) -> int:
+        """Number of polls of the run."""
         return self.watcher.polls if self.watcher else 0
 
     @property
     def seconds(self) -> float:
-        """For how long the run has been watched."""
+        """Seconds since the watch began, until its outcome."""
         return (self.over_at if self.over else anyio.current_time()) - self.started
 
 
@@ -93,7 +93,7 @@ class Board:
     """All rows.
 
     Args:
-        changed: Called with a row that has a new status.
+        changed: Called with each row whose status has changed.
     """
 
     def __init__(self, changed: Callable[[Row], None] = lambda _: None) -> None:
@@ -103,28 +103,28 @@ class Board:
 
     @property
     def seconds(self) -> float:
-        """How long the demo has been going on."""
+        """Seconds since the demo began."""
         return anyio.current_time() - self.began
 
     @property
     def is_over(self) -> bool:
-        """Whether no run goes on."""
+        """Whether all rows are final."""
         return all(row.over for row in self.rows)
 
     def created(self, row: Row, thread_id: str, run_id: str) -> None:
-        """Note which run of which thread was created for a row."""
+        """Record the ids of the thread and the run that were created for a row."""
         row.thread_id, row.run_id = thread_id, run_id
 
     def watched(self, row: Row, watcher: RunWatcher[Run]) -> None:
-        """Note that a watch begins."""
+        """Record that the watch of a run begins."""
         row.watcher, row.started = watcher, anyio.current_time()
 
     def note(self, row: Row, notice: Notice) -> None:
-        """Note what a watch reports."""
+        """Record a notice of a watch."""
         match notice:
             case StatusChanged():
                 row.status = notice.status
-                if not notice.phase.is_terminal:  # an end is told when its answer is there
+                if not notice.phase.is_terminal:  # `ended` reports the end, with the answer
                     self._changed(row)
             case ActionRequired(calls=calls):
                 row.rounds += 1
@@ -133,22 +133,22 @@ class Board:
                 row.answered += 1
             case ConnectivityChanged(connectivity=connectivity):
                 healthy = connectivity is Connectivity.HEALTHY
-                row.result = "" if healthy else f"the server is not heard: {connectivity.value}"
+                row.result = "" if healthy else f"the server does not answer: {connectivity.value}"
             case OutputsSubmitted() | CancelRefused() | CallsLeftToServer() | EndRevoked() | StreamBroken():
                 pass
             case _:
                 assert_never(notice)
 
     def ended(self, row: Row, outcome: AnyOutcome[Run], answer: str) -> None:
-        """Note how a watch ended."""
+        """Record the outcome of a watch."""
         row.end, row.result = end_of(outcome), answer or said(outcome.error)
-        if row.end in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        if not row.end.is_final:
             row.status = row.end.value.replace("_", " ")
             row.result = outcome.reason.value.replace("_", " ") if outcome.reason else ""
         self._close(row)
 
     def not_created(self, row: Row, error: Exception) -> None:
-        """Note that there is nothing to watch."""
+        """Record that the run could not be created."""
         row.status, row.result = NOT_CREATED, str(error)
         self._close(row)
 
@@ -157,21 +157,21 @@ class Board:
         self._changed(row)
 
     def counts(self) -> list[tuple[str, int]]:
-        """Give how many runs have which status, in the order that runs go through them."""
+        """Return the number of runs with each status, in the order in which runs go through them."""
         found = Counter(row.status for row in self.rows)
         return sorted(found.items(), key=lambda pair: ORDER.index(pair[0]) if pair[0] in ORDER else len(ORDER))
 
     def choose(self, room: int) -> list[Row]:
-        """Give the rows to show where there is room for so many: all, or those that matter most, in their order."""
+        """Return at most `room` rows to show, in order: all, or active runs first, then those that ended last."""
         if len(self.rows) <= room:
             return self.rows
         active = [row for row in self.rows if not row.over]
         ended = sorted((row for row in self.rows if row.over), key=lambda row: row.over_at, reverse=True)
-        if not active:  # the last view: what went wrong is worth more
+        if not active:  # the final view: prefer the runs that did not complete
             ended.sort(key=lambda row: row.end is EndKind.COMPLETED)
         return sorted([*active, *ended][:room], key=lambda row: row.number)
 
 
 def said(fault: RunFault | None) -> str:
-    """Give what the server says of a bad end, or ""."""
+    """Return what the server says about an error of the run, or ""."""
     return "" if fault is None else ": ".join(part for part in (fault.code, fault.message) if part)

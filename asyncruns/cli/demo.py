@@ -1,4 +1,4 @@
-"""`asyncruns demo`: some dozens of runs with tools, watched all at once."""
+"""`asyncruns demo`: dozens of runs with tools, all watched at once."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from asyncruns.watch.outcome import AnyOutcome, Completed
 from asyncruns.watch.watcher import RunWatcher
 from asyncruns.wire import Run
 
-CREATED_AT_ONCE: Final = 8  # servers limit creations more than looks
+CREATED_AT_ONCE: Final = 8  # servers limit the rate of creations more than that of polls
 
 _ENDED_BADLY: Final = (None, EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the command line says; `timeout` is of each run, in seconds."""
+    """Options of the command line; `timeout` applies to each run, in seconds."""
 
     runs: int
     model: str
@@ -43,7 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run the demo; 0 if every run ended as it should."""
+    """Run the demo and return 0 if every run ended as expected, else 1."""
     if options.base_url is None and options.api_key is not None:
         raise ConfigurationError("--api-key needs --base-url; without it the server is emulated in this process")
     settings = Settings(runs=options.runs, model=options.model, timeout=options.timeout)
@@ -57,7 +57,7 @@ def _view(options: argparse.Namespace) -> View:
     try:
         from asyncruns.cli.table import TableView
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "rich":
+        if (error.name or "").partition(".")[0] != "rich":  # only a missing `rich` is expected here
             raise
         complain("for a live table: pip install 'asyncruns[cli]'")
         return PlainView()
@@ -65,14 +65,14 @@ def _view(options: argparse.Namespace) -> View:
 
 
 async def demo(settings: Settings, view: View, client: Client | None = None) -> int:
-    """Make everything, watch it to its end, delete it, and tell how it went.
+    """Create assistants and runs, watch all runs, delete what was created, print a report and return the exit code.
 
     Args:
-        client: A real server's, which is closed at the end. By default a server is emulated here, and it is known
-            beforehand how each run ends.
+        client: Client of a real server; it is closed at the end. By default a server is emulated in this process, for
+            which the end of each run is known in advance.
 
     Raises:
-        AsyncRunsError: The server refuses even the assistants.
+        AsyncRunsError: The server refused to create an assistant.
     """
     board = Board(view.changed)
     is_emulated = client is None
@@ -86,16 +86,16 @@ async def demo(settings: Settings, view: View, client: Client | None = None) -> 
             await Demo(settings, client, board, leftovers).perform(view)
         except asyncio.CancelledError:
             over = sum(row.over for row in board.rows)
-            complain(f"interrupted when {over} of {counted(settings.runs, 'run')} had ended; deleting what was made")
+            complain(f"interrupted when {over} of {counted(settings.runs, 'run')} had ended; deleting what was created")
             raise
         finally:
-            # Watched or given up, a run that has not ended would go on, and cost.
+            # A run that has not ended would continue at the server, and cost money.
             await leftovers.remove([row for row in board.rows if row.end in _ENDED_BADLY])
     return _report(board, is_emulated=is_emulated)
 
 
 class Demo:
-    """The making and watching of the runs."""
+    """Creates the runs and watches them."""
 
     def __init__(self, settings: Settings, client: Client, board: Board, leftovers: Leftovers) -> None:
         self._settings = settings
@@ -106,10 +106,11 @@ class Demo:
         self._few = anyio.CapacityLimiter(CREATED_AT_ONCE)
 
     async def perform(self, view: View) -> None:
-        """Make the assistants, then all runs, and watch each until it ends. What is made is noted in `leftovers`."""
+        """Create the assistants, then all runs, and watch each until it ends. `leftovers` records what is created."""
         assistant_ids = await self._create_assistants()
         for number in range(self._settings.runs):
             self._board.rows.append(Row(number=number, assistant=role_of(number).name))
+        # Two groups: the inner one ends when all runs have ended, then the view, which never ends itself, is stopped.
         async with anyio.create_task_group() as showing:
             showing.start_soon(view.show, self._board)
             async with anyio.create_task_group() as group:
@@ -121,7 +122,8 @@ class Demo:
         definitions = {definition["function"]["name"]: definition for definition in self._tools.definitions()}
         ids: dict[str, str] = {}
         for role in ROLES[: self._settings.runs]:
-            with anyio.CancelScope(shield=True):  # what is made must be known, to be deleted
+            # Shielded, because an assistant whose id is not known cannot be deleted.
+            with anyio.CancelScope(shield=True):
                 assistant = await self._client.assistants.create(
                     model=self._settings.model,
                     name=f"asyncruns demo: {role.name}",
@@ -143,7 +145,7 @@ class Demo:
 
     async def _create(self, row: Row, assistant_id: str) -> None:
         async with self._few:
-            with anyio.CancelScope(shield=True):  # as above
+            with anyio.CancelScope(shield=True):  # as for the assistants
                 question = {"role": "user", "content": question_of(row.number)}
                 thread = await self._client.threads.create(messages=[question])
                 self._leftovers.threads.append(thread.id)
@@ -181,25 +183,25 @@ async def _answer(outcome: AnyOutcome[Run]) -> str:
 def _report(board: Board, *, is_emulated: bool) -> int:
     rows = board.rows
     how = ", ".join(f"{number} {on_one_line(status)}" for status, number in board.counts())
-    calls, rounds, looks = (
+    calls, rounds, polls = (
         sum(row.answered for row in rows),
         sum(row.rounds for row in rows),
-        sum(r.looks for r in rows),
+        sum(r.polls for r in rows),
     )
     say(f"\n{counted(len(rows), 'run')} in {board.seconds:.1f} s: {how}")
-    say(f"{counted(calls, 'tool call')} in {counted(rounds, 'round')}, {counted(looks, 'look')}")
+    say(f"{counted(calls, 'tool call')} in {counted(rounds, 'round')}, {counted(polls, 'poll')}")
     wrong = [(row, why) for row in rows if (why := _surprise(row, is_emulated=is_emulated))]
     if not wrong:
         say("All ended as their scenarios say." if is_emulated else "None needed the caller, none was given up.")
         return 0
-    say(f"Not as it should be: {counted(len(wrong), 'run')}")
+    say(f"Not as expected: {counted(len(wrong), 'run')}")
     for row, why in wrong:
         say("  " + on_one_line(f"{row.run_id or f'run {row.number + 1}'}: {why}"))
     return 1
 
 
 def _surprise(row: Row, *, is_emulated: bool) -> str:
-    """Say what is not as it should be with a row, or ""."""
+    """Return what is not as expected with a row, or ""."""
     got = f"{row.status}, {counted(row.answered, 'call')}, {row.result}"
     if is_emulated:
         end, calls = expected_of(row.number)

@@ -1,6 +1,6 @@
-"""What the demo's runs are about: assistants, tools, questions, and how the emulator lets each run go.
+"""The content of the demo's runs: assistants, tools, questions, and the scenario of each run in the emulator.
 
-Everything follows from a run's number, so that every demo is the same.
+Everything is derived from a run's number, so that every demo is the same.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from asyncruns.testing.emulator import FunctionCall, RunRequest, Scenario, defau
 from asyncruns.tools import Toolset
 
 NUMBER_KEY: Final = "asyncruns_demo"
-"""The key of a run's metadata under which its number is."""
+"""The key of a run's number in its metadata."""
 
 _CITIES: Final = ("Paris", "Oslo", "Lima", "Cairo", "Kyoto", "Perth", "Quito", "Riga")
-_CYCLE: Final = 36  # after so many runs, the ends repeat
+_CYCLE: Final = 36  # number of runs after which the ends repeat
 _EXPECTED: Final = {
     "completed": EndKind.COMPLETED,
     "failed": EndKind.FAILED,
@@ -32,14 +32,14 @@ _FAULTS: Final = (
     ("server_error", "Sorry, something went wrong."),
 )
 _TOOL_S: Final = (0.3, 1.2)
-_LENGTH_S: Final = (1.5, 6.0)  # of a run, tools not counted
+_LENGTH_S: Final = (1.5, 6.0)  # of a run, without its tools
 _QUEUED_SHARE: Final = 0.3
 _LIFETIME_S: Final = 7.5  # of a run that never ends
 
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """One of the demo's assistants, and the tools that it has."""
+    """One of the demo's assistants, with its tools."""
 
     name: str
     instructions: str
@@ -70,22 +70,22 @@ ROLES: Final = (
 
 
 def role_of(number: int) -> Role:
-    """Give the assistant of a run."""
+    """Return the assistant of a run."""
     return ROLES[number % len(ROLES)]
 
 
 def question_of(number: int) -> str:
-    """Give what the user asks in a run."""
+    """Return the question of the user in a run."""
     return role_of(number).question.format(*_chance(number).sample(_CITIES, 2))
 
 
 def toolset() -> Toolset:
-    """Make the tools: one that waits, as for a service, and one that computes."""
+    """Make the tools: one that waits, as if for a service, and one that computes."""
     return Toolset((get_weather, to_fahrenheit))
 
 
 async def get_weather(city: str) -> str:
-    """Tell today's weather in a city."""
+    """Return today's weather in a city."""
     chance = _chance(city)
     celsius = chance.randint(-5, 35)
     await anyio.sleep(chance.uniform(*_TOOL_S))
@@ -98,7 +98,7 @@ def to_fahrenheit(celsius: float) -> str:
 
 
 def scenario_of(number: int) -> Scenario:
-    """Give the course of a run in the emulator: most complete, some end in another way."""
+    """Return the scenario of a run in the emulator: most complete, some end in other ways."""
     chance = _chance(number)
     end = _end_of(number)
     tools = role_of(number).tools
@@ -118,13 +118,13 @@ def scenario_of(number: int) -> Scenario:
 
 
 def expected_of(number: int) -> tuple[EndKind, int]:
-    """Give how a run ends in the emulator, and after how many tool calls."""
+    """Return how a run ends in the emulator, and the number of its tool calls."""
     scenario = scenario_of(number)
     return _EXPECTED[scenario.end], sum(map(len, scenario.rounds))
 
 
 def demo_scenario(request: RunRequest) -> Scenario:
-    """Give the scenario of a run that the emulator is asked for: the demo's for the demo's, else the default."""
+    """Return the scenario of a requested run: the demo's if it has a number in its metadata, else the default."""
     number = request.metadata.get(NUMBER_KEY, "")
     return scenario_of(int(number)) if number.isdecimal() else default_scenario(request)
 

@@ -1,4 +1,4 @@
-"""`asyncruns emulate`: the emulator alone."""
+"""`asyncruns emulate`: run only the emulator."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FORGET_EVERY_S: Final = 60.0
 
 
 def main(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C or SIGTERM, which are the right way to end it: 0."""
+    """Serve until Ctrl-C or SIGTERM and return the exit code; these are the normal way to end it, so it is 0."""
     code = run(serve(options.host, options.port, options.api_key))
     return 0 if code in (INTERRUPTED, TERMINATED) else code
 
 
 async def serve(host: str, port: int, api_key: str | None) -> int:
-    """Serve until cancelled; give an exit code if it cannot listen."""
-    # Runs of the demo are varied as in its own emulator; all others call each of their functions once.
+    """Serve until cancelled; return an exit code if it cannot listen."""
+    # The demo's runs have the scenarios of its own emulator; all others call each of their functions once.
     emulator = Emulator(demo_scenario, host=host, port=port, api_key=api_key)
     try:
         await emulator.start()
@@ -39,12 +39,12 @@ async def serve(host: str, port: int, api_key: str | None) -> int:
         say(f"Or:  export ASYNCRUNS_BASE_URL={emulator.base_url} ASYNCRUNS_API_KEY={shown_key}")
         while True:
             await anyio.sleep(FORGET_EVERY_S)
-            emulator.requests.clear()  # kept for tests; a server that runs for days has no use for them
+            emulator.requests.clear()  # they are recorded for tests, and would fill the memory within days
     finally:
         with anyio.CancelScope(shield=True):
             await emulator.stop()
 
 
 def _why(error: OSError) -> str:
-    # Errors of name resolution have negative numbers of their own, and texts that say it.
+    # Errors of name resolution have negative numbers, which `os.strerror` does not know; their own text is clear.
     return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror or error)

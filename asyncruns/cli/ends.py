@@ -18,7 +18,7 @@ from asyncruns.watch.outcome import (
 
 
 def end_of(outcome: AnyOutcome[Any]) -> EndKind:
-    """Give the kind of an outcome."""
+    """Return the kind of an outcome."""
     match outcome:
         case Completed():
             return EndKind.COMPLETED

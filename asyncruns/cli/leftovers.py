@@ -1,4 +1,4 @@
-"""What the demo leaves at a server, and its removal, also when the demo was broken off."""
+"""What the demo creates at a server, and its removal, also when the demo is interrupted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, NotFoundError
 
 CANCEL_PATIENCE_S: Final = 10.0
-AT_ONCE: Final = 8
+CANCELS_AT_ONCE: Final = 8
 
 
 class Leftovers:
-    """The ids of what was made; add to the lists."""
+    """The ids of what was created; the demo appends to the lists."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -27,10 +27,11 @@ class Leftovers:
         self.threads: list[str] = []
 
     async def remove(self, unfinished: Iterable[Row]) -> None:
-        """Cancel these runs, then delete all that was made; say on stderr what could not be deleted.
+        """Cancel these runs, then delete all that was created; report on stderr what could not be deleted.
 
-        A cancellation does not reach it; it takes 10 s at most.
+        It is shielded from cancellation and takes at most 10 s.
         """
+        # What is deleted is taken out; what remains has the reason. A timeout leaves the initial one.
         left = dict.fromkeys([*self.threads, *self.assistants], "no answer in time")
         with anyio.move_on_after(CANCEL_PATIENCE_S, shield=True):
             await _some_at_once([partial(self._cancel, row) for row in unfinished if row.run_id])
@@ -42,7 +43,7 @@ class Leftovers:
             complain(f"could not delete {', '.join(left)}: {next(iter(left.values()))}")
 
     async def _cancel(self, row: Row) -> None:
-        with contextlib.suppress(AsyncRunsError):  # it may have ended meanwhile; its thread is deleted anyway
+        with contextlib.suppress(AsyncRunsError):  # it may have ended by now; its thread is deleted anyway
             await self._client.threads.runs.cancel(row.run_id, thread_id=row.thread_id)
 
 
@@ -50,7 +51,7 @@ async def _delete(request: Callable[[str], Awaitable[Any]], id_: str, left: dict
     try:
         await request(id_)
     except NotFoundError:
-        pass  # gone is gone
+        pass  # already deleted
     except AsyncRunsError as error:
         left[id_] = str(error)
         return
@@ -58,7 +59,7 @@ async def _delete(request: Callable[[str], Awaitable[Any]], id_: str, left: dict
 
 
 async def _some_at_once(jobs: Iterable[Callable[[], Awaitable[None]]]) -> None:
-    few = anyio.CapacityLimiter(AT_ONCE)
+    few = anyio.CapacityLimiter(CANCELS_AT_ONCE)
 
     async def perform(job: Callable[[], Awaitable[None]]) -> None:
         async with few:

@@ -1,4 +1,4 @@
-"""What can be given on the command line, and what its help says."""
+"""The options of the command line, and their help."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ DEFAULT_DEMO_TIMEOUT_S: Final = 120.0
 DEFAULT_MAX_OUTAGE_S: Final = 30.0
 
 _KEY_HELP: Final = (
-    "the key; other users of the machine can see it in `ps`, so better set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"
+    "the key; other users of this machine can see it in `ps`: prefer ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"
 )
 _WATCH_EPILOG: Final = """\
-Tool calls are listed and not answered: the watch then ends with "needs the caller".
+Tool calls are listed but not answered: the watch then ends with "needs the caller".
 
-Without --base-url, ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY say where to ask (or else OPENAI_BASE_URL and
-OPENAI_API_KEY). With --base-url and without --api-key, a key of the environment is used if it was set for this very
-URL, and no key otherwise.
+Without --base-url, the server and its key are taken from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY (or from
+OPENAI_BASE_URL and OPENAI_API_KEY). With --base-url but without --api-key, a key from the environment is used only if
+it was set for the same URL.
 
-The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used, but not for this machine, nor for hosts in NO_PROXY.
+The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used, but not for this machine, nor for hosts in NO_PROXY.
 
 exit codes:
   0  completed                    5    incomplete
@@ -33,19 +33,19 @@ exit codes:
   4  expired
 """
 _DEMO_EPILOG: Final = """\
-Without --base-url a server is emulated in this process and nothing leaves the machine. On a real server, assistants,
-threads and runs are created (which may cost), and the assistants and threads are deleted at the end. The proxy that
-HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used for it, but not for hosts in NO_PROXY.
+Without --base-url, a server is emulated in this process and nothing leaves the machine. On a real server, assistants,
+threads and runs are created (which may cost money), and the assistants and threads are deleted at the end. The proxy in
+HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used for it, but not for hosts in NO_PROXY.
 
-exit codes: 0 if every run ended as it should (on a real server: if none needed the caller or was given up), else 1;
+exit codes: 0 if every run ended as expected (on a real server: if no run needed the caller or was given up), else 1;
 2 wrong usage; 130 interrupted by Ctrl-C.
 """
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """Takes a positional that may be left out from behind options too; argparse settles it with those before them."""
+    """Accepts the optional RUN_ID also after options; argparse would match it together with the ID before them."""
 
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - overloads there, and all are served
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - handles all overloads of the base
         self, args: Any = None, namespace: Any = None
     ) -> Any:
         options, rest = super().parse_known_args(args, namespace)
@@ -57,13 +57,11 @@ class _CommandParser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        prog="asyncruns", description="Wait for remote agent runs.", allow_abbrev=False, epilog="asyncruns COMMAND -h"
+        prog="asyncruns", description="Watch remote agent runs.", allow_abbrev=False, epilog="asyncruns COMMAND -h"
     )
     parser.add_argument("--version", action="version", version=f"asyncruns {asyncruns.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
-    _add_demo(
-        _command(commands, "demo", "Run some dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
-    )
+    _add_demo(_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG))
     _add_watch(_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
     _add_emulate(_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C."))
     return parser
@@ -92,13 +90,13 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=DEFAULT_DEMO_TIMEOUT_S,
         metavar="SECONDS",
-        help="for how long to wait for each run (default %(default)g)",
+        help="how long to watch each run (default %(default)g)",
     )
-    parser.add_argument("--plain", action="store_true", help="lines instead of a live table")
+    parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
 
 
 def _add_watch(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="the thread of a run, or a response where no other id follows")
+    parser.add_argument("id", metavar="ID", help="the thread of a run, or a response if no RUN_ID follows")
     parser.add_argument("run_id", metavar="RUN_ID", nargs="?", help="the run on that thread")
     parser.add_argument("--base-url", metavar="URL", help="where the API begins, such as https://host.example/v1")
     parser.add_argument("--api-key", metavar="KEY", help=_KEY_HELP)
@@ -116,25 +114,25 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
-        help="for the whole wait (default: a minute more than the run lives)",
+        help="for the whole watch (default: a minute longer than the run can live)",
     )
     parser.add_argument(
         "--max-outage",
         type=_seconds,
         default=DEFAULT_MAX_OUTAGE_S,
         metavar="SECONDS",
-        help="give up when the server cannot be reached for so long (default %(default)g)",
+        help="give up after the server was unreachable for this long (default %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
 def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
 
 
-# argparse prints the text of these errors, so they show no value: it may be a credential.
+# argparse prints the text of these errors, so they must not show the value: it may be a credential.
 
 
 def _count(text: str) -> int:
@@ -154,7 +152,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if not 0 <= seconds < math.inf:  # also refuses NaN
         raise argparse.ArgumentTypeError("give seconds, 0 or more")
     return seconds
 

@@ -1,4 +1,4 @@
-"""All that the command line writes goes through here, and is cleaned of what a terminal would obey."""
+"""All output of the command line. Control characters are made visible, so that a terminal does not execute them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import logging
 import sys
 from typing import Any
 
-from asyncruns.wire.visible import on_one_line as on_one_line
-from asyncruns.wire.visible import visible, visible_json
+from asyncruns.wire.shown_text import on_one_line as on_one_line
+from asyncruns.wire.shown_text import visible, visible_json
 
 
 def say(text: str = "") -> None:
-    """Print text at once, so that it is there when the output is a pipe or a file."""
+    """Print text and flush, so that it appears at once even in a pipe or a file."""
     print(visible(text), flush=True)
 
 
@@ -27,10 +27,11 @@ def complain(text: str) -> None:
 
 
 class _Complaints(logging.Handler):
-    """Prints what libraries log, which may quote a server."""
+    """Prints log records of libraries, which may quote a server."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            # Line by line: `complain` joins lines, which would make a traceback unreadable.
             for line in self.format(record).splitlines():
                 complain(line)
         except Exception:
@@ -38,12 +39,13 @@ class _Complaints(logging.Handler):
 
 
 def complain_of_warnings() -> None:
-    """Print warnings and errors of all loggers, unless logging is configured already."""
+    """Print warnings and errors of all loggers, unless logging is already configured."""
+    # At the root, since warnings of asyncio and aiohttp may quote a server as well.
     if not logging.root.handlers:
         handler = _Complaints(logging.WARNING)
         logging.root.addHandler(handler)
 
 
 def counted(number: int, what: str) -> str:
-    """Give a number and a noun: "1 run", "2 runs"."""
+    """Return a number and a noun: "1 run", "2 runs"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -8,16 +8,16 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final
 
-USAGE: Final = 2  # as argparse has it
+USAGE: Final = 2  # as in argparse; the others are 128 plus the signal: SIGINT, SIGPIPE, SIGTERM
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 TERMINATED: Final = 143
 
 
 def run(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command and give its exit code.
+    """Run a command and return its exit code.
 
-    Ctrl-C and SIGTERM cancel it, so that it closes and deletes what is its own; a second Ctrl-C does not wait for that.
+    Ctrl-C and SIGTERM cancel it, so that it closes and deletes what it created; a second Ctrl-C does not wait for that.
     """
     terminated = False
 
@@ -45,7 +45,7 @@ def run(work: Coroutine[Any, Any, int]) -> int:
 
 
 def lone_error(error: BaseException) -> BaseException:
-    """Give the error that a group is about: task groups wrap even a single one, and many may say the same."""
+    """Return the first error inside exception groups: task groups wrap even a single error, and most are alike."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""How `asyncruns watch` tells what it sees: lines for people, or JSON for programs."""
+"""The output of `asyncruns watch`: lines for people, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from asyncruns.watch.outcome import AnyOutcome
 
 
 class Reporter(ABC):
-    """Takes what a watch reports."""
+    """Prints the notices and the outcome of a watch."""
 
     @abstractmethod
     def notice(self, notice: Notice) -> None:
-        """Take one notice."""
+        """Print one notice."""
 
     @abstractmethod
     def end(self, outcome: AnyOutcome[Any], text: str | None, trouble: Exception | None) -> None:
-        """Take the end.
+        """Print the outcome.
 
         Args:
-            outcome: How the watch ended.
+            outcome: The outcome of the watch.
             text: The answer of a completed run.
-            trouble: Why there is no text, if it could not be fetched.
+            trouble: The error if the answer could not be fetched.
         """
 
 
 class LineReport(Reporter):
-    """Lines: the time, the status, a note. How it stands with the server goes to stderr."""
+    """Lines with the time, the status and a note. Changes of the connection go to stderr."""
 
     def notice(self, notice: Notice) -> None:
         match notice:
@@ -63,7 +63,7 @@ class LineReport(Reporter):
             case EndRevoked(status=status, previous=previous):
                 complain(f"the server shows the run as {status} after it was {previous}")
             case CallAnswered() | OutputsSubmitted() | CancelRefused() | StreamBroken():
-                pass  # this watch answers nothing, cancels nothing and follows no stream
+                pass  # this watch answers no calls, cancels no run and reads no stream
             case _:
                 assert_never(notice)
 
@@ -118,7 +118,7 @@ class JsonReport(Reporter):
             message=sentence(outcome),
             error={"code": outcome.error.code, "message": outcome.error.message} if outcome.error else None,
             calls=[_call(call) for call in outcome.calls],
-            looks=outcome.polls,
+            polls=outcome.polls,
             seconds=round(outcome.elapsed, 3),
             text=text,
             trouble=None if trouble is None else str(trouble),
@@ -130,13 +130,14 @@ class JsonReport(Reporter):
 
 
 def sentence(outcome: AnyOutcome[Any]) -> str:
-    """Say in one sentence how a watch ended."""
+    """Return one sentence on how a watch ended."""
+    # The error of an outcome that is not "completed" already explains it, with ids and what to do next.
     try:
         outcome.unwrap()
     except RunError as error:
         return str(error)
     return (
-        f"The run {outcome.ref} is {outcome.status} after {outcome.elapsed:.1f} s and {counted(outcome.polls, 'look')}"
+        f"The run {outcome.ref} is {outcome.status} after {outcome.elapsed:.1f} s and {counted(outcome.polls, 'poll')}"
     )
 
 

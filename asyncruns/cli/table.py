@@ -1,6 +1,7 @@
 """The demo's live table; the only module that imports rich.
 
-It always fits the terminal: with more runs than lines, those that go on are shown, and the last line counts all.
+It always fits the terminal: if there are more runs than lines, active runs are shown first, and the last line counts
+all runs.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ from rich.text import Text
 
 from asyncruns.cli.board import Board, Row
 from asyncruns.cli.output import counted, on_one_line
-from asyncruns.wire import statuses
+from asyncruns.wire import status_names
 
 FRAME_S: Final = 0.1
-WIDE: Final = 108  # columns from which the ids are shown in full
+WIDE: Final = 108  # number of columns from which on ids are shown in full
 SHORT_ID: Final = 7
-_OTHER_LINES: Final = 3  # the title, the heads of the columns, the cursor
-_REPORT_LINES: Final = 4  # what the demo prints below the last picture
+_OTHER_LINES: Final = 3  # the title, the column headings, the cursor
+_REPORT_LINES: Final = 4  # the demo's report below the final table
 _STYLES: Final = {
     "creating": "dim",
-    statuses.QUEUED: "dim",
-    statuses.IN_PROGRESS: "blue",
-    statuses.REQUIRES_ACTION: "bold cyan",
-    statuses.COMPLETED: "green",
-    statuses.INCOMPLETE: "yellow",
-    statuses.CANCELLED: "yellow",
-    statuses.CANCELLING: "yellow",
-    statuses.EXPIRED: "magenta",
+    status_names.QUEUED: "dim",
+    status_names.IN_PROGRESS: "blue",
+    status_names.REQUIRES_ACTION: "bold cyan",
+    status_names.COMPLETED: "green",
+    status_names.INCOMPLETE: "yellow",
+    status_names.CANCELLED: "yellow",
+    status_names.CANCELLING: "yellow",
+    status_names.EXPIRED: "magenta",
 }
-_BAD: Final = "red"  # failed, and whatever has no style of its own
+_BAD: Final = "red"  # failed, and any status without a style of its own
 
 
 class TableView:
-    """A table that is drawn anew some times a second.
+    """A table that is redrawn ten times a second.
 
     Args:
         where: The server, for the title.
@@ -49,11 +50,11 @@ class TableView:
         self._console = Console() if console is None else console
 
     def changed(self, row: Row) -> None:
-        """Do nothing: the next frame shows it."""
+        """Do nothing: the next frame shows the change."""
 
     async def show(self, board: Board) -> None:
-        """Draw until cancelled, and a last time then."""
-        # Without rich's own thread, which would read the board while it changes.
+        """Draw until cancelled, then draw a final time."""
+        # Do not use rich's own refresh thread: it would read the board while it changes.
         with Live(console=self._console, auto_refresh=False) as live:
             try:
                 while True:
@@ -63,16 +64,16 @@ class TableView:
                 live.update(self.frame(board), refresh=True)
 
     def frame(self, board: Board) -> Group:
-        """Make one picture of the board, as large as the terminal is now."""
+        """Return one frame of the board for the terminal's current size."""
         width, height = self._console.size
-        counts = Text() if board.is_over else _counts(board)  # the report has them, too
+        counts = Text() if board.is_over else _counts(board)  # the report below shows them as well
         below = _REPORT_LINES if board.is_over else 1 + counts.cell_len // width
         rows = board.choose(max(height - _OTHER_LINES - below, 1))
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
         table.add_column("run", width=28 if width >= WIDE else SHORT_ID + 1, no_wrap=True)
         table.add_column("assistant", width=9, no_wrap=True)
         table.add_column("status", width=15, no_wrap=True)
-        for name in ("looks", "calls", "secs"):
+        for name in ("polls", "calls", "secs"):
             table.add_column(name, width=5, no_wrap=True, justify="right")
         table.add_column("result", ratio=1, no_wrap=True)
         for row in rows:
@@ -81,11 +82,11 @@ class TableView:
         return Group(title, table) if board.is_over else Group(title, table, counts)
 
     def _title(self, board: Board, *, shown: int) -> Text:
-        looks = sum(row.looks for row in board.rows)
+        polls = sum(row.polls for row in board.rows)
         part = f" ({shown} shown)" if shown < len(board.rows) else ""
         title = Text("asyncruns demo", style="bold", no_wrap=True, overflow="ellipsis")
         title.append(f"  {board.seconds:4.1f} s  {counted(len(board.rows), 'run')}{part}", style="not bold")
-        return title.append(f"  {counted(looks, 'look')}  {self._where}", style="not bold")
+        return title.append(f"  {counted(polls, 'poll')}  {self._where}", style="not bold")
 
 
 def _cells(row: Row, width: int) -> tuple[Text, ...]:
@@ -94,7 +95,7 @@ def _cells(row: Row, width: int) -> tuple[Text, ...]:
         Text(on_one_line(run_id)),
         Text(row.assistant),
         Text(on_one_line(row.status), style=_STYLES.get(row.status, _BAD), overflow="ellipsis"),
-        Text(str(row.looks)),
+        Text(str(row.polls)),
         Text(f"{row.answered}/{row.asked}" if row.asked else "-"),
         Text(f"{row.seconds:.1f}"),
         Text(on_one_line(row.result), overflow="ellipsis"),

@@ -1,4 +1,4 @@
-"""How the demo is shown: as lines here, as a live table in `table.py`."""
+"""The views of the demo: lines here, a live table in `table.py`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class View(Protocol):
     """Shows a board."""
 
     def changed(self, row: Row) -> None:
-        """Take note that a row has a new status."""
+        """Handle a new status of a row."""
         ...
 
     async def show(self, board: Board) -> None:
-        """Show the board until cancelled, or not at all."""
+        """Show the board until cancelled; may return at once."""
         ...
 
 
 class PlainView:
-    """One line for each status of each run."""
+    """Prints one line for each status of each run."""
 
     def __init__(self) -> None:
         self._board: Board | None = None
@@ -34,5 +34,5 @@ class PlainView:
         say(f"{seconds:7.2f} s  {run_id or '-':<28}  {row.assistant:<7}  {status:<15}  {result}".rstrip())
 
     async def show(self, board: Board) -> None:
-        """Take the beginning of time from the board."""
+        """Keep the board, whose clock the lines show."""
         self._board = board

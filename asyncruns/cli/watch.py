@@ -1,4 +1,4 @@
-"""`asyncruns watch`: one run or response, from the shell."""
+"""`asyncruns watch`: watch one run or response from the shell."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ EXIT_CODES: Final[Mapping[EndKind, int]] = {
 }
 
 
-_NO_RESPONSE: Final = ("thread_", "run_")  # how ids begin that come in pairs
+_NO_RESPONSE: Final = ("thread_", "run_")  # prefixes of the two ids of a run
 
 
 def main(options: argparse.Namespace) -> int:
-    """Watch the run or the response; the exit code says how it ended."""
+    """Watch the run or the response and return the exit code of its outcome."""
     if options.run_id is None and options.id.startswith(_NO_RESPONSE):
         raise InvalidRequestError(
-            f"{options.id} is no response, which is watched by its id alone; a run is watched with two ids: "
-            "asyncruns watch THREAD_ID RUN_ID"
+            f"{options.id} is not the id of a response; to watch a run, pass two ids: asyncruns watch THREAD_ID RUN_ID"
         )
     client = connect(
         options.base_url,
@@ -69,14 +68,16 @@ async def watch(
     timeout: float | UnsetType | None = UNSET,
     max_outage: float | None = None,
 ) -> int:
-    """Watch a run, report it, and give the exit code. Closes the client. Safe to cancel: the run goes on.
+    """Watch a run or a response, report on it, close the client, and return the exit code.
+
+    Safe to cancel: the run continues at the server.
 
     Args:
-        id: The thread of the run; or a response, which is watched in place of a run.
-        run_id: The run; None for a response.
+        id: Id of the run's thread, or of a response.
+        run_id: Id of the run; None for a response.
 
     Raises:
-        InvalidRequestError: The ids cannot be ids.
+        InvalidRequestError: An id is not valid.
     """
     async with client:
         watcher: RunWatcher[Any]
@@ -95,7 +96,7 @@ async def watch(
         if isinstance(outcome, Completed):
             try:
                 text = await outcome.text()
-            except AsyncRunsError as error:  # the run is completed all the same
+            except AsyncRunsError as error:  # the run has completed even so: report the outcome
                 trouble = error
         report.end(outcome, text, trouble)
         return EXIT_CODES[end_of(outcome)]

@@ -1,4 +1,4 @@
-"""The client of one server: it owns the transport, has the resources, and starts watches.
+"""The client of one server: it owns the transport, offers the resources, and starts watches.
 
 Public: `Client`.
 """

@@ -1,4 +1,4 @@
-"""Where users of other clients look for what this one has: the same objects, by their names."""
+"""The same resources under the names that they have in the clients openai and azure-ai-agents."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ C = TypeVar("C", bound="OtherNames")
 
 
 class OtherNames:
-    """The names, on top of what the client calls these things itself."""
+    """Further names for the resources of a client."""
 
     assistants: Assistants
     threads: Threads
 
     @property
     def beta(self: C) -> C:
-        """The client itself: the official one has `client.beta.threads` and `client.beta.assistants`."""
+        """The client itself, so that `client.beta.threads` and `client.beta.assistants` work as in openai."""
         return self
 
     @property
     def messages(self) -> Messages:
-        """`client.threads.messages`, where azure-ai-agents has it."""
+        """`client.threads.messages`, under the name that it has in azure-ai-agents."""
         return self.threads.messages
 
     @property
     def runs(self) -> Runs:
-        """`client.threads.runs`, where azure-ai-agents has it."""
+        """`client.threads.runs`, under the name that it has in azure-ai-agents."""
         return self.threads.runs
 
     @property
     def run_steps(self) -> Steps:
-        """`client.threads.runs.steps`, where azure-ai-agents has it."""
+        """`client.threads.runs.steps`, under the name that it has in azure-ai-agents."""
         return self.threads.runs.steps

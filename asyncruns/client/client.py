@@ -1,4 +1,7 @@
-"""The client: owns the transport, offers the resources, and starts watches."""
+"""The client of one server: it owns the transport, offers the resources, and starts watches.
+
+It must not close what it borrowed (a session, a transport), nor connections that a watch still needs to cancel its run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import UNSET, UnsetType
 
-from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, RunEvents, Transport
+from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
 from asyncruns.client.options import (
     ApiKey,
@@ -40,6 +43,7 @@ from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
     ApiKeyAuth,
@@ -68,7 +72,7 @@ if TYPE_CHECKING:
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
-ANSWER_PAGES: Final = 100  # of one run's messages; a list that goes on after them is taken to have no end
+ANSWER_PAGES: Final = 100  # of one run's messages; a server with more is taken to repeat its pages for ever
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
 AZURE_OPENAI_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
@@ -76,46 +80,56 @@ PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
 class Client(AsyncOnly, OtherNames):
-    """A client of one server; use it with `async with`, or call `close` at the end.
+    """An asyncio client of one server, for threads, runs, assistants and responses.
 
-    One client serves many tasks of one event loop at once.
+    Use it with `async with`, or call `close` at the end. Many tasks of one event loop may share it::
+
+        async with Client("https://host.example/v1", api_key=key) as client:
+            outcome = await client.run(assistant_id="asst_1", message="Hello", tools=toolset)
+            print(await outcome.text())
+
+    `Client.azure`, `Client.portkey` and `Client.from_env` create clients for particular servers.
 
     Args:
-        base_url: Where the API begins, such as `https://host.example/v1`. There is no default.
-        auth: `BearerAuth`, `ApiKeyAuth`, `PortkeyAuth`; None for servers without keys.
-        api_key: A key, or a function that returns one, async or not, instead of `auth=BearerAuth(key)`.
-        version: The value of the header `OpenAI-Beta: assistants=...`, "v2" or "v1"; None sends no such header. It goes
-            with requests about threads, runs and assistants, and with no others.
-        default_headers: Sent with every request.
-        default_query: Sent with every request, for instance `{"api-version": "v1"}`.
-        organization: Sent as `OpenAI-Organization`.
-        project: Sent as `OpenAI-Project`.
-        request_timeout: Seconds for one request as a whole, 30 by default; None is for ever. A wait has its own
-            `timeout=`.
-        timeout: The same, by the name that users of the official client know.
-        max_retries: How often a request is sent again, where that can do no harm. Looks of a watch are not counted: it
-            has its own patience.
-        validate: Whether what the documented server would refuse is refused here already, with the field and the rule:
-            metadata, page sizes, token limits, numbers of tools. Lenient servers take more.
-        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings count,
-            and its middlewares run. Each request is sent once over it, too: aiohttp's own second try is off for them.
+        base_url: The URL under which the API is, such as `https://host.example/v1`. There is no default.
+        auth: `BearerAuth`, `ApiKeyAuth` or `PortkeyAuth`. Default None: no credential is sent.
+        api_key: A key, or a function that returns one, async or not; short for `auth=BearerAuth(api_key)`.
+        version: The value of the header `OpenAI-Beta: assistants=...`, "v2" (default) or "v1"; None sends no such
+            header. Only requests about threads, runs and assistants have it.
+        default_headers: Headers of every request.
+        default_query: Query parameters of every request, for example `{"api-version": "v1"}`.
+        organization: The header `OpenAI-Organization`.
+        project: The header `OpenAI-Project`.
+        request_timeout: Seconds for one request as a whole. Default 30; None is no limit. A watch has a separate
+            `timeout`.
+        timeout: The same as `request_timeout`, under the name that it has in the official client.
+        max_retries: How many times a failed request is sent again, if that can do no harm. Default 2. Polls, submits
+            and cancels of a watch are not affected: the watch decides when to repeat them.
+        validate: Whether requests that the documented API refuses raise here, before they are sent, with the field and
+            the rule: metadata, page sizes, token limits, numbers of tools. Default True; use False for servers that
+            accept more.
+        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings apply,
+            and its middlewares run. aiohttp's own second attempt is off for the requests of this client.
         proxy: The URL of an HTTP proxy.
-        trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` count.
-        ssl: An `ssl.SSLContext`, or False for no checks.
-        http: The library to send with: "aiohttp", or "httptools" (`pip install 'asyncruns[fast]'`), with which a poll
-            costs about a third of the CPU time; that is for clients that poll hundreds of runs. It sends requests over
-            HTTP/1.1 itself, and hands streams, and everything through a `proxy`, a `session` or with `trust_env`, to
-            aiohttp with the same options, over connections of its own. Both are safe to cancel at any point: the
-            connection of that request is closed, and no other. Both tell alike whether a request may have acted.
-        transport: What to send with, such as `asyncruns.testing.InMemoryTransport`, in place of the client's own. It is
-            borrowed: not closed here. What configures the client's own, `base_url` and `version` among it, can't be
-            given beside it; `max_retries` and `validate` can.
+        trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` apply. Default False.
+        ssl: An `ssl.SSLContext` or `aiohttp.Fingerprint`; False turns off certificate checks. Default True.
+        http: The library to send with: "aiohttp" (the default), or "httptools" (`pip install 'asyncruns[fast]'`), with
+            which a poll costs about a third of the CPU time: for clients that poll hundreds of runs. It sends requests
+            over HTTP/1.1 itself, and passes streams, and everything with a `proxy`, a `session` or `trust_env`, to
+            aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
+            connection and no other, and errors say alike whether a request may have acted.
+        transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
+            borrowed: not closed here. Of the other options only `max_retries` and `validate` can be given with it.
 
     Attributes:
-        base_url: Where the API begins; "" with a `transport` that was given.
+        base_url: The URL under which the API is; "" if a `transport` was given.
+        transport: Sends each request once.
+        dialect: Makes and reads the requests of a watch.
+        assistants: Assistants: create, retrieve, update, list, delete.
+        threads: Threads, with `threads.messages`, `threads.runs` and `threads.runs.steps`.
 
     Raises:
-        ConfigurationError: No request could ever be sent like that, or an option would have no effect.
+        ConfigurationError: An option is unusable, or would have no effect.
     """
 
     def __init__(
@@ -143,7 +157,7 @@ class Client(AsyncOnly, OtherNames):
         check_retries(max_retries)
         self.base_url: str = ""
         self._own: Transport | None = None
-        self._closing: asyncio.Task[None] | None = None  # while watches that leave are waited for
+        self._closing: asyncio.Task[None] | None = None  # set while `close` waits for watches that are being left
         if transport is None:
             transport = self._own = chosen_http(http)(
                 given_base_url(base_url),
@@ -185,14 +199,14 @@ class Client(AsyncOnly, OtherNames):
         server = self._server = Server(
             retrying, self.dialect, self.dialect.limits if validate else None, once=transport
         )
-        self._open_watches: OpenWatches = server.open_watches  # of which `close` waits for those that leave
+        self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
 
     @cached_property
     def responses(self) -> Responses:
-        """`client.responses`: create, retrieve, cancel, delete, and `.input_items`."""
-        from asyncruns.resources.responses import Responses  # late: its many structs cost those who watch runs nothing
+        """Responses: create, retrieve, cancel, delete, run, watch, and `responses.input_items`."""
+        from asyncruns.resources.responses import Responses  # imported late: its many structs take time to import
 
         return Responses(self._server)
 
@@ -206,18 +220,22 @@ class Client(AsyncOnly, OtherNames):
         api_key: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> Client:
-        """Make a client of Azure AI Foundry Agents (classic), or of Azure OpenAI.
+        """Create a client of Azure AI Foundry Agents (classic), or of Azure OpenAI.
 
         Args:
             endpoint: `https://RESOURCE.services.ai.azure.com/api/projects/PROJECT`, or
-                `https://RESOURCE.openai.azure.com`, which is completed with `/openai`.
-            api_version: Required by the server: "v1" or "2025-05-01" at Foundry, "2024-05-01-preview" at Azure OpenAI.
-            credential: Of azure-identity, or a function that returns a token, async or not; renewed before it expires.
-            api_key: Instead of a credential; sent as `api-key`.
-            **options: As `Client` takes them.
+                `https://RESOURCE.openai.azure.com`, to which `/openai` is appended.
+            api_version: Required by the server: "v1" or "2025-05-01" for Foundry, "2024-05-01-preview" for Azure
+                OpenAI.
+            credential: A credential of azure-identity, or a function that returns a token, async or not. Tokens are
+                renewed before they expire.
+            api_key: A key, instead of a credential; sent as the header `api-key`.
+            **options: The other options of `Client`. `version` is "v2" for Azure OpenAI by default, and None for
+                Foundry.
 
         Raises:
-            ConfigurationError: Neither or both of `credential` and `api_key` are given, or no `api_version`.
+            ConfigurationError: Neither or both of `credential` and `api_key` are given, or `api_version` is empty, or
+                an option is unusable.
         """
         if (credential is None) is (api_key is None):
             raise ConfigurationError("Azure needs either credential= or api_key=")
@@ -252,11 +270,14 @@ class Client(AsyncOnly, OtherNames):
         base_url: str = PORTKEY_BASE_URL,
         **options: Unpack[ClientOptions],
     ) -> Client:
-        """Make a client of the Portkey gateway; `PortkeyAuth` describes the parameters.
+        """Create a client of the Portkey gateway; `PortkeyAuth` describes the other parameters.
 
         Args:
-            base_url: The gateway, where it is not the public one.
-            **options: As `Client` takes them.
+            base_url: The URL of the gateway; by default the public one.
+            **options: The other options of `Client`.
+
+        Raises:
+            ConfigurationError: An option is unusable.
         """
         auth = PortkeyAuth(
             api_key,
@@ -272,19 +293,21 @@ class Client(AsyncOnly, OtherNames):
 
     @classmethod
     def from_env(cls, **options: Unpack[ClientOptions]) -> Client:
-        """Make a client from the environment.
+        """Create a client from environment variables.
 
-        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or else `OPENAI_BASE_URL` with `OPENAI_API_KEY`. The pairs
-        are never mixed: a key only goes to the host that it was set for. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
-        `NO_PROXY` count, in either case, but not for this machine; `.netrc` does not. `proxy=` counts over them, and
-        None is for no proxy; a `session` has its own setting.
+        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or if that pair is incomplete, `OPENAI_BASE_URL` with
+        `OPENAI_API_KEY`. The pairs are never mixed: a key is only sent to the host that it was set for.
+
+        The proxy is read from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case, except
+        for servers on this machine. `proxy=` takes precedence, and None turns the proxy off; a `session` has its own
+        setting. `.netrc` is not read, unless `trust_env` is true.
 
         Args:
-            **options: As `Client` takes them, but for `base_url`, `auth` and `api_key`.
+            **options: The options of `Client`, except `base_url`, `auth` and `api_key`.
 
         Raises:
-            ConfigurationError: Neither pair is complete, and the message says what is missing; or the environment names
-                a proxy of another kind than HTTP.
+            ConfigurationError: Neither pair is complete (the message says what is missing), or the environment names a
+                proxy of another kind than HTTP.
         """
         base_url, key = pair_of_environment()
         return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
@@ -324,37 +347,44 @@ class Client(AsyncOnly, OtherNames):
         adopt: bool = True,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any]:
-        """Put a message on a thread, run the assistant on it, and watch the run to its end; or the same with a model.
+        """Send a message to an assistant or a model, watch the run until it ends, and return the outcome.
 
-        With `model` in place of `assistant_id`, there is no thread: a background response is created, with the
-        definitions of `tools`, and watched (see `client.responses.watch`). When no answer to that comes, it is not
-        created again but with `on_lost_submit="resend"`, since nothing can find it.
+        With `assistant_id`, the message is added to a thread and a run is started on it. With `model`, a background
+        response is created, with the definitions of `tools`; there is no thread (see `client.responses.watch`).
 
-        What a lost answer was about is found and adopted, or created again when it is surely not there. Only a thread
-        can't be found: another one is created, and an orphan without a run may stay at the server.
+        If an answer of the server is lost, a message or a run that was created is found and adopted; it is created
+        again only if it is certainly not there. A thread can't be found: another one is created, and an orphan without
+        a run may remain at the server. A response can't be found either: it is created again only with
+        `on_lost_submit="resend"`.
 
-        Safe to cancel: a pending submit, or the pending create of the run, is waited for, for at most 5 s; what was
-        created stays at the server, and the run goes on there, or is cancelled with `on_exit="cancel"`. A run that goes
-        on although its caller was cancelled while it was created is named by a warning.
+        Safe to cancel: a pending submit, or the pending create of the run, is awaited for at most 5 s. What was created
+        remains at the server; the run goes on there, or is cancelled with `on_exit="cancel"`. If the caller is
+        cancelled while the run is created, and the run goes on, a warning names it.
 
         Args:
-            model: The model of a response, at servers that have them.
             assistant_id: The assistant. It must know the tools: create it with `tools=toolset.definitions()`, or give
                 them as `parameters={"tools": ...}`.
+            model: The model of a response, for servers with the Responses API.
             message: The user's text, or a list of content parts.
-            thread_id: The thread; a new one by default.
-            parameters: What else the run, or the response, shall be created with, `metadata` among it.
-            on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended; see
-                `threads.runs.create`. That wait is not part of `timeout`, and another run may slip in between the
+            thread_id: The thread. Default None: a new one.
+            parameters: Further parameters of the run or the response, such as `metadata`.
+            on_busy: What to do if another run is active on the thread: "raise" (default), or "wait" until it has ended;
+                see `threads.runs.create`. That wait is not part of `timeout`. Another run may still start between the
                 message and the run.
-            adopt: Whether message and run carry a pair `asyncruns_nonce` in their metadata, by which they are found
-                when an answer is lost. The run does not where `parameters` gives 16 pairs already.
-            **options: `tools`, `timeout` and the other options of `RunWatcher`.
+            adopt: Whether message and run get a pair `asyncruns_nonce` in their metadata, by which they are found if an
+                answer is lost. Default True. The run gets none if `parameters` has 16 pairs already, the limit.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
+
+        Returns:
+            The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
+            run ends is never raised; `outcome.text()` and `outcome.unwrap()` raise if it is not completed.
 
         Raises:
-            InvalidRequestError: Neither or both of `assistant_id` and `model` are given; nothing was sent.
+            InvalidRequestError: Neither or both of `assistant_id` and `model` are given, or an option is unusable;
+                nothing was sent.
             ThreadBusyError: Another run is active on the thread; the error names it.
-            APIError: The thread, the message or the run could not be created. What happens later is in the outcome.
+            APIError: The thread, the message, the run or the response could not be created. What fails later is in the
+                outcome.
         """
         check_watch_options(options)
         if assistant_id is None or model is not None:
@@ -373,7 +403,7 @@ class Client(AsyncOnly, OtherNames):
         self, model: str | None, of_threads: str | None, message: Any, parameters: Any, options: WatchOptions
     ) -> AnyOutcome[ModelResponse]:
         if model is None or of_threads is not None:
-            raise InvalidRequestError("Give either assistant_id, with or without thread_id, or model")
+            raise InvalidRequestError("Give either assistant_id=, with or without thread_id=, or model= alone")
         return await self.responses.run(model, message, parameters, **options)
 
     @overload
@@ -402,27 +432,41 @@ class Client(AsyncOnly, OtherNames):
         run_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any]:
-        """Watch a run to its end; `RunWatcher` describes the options, and shows what happens on the way.
+        """Watch a run until it ends, answer its tool calls, and return the outcome.
 
-        Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
-        `on_exit="cancel"`. With that, a wait that is given up gives what became of the run, and not `GaveUp`.
+        To see events on the way, use `RunWatcher`, which takes the same options.
+
+        Safe to cancel: a pending submit is awaited for at most 5 s; the run goes on at the server, or is cancelled with
+        `on_exit="cancel"`. With the latter, the run is also cancelled if the watch would finish as `GaveUp` or
+        `NeedsCaller`, and the outcome is what became of it, usually `Cancelled`.
 
         Args:
-            run: The run, or a response, or a `RunRef`, or the stream that `stream=True` gave; or else give `thread_id`
-                and `run_id`. Of a run or a response of another client, such as openai or azure-ai-agents, or of its
-                JSON as a dict, the ids are taken.
+            run: A run, a response, a `RunRef`, or the stream that `stream=True` returned. A run or a response of
+                another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
+                omitted, give `thread_id` and `run_id`.
+            thread_id: The thread of the run, when `run` is not given.
+            run_id: The run, when `run` is not given.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
+
+        Returns:
+            The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
+            run ends is never raised; `outcome.text()` and `outcome.unwrap()` raise if it is not completed.
 
         Raises:
-            InvalidRequestError: That names no run, or another watch follows this stream.
-            APIError: The stream ended before it told which run it is of; what a watch meets later is in the outcome.
+            InvalidRequestError: The arguments do not name a run, or an option is unusable, or another watch reads this
+                stream.
+            APIError: The stream ended, or `timeout` passed, before the stream named its run. What fails later is in the
+                outcome.
         """
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def for_run(self, run: object) -> RunClient[Any]:
-        """Give what a `Fleet` needs to watch this run, response or `RunRef`.
+        """Return the client for runs of this kind: this client for a run on a thread, another one for a response.
+
+        A `Fleet` uses it, so that one client serves both kinds.
 
         Raises:
-            InvalidRequestError: It is none of these; the message says what to give.
+            InvalidRequestError: It is not a run, a response, a stream or a `RunRef`; the message says what to give.
         """
         run = given_run(run)
         if self._speaks_of(run):
@@ -432,29 +476,31 @@ class Client(AsyncOnly, OtherNames):
         return alone
 
     def _speaks_of(self, run: object) -> bool:
-        if isinstance(run, RunRef | RunEvents):
+        if isinstance(run, EventStream):
+            return source_of(run).dialect == self.dialect.name
+        if isinstance(run, RunRef):
             return run.dialect == self.dialect.name
         return run is None or isinstance(run, Run)
 
     async def answer(self, ref: RunRef) -> list[Message]:
-        """Fetch the messages that a run wrote, oldest first. Safe to cancel.
+        """Fetch the messages that a run on a thread wrote, oldest first. Safe to cancel.
 
         Raises:
-            APIError: They could not be fetched, or fill more than 100 pages.
+            APIError: They could not be fetched, or fill more than 100 pages of 100.
         """
         thread_id, run_id = ref.ids
         listed = self.threads.messages.list(thread_id, run_id=run_id, order="asc", limit=PAGE_SIZE)
         listed = listed.at_most(ANSWER_PAGES)
-        # Some servers take no notice of run_id.
+        # Some servers ignore the parameter run_id, and return the messages of the whole thread.
         return [found async for found in listed if found.role != "user" and (found.run_id or run_id) == run_id]
 
     async def close(self) -> None:
-        """Close the connections, but for those of a borrowed session or transport. May be called twice.
+        """Close the connections, except those of a borrowed session or transport. May be called twice.
 
-        Waits for watches that are being left, as long as that takes, some seconds mostly: they may still owe the server
-        a cancel. Watches with `on_exit="cancel"` that go on are left as well, since they can't go on after this, unless
-        the transport is borrowed. Safe to cancel, and to call in a tool or a handler of such a watch: closing then goes
-        on in the background, for as long.
+        First waits for watches that are being left, since they may still have to cancel their runs; that usually takes
+        a few seconds. Open watches with `on_exit="cancel"` are made to leave too, as they could not go on afterwards,
+        unless the transport is borrowed. Safe to cancel, and to call in a tool or a handler of such a watch: closing
+        then continues in the background.
         """
         if not self._open_watches.is_empty:
             if self._closing is None or self._closing.done():
@@ -483,7 +529,7 @@ class Client(AsyncOnly, OtherNames):
 
 
 def _check_is_watched(run: object) -> None:
-    from asyncruns.wire import ModelResponse  # late, as the responses
+    from asyncruns.wire import ModelResponse  # imported late, like the responses
 
-    if not isinstance(run, RunRef | RunEvents | ModelResponse):
-        raise no_run(run, "What is watched is a run, a response or a RunRef, or thread_id and run_id")
+    if not isinstance(run, RunRef | EventStream | ModelResponse):
+        raise no_run(run, "Give a run, a response, a stream or a RunRef, or thread_id and run_id")

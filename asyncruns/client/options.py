@@ -1,4 +1,7 @@
-"""What a client can be told, the checks of it, and what the environment says."""
+"""The options of a client, their checks, and what is read from the environment.
+
+An error message here must never show what may be a credential: keys, headers, sessions, the value of `auth`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _VERSIONS: Final = ("v1", "v2")
 DEFAULT_TIMEOUT_S: Final = 30.0
 
 ApiKey = str | TokenProvider
-"""A key, or a function that returns one, async or not, as the official clients take them."""
+"""A key, or a function that returns one, async or not, as in the official clients."""
 
 
 HTTPLibrary = Literal["aiohttp", "httptools"]
@@ -35,7 +38,7 @@ HTTPLibrary = Literal["aiohttp", "httptools"]
 
 
 class ClientOptions(TypedDict, total=False):
-    """The options of a client, beside where it is and how it signs; `Client` describes them."""
+    """The options of a client other than its base URL and credentials; `Client` describes them."""
 
     version: str | None
     default_headers: Mapping[str, str] | None
@@ -54,31 +57,32 @@ class ClientOptions(TypedDict, total=False):
 
 
 def given_base_url(base_url: str | None) -> str:
-    """Give the base URL.
+    """Return the base URL.
 
     Raises:
-        ConfigurationError: There is none; the message says where they come from.
+        ConfigurationError: There is none; the message says how to set one.
     """
     if not base_url:
         raise ConfigurationError(
-            "There is no default base URL: give base_url=, such as https://host.example/v1, or set "
+            "There is no default base URL: give base_url=, for example https://host.example/v1, or set "
             f"ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY and use Client.from_env(). {RETIRED}"
         )
     return base_url
 
 
 def chosen_auth(auth: object, api_key: ApiKey | None) -> Auth | None:
-    """Give what signs requests.
+    """Return the auth that signs requests; None if neither `auth` nor `api_key` is given.
 
     Raises:
-        ConfigurationError: It is something else, such as a bare key, which is not shown; or there are two.
+        ConfigurationError: `auth` is something else, such as a bare key (which the message does not show); or both are
+            given; or the key is empty.
     """
     if auth is not None and api_key is not None:
         raise ConfigurationError("Give either api_key=, which is sent as a bearer token, or auth=")
     if isinstance(api_key, str) and not api_key.strip():
         raise ConfigurationError(
-            "api_key must be a non-empty string: is the environment variable set that it comes from? For a server "
-            "without keys, leave api_key= out"
+            "api_key must be a non-empty string: check that the environment variable it is read from is set. For a "
+            "server without keys, leave out api_key="
         )
     if api_key is not None:
         return BearerAuth(api_key)
@@ -88,13 +92,13 @@ def chosen_auth(auth: object, api_key: ApiKey | None) -> Auth | None:
 
 
 def chosen_timeout(request_timeout: float | UnsetType | None, timeout: float | UnsetType | None) -> float | None:
-    """Give the seconds for one request, which go by two names.
+    """Return the timeout of one request in seconds, from the two names of the option.
 
     Raises:
-        ConfigurationError: Both are given, or they are no seconds.
+        ConfigurationError: Both names are given, or the value is not a number.
     """
     if request_timeout is not UNSET and timeout is not UNSET:
-        raise ConfigurationError("Give request_timeout= or timeout=: they are the same")
+        raise ConfigurationError("Give either request_timeout= or timeout=: they are two names of one option")
     seconds = timeout if request_timeout is UNSET else request_timeout
     if seconds is UNSET:
         return DEFAULT_TIMEOUT_S
@@ -106,31 +110,31 @@ def chosen_timeout(request_timeout: float | UnsetType | None, timeout: float | U
 def own_headers(
     default_headers: Mapping[str, str] | None, organization: str | None, project: str | None
 ) -> dict[str, str]:
-    """Give the headers of every request; those that are given by their names count more."""
+    """Return the headers of every request; `default_headers` take precedence over `organization` and `project`."""
     named = {"OpenAI-Organization": organization, "OpenAI-Project": project}
     given = dict(default_headers or {})
-    known = {str(name).lower() for name in given}  # no name of them is checked yet
+    known = {str(name).lower() for name in given}  # not checked yet, so a name may not be a string
     return {name: value for name, value in named.items() if value is not None and name.lower() not in known} | given
 
 
 def given_transport(transport: object, **others: tuple[Any, Any]) -> Transport:
-    """Give the transport that a client shall send with.
+    """Return the transport that the caller gave.
 
     Args:
-        transport: The transport, made by the caller.
-        **others: The options for the transport that the client would make else, each with its default.
+        transport: The caller's transport.
+        **others: The options of the client's own transport, each with its value and its default.
 
     Raises:
-        ConfigurationError: It is none, or an option is given that it would take no notice of.
+        ConfigurationError: `transport` is not a Transport, or an option is given that would have no effect.
     """
     if not isinstance(transport, Transport):
         kind = type(transport).__name__
         raise ConfigurationError(f"transport must be an instance of asyncruns.abc.Transport, not {kind}")
-    # The values are not shown, for there may be a credential among them.
+    # Names only: a value may be a credential.
     if given := [f"{name}=" for name, (value, default) in others.items() if value is not default and value != default]:
         raise ConfigurationError(
-            f"{', '.join(given)} would have no effect beside transport=, which is sent with as it is; configure the "
-            "transport itself, or leave transport= out"
+            f"{', '.join(given)} would have no effect beside transport=, which is used as it is; configure the "
+            "transport itself, or leave out transport="
         )
     return transport
 
@@ -155,46 +159,48 @@ def chosen_http(http: object) -> type[AiohttpTransport] | type[HttptoolsTranspor
 
 
 def version_header(version: object) -> dict[str, str]:
-    """Give the header that names the version of the API, if any.
+    """Return the header that names the version of the API; empty for None.
 
     Raises:
-        ConfigurationError: There is no such version.
+        ConfigurationError: The version is not known.
     """
     if version is None:
         return {}
     if version not in _VERSIONS:
         raise ConfigurationError(
-            f'version must be "v2", "v1", or None for no header; got {version!r}. Another one goes in '
-            'default_headers={"OpenAI-Beta": ...}, with version=None'
+            f'version must be "v2", "v1", or None for no header; got {version!r}. For another one, use version=None '
+            'and default_headers={"OpenAI-Beta": ...}'
         )
     return {"OpenAI-Beta": f"assistants={version}"}
 
 
 def check_retries(max_retries: object) -> None:
-    """Check how often a request may be sent again.
+    """Check the number of times that a request may be sent again.
 
     Raises:
-        ConfigurationError: It is no number of times.
+        ConfigurationError: It is not a whole number, or it is negative.
     """
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise ConfigurationError(f"max_retries must be 0 or a larger whole number; got {max_retries!r}")
 
 
 def with_proxy_of_environment(base_url: str, options: ClientOptions) -> ClientOptions:
-    """Return options with the proxy that the environment names for this server, unless they say how to get there.
+    """Return options with the proxy that the environment names for this server.
+
+    Options with `proxy`, with a `session`, or with a true `trust_env` are returned unchanged: they decide themselves.
 
     Raises:
-        ConfigurationError: The environment names one that can't be used, or the base URL is none.
+        ConfigurationError: The environment names a proxy that can't be used, or the base URL is invalid.
     """
     says_how = "proxy" in options or options.get("session") is not None or options.get("trust_env")
     return options if says_how else {**options, "proxy": proxy_of_environment(check_base_url(base_url))}
 
 
 def pair_of_environment() -> tuple[str, str]:
-    """Give the base URL and the key that belong together.
+    """Return the base URL and the key of the first complete pair of environment variables.
 
     Raises:
-        ConfigurationError: Neither pair is complete; the message says what is missing.
+        ConfigurationError: Neither pair is complete; the message says which variables are missing.
     """
     for url_name, key_name in _ENVIRONMENT:
         base_url, key = os.environ.get(url_name, ""), os.environ.get(key_name, "")
@@ -204,5 +210,5 @@ def pair_of_environment() -> tuple[str, str]:
     state = ", ".join(f"{name} is {'set' if is_set else 'not set'}" for name, is_set in are_set.items())
     raise ConfigurationError(
         f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
-        f"only sent to the host that it was set for, so both of a pair are needed. {RETIRED}"
+        f"only sent to the host that it was set for, so both variables of a pair are needed. {RETIRED}"
     )

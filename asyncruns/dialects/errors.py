@@ -1,9 +1,12 @@
-"""Error answers of any server to exceptions: https://platform.openai.com/docs/guides/error-codes"""
+"""Builds exceptions from error responses, and decides what each status means on every wire. Does no I/O.
+
+https://platform.openai.com/docs/guides/error-codes
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,7 +14,6 @@ import msgspec
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from asyncruns.abc import RunEvents
 from asyncruns.errors import (
     SHOWN_BODY_CHARACTERS,
     APIResponseValidationError,
@@ -23,14 +25,15 @@ from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
 from asyncruns.wire import ErrorBody, decode
 from asyncruns.wire.common import ErrorObject
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 _NEXT_STEP = {
     401: "Check the key, and that it belongs to this base URL.",
     403: "Check what the key may do.",
     404: "Check the id, and that the base URL serves this path.",
-    429: "Ask less often, or check the quota.",
+    429: "Send fewer requests, or check the quota.",
 }
+# Statuses that are not here: 500 and above are UNAVAILABLE, all others REJECTED.
 _KINDS: Final[Mapping[int, RefusalKind]] = {
     401: RefusalKind.UNAUTHORIZED,
     403: RefusalKind.UNAUTHORIZED,
@@ -38,22 +41,23 @@ _KINDS: Final[Mapping[int, RefusalKind]] = {
     408: RefusalKind.UNAVAILABLE,
     409: RefusalKind.UNAVAILABLE,
     410: RefusalKind.NOT_FOUND,
-    423: RefusalKind.THROTTLED,  # locked: nothing was done
+    423: RefusalKind.THROTTLED,  # locked: the server has not acted
     425: RefusalKind.UNAVAILABLE,
     429: RefusalKind.THROTTLED,
 }
-# Words with which servers refuse for a moment, under a status that would mean "never": nothing was done.
+# Texts of temporary refusals that come with a status that usually means "never" (400, 422) or that the server may have
+# acted (409). Here it has not acted.
 _FOR_A_MOMENT: Final = (
     r"(?:try|retry)(?: your request| it)? (?:again )?later|please retry|queue is full|rate_limit_exceeded"
     r"|too_?many_?requests|server_?overloaded|(?:currently|temporarily) (?:overloaded|unavailable|locked)"
     r"|conversation_locked|conversation is locked"
 )
 _VERSION: Final = re.compile(r"/v\d")
-_VERSION_IN_QUERY: Final = ".azure.com"
-_AN_ID: Final = re.compile(r"[_\d]")
+_VERSION_IN_QUERY: Final = ".azure.com"  # these hosts take `api-version=` in the query
+_AN_ID: Final = re.compile(r"[_\d]")  # a path segment with one of these is an id: "run_1", but not "runs"
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _NO_SUCH_ROUTE: Final = frozenset({405, 501})
-# A refusal that names a status, or says "yet", may be over with the next status.
+# A refusal that names a status, or says "yet", may no longer apply when the run has another status.
 _NO_CANCEL: Final = (
     r"^(?!.*\b(?:status|state|while|yet|queued|running|in[ _]progress|requires[ _]action)\b)"
     r".*(?:not (?:supported|implemented)|unsupported)"
@@ -65,7 +69,7 @@ RETIRED = (
 
 
 def error_object(response: Response) -> ErrorObject:
-    """Give what the server says of its error, in whichever of the known shapes; empty where it says nothing."""
+    """Return the server's description of an error, in any of the known shapes; an empty one if there is none."""
     try:
         body = decode(response.body, ErrorBody)
     except msgspec.DecodeError:
@@ -81,7 +85,8 @@ def error_object(response: Response) -> ErrorObject:
 
 
 def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
-    """Give what an error status means on every wire."""
+    """Return what an error response means, by the rules that all wires share."""
+    # Servers put the decisive words into any of these fields.
     said = f"{error.code} {error.type} {error.message}"
     kind = _KINDS.get(response.status)
     if response.status in (400, 409, 422) and re.search(_FOR_A_MOMENT, said, re.IGNORECASE):
@@ -94,7 +99,7 @@ def refusal_kind(response: Response, error: ErrorObject) -> RefusalKind:
 
 
 def has_no_cancel(request: Request, response: Response, error: ErrorObject) -> bool:
-    """Whether this is the answer to a cancel, of a server that has none, in whatever status the run is."""
+    """Return whether this is the response to a cancel by a server that cannot cancel runs of any status."""
     if not request.path.endswith("/cancel"):
         return False
     says_so = re.search(_NO_CANCEL, f"{error.code} {error.message}", re.IGNORECASE | re.DOTALL)
@@ -102,30 +107,37 @@ def has_no_cancel(request: Request, response: Response, error: ErrorObject) -> b
 
 
 def shown(body: bytes) -> str:
-    """Give the first characters of a body, on one line and printable, for a message."""
+    """Return the first characters of a body for a message, on one line and printable."""
+    # Four bytes are the most that a character has in UTF-8, so the cut leaves at least as many characters as are shown.
     text = " ".join(body[: SHOWN_BODY_CHARACTERS * 4].decode("utf-8", "replace").split())
     text = "".join(character if character.isprintable() else "\ufffd" for character in text)
     return text if len(text) <= SHOWN_BODY_CHARACTERS else text[:SHOWN_BODY_CHARACTERS] + "..."
 
 
 def status_error(request: Request, response: Response, *, host: str = "") -> APIStatusError:
-    """Give the exception that an error answer stands for, with the next step in its message."""
+    """Return the exception for an error response, with the next step in its message.
+
+    Args:
+        request: The request.
+        response: Its response.
+        host: The host of the base URL, for hints about that host; "" if it is not known.
+    """
     return status_error_class(response.status)(**_facts(request, response, _next_step(request, response, host)))
 
 
 def busy_error(request: Request, response: Response, *, thread_id: str, active_run_id: str) -> ThreadBusyError:
-    """Give the exception for a request that a run on the thread stands in the way of."""
+    """Return the exception for a request that was refused because a run is active on the thread."""
     step = (
         f"The run {active_run_id} holds the thread until it ends: watch it to its end, cancel it with "
-        'client.threads.runs.cancel(), or give on_busy="wait".'
+        'client.threads.runs.cancel(), or pass on_busy="wait".'
     )
     return ThreadBusyError(active_run_id=active_run_id, thread_id=thread_id, **_facts(request, response, step))
 
 
 def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
-    """Give the arguments of an exception, but for those that only its class has."""
+    """Return the arguments that all classes of status errors share."""
     error = error_object(response)
-    detail = error.message or shown(response.body) or "no details in the answer"
+    detail = error.message or shown(response.body) or "no details in the response"
     said_id = request_id(response.headers)
     parts = [f"{request.method} {request.path} answered {response.status}: {shown(detail.encode(errors='replace'))}"]
     if said_id:
@@ -138,7 +150,7 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
         "message": on_one_line(" ".join(parts)),
         "status": response.status,
         "detail": detail,
-        "code": None if not error.code else str(error.code),
+        "code": None if not error.code else str(error.code),  # some servers send numbers
         "type": error.type or None,
         "param": error.param or None,
         "request_id": said_id,
@@ -153,6 +165,7 @@ def _next_step(request: Request, response: Response, host: str) -> str:
     if 300 <= response.status < 400:
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
+    # A 404 may mean a wrong host, a base URL without its version, or a wrong id; the surest reason is named.
     if response.status in (404, 410) and host == _RETIRED_HOST:
         return RETIRED
     if response.status in (404, 405) and (hint := _versioned(request, response)):
@@ -161,47 +174,57 @@ def _next_step(request: Request, response: Response, host: str) -> str:
 
 
 def _versioned(request: Request, response: Response) -> str:
-    """Return the hint that the base URL lacks a version, or "" where it has one, or the answer speaks of our ids."""
+    """Return the hint that the base URL may lack a version, or "".
+
+    There is no hint if the base URL has a version, or if the error text names an id of the path.
+    """
     base = urlsplit(response.base_url)
     if not base.hostname or _VERSION.search(base.path) or base.hostname.endswith(_VERSION_IN_QUERY):
         return ""
     said = error_object(response).message or ""
     ids = [part for part in request.path.split("/") if _AN_ID.search(part)]
     if request.path not in said and any(part in said for part in ids):
-        return ""  # the server knows the path: what it lacks is the object
+        return ""  # the server serves this path, but has no such object
     return (
         f"The base URL {response.base_url} has no version in it, and most servers serve the API below /v1: try "
-        f'base_url="{response.base_url}/v1". Else check the id.'
+        f'base_url="{response.base_url}/v1". Otherwise check the id.'
     )
 
 
-def redacted(snapshot: Snapshot[R], told: Response | RunEvents[R]) -> Snapshot[R]:
-    """Give a look without the credential in its fault: gateways copy what another server said of a key."""
-    if snapshot.fault is None or told.redact is None:
+def redacted(snapshot: Snapshot[R], redact: Callable[[bytes], bytes] | None) -> Snapshot[R]:
+    """Return a snapshot with the credentials removed from its fault: gateways copy another server's error texts."""
+    if snapshot.fault is None or redact is None:
         return snapshot
-    message = told.redact(snapshot.fault.message.encode(errors="replace")).decode()
+    message = redact(snapshot.fault.message.encode(errors="replace")).decode()
     return replace(snapshot, fault=replace(snapshot.fault, message=message))
 
 
 def check_is_of(request: Request, response: Response, **ids: tuple[str, str | UnsetType | None]) -> None:
-    """Check that an answer is about the run that was asked for: a proxy's mixed-up cache may send that of another.
+    """Check that a response is about the requested run: the cache of a proxy may return another one.
 
     Args:
-        request: What was asked.
-        response: Its answer.
-        **ids: By their names, each as it was asked for and as it came. One that is empty on either side is not known.
+        request: The request.
+        response: Its response.
+        **ids: By their names, each as requested and as received. An id that is empty on either side is not compared.
 
     Raises:
-        APIResponseValidationError: Two differ. What the answer says is not to be believed; ask again.
+        APIResponseValidationError: Two ids differ. The response must not be used; send the request again.
     """
-    for name, (asked, came) in ids.items():
-        if asked and came and asked != came:
-            raise bad_answer(request, response, ValueError(f"it is about {name} {came!r}, not {asked!r}"))
+    for name, (requested, received) in ids.items():
+        if requested and received and requested != received:
+            raise bad_answer(request, response, ValueError(f"it is about {name} {received!r}, not {requested!r}"))
 
 
 def bad_answer(request: Request, response: Response, cause: Exception) -> APIResponseValidationError:
-    """Give the exception for a good status over a body that is not one of this API."""
+    """Return the exception for a response with a good status whose body is not one of this API.
+
+    Args:
+        request: The request.
+        response: Its response. The body is shown redacted.
+        cause: What is wrong with the body.
+    """
     said_id = request_id(response.headers)
+    # A successful body comes from the transport as it is; only error bodies are redacted already.
     if response.redact is not None:
         said_id = response.redact(said_id.encode()).decode()
     body = response.body if response.redact is None else response.redact(response.body)

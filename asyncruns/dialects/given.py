@@ -1,6 +1,7 @@
-"""What callers give for a run: objects of other libraries are taken for their ids, mistakes are named at once.
+"""Checks what callers pass for a run or for a client, and names their mistakes in error messages.
 
-Nothing of another library is imported: its objects are known by what they say of themselves.
+A run may be an object of another library, which is then identified by its ids. No other library is imported: its
+objects are recognized by their attributes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from asyncruns.abc import RunEvents
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
@@ -19,34 +19,35 @@ from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
 C = TypeVar("C")
 
 _BY_IDS: Final = 'client.watch(thread_id="thread_...", run_id="run_...")'
+# What to write instead of an id alone, by how the id begins; the first that fits counts.
 _RIGHT_LINES: Final = (
     ("thread_", f"a thread has many runs: {_BY_IDS}"),
-    ("resp_", "await client.responses.watch({id!r}), or give RunRef('response', ({id!r},))"),
-    ("run_", 'a run is named together with its thread: thread_id="thread_...", run_id={id!r}'),
+    ("resp_", "await client.responses.watch({id!r}), or pass RunRef('response', ({id!r},))"),
+    ("run_", 'a run is identified together with its thread: thread_id="thread_...", run_id={id!r}'),
     ("", f"{_BY_IDS}, or RunRef('response', (id,)) for a response"),
 )
 
 
 def canonical(dialect: str) -> str:
-    """Return our name for a dialect, of which callers know several; another word as it is."""
+    """Return our name for a dialect that callers may know by another one; unknown names are returned unchanged."""
     return DIALECTS.get(dialect, dialect)
 
 
 def given_run(run: object) -> Any:
-    """Return what a caller gave for a run: itself, or a `RunRef` where it is another library's object.
+    """Return the caller's argument for a run or a stream: unchanged, or a `RunRef` for an object of another library.
 
     Raises:
-        InvalidRequestError: It is a string, a coroutine that was not awaited, or something else that is no run; the
-            message says what to write.
+        InvalidRequestError: It is a string, an awaitable, or a `RunRef` whose ids are a string; the message says what
+            to write. Other objects are left to the caller of this function (see `no_run`).
     """
-    if run is None or isinstance(run, RunEvents):
+    if run is None:
         return run
     if isinstance(run, RunRef):
         return _named(run)
-    if isinstance(run, Struct):  # one of ours, or of a dialect of the caller's
+    if isinstance(run, Struct):  # an object of ours, or of a dialect that the caller wrote
         return run
     if isinstance(run, str):
-        raise InvalidRequestError(f"A run is wanted, and no id alone; got str {run!r}: {_right_line(run)}")
+        raise InvalidRequestError(f"Expected a run, not only an id; got str {run!r}: {_right_line(run)}")
     if isinstance(run, Awaitable):
         raise _not_awaited(run)
     found = _foreign(run)
@@ -54,16 +55,21 @@ def given_run(run: object) -> Any:
 
 
 def no_run(run: object, wanted: str) -> InvalidRequestError:
-    """Return the error for what is no run; `wanted` says what one is."""
+    """Return the error for an object that is not a run.
+
+    Args:
+        run: The object.
+        wanted: What was expected instead, as the beginning of the message.
+    """
     if isinstance(run, Mapping):
         return InvalidRequestError(
             f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
         )
     if run is None:
-        return InvalidRequestError(f"{wanted}; got None: did the function that was to return the run return it?")
+        return InvalidRequestError(f"{wanted}; got None: does the function that creates the run return it?")
     hint = ""
     if isinstance(getattr(run, "ref", None), RunRef):
-        hint = ": give its ref"  # such as an outcome
+        hint = ": pass its ref"  # such as an outcome
     elif isinstance(run_id := getattr(run, "id", None), str) and run_id.startswith("thread_"):
         hint = f": {_right_line(run_id)}"
     return InvalidRequestError(f"{wanted}; got {type(run).__name__}{hint}")
@@ -76,17 +82,20 @@ def check_ids(thread_id: str, run_id: str) -> None:
         InvalidRequestError: They are.
     """
     if thread_id.startswith("run_") and run_id.startswith("thread_"):
-        raise InvalidRequestError(
-            f"The ids are swapped: {thread_id!r} is given for the thread, and {run_id!r} for the run"
-        )
+        raise InvalidRequestError(f"The ids are swapped: thread_id is {thread_id!r}, and run_id is {run_id!r}")
 
 
 def check_client(client: C, where: str) -> C:
-    """Return what a watch is given for its client, when it can be one.
+    """Return a client unchanged, if a watch can use it.
+
+    Args:
+        client: The caller's argument for the client.
+        where: The name of the class or function that takes it, for the message.
 
     Raises:
-        InvalidRequestError: It is another library's client, or none.
+        InvalidRequestError: It is a client of another library, or no client.
     """
+    # On the class first: reading a property of the instance might have an effect, or raise.
     if all(hasattr(type(client), name) or hasattr(client, name) for name in ("transport", "dialect", "answer")):
         return client
     kind = type(client)
@@ -104,10 +113,10 @@ def _named(ref: RunRef) -> RunRef:
     dialect = canonical(ref.dialect)
     if isinstance(ref.ids, str):
         raise InvalidRequestError(
-            f"The ids of {ref!r} are a string; give a tuple, as in RunRef({dialect!r}, ({ref.ids!r},))"
+            f"The ids of {ref!r} are a string; pass a tuple, as in RunRef({dialect!r}, ({ref.ids!r},))"
         )
     is_ours = dialect == ref.dialect and isinstance(ref.ids, tuple)
-    return ref if is_ours else RunRef(dialect, tuple(ref.ids))  # a list, from JSON, could not be hashed
+    return ref if is_ours else RunRef(dialect, tuple(ref.ids))  # a ref read from JSON has a list, which has no hash
 
 
 def _right_line(text: str) -> str:
@@ -117,16 +126,16 @@ def _right_line(text: str) -> str:
 def _not_awaited(found: object) -> InvalidRequestError:
     if inspect.iscoroutine(found):
         name = found.__qualname__
-        found.close()  # it would be told of once more, as one that was never awaited
+        found.close()  # without this Python warns, too: "coroutine ... was never awaited"
         return InvalidRequestError(
-            f"The coroutine of {name}() was not awaited: write run = await ...{name.rpartition('.')[2]}(...), and give "
+            f"The coroutine of {name}() was not awaited: write run = await ...{name.rpartition('.')[2]}(...), and pass "
             "that run"
         )
-    return InvalidRequestError(f"A {type(found).__name__} is to be awaited: give what `await` returns, the run itself")
+    return InvalidRequestError(f"A {type(found).__name__} must be awaited: pass what `await` returns, the run itself")
 
 
 def _foreign(run: Any) -> RunRef | None:
-    """Return the ref of a run as another library, or JSON, has it; None where it is none."""
+    """Return the ref of a run that is an object of another library or parsed JSON; None if it is not a run."""
     found = [_field(run, name) for name in ("id", "thread_id", "object")]
     run_id, thread_id, kind = (each if isinstance(each, str) else "" for each in found)
     if not run_id:

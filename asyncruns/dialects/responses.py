@@ -2,9 +2,10 @@
 
 https://platform.openai.com/docs/guides/background
 
-There is no pause in this API: a response that asks for calls is completed, and what answers them is another response,
-which names it and is given its parameters anew. So the name of what is watched changes with each round, and a follow-up
-whose answer was lost cannot be found by looking: its id is unknown, and nothing lists responses.
+This API has no pause: a response that requests tool calls is completed, and their outputs are submitted by creating
+another response, the follow-up, which names the first as `previous_response_id` and needs all parameters again. So the
+ref of a watch changes with each round, and if the HTTP response to a create is lost, polls cannot find the follow-up:
+its id is unknown, and the API has no list of responses.
 """
 
 from __future__ import annotations
@@ -42,27 +43,30 @@ from asyncruns.lifecycle.values import (
     Snapshot,
     approval_of,
 )
-from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, statuses
+from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, status_names
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE
 
 RESPONSE_PHASES: Final[Mapping[str, Phase]] = {
-    statuses.QUEUED: Phase.PENDING,
-    statuses.IN_PROGRESS: Phase.RUNNING,
-    statuses.COMPLETED: Phase.SUCCEEDED,  # or it waits for outputs, as its items tell
-    statuses.FAILED: Phase.FAILED,
-    statuses.CANCELLED: Phase.CANCELLED,
-    statuses.INCOMPLETE: Phase.INCOMPLETE,
+    status_names.QUEUED: Phase.PENDING,
+    status_names.IN_PROGRESS: Phase.RUNNING,
+    status_names.COMPLETED: Phase.SUCCEEDED,  # NEEDS_CALLER if its output has open calls, see `_snapshot`
+    status_names.FAILED: Phase.FAILED,
+    status_names.CANCELLED: Phase.CANCELLED,
+    status_names.INCOMPLETE: Phase.INCOMPLETE,
 }
 
-# https://platform.openai.com/docs/guides/background: a response that may take hours is not asked for every second.
+# The values of `background_options.completion_window`, which set the expiry of a response. A response that may take
+# hours is polled every 30 s, unless the server asks for another pause.
+# https://platform.openai.com/docs/guides/background
 WINDOWS_S: Final[Mapping[str, float]] = {"2h": 7200.0, "8h": 28800.0}
 WINDOW_HINT_S: Final = 30.0
 
-# A background response may take hours without saying so. No window is longer than 24 h, so after a day it is lost.
+# A background response without a window may take hours, too. No window is longer than 24 h, so a response that has not
+# ended after a day never will.
 WITHOUT_EXPIRY_S: Final = 86400.0
 
-# Parameters that a response echoes, and that a follow-up needs again: nothing is inherited.
+# Parameters that a response echoes and that its follow-up needs again, since it inherits none.
 ECHOED: Final = (
     "model",
     "instructions",
@@ -79,7 +83,7 @@ ECHOED: Final = (
     "metadata",
 )
 
-# How calls of the caller's are answered: the type of the item that does it, and the field that names the call.
+# For each type of call that the caller answers: the type of the output item, and its field for the id of the call.
 ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
     "function_call": ("function_call_output", "call_id"),
     "custom_tool_call": ("custom_tool_call_output", "call_id"),
@@ -91,11 +95,11 @@ ANSWERED_BY: Final[Mapping[str, tuple[str, str]]] = {
     "mcp_approval_request": ("mcp_approval_response", "approval_request_id"),
 }
 _CREATE: Final = "/responses"
-_NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # these two may be the server's own
-_TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # whose output is any text
+_NAMED: Final = frozenset(ANSWERED_BY) - {"shell_call", "tool_search_call"}  # the server itself may answer these two
+_TEXTS: Final = frozenset({"function_call", "custom_tool_call", "local_shell_call"})  # their output may be any text
 
 _OVER: Final = r"cannot cancel|already (?:been )?(?:completed|cancell?ed|finished)|not cancell?able"
-# A server may show a response before it can be continued (seen for 0.3 to 8 s at vLLM, OGX and others).
+# Some servers return a response before it can be continued (0.3 to 8 s earlier at vLLM, OGX and others).
 _UNSTORED: Final = r"previous_response_not_found|previous.response.{0,80}not.found"
 
 
@@ -103,8 +107,8 @@ class ResponsesDialect(Dialect[ModelResponse]):
     """The dialect of `GET /responses/{response_id}`.
 
     Args:
-        continue_with: The parameters that follow-ups are created with; by default those that the response echoes.
-        like: Requests have its query, headers and timeout.
+        continue_with: The parameters with which follow-ups are created; by default those that the response echoes.
+        like: A request whose query, headers and timeout all requests of this dialect repeat.
     """
 
     name = RESPONSE
@@ -126,7 +130,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:
         run = given_run(run)
         if ids:
-            raise InvalidRequestError("A response is named by its own id: give the response, or a RunRef")
+            raise InvalidRequestError("A response is identified by its own id: pass the response, or a RunRef")
         if isinstance(run, RunRef):
             if run.dialect != self.name or len(run.ids) != 1:
                 raise InvalidRequestError(
@@ -135,13 +139,13 @@ class ResponsesDialect(Dialect[ModelResponse]):
             return self.ref(*run.ids)
         if isinstance(run, ModelResponse):
             return self.ref(run.id)
-        raise no_run(run, "A response or a RunRef is wanted")
+        raise no_run(run, "Expected a response or a RunRef")
 
     def ref(self, response_id: str) -> RunRef:
-        """Name a response by its id.
+        """Return the ref of a response by its id.
 
         Raises:
-            InvalidRequestError: It can't be an id.
+            InvalidRequestError: It cannot be an id.
         """
         response_id = require_id("response_id", response_id)
         join_path(response_id)
@@ -160,16 +164,17 @@ class ResponsesDialect(Dialect[ModelResponse]):
             raise bad_answer(request, response, error) from error
         if request.path == _CREATE:
             try:
-                self.ref(read.id)  # it is watched from now on
+                self.ref(read.id)  # the id goes into the path of the next poll
             except InvalidRequestError as error:
                 raise bad_answer(request, response, error) from error
-            asked, came = _previous_in(request), read.previous_response_id
-            # LiteLLM, for one, gives ids of its own, of another length, and leaves the server's in this field.
-            if came and len(came) == len(asked):
-                check_is_of(request, response, previous_response_id=(asked, came))
+            requested, received = _previous_in(request), read.previous_response_id
+            # LiteLLM, for example, replaces ids by its own, of another length, but not in this field. So ids of
+            # different lengths prove nothing.
+            if received and len(received) == len(requested):
+                check_is_of(request, response, previous_response_id=(requested, received))
         else:
             check_is_of(request, response, response_id=(unquote(request.path.split("/")[2]), read.id))
-        return redacted(self._snapshot(read, response.headers), response)
+        return redacted(self._snapshot(read, response.headers), response.redact)
 
     def submit(
         self, ref: RunRef, snapshot: Snapshot[ModelResponse], answers: Answers, *, keep_tool_choice: bool = False
@@ -185,7 +190,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
         if options:
             body["background_options"] = options
         if body.get("conversation"):
-            body.pop("previous_response_id", None)  # either of them
+            body.pop("previous_response_id", None)  # the API accepts only one of the two
         else:
             body.pop("conversation", None)
             body["previous_response_id"] = ref.ids[0]
@@ -195,9 +200,9 @@ class ResponsesDialect(Dialect[ModelResponse]):
     def cancel(self, ref: RunRef) -> Request:
         return self._request("POST", join_path("responses", *ref.ids, "cancel"))
 
-    def take_up(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
-        # https://platform.openai.com/docs/guides/background#streaming-a-background-response; fastresponses has a path
-        # of its own.
+    def reopen(self, ref: RunRef, after: int | None) -> tuple[Request, ...]:
+        # https://platform.openai.com/docs/guides/background#streaming-a-background-response; fastresponses has its own
+        # path, `/responses/{response_id}/events`.
         number = () if after is None else (("starting_after", str(after)),)
         whole, own = self.poll(ref), self._request("GET", join_path("responses", *ref.ids, "events"))
         return (
@@ -211,12 +216,13 @@ class ResponsesDialect(Dialect[ModelResponse]):
         if has_no_cancel(request, response, error):
             kind = RefusalKind.UNSUPPORTED
         said = f"{error.code} {error.message}"
+        # Quotas and temporary refusals are recognized above, on every wire; these texts are of this wire only.
         if response.status in (400, 409, 422) and kind is not RefusalKind.THROTTLED:
             is_conflict = response.status == 409
             if re.search(_UNSTORED, said, re.IGNORECASE):
                 kind = RefusalKind.NOT_FOUND
             elif is_conflict and request.path == _CREATE:
-                kind = RefusalKind.NOT_READY  # in conflict with what is still being stored: nothing was begun
+                kind = RefusalKind.NOT_READY  # the previous response is still being stored; nothing was created
             elif request.path.endswith("/cancel") and (is_conflict or re.search(_OVER, said, re.IGNORECASE)):
                 kind = RefusalKind.ALREADY_OVER
         return Refusal(kind=kind, cause=status_error(request, response), retry_after=wait_hint(response.headers))
@@ -251,7 +257,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
 
 
 class _FollowUp(msgspec.Struct):
-    """What says, in the body of a request, which response it goes on from."""
+    """The part of a create's body that names the previous response."""
 
     previous_response_id: str = ""
 
@@ -261,19 +267,19 @@ def _previous_in(request: Request) -> str:
 
 
 def _echo(response: ModelResponse) -> dict[str, Any]:
-    """Give what a response tells of its parameters, but for what it fills in by itself."""
+    """Return the parameters that a response echoes, without the values that the server filled in itself."""
     body = {name: getattr(response, name) for name in ECHOED}
-    body = {name: value for name, value in body.items() if value or value in (0, False)}  # empty ones are none
+    body = {name: value for name, value in body.items() if value or value in (0, False)}  # not UNSET, None, "", [], {}
     for name in ("temperature", "top_p"):
-        if body.get(name) == 1:  # the default, which some models refuse when it is given
+        if body.get(name) == 1:  # the default, which some models refuse if it is sent
             del body[name]
-    if not isinstance(body.get("instructions", ""), str):  # of a template
+    if not isinstance(body.get("instructions", ""), str):  # a list of items, which came from a prompt template
         del body["instructions"]
     return body
 
 
 def _unforced(choice: Any) -> Any:
-    """Return a tool choice that leaves it to the model whether it calls a tool: it has called what it was forced to.
+    """Return a tool choice that lets the model decide whether to call a tool: it has already made the forced call.
 
     https://platform.openai.com/docs/api-reference/responses/create#responses_create-tool_choice
     """
@@ -302,14 +308,14 @@ def _fault(response: ModelResponse) -> RunFault | None:
 
 
 def _calls(response: ModelResponse) -> tuple[Call, ...]:
-    """Give the calls that the caller has to answer. What the server runs itself has its result beside it."""
+    """Return the calls that the caller has to answer: a call that the server ran itself has an output item."""
     items = response.output or []
     answered = {answer for item in items if (answer := _answer_in(item)) is not None}
     return tuple(call for call in map(_call, items) if call is not None and call.id not in answered)
 
 
 def _answer_in(item: response_items.ResponseItem) -> str | None:
-    """Give the id of the call that an item answers, or None."""
+    """Return the id of the call whose output an item is, or None."""
     match item:
         case response_items.McpCall() | response_items.McpApprovalResponse():
             return item.approval_request_id or None
@@ -355,22 +361,22 @@ def _call(item: response_items.ResponseItem) -> Call | None:
         case response_items.ResponseToolSearchCall() if item.execution == "client":
             return _other(item, item.call_id or "")
         case Unknown() if item.type in _NAMED:
-            # A call without what it takes to answer it: the response waits all the same.
+            # A call that lacks a required field, such as its id. It cannot be answered, but the response waits for it.
             return _other(item, "")
         case _:
             return None
 
 
 def _is_cut(item: response_items.ResponseFunctionToolCall) -> bool:
-    """Return whether a call was cut off: the model did not finish writing it, although its response is completed."""
-    if not isinstance(item.status, str) or item.status == statuses.COMPLETED:
+    """Return whether a call was cut off: the model did not finish writing it, although the response is completed."""
+    if not isinstance(item.status, str) or item.status == status_names.COMPLETED:
         return False
-    # Some servers leave finished items in progress; these have arguments.
-    return item.status == statuses.INCOMPLETE or not item.arguments.strip()
+    # Some servers leave finished items `in_progress`; these have arguments.
+    return item.status == status_names.INCOMPLETE or not item.arguments.strip()
 
 
 def _other(item: Any, call_id: str) -> Call:
-    """Give a call that no function answers; its arguments are the item as it came."""
+    """Return a call that no function can answer; its arguments are the item as JSON text."""
     return Call(id=call_id, name="", arguments=encode(item).decode(), kind=CallKind.OTHER, type=item.type)
 
 
@@ -379,7 +385,11 @@ def _is_of_a_container(item: response_items.ResponseFunctionShellToolCall) -> bo
 
 
 def _item(call: Call, output: str) -> dict[str, Any]:
-    """Make the input item that answers a call."""
+    """Return the input item that submits the output of a call.
+
+    An output that is JSON is used as it fits the type of the call: a list is the item's `output` (or `tools`), and an
+    object gives the item's fields. The screenshot of a `computer_call` may be passed without its `output` field.
+    """
     type_, id_field = ANSWERED_BY.get(call.type, ANSWERED_BY["function_call"])
     item: dict[str, Any] = {"type": type_, id_field: call.id}
     if call.type == "tool_search_call":
@@ -397,5 +407,5 @@ def _item(call: Call, output: str) -> dict[str, Any]:
         return item | {"tools" if call.type == "tool_search_call" else "output": read}
     if not isinstance(read, dict):
         return item | {"output": output}
-    is_output = call.type == "computer_call" and "output" not in read  # the screenshot itself, an object
-    return {**({"output": read} if is_output else read), **item}
+    is_output = call.type == "computer_call" and "output" not in read
+    return {**({"output": read} if is_output else read), **item}  # `item` last: the id of the call must not be replaced

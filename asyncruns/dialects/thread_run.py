@@ -1,4 +1,4 @@
-"""Runs of threads: the OpenAI Assistants wire, as Azure AI Foundry, Portkey and self-hosted servers speak it.
+"""Runs of threads: the OpenAI Assistants wire, as served by Azure AI Foundry, Portkey and self-hosted servers.
 
 https://platform.openai.com/docs/api-reference/runs
 """
@@ -39,25 +39,25 @@ from asyncruns.lifecycle.values import (
     approval_of,
 )
 from asyncruns.limits import Limits
-from asyncruns.wire import Run, decode, encode, statuses
+from asyncruns.wire import Run, decode, encode, status_names
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
 # https://platform.openai.com/docs/assistants/deep-dive#run-lifecycle
 RUN_PHASES: Final[Mapping[str, Phase]] = {
-    statuses.QUEUED: Phase.PENDING,
-    statuses.IN_PROGRESS: Phase.RUNNING,
-    statuses.REQUIRES_ACTION: Phase.NEEDS_CALLER,
-    statuses.CANCELLING: Phase.CANCELLING,
-    statuses.CANCELLED: Phase.CANCELLED,
-    statuses.FAILED: Phase.FAILED,
-    statuses.COMPLETED: Phase.SUCCEEDED,
-    statuses.INCOMPLETE: Phase.INCOMPLETE,
-    statuses.EXPIRED: Phase.EXPIRED,
+    status_names.QUEUED: Phase.PENDING,
+    status_names.IN_PROGRESS: Phase.RUNNING,
+    status_names.REQUIRES_ACTION: Phase.NEEDS_CALLER,
+    status_names.CANCELLING: Phase.CANCELLING,
+    status_names.CANCELLED: Phase.CANCELLED,
+    status_names.FAILED: Phase.FAILED,
+    status_names.COMPLETED: Phase.SUCCEEDED,
+    status_names.INCOMPLETE: Phase.INCOMPLETE,
+    status_names.EXPIRED: Phase.EXPIRED,
 }
 
-# Tools that the server runs by itself: in `submit_tool_outputs` their calls are news, not questions.
+# Tools that the server runs itself. Their calls may be listed in `submit_tool_outputs`, but need no outputs.
 # https://learn.microsoft.com/azure/ai-foundry/agents/how-to/tools/overview
 SERVER_SIDE: Final = frozenset(
     {
@@ -78,8 +78,8 @@ SERVER_SIDE: Final = frozenset(
 )
 
 
-# What error texts mean; `code` is null in about half of the answers, so there is nothing better to go by. Compiled by
-# `re` when an error first needs them.
+# The meaning of error texts. `code` is null in about half of the error responses, so nothing better is available. `re`
+# compiles each pattern when an error first needs it. The group is a status, or the id of the active run.
 _PROSE: Final = (
     (r"""in status ["'](\w+)["'] do(?:es)? not accept tool outputs""", RefusalKind.NOT_ACCEPTING),
     (r"""cannot cancel run with status ["'](\w+)["']""", RefusalKind.ALREADY_OVER),
@@ -95,7 +95,7 @@ class ThreadRunDialect(Dialect[Run]):
     limits: Limits | None = Limits()
 
     def __init__(self, *, host: str = "") -> None:
-        """Make the dialect; the host is only for messages about it."""
+        """Create the dialect; the host is only used in error messages."""
         self._host = host
 
     def given(self, run: object) -> Any:
@@ -114,22 +114,22 @@ class ThreadRunDialect(Dialect[Run]):
             known = {"thread_id": run.thread_id or ids.get("thread_id"), "run_id": run.id}
             for name, given in ids.items():
                 if given != known.get(name):
-                    raise InvalidRequestError(f"{name}={given!r} is not that of the run, which is {known.get(name)!r}")
+                    raise InvalidRequestError(f"{name}={given!r} contradicts the run, which has {known.get(name)!r}")
             return self.ref(known["thread_id"], known["run_id"])
         if run is None and ids:
             return self.ref(ids.get("thread_id"), ids.get("run_id"))
-        raise no_run(run, "A run or a RunRef is wanted, or thread_id and run_id")
+        raise no_run(run, "Expected a run, a RunRef, or thread_id and run_id")
 
     def ref(self, thread_id: str | None, run_id: str | None) -> RunRef:
-        """Name a run by its ids.
+        """Return the ref of a run by its ids.
 
         Raises:
-            InvalidRequestError: One of them is missing or can't be an id.
+            InvalidRequestError: An id is missing or cannot be one, or the two are swapped.
         """
         thread_id, run_id = require_id("thread_id", thread_id), require_id("run_id", run_id)
         check_ids(thread_id, run_id)
         ref = RunRef(self.name, (thread_id, run_id))
-        _run_path(ref)
+        _run_path(ref)  # raises if an id would change the path
         return ref
 
     def snapshot(self, resource: Run) -> Snapshot[Run]:
@@ -145,7 +145,7 @@ class ThreadRunDialect(Dialect[Run]):
             raise bad_answer(request, response, error) from error
         thread_id, run_id = _ids_in(request)
         check_is_of(request, response, run_id=(run_id, run.id), thread_id=(thread_id, run.thread_id))
-        return redacted(_snapshot(run, response.headers), response)
+        return redacted(_snapshot(run, response.headers), response.redact)
 
     def submit(
         self, ref: RunRef, snapshot: Snapshot[Run], answers: Answers, *, keep_tool_choice: bool = False
@@ -156,6 +156,7 @@ class ThreadRunDialect(Dialect[Run]):
                 approvals.append({**(approval_of(output) or {"approve": False}), "tool_call_id": call.id})
             else:
                 outputs.append({"tool_call_id": call.id, "output": output})
+        # If there are only approvals, `tool_outputs` is omitted; without either, an empty list is sent.
         body = {"tool_outputs": outputs} if outputs or not approvals else {}
         if approvals:
             body["tool_approvals"] = approvals
@@ -170,6 +171,7 @@ class ThreadRunDialect(Dialect[Run]):
         kind = refusal_kind(response, error)
         if has_no_cancel(request, response, error):
             kind = RefusalKind.UNSUPPORTED
+        # Under other statuses the text proves nothing: a 500 may quote anything.
         phase = active_run = None
         for pattern, meaning in _PROSE if response.status in (400, 409, 422) else ():
             if found := re.search(pattern, error.message or "", re.IGNORECASE):
@@ -189,7 +191,7 @@ def _run_path(ref: RunRef) -> str:
 
 
 def _ids_in(request: Request) -> tuple[str, str]:
-    """Return the ids of `/threads/{thread_id}/runs/{run_id}/...`, "" for each that the path does not have."""
+    """Return the ids in `/threads/{thread_id}/runs/{run_id}/...`; "" for each one that the path does not have."""
     parts = request.path.split("/")
     if len(parts) < 4 or parts[1] != "threads":
         return "", ""
@@ -207,7 +209,7 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         phase=phase,
         status=run.status,
         resource=run,
-        calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),
+        calls=_calls(run) if phase is Phase.NEEDS_CALLER else (),  # some servers leave `required_action` set
         fault=fault,
         expires_at=epoch_seconds(run.expires_at),
         server_time=server_time(headers),
@@ -237,6 +239,7 @@ def _kind(call: ToolCall) -> CallKind:
 def _call(call: ToolCall, kind: CallKind) -> Call:
     if isinstance(call, RequiredActionFunctionToolCall):
         return Call(id=call.id, name=call.function.name, arguments=call.function.arguments, kind=kind)
+    # A call of an unknown type is listed with the fields that it has, so that the caller can recognize it.
     if isinstance(call, RequiredActionMCPToolCall):
         facts = {"name": call.name, "arguments": call.arguments, "server_label": call.server_label}
     else:

@@ -1,12 +1,27 @@
 """Thousands of runs in one process, under one budget of requests.
 
-Public: `Fleet`, `Statistics`, `Watch`.
+Public: `Fleet`, `Statistics`, `Watch`. The modules, from what callers hold down to the arithmetic:
+
+fleet        `Fleet`: what callers use
+watch_handle `Watch`: what a caller holds of one run
+hub          what these two share: the task of the fleet, its runner and its outcomes
+runner       sends what the schedule plans, and receives the answers
+roster       the runs that the fleet knows, by their refs
+member       one run: executes the commands of its lifecycle; `member_host` is what it needs of the fleet
+listener     passes the events of a run on to one watch of it
+outcomes     delivers the outcomes; `newest` bounds what waits for a reader
+schedule     which run is polled next; `ranks` says how much a due poll is worth
+budget       how many requests may be sent now: the rate, and the number in flight
+pace         how fast to send, learned from the server's refusals; `pace_trial` judges whether a cut helped
+explain      the sentence of `Watch.explain()`
+settings     the options of the fleet, and of single watches that override them
+statistics   the state of the fleet in numbers
 """
 
 from __future__ import annotations
 
 from asyncruns.fleet.fleet import Fleet
-from asyncruns.fleet.handle import Watch
 from asyncruns.fleet.statistics import Statistics
+from asyncruns.fleet.watch_handle import Watch
 
 __all__ = ["Fleet", "Statistics", "Watch"]

@@ -1,14 +1,16 @@
-"""How many requests may be sent: a rate and a number in flight that all runs share. Sans-I/O; times are handed in.
+"""How many requests may be sent: one rate and one number in flight for all runs. No I/O, no clock: times are passed in.
 
-Requests are spaced out rather than sent in bursts, since servers count in windows that we do not know. The rate is:
+Requests are evenly spaced, not sent in bursts, since servers count them in windows that are not known. The rate is the
+lower one of:
 
 - the pace, learned from what the server refuses (`pace.py`);
-- at most what the server says is left (`x-ratelimit-remaining-requests`), until its reset, but one request a second.
-  A server that goes on to take more than it said was left is not believed for ten minutes.
+- what the server says is left (`x-ratelimit-remaining-requests`), spread over the time to its reset; at least one
+  request per second. With 12 requests left and a reset in 6 s, the rate is 2 per second. If the server accepts more
+  requests than it said were left, what it says is ignored for ten minutes.
 
-A `Retry-After` is about the one request that was refused, so it holds back that run alone; the run's own lifecycle sees
-to that. Only where twenty answers in a row are refusals, each with a `Retry-After`, all requests wait, for the shortest
-of those times: at a server that refuses 45 % at random, one such row in ten million answers comes by chance.
+A `Retry-After` applies to the one request that was refused. It holds back that run alone, which is the business of the
+run's lifecycle. Only after 20 refusals in a row, each with a `Retry-After`, do all requests wait, for the shortest of
+those times. With 45 % refused at random, such a row comes once in ten million responses (0.45 ** 20 is 1.2e-7).
 """
 
 from __future__ import annotations
@@ -20,24 +22,25 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.pace import Pace
 from asyncruns.http import RateLimit
 
-CATCH_UP_S: Final = 0.01  # who comes late may send so much at once: timers and other tasks hold us up by some ms
+CATCH_UP_S: Final = 0.01  # how much delay is made up for at once: timers and other tasks are late by some ms
 PAUSE_AFTER: Final = 20  # refusals in a row with a Retry-After hold back all requests
-PAUSE_CEILING_S: Final = 60.0
-LITTLE_LEFT: Final = 0.2  # of the server's limit; below it, what is left is spread over the time to its reset
-RESET_S: Final = 60.0  # where the server does not say: limits are per minute, mostly
-LEAST_TOLD_PER_S: Final = 1.0  # a server that says nothing is left is still asked, which shows whether that is true
-MORE_THAN_TOLD: Final = 3  # requests that are accepted beyond what was left refute what the server said
-NOT_BELIEVED_FOR_S: Final = 600.0
+LONGEST_PAUSE_S: Final = 60.0  # a server's Retry-After or reset counts for at most this long
+LITTLE_LEFT: Final = 0.2  # of the server's limit; at or below it, what is left is spread over the time to its reset
+RESET_S: Final = 60.0  # if the server does not send the time of its reset: most limits are per minute
+LEAST_TOLD_PER_S: Final = 1.0  # even when the server says that nothing is left: sending shows whether that is true
+MORE_THAN_TOLD: Final = 3  # this many accepted requests more than were left refute what the server said
+NOT_BELIEVED_FOR_S: Final = 600.0  # after it was refuted
 
 
 class Budget:
-    """What may be sent now.
+    """Decides when requests may be sent.
 
-    In no second, and in no longer window, more requests are taken than the rate allows.
+    No second, and no longer window, has more requests than the rate allows.
 
     Args:
-        per_second: The full rate; None is no limit of ours, until the server refuses.
-        max_in_flight: How many requests may be unanswered at once.
+        per_second: The highest rate in requests per second. None for no limit of ours: only the server's refusals
+            limit it.
+        max_in_flight: The most requests in flight at once.
     """
 
     __slots__ = (
@@ -57,43 +60,45 @@ class Budget:
     def __init__(self, per_second: float | None, max_in_flight: int) -> None:
         self._pace = Pace(math.inf if per_second is None else per_second)
         self._max_in_flight = max_in_flight
-        self._next_at = -math.inf
+        self._next_at = -math.inf  # when the rate allows the next request
         self._row = 0  # refusals without an accepted request between
-        self._row_at = -1  # the number of the last refused answer
-        self._row_pause = 0.0  # the shortest Retry-After of the row
-        self._told = math.inf  # the rate that the server says is left,
-        self._told_until = -math.inf  # until then
-        self._told_left = 0.0  # how many requests that was
-        self._told_at = (0, 0)  # how many requests were sent, and refused, until it was said
+        self._row_at = -1  # the number of the last refused response
+        self._row_pause = 0.0  # the shortest Retry-After of the row; 0 if a refusal had none
+        # What the server last said is left; a rate of infinity means that it does not limit us.
+        self._told = math.inf  # as a rate,
+        self._told_until = -math.inf  # which holds until this time,
+        self._told_left = 0.0  # and as a number of requests
+        self._told_at = (0, 0)  # how many requests had been sent, and refused, at that time
         self._believes_from = -math.inf
 
     @property
     def in_flight(self) -> int:
-        """How many requests are unanswered."""
+        """Number of requests in flight."""
         return self._pace.sent - self._pace.answered
 
     @property
     def taken(self) -> int:
-        """How many requests were sent."""
+        """Number of requests sent so far."""
         return self._pace.sent
 
     @property
     def throttled(self) -> int:
-        """How many requests the server refused for their number."""
+        """Number of requests that the server refused with 429."""
         return self._pace.refused
 
     @property
     def rate(self) -> float:
-        """Requests per second that are allowed now; infinity for no limit."""
+        """Requests per second that are allowed now; infinity if there is no limit."""
         return min(self._pace.rate, self._told)
 
-    def places(self, *, for_look: bool) -> int:
-        """How many requests may be added in flight: a tenth is kept free of looks, so that no submit waits for one."""
-        kept = -(-self._max_in_flight // 10) if for_look and self._max_in_flight > 1 else 0
+    def places(self, *, for_poll: bool) -> int:
+        """Return how many more requests may be in flight. Polls leave a tenth free, so that no submit waits for one."""
+        # Rounded up: of 64 places 7 are kept, so 57 polls may be in flight. A single place is for both.
+        kept = -(-self._max_in_flight // 10) if for_poll and self._max_in_flight > 1 else 0
         return max(self._max_in_flight - kept - self.in_flight, 0)
 
     def ready_at(self, now: float) -> float:
-        """When the next request may be sent, by the rate."""
+        """Return when the rate allows the next request; not after `now` if it is allowed now."""
         self._pace.at(now)
         if now >= self._told_until:
             self._told = math.inf
@@ -106,17 +111,24 @@ class Budget:
         self._pace.send(now)
         rate = self.rate
         if rate < math.inf:
-            # Slower by the catch-up, so that it is inside the rate too.
+            # At 100 per second: one request every 10.1 ms, instead of 10. A second with a catch-up of 10 ms before it
+            # then has 1.01 / 0.0101 = 100 requests: what is made up for stays within the rate.
             self._next_at = max(self._next_at, now - CATCH_UP_S) + (1 + CATCH_UP_S) / rate
 
     def landed(self) -> None:
-        """Note that a request was answered, or given up."""
-        self._pace.answered += 1
+        """Note that a request is no longer in flight: it was answered, or given up."""
+        self._pace.answer()
 
     def refused(self, now: float, retry_after: float | None) -> None:
-        """Note that the server has refused, for their number, the request that landed last."""
+        """Note that the server refused the last request to land with 429.
+
+        Args:
+            now: The time.
+            retry_after: The server's `Retry-After` in seconds; None if it sent none.
+        """
         answered = self._pace.answered
-        pause = 0.0 if retry_after is None else min(max(0.0, retry_after), PAUSE_CEILING_S)
+        pause = 0.0 if retry_after is None else min(max(0.0, retry_after), LONGEST_PAUSE_S)
+        # A response with the next number is the next of the row; a gap means that a request was accepted between.
         in_a_row = answered - self._row_at <= 1
         self._row, self._row_pause = (self._row + 1, min(self._row_pause, pause)) if in_a_row else (1, pause)
         self._row_at = answered
@@ -125,27 +137,29 @@ class Budget:
         self._pace.refuse(now)
 
     def heard(self, now: float, limit: RateLimit) -> None:
-        """Note what the server says is left."""
+        """Note what the server says is left of its limit."""
         if now < self._believes_from:
             return
         little = math.inf if limit.limit is None else limit.limit * LITTLE_LEFT
         if limit.remaining > little:
             self._told = math.inf
             return
+        # A smaller number is news. Requests are counted from here on, to see whether more are accepted than are left.
         if self._told == math.inf or limit.remaining < self._told_left:
             self._told_left = limit.remaining
             self._told_at = self._pace.sent, self._pace.refused
-        elif self._accepted >= MORE_THAN_TOLD:  # and no less is left
+        elif self._accepted >= MORE_THAN_TOLD:  # several were accepted, and still as many are left: the number is wrong
             self._refute(now)
             return
         reset = RESET_S if limit.reset is None else max(0.001, limit.reset)
         self._told = max(LEAST_TOLD_PER_S, limit.remaining / reset)
-        self._told_until = now + min(PAUSE_CEILING_S, reset)
+        self._told_until = now + min(LONGEST_PAUSE_S, reset)
 
     @property
     def _accepted(self) -> int:
-        """How many requests, sent since the server said what is left, were accepted."""
+        """Number of requests accepted that were sent after the server said what is left."""
         sent, refused = self._told_at
+        # Requests land in about the order in which they were sent, so the first `sent` responses are older.
         return self._pace.answered - sent - (self._pace.refused - refused)
 
     def _refute(self, now: float) -> None:
@@ -154,10 +168,10 @@ class Budget:
 
 
 def check_budget(per_second: object, max_in_flight: object) -> None:
-    """Check what a budget is to be made of.
+    """Check the arguments of a budget.
 
     Raises:
-        InvalidRequestError: It can't be; the message says what to give.
+        InvalidRequestError: One of them is invalid; the message says what is allowed.
     """
     is_number = isinstance(per_second, int | float) and not isinstance(per_second, bool)
     if per_second is not None and not (is_number and 0 < cast("float", per_second) < math.inf):

@@ -1,4 +1,4 @@
-"""Says in a sentence why a run is still waited for."""
+"""Explains in a sentence why the watch of a run has not finished. The text is for people; do not parse it."""
 
 from __future__ import annotations
 
@@ -11,52 +11,51 @@ from asyncruns.lifecycle import Connectivity, State
 
 
 def explain(member: Member, schedule: Schedule[Member], *, is_running: bool) -> str:
-    """Say what the run and the fleet are waiting for, for people to read."""
+    """Return a sentence that says what the run and the fleet are waiting for."""
     outcome = member.outcome
-    if outcome is not None and (member.machine.end is not None or member.is_broken):
-        return f"{_what(member)}; the watch has ended as {type(outcome).__name__}."
+    if outcome is not None and member.has_ended:
+        return f"{_what(member)}; the watch finished as {type(outcome).__name__}."
     if not is_running:
-        return f"{_what(member)}; the fleet was left before the watch ended."
+        return f"{_what(member)}; the fleet was left before the watch finished."
     return f"{_what(member)}; {_doing(member, schedule)}{_trouble(member)}."
 
 
 def _what(member: Member) -> str:
-    snapshot = member.machine.snapshot
-    looks = "1 look" if member.polls == 1 else f"{member.polls} looks"
-    return f"{member.ref} was {snapshot.status if snapshot else 'not seen yet'} after {looks}"
+    polls = "1 poll" if member.polls == 1 else f"{member.polls} polls"
+    return f"{member.ref} was {'not seen yet' if member.machine.snapshot is None else member.status} after {polls}"
 
 
 def _doing(member: Member, schedule: Schedule[Member]) -> str:
     state = member.machine.state
-    look = _look(member, schedule)
+    poll = _poll(member, schedule)
     if state is State.DISPATCHING:
         names = ", ".join(call.name or call.id for call in member.machine.open_calls)
-        return f"these calls of it are being answered here: {names}; {look}"
+        return f"its calls are being answered here: {names}; {poll}"
     if state is State.SUBMITTING:
-        return f"the outputs of its calls are being submitted{_queue(schedule)}; {look}"
+        return f"the outputs of its calls are being submitted{_queue(schedule)}; {poll}"
     if state is State.CANCELLING:
-        return f"its cancel was asked for{_queue(schedule)}; {look}"
-    return look
+        return f"its cancel was requested{_queue(schedule)}; {poll}"
+    return poll
 
 
 def _queue(schedule: Schedule[Member]) -> str:
     return f" ({schedule.changes} submits and cancels wait for the budget)" if schedule.changes else ""
 
 
-def _look(member: Member, schedule: Schedule[Member]) -> str:
-    if member.is_looking:
-        return "a look is on its way"
+def _poll(member: Member, schedule: Schedule[Member]) -> str:
+    if member.is_polling:
+        return "a poll is in flight"
     if member.level >= 0:
         budget = schedule.budget
         limit = "" if budget.rate == math.inf else f" at {budget.rate:.3g} requests per second"
         before = schedule.before(member)
         return (
-            f"its look is due, and {before} {'request goes' if before == 1 else 'requests go'} before it{limit}, "
+            f"its poll is due, and {before} {'request goes' if before == 1 else 'requests go'} before it{limit}, "
             f"with {budget.in_flight} in flight"
         )
-    if member.look_at == math.inf:
-        return "no look is planned"
-    return f"the next look is in {max(member.look_at - loop_time(), 0.0):.1f} s"
+    if member.poll_at == math.inf:
+        return "no poll is planned"
+    return f"the next poll is in {max(member.poll_at - loop_time(), 0.0):.1f} s"
 
 
 def _trouble(member: Member) -> str:

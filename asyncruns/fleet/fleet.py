@@ -1,87 +1,77 @@
-"""Watches thousands of runs in one process, under one budget of requests.
+"""Watches thousands of runs in one process, under one budget of requests: what callers use.
 
-There is no task per run: each run is a lifecycle and a place in the schedule, and one owned task (`runner.py`) asks for
-the runs that are worth it. Who waits, iterates or looks on is served here.
+There is no task per run: each run is a lifecycle with a place in the schedule (`member.py`, `schedule.py`), and one
+owned task polls the runs that are due (`runner.py`). Behind this facade is a hub, which all watches share (`hub.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
-import anyio
-
-from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting
-from asyncruns.abc import AsyncOnly, MultiWireClient, RunClient, RunEvents
+from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.budget import Budget, check_budget
-from asyncruns.fleet.handle import Watch
-from asyncruns.fleet.member import Member
-from asyncruns.fleet.outcomes import Outcomes
-from asyncruns.fleet.runner import Runner
-from asyncruns.fleet.schedule import Schedule
-from asyncruns.fleet.settings import FleetSettings
-from asyncruns.fleet.statistics import Statistics
+from asyncruns.fleet.budget import check_budget
+from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.statistics import Statistics, statistics_of
+from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
-from asyncruns.user_code import check_may_leave, check_may_wait
-from asyncruns.watch.observers import Observer, Observers
-from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
+from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-ADDED_AT_ONCE: Final = 16  # of some 20 microseconds each
-LEFT: Final = "The fleet was left; make a new one"
-CANCELS_PER_S: Final = 100.0  # so many at least, where there is no limit
-REQUESTS_OF_CANCEL: Final = 2  # the cancel, and a poll that shows what became of it
-REFUSED_FOR_S: Final = 600.0  # how long they may take at most where the server has slowed us down: runs expire in that
+ADDED_AT_ONCE: Final = 16  # runs added in one pass of the event loop, at some 20 microseconds each
 
 
 class Fleet(AsyncOnly, Generic[R]):
     """Watch many runs, under one budget of requests, with one set of tools.
 
-    Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. When it is left by an exception or a
-    cancellation, the runs are not waited for. Submits on their way always are, up to 5 s.
+    Use it with `async with`. Leaving the block waits for all runs; see `on_exit`. If the block is left by an exception
+    or a cancellation, the fleet does not wait for runs, but it always waits for pending submits, for at most 5 s.
 
-    Looks go to those runs first whose end has likely waited longest for one: the fleet learns how long runs of an
-    assistant and model take. Submits and cancels go before all looks. A 429, or a small
-    `x-ratelimit-remaining-requests`, slows the whole fleet down, and it speeds up again by and by.
+    The fleet learns how long runs of an assistant and model take, and polls first the runs that have probably been over
+    for longest. Submits and cancels go before all polls. A 429 or a small `x-ratelimit-remaining-requests` slows the
+    whole fleet down; it recovers gradually.
 
-    Of an answer no more is kept than what the watch goes by: `run` of a `GaveUp` is mostly None, and its `status` tells
-    what was seen last.
+    To save memory, only the parts of a response that the watch needs are kept: `run` of a `GaveUp` is usually None, and
+    its `status` is the last one that was seen.
 
     Args:
-        client: A `Client`, or what `RunWatcher` takes.
-        requests_per_second: For polls, submits and cancels together, in every second. The default of 100 polls 200 runs
-            as often as every 2 s, and is lowered by itself when the server refuses more for it. None is no limit of
-            ours, but for what the server refuses. Of a limit that the server enforces give a tenth less: on
-            their way requests come closer together, and of the full rate some 2 % would be refused, for no gain.
-        max_in_flight: How many requests may be unanswered at once. A client has 100 connections.
-        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so whatever takes
-            long, begin in a task: while they are far behind, of the statuses of a run only the newest is kept. What
-            one raises is logged.
-        on_exit: What leaving the block does with runs that go on: "drain" waits for their ends, and until observers
-            were told of all, or one takes more than 2 s; "leave" leaves them as they are, and "cancel" cancels them,
-            and waits for that for 5 s, and as long as the budget takes for a cancel and a poll of each, but for 10
-            minutes at most where the server has slowed the fleet down; with those that were given up, or need the
-            caller, the newest 10,000. A run that could not be cancelled has an outcome with `cancel_error`, of which
-            observers are told, and a warning is logged. Both wait 2 s at most for observers. A warning is logged
-            where these were not told of all. `Client.close` waits for a fleet that is being left.
+        client: A `Client`, or another client that `RunWatcher` accepts.
+        requests_per_second: The most polls, submits and cancels together, in every second. The default of 100 polls 200
+            runs every 2 s; it is lowered automatically when the server refuses more. With None, only the server's
+            refusals limit the rate. If the server enforces a limit, pass a tenth less: requests come closer together on
+            the network, and at the full rate some 2 % would be refused, for no gain.
+        max_in_flight: The most requests in flight at once. A client has 100 connections.
+        on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so start slow
+            work in a task of its own: while observers are far behind, only the newest status of a run is kept.
+            Exceptions that an observer raises are logged.
+        on_exit: What leaving the block does with runs that have not ended:
+
+            - "drain" waits until they end and all observers have been called, or one of these takes more than 2 s.
+            - "leave" leaves them as they are.
+            - "cancel" cancels them, and the newest 10,000 of those that were given up or need the caller. It waits for
+              5 s and for the time that the budget needs for a cancel and a poll of each. If the server has slowed the
+              fleet down, that time is at most 10 minutes, or what it would be at the full rate if that is more. The
+              outcome of a run that could not be cancelled has a `cancel_error`; observers get it, and a warning is
+              logged.
+
+            "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
+            `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`,
-            `on_terminal`; and `max_concurrent_calls`, of all runs together. By default, `cadence` is
+            `on_terminal`; and `max_concurrent_calls`, for all runs together. By default, `cadence` is
             `Cadence.learned()`.
 
     Raises:
-        InvalidRequestError: An option can't be used; the message says what to give.
+        InvalidRequestError: An option is invalid; the message says what is allowed.
     """
 
     def __init__(
@@ -99,112 +89,34 @@ class Fleet(AsyncOnly, Generic[R]):
         check_client(client, "Fleet")
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
-        self._client = client
-        self._speaks = client.for_run if isinstance(client, MultiWireClient) else None
-        self._settings = FleetSettings(options)
-        self._on_exit = on_exit
-        self._observers = Observers()
-        self._outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
-        self._per_second = math.inf if requests_per_second is None else requests_per_second
-        self._budget = Budget(requests_per_second, max_in_flight)
-        self._runner = Runner(self._budget, on_end=self._outcomes.note, keeps_unfinished=on_exit == "cancel")
-        self._adding = 0
-        self.read: set[Watch[Any]] = set()  # those over whose events somebody iterates
-        self._task = OwnedTask("fleet", entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one")
-        self._open: list[tuple[OpenWatches, OpenWatch]] = []  # of each client
+        self._hub: Hub[R] = Hub(
+            client,
+            requests_per_second=requests_per_second,
+            max_in_flight=max_in_flight,
+            on_outcome=on_outcome,
+            on_exit=on_exit,
+            options=options,
+        )
 
     # Entering and leaving
 
     async def __aenter__(self) -> Fleet[R]:
-        self._task.check_unused()
-        self._register(self._client)
-        await self._task.start(
-            self._drive,
-            name="asyncruns fleet",
-            on_done=self._stopped,
-            leave=lambda: self.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None),
-        )
+        await self._hub.enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._task.was_started:
-            return
-        self.check_is_here()
-        check_may_leave(self._runner, "fleet")
-        try:
-            if error is None and self._on_exit == "drain":
-                await self._drain_all()
-        finally:
-            by = self._leave_by()
-            self._leave(by)
-            await self._task.join(by)
-        self._task.raise_once(error, "The fleet broke")
-
-    def _leave(self, by: float) -> None:
-        for _, watch in self._open:
-            watch.leave_by(by + ENDING_GRACE_S)
-        self._runner.leave(by=by, cancel=self._on_exit == "cancel")
-
-    def _end(self, by: float) -> None:
-        """Be left as the client is closed, and take the time that the budget needs."""
-        self._leave(max(by, self._leave_by()))
-
-    def _register(self, client: RunClient[Any]) -> None:
-        """Let a client know that it may not be closed while this fleet is being left."""
-        watches = open_watches_of(client)
-        if all(watches is not known for known, _ in self._open):
-            self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
-
-    def _leave_by(self) -> float:
-        """Give when leaving ends: who cancels has to ask for that first, as the budget and the server allow."""
-        now = loop_time()
-        if self._on_exit != "cancel":
-            return now + LEAVING_GRACE_S
-        pause = max(self._budget.ready_at(now) - now, 0.0)
-        requests = REQUESTS_OF_CANCEL * (self._runner.active + len(self._runner.unfinished))
-        full = min(self._per_second, CANCELS_PER_S)
-        asking = min(requests / min(self._budget.rate, full), max(requests / full, REFUSED_FOR_S))
-        return now + LEAVING_GRACE_S + pause + asking
+        await self._hub.exit(error)
 
     async def drain(self) -> None:
-        """Wait until no run is watched any more, and nobody adds any. Safe to cancel: the fleet goes on.
+        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
 
         Raises:
-            InvalidRequestError: The fleet was entered in another event loop; or one of its tools or handlers calls
-                this, and would wait for itself.
+            InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
+                handlers, which would wait for itself.
         """
-        self.check_is_here()
-        check_may_wait(self._runner, "fleet")
-        while self._goes_on():
-            await self._outcomes.news()
-
-    async def _drain_all(self) -> None:
-        await self.drain()
-        while self.is_running and await self._observers.drained(OBSERVER_GRACE_S) and self._goes_on():
-            await self.drain()  # an observer has added runs
-
-    async def _drive(self, begun: asyncio.Future[None]) -> None:
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(outlasting, self._observers.run, group.cancel_scope)
-                await self._runner.run(begun)
-                with anyio.move_on_after(OBSERVER_GRACE_S):
-                    await self._observers.drained(OBSERVER_GRACE_S)
-                group.cancel_scope.cancel()
-        finally:
-            self._observers.tell_of_waiting()
-
-    def _stopped(self) -> None:
-        for watches, known in self._open:
-            watches.remove(known)
-        for watch in list(self.read):
-            watch.stop_waiting()
-        for member in set(self._runner.members.values()):
-            for watch in member.watches:
-                watch.stop_waiting()
-        self._outcomes.tell()
+        await self._hub.drain()
 
     # Adding runs
 
@@ -231,75 +143,47 @@ class Fleet(AsyncOnly, Generic[R]):
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
-        """Watch a run, and give what to await, cancel or ask about it. Returns at once.
+        """Start to watch a run, and return a `Watch` to await, iterate over or cancel. Returns at once.
 
-        Tools, handlers and observers see the context variables of who calls this, each call in a copy.
+        Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
-        A run that is watched already is not looked at twice: this watch then only listens, and of the options only
-        `on_status` and `on_terminal` count. It is the same where the other watch was cancelled while its outputs were
-        on their way, until 5 s after their answer: its tools have run, and do not run again. An observer that several
-        watches of a run have, as one of the fleet, is called once for all of them.
+        A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
+        `on_status` and `on_terminal` count. The same holds if the other watch was cancelled while its submit was
+        pending, until 5 s after the response: its tools have run, and do not run again. An observer that several
+        watches of a run share, such as one of the fleet, is called once for all of them.
 
         Args:
-            run: The run, or a response, or a `RunRef`; or else give `thread_id` and `run_id`.
-            client: What speaks for this run instead of the fleet's: another client of the same server, or for a
+            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`.
+            client: The client for this run, instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
-            **options: As for the fleet, for this run instead; `max_concurrent_calls` holds beside the fleet's, and a
-                `cadence` of None is the fleet's.
+            **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
+                `cadence` of None means the fleet's.
 
         Raises:
-            InvalidRequestError: The arguments do not name a run, or the fleet is not entered, or left, or was entered
-                in another event loop: from a thread, use `loop.call_soon_threadsafe(fleet.watch, run)`.
+            InvalidRequestError: The arguments do not identify a run, or an option is invalid; or the fleet was not
+                entered, was left, or was entered in another event loop. From another thread, use
+                `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
-        self.check_goes_on()
-        if self._runner.is_left:
-            raise InvalidRequestError(LEFT)
-        if isinstance(run, RunEvents):
-            raise InvalidRequestError(
-                f"A fleet polls, and does not follow a {type(run).__name__}: watch that with client.watch(stream), or "
-                "give the run or response that it tells of"
-            )
-        if client is None:
-            client = self._client if self._speaks is None else self._speaks(run)
-        else:
-            self._register(client)
         ids = {"thread_id": thread_id, "run_id": run_id}
-        run = client.dialect.given(run)
-        ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
-        if options:
-            check_watch_options(options, SharedOptions)
-        context = contextvars.copy_context()
-        member = self._runner.find(ref)
-        given = None
-        if member is None:
-            policy, answers = self._settings.of(options, client.dialect)
-            member = Member(self._runner, client, ref, policy, answers, context)
-            given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
-        both = self._settings.with_own(options)
-        watch: Watch[Any] = Watch(
-            self, member, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
-        )
-        member.watches = (*member.watches, watch)
-        if not member.is_watched:
-            self._runner.add(member)
-            member.begin(given)
-        return watch
+        member, listener = self._hub.add_run(run, ids, client, options)
+        return Watch(self._hub, member, listener)
 
     async def add_many(
         self, runs: Iterable[Any] | AsyncIterable[Any], *, at_most: int = 10_000, **options: Unpack[SharedOptions]
     ) -> int:
-        """Watch all runs of an iterable, taking no more of them while very many are watched; give how many it had.
+        """Watch all runs of an iterable, pausing while `at_most` are being watched; return how many runs there were.
 
-        The event loop stays free meanwhile, which it does not when `watch` is called ten thousand times in a row. Safe
-        to cancel: those that were taken are watched on.
+        The event loop stays responsive, unlike with ten thousand calls of `watch` in a row. Safe to cancel: runs that
+        were added are still watched.
 
         Args:
-            runs: Runs, responses or `RunRef`s. An async iterable is closed at the end, however it comes.
-            at_most: How many may be watched at once, by the whole fleet, with those whose outcomes wait for a reader.
+            runs: Runs, responses or `RunRef`s. An async generator is always closed at the end.
+            at_most: The most runs watched at once by the whole fleet, including those whose outcomes wait for a reader.
             **options: As for `watch`.
 
         Raises:
-            InvalidRequestError: One of them is no run, or the fleet was left meanwhile; those before it were taken.
+            InvalidRequestError: An item is not a run, or the fleet was left in the meantime; the runs before it were
+                added.
         """
         if isinstance(runs, str | bytes | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
             raise InvalidRequestError(
@@ -307,121 +191,60 @@ class Fleet(AsyncOnly, Generic[R]):
             )
         if at_most < 1:
             raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
-        self.check_goes_on()
-        self._adding += 1
+        self._hub.check_goes_on()
         added = 0
-        try:
+        with self._hub.adding():
             async with contextlib.aclosing(_each(runs)) as each:
                 async for run in each:
                     self.watch(run, **options)
                     added += 1
                     if added % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
-                    while self._runner.active + self._outcomes.awaiting_reader >= at_most:
-                        await self._outcomes.news()
-                        self.check_goes_on()
-        finally:
-            self._adding -= 1
-            self._outcomes.tell()
+                    await self._hub.room_below(at_most)
         return added
 
     # Outcomes
 
     async def __aiter__(self) -> AsyncIterator[AnyOutcome[R]]:
-        """Iterate over the outcomes as they come, until no run is watched any more.
+        """Iterate over the outcomes as they come, until no run is being watched.
 
-        Those of watches that ended before are given too, unless somebody had them: `on_outcome`, `on_terminal`, or who
-        awaited the watch, or read its events to the end. Until somebody has them, they are kept; while nobody iterates
-        the newest 50,000, and a warning is logged when others are let go. Of several readers each outcome goes to one.
-        May be broken off, and begun again.
+        Outcomes from before the iteration are included, unless they were delivered: to `on_outcome`, `on_terminal`, or
+        a caller that awaited the watch or read its events to the end. Until then they are kept; while no caller
+        iterates, only the newest 50,000 are kept, and a warning is logged when older ones are discarded. If there are
+        several readers, each outcome goes to one of them. The iteration may be stopped, and started again.
 
         Raises:
             InvalidRequestError: The fleet was not entered.
-            Exception: What broke the fleet, if anything did.
+            Exception: The error that broke the fleet, if there was one.
         """
-        self._task.check_entered()
-        async with contextlib.aclosing(self._outcomes.read(self._goes_on)) as outcomes:
+        self._hub.task.check_entered()
+        async with contextlib.aclosing(self._hub.outcomes.read(self._hub.goes_on)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
-        if self._task.is_done:
-            self._task.raise_failure()
+        if self._hub.task.is_done:
+            self._hub.task.raise_failure()
 
-    def _goes_on(self) -> bool:
-        return self.is_running and bool(self._runner.active or self._adding)
-
-    # How it is
+    # State
 
     def statistics(self) -> Statistics:
-        """Tell how the fleet is doing.
+        """Return the state of the fleet in numbers.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop.
         """
-        self.check_is_here()
-        schedule, budget, now = self.schedule, self._budget, loop_time()
-        ended = self._outcomes.ended
-        return Statistics(
-            active=self._runner.active,
-            due=schedule.due + schedule.changes,
-            in_flight=budget.in_flight,
-            lag=max((now - member.look_at for member in schedule.waiting()), default=0.0),
-            budget=None if budget.rate == math.inf else budget.rate,
-            polls=self._runner.polls,
-            ended=ended,
-            polls_per_run=self._outcomes.polls / ended if ended else 0.0,
-            throttled=budget.throttled / budget.taken if budget.taken else 0.0,
-        )
+        self._hub.task.check_is_here()
+        return statistics_of(self._hub.runner, self._hub.outcomes)
 
     @property
     def is_running(self) -> bool:
-        """Whether runs can be watched."""
-        return self._runner.is_running
+        """Whether the fleet is running, so that runs can be watched."""
+        return self._hub.is_running
 
     def __repr__(self) -> str:
-        counts = f"{self._runner.active} active, {self._outcomes.ended} ended, {self._runner.polls} polls"
-        return f"<Fleet {counts}, {self._budget.in_flight} in flight{'' if self.is_running else ', not running'}>"
-
-    # For watches
-
-    def delivered(self, member: Member) -> None:
-        """Note that somebody has the outcome of a watch."""
-        self._outcomes.delivered(member)
-
-    @property
-    def schedule(self) -> Schedule[Member]:
-        """Which run is asked next."""
-        return self._runner.schedule
-
-    def check_goes_on(self) -> None:
-        """Check that runs can be watched, from here.
-
-        Raises:
-            InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
-        """
-        self._task.check_entered()
-        if self._task.is_done:
-            self._task.raise_failure()
-        if not self.is_running:
-            raise InvalidRequestError(LEFT)
-
-    def check_is_here(self) -> None:
-        """Check that we run in the event loop that entered the fleet.
-
-        Raises:
-            InvalidRequestError: We do not; nothing was done.
-        """
-        self._task.check_is_here()
-
-    def observe(self, observer: Observer, value: object, member: Member, context: contextvars.Context) -> None:
-        """Have an observer called with what is news of a run, in a copy of this context."""
-        self._observers.put(observer, value, of=member, context=context, owners=member.owners)
-
-    def drop(self, watch: Watch[Any], member: Member) -> None:
-        """Let a watch go, and its run when nobody watches it any more."""
-        member.watches = tuple(other for other in member.watches if other is not watch)
-        if not member.watches:
-            self._runner.drop(member)
-            self._outcomes.tell()
+        runner = self._hub.runner
+        counts = f"{runner.roster.active} active, {self._hub.outcomes.ended} ended, {runner.polls} polls"
+        in_flight = runner.schedule.budget.in_flight
+        return f"<Fleet {counts}, {in_flight} in flight{'' if self.is_running else ', not running'}>"
 
 
 async def _each(runs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:

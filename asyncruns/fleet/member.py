@@ -1,319 +1,371 @@
-"""One run of a fleet: its lifecycle, and the doing of what that says. It holds no task, and no body of an answer."""
+"""One run of a fleet: executes the commands of its lifecycle. It holds no task, and no body of a response."""
 
 from __future__ import annotations
 
 import contextvars
 import math
+from collections.abc import Callable
 from functools import partial
-from sys import intern
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import Any, assert_never
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
-from asyncruns.fleet.schedule import LEVELS, Slot
+from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.ranks import rank_of, reaches_at
+from asyncruns.fleet.schedule import Slot
+from asyncruns.fleet.settings import Answerers
+from asyncruns.http import Request
 from asyncruns.lifecycle import (
     Asked,
-    Begun,
-    Cancel,
-    CancelAsked,
     Command,
     End,
     EndKind,
     Event,
-    Finish,
     Notice,
-    Observed,
-    Phase,
     Policy,
-    PollAt,
     Reason,
-    Refused,
-    Report,
     RunLifecycle,
     RunRef,
-    RunTools,
     Snapshot,
-    StopTools,
-    Submit,
-    Tick,
 )
-from asyncruns.lifecycle.ledger import LAG_S
-from asyncruns.tools import Toolset
-from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.lifecycle import commands as do
+from asyncruns.lifecycle import events as ev
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
+from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
+from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.logs import FLEET_LOG, fields_of, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import Ended, Observer
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
-
-if TYPE_CHECKING:
-    from asyncruns.fleet.handle import Watch
-    from asyncruns.fleet.runner import Runner
-
-TOP_DELAY_S: Final = 2.0  # so much expected delay is the highest level, half of it the one below, and so on
-
-
-class Answers(Struct, frozen=True):
-    """Who answers the calls of runs; many runs share one."""
-
-    handler: Handler | None
-    approve: ApprovalHandler | None
-    tools: Toolset | None
-    limit: ConcurrencyLimit | None
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
+from asyncruns.wire.shown_text import on_one_line
 
 
 class Member(Slot):
     """A run that is watched.
 
+    Args:
+        host: The fleet.
+        client: Sends the requests; its dialect makes and reads them.
+        ref: The ref of the run.
+        policy: The options of the watch.
+        answerers: What answers its tool calls.
+        context: The context variables that handlers and tools see, each call in a copy.
+
     Attributes:
-        ref: The run; it changes at servers where a submit begins a new one.
-        machine: Its lifecycle.
-        watches: Who wait for it, and look on.
-        polls: How many looks were sent.
-        submit_landed_at: When its last submit was answered; infinity while one is on its way, or waits for its turn.
-        due_at: When the last look that was asked for was due.
-        outcome: How the watch ended, the last time that it did.
-        context: The context variables that its handlers and tools see, each in a copy.
-        is_watched: Whether it is one of those that the fleet watches: not ended, and not let go.
+        client: The argument of the same name.
+        ref: The ref of the run; it changes at servers where a submit starts a new run.
+        machine: The lifecycle of the run.
+        listeners: One for each watch of the run.
+        polls: Number of polls sent.
+        due_at: The time for which the last poll was planned.
+        outcome: How the watch finished, the last time that it did.
+        context: The argument of the same name.
+        is_broken: Whether the watch finished because of an unexpected error.
+        is_watched: Whether the fleet is watching it: it has neither finished nor been discarded.
     """
 
     __slots__ = (
+        "_answerers",
         "_answering",
-        "_answers",
         "_earlier",
-        "_look",
-        "_runner",
+        "_host",
+        "_started",
+        "_submit_landed_at",
         "client",
         "context",
         "due_at",
         "is_broken",
         "is_watched",
+        "listeners",
         "machine",
         "outcome",
         "polls",
         "ref",
-        "started",
-        "submit_landed_at",
-        "watches",
     )
 
     def __init__(
         self,
-        runner: Runner,
+        host: Host[Member],
         client: RunClient[Any],
         ref: RunRef,
         policy: Policy,
-        answers: Answers,
+        answerers: Answerers,
         context: contextvars.Context,
     ) -> None:
         super().__init__()
         self.context: contextvars.Context = context
-        self._runner = runner
-        self._answers = answers
+        self._host = host
+        self._answerers = answerers
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
-        self._look = 0  # counts up with each answer that makes the looks on their way old
+        self._started = -math.inf
+        self._submit_landed_at = -math.inf  # infinity while a submit is queued or in flight
         self.client: RunClient[Any] = client
         self.ref: RunRef = ref
         self.machine: RunLifecycle = RunLifecycle(policy)
-        self.watches: tuple[Watch[Any], ...] = ()
+        self.listeners: tuple[Listener, ...] = ()
         self.polls: int = 0
         self.due_at: float = 0.0
-        self.submit_landed_at: float = -math.inf
-        self.started: float = -math.inf
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
         self.is_watched: bool = False
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
-        """All that were watched, in their order."""
+        """The refs of all runs that were watched, in order."""
         return (*self._earlier, self.ref)
 
     @property
     def owners(self) -> tuple[object, ...]:
         """The objects that its observers work for."""
-        return (self, self._runner)
+        return (self, self._host)
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended. A watch that ended before its run can be taken up again."""
+        """Whether the run has ended. A watch that finished before its run can be reopened."""
         end = self.machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        return end is not None and end.kind.is_final
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is sent for it any more: the run has ended, or its watch broke."""
+        return self.is_over or self.is_broken
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its watch has finished, and was not reopened since."""
+        return self.machine.end is not None or self.is_broken
 
     @property
     def may_go_on(self) -> bool:
-        """Whether the run may go on although its watch has ended."""
+        """Whether the run may go on although its watch has finished."""
         end = self.machine.end
         is_there = end is not None and end.reason not in (Reason.NOT_FOUND, Reason.GONE)
-        return is_there and not self.is_over and not self.is_broken
+        return is_there and not self.is_finished
 
     @property
     def may_be_resumed(self) -> bool:
-        """Whether who watches the run anew goes on with it: looks may still ask for outputs that were submitted."""
-        is_recent = loop_time() - self.submit_landed_at < LAG_S
+        """Whether a new watch of the run must use this member: polls may still show calls that were answered.
+
+        A new member would run their tools again.
+        """
+        is_recent = loop_time() - self._submit_landed_at < SUBMIT_LAG_S
         return is_recent and not self.is_broken and not self.machine.open_calls
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether its cancel is still wanted, and is followed."""
-        return self.machine.is_cancelling and not self.is_broken and bool(self.watches)
+        """Whether its cancel was requested, and its effect is being watched."""
+        return self.machine.is_cancelling and not self.is_broken and bool(self.listeners)
+
+    @property
+    def status(self) -> str:
+        """The last status that was seen, as the server sent it; "" if none was seen."""
+        snapshot = self.machine.snapshot
+        return snapshot.status if snapshot else ""
 
     def rank(self, now: float) -> int:
-        """Rank the look by the delay that it is expected to end; one that is past the run's expiry is at the top."""
-        delay = self.machine.delay(now)
-        if now >= self.machine.expiry or delay >= TOP_DELAY_S:
-            return LEVELS - 1
-        if not delay > 0.0:
-            return 0
-        return max(LEVELS - 2 + math.frexp(delay / TOP_DELAY_S)[1], 0)
+        """Return the level of a due poll now."""
+        return rank_of(self.machine, now)
 
     def rises_at(self, level: int) -> float:
-        """Say when the look has this rank."""
-        return min(self.machine.delayed_at(math.ldexp(TOP_DELAY_S, level + 1 - LEVELS)), self.machine.expiry)
+        """Return when a due poll reaches a level."""
+        return reaches_at(self.machine, level)
 
-    # What happens
+    # Starting and finishing
+
+    def add_listener(self, listener: Listener) -> None:
+        """Pass events on to one more watch."""
+        self.listeners = (*self.listeners, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Pass no more events on to a watch; if it was the last one, the caller must discard the member."""
+        self.listeners = tuple(other for other in self.listeners if other is not listener)
 
     def begin(self, given: Snapshot[Any] | None) -> None:
-        """Begin to watch, from what the caller's object says; or go on, where it was let go meanwhile."""
+        """Start to watch, from the state of the caller's object if there is one; or resume a discarded member."""
+        self.is_watched = True
         now = loop_time()
-        if self.started == -math.inf:
-            self.started = now
-            self.receive(Begun(now, given))
+        if self._started == -math.inf:
+            self._started = now
+            self.receive(ev.Begun(now, given))
         elif self.machine.end is not None:
             self._finish(self.machine.end)
         else:
             self.due_at = now
-            self._runner.schedule.look(self, now)
-            self.receive(Tick(now))
+            self._host.schedule.poll(self, now)
+            self.receive(ev.Tick(now))
+
+    def let_go(self) -> None:
+        """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
+        self.stop()
+        self.is_watched = False
+
+    def stop(self) -> None:
+        """Stop tools and handlers, and poll no more."""
+        if self._answering is not None:
+            self._answering.stop()
+        self._host.schedule.remove(self)
+
+    def leave(self, by: float) -> None:
+        """Cancel the run if it has not ended; the watch finishes by this time, by the loop's clock."""
+        if self.listeners and not self.is_finished:
+            self.guard(partial(self._leave, by))
+
+    def _leave(self, by: float) -> None:
+        self.receive(ev.CancelAsked(loop_time(), by))
+        if self.is_cancelling and self.poll_at == math.inf and not self.is_polling:  # its poll was cut off
+            self._host.schedule.poll(self, loop_time())
+
+    def end_leaving(self, by: float) -> None:
+        """Finish the watch of a run that could not be cancelled by this time, with an outcome that says so."""
+        if self.listeners and not self.is_finished:
+            self.guard(partial(self._leave, by))
+            self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
+
+    def guard(self, act: Callable[[], object]) -> None:
+        """Call `act` for this run. An unexpected error finishes its watch, but no other."""
+        try:
+            act()
+        except Exception as error:
+            self.broke(error)
+
+    def broke(self, error: Exception) -> None:
+        """Finish the watch because of an unexpected error; the machine is not used any more."""
+        FLEET_LOG.error("The watch of %s broke", on_one_line(str(self.ref)), exc_info=error, extra=fields_of(self.ref))
+        if self.is_broken:
+            return
+        self.stop()
+        self.discard_poll()
+        self.is_broken = True
+        if self.is_watched:
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
+
+    # Events
 
     def wake(self, now: float) -> None:
-        """Tell the machine that its time has come.
+        """Send the machine a tick, unless a poll must be sent first.
 
-        After a laptop's sleep all runs want their one last look at once; its time begins when it is sent. Likewise the
-        default wait does not end while the budget holds back a look that is due: the run may have ended long ago.
+        After a laptop slept past the deadlines, all runs want their one last poll at once; its time starts when it is
+        sent. Likewise the default wait does not end while the budget holds back a due poll: the run may have ended long
+        ago.
         """
         machine = self.machine
-        if machine.looks_once_more and self.look_at < math.inf and not self.is_looking:
+        if machine.polls_once_more and self.poll_at < math.inf and not self.is_polling:
             return
-        if self.look_at <= now and not self.is_looking and machine.waits_for_look(now):
+        if self.poll_at <= now and not self.is_polling and machine.waits_for_poll(now):
             return
-        self.receive(Tick(now))
+        self.receive(ev.Tick(now))
 
     def receive(self, event: Event) -> None:
-        """Tell the machine of an event, and do what it says.
+        """Send the machine an event, and execute its commands.
 
         Raises:
-            InvalidRequestError: The event cannot be; nothing was done.
+            InvalidRequestError: The event is not allowed now; nothing was done.
         """
         end = self.machine.end
         commands = self.machine.receive(event)
-        if end is not None and self.machine.end is not end:  # it may have ended anew at once
-            self._runner.taken_up(self)
+        if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
+            self.is_watched = True
+            self._host.taken_up(self)
         for command in commands:
             self._perform(command)
         if self.is_watched and self.machine.end is None:
             wake_at = self.machine.wake_at
             if wake_at != self.tick_at:
-                self._runner.schedule.tick(self, wake_at)
-        self._forget_body()
-        self._runner.moved()
+                self._host.schedule.tick(self, wake_at)
+        self.machine.forget_resource()
+        self._host.moved()
 
     def told(self, event: Event) -> None:
-        """Take an event from the caller; what cannot be is for the caller, and any other error ends the watch.
+        """Receive an event from the caller. An unexpected error finishes the watch instead of being raised.
 
         Raises:
-            InvalidRequestError: The event cannot be; nothing was done.
+            InvalidRequestError: The event is not allowed now; nothing was done.
         """
         try:
             self.receive(event)
         except InvalidRequestError:
             raise
         except Exception as error:
-            self._runner.broke(self, error)
+            self.broke(error)
 
-    def _forget_body(self) -> None:
-        """Keep of a look only what the machine goes by: ten thousand bodies would be many megabytes."""
-        snapshot = self.machine.snapshot
-        if snapshot is None or snapshot.resource is None:
-            return
-        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
-            status = intern(snapshot.status)  # few words, in ten thousand copies
-            self.machine.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
+    # Requests
 
-    def answered(self, event: Observed | Refused, look: int) -> None:
-        """Take the answer to a look, unless another answer has made it old."""
-        if look == self._look:
+    def begin_poll(self, now: float) -> Request:
+        """Count a poll that is sent now, and return its request."""
+        self.polls += 1
+        # `wake` held the tick back for this poll; now the poll gets its time.
+        if self.machine.polls_once_more or self.machine.waits_for_poll(now):
+            self._host.schedule.tick(self, now + FINAL_POLL_S)
+            self._host.moved()
+        return self.client.dialect.poll(self.ref)
+
+    def polled(self, event: ev.Observed | ev.Refused, generation: int) -> None:
+        """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
+        if generation == self.generation:
             self.receive(event)
 
-    def changed(self, event: Observed | Refused) -> None:
-        """Take the answer to a submit or a cancel."""
+    def submit_landed(self, now: float) -> None:
+        """Note that its submit is no longer in flight."""
+        if self._submit_landed_at == math.inf:
+            self._submit_landed_at = now
+
+    def submit_dropped(self) -> None:
+        """Note that its submit will not be sent."""
+        self._submit_landed_at = -math.inf
+
+    def changed(self, event: ev.Observed | ev.Refused) -> None:
+        """Receive the response to a submit or a cancel."""
         if self.is_broken:
             return
-        if isinstance(event, Observed):
-            # A look on its way may show the run as it was before; this answer asks for a new one.
-            self._look += 1
-            self.is_looking = False
+        if isinstance(event, ev.Observed):
+            # A poll in flight may show the run as it was before. The machine will plan another one.
+            self.discard_poll()
             new = event.snapshot.ref
             if event.asked is Asked.SUBMIT and new is not None and new != self.ref:
                 self._follow(new)
         self.receive(event)
 
     def _follow(self, ref: RunRef) -> None:
-        """Watch what a submit began from now on; or tell of it, where the watch has ended meanwhile."""
+        """Watch the run that a submit started; if the watch has finished, put its ref into the outcome."""
         self._earlier, self.ref = self.refs, ref
         if self.is_watched:
-            self._runner.renamed(self)
+            self._host.renamed(self)
         if self.outcome is not None:
             self.outcome = replace(self.outcome, ref=ref, refs=self.refs)
-
-    @property
-    def look(self) -> int:
-        """Names the looks that are sent from now on, until one is old."""
-        return self._look
-
-    def stop(self) -> None:
-        """Stop tools and handlers, and look no more."""
-        if self._answering is not None:
-            self._answering.stop()
-        self._runner.schedule.remove(self)
-
-    def leave(self, by: float) -> None:
-        """Have the run cancelled, and the watch ended by this time; the run is polled again if it was cut off."""
-        self.receive(CancelAsked(loop_time(), by))
-        if self.is_cancelling and self.look_at == math.inf and not self.is_looking:
-            self._runner.schedule.look(self, loop_time())
 
     # Commands
 
     def _perform(self, command: Command) -> None:
-        runner = self._runner
-        is_left = (runner.closing and not self.is_cancelling) or not self.watches
-        if is_left and isinstance(command, PollAt | RunTools | Submit):
-            if not isinstance(command, PollAt):
-                self.submit_landed_at = -math.inf  # the machine takes it for done, so it can't go on from here
+        host = self._host
+        is_left = (host.closing and not self.is_cancelling) or not self.listeners
+        if is_left and isinstance(command, do.PollAt | do.RunTools | do.Submit):
+            if not isinstance(command, do.PollAt):
+                self.submit_dropped()  # the machine takes it for sent, so a new watch cannot resume from here
             return
         match command:
-            case PollAt(not_before, _):
+            case do.PollAt(not_before, _):
                 self.due_at = not_before
-                runner.schedule.look(self, not_before)
-            case RunTools(calls):
+                host.schedule.poll(self, not_before)
+            case do.RunTools(calls):
                 self._begin_answering(calls)
-            case StopTools(approvals):
+            case do.StopTools(approvals):
                 if self._answering is not None:
                     self._answering.stop(approvals=approvals)
-            case Submit(answers, snapshot, keep):
-                self.submit_landed_at = math.inf
+            case do.Submit(answers, snapshot, keep):
+                self._submit_landed_at = math.inf
                 request = self.client.dialect.submit(self.ref, snapshot, answers, keep_tool_choice=keep)
-                runner.schedule.change(self, (request, Asked.SUBMIT))
-            case Cancel():
-                runner.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
-            case Report(notice):
+                host.schedule.change(self, (request, Asked.SUBMIT))
+            case do.Cancel():
+                host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
+            case do.Report(notice):
+                log_notice(FLEET_LOG, self.ref, notice)
                 self._tell(notice)
-            case Finish(end):
+            case do.Finish(end):
                 self.stop()
                 self._finish(end)
             case _:
@@ -321,21 +373,12 @@ class Member(Slot):
 
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
-            who = self._answers
-            self._answering = CallAnswerer(
-                handler=who.handler,
-                approve=who.approve,
-                tools=who.tools,
-                limit=who.limit,
-                post=self._posted,
-                owners=(*self.owners, ANSWERING),
-                context=self.context,
-            )
-        if self._runner.group is not None:
-            self._answering.begin(calls, self._runner.group)
+            self._answering = self._answerers.begin(self._posted, (*self.owners, ANSWERING), self.context)
+        if self._host.group is not None:
+            self._answering.begin(calls, self._host.group)
 
     def _posted(self, event: Event) -> None:
-        self._runner.guard(self, partial(self.receive, event))
+        self.guard(partial(self.receive, event))
 
     def _finish(self, end: End) -> None:
         self.outcome = outcome_of(
@@ -343,37 +386,33 @@ class Member(Slot):
             self.refs,
             self.client,
             polls=self.polls,
-            elapsed=loop_time() - self.started,
+            elapsed=loop_time() - self._started,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
         )
-        if not self.watches:  # let go meanwhile
+        if not self.listeners:  # discarded
             return
-        self._runner.ended(self)
-        if self._runner.is_left:
-            warn_of_uncancelled(self.outcome)
+        self.is_watched = False
+        self._host.ended(self)
+        if self._host.is_left:
+            warn_of_uncancelled(FLEET_LOG, self.outcome)
+        log_outcome(FLEET_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         if self.is_over:
-            self.watches = ()  # no circle, or the ended would be found by the garbage collector, thousands at once
+            self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
     def _tell(self, event: Notice | Ended[Any]) -> None:
-        told: list[Observer] = []  # one of the whole fleet is called once, however many watch the run
-        for watch in self.watches:
-            watch.tell(event, told)
-
-    def broke(self, error: Exception) -> None:
-        """End the watch for an error that nobody expected; the machine is not asked any more."""
-        self.stop()
-        self._look += 1
-        self.is_broken = True
-        if self.is_watched:
-            self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
+        told: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
+        for listener in self.listeners:
+            listener.tell(event, told, self.owners)
 
     def check_may_be_told(self) -> None:
-        """Check that the watch goes on, or can be taken up again.
+        """Check that the watch is active or can be reopened.
 
         Raises:
-            InvalidRequestError: It does not, and can't be.
+            InvalidRequestError: It has finished and cannot be reopened.
         """
-        if not self._runner.is_running or self.is_over or self.is_broken or not self.watches:
-            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
+        if not self._host.is_running or self.is_finished or not self.listeners:
+            raise InvalidRequestError(
+                f"The watch of {on_one_line(str(self.ref))} has finished; submit or cancel through the client"
+            )

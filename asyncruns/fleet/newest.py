@@ -1,22 +1,24 @@
-"""Keeps the newest of what somebody may come for, or nobody: a fleet may live for months."""
+"""Keeps the newest of what may be wanted later, and discards the rest: a fleet may live for months."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TypeVar
 
-from asyncruns.watch.observers import log
+from asyncruns.watch.logs import FLEET_LOG
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Newest(OrderedDict[K, V]):
-    """Some things by their keys, the oldest first. Not a plain dict: that looks through all that was at its front.
+    """Values by their keys, the oldest first.
+
+    Do not use a plain dict: one that is emptied from its front searches through all removed entries each time.
 
     Args:
-        at_most: How many are kept.
-        warning: Logged when one is let go for the first time; `%d` is how many are kept.
+        at_most: How many values are kept.
+        warning: Logged the first time that a value is discarded; `%d` is how many are kept.
     """
 
     def __init__(self, at_most: int, warning: str) -> None:
@@ -25,9 +27,9 @@ class Newest(OrderedDict[K, V]):
         self._warning: str | None = warning
 
     def let_go(self) -> None:
-        """Let the oldest go that are too many."""
+        """Discard the oldest values if there are too many."""
         while len(self) > self._at_most:
             self.popitem(last=False)
             if self._warning is not None:
-                log.warning(self._warning, self._at_most)
+                FLEET_LOG.warning(self._warning, self._at_most)
                 self._warning = None

@@ -1,4 +1,4 @@
-"""Who gets the outcomes of a fleet: its observer, those who iterate, and those who wait for news of it."""
+"""Delivers the outcomes of a fleet to its observer and its readers, and wakes callers that wait for a change."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from asyncruns.watch.outcome import AnyOutcome
 R = TypeVar("R")
 
 
-KEPT_OUTCOMES: Final = 50_000  # of some 5 kB each; so that all are there who iterates only when all runs were added
+KEPT_OUTCOMES: Final = 50_000  # of some 5 kB each; enough for a reader that starts when all runs were added
 
 
 class Outcomes(Generic[R]):
-    """The outcomes as they come; those that nobody has had are kept, and while nobody iterates, the newest only.
+    """The outcomes of a fleet. Those that were not delivered are kept; without a reader, only the newest of them.
 
     Args:
         observers: Calls `on_outcome`.
-        on_outcome: Gets each outcome; None for nobody.
+        on_outcome: Called with each outcome, or None.
 
     Attributes:
-        ended: How many watches have ended.
-        polls: How many looks these took.
+        ended: Number of watches that have finished.
+        polls: Number of polls that these took.
     """
 
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
@@ -35,8 +35,8 @@ class Outcomes(Generic[R]):
         self._on_outcome = on_outcome
         self._unread: Newest[Member, AnyOutcome[R]] = Newest(
             KEPT_OUTCOMES,
-            "Nobody takes the outcomes of a fleet, and of more than %d the oldest are let go: iterate over the fleet "
-            "while its runs end, give it on_outcome, or await its watches",
+            "The outcomes of a fleet are not read, so only the newest %d are kept: iterate over the fleet while its "
+            "runs end, pass on_outcome, or await its watches",
         )
         self._readers = 0
         self._news: list[asyncio.Future[None]] = []
@@ -44,11 +44,11 @@ class Outcomes(Generic[R]):
         self.polls: int = 0
 
     def note(self, member: Member) -> None:
-        """Note that a watch has ended, or was taken up again."""
+        """Note that a watch has finished, or was reopened."""
         outcome: AnyOutcome[Any] | None = member.outcome
         if outcome is None:
             return
-        if member.is_watched:
+        if member.is_watched:  # reopened: take back what was noted when it finished
             self._unread.pop(member, None)
             self.ended -= 1
             self.polls -= outcome.polls
@@ -56,9 +56,10 @@ class Outcomes(Generic[R]):
         self.ended += 1
         self.polls += outcome.polls
         if self._on_outcome is not None:
-            context = member.watches[0].context if member.watches else member.context
+            context = member.listeners[0].context if member.listeners else member.context
             self._observers.put(self._on_outcome, outcome, of=member, context=context, owners=member.owners)
-        is_had = self._on_outcome is not None or any(watch.observes(outcome) for watch in member.watches)
+        # With an observer the outcome is delivered; a reader gets it all the same.
+        is_had = self._on_outcome is not None or any(listener.observes(outcome) for listener in member.listeners)
         if self._readers or not is_had:
             self._unread[member] = outcome
         if not self._readers:
@@ -66,20 +67,20 @@ class Outcomes(Generic[R]):
         self.tell()
 
     def delivered(self, member: Member) -> None:
-        """Note that somebody has the outcome of a watch."""
+        """Note that the outcome of a watch was delivered to a caller."""
         if not self._readers:
             self._unread.pop(member, None)
 
     @property
     def awaiting_reader(self) -> int:
-        """How many wait for somebody who iterates; 0 while nobody does."""
+        """Number of outcomes that wait for a reader; 0 while there is no reader."""
         return len(self._unread) if self._readers else 0
 
     async def read(self, goes_on: Callable[[], bool]) -> AsyncGenerator[AnyOutcome[R]]:
-        """Iterate over those that nobody has had, and those that come, while it goes on."""
+        """Iterate over the outcomes that were not delivered, and over new ones while `goes_on` returns True."""
         self._readers += 1
         try:
-            await asyncio.sleep(0)  # who was just told to add runs, in another task, shall have begun
+            await asyncio.sleep(0)  # a task that was just created to add runs starts first
             while True:
                 while self._unread:
                     _, outcome = self._unread.popitem(last=False)
@@ -93,13 +94,16 @@ class Outcomes(Generic[R]):
             self.tell()
 
     def tell(self) -> None:
-        """Let those who wait for news look again."""
+        """Wake all callers that wait in `news`."""
         for waiting in self._news:
             wake(waiting)
         self._news.clear()
 
     async def news(self) -> None:
-        """Wait until something has changed: an end, a reading, an adding. Safe to cancel."""
+        """Wait until a watch finishes or is cancelled, an outcome is read, runs were added, or the fleet stops.
+
+        Safe to cancel. May return without a change: check again what is waited for.
+        """
         news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news.append(news)
         await news

@@ -1,12 +1,26 @@
-"""Which run is asked next: sans-I/O; the shell tells the time, `plan(now)` says what to do.
+"""Decides which runs are polled next. No I/O, no clock: the caller passes the time, and `plan(now)` returns what to do.
 
-Theory of operation. Each run has the time of its next look, and that of its next tick, each in a heap. A look that has
-come due waits, in one of some levels: the level says how much the look is worth, and a run rises while it waits, at
-times that are in a third heap. Only when there are more looks than may be sent are they ranked at all. What is sent, as
-the budget allows: submits and cancels, in their order; then looks from the highest level down, in their order. Waiting
-alone leads to the highest level, so no run waits for ever.
+Theory of operation. A poll goes through these stages::
 
-Entries of a heap are never searched for: one that does not say any more what its run says is dropped when it comes up.
+    PLANNED    it has a time, in a heap
+    DUE        its time has come; it waits for its turn in one of 8 levels, by how much it is worth now
+    IN FLIGHT  it was sent; the run's lifecycle plans the next one when the response arrives
+
+A plan sends, as far as the budget allows: submits and cancels, in the order in which they were added; then polls, from
+the highest level down, and within a level the first to enter goes first. The longer a poll is due, the more it is
+worth (see `ranks.py`), and waiting alone leads to the highest level, so no run waits for ever. The times at which polls
+rise are in a second heap. A third one holds the ticks, the times at which a lifecycle wants to be woken, for a
+deadline, say.
+
+For example, 20 requests per second are allowed, and 30 polls are due. They are ranked: 5 are on level 6, 25 on level 3.
+The first plan sends one poll of level 6; the next plan, about 50 ms later, sends another. After a quarter of a second
+the 25 others have their turns, unless polls that came due since are worth more.
+
+If all due polls may be sent at once, which is the usual case, they are not ranked: they go in the order in which they
+came due, and this costs almost nothing.
+
+Entries of a heap are never searched for or removed. To change a time, another entry is added; an entry that no longer
+agrees with its run is stale, and dropped when it comes up.
 """
 
 from __future__ import annotations
@@ -22,38 +36,47 @@ from msgspec import Struct
 
 from asyncruns.fleet.budget import Budget
 
-LEVELS: Final = 8
-NEW: Final = LEVELS  # the level of looks that are due and were not ranked yet
-AT_ONCE: Final = 256  # so many runs are woken, ranked or raised in one plan: of some microseconds each
+LEVELS: Final = 8  # 7 is the highest; `ranks.py` defines what each is worth
+NEW: Final = LEVELS  # the level of due polls that are not ranked yet; it does not mean the highest
+RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, ranks or raises, at some microseconds each
 
 
 class Slot:
-    """A run, as the schedule knows it. What is asked for it is a subclass's matter.
+    """A run, as the schedule sees it. A subclass ranks its polls and makes its requests.
 
     Attributes:
-        look_at: When the next look is due; infinity for none.
+        poll_at: When the next poll is due; infinity if none is planned. Unchanged while the poll is due; infinity while
+            it is in flight, unless the next one is planned already.
         tick_at: When the machine wants to be woken; infinity for never.
-        level: Where its look waits, from 0, or NEW; -1 where it does not wait.
-        is_looking: Whether a look is on its way.
-        number: Of the schedule, while that knows the run.
+        level: The level on which its poll is due, from 0, or NEW; -1 if no poll is due.
+        is_polling: Whether a poll is in flight.
+        generation: Number of times that polls were discarded. A response to a poll that was sent in an earlier
+            generation must not be used.
+        number: The number of the run in the schedule, from 1; 0 if it never was in one.
     """
 
-    __slots__ = ("_rises_at", "is_looking", "level", "look_at", "number", "tick_at")
+    __slots__ = ("_rises_at", "generation", "is_polling", "level", "number", "poll_at", "tick_at")
 
     def __init__(self) -> None:
-        self.look_at: float = math.inf
+        self.poll_at: float = math.inf
         self.tick_at: float = math.inf
         self.level: int = -1
-        self.is_looking: bool = False
+        self.is_polling: bool = False
+        self.generation: int = 0
         self.number: int = 0
         self._rises_at = math.inf
 
+    def discard_poll(self) -> None:
+        """Discard the response to the poll in flight, so that another poll may be sent."""
+        self.generation += 1
+        self.is_polling = False
+
     def rank(self, now: float) -> int:
-        """Say how much a look that is due is worth now, from 0 to LEVELS - 1."""
+        """Return the level of a due poll now, from 0 to LEVELS - 1."""
         raise NotImplementedError
 
     def rises_at(self, level: int) -> float:
-        """Say when a look that waits is worth that much, at the latest; infinity for never."""
+        """Return when a due poll reaches a level, at the latest; infinity for never."""
         raise NotImplementedError
 
 
@@ -64,62 +87,64 @@ class Plan(Struct, Generic[S], gc=False):
     """What to do now.
 
     Attributes:
-        ticks: Runs to be woken. When there are any, nothing is to be sent before the next plan: they may change it.
+        ticks: Runs to wake. If there are any, the plan sends nothing: waking them may change the schedule.
         changes: Submits and cancels to send, as they were added.
-        looks: Runs to look at.
-        wake_at: When to plan again, unless something changes before; at once, where that is not after now.
+        polls: Runs to poll.
+        wake_at: When to plan again, unless something changes before; if that is not after now, at once.
     """
 
     ticks: list[S]
     changes: list[tuple[S, Any]]
-    looks: list[S]
+    polls: list[S]
     wake_at: float
 
 
 class Schedule(Generic[S]):
-    """The runs of a fleet, and what is to be sent for them."""
+    """The runs of a fleet, and the requests to send for them."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget: Budget = budget
         self._slots: dict[int, S] = {}
         self._count = 0
-        self._looks: _Times[S] = _Times(
-            self._slots, lambda slot, at: slot.look_at == at and slot.level < 0 and not slot.is_looking
+        # The functions return whether an entry is still valid. A due poll has come up already, and while a poll is in
+        # flight the next one has no entry: `landed` adds it.
+        self._polls: _Times[S] = _Times(
+            self._slots, lambda slot, at: slot.poll_at == at and slot.level < 0 and not slot.is_polling
         )
         self._ticks: _Times[S] = _Times(self._slots, lambda slot, at: slot.tick_at == at)
         self._rises: _Times[S] = _Times(self._slots, lambda slot, at: slot._rises_at == at and slot.level >= 0)
-        # A plain dict, taken from at its front again and again, looks through all that was there before.
+        # Do not use plain dicts: one that is emptied from its front searches through all removed entries each time.
         self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS + 1))
-        self._ranked = 0
-        self._served = 0  # the level that was come to last: it is no use to raise looks to those below
+        self._ranked = 0  # due polls on all levels but NEW
+        self._served = 0  # the level of the last poll that was sent; polls need not rise to levels below it
         self._changes: deque[tuple[S, Any]] = deque()
 
-    # What is wanted
+    # What the members want
 
-    def look(self, slot: S, at: float) -> None:
-        """Have this run looked at, at this time instead of another that was given before; infinity for not."""
+    def poll(self, slot: S, at: float) -> None:
+        """Plan the next poll of a run, instead of any planned before; infinity for none."""
         if slot.level >= 0:
             self._leave(slot)
         self._know(slot)
-        slot.look_at = at
-        if not slot.is_looking:
-            self._looks.add(at, slot)
+        slot.poll_at = at
+        if not slot.is_polling:
+            self._polls.add(at, slot)
 
     def tick(self, slot: S, at: float) -> None:
-        """Have this run woken at this time instead of another that was given before; infinity for not."""
+        """Plan the next tick of a run, instead of any planned before; infinity for none."""
         self._know(slot)
         slot.tick_at = at
         self._ticks.add(at, slot)
 
     def change(self, slot: S, job: Any) -> None:
-        """Have this sent for the run, before all looks."""
+        """Queue a submit or a cancel of a run; these go before all polls."""
         self._changes.append((slot, job))
 
     def remove(self, slot: S) -> None:
-        """Forget the looks and ticks of a run; changes that are not sent yet stay."""
+        """Forget the polls and ticks of a run; its queued submits and cancels are still sent."""
         if slot.level >= 0:
             self._leave(slot)
-        slot.look_at = slot.tick_at = math.inf
+        slot.poll_at = slot.tick_at = math.inf
         self._slots.pop(slot.number, None)
 
     def _know(self, slot: S) -> None:
@@ -128,67 +153,77 @@ class Schedule(Generic[S]):
             slot.number = self._count
             self._slots[self._count] = slot
 
-    def landed(self, slot: S, *, was_look: bool) -> None:
-        """Note that a request of this run was answered, or given up."""
-        self.budget.landed()
-        if was_look:
-            slot.is_looking = False
-            self._looks.add(slot.look_at, slot)
+    def landed(self, slot: S, *, was_poll: bool) -> None:
+        """Note that a request of a run is no longer in flight.
 
-    # What to do
+        Args:
+            slot: The run.
+            was_poll: Whether it was a poll that was not discarded.
+        """
+        self.budget.landed()
+        if was_poll:
+            slot.is_polling = False
+            # Its next poll may have been planned while this one was in flight; such an entry did not count until now.
+            self._polls.add(slot.poll_at, slot)
+
+    # Planning
 
     def plan(self, now: float, at_most: int) -> Plan[S]:
-        """Say what to do now; what is to be sent counts as sent.
+        """Return what to do now; the requests in the plan count as sent from here on.
 
         Args:
             now: The time.
-            at_most: So many requests in this plan.
+            at_most: The most requests in this plan.
         """
         ticks: list[S] = []
         for slot in self._ticks.until(now):
             slot.tick_at = math.inf
             ticks.append(slot)
-        for slot in self._looks.until(now):
+        for slot in self._polls.until(now):
             self._enter(slot, NEW)
         changes: list[tuple[S, Any]] = []
-        looks: list[S] = []
-        while not ticks and len(changes) + len(looks) < at_most and self.budget.ready_at(now) <= now:
+        polls: list[S] = []
+        while not ticks and len(changes) + len(polls) < at_most and self.budget.ready_at(now) <= now:
+            # Every request takes from the budget, so its rate and its places are checked again before the next one.
             if self._changes:
-                if not self.budget.places(for_look=False):
+                if not self.budget.places(for_poll=False):
                     break
                 changes.append(self._changes.popleft())
-            elif self.due and (room := self.budget.places(for_look=True)):
-                if not looks:
+            elif self.due and (room := self.budget.places(for_poll=True)):
+                if not polls:
                     self._order(now, min(room, at_most - len(changes)))
                 slot = self._best()
                 self._leave(slot)
-                slot.look_at, slot.is_looking = math.inf, True
-                looks.append(slot)
+                slot.poll_at, slot.is_polling = math.inf, True
+                polls.append(slot)
             else:
                 break
             self.budget.take(now)
-        return Plan(ticks, changes, looks, now if ticks else self._wake_at(now))
+        return Plan(ticks, changes, polls, now if ticks else self._wake_at(now))
 
     def _order(self, now: float, room: int) -> None:
-        """Rank the looks that wait, unless all will have their turn now."""
+        """Rank the due polls, unless all of them can be sent now."""
         new = self._levels[NEW]
+        # With a finite rate, a plan may send one poll only, so of two due polls it matters which is worth more.
         if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
             self._served = 0
             return
-        for slot in list(itertools.islice(new, AT_ONCE)):
+        for slot in list(itertools.islice(new, RUNS_AT_ONCE)):
             self._leave(slot)
             self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
+        # Collected first: entering a level adds entries to the heap that `until` takes from.
         rising: list[S] = []
         for slot in self._rises.until(now):
             slot._rises_at = math.inf
             rising.append(slot)
         for slot in rising:
+            # Up at least one level, even if rounding gives the old rank again; otherwise this could repeat for ever.
             level = min(max(slot.rank(now), slot.level + 1), LEVELS - 1)
             self._leave(slot)
             self._enter(slot, level)
 
     def _best(self) -> S:
-        """Give the run whose look is worth most; some wait."""
+        """Return the run whose poll is worth most; at least one poll must be due."""
         if not self._ranked:
             return next(iter(self._levels[NEW]))
         self._served = max(level for level in range(LEVELS) if self._levels[level])
@@ -200,6 +235,8 @@ class Schedule(Generic[S]):
         if level == NEW:
             return
         self._ranked += 1
+        # A poll that is below the level being served has no turn before it reaches that level. So it needs no entry for
+        # each level between: with polls of level 6 being served, one on level 2 rises next when it is worth level 6.
         if level < LEVELS - 1:
             slot._rises_at = slot.rises_at(max(level + 1, self._served))
             self._rises.add(slot._rises_at, slot)
@@ -211,45 +248,47 @@ class Schedule(Generic[S]):
         slot._rises_at = math.inf
 
     def _wake_at(self, now: float) -> float:
-        """Say when something is to be done, as far as that does not hang on an answer."""
+        """Return when the next thing is to be done, unless a response comes first."""
         at = self._ticks.first()
-        if self._changes or self.due:  # other looks that come due change nothing
-            has_place = self.budget.places(for_look=not self._changes)
+        if self._changes or self.due:  # other polls that come due do not change what is sent next
+            # Without a free place nothing can be sent until a response arrives, and then the caller plans again.
+            has_place = self.budget.places(for_poll=not self._changes)
             return min(at, max(self.budget.ready_at(now), now)) if has_place else at
-        return min(at, self._looks.first())
+        return min(at, self._polls.first())
 
-    # What there is
+    # State
 
     @property
     def due(self) -> int:
-        """How many looks wait for their turn."""
+        """Number of polls that are due and wait for their turn."""
         return self._ranked + len(self._levels[NEW])
 
     @property
     def changes(self) -> int:
-        """How many submits and cancels wait for their turn."""
+        """Number of submits and cancels that wait for their turn."""
         return len(self._changes)
 
     def before(self, slot: S) -> int:
-        """How many requests go before the look of this run, which waits, as it stands."""
+        """Return how many requests go before the poll of this run, as things stand; the poll must be due."""
         higher = self._ranked if slot.level == NEW else sum(map(len, self._levels[slot.level + 1 : LEVELS]))
         place = next(place for place, other in enumerate(self._levels[slot.level]) if other is slot)
         return self.changes + higher + place
 
     def waiting(self) -> Iterator[S]:
-        """Give the runs whose looks wait."""
+        """Yield the runs whose polls are due."""
         for level in self._levels:
             yield from level
 
 
 class _Times(Generic[S]):
-    """Runs by a time, the next one first; those of the same time in the order in which they were first known.
+    """A heap of runs by time, earliest first; of the same time, the run comes first that the schedule knew first.
 
-    An entry holds no object, but the number of one, as the garbage collector would go through ten thousand of them.
+    An entry holds the number of a run, not the run: tuples of numbers are not scanned by the garbage collector, which
+    matters with ten thousand entries.
 
     Args:
         slots: The runs by their numbers.
-        holds: Whether an entry is not old.
+        holds: Returns whether an entry for a run at a time is valid; stale entries are skipped.
     """
 
     def __init__(self, slots: dict[int, S], holds: Callable[[S, float], bool]) -> None:
@@ -259,23 +298,30 @@ class _Times(Generic[S]):
         self._tidy_at = 64
 
     def add(self, at: float, slot: S) -> None:
-        """Let a run come up at a time; infinity for not."""
+        """Add an entry for a run; infinity adds none."""
         if at == math.inf:
             return
         heapq.heappush(self._heap, (at, slot.number))
+        # Without this, a run whose poll is moved a thousand times would leave a thousand stale entries. The heap is
+        # tidied when it has twice the valid entries of last time, so the cost per entry stays constant.
         if len(self._heap) >= self._tidy_at:
+            # A sorted list is a valid heap.
             self._heap = sorted({entry for entry in self._heap if self._is_new(*entry)})
             self._tidy_at = max(2 * len(self._heap), 64)
 
     def until(self, now: float) -> Iterator[S]:
-        """Take those whose time has come, as many as one plan takes; they are to be changed at once."""
-        for _ in range(AT_ONCE):
+        """Yield the runs whose time has come, at most as many as one plan takes, and remove their entries.
+
+        The caller must make any other entry with the same time stale before it takes the next run, by changing this
+        run's time or level; otherwise the run may come up twice.
+        """
+        for _ in range(RUNS_AT_ONCE):
             if self.first() > now:
                 return
             yield self._slots[heapq.heappop(self._heap)[1]]
 
     def first(self) -> float:
-        """Give the next time, or infinity."""
+        """Return the earliest time of a valid entry, or infinity."""
         while self._heap and not self._is_new(*self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf

@@ -1,47 +1,75 @@
-"""What the watches of a fleet go by: its own options, and those of one run instead."""
+"""The options of a fleet, and of single watches that override them."""
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
 from typing import Any
+
+from msgspec import Struct
 
 from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
-from asyncruns.fleet.member import Answers
-from asyncruns.lifecycle import Policy
+from asyncruns.lifecycle import Event, Policy
+from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
 from asyncruns.watch.options import SharedOptions, policy_of
+
+
+class Answerers(Struct, frozen=True):
+    """What answers the tool calls of runs; shared by many runs."""
+
+    handler: Handler | None
+    approve: ApprovalHandler | None
+    tools: Toolset | None
+    limit: ConcurrencyLimit | None
+
+    def begin(
+        self, post: Callable[[Event], None], owners: tuple[object, ...], context: contextvars.Context
+    ) -> CallAnswerer:
+        """Return a `CallAnswerer` for one run; that class describes the arguments."""
+        return CallAnswerer(
+            handler=self.handler,
+            approve=self.approve,
+            tools=self.tools,
+            limit=self.limit,
+            post=post,
+            owners=owners,
+            context=context,
+        )
 
 
 class FleetSettings:
     """The options of a fleet.
 
     Args:
-        options: As they were given. Without a cadence, all its runs share one that learns.
+        options: The options passed to `Fleet`. Without a cadence, all its runs share one that learns.
     """
 
     def __init__(self, options: SharedOptions) -> None:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
-        self._shared: dict[str, tuple[Policy, Answers]] = {}  # of runs without options of their own, by their dialect
+        self._shared: dict[str, tuple[Policy, Answerers]] = {}  # for runs without options of their own, by dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
-        """Give the options of a watch, and the fleet's for what it leaves out, or for a cadence that is None."""
+        """Return the options of a watch, filled up with the fleet's; a cadence of None is the fleet's, too."""
         if not options:
             return self._options
         both: SharedOptions = {**self._options, **options}
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
 
-    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answers]:
-        """Give what the watch of a run goes by; runs without options of their own share one."""
+    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers]:
+        """Return the policy and the answerers of a watch; watches without options of their own share them."""
         if not options and dialect.name in self._shared:
             return self._shared[dialect.name]
         both = self.with_own(options)
         at_once = options.get("max_concurrent_calls")
         settings = (
             policy_of(both, dialect),
-            Answers(
+            Answerers(
                 handler=both.get("on_requires_action"),
                 approve=both.get("on_approval"),
                 tools=both.get("tools"),

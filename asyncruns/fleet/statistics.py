@@ -1,23 +1,30 @@
-"""How a fleet is doing, as a value."""
+"""The state of a fleet in numbers, as a value."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from msgspec import Struct
+
+from asyncruns._loop import loop_time
+from asyncruns.fleet.outcomes import Outcomes
+from asyncruns.fleet.runner import Runner
 
 
 class Statistics(Struct, frozen=True, kw_only=True, gc=False):
     """A fleet at one moment; counts are since it was entered.
 
     Attributes:
-        active: Runs that are watched.
-        due: Looks, submits and cancels that wait for their turn.
-        in_flight: Requests without an answer yet.
-        lag: For how many seconds the look that is due for longest waits for its turn; 0 where none does.
-        budget: How many requests per second are allowed now; None is no limit.
-        polls: Looks that were sent.
-        ended: Watches that have ended.
-        polls_per_run: Looks for each watch that has ended, on average; 0 where none has.
-        throttled: The share of requests that the server refused for their number (429).
+        active: Number of runs being watched.
+        due: Number of polls, submits and cancels that wait for their turn.
+        in_flight: Number of requests in flight.
+        lag: Seconds for which the poll that has been due the longest has waited for its turn; 0 if none waits.
+        budget: Requests per second that are allowed now; None if there is no limit.
+        polls: Number of polls sent.
+        ended: Number of watches that have finished.
+        polls_per_run: Mean number of polls of the watches that have finished; 0 if none has.
+        throttled: The share of requests that the server refused with 429, from 0 to 1.
     """
 
     active: int
@@ -29,3 +36,19 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
     ended: int
     polls_per_run: float
     throttled: float
+
+
+def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
+    """Return the statistics of a fleet now."""
+    schedule, budget, now = runner.schedule, runner.schedule.budget, loop_time()
+    return Statistics(
+        active=runner.roster.active,
+        due=schedule.due + schedule.changes,
+        in_flight=budget.in_flight,
+        lag=max((now - member.poll_at for member in schedule.waiting()), default=0.0),
+        budget=None if budget.rate == math.inf else budget.rate,
+        polls=runner.polls,
+        ended=outcomes.ended,
+        polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
+        throttled=budget.throttled / budget.taken if budget.taken else 0.0,
+    )

@@ -1,6 +1,23 @@
-"""The life of a watched run without I/O: tables, events, commands, and the machine between them.
+"""The lifecycle of a watched run, without I/O: tables, events, commands, and the state machine.
 
-Public: the names of `__all__`.
+Nothing here may do I/O, read a clock or start a task: a shell does that.
+
+Public: the names of `__all__`. The modules:
+
+phases          the phases of a run at the server, and the states of a watch
+values          calls, snapshots and refusals, in terms that fit every server
+events          what the machine receives
+commands        what the machine asks its shell to do; how and why a watch finishes
+notices         what the machine reports to observers while the watch goes on
+machine         the state machine: what it does on each event
+moves           the state changes that each event may cause, as a table that the tests check
+refusals        which refusals of polls and submits end the watch, and which are too early; the machine does the rest
+ledger          calls and rounds: what was handed out, answered and sent
+cancelling      how far a cancel has come, and what its refusals mean
+policy          what the caller chooses, and the defaults
+patience        the deadline, outages, and when to poll next
+expiry          which expiry of a run is believed
+progress        how far a run has come in its stage, for the cadence
 """
 
 from asyncruns.lifecycle.commands import (
@@ -44,8 +61,8 @@ from asyncruns.lifecycle.notices import (
     StatusChanged,
     StreamBroken,
 )
-from asyncruns.lifecycle.patience import Policy
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
+from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.values import (
     Answers,
     Asked,

@@ -1,51 +1,72 @@
-"""A cancel that the caller asked for, and what came of it so far.
+"""The state of a cancel that the caller asked for.
 
-The server may refuse it, take long, stick in `cancelling`, or be overtaken by the run's own end
-(https://platform.openai.com/docs/api-reference/runs/cancelRun). Some servers cancel only from some statuses, so a
-refusal says nothing of the next status. So a cancel is sent some times, confirmed by polls, bounded, and reported as it
-was::
+The server may refuse a cancel, take long over it, leave the run in `cancelling`, or the run may end first
+(https://platform.openai.com/docs/api-reference/runs/cancelRun). Some servers cancel only in some statuses, so a refusal
+does not predict the next one. A cancel is therefore sent several times, confirmed by polls, limited in time, and
+reported as it turned out::
 
-    no answer, or a passing one    send it again, after a pause, at most 5 times
-    refused                        poll; send it again when the status has changed, for at most a minute
-    no such route, or no right     poll; the server does not cancel, in whatever status
-    taken                          poll until the run has ended, for at most a minute
+    answer lost, or may pass       send it again after a pause; at most 5 tries
+    refused                        poll; send it again when the status has changed, for at most a minute, unless the
+                                   caller leaves and has a limit of its own; give up at the fifth refusal
+    no such route, no permission   poll; this server does not cancel, whatever the status
+    accepted                       poll until the run has ended, for at most a minute
 
-A caller that leaves the watch wants nothing else any more: no call is handed out and nothing is submitted, even while a
-refused cancel waits for another status; and all of this ends at the time when leaving does.
+A caller that leaves the watch wants nothing but the cancel: no call is handed out and nothing is submitted, even while
+a refused cancel waits for another status. All of this stops when the time limit of leaving is reached.
 """
 
 from __future__ import annotations
 
+import enum
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from asyncruns.errors import APITimeoutError
+from asyncruns.lifecycle.commands import End
+from asyncruns.lifecycle.patience import backoff
+from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
-if TYPE_CHECKING:
-    from asyncruns.lifecycle.commands import End
-
-CANCEL_TRIES: Final = 5
-CANCEL_BOUND_S: Final = 60.0  # how long polls may show a run that goes on although the server took the cancel
+CANCEL_TRIES: Final = 5  # with pauses of 0.5, 1, 2 and 4 s, unless the server asks for longer ones
+# How long polls may show that the run goes on although the server accepted the cancel. Also the least time that a
+# cancel has which reopens a finished watch.
+CANCEL_BOUND_S: Final = 60.0
 CANCEL_HOLD_S: Final = 2.0  # how long a cancel waits for the answer to a pending submit
-CANCEL_AGAIN_S: Final = 60.0  # how long a refused cancel is still wanted: after a minute, the caller has gone on
-CANCEL_REFUSALS: Final = 5  # a status that changes with every poll must not make a cancel of each
-LAST_TRY_S: Final = 1.0  # a caller that leaves has a last try this long before the end, whatever pause was asked for
+CANCEL_AGAIN_S: Final = 60.0  # how long a refused cancel is still wanted: after a minute, the caller has moved on
+CANCEL_REFUSALS: Final = 5  # refusals until the cancel is given up: the status may change with every poll ("1%", "2%")
+LAST_TRY_S: Final = 1.0  # a caller that leaves gets a last try this long before its limit, whatever the server asks for
+
+# These refusals do not depend on the status: the route does not exist, or not for this credential.
+_WHATEVER_STATUS: Final = frozenset(
+    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
+)
+_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
+
+
+class CancelAnswer(enum.Enum):
+    """What the answer to a cancel means, if it was not accepted."""
+
+    OVER = "over"  # the server says that the run is over: poll to see how it ended
+    AGAIN = "again"  # send it again after a pause
+    REFUSED = "refused"
 
 
 class Cancellation:
     """How far a cancel has come.
 
     Attributes:
-        requested: The caller asked for it, and the server did not refuse; no call is handed out, nothing submitted. It
-            stays so after a refusal when the caller leaves.
-        active: It was sent, and not refused.
-        confirm_by: From then on a poll that shows the run going on means that the cancel came to nothing.
-        by: When the caller has left, and it is given up; infinity when the caller stays.
-        may_have_acted: A try of it was lost, so that it may have had its effect, whatever a later one was told.
-        refused: Why the server did not cancel, until the run asks for other calls than those that were stopped for it.
-        error: Why the run is not cancelled, as far as is known: what the last try met.
-        earlier: How the watch had ended before it was taken up again for the cancel; None where it had not.
-        is_impossible: The server does not cancel, in whatever status.
+        requested: The caller asked for it and the server has not refused it: no call is handed out, nothing is
+            submitted. Stays true after a refusal if the caller leaves.
+        active: Whether it was sent and not refused.
+        confirm_by: Time from which a poll that shows the run going on means that the cancel failed.
+        by: Time limit of a caller that leaves, when the cancel is given up; infinity for a caller that stays.
+        may_have_acted: Whether the answer to a try was lost, so that it may have worked, whatever a later answer was.
+        refused: Why the server did not cancel, until the run asks for calls other than those stopped for the cancel.
+        error: Why the run is not cancelled, as far as is known: the error of the last try.
+        tries: How often it was sent since it was last asked for or refused.
+        earlier: How the watch had finished before the cancel reopened it; None if it had not finished.
+        is_refused: Whether the server has refused it, and it was not sent or asked for since.
+        is_impossible: Whether the server does not cancel, whatever the status.
     """
 
     __slots__ = (
@@ -87,28 +108,39 @@ class Cancellation:
 
     @property
     def at(self) -> float:
-        """When something is to be done: to send it, to send it again, or to give it up; infinity for not."""
+        """Time of the next step: to send it, to send it again, or to give it up; infinity for none."""
         return min(self._again_at, self.by)
 
     @property
     def waits(self) -> bool:
-        """Whether it is to be sent once the pending submit is answered."""
+        """Whether it waits to be sent until the pending submit is answered."""
         return self.requested and not self.active and not self.is_refused
 
     @property
     def leaves(self) -> bool:
-        """Whether the caller leaves, and wants nothing but the cancel."""
+        """Whether the caller is leaving and wants nothing but the cancel."""
         return self.by < math.inf
 
+    def leave_by(self, by: float) -> bool:
+        """Record the time limit of a caller that leaves; return whether it is earlier than any before."""
+        if by >= self.by:
+            return False
+        self.by = by
+        return True
+
+    def forget_refusal(self) -> None:
+        """Record that the run asks for calls other than those stopped for the cancel."""
+        self.refused = None
+
     def send(self) -> None:
-        """Note that it is being sent."""
+        """Record that it is being sent."""
         self.requested = self.active = True
         self.is_refused = self._was_refused = False
         self._again_at = math.inf
         self.tries += 1
 
     def ask(self, now: float, at: float = math.inf) -> None:
-        """Note that the caller wants it, with all its tries; `at` when it has to wait."""
+        """Record that the caller asks for it, with all its tries again; `at` is when to send it if it has to wait."""
         self.requested = True
         self.is_refused = self._was_refused = self.is_impossible = False
         self.tries = self._refusals = 0
@@ -116,48 +148,76 @@ class Cancellation:
         self._again_by = now + CANCEL_AGAIN_S
 
     def taken(self, now: float) -> None:
-        """Note that the server took it, or says that the run is over."""
+        """Record that the server accepted it, or says that the run is over."""
         self._again_at = math.inf
         self.error = None
+        # The earliest bound stays: an answer that repeats every 30 s must not postpone it for ever.
         self.confirm_by = min(self.confirm_by, now + CANCEL_BOUND_S)
 
-    def failed(self, now: float, pause: float, cause: Exception, *, acted: bool) -> None:
-        """Note that a try was not answered; `acted` says whether it may have had its effect all the same."""
-        again_at = now + pause
+    def answered(self, refusal: Refusal, now: float, *, status: str | None, is_new: bool) -> CancelAnswer:
+        """Record the answer to a try that was not accepted; return what it means.
+
+        Args:
+            refusal: The answer, or why there was none.
+            now: When it arrived.
+            status: Last known status of the run; None if there is none.
+            is_new: Whether the run is so new that a replica may not have it yet.
+        """
+        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
+            self.taken(now)
+            if refusal.phase is None:  # the server does not say how the run ended, so it may not be over
+                self._refused_with(status)
+            return CancelAnswer.OVER
+        is_lagging = is_new and refusal.kind is RefusalKind.NOT_FOUND
+        if (refusal.kind.passes or is_lagging) and self.tries < CANCEL_TRIES:
+            self._failed(refusal, now)
+            return CancelAnswer.AGAIN
+        self._refuse(refusal, status)
+        return CancelAnswer.REFUSED
+
+    def _failed(self, refusal: Refusal, now: float) -> None:
+        again_at = now + backoff(self.tries - 1, refusal)
+        # Leaving by 5.0 with a `Retry-After` of 30 s: the last try is at 4.0, and not after the caller has left.
         if again_at >= self.by and now < self.by - LAST_TRY_S:
             again_at = self.by - LAST_TRY_S
         self._again_at = again_at
-        self.error = cause
-        self.may_have_acted = self.may_have_acted or acted
+        self.error = refusal.cause
+        self.may_have_acted = self.may_have_acted or refusal.kind.may_have_acted
 
-    def may_be_tried_again(self) -> bool:
-        """Tell whether one more try is due after one that did not arrive."""
-        return self.tries < CANCEL_TRIES
-
-    def refuse(self, cause: Exception, *, status: str | None, impossible: bool) -> None:
-        """Note that the server does not cancel the run in this status; None where no poll has shown one."""
+    def _refuse(self, refusal: Refusal, status: str | None) -> None:
         self.requested = self.leaves
         self.active = False
         self._again_at = self.confirm_by = math.inf
-        self.refused = self.error = cause
-        self.is_refused, self.is_impossible = True, impossible
+        self.refused = self.error = refusal.cause
+        self.is_refused, self.is_impossible = True, refusal.kind in _WHATEVER_STATUS
         self.tries = 0
-        self.refused_in(status)
+        self._refused_with(status)
 
-    def refused_in(self, status: str | None) -> None:
-        """Note in which status the server did not cancel the run."""
+    def _refused_with(self, status: str | None) -> None:
         self._was_refused = True
         self._refusals += 1
         self._refused_in = status
 
-    def is_worth_another(self, status: str, now: float) -> bool:
-        """Tell whether a refused cancel is to be sent again, now that the run has this status."""
+    def is_due(self, snapshot: AnySnapshot, now: float) -> bool:
+        """Return whether to send it now: it waited for a submit, or the status has changed since it was refused."""
+        return self.waits or (snapshot.phase is not Phase.CANCELLING and self._is_worth_another(snapshot.status, now))
+
+    def _is_worth_another(self, status: str, now: float) -> bool:
         if not self._was_refused or self.is_impossible or status == self._refused_in:
             return False
         return self._refusals < CANCEL_REFUSALS and (self.leaves or now < self._again_by)
 
+    def is_hopeless(self, phase: Phase) -> bool:
+        """Return whether a caller that leaves would wait in vain.
+
+        It would if the server never cancels, or if the run waits for outputs, since its status does not change then.
+        """
+        if not self.leaves or not self.is_refused:
+            return False
+        return self.is_impossible or phase is Phase.NEEDS_CALLER
+
     def give_up(self) -> Exception:
-        """Give why the run is not cancelled, at the end of the time that there was."""
+        """Return why the run is not cancelled, when the time limit of leaving is reached."""
         if self.error is None:
             self.error = APITimeoutError("No poll confirmed the cancel in time; the run may go on", sent=True)
         return self.error

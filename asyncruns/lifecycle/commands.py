@@ -1,4 +1,4 @@
-"""What the lifecycle asks its shell to do, in order."""
+"""The commands that the lifecycle returns to its shell, to be executed in order; how and why a watch finishes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from msgspec import Struct
 
 from asyncruns.lifecycle.notices import Notice
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Answers, Call, Outputs, RefusalKind, Snapshot
+from asyncruns.lifecycle.values import Answers, Call, Outputs, Snapshot
 
 
 class PollAt(Struct, frozen=True):
-    """Look at the run within this window, which replaces an earlier one. The shell picks the moment: looks spread.
+    """Poll the run within this window, which replaces any earlier one.
+
+    The shell picks the moment, so that the polls of many watches spread.
 
     Attributes:
-        if_silent: For so many seconds a stream must have said nothing: each event of it puts the look off anew.
+        not_before: Earliest time of the poll.
+        not_after: Latest time of the poll.
+        if_silent: Seconds for which the stream must have been silent; each of its events postpones the poll. 0 without
+            a stream.
     """
 
     not_before: float
@@ -26,16 +31,16 @@ class PollAt(Struct, frozen=True):
 
 
 class RunTools(Struct, frozen=True):
-    """Have these calls answered, all at once. None of them was ever handed out before."""
+    """Have these calls answered, concurrently. None of them was handed out before."""
 
     calls: tuple[Call, ...]
 
 
 class StopTools(Struct, frozen=True):
-    """Stop the calls that still run; their outputs are not wanted any more.
+    """Stop the calls that still run; their outputs are no longer wanted.
 
     Attributes:
-        approvals: Whether that goes for approvals that are asked for, too.
+        approvals: Whether to stop pending approvals as well.
     """
 
     approvals: bool = True
@@ -46,8 +51,8 @@ class Submit(Struct, frozen=True):
 
     Attributes:
         answers: The calls with their outputs.
-        snapshot: What asked for them.
-        keep_tool_choice: Whether the model may be forced to call a tool again, as it was in the round before.
+        snapshot: The last snapshot of the run that asked for them.
+        keep_tool_choice: Whether a `tool_choice` that forces a call stays for the next round.
     """
 
     answers: Answers
@@ -56,7 +61,7 @@ class Submit(Struct, frozen=True):
 
     @property
     def outputs(self) -> Outputs:
-        """The outputs by the ids of the calls."""
+        """The outputs as pairs of call id and text."""
         return tuple((call.id, output) for call, output in self.answers)
 
 
@@ -65,45 +70,51 @@ class Cancel(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """Tell the observers."""
+    """Report this notice to the observers."""
 
     notice: Notice
 
 
 class EndKind(enum.Enum):
-    """How a watch ends."""
+    """How a watch finishes."""
 
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INCOMPLETE = "incomplete"
-    NEEDS_CALLER = "needs_caller"  # not for good: outputs from the caller take it up again
+    NEEDS_CALLER = "needs_caller"
     GAVE_UP = "gave_up"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run itself has ended. If not, a cancel or, with NEEDS_CALLER, outputs may reopen the watch."""
+        return self not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
 
 
 class Reason(enum.Enum):
-    """Why a watch ended before its run did."""
+    """Why a watch finished before its run ended."""
 
-    TIMEOUT = "timeout"  # the wait's own time is over
-    UNREACHABLE = "unreachable"  # no poll succeeded for as long as `max_outage`, or none can
-    UNKNOWN_STATUS = "unknown_status"  # a status that nobody knows did not change for `max_unknown_status`
+    TIMEOUT = "timeout"  # the deadline of the watch has passed
+    UNREACHABLE = "unreachable"  # requests failed for as long as `max_outage`, or none can reach the server
+    UNKNOWN_STATUS = "unknown_status"  # a status unknown to this version did not change for `max_unknown_status`
     NOT_FOUND = "not_found"  # there is no such run
-    GONE = "gone"  # the run was there, and was deleted
+    GONE = "gone"  # the run existed, and is not found any more
     UNAUTHORIZED = "unauthorized"
     QUOTA_SPENT = "quota_spent"
     REJECTED = "rejected"  # the server refuses the request itself
-    UNANSWERED = "unanswered"  # calls that neither a handler nor a toolset answers
-    CANCEL_UNCONFIRMED = "cancel_unconfirmed"  # the server took the cancel, and a minute later the run still goes on
-    CANCEL_REFUSED = "cancel_refused"  # calls were stopped for a cancel that the server then refused
-    NOT_CANCELLED = "not_cancelled"  # the caller left, and the cancel was refused, or not confirmed in time
+    UNANSWERED = "unanswered"  # some calls are answered neither by a handler nor by a toolset
+    CANCEL_UNCONFIRMED = "cancel_unconfirmed"  # the server accepted the cancel, but the run went on for a minute
+    # Calls were stopped for a cancel that the server refused, or that had nothing to stop.
+    CANCEL_REFUSED = "cancel_refused"
+    NOT_CANCELLED = "not_cancelled"  # the caller left, and the cancel was refused or not confirmed in time
     HANDLER_FAILED = "handler_failed"  # a handler raised, or a tool whose failures are surfaced
-    NO_CALLS = "no_calls"  # the run waits for the caller and does not say for what
-    OUTPUTS_IGNORED = "outputs_ignored"  # the server took the outputs twice, and still asks for them
+    NO_CALLS = "no_calls"  # the run waits for the caller but names no calls
+    OUTPUTS_IGNORED = "outputs_ignored"  # the server accepted the outputs twice, and still asks for them
     SUBMIT_REFUSED = "submit_refused"
-    MAX_ROUNDS = "max_rounds"  # the run asked for calls once more after `max_rounds` rounds of them
-    SUBMIT_LOST = "submit_lost"  # no answer to the outputs came, and no look can tell whether they were taken
-    BROKE = "broke"  # in a fleet, where an unexpected error in one watch must not end the others
+    MAX_ROUNDS = "max_rounds"  # the run asks for more calls after `max_rounds` rounds
+    SUBMIT_LOST = "submit_lost"  # the answer to a submit was lost, and no poll can show whether it was accepted
+    BROKE = "broke"  # in a fleet only: an unexpected error in one watch, which must not end the others
 
 
 ENDS: Final[Mapping[Phase, EndKind]] = {
@@ -114,41 +125,17 @@ ENDS: Final[Mapping[Phase, EndKind]] = {
     Phase.INCOMPLETE: EndKind.INCOMPLETE,
 }
 
-# What a look that was refused for good says of the watch. The rest passes, and is waited out.
-FATAL_LOOKS: Final[Mapping[RefusalKind, Reason]] = {
-    RefusalKind.UNREACHABLE: Reason.UNREACHABLE,
-    RefusalKind.UNAUTHORIZED: Reason.UNAUTHORIZED,
-    RefusalKind.QUOTA_SPENT: Reason.QUOTA_SPENT,
-    RefusalKind.REJECTED: Reason.REJECTED,
-    RefusalKind.NOT_ACCEPTING: Reason.REJECTED,
-    RefusalKind.ALREADY_OVER: Reason.REJECTED,
-    RefusalKind.BUSY: Reason.REJECTED,
-    RefusalKind.UNSUPPORTED: Reason.REJECTED,
-}
-
-# What a submit that was refused for good says of the watch. Other refusals may have come too late: looks tell.
-FATAL_SUBMITS: Final[Mapping[RefusalKind, tuple[EndKind, Reason]]] = {
-    RefusalKind.UNREACHABLE: (EndKind.NEEDS_CALLER, Reason.UNREACHABLE),
-    RefusalKind.UNAUTHORIZED: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.QUOTA_SPENT: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.NOT_READY: (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED),
-    RefusalKind.NOT_FOUND: (EndKind.GAVE_UP, Reason.GONE),
-}
-# Those of them that say that nothing was done, and that may pass: a replica that has not stored the run yet, a lock.
-# The same outputs are sent again for `SUBMIT_GRACE_S` before the refusal is believed.
-TOO_EARLY: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND)
-
 
 class End(Struct, frozen=True, kw_only=True):
-    """How the watch ended, and what is left.
+    """How the watch finished, and what is left to do.
 
     Attributes:
-        kind: One of the closed set.
-        snapshot: The last look, or None when there was none.
-        reason: Why, where the run itself has not ended.
-        cause: The last error, where one is why.
-        calls: The calls that are open.
-        outputs: The outputs that there are for the open round.
+        kind: How it finished; the set is closed.
+        snapshot: The last snapshot of the run; None if there was none.
+        reason: Why the watch finished, if the run itself has not ended; otherwise None.
+        cause: The last error, which may be why; None if there was none, or if the run completed.
+        calls: The open calls; empty if the run has ended.
+        outputs: The outputs that exist for the open round; empty if the run has ended.
     """
 
     kind: EndKind
@@ -160,7 +147,7 @@ class End(Struct, frozen=True, kw_only=True):
 
 
 class Finish(Struct, frozen=True):
-    """The watch is over; stop all that still runs."""
+    """The watch has finished; stop everything that still runs."""
 
     end: End
 

@@ -1,4 +1,4 @@
-"""What the lifecycle is told. `now` is a number on each event: seconds of any clock that only goes forward."""
+"""The events that the lifecycle receives. `now` on each is in seconds, of any clock that never goes backward."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from asyncruns.lifecycle.values import Asked, Call, Outputs, Refusal, Snapshot
 
 
 class Begun(Struct, frozen=True):
-    """The watch begins; `snapshot` is what the caller's object says, which may be old."""
+    """The watch begins. `snapshot` is read from the caller's object and may be old; None without one."""
 
     now: float
     snapshot: Snapshot[Any] | None = None
 
 
 class Observed(Struct, frozen=True):
-    """A request was answered with the run. `asked_at` is when it was sent, where that was not just now."""
+    """A request was answered with the run. `asked_at` is when it was sent; None means at `now`."""
 
     now: float
     snapshot: Snapshot[Any]
@@ -27,14 +27,14 @@ class Observed(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """A request was not answered as asked, or not at all.
+    """A request was refused, or its answer was lost.
 
     Attributes:
         now: When.
         refusal: Why.
-        asked: What was asked.
-        held_back: For how many seconds the shell held a look back that was due, while the server answered others: that
-            is no time of an outage.
+        asked: The kind of the request.
+        held_back: Seconds for which the shell delayed a poll that was due, while the server answered others. They do
+            not count as an outage.
     """
 
     now: float
@@ -51,14 +51,14 @@ class CallsAnswered(Struct, frozen=True):
 
 
 class OutputsProvided(Struct, frozen=True):
-    """The caller gives outputs of its own, by the ids of the round that is asked for."""
+    """The caller provides outputs, by the ids of the calls of the current round."""
 
     now: float
     outputs: Outputs
 
 
 class CallsUnanswered(Struct, frozen=True):
-    """Nobody here answers these calls. `cause` is what a handler, or a tool, raised, if that is why."""
+    """No handler or tool answers these calls. `cause` is what one raised, if that is why."""
 
     now: float
     calls: tuple[Call, ...]
@@ -70,8 +70,8 @@ class CancelAsked(Struct, frozen=True):
 
     Attributes:
         now: When.
-        by: When the caller has left the watch, and nothing is done for the run any more; infinity for a caller that
-            stays.
+        by: Time limit of a caller that leaves the watch; after it nothing is done for the run. Infinity for a caller
+            that stays.
     """
 
     now: float
@@ -79,20 +79,20 @@ class CancelAsked(Struct, frozen=True):
 
 
 class StreamBegun(Struct, frozen=True):
-    """A stream tells of the run from now on; what it tells comes as `Observed`, as if a look had been answered."""
+    """A stream reports the run from now on. Its snapshots arrive as `Observed`, as if from polls."""
 
     now: float
 
 
 class StreamEnded(Struct, frozen=True):
-    """The stream tells nothing more of the run, or nothing new. `cause` is why, if that is an error."""
+    """The stream reports nothing more, or nothing new. `cause` is the error, if that is why."""
 
     now: float
     cause: Exception | None = None
 
 
 class Tick(Struct, frozen=True):
-    """The time that `wake_at` gave has come."""
+    """The time in `wake_at` has come. A tick that comes early or late is harmless."""
 
     now: float
 

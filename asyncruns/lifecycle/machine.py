@@ -1,26 +1,34 @@
-"""The life of a watched run, as a machine that is told what was seen and says what to do next.
+"""The state machine of one watched run: it receives events and returns commands.
 
-Theory of operation. The run lives at the server, and all we get are samples, late, repeated and out of order. The
-machine keeps the last sample, the ledger of the calls, and the times; each event gives a list of commands for its
-shell. It does no I/O, reads no clock and holds no task, so that one shell can run it for a single watch, another ten
-thousand of them, and a third inside a workflow engine.
+Theory of operation. The run lives at the server. A watch sees only samples of it, and these may arrive late, repeated
+or out of order. The machine keeps the last sample, a ledger of the calls, and the times. Each event returns a list of
+commands that a shell executes. The machine does no I/O, reads no clock and owns no task, so the same code serves a
+shell for one watch, a shell for ten thousand watches, and a shell inside a workflow engine.
 
-What we do follows from what there is, so it is never stored beside it (theirs is in `phases.py`)::
+The state of the watch is never stored: `RunLifecycle.state` derives it from the parts, by the first line that applies
+(the phases of the run at the server are in `phases.py`)::
 
-    DONE         the run ended, or patience did; a watch that ended before its run is taken up by outputs from the
-                 caller, where it lacked them, or by a cancel
-    CANCELLING   the caller asked for it, until the server refuses
-    DISPATCHING  the current round is OPEN: calls are out; looks go on, slower
-    SUBMITTING   a round is IN_FLIGHT; or the current one READY (to be sent, or sent again since it had no effect), or
-                 UNSURE (no answer came: look, and send the same again only if the run still asks after the lag)
-    POLLING      else
+    DONE         The watch has finished: the run ended, the caller is needed, or the watch gave up. In the last two
+                 cases a cancel reopens it; outputs from the caller reopen it if they were what it needed.
+    CANCELLING   A cancel was sent and the server has not refused it. (A cancel that waits for a submit in flight
+                 comes later; until then the state is SUBMITTING.)
+    DISPATCHING  The current round is OPEN: its calls are being answered. Polls continue, at a slower pace.
+    SUBMITTING   A round is IN_FLIGHT; or the current round is READY (to be sent, or sent again because the last
+                 submit had no effect) or UNSURE (the answer to the submit was lost: poll, and send the same outputs
+                 again only if the run still asks for them after the lag).
+    POLLING      None of these.
 
-Illegal local input raises and leaves the machine as it was. Whatever a server says never raises.
+The machine owns three parts. They record what happened and answer questions about it, and never call back: the ledger
+(calls and rounds), the cancellation, and the patience (times, connectivity, and the progress that the cadence needs).
+What refusals mean is in `refusals.py` and `cancelling.py`.
+
+Illegal local input raises and leaves the machine unchanged. Nothing that a server sends may raise here.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final, assert_never
 
 from msgspec import Struct, UnsetType, field
@@ -29,47 +37,49 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
-from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, Cancellation
-from asyncruns.lifecycle.commands import ENDS, FATAL_LOOKS, FATAL_SUBMITS, TOO_EARLY, Command, End, EndKind, Reason
+from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
+from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
-from asyncruns.lifecycle.patience import Patience, Policy, backoff
+from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
-from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind
+from asyncruns.lifecycle.policy import Policy
+from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
+from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
 
-NOT_FOUND_GRACE_S: Final = 5.0  # so long a run that was just created may not be there yet
-SUBMIT_GRACE_S: Final = 15.0  # how long a submit may be refused as too early; replicas were seen to lag by up to 8 s
-EARLY_STEPS: Final = 2  # the pause after such a refusal grows so often, to 2 s: the lag mostly ends within a second
-LOOKS_WITHOUT_CALLS: Final = 4
-DISPATCHING_SHARE: Final = 0.1
-SILENCE_S: Final = 5.0  # so long a stream may say nothing, then a look tells; models think for longer
-TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'
+# How long a 404 to a poll or a cancel is tolerated after the watch began, or after a submit began a new run: a replica
+# may not have the run yet.
+NOT_FOUND_GRACE_S: Final = 5.0
+# How often the pause before an early submit is sent again doubles: 0.5, 1, 2, 2, ... s. The lag mostly ends within a
+# second, so longer pauses would waste time.
+EARLY_STEPS: Final = 2
+POLLS_WITHOUT_CALLS: Final = 4  # polls in a row that show a run waiting for no call, before the watch finishes
+DISPATCHING_SHARE: Final = 0.1  # what a poll is worth while tools run, compared with other times; see `delay`
+SILENCE_S: Final = 5.0  # after this silence of a stream a poll checks the run; models may think for longer
+TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'  # sent just before the expiry
 
-NOT_ASKED: Final = Cancellation()  # shared by the many that nobody cancels, and never changed
-ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)  # what durations are learned from
+NOT_ASKED: Final = Cancellation()  # shared by all watches without a cancel, to save memory; never modify it
+# Durations are learned from these ends and from rounds of calls. CANCELLED and EXPIRED are absent: they do not show how
+# long the run would have taken.
+ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)
 _NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
-# Refusals of a cancel that have nothing to do with the status: there is none, or not with this credential.
-_WHATEVER_STATUS: Final = frozenset(
-    {RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT}
-)
-_GOES_ON: Final = (Phase.PENDING, Phase.RUNNING, Phase.NEEDS_CALLER)
-_UNSURE: Final = (RefusalKind.LOST, RefusalKind.UNAVAILABLE)
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.THROTTLED, *_UNSURE)
 
 
 class RunLifecycle(Struct, eq=False, gc=False):
-    """One watched run. Feed it with `receive`; wake it with a `Tick` at `wake_at`."""
+    """One watched run. Pass events to `receive`, and a `Tick` at `wake_at`."""
 
     _policy: Policy = Policy()
     _patience: Patience = None  # type: ignore[assignment]
     _ledger: Ledger = field(default_factory=Ledger)
     _cancellation: Cancellation = NOT_ASKED
     _begun: bool = False
-    _seen: bool = False  # by a look of ours; a caller's object may be of a replica that others lag behind
-    _empty_looks: int = 0
-    _unknown_since: float | None = None
-    _ended_at: float = math.inf
-    _streams: bool = False
-    _new_at: float = -math.inf  # since when there is what is watched, as far as we know
+    # Whether the server has shown the run to this watch. The caller's object does not count: it may come from a replica
+    # that is ahead of the others. It decides between the reasons GONE and NOT_FOUND.
+    _seen: bool = False
+    _empty_polls: int = 0  # in a row
+    _unknown_since: float | None = None  # since when the run has had its present, unknown status
+    _ended_at: float = math.inf  # when the watch finished; infinity again once `EndRevoked` was reported
+    _streams: bool = False  # whether a stream reports the run, so that polls only check its silence
+    _new_at: float = -math.inf  # when the watched run began to exist, as far as is known: a 404 is tolerated after it
     _unsettled: Exception | None = None  # why the last submit of this round failed, until one is accepted
     snapshot: AnySnapshot | None = None
     end: End | None = None
@@ -79,28 +89,34 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether the caller asked for a cancel, and the server did not surely refuse it."""
+        """Whether the caller asked for a cancel that the server has not definitely refused."""
         cancellation = self._cancellation
+        # If the answer to one try was lost, that try may have worked, even if a later one was refused.
         return (cancellation.requested and not cancellation.is_refused) or cancellation.may_have_acted
 
     @property
     def is_cancelling(self) -> bool:
-        """Whether the run goes on, and its cancel is still wanted: nothing else is done for it then."""
+        """Whether the watch goes on and a cancel is wanted; then no call is handed out and nothing is submitted."""
         return self.end is None and self._cancellation.requested
 
     @property
     def cancel_error(self) -> Exception | None:
-        """Why a run that the caller wanted cancelled is not; None when it is, or may be, or when nothing goes on."""
+        """Why the run is not cancelled although the caller wanted it.
+
+        The error of the last try, or a timeout if the caller left before a poll confirmed the cancel. None without
+        such an error, if the run is cancelled, or if nothing is left to cancel.
+        """
         is_cancelled = self.snapshot is not None and self.snapshot.phase is Phase.CANCELLED
         return None if is_cancelled or self._nothing_goes_on else self._cancellation.error
 
     @property
     def _nothing_goes_on(self) -> bool:
+        """Whether the server is doing nothing that a cancel could stop."""
         return self.snapshot is not None and self.snapshot.is_final and self._ledger.in_flight is None
 
     @property
     def state(self) -> State:
-        """What the watch is doing."""
+        """What the watch is doing. The order of the tests is that of the table at the head of this module."""
         current = self._ledger.current
         if self.end is not None:
             return State.DONE
@@ -114,20 +130,22 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def wake_at(self) -> float:
-        """When the machine wants a `Tick`, beside the looks that it asked for; infinity for never."""
+        """Time at which the machine wants a `Tick`, besides the polls that it has asked for; infinity for never."""
         if self.end is not None:
             return math.inf
+        # The bounds of a stuck cancel and of an unknown status are absent: only a poll can show that they are over.
         return min(self._patience.over_at, self._cancellation.at, self._send_at, self._late_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
-        """Take an event; give what to do, in order.
+        """Process an event and return the commands to execute, in order.
 
         Raises:
-            InvalidRequestError: The event cannot be: a watch that began twice or never, an output for a call that does
-                not exist. The machine is as before.
+            InvalidRequestError: The event is impossible: the first event is not `Begun`, or a later one is; an output
+                is for a call that the current round does not have, or is not an approval although the call needs one.
+                The machine is unchanged.
         """
         if self._begun is isinstance(event, ev.Begun):
-            raise InvalidRequestError("A watch begins once, with Begun")
+            raise InvalidRequestError(f"A watch begins once: send Begun first, and once; got {type(event).__name__}")
         if self.end is not None:
             return self._after_end(event, self.end)
         match event:
@@ -149,7 +167,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._cancel_asked(event)
             case ev.StreamBegun():
                 self._streams = True
-                return [self._look(event.now)]
+                return [self._poll(event.now)]
             case ev.StreamEnded():
                 return self._stream_ended(event)
             case ev.Tick():
@@ -158,13 +176,18 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 assert_never(event)
 
     def delay(self, now: float) -> float:
-        """Give how many seconds the run's end is expected to have waited for a look by now: what a look is worth."""
-        if self.state is State.DISPATCHING:  # it waits for us, and can only have expired or been cancelled
+        """Return for how many seconds the run's end is expected to have gone unnoticed by now.
+
+        A shell with many watches polls first where this is largest.
+        """
+        # The run waits for our outputs, so it can only have expired or been cancelled. Without known durations, 8 s
+        # after the last poll count as 8 / 2 * 0.1 = 0.4 s.
+        if self.state is State.DISPATCHING:
             return self._patience.delay(now) * DISPATCHING_SHARE
         return self._patience.delay(now)
 
     def delayed_at(self, delay: float) -> float:
-        """Give when the run's end is expected to have waited so many seconds for a look; may be infinite."""
+        """Return when the run's end is expected to have gone unnoticed for `delay` seconds; may be infinite."""
         if self.state is State.DISPATCHING:
             delay /= DISPATCHING_SHARE
         return self._patience.delayed_at(delay)
@@ -176,31 +199,40 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def connectivity(self) -> notices.Connectivity:
-        """How it stands with the server."""
+        """How well the server can be reached."""
         return self._patience.connectivity
 
     @property
     def trouble(self) -> Exception | None:
-        """Why the last request failed, if it did."""
+        """Why the last request failed; None if it succeeded."""
         return self._patience.trouble
 
     @property
     def expiry(self) -> float:
-        """When the run expires at the server, by the shell's clock; infinity where that is not known."""
+        """Time at which the run expires at the server, by the shell's clock; infinity if it is not known."""
         return math.inf if self._patience.expiry is None else self._patience.expiry
 
     @property
-    def looks_once_more(self) -> bool:
-        """Whether the deadline has passed unnoticed, and one last look decides."""
+    def polls_once_more(self) -> bool:
+        """Whether the deadline has passed without a last poll, and one more poll decides the outcome."""
         return self._patience.final_until is not None
 
-    def waits_for_look(self, now: float) -> bool:
-        """Whether the default wait is over by now, but may last until a look that is due was answered.
+    def forget_resource(self) -> None:
+        """Reduce the last snapshot to what the machine needs: ten thousand bodies would take many megabytes."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.resource is None:
+            return
+        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
+            status = sys.intern(snapshot.status)  # a few distinct words, in ten thousand copies otherwise
+            self.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
 
-        The caller's own timeout and the bound of a cancel may not: they were promised.
+    def waits_for_poll(self, now: float) -> bool:
+        """Return whether the default deadline has passed but may be extended until a poll that is due is answered.
+
+        The caller's own timeout and the bound of a cancel are promises, so they are never extended.
         """
         is_default = isinstance(self._policy.timeout, UnsetType) and not self._cancellation.requested
-        return is_default and not self.looks_once_more and now >= self._patience.over_at
+        return is_default and not self.polls_once_more and now >= self._patience.over_at
 
     # Beginning and ending
 
@@ -214,16 +246,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
         reports = self._status(snapshot, event.now)
         if snapshot.phase.is_terminal:
             return [*reports, self._finish(event.now, ENDS[snapshot.phase])]
-        if snapshot.is_final:  # a poll could not tell more, and some servers can't be polled
+        if snapshot.is_final:  # a poll would show nothing new, and some servers cannot be polled
             return [*reports, *self._go_on(snapshot, event.now, event.now)]
-        # What the object says else may be old: look before anything is done about it.
+        # Do not act on the calls of the caller's object: it may be old, and another process may have answered them.
         return [*reports, do.PollAt(event.now, event.now)]
 
     def _finish(
         self, now: float, kind: EndKind, reason: Reason | None = None, cause: Exception | None = None
     ) -> do.Finish:
-        over = kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
         self._ended_at = now
+        # An outcome that is not a success names the last known error, even where nothing in the run points to one: a
+        # run may have expired because its submits failed.
         if kind is not EndKind.COMPLETED:
             cause = cause or self._patience.trouble or self._unsettled
         self.end = End(
@@ -231,57 +264,70 @@ class RunLifecycle(Struct, eq=False, gc=False):
             snapshot=self.snapshot,
             reason=reason,
             cause=cause,
-            calls=() if over else self._ledger.missing(),
-            outputs=() if over else self._ledger.outputs(self._ledger.current),
+            calls=() if kind.is_final else self._ledger.missing(),
+            outputs=() if kind.is_final else self._ledger.outputs(self._ledger.current),
         )
         return do.Finish(self.end)
 
     def _after_end(self, event: ev.Event, end: End) -> list[Command]:
-        """Take up a watch that ended before its run, with outputs that it lacked or a cancel; all else is too late."""
-        if end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP):
+        """Reopen a watch that finished before its run, for outputs that it needed or a cancel; ignore the rest."""
+        if end.kind.is_final:
             return self._revoked(event)
         if isinstance(event, ev.CancelAsked):
             return self._cancel_after_end(event, end)
         if isinstance(event, ev.Observed | ev.Refused) and event.asked is Asked.SUBMIT:
             self._landed_after_end(event)
             return []
-        if not isinstance(event, ev.OutputsProvided) or end.kind is not EndKind.NEEDS_CALLER:
+        if not isinstance(event, ev.OutputsProvided):
             return []
+        if end.kind is not EndKind.NEEDS_CALLER:
+            raise InvalidRequestError(
+                "The watch gave up, so outputs cannot be submitted through it: watch the run again, or use "
+                "client.threads.runs.submit_tool_outputs()"
+            )
+        # This may raise, so it comes before any change.
         answers = self._ledger.resolve(event.outputs)
         round_ = self._ledger.current
-        if round_ is None:  # no outputs, for no calls
+        if round_ is None:  # no call is open, so `resolve` has accepted no output
             return []
         self._go_on_after_end(event.now)
-        self._cancellation.refused = None
-        round_.move(Stage.OPEN, event.now)
-        round_.resent, round_.refused = False, None
+        self._cancellation.forget_refusal()
+        round_.reopen(event.now)
+        # The tools were stopped when the watch finished, so the missing outputs can only come from the caller.
         self._ledger.leave_unanswered(self._ledger.missing())
         commands = [*self._record(answers, replace=True), *self._settle(event.now)]
-        return commands if self.end else [*commands, self._look(event.now)]
+        return commands if self.end else [*commands, self._poll(event.now)]
 
     def _go_on_after_end(self, now: float, at_least: float = 0.0) -> None:
+        """Reopen the watch, with at least this many seconds, and without a stream."""
         self.end = None
         self._unknown_since = None
-        self._empty_looks = 0
+        self._empty_polls = 0
         self._streams = False
         self._patience.begin_again(now, at_least)
 
     def _landed_after_end(self, event: ev.Observed | ev.Refused) -> None:
-        round_ = self._landed()
-        if round_ is not None:
-            round_.move(Stage.SENT if isinstance(event, ev.Observed) else Stage.UNSURE, event.now)
+        """Record the answer to a submit that was in flight when the watch finished, in case it is reopened."""
+        round_ = self._ledger.end_submit()
+        if round_ is None:
+            return
+        if isinstance(event, ev.Observed):
+            self._ledger.accept(round_, event.now)  # it counts for `max_rounds` if the watch is reopened
+        else:
+            round_.move(Stage.UNSURE, event.now)
 
     def _revoked(self, event: ev.Event) -> list[Command]:
-        """Report, once, that the server shows a run that had ended otherwise now. Older looks may show that."""
+        """Report once that the server shows another status for a run that had ended. The outcome stays."""
         if not isinstance(event, ev.Observed) or self.snapshot is None:
             return []
         asked_at = event.now if event.asked_at is None else event.asked_at
+        # A poll that was sent before the end was seen may show an earlier status; that proves nothing.
         if asked_at <= self._ended_at or event.snapshot.phase in OBSERVABLE[self.snapshot.phase]:
             return []
         self._ended_at = math.inf
         return [do.Report(notices.EndRevoked(status=event.snapshot.status, previous=self.snapshot.status))]
 
-    # Looks
+    # Polls
 
     def _observed(self, event: ev.Observed) -> list[Command]:
         now, snapshot = event.now, event.snapshot
@@ -294,10 +340,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
         elif event.asked is Asked.CANCEL and self._cancellation.active:
+            # Poll quickly again: the run is about to end.
             self._patience.restart()
             self._cancellation.taken(now)
         elif snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.phase.is_terminal:
-            self._went_on(now)
+            self._went_on(now)  # if the answer to a submit was lost, this shows that the submit was accepted
+        # Read this before `_status` replaces the snapshot.
         was_final = self.snapshot is not None and self.snapshot.is_final
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
@@ -305,14 +353,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 self._patience.left_stage(now)
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
         is_new = event.asked is Asked.SUBMIT and was_final
-        if is_new:
+        if is_new:  # the submit began another run, which replicas may not have yet
             self._new_at = now
-        wants_cancel = self._ledger.in_flight is None and self._wants_cancel(snapshot, now)
+        # While a submit is in flight, only `_tick` sends a cancel, once that has waited long enough. A cancel that
+        # waited over a final snapshot has something to stop now.
+        wants_cancel = self._ledger.in_flight is None and self._cancellation.is_due(snapshot, now)
         if wants_cancel or (is_new and self._cancellation.requested):
-            return [*commands, *self._cancel(), self._look(now)]
+            return [*commands, *self._cancel(), self._poll(now)]
         return commands + self._go_on(snapshot, now, asked_at)
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+        """Keep the snapshot, and report its status if it has changed."""
         previous = self.snapshot.status if self.snapshot else None
         self.snapshot = snapshot
         if snapshot.status == previous:
@@ -324,80 +375,79 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return [do.Report(change)]
 
     def _go_on(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
-        """Decide about a run that has not ended."""
-        if self._patience.final_until is not None:
+        """Decide what to do about a run that has not ended."""
+        if self._patience.final_until is not None:  # this was the last poll
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT)]
-        if self._is_hopeless(snapshot):
+        if self._cancellation.is_hopeless(snapshot.phase):
             return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
             if not self._cancellation.requested:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
-            self._empty_looks = 0
+            self._empty_polls = 0
+        # Over a final snapshot, a cancel has nothing to stop, although the server took it.
         if self._nothing_goes_on and self._cancellation.confirm_by < math.inf:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
         if self._unknown_since is not None and now - self._unknown_since >= self._policy.unknown_s:
             return [self._finish(now, EndKind.GAVE_UP, Reason.UNKNOWN_STATUS)]
-        return [self._look(now, hint=snapshot.hint)]
+        return [self._poll(now, hint=snapshot.hint)]
 
     def _went_on(self, now: float) -> None:
-        """Note that the run was seen without calls: a submit whose answer was lost had been accepted.
-
-        Who shows the calls from now on is behind, or asks for the same again; so the lag counts from here.
-        """
-        round_ = self._ledger.current
-        if round_ is not None and round_.stage in (Stage.UNSURE, Stage.SENT):
-            self._ledger.rounds_done += round_.stage is Stage.UNSURE
+        """Record that the run was seen without calls: what was submitted has had its effect."""
+        if self._ledger.went_on(now):
             self._unsettled = None
-            round_.move(Stage.SENT, now)
-            round_.resent, round_.refused = False, None
 
-    def _look(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
-        listens = pause is None and self._streams and not self._cancellation.requested
-        if listens:
+    def _poll(self, now: float, pause: float | None = None, hint: float | None = None) -> do.PollAt:
+        """Return when to poll next. `pause` replaces that of the stream or the cadence, after a failed poll."""
+        # A cancel is confirmed by polls only, so a stream does not put them off.
+        relies_on_stream = pause is None and self._streams and not self._cancellation.requested
+        if relies_on_stream:
             pause = SILENCE_S
         elif pause is None and self.state is State.DISPATCHING:
             pause = self._patience.slow_pause(now, hint)
+        # A bound that only a poll can notice needs a poll when it is reached: with `max_unknown_status` at 10 s, a hint
+        # of 60 s becomes a pause of 10 s.
         before = math.inf if self._unknown_since is None else self._unknown_since + self._policy.unknown_s
         before = min(before, self._cancellation.confirm_by)
-        window = self._patience.next_look(now, pause, hint=hint, before=before)
-        return do.PollAt(*window, if_silent=SILENCE_S if listens else 0.0)
+        window = self._patience.next_poll(now, pause, hint=hint, before=before)
+        return do.PollAt(*window, if_silent=SILENCE_S if relies_on_stream else 0.0)
 
-    def _look_now(self, now: float) -> do.PollAt:
-        return do.PollAt(*self._patience.next_look(now, 0.0))
+    def _poll_now(self, now: float) -> do.PollAt:
+        return do.PollAt(*self._patience.next_poll(now, 0.0))
 
     def _stream_ended(self, event: ev.StreamEnded) -> list[Command]:
-        """Go over to looks. A stream that ends where the run waits for the caller has told all there is."""
+        """Switch to polls. A stream may end without a report when the run waits for the caller: nothing is missing."""
         if not self._streams:
             return []
         self._streams = False
         waits = self.snapshot is not None and self.snapshot.phase is Phase.NEEDS_CALLER
         if waits and event.cause is None:
-            return [self._look(event.now)]
-        return [do.Report(notices.StreamBroken(cause=event.cause)), self._look_now(event.now)]
+            return [self._poll(event.now)]
+        return [do.Report(notices.StreamBroken(cause=event.cause)), self._poll_now(event.now)]
 
     # Rounds of calls
 
     def _needs_caller(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
-        if not snapshot.calls:
-            self._empty_looks += 1
-            if self._empty_looks >= LOOKS_WITHOUT_CALLS:
+        if not snapshot.calls:  # the calls may be missing from an answer, but not from several in a row
+            self._empty_polls += 1
+            if self._empty_polls >= POLLS_WITHOUT_CALLS:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
-            return [self._look(now)]
-        self._empty_looks = 0
+            return [self._poll(now, hint=snapshot.hint)]
+        self._empty_polls = 0
         calls = tuple(call for call in snapshot.calls if call.kind is not CallKind.SERVER)
         left = self._left_to_server(snapshot.calls)
         return left + (self._round(calls, snapshot, now, asked_at) if calls else self._went_past(snapshot, now))
 
     def _left_to_server(self, calls: tuple[Call, ...]) -> list[Command]:
-        news = self._ledger.leave_to_server(call for call in calls if call.kind is CallKind.SERVER)
-        return [do.Report(notices.CallsLeftToServer(calls=news))] if news else []
+        left = self._ledger.leave_to_server(call for call in calls if call.kind is CallKind.SERVER)
+        return [do.Report(notices.CallsLeftToServer(calls=left))] if left else []
 
     def _went_past(self, snapshot: AnySnapshot, now: float) -> list[Command]:
+        """Handle a run that asks for nothing but calls that its server answers: for the watch, it goes on."""
         self._went_on(now)
-        return [self._look(now, hint=snapshot.hint)]
+        return [self._poll(now, hint=snapshot.hint)]
 
     def _round(self, calls: tuple[Call, ...], snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         round_ = self._ledger.round_of(calls)
@@ -406,16 +456,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case Verdict.ANSWER:
                 return self._open(round_, snapshot, now)
             case Verdict.WAIT:
-                return [self._look(now, hint=snapshot.hint)]
+                return [self._poll(now, hint=snapshot.hint)]
             case Verdict.SEND_AGAIN:
                 if round_.stage is Stage.UNSURE and self._policy.on_lost_submit == "give_up":
-                    # Taken up again by a cancel that came to nothing; the outputs may have had their effect.
+                    # A cancel reopened the watch and failed. The lost submit may still have worked: do not repeat it.
                     return [self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST)]
-                if self._ledger.rounds_done > self._max_rounds:  # each with the same calls
+                # Bounds a model that repeats the same calls for ever. `>`, not `>=` as in `_open`: with `max_rounds` 1,
+                # the one round is counted, but its outputs may be sent once more if they had no effect.
+                if self._ledger.rounds_done > self._max_rounds:
                     return [self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
-                round_.resent = True
-                self._ledger.current = round_
-                return [*self._ready(round_, now), self._look(now, hint=snapshot.hint)]
+                self._ledger.send_again(round_, now)
+                return [*self._send(now), self._poll(now, hint=snapshot.hint)]
             case Verdict.IGNORED:
                 reason = Reason.OUTPUTS_IGNORED if round_.refused is None else Reason.SUBMIT_REFUSED
                 return [self._finish(now, EndKind.NEEDS_CALLER, reason, round_.refused)]
@@ -423,38 +474,44 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 assert_never(verdict)
 
     def _open(self, round_: Round, snapshot: AnySnapshot, now: float) -> list[Command]:
+        """Hand out the calls of a round that were not handed out before, and submit if all are answered already."""
         commands: list[Command] = []
         if self._ledger.current is not round_:
-            self._ledger.current = round_
+            # A snapshot that never changes does not expire either, so its calls are not cut short.
+            answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
+            self._ledger.begin_round(round_, now, answer_by)
             self._patience.left_stage(now)
-            self._cancellation.refused = self._unsettled = None
-            # What never changes does not expire either, so its calls have their time.
-            round_.answer_by = math.inf if snapshot.is_final else self._patience.answer_by(now)
-            round_.seen_at = max(round_.seen_at, now)
+            # A refusal explains only why the calls that were stopped for the cancel have no output, not these.
+            self._cancellation.forget_refusal()
+            self._unsettled = None
             commands.append(do.Report(notices.ActionRequired(calls=round_.calls)))
+            # With `max_rounds` 50, this is the 51st round; it is left to the caller.
             if self._ledger.rounds_done >= self._max_rounds:
                 self._ledger.leave_unanswered(round_.calls)
                 return [*commands, self._finish(now, EndKind.NEEDS_CALLER, Reason.MAX_ROUNDS)]
         if fresh := self._ledger.hand_out(round_.calls):
             commands.append(do.RunTools(fresh))
         commands += self._settle(now)
-        return commands if self.end else [*commands, self._look(now, hint=snapshot.hint)]
+        return commands if self.end else [*commands, self._poll(now, hint=snapshot.hint)]
 
     @property
     def _max_rounds(self) -> float:
         return math.inf if self._policy.max_rounds is None else self._policy.max_rounds
 
     def _record(self, outputs: Answers, *, replace: bool = False) -> list[Command]:
-        news = self._ledger.record(outputs, replace=replace)
-        return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in news]
+        recorded = self._ledger.record(outputs, replace=replace)
+        return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in recorded]
 
     def _settle(self, now: float) -> list[Command]:
-        """Submit when every call is answered; end when what is missing will come from nobody here."""
+        """Submit if every call is answered; finish if no handler or tool will supply the missing outputs."""
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.OPEN or self._cancellation.requested:
             return []
         if not self._ledger.missing():
-            return self._ready(round_, now)
+            round_.make_ready(now)
+            return self._send(now)
+        # Calls that no handler answers do not finish the watch while others are being worked on: the caller wants their
+        # outputs.
         if not self._ledger.awaited():
             if self._cancellation.refused is not None:
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, self._cancellation.refused)]
@@ -463,40 +520,29 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return [self._finish(now, EndKind.NEEDS_CALLER, reason, cause)]
         return []
 
-    def _ready(self, round_: Round, now: float) -> list[Command]:
-        round_.move(Stage.READY, now)
-        round_.send_at, round_.early_since = now, None
-        return self._send(now)
-
     def _send(self, now: float) -> list[Command]:
-        """Send the outputs of the current round when it is time."""
+        """Submit the outputs of the current round if they are due."""
         round_, snapshot = self._ledger.current, self.snapshot
         if round_ is None or snapshot is None or now < self._send_at:
             return []
-        self._ledger.in_flight = round_
-        round_.move(Stage.IN_FLIGHT, now)
+        self._ledger.begin_submit(round_, now)
         return [do.Submit(self._ledger.answers(round_), snapshot, self._policy.keep_tool_choice)]
 
     @property
     def _send_at(self) -> float:
-        """When the outputs of the current round are to be sent, one submit after the other; infinity for not."""
+        """Time at which to send the outputs of the current round; infinity for not, or while a submit is in flight."""
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.READY or self._ledger.in_flight is not None:
             return math.inf
         return math.inf if self._cancellation.requested else round_.send_at
 
-    def _landed(self) -> Round | None:
-        """Give the round whose submit was answered, or failed; no other is on its way then."""
-        round_, self._ledger.in_flight = self._ledger.in_flight, None
-        return round_
-
     def _accepted(self, now: float) -> list[Command]:
         self._patience.restart()
-        round_ = self._landed()
+        round_ = self._ledger.end_submit()
         if round_ is None:
             return []
-        round_.move(Stage.SENT, now)
-        self._ledger.rounds_done += 1
+        # The round that was sent, which may not be the current one: polls may have shown the next round by now.
+        self._ledger.accept(round_, now)
         self._unsettled = None
         self._patience.progress.go_on(now)
         return [do.Report(notices.OutputsSubmitted(outputs=self._ledger.outputs(round_))), *self._send(now)]
@@ -506,8 +552,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _refused(self, event: ev.Refused) -> list[Command]:
         match event.asked:
             case Asked.POLL:
-                self._patience.excuse(event.held_back, event.now)
-                return self._look_refused(event.refusal, event.now)
+                self._patience.excuse(event.held_back, event.now)  # a delay by the shell is not an outage
+                return self._poll_refused(event.refusal, event.now)
             case Asked.SUBMIT:
                 return self._submit_refused(event.refusal, event.now)
             case Asked.CANCEL:
@@ -515,27 +561,28 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case _:
                 assert_never(event.asked)
 
-    def _look_refused(self, refusal: Refusal, now: float) -> list[Command]:
+    def _poll_refused(self, refusal: Refusal, now: float) -> list[Command]:
         if self.snapshot is not None and self.snapshot.is_final:
-            # It shows what never changes, so a poll that fails tells as much as one that does not.
+            # The snapshot never changes, so a failed poll is as good as a successful one.
             return self._go_on(self.snapshot, now, now)
-        if refusal.kind in FATAL_LOOKS:
-            return [self._finish(now, EndKind.GAVE_UP, FATAL_LOOKS[refusal.kind], refusal.cause)]
+        if refusal.kind in FATAL_POLLS:
+            return [self._finish(now, EndKind.GAVE_UP, FATAL_POLLS[refusal.kind], refusal.cause)]
         if refusal.kind is RefusalKind.NOT_FOUND:
             if now - self._new_at >= NOT_FOUND_GRACE_S or self._patience.final_until is not None:
                 reason = Reason.GONE if self._seen else Reason.NOT_FOUND
                 return [self._finish(now, EndKind.GAVE_UP, reason, refusal.cause)]
-            self._patience.trouble = refusal.cause
-            return [self._look(now)]
+            self._patience.not_found(refusal.cause)  # a 404 is an answer, so it does not count as an outage
+            return [self._poll(now)]
         pause, reports = self._trouble(refusal, now)
-        # Being throttled is no answer: what is left of the last look's time is used.
+        # The last poll has 5 s. If it is throttled with a pause of 2 s, there is time to repeat it; any other failure
+        # is final.
         may_pass = refusal.kind is RefusalKind.THROTTLED and now + pause < self._patience.over_at
-        if self.looks_once_more and self.end is None and not may_pass:
+        if self.polls_once_more and self.end is None and not may_pass:
             reports.append(self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, refusal.cause))
-        return reports if self.end else [*reports, self._look(now, pause)]
+        return reports if self.end else [*reports, self._poll(now, pause)]
 
     def _trouble(self, refusal: Refusal, now: float) -> tuple[float, list[Command]]:
-        """Note that the server is not well; give the pause, and what to report, an end of patience included."""
+        """Record a failed request; return the pause and the commands, with a `Finish` if the outage is too long."""
         pause, changed = self._patience.failed(refusal, now)
         commands: list[Command] = []
         if changed:
@@ -546,51 +593,47 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return pause, commands
 
     def _submit_refused(self, refusal: Refusal, now: float) -> list[Command]:
-        round_ = self._landed()
+        round_ = self._ledger.end_submit()
         if round_ is None:
             return []
         kind = refusal.kind
         commands: list[Command] = []
+        # NOT_ACCEPTING is not a failure: the run does not need the outputs any more.
         if kind is not RefusalKind.NOT_ACCEPTING:
             self._unsettled = refusal.cause
-        if kind in TOO_EARLY and self._is_too_early(round_, now):
-            round_.move(Stage.READY, now)
-            round_.send_at = now + backoff(min(round_.failures, EARLY_STEPS), refusal)
-            round_.failures += 1
-        elif kind in _PASSING:
+        # The order matters: the kinds of TOO_EARLY are in FATAL_SUBMITS as well, for when they persist.
+        if kind in TOO_EARLY and round_.refused_too_early(now):
+            round_.postpone(Stage.READY, now, backoff(min(round_.failures, EARLY_STEPS), refusal))
+        elif kind.passes:
             _, commands = self._trouble(refusal, now)
-            is_lost = kind in _UNSURE
+            # A submit that surely had no effect (NOT_SENT, THROTTLED) is repeated, whatever the policy for lost ones.
+            is_lost = kind.may_have_acted
             if is_lost and self._gives_up_lost and self.end is None:
                 round_.move(Stage.UNSURE, now)
                 return [*commands, self._finish(now, EndKind.GAVE_UP, Reason.SUBMIT_LOST, refusal.cause)]
-            looks = is_lost and self._policy.on_lost_submit == "look"
-            round_.move(Stage.UNSURE if looks else Stage.READY, now)
-            round_.send_at = now + backoff(round_.failures, refusal)
-            round_.failures += 1
+            polls = is_lost and self._policy.on_lost_submit == "poll"
+            round_.postpone(Stage.UNSURE if polls else Stage.READY, now, backoff(round_.failures, refusal))
         elif kind in FATAL_SUBMITS and round_ is self._ledger.current and not self._cancellation.requested:
             round_.move(Stage.READY, now)
             return [self._finish(now, *FATAL_SUBMITS[kind], refusal.cause)]
+        elif kind is RefusalKind.NOT_ACCEPTING:
+            round_.move(Stage.SENT, now)  # the run went on or ended, or another process answered the calls
         else:
-            # The run may have gone on or ended, or another has answered it: looks tell, over the lag.
-            round_.move(Stage.SENT, now)
-            if kind is not RefusalKind.NOT_ACCEPTING:
-                round_.resent, round_.refused = True, refusal.cause
-        if self.end is not None:
+            # The refusal may be wrong outputs or one of those cases. Polls over the lag show which: do not finish yet.
+            round_.refuse(now, refusal.cause)
+        if self.end is not None:  # the outage was too long
             return commands
         if self._cancellation.waits:
             return [*commands, *self._cancel()]
         self._patience.restart()
-        return [*commands, *self._send(now), self._look_now(now)]
-
-    def _is_too_early(self, round_: Round, now: float) -> bool:
-        """Tell whether a refusal that may pass is to be waited out: nothing was done, so the same is sent again."""
-        if round_.early_since is None:
-            round_.early_since = now
-        return now - round_.early_since < SUBMIT_GRACE_S
+        return [*commands, *self._send(now), self._poll_now(now)]
 
     @property
     def _gives_up_lost(self) -> bool:
-        """Whether the watch ends when an answer to a submit is lost: who cancels does not send it again either."""
+        """Whether the watch gives up when the answer to a submit is lost.
+
+        It does if that is the policy. Under "resend" it does if a cancel is wanted, since nothing is submitted then.
+        """
         policy = self._policy.on_lost_submit
         return policy == "give_up" or (policy == "resend" and self._cancellation.requested)
 
@@ -601,14 +644,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self._cancellation is NOT_ASKED:
             self._cancellation = Cancellation()
         cancellation = self._cancellation
-        if event.by < cancellation.by:  # leaving has a time of its own, however short the wait was to be
-            cancellation.by = event.by
+        if cancellation.leave_by(event.by):  # leaving has its own time limit, even if the timeout is nearer
             self._patience.begin_again(now, at_least=event.by - now)
         if cancellation.requested:
             return []
         if self._ledger.in_flight is not None:
-            # A submit on its way is not overtaken: its result is wanted, and the cancel follows it, or comes after a
-            # while in any case; but not over what is final, where only what the submit begins can be cancelled.
+            # The outcome of a submit in flight is wanted, so the cancel waits for it: 2 s, then it is sent in any case.
+            # Over a final snapshot it waits without limit, since only the run that the submit begins can be cancelled.
             is_final = self.snapshot is not None and self.snapshot.is_final
             cancellation.ask(now, at=math.inf if is_final else now + CANCEL_HOLD_S)
             return []
@@ -616,33 +658,21 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return self._cancel()
 
     def _cancel_after_end(self, event: ev.CancelAsked, end: End) -> list[Command]:
-        """Take up a watch that ended before its run; a caller that leaves has nothing to cancel where no run is."""
+        """Reopen a watch that finished before its run, unless the caller is leaving and nothing is left to cancel."""
         round_ = self._ledger.current
-        # The answer to a submit may have come after the end, and then the snapshot is not of what that began.
+        # A submit that was accepted after the watch finished has begun a run that the snapshot does not show.
         has_begun_more = round_ is not None and round_.stage is Stage.SENT and round_.refused is None
-        is_nothing = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
-        if event.by < math.inf and is_nothing:
+        nothing_to_cancel = end.reason in _NOT_THERE or (self._nothing_goes_on and not has_begun_more)
+        if event.by < math.inf and nothing_to_cancel:
             return []
+        # After a timeout of 5 s, 5 s would be too short to confirm a cancel: it has 60 s or the timeout, if longer.
         self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
         self._cancellation = Cancellation(end)
         commands = self._cancel_asked(event)
-        return commands if self.end else [*commands, self._look_now(event.now)]
-
-    def _wants_cancel(self, snapshot: AnySnapshot, now: float) -> bool:
-        """Tell whether the cancel is to be sent: it waited for a submit, or the status is not the one that refused."""
-        cancellation = self._cancellation
-        is_new = snapshot.phase is not Phase.CANCELLING and cancellation.is_worth_another(snapshot.status, now)
-        return cancellation.waits or is_new
-
-    def _is_hopeless(self, snapshot: AnySnapshot) -> bool:
-        """Tell whether a caller that leaves waits in vain: what waits for outputs stays as it is."""
-        cancellation = self._cancellation
-        if not cancellation.leaves or not cancellation.is_refused:
-            return False
-        return cancellation.is_impossible or snapshot.phase is Phase.NEEDS_CALLER
+        return commands if self.end else [*commands, self._poll_now(event.now)]
 
     def _leave_uncancelled(self, now: float) -> do.Finish:
-        """End the watch of a caller that leaves: as it had ended before, or for want of a confirmed cancel."""
+        """Finish the watch of a caller that leaves, as it had finished before, or because no cancel was confirmed."""
         error, earlier = self._cancellation.give_up(), self._cancellation.earlier
         if earlier is not None:
             return self._finish(now, earlier.kind, earlier.reason, earlier.cause)
@@ -655,42 +685,41 @@ class RunLifecycle(Struct, eq=False, gc=False):
         round_ = self._ledger.current
         if round_ is None or round_.stage is not Stage.OPEN:
             return [do.Cancel()]
-        # A call that was begun is not begun again, so from here on nobody answers it.
+        # No call is run twice, so the calls stopped here stay unanswered, even if the server refuses the cancel. Tools
+        # are stopped first, so that none works on a run that is being cancelled.
         self._ledger.leave_unanswered(self._ledger.missing())
         return [do.StopTools(), do.Cancel()]
 
     def _cancel_answered(self, refusal: Refusal, now: float) -> list[Command]:
-        cancellation = self._cancellation
-        if not cancellation.active:
+        if not self._cancellation.active:
             return []
         status = self.snapshot.status if self.snapshot else None
-        if refusal.kind is RefusalKind.ALREADY_OVER and refusal.phase not in _GOES_ON:
-            cancellation.taken(now)
-            if refusal.phase is None:  # it does not say how the run has ended, so it may not have
-                cancellation.refused_in(status)
-            return [self._look_now(now)]
-        passes = refusal.kind in _PASSING
-        is_lagging = refusal.kind is RefusalKind.NOT_FOUND and now - self._new_at < NOT_FOUND_GRACE_S
-        if (passes or is_lagging) and cancellation.may_be_tried_again():
-            commands = self._trouble(refusal, now)[1] if passes else []
-            pause = backoff(cancellation.tries - 1, refusal)
-            cancellation.failed(now, pause, refusal.cause, acted=refusal.kind in _UNSURE)
-            return commands
-        cancellation.refuse(refusal.cause, status=status, impossible=refusal.kind in _WHATEVER_STATUS)
-        told: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
-        if not self._ledger.missing():
-            told += self._settle(now)  # the last output came while nothing was to be submitted
-        return [*told, self._look_now(now)]
+        is_new = now - self._new_at < NOT_FOUND_GRACE_S
+        answer = self._cancellation.answered(refusal, now, status=status, is_new=is_new)
+        match answer:
+            case CancelAnswer.OVER:
+                return [self._poll_now(now)]
+            case CancelAnswer.AGAIN:
+                # `_cancellation.at` has the time of the next try. A 404 for a new run is not an outage.
+                return self._trouble(refusal, now)[1] if refusal.kind.passes else []
+            case CancelAnswer.REFUSED:
+                commands: list[Command] = [do.Report(notices.CancelRefused(cause=refusal.cause))]
+                if not self._ledger.missing():
+                    commands += self._settle(now)  # the last output came while nothing could be submitted
+                return [*commands, self._poll_now(now)]
+            case _:
+                assert_never(answer)
 
     # Time
 
     def _tick(self, now: float) -> list[Command]:
+        # One thing a tick. What is left is due at once: `wake_at` is then in the past, and the shell ticks again.
         if now >= self._cancellation.by:
             return [self._leave_uncancelled(now)]
         if now >= self._patience.over_at:
-            if self._patience.may_look_once_more(now):
+            if self._patience.may_poll_once_more(now):
                 return [do.PollAt(now, now)]
-            # Why the last looks failed, if they did: a wait that never reached the server must say so.
+            # If the last polls failed, say why: the watch may never have reached the server.
             return [self._finish(now, EndKind.GAVE_UP, Reason.TIMEOUT, self._patience.trouble)]
         if now >= self._cancellation.at:
             return self._cancel()
@@ -700,17 +729,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     @property
     def _late_at(self) -> float:
-        """When calls that still run are too late for the run; infinity for never, or when none runs."""
+        """Time at which calls that still run are too late for the run; infinity for never, or if none runs."""
         round_ = self._ledger.current
         if round_ is None or not self._late_calls():
             return math.inf
         return round_.answer_by
 
     def _late_calls(self) -> list[Call]:
-        """Give the calls that run here. An approval, say, is not answered with rubbish, however late it is."""
+        """Return the calls that still run here. Approvals never time out: an invented answer would be a decision."""
         return [call for call in self._ledger.awaited() if call.kind is CallKind.FUNCTION]
 
     def _answer_late_calls(self, now: float) -> list[Command]:
-        """Answer the calls that are not done, so that the others' work is not lost with the run."""
+        """Answer the unfinished calls with an error, so that the outputs of the others are not lost with the run."""
         late = tuple((call, TIMED_OUT_OUTPUT) for call in self._late_calls())
         return [do.StopTools(approvals=False), *self._record(late), *self._settle(now)]

@@ -1,7 +1,8 @@
-"""The table of ours: what the watch may be doing after each event.
+"""The table of the watch's states: where each event may lead.
 
-The machine does not run on this table, since what we do follows from the rounds of calls (see `machine.py`). The table
-says what may come of that; tests hold the machine to it, both ways, and the diagram in the README is drawn from it.
+The machine does not run on this table, since its state follows from the rounds of calls (see `machine.py`). The table
+lists the moves that result. Tests check both that the machine makes no other move and that it makes each of these; the
+diagram in CONTRIBUTING.md is drawn from it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from asyncruns.lifecycle.events import (
 )
 from asyncruns.lifecycle.phases import State
 
-# To stay is always allowed, so it is not listed.
+# Staying in a state is always allowed, so it is not listed.
 MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
     State.POLLING: {
         Observed: frozenset({State.DISPATCHING, State.SUBMITTING, State.CANCELLING, State.DONE}),
@@ -49,7 +50,7 @@ MOVES: Final[Mapping[State, Mapping[type[Event], frozenset[State]]]] = {
         Refused: frozenset({State.POLLING, State.DISPATCHING, State.SUBMITTING, State.DONE}),
         Tick: frozenset({State.DONE}),
     },
-    # A watch that ended before its run can be taken up again.
+    # Only a watch that finished before its run can be reopened.
     State.DONE: {
         OutputsProvided: frozenset({State.SUBMITTING}),
         CancelAsked: frozenset({State.CANCELLING, State.SUBMITTING}),

@@ -1,4 +1,4 @@
-"""What a watch reports while it goes on; the events of `async for event in watcher`, but for the last one."""
+"""What a watch reports while it goes on: all events of `async for event in watcher` except the last, `Ended`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ R = TypeVar("R")
 
 
 class Connectivity(enum.Enum):
-    """How it stands between us and the server; not the state of the run."""
+    """How well the watch reaches the server. It says nothing about the run."""
 
     HEALTHY = "healthy"
-    DEGRADED = "degraded"  # the last look failed
-    LOST = "lost"  # looks have failed for 15 s and more
+    DEGRADED = "degraded"  # the last request failed
+    LOST = "lost"  # requests have failed for 15 s or longer
 
 
 class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
-    """The run has another status than at the last look.
+    """The status of the run has changed since the last poll.
 
     Attributes:
-        status: The server's own word; it may be one that nobody knows, and `phase` is UNKNOWN then.
-        previous: The status before, or None at first.
+        status: The server's own word. If this version does not know it, `phase` is UNKNOWN.
+        phase: What the status means.
+        previous: The status before; None at first.
         run: The typed run.
     """
 
@@ -38,7 +39,7 @@ class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class ActionRequired(Struct, frozen=True, kw_only=True):
-    """The run waits for these calls, a new round of them."""
+    """The run waits for a new round of calls."""
 
     calls: tuple[Call, ...]
 
@@ -51,23 +52,23 @@ class CallAnswered(Struct, frozen=True, kw_only=True):
 
 
 class OutputsSubmitted(Struct, frozen=True, kw_only=True):
-    """The server took the outputs of a round."""
+    """The server accepted the outputs of a round."""
 
     outputs: Outputs
 
 
 class CallsLeftToServer(Struct, frozen=True, kw_only=True):
-    """The run waits for calls that its server answers itself; the watch goes on."""
+    """The run waits for calls that its server answers itself. The watch goes on."""
 
     calls: tuple[Call, ...]
 
 
 class EndRevoked(Struct, frozen=True, kw_only=True):
-    """The server shows a run in another status after it had ended, which no run may; the outcome stays.
+    """The server shows another status after the run had ended, although an end is final. The outcome stays.
 
     Attributes:
         status: The server's word now.
-        previous: Its word when the run ended.
+        previous: The server's word when the run ended.
     """
 
     status: str
@@ -75,7 +76,7 @@ class EndRevoked(Struct, frozen=True, kw_only=True):
 
 
 class ConnectivityChanged(Struct, frozen=True, kw_only=True):
-    """Looks began to fail, or to succeed again. `cause` is the last error, None when healthy."""
+    """The watch reaches the server worse or better than before. `cause` is the last error; None if healthy."""
 
     connectivity: Connectivity
     cause: Exception | None = None
@@ -85,13 +86,13 @@ class ConnectivityChanged(Struct, frozen=True, kw_only=True):
 
 
 class StreamBroken(Struct, frozen=True, kw_only=True):
-    """The stream that told of the run does so no more; the watch polls, and no event comes twice.
+    """The stream no longer reports the run, so the watch polls. No event is repeated.
 
-    It broke or ended too early, and could not be opened again at once where it broke, which is tried some more times;
-    or its events are taken so slowly that what they tell is old by then.
+    The stream broke or ended too early and could not be reopened at once where it broke (a few more tries follow), or
+    its events are read so slowly that they are out of date.
 
     Attributes:
-        cause: The error, if that is why.
+        cause: The error, if that is why; otherwise None.
     """
 
     cause: Exception | None = None
@@ -101,9 +102,9 @@ class StreamBroken(Struct, frozen=True, kw_only=True):
 
 
 class CancelRefused(Struct, frozen=True, kw_only=True):
-    """The server does not cancel the run in this status; the watch goes on.
+    """The server does not cancel the run in this status. The watch goes on.
 
-    The cancel is sent again when the status changes, for at most a minute.
+    The cancel is sent again when the status changes, for at most a minute, unless the server never cancels.
     """
 
     cause: Exception

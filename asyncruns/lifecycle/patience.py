@@ -1,106 +1,78 @@
-"""How long to go on: the wait's deadline, the run's expiry, and how it stands with the server.
+"""How long a watch goes on: its deadline, the run's expiry, the outages of the server, and the time of the next poll.
 
-Four times are kept apart here: the caller's timeout, the run's own expiry, the outage budget, and the pause to the next
-look. (One request's timeout and one tool's are the shell's.)
+Four times are kept apart here: the caller's timeout, the run's own expiry, the outage budget, and the pause before the
+next poll. The timeouts of a single request and a single tool belong to the shell.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct, UnsetType, field
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle.expiry import ESTIMATES, believed_expiry
 from asyncruns.lifecycle.notices import Connectivity
+from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
-AFTER_EXPIRY_S: Final = 60.0  # the default wait goes on so long after the expiry: servers are late to notice it
-WITHOUT_EXPIRY_S: Final = 900.0
-MAX_ROUNDS: Final = 50  # far more than agents need that end, and few enough to bound what one that does not end costs
-EXPIRY_MARGIN_S: Final = 5.0  # before the expiry, open calls are answered "timed out", so that the run lives
-LAST_LOOK_S: Final = 1.0  # the last look begins so long before the deadline
-FINAL_LOOK_S: Final = 5.0  # and gets so long when we slept past the deadline
-LOST_AFTER_S: Final = 15.0
+AFTER_EXPIRY_S: Final = 60.0  # how long the default wait goes on after the expiry: servers are late to notice it
+EXPIRY_MARGIN_S: Final = 5.0  # how long before the expiry open calls are answered "timed out", so that the run lives
+# How long before the deadline the last poll begins. A tick that comes later than this after the deadline, as when the
+# machine slept, gets one more poll, which may take `FINAL_POLL_S`.
+LAST_POLL_S: Final = 1.0
+FINAL_POLL_S: Final = 5.0
+LOST_AFTER_S: Final = 15.0  # length of an outage from which the connectivity is LOST
 BACKOFF_START_S: Final = 0.5
 BACKOFF_CEILING_S: Final = 10.0
-RETRY_AFTER_CEILING_S: Final = 60.0
-SLOW_PAUSE_S: Final = 2.0  # between looks while tools run
-OLD_SHARE: Final = 0.125  # of the time that a run waits for its first look counts as delay
-JITTER: Final = 0.1  # of the pause
-
-
-class Policy(Struct, frozen=True, kw_only=True):
-    """What the caller decides of a watch.
-
-    Attributes:
-        timeout: The whole wait in seconds; None is for ever; UNSET is until the run's expiry and 60 s more by the
-            server's clock, and `without_expiry` where the server tells no expiry.
-        without_expiry: See `timeout`; what runs of this kind may take at most, when their servers do not say so.
-        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
-            gives up; None is no limit.
-        on_lost_submit: What to do when no answer to a submit came. "look" where a look tells whether it was taken;
-            where none can, "give_up", or "resend" the same.
-        keep_tool_choice: Whether the model may be forced to call a tool in each round, and not in the first alone.
-        max_rounds: After how many rounds of calls the watch leaves the next one to the caller; None is no limit.
-        cadence: The pauses between looks.
-    """
-
-    timeout: float | UnsetType | None = UNSET
-    without_expiry: float = WITHOUT_EXPIRY_S
-    max_outage: float | None = 120.0
-    max_unknown_status: float | None = 60.0
-    on_lost_submit: Literal["look", "give_up", "resend"] = "look"
-    keep_tool_choice: bool = False
-    max_rounds: int | None = MAX_ROUNDS
-    cadence: Cadence = Cadence.hinted()
-
-    @property
-    def unknown_s(self) -> float:
-        """`max_unknown_status` as a number."""
-        return math.inf if self.max_unknown_status is None else self.max_unknown_status
+RETRY_AFTER_CEILING_S: Final = 60.0  # servers have asked for hours
+SLOW_PAUSE_S: Final = 2.0  # shortest pause between polls while tools run
+OLD_SHARE: Final = 0.125  # share of the time before the first poll that counts as delay in any case; see `delay`
+JITTER: Final = 0.1  # width of the window of a poll, as a share of its pause: the polls of many watches spread
 
 
 def backoff(failures: int, refusal: Refusal) -> float:
-    """Give the seconds to wait after a request that failed, as others did before it in a row."""
+    """Return the seconds to wait after a failed request, if `failures` others failed in a row before it."""
+    # 0.5, 1, 2, 4, 8, 10, 10 ... s. A `Retry-After` may only lengthen the pause, to 60 s. The bound of the exponent is
+    # against an overflow after days of failures.
     pause = min(BACKOFF_START_S * 2.0 ** min(failures, 16), BACKOFF_CEILING_S)
     return pause if refusal.retry_after is None else max(pause, min(refusal.retry_after, RETRY_AFTER_CEILING_S))
 
 
 class Patience(Struct, eq=False, gc=False):
-    """The times of one watch. Times are of the shell's clock, but for what the server sends."""
+    """The times of one watch, by the shell's clock except those that the server sends."""
 
     _policy: Policy
-    started: float = 0.0  # until the watch begins
+    started: float = 0.0  # set when the watch begins
     progress: Progress = field(default_factory=Progress)
-    expiry: float | None = None
-    _expires_at: float | None = None  # what it was anchored from, by the server's clock
-    _estimates: tuple[float, ...] = ()
-    _told_at: float = 0.0  # when this expiry was first told
-    failures: int = 0
+    expiry: float | None = None  # by our clock; None if not known
+    _expires_at: float | None = None  # the server's `expires_at` that the estimates are for
+    _estimates: tuple[float, ...] = ()  # of the expiry by our clock, sorted; see `expiry.py`
+    _told_at: float = 0.0  # when this `expires_at` first appeared in an answer
+    failures: int = 0  # in a row
     outage_since: float | None = None
     connectivity: Connectivity = Connectivity.HEALTHY
-    final_until: float | None = None
-    _not_before: float = -math.inf
-    trouble: Exception | None = None  # why the last request failed, if it did
+    final_until: float | None = None  # when the one poll after the deadline must be answered; None if none was made
+    _not_before: float = -math.inf  # the deadline is not before this, however short the timeout is
+    trouble: Exception | None = None  # why the last request failed; None if it succeeded
 
     def begin(self, now: float) -> None:
-        """Note that the wait begins."""
+        """Record that the watch begins."""
         self.started = now
         self.progress.begin(now)
 
     def learn(self, snapshot: AnySnapshot, now: float, asked_at: float) -> None:
-        """Take a look: anchor age and expiry to our clock, by the server's own, since our wall clock may be wrong."""
+        """Process a poll: anchor age and expiry to our clock by the server's clock, as our wall clock may be wrong."""
         self.progress.see(snapshot, now, asked_at)
         if snapshot.expires_at is None:
             return
         if snapshot.expires_at != self._expires_at:
             self._expires_at, self._estimates, self._told_at = snapshot.expires_at, (), now
-        # Only the first few estimates count: a run that outlives its expiry, or a proxy whose clock stands still, must
-        # not move it on for ever.
+        # Only the first few estimates count. Behind a proxy whose clock stands still, each later one would be later,
+        # and the deadline would never come.
         if snapshot.server_time is not None and len(self._estimates) < ESTIMATES:
             self._estimates = tuple(sorted((*self._estimates, now + snapshot.expires_at - snapshot.server_time)))
         elif self._estimates or self.expiry is not None:
@@ -108,20 +80,21 @@ class Patience(Struct, eq=False, gc=False):
         self.expiry = believed_expiry(self._estimates, self._told_at, snapshot)
 
     def answer_by(self, now: float) -> float:
-        """Give when calls that begin now must be answered for the run to live, or infinity.
+        """Return when calls that begin now must be answered so that the run does not expire; infinity for no limit.
 
-        A run that lives on past its expiry has an expiry that means nothing: no call is cut short for it.
+        If the run is alive past its expiry, that expiry is not enforced, so no call is cut short.
         """
+        # 5 s before the expiry, or a quarter of what is left: with 600 s left after 595 s, with 8 s left after 6 s.
         if self.expiry is None or self.expiry <= now:
             return math.inf
         return self.expiry - min(EXPIRY_MARGIN_S, (self.expiry - now) / 4)
 
     def begin_again(self, now: float, at_least: float) -> None:
-        """Forget what was before a pause that the caller made: its time is neither the run's nor the server's.
+        """Restart all times when a watch is reopened: the time that the caller took counts for nothing.
 
         Args:
-            now: When the wait begins anew.
-            at_least: So many seconds it has, however short the caller's timeout is.
+            now: When the watch is reopened.
+            at_least: Seconds that it has at least, however short the caller's timeout is.
         """
         self.started = now
         self._not_before = now + at_least
@@ -131,7 +104,7 @@ class Patience(Struct, eq=False, gc=False):
 
     @property
     def deadline(self) -> float:
-        """When the wait is over, or infinity."""
+        """Time at which the wait is over; infinity for never."""
         return max(self._deadline, self._not_before)
 
     @property
@@ -146,26 +119,27 @@ class Patience(Struct, eq=False, gc=False):
         return self.started + self._policy.without_expiry
 
     @property
-    def _cadence(self) -> Cadence:
-        """The cadence, or its view for a run that is said to be older than its watch."""
+    def _strategy(self) -> Strategy:
+        """The cadence's strategy, or its variant for a run that the server's clock shows to be older than its watch."""
         unseen = self.progress.unseen
-        return self._policy.cadence.late(unseen) if unseen else self._policy.cadence
+        strategy = strategy_of(self._policy.cadence)
+        return strategy.late(unseen) if unseen else strategy
 
     def restart(self) -> None:
-        """Begin the cadence anew: something has happened at the server."""
-        self.progress.looks = 0
+        """Restart the cadence with short pauses, since something has happened at the server."""
+        self.progress.restart()
 
     def left_stage(self, now: float) -> None:
-        """Let the cadence know that the run has ended by itself, or waits for the caller anew."""
+        """Pass the time that the stage took to the cadence: the run ended by itself, or asks for a new round."""
         ages = self.progress.leave(now)
         if ages is not None:
-            self._cadence.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
+            self._strategy.learn(self.progress.group, self.progress.stage, after=ages[0], by=ages[1])
 
     def delay(self, now: float) -> float:
-        """Give how many seconds the end of the run is expected to have waited for a look by now.
+        """Return for how many seconds the end of the run is expected to have gone unnoticed by now.
 
-        Where no durations are known, half of the time since the last look is a fair guess. A run that was not seen yet
-        began when the watch did, most likely; but it may be old, so some of the time counts in any case.
+        If no durations are known, the guess is half of the time since the last poll: 4 s after 8 s. A run that no poll
+        has shown yet probably began with the watch, but it may be old, so an eighth of the time counts in any case.
         """
         progress = self.progress
         waited = now - progress.seen_at
@@ -173,25 +147,26 @@ class Patience(Struct, eq=False, gc=False):
         known = None
         if progress.at_work is not None or not progress.is_seen:
             by = now - progress.began
-            known = self._cadence.delay(progress.group, progress.stage, after=after, by=by)
+            known = self._strategy.delay(progress.group, progress.stage, after=after, by=by)
         if known is None:
             return waited / 2
         return known if progress.at_work is not None else max(known, waited * OLD_SHARE)
 
     def delayed_at(self, delay: float) -> float:
-        """Give when the end of the run is expected to have waited so many seconds; may be infinite."""
+        """Return when the end of the run is expected to have gone unnoticed for `delay` seconds; may be infinite."""
+        # The inverse of `delay`, case by case.
         progress = self.progress
         after = 0.0 if progress.at_work is None else progress.at_work - progress.began
         known = None
         if progress.at_work is not None or not progress.is_seen:
-            known = self._cadence.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
+            known = self._strategy.age_of_delay(progress.group, progress.stage, after=after, delay=delay)
         if known is None:
             return progress.seen_at + 2 * delay
         at = progress.began + known
         return at if progress.at_work is not None else min(at, progress.seen_at + delay / OLD_SHARE)
 
     def heard(self) -> bool:
-        """Note a good answer; tell whether connectivity changed."""
+        """Record a successful request; return whether the connectivity changed."""
         changed = self.connectivity is not Connectivity.HEALTHY
         self.connectivity = Connectivity.HEALTHY
         self.failures = 0
@@ -200,10 +175,10 @@ class Patience(Struct, eq=False, gc=False):
         return changed
 
     def failed(self, refusal: Refusal, now: float) -> tuple[float, bool]:
-        """Note a failed request; give the seconds to wait, and whether connectivity changed."""
+        """Record a failed request; return the seconds to wait, and whether the connectivity changed."""
         self.trouble = refusal.cause
         if refusal.kind is RefusalKind.THROTTLED:
-            self.outage_since = None  # it answers, so it is there
+            self.outage_since = None  # the server answers, so this is not an outage
         elif self.outage_since is None:
             self.outage_since = now
         lost = self.outage_since is not None and now - self.outage_since >= LOST_AFTER_S
@@ -212,61 +187,66 @@ class Patience(Struct, eq=False, gc=False):
         self.failures += 1
         return pause, before is not self.connectivity
 
+    def not_found(self, cause: Exception) -> None:
+        """Record that the run was not found, perhaps because of a lag. The server works."""
+        self.trouble = cause
+
     def excuse(self, seconds: float, now: float) -> None:
-        """Note that for so long nobody asked for this run, and that the server was there."""
+        """Record that the shell did not poll the run for this long, while the server answered: no part of an outage."""
         if self.outage_since is not None:
             self.outage_since = min(self.outage_since + seconds, now)
 
     def outage_is_over_budget(self, now: float) -> bool:
-        """Tell whether looks have failed for too long."""
+        """Return whether requests have failed for `max_outage` seconds or longer."""
         budget = self._policy.max_outage
         return budget is not None and self.outage_since is not None and now - self.outage_since >= budget
 
-    def next_look(
+    def next_poll(
         self, now: float, pause: float | None = None, *, hint: float | None = None, before: float = math.inf
     ) -> tuple[float, float]:
-        """Give the window of the next look.
+        """Return the window of the next poll, as its earliest and latest time.
 
-        It begins by `before`, and in time to be answered by the deadline, unless these have passed already.
+        The window begins at `before` at the latest, and early enough for an answer by the deadline, unless these times
+        have passed. With a deadline in 10 s, a pause of 60 s becomes 9 s.
         """
         if pause is None:
-            self.progress.looks += 1
+            self.progress.count_poll()
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
-        latest = self.deadline - LAST_LOOK_S
-        if now >= latest:  # that look is behind us
+        latest = self.deadline - LAST_POLL_S
+        if now >= latest:  # the last poll before the deadline was made, so do not poll at once again
             latest = math.inf
         return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)
 
     def slow_pause(self, now: float, hint: float | None) -> float:
-        """Give the pause between looks while tools run."""
+        """Return the pause between polls while tools run."""
         return max(SLOW_PAUSE_S, self._pause(now, hint))
 
     def _pause(self, now: float, hint: float | None) -> float:
         progress = self.progress
         course = Course(
-            looks=progress.looks,
+            polls=progress.polls,
             age=max(now - progress.began, 0.0),
             hint=hint,
             group=progress.group,
             stage=progress.stage,
         )
-        return self._cadence.pause(course)
+        return self._strategy.pause(course)
 
-    def may_look_once_more(self, now: float) -> bool:
-        """Tell, once, whether one look is due although the deadline has passed.
+    def may_poll_once_more(self, now: float) -> bool:
+        """Return whether to poll once more although the deadline has passed; True at most once.
 
-        It is when we come late, as after a laptop's sleep: the run may have ended long since. And a wait of no seconds
-        asks for one look.
+        It is if this call comes late, as after a laptop slept: the run may have ended long ago. And a timeout of 0
+        means one poll.
         """
-        late = now - self.deadline > LAST_LOOK_S or self.deadline <= self.started
+        late = now - self.deadline > LAST_POLL_S or self.deadline <= self.started
         if self.final_until is not None or not late:
             return False
-        self.final_until = now + FINAL_LOOK_S
+        self.final_until = now + FINAL_POLL_S
         return True
 
     @property
     def over_at(self) -> float:
-        """When the watch ends, the one last look included."""
+        """Time at which the watch gives up, with the time for the poll after the deadline if there is one."""
         return self.deadline if self.final_until is None else self.final_until

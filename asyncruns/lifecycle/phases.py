@@ -1,7 +1,7 @@
-"""What a run can be: the two tables of the lifecycle.
+"""The phases of a run at the server, with the steps between them, and the states of a watch.
 
-*Theirs*: the phase of the run at the server, as a dialect reads it from an answer. *Ours*: what the watch is doing.
-Nothing here knows a server's words, a path or a clock.
+A `Phase` is what a dialect reads from an answer; a `State` is what the watch is doing (its moves are in `moves.py`).
+Nothing here may depend on a server's words, a path or a clock.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Phase(enum.Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     INCOMPLETE = "incomplete"
-    # The server said something that this version has no name for. It may be anything, an end included, so it is
-    # watched with a bound of its own.
+    # This version does not know the server's status. It may be anything, even an end, so the watch limits how long it
+    # accepts it (`Policy.max_unknown_status`).
     UNKNOWN = "unknown"
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run will never change again. Neither a pause for the caller nor `CANCELLING` is an end."""
+        """Whether the run will never change again. `NEEDS_CALLER` and `CANCELLING` are not ends."""
         return self in TERMINAL
 
 
@@ -38,15 +38,15 @@ class State(enum.Enum):
     """What the watch is doing."""
 
     POLLING = "polling"
-    DISPATCHING = "dispatching"  # calls are out; polling goes on, slower
-    SUBMITTING = "submitting"  # outputs are on the way, or their fate is being looked up
+    DISPATCHING = "dispatching"  # calls are being answered; polls continue, at a slower pace
+    SUBMITTING = "submitting"  # outputs are in flight or about to be sent, or polls check whether they arrived
     CANCELLING = "cancelling"
     DONE = "done"
 
 
 TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED, Phase.EXPIRED, Phase.INCOMPLETE})
 
-# What the server itself does, one step at a time.
+# The steps that a server makes. A poller may miss any number of them: see `OBSERVABLE`.
 STEPS: Final[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
     {
         Phase.PENDING: frozenset({Phase.RUNNING, Phase.CANCELLING, Phase.FAILED, Phase.EXPIRED}),
@@ -61,7 +61,7 @@ STEPS: Final[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
             }
         ),
         Phase.NEEDS_CALLER: frozenset({Phase.PENDING, Phase.EXPIRED, Phase.CANCELLING, Phase.FAILED}),
-        # The last three are races that the cancellation lost.
+        # In the last three, the run ended before the cancel took effect.
         Phase.CANCELLING: frozenset({Phase.CANCELLED, Phase.SUCCEEDED, Phase.FAILED, Phase.EXPIRED}),
         **{end: frozenset[Phase]() for end in TERMINAL},
     }
@@ -69,13 +69,15 @@ STEPS: Final[Mapping[Phase, frozenset[Phase]]] = MappingProxyType(
 
 
 def _closure() -> Mapping[Phase, frozenset[Phase]]:
-    """Give, for each phase, every phase that a later look may find: a poller sees samples, not steps."""
+    """Return, for each phase, every phase that a later poll may show: a poller sees samples, not steps."""
+    # Transitive closure (Warshall): from PENDING to RUNNING and from RUNNING to SUCCEEDED, so from PENDING to
+    # SUCCEEDED.
     reach: dict[Phase, set[Phase]] = {phase: {phase, *after} for phase, after in STEPS.items()}
     for middle in STEPS:
         for found in reach.values():
             if middle in found:
                 found |= reach[middle]
-    # Nothing is known of an unknown phase, so it may lead anywhere and be reached from anything but an end.
+    # An unknown phase may lead anywhere, and may follow any phase that is not an end.
     for phase, found in reach.items():
         if phase not in TERMINAL:
             found.add(Phase.UNKNOWN)

@@ -1,9 +1,12 @@
-"""What the lifecycle speaks of: calls, snapshots and refusals, in words that fit every server."""
+"""The values of the lifecycle: calls, snapshots and refusals, in terms that fit every server.
+
+Dialects translate a server's words to these; nothing here may depend on one server.
+"""
 
 from __future__ import annotations
 
 import enum
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,26 +17,26 @@ R = TypeVar("R")
 
 
 class CallKind(enum.Enum):
-    """Who is meant to answer a call."""
+    """The side that is meant to answer a call."""
 
-    FUNCTION = "function"  # a function of the caller's
+    FUNCTION = "function"  # a function of the caller
     APPROVAL = "approval"  # the caller allows or refuses what a tool behind the server would do
-    SERVER = "server"  # the server's own: it answers, and is left to it
-    OTHER = "other"  # something this version does not know: never answered by itself
+    SERVER = "server"  # a tool of the server, which answers the call itself
+    OTHER = "other"  # unknown to this version: left to the caller, never answered automatically
 
 
 class Call(Struct, frozen=True, kw_only=True):
     """One call that the run waits for.
 
     Attributes:
-        id: The server's name for it; an output is answered to this id. Some servers use the same ids in each round.
-        name: The function's name; "" where the call has none.
-        arguments: What the model wrote, as it came: JSON text, mostly; may be empty or broken.
-        kind: Who is meant to answer it.
+        id: The server's id, which its output names. Some servers use the same ids in each round.
+        name: The name of the function; "" if the call has none.
+        arguments: What the model wrote, unchanged: mostly JSON text, but it may be empty or invalid.
+        kind: The side that is meant to answer it.
         type: The server's word for its kind.
-        server_label: With an approval, the tool server that would do it; "" where it does not say.
-        is_cut: Whether the server says that the model did not finish writing it. Nothing is to be run for it, whatever
-            its arguments are; an output that says so has the model make it again.
+        server_label: For an approval, the label of the tool server that would act; "" if it is not known.
+        is_cut: Whether the server says that the model did not finish writing the call. Run nothing for it, whatever its
+            arguments are; an output that says so makes the model repeat it.
     """
 
     id: str
@@ -46,10 +49,10 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class RunRef(Struct, frozen=True, gc=False):
-    """The name of a run, good for writing down.
+    """The dialect and ids of a run. It can be stored, to watch the run later.
 
     Attributes:
-        dialect: The name of the dialect that can ask for it.
+        dialect: The name of the dialect that can poll the run.
         ids: The ids that the dialect needs, in its order.
     """
 
@@ -61,28 +64,29 @@ class RunRef(Struct, frozen=True, gc=False):
 
 
 class RunFault(Struct, frozen=True):
-    """Why a run ended badly, in the server's words. It is no HTTP error, whatever its code speaks of."""
+    """Why a run did not succeed, in the server's words. It is not an HTTP error, even if its code looks like one."""
 
     code: str
     message: str
 
 
 class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
-    """One look at a run.
+    """The run as one answer of the server shows it.
 
     Attributes:
-        phase: What the dialect makes of the status.
+        phase: The phase that the dialect derives from the status.
         status: The server's own word.
-        calls: The calls that the run waits for; empty unless the phase is NEEDS_CALLER.
-        fault: Why it ended badly, if it did and the server says so.
-        expires_at: When the server will give the run up, in seconds of the server's epoch; None where it does not say.
-        server_time: The server's clock at the answer, in seconds of its epoch; None where it does not say.
-        created_at: When the run was created, by the same clock; None where it does not say.
-        group: What runs take equally long, mostly: those of the same assistant and model, say.
-        hint: How many seconds the server asks to wait before the next look; None where it does not.
         resource: The typed run.
-        ref: Its name; with some servers a submit gives another run, which is watched from then on. None is the same.
-        is_final: Whether what is seen never changes, though it waits for the caller: outputs begin something new.
+        calls: The calls that the run waits for; empty unless the phase is NEEDS_CALLER.
+        fault: Why the run did not succeed, if it ended so and the server says why.
+        expires_at: When the server will expire the run, in seconds since the server's epoch; None if not sent.
+        server_time: The server's clock when it answered, in seconds since its epoch; None if not sent.
+        created_at: When the run was created, by the same clock; None if not sent.
+        group: Key of runs that mostly take about equally long, such as those of the same assistant and model.
+        hint: Seconds that the server asks to wait before the next poll; None if it does not.
+        ref: The ref of the run; None means unchanged. With some servers a submit begins another run, which is watched
+            from then on.
+        is_final: Whether this never changes although it waits for the caller: outputs begin another run.
     """
 
     phase: Phase
@@ -100,33 +104,51 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
 
 
 class RefusalKind(enum.Enum):
-    """What it means that no good answer came. A closed set: each is handled on purpose."""
+    """What a failed request means. The set is closed: the lifecycle handles each kind explicitly."""
 
     NOT_SENT = "not sent"  # nothing reached the server: safe to send again
-    UNREACHABLE = "unreachable"  # nothing can reach the server before a setting is changed
-    LOST = "lost"  # sent, and no usable answer came: the server may have acted
+    UNREACHABLE = "unreachable"  # nothing can reach the server until a setting is changed
+    LOST = "lost"  # sent, but no usable answer arrived: the server may have acted
     UNAVAILABLE = "unavailable"  # the server is in trouble: it may have acted
-    THROTTLED = "throttled"  # too many requests: it has not acted
+    THROTTLED = "throttled"  # too many requests: the server has not acted
     QUOTA_SPENT = "quota spent"
     UNAUTHORIZED = "unauthorized"
     NOT_FOUND = "not found"
-    NOT_ACCEPTING = "not accepting"  # outputs are not wanted, since the run is in `phase`
-    ALREADY_OVER = "already over"  # a cancel came too late
+    NOT_ACCEPTING = "not accepting"  # the run takes no outputs, since it is in `phase`
+    ALREADY_OVER = "already over"  # the server says that the run has ended: a cancel is too late
     BUSY = "busy"  # the thread is locked by the run `active_run`
-    NOT_READY = "not ready"  # what it builds on is not stored or released yet: nothing was done, send it again soon
-    UNSUPPORTED = "unsupported"  # the server has no such operation, in whatever status the run is
-    REJECTED = "rejected"  # the request was wrong, and will stay so
+    NOT_READY = "not ready"  # what the request builds on is not stored or released yet: nothing was done, retry soon
+    UNSUPPORTED = "unsupported"  # the server has no such operation, whatever the status of the run
+    REJECTED = "rejected"  # the request is wrong, and sending it again does not help
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may succeed later. Not NOT_READY and NOT_FOUND, which have limits of their own."""
+        return self in _PASSING_REFUSALS
+
+    @property
+    def may_have_acted(self) -> bool:
+        """Whether the request may have had its effect although no usable answer arrived."""
+        return self is RefusalKind.LOST or self is RefusalKind.UNAVAILABLE
+
+
+_PASSING_REFUSALS: Final = (
+    RefusalKind.NOT_SENT,
+    RefusalKind.LOST,
+    RefusalKind.UNAVAILABLE,
+    RefusalKind.THROTTLED,
+)
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
-    """Why a request was not answered as asked.
+    """Why a request failed.
 
     Attributes:
-        kind: One of the closed set.
-        cause: The exception that a caller would get.
-        retry_after: How many seconds the server asks to wait; None where it does not.
-        phase: The phase that the server named, with NOT_ACCEPTING and ALREADY_OVER.
-        active_run: The id of the run that locks the thread, with BUSY.
+        kind: What the failure means.
+        cause: The exception that a direct call would raise.
+        retry_after: Seconds that the server asks to wait; None if it does not.
+        phase: The phase that the server names; only with NOT_ACCEPTING and ALREADY_OVER.
+        active_run: The id of the run that locks the thread; only with BUSY.
     """
 
     kind: RefusalKind
@@ -137,7 +159,7 @@ class Refusal(Struct, frozen=True, kw_only=True):
 
 
 class Asked(enum.Enum):
-    """Which request an answer belongs to."""
+    """The kind of request that an answer is for."""
 
     POLL = "poll"
     SUBMIT = "submit"
@@ -145,14 +167,14 @@ class Asked(enum.Enum):
 
 
 Outputs = tuple[tuple[str, str], ...]
-"""The outputs of one round as (call id, text), in the order of the calls."""
+"""The outputs of one round as pairs of call id and text, in the order of the calls."""
 
 Answers = tuple[tuple[Call, str], ...]
-"""Calls with their outputs. That of an approval is JSON: true, false, or an object with `approve`."""
+"""Calls with their outputs. The output for an approval is JSON: true, false, or an object with `approve`."""
 
 
 def approval_of(output: str) -> dict[str, Any] | None:
-    """Read the output of an approval: an object with a boolean `approve`, and more; None when it is nothing such."""
+    """Return the output for an approval as an object with a boolean `approve` at least; None if it is not one."""
     try:
         read = msgspec.json.decode(output)
     except msgspec.DecodeError:
@@ -163,7 +185,7 @@ def approval_of(output: str) -> dict[str, Any] | None:
 
 
 def describe(fault: RunFault | None) -> str:
-    """Give ": code: message", or "" for no fault."""
+    """Return ": code: message", without an empty part; "" for no fault. It is appended to a sentence."""
     if fault is None:
         return ""
     return ": " + ": ".join(part for part in (fault.code, fault.message) if part)

@@ -1,6 +1,17 @@
-"""The operations of the API, by the names that users of the official client know. Thin: build, send, decode.
+"""The operations of the API, named as in the official client. Most of them only build, send and decode.
 
-Public: the names of `__all__`; the resources themselves are what a client has: `client.threads.runs`.
+Public: the names in `__all__`; the resources themselves are reached through a client: `client.threads.runs`. The
+modules:
+
+assistants, threads, messages, steps, responses   one resource each
+runs               `client.threads.runs`: run_operations, run_polling (helpers that wait) and run_streaming together
+base               what all resources share: build a request, send it, decode the answer
+options            the options of every call; run_parameters, response_parameters: what is created
+pages              lists, page by page
+thread_items       creates runs and messages: with thread_lock (another run holds the thread) and adoption (the answer
+                   to a create was lost); patient_reads reads for both
+start_run          the first half of `Client.run`: a thread, a message, a run
+response_client    the client through which a watch polls a response and creates the follow-ups
 """
 
 from asyncruns.resources.adoption import NONCE_KEY

@@ -1,19 +1,22 @@
-"""A create whose answer got lost: find by a nonce what it made, and adopt it; else create again.
+"""A create whose answer was lost: find the created object by a nonce and adopt it; otherwise create it again.
 
-Theory. After a timeout, a dropped connection, a 5xx or a body that is none, a POST has acted or not, and the wire knows
-no key that would make a repetition harmless. But it keeps metadata
+After a timeout, a dropped connection, a 5xx or an undecodable body, it is not known whether a POST took effect, and the
+API has no idempotency key that would make repeating it safe. But it keeps metadata
 (https://platform.openai.com/docs/api-reference/runs/createRun#runs_createrun-metadata), so the object carries a nonce,
-and a lost answer is answered by looking::
+and after a lost answer the list of objects is searched for it::
 
-    the nonce is listed                           adopt it, as if the create had returned it
-    not listed, over the span that replicas lag   it had no effect: create again, with the same bytes
-    "already has an active run", when repeated    look at that run: ours is adopted, another's is in the way
-    else                                          nobody can tell: raise, never create again
+    the nonce is listed                          adopt the object, as if the create had returned it
+    not listed for 5 s, the assumed replica lag  the create had no effect: repeat it, with the same bytes
+    "already has an active run" when repeated    poll that run: adopt ours; another one holds the thread
+    any other result                             it is not known: raise, and never create again
 
-"Else" is a list that does not answer, does not exist or cannot be read to its end, and an object of that time without
-any metadata at a server that shows none: it may be ours, with the nonce stripped. The first page is enough where it
-shows the newest first; some servers take no notice of the order. What remains is a server that acts on a request so
-late that the lag is over; a run finds the thread locked then, mostly, a message may stand there twice.
+"Any other result" is a list that cannot be read, does not exist or has no end, or an object without metadata that was
+created at that time on a server that shows no metadata at all: it may be ours, with the nonce stripped.
+
+The first page is enough if it lists the newest objects first; some servers ignore `order`, and then all pages are read.
+
+One case remains: a server that acts on a request, or lists the object, only after these 5 s. A repeated run then
+usually finds the thread locked; a message may be added twice.
 """
 
 from __future__ import annotations
@@ -35,39 +38,39 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Request, Response, join_path, server_time
 from asyncruns.lifecycle import Policy
-from asyncruns.lifecycle.ledger import LAG_S
+from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import RawResponse, Server, decoded
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import REFUSED_PAGE, Paging
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
-from asyncruns.resources.thread_lock import look_at_holder
+from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
+from asyncruns.resources.thread_lock import poll_at_holder
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import Message, Page, Run
 from asyncruns.wire.common import epoch_seconds
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line, visible
 
 Item = TypeVar("Item", bound=Run | Message)
 
-log: Final = logging.getLogger("asyncruns.resources")
+log: Final = logging.getLogger("asyncruns.transport")
 
 NONCE_KEY: Final = "asyncruns_nonce"
-"""The key of the pair by which what was created is found."""
+"""The metadata key of the nonce by which a created object is found."""
 
 TRIES: Final = 3
-SEARCH_S: Final = 60.0  # so long the looks for what was created may fail
-CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may be of two machines
-NEWEST: Final = 100  # as many as a page can hold: some servers take no notice of the order
-SEARCH_PAGES: Final = 20  # a list that goes on after them cannot be searched
+SEARCH_S: Final = 60.0  # how long polls of the list, or of a run, may fail before the search gives up
+CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may come from two machines
+NEWEST: Final = 100  # items per page, the most that the API allows: a server that ignores `order` needs few pages
+SEARCH_PAGES: Final = 20  # a longer list cannot be searched
 
-_UNSURE: Final = frozenset({408, 409, 425})  # beside 5xx: the server may have acted
+_UNSURE: Final = frozenset({408, 409, 425})  # besides 5xx: the request may have taken effect
 
 
 # Decisions
 
 
 def is_lost(error: APIError) -> bool:
-    """Tell whether a request that changes something may have done so, although it failed."""
+    """Return whether a request that changes something may have taken effect although it failed."""
     if isinstance(error, APIConnectionError):
         return error.sent
     if isinstance(error, APIStatusError):
@@ -76,9 +79,14 @@ def is_lost(error: APIError) -> bool:
 
 
 def with_nonce(metadata: object, pairs: int) -> tuple[Any, str | None]:
-    """Put a nonce into metadata, and give both; no nonce where there is no room, nor into what is no metadata.
+    """Return the metadata with a nonce added, and the nonce.
 
-    A nonce that is there already came along with a copy, and names another object: it is replaced.
+    If it is not a mapping, or has no room for another pair, it is returned unchanged, with None. A nonce that is there
+    already was copied from another object, and is replaced.
+
+    Args:
+        metadata: The caller's metadata; None or UNSET for none.
+        pairs: Number of pairs that the server allows.
     """
     given = metadata or {}
     if not isinstance(given, Mapping) or len({*given, NONCE_KEY}) > pairs:
@@ -88,7 +96,12 @@ def with_nonce(metadata: object, pairs: int) -> tuple[Any, str | None]:
 
 
 class Finding(Struct, Generic[Item], frozen=True):
-    """What some items say of ours: which it is, or which it may be."""
+    """The result of a search in some items.
+
+    Attributes:
+        ours: The item with our nonce, or None.
+        maybe: An item without metadata that may be ours, or None.
+    """
 
     ours: Item | None = None
     maybe: Item | None = None
@@ -97,14 +110,16 @@ class Finding(Struct, Generic[Item], frozen=True):
 def find(
     items: Iterable[Item], nonce: str, is_like_ours: Callable[[Item], bool], not_before: float | None
 ) -> Finding[Item]:
-    """Look for our item.
+    """Search items for the one that carries our nonce.
 
     Args:
-        is_like_ours: Whether an item that lost its metadata may be ours.
-        not_before: When the create was sent, by the server's clock; None where it has none.
+        items: All items that were read so far.
+        nonce: The nonce.
+        is_like_ours: Returns whether an item that lost its metadata may be ours.
+        not_before: When the create was sent, by the server's clock; None if that is not known.
     """
     bare: list[Item] = []
-    keeps_metadata = False
+    keeps_metadata = False  # if any item has metadata, the server does not strip it, so an item without is not ours
     for item in items:
         metadata = item.metadata or {}
         if metadata.get(NONCE_KEY) == nonce:
@@ -118,26 +133,28 @@ def find(
 
 
 def shows_newest(items: Sequence[Run | Message]) -> bool:
-    """Tell whether a page surely has the newest first: what was created last is on it then."""
+    """Return whether a page certainly lists the newest items first, so that it has the item that was created last."""
+    # If all times are equal they prove no order, and an item without a time may be of any age.
     times = [time for item in items if (time := epoch_seconds(item.created_at)) is not None]
     return len(times) == len(items) and times == sorted(times, reverse=True) and times[0] > times[-1]
 
 
-# What is done about it
+# Actions
 
 
 class Creation(Generic[Item]):
-    """One item of a thread that is created once, whatever becomes of the answers.
+    """Creates one item of a thread, and not a second one if answers are lost; the module's docstring has the theory.
 
     Args:
-        send: Sends the create, with the nonce in it.
-        type_: What it makes.
+        server: The server.
+        send: Sends the create, with the nonce in its body.
+        type_: The type of the item.
         segments: The path where such items are created and listed.
-        nonce: What it carries; None for nothing, and then a lost answer is only explained.
+        nonce: The nonce; None if there is none, and then a lost answer is an error.
         is_like_ours: See `find`.
-        raw: Whether `send` gives a `RawResponse`.
-        options: The call's own, which the looks are sent with.
-        guard: Awaits each try, with the search after it; no other is begun when the caller is cancelled.
+        raw: Whether `send` returns a `RawResponse`.
+        options: The options of the call, which polls are sent with, too.
+        guard: Awaits each try and the search after it. No further try begins once the caller was cancelled.
     """
 
     def __init__(
@@ -156,22 +173,22 @@ class Creation(Generic[Item]):
         self._guard = guard
         self._server, self._send, self._type, self._segments = server, send, type_, segments
         self._nonce, self._is_like_ours, self._raw = nonce, is_like_ours, raw
-        self._options = options_of_looks(options)
-        self._lost: APIError | None = None  # the last answer that was
-        self._began = 0.0  # when the first create was sent whose answer was lost
-        self._seen: dict[str, Item] = {}
-        self._found: Finding[Item] = Finding()  # on the pages that were read last
+        self._options = options_of_polls(options)
+        self._lost: APIError | None = None  # the error of the last lost answer
+        self._began = 0.0  # when the first create whose answer was lost was sent, on the loop's clock
+        self._seen: dict[str, Item] = {}  # by id, all items that any poll returned: `find` judges by all of them
+        self._found: Finding[Item] = Finding()  # as of the last page
         self._tries = 0
 
     async def attempt(self) -> Item:
-        """Create it, or adopt what an earlier try created.
+        """Create the item, or adopt the one that an earlier try created.
 
-        Safe to cancel; it may then exist or not. May be called again after a ThreadBusyError.
+        Safe to cancel; the item may then exist or not. May be called again after a ThreadBusyError.
 
         Raises:
             ThreadBusyError: Another run holds the thread.
-            APIError: The server refused it; or an answer was lost and what became of it can't be told, which the
-                message then says.
+            APIError: The server refused the request; or the answer was lost and it is not known whether the item
+                exists, as the message then says.
         """
         while self._tries < TRIES:
             trying = self._try()
@@ -179,15 +196,15 @@ class Creation(Generic[Item]):
             if made is not None:
                 return made
             self._tries += 1
-        raise extended(cast("APIError", self._lost), f"It is not listed, after any of {TRIES} tries.")
+        raise cast("APIError", self._lost).extend(f"It is not listed, after any of {TRIES} tries.")
 
     async def _try(self) -> Item | None:
-        """Create it once, or find it; give None when the answer was lost and it is surely not there."""
+        """Try once; return the item, or None if the answer was lost and the item certainly does not exist."""
         if self._lost is None:
             self._began = loop_time()
         try:
             made = await self._send()
-            if self._raw:  # a body that is none is an answer that was lost
+            if self._raw:  # an undecodable body counts as a lost answer, so decode it here
                 cast("RawResponse[Item]", made).parse()
         except ThreadBusyError as busy:
             if (found := await self._our_run(busy)) is None:
@@ -203,7 +220,7 @@ class Creation(Generic[Item]):
         return await self._adopt(found, cast("APIError", self._lost))
 
     async def _find_cut_off(self) -> Item | None:
-        """Find what a create made whose own task was cancelled; None when it is surely not there."""
+        """Return the item of a create whose own task was cancelled; None if it certainly does not exist."""
         path = self._path()
         error = APIConnectionError(
             f"POST {path} was cut off: its task was cancelled", sent=True, method="POST", path=path
@@ -211,40 +228,42 @@ class Creation(Generic[Item]):
         return await self._search(error)
 
     async def _search(self, lost: APIError) -> Item | None:
-        """Look through the list, over the span that replicas lag.
+        """Poll the list until it has the item; return None if it does not after 5 s, the assumed replica lag.
 
         Raises:
-            APIError: The one given: it can't be told what became of it.
+            APIError: `lost`, extended: it is not known whether the item exists.
         """
         if self._nonce is None:
-            raise self._unsure(lost, "nothing marks it: its metadata is full, or given as extra_body")
+            raise self._unsure(lost, "it carries no nonce: its metadata is full, or passed as extra_body")
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         while True:
-            asked_at = loop_time()
+            requested_at = loop_time()
             try:
-                finding = await self._look_through(patience, until)
+                finding = await self._poll_through(patience, until)
             except APIError as error:
-                raise self._unsure(lost, f"the list gives no answer: {error}") from error
+                raise self._unsure(lost, f"the list can't be read: {error}") from error
             if finding.ours is not None:
                 return finding.ours
-            if asked_at >= until:
+            # Only a poll that was sent after the lag proves that the item does not exist.
+            if requested_at >= until:
                 return self._conclude(lost, finding)
             await wait_for_next(patience)
 
-    async def _look_through(self, patience: Patience, until: float) -> Finding[Item]:
-        """Look through all pages of the list, or the first one where that shows the newest.
+    async def _poll_through(self, patience: Patience, until: float) -> Finding[Item]:
+        """Read pages of the list until one has the item or shows the newest items first, or the list ends.
 
         Raises:
-            APIError: A page could not be read, or there is no end of them.
+            APIError: A page could not be read, or the list did not end within 20 pages.
         """
         paging: Paging[Item] = Paging()
         while True:
             query = {"limit": NEWEST, "order": "desc", "after": paging.after}
             request = make_request("GET", self._path(), query, None, self._options)
             try:
-                page, finding = await look(self._server, request, self._read_page, patience, not_found_until=until)
+                page, finding = await poll(self._server, request, self._read_page, patience, not_found_until=until)
             except REFUSED_PAGE:
+                # If the server did not say that there is another page, refusing its cursor means that there is none.
                 if not paging.is_guess:
                     raise
                 return self._found
@@ -255,47 +274,52 @@ class Creation(Generic[Item]):
             if paging.after is None and page.has_more is not True:
                 return finding
             if paging.after is None or paging.pages >= SEARCH_PAGES:
-                raise APIError(f"it has no end after {paging.pages} pages")
+                raise APIError(f"it did not end after {paging.pages} pages")
 
     async def _our_run(self, busy: ThreadBusyError) -> Item | None:
-        """Give the run that holds the thread, if it is the one that a lost answer was about."""
+        """Return the run that holds the thread if it is ours, created by a try whose answer was lost; otherwise None.
+
+        Raises:
+            APIError: The lost answer's error: it is not known whether the run is ours.
+        """
         if self._lost is None or self._type is not Run:
             return None
-        request = look_at_holder(busy, self._options)
+        request = poll_at_holder(busy, self._options)
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         try:
-            finding = await look(self._server, request, self._read_item, patience, not_found_until=until)
+            finding = await poll(self._server, request, self._read_item, patience, not_found_until=until)
         except APIError as error:
-            raise self._unsure(self._lost, f"{busy.active_run_id} can't be looked at: {error}") from error
+            raise self._unsure(self._lost, f"{busy.active_run_id} can't be polled: {error}") from error
         return self._conclude(self._lost, finding)
 
     def _conclude(self, lost: APIError, finding: Finding[Item]) -> Item | None:
         if finding.maybe is not None:
-            raise self._unsure(lost, f"{finding.maybe.id} may be it, but shows no metadata")
+            raise self._unsure(lost, f"{finding.maybe.id} may be it, but has no metadata")
         return finding.ours
 
     def _unsure(self, lost: APIError, why: str) -> APIError:
-        advice = f"Look through GET {self._path()}, newest first, before you create it again."
-        return extended(lost, f"It may have been created ({why}). {advice}")
+        advice = f"Check GET {self._path()}, newest first, before you create it again."
+        return lost.extend(visible(f"It may have been created ({why}). {advice}"))
 
     async def _adopt(self, found: Item, lost: APIError) -> Item:
-        log.info("The answer to POST %s was lost; %s is what it made", self._path(), on_one_line(found.id))
+        log.info("The answer to POST %s was lost; adopting %s, which it created", self._path(), on_one_line(found.id))
         if not self._raw:
             return found
+        # The caller wants a raw response: that of a GET stands in for the lost one.
         request = make_request("GET", self._path(found.id), None, None, self._options)
         patience = _patience()
-        until = patience.started + LAG_S
+        until = patience.started + SUBMIT_LAG_S
         try:
-            return cast("Item", await look(self._server, request, self._read_raw, patience, not_found_until=until))
+            return cast("Item", await poll(self._server, request, self._read_raw, patience, not_found_until=until))
         except APIError as error:
-            raise extended(lost, f"It was created, as {found.id}, which can't be read: {error}") from error
+            raise lost.extend(visible(f"It was created, as {found.id}, which can't be read: {error}")) from error
 
     def _path(self, *more: str) -> str:
         return join_path(*self._segments, *more)
 
     def _read_page(self, request: Request, response: Response) -> tuple[Page[Item], Finding[Item]]:
-        type_: type[Page[Item]] = Page[self._type]  # type: ignore[name-defined]  # a page of what is made
+        type_: type[Page[Item]] = Page[self._type]  # type: ignore[name-defined]  # a type made at run time
         page = decoded(request, response, type_)
         return page, self._find(page.data, response)
 
@@ -306,6 +330,7 @@ class Creation(Generic[Item]):
         return RawResponse(request, response, self._type)
 
     def _find(self, items: Iterable[Item], response: Response) -> Finding[Item]:
+        # When the create was sent, by the server's clock: its time now, minus the seconds since then by ours.
         now = server_time(response.headers)
         not_before = None if now is None else now - (loop_time() - self._began)
         self._seen.update({item.id: item for item in items})
@@ -314,5 +339,5 @@ class Creation(Generic[Item]):
 
 def _patience() -> Patience:
     patience = Patience(Policy(timeout=SEARCH_S, max_outage=None))
-    patience.started = loop_time()
+    patience.begin(loop_time())
     return patience

@@ -13,7 +13,7 @@ from asyncruns.wire import Assistant, Deleted, Maybe
 
 
 class Assistants(Resource):
-    """`client.assistants`. What is not given is not sent; what is given as None is sent as null.
+    """`client.assistants`. Parameters that are not passed are not sent; None is sent as null.
 
     Every method also takes the `CallOptions`.
     """
@@ -45,9 +45,9 @@ class Assistants(Resource):
             name: Up to 256 characters.
             description: Up to 512 characters.
             instructions: Up to 256,000 characters.
-            tools: Up to 128; `toolset.definitions()` for functions of yours.
+            tools: Up to 128; `toolset.definitions()` for your functions.
             tool_resources: Files and vector stores for the server's own tools.
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
             temperature: 0 to 2; the server's default is 1.
             top_p: 0 to 1; the server's default is 1.
             response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
@@ -55,7 +55,7 @@ class Assistants(Resource):
             reasoning_effort: For models that reason.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         body = {
             "model": model,
@@ -76,7 +76,7 @@ class Assistants(Resource):
         """Fetch an assistant. Safe to cancel.
 
         Raises:
-            APIError: There is no such assistant, or no answer.
+            APIError: There is no such assistant, or the server did not answer.
         """
         return await self._ask(Assistant, "GET", "assistants", assistant_id, options=options)
 
@@ -97,15 +97,15 @@ class Assistants(Resource):
         reasoning_effort: Maybe[str] = UNSET,
         **options: Unpack[CallOptions],
     ) -> Assistant:
-        """Change an assistant; what is not given stays as it is.
+        """Change an assistant; parameters that are not passed stay as they are.
 
         Safe to cancel; the change may then be made or not.
 
         Args:
-            assistant_id: The assistant; for the others see `create`.
+            assistant_id: The assistant. The other parameters are those of `create`.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         body = {
             "model": model,
@@ -134,10 +134,10 @@ class Assistants(Resource):
         """List assistants: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before}
         return self._list(Assistant, "assistants", query=query, options=options)
@@ -146,6 +146,6 @@ class Assistants(Resource):
         """Delete an assistant. Safe to cancel; it may then be deleted or not.
 
         Raises:
-            APIError: There is no such assistant, or no answer.
+            APIError: There is no such assistant, or the server did not answer.
         """
         return await self._ask(Deleted, "DELETE", "assistants", assistant_id, options=options)

@@ -1,4 +1,7 @@
-"""What the resources share: build a request, send it, decode the answer."""
+"""The base class of the resources: builds a request, sends it, and decodes the answer.
+
+It never retries: that is left to the transport.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,40 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 import msgspec
 from msgspec import Struct, field
 
-from asyncruns.abc import Dialect, Transport
+from asyncruns.abc import ByteStream, Dialect, Transport
 from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.thread_run import ThreadRunDialect
+from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, request_id
 from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import PageCall as PageCall
+from asyncruns.streams.opening import accepting, events_of, object_of
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import Page, Run, decode
 
 T = TypeVar("T")
 
 FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].content"
-"""The only documented value of `include`."""
+"""The only documented value of `include` for run steps.
+
+https://platform.openai.com/docs/api-reference/run-steps
+"""
 
 
 VERSIONED_PATHS: Final = ("/threads", "/assistants")
-"""Where the paths begin whose requests name a version of the API in a header."""
+"""Prefixes of the paths whose requests carry the API's version in the header `OpenAI-Beta`."""
 
 
 class Server(Struct, frozen=True):
-    """What a resource needs to know.
+    """What a resource needs to know about the server.
 
     Attributes:
-        transport: Sends, with retries.
-        dialect: Says what an error answer means.
-        limits: What is checked before sending; None checks nothing.
-        once: Sends each request once, for what has a patience of its own; None for `transport`.
-        open_watches: The watches that go on over the client.
+        transport: Sends requests, with retries.
+        dialect: Turns error answers into exceptions.
+        limits: The limits that are checked before sending; None checks nothing.
+        once: Sends each request once, for callers that retry by themselves; None to use `transport`.
+        open_watches: The client's watches that are in progress.
     """
 
     transport: Transport
@@ -48,9 +56,10 @@ class Server(Struct, frozen=True):
 
 
 class Resource:
-    """Some operations of the API."""
+    """A group of operations of the API."""
 
     _tools_limit: ClassVar[str | None] = "run_tools"
+    """The field of `Limits` that bounds the number of tools; None for no check."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -58,7 +67,7 @@ class Resource:
 
     @property
     def with_raw_response(self) -> RawCalls:
-        """The same methods, giving a `RawResponse`: status, headers, bytes, and `parse()` for the object."""
+        """The same methods, returning a `RawResponse`: status, headers, bytes, and `parse()` for the object."""
         return RawCalls(self)
 
     async def _ask(
@@ -81,14 +90,14 @@ class Resource:
         body: Mapping[str, Any] | None = None,
         options: CallOptions | None = None,
     ) -> Request:
-        """Check what was given, and build the request.
+        """Check the parameters, and build the request.
 
         Raises:
-            InvalidRequestError: Something in it can't be sent.
+            InvalidRequestError: A parameter can't be sent.
         """
         limits = self._server.limits
         if body:
-            # What can be iterated over only once is, before it is checked.
+            # Checking would exhaust an iterator, and nothing would be left to send.
             body = {name: list(value) if isinstance(value, Iterator) else value for name, value in body.items()}
         if limits is not None and (body or query):
             tools = None if self._tools_limit is None else getattr(limits, self._tools_limit)
@@ -104,31 +113,53 @@ class Resource:
             return cast("T", RawResponse(request, response, type_))
         return decoded(request, response, type_)
 
+    async def _open_stream(self, request: Request) -> ByteStream:
+        """Send a request for a stream, and return the body of the answer.
+
+        If the server answers with the object itself, the stream will have one event, which contains the object.
+
+        Raises:
+            APIStatusError: The server refused the request.
+            APIResponseValidationError: It answered with something else; the request may have taken effect.
+            InvalidRequestError: The call is a raw one, and raw calls do not stream.
+        """
+        if self._raw:
+            raise InvalidRequestError("with_raw_response returns whole answers; leave it out for stream=True")
+        answer = await self._server.transport.stream(accepting(request))
+        if isinstance(answer, ByteStream):
+            return answer
+        if answer.status >= 300:
+            raise self._error(request, answer)
+        body = events_of(answer) or object_of(answer)
+        if body is None:
+            raise bad_answer(request, answer, ValueError("no stream of events"))
+        return body
+
     def _error(self, request: Request, response: Response) -> Exception:
-        """Give the exception that an error answer stands for."""
+        """Return the exception for an error answer."""
         return self._server.dialect.refusal(request, response).cause
 
     def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
-        page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a page of what is asked for
+        page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a type made at run time
         extra = options.get("extra_query") or {}
 
         async def fetch(after: str | None) -> Page[T]:
-            asked = options.copy()
-            if after is not None:  # the cursor, over whatever said where to begin
-                asked["extra_query"] = {**extra, "after": after}
-            return await self._ask(page, "GET", *segments, query=query, options=asked)
+            page_options = options.copy()
+            if after is not None:  # the cursor replaces an `after` of the caller, which was for the first page
+                page_options["extra_query"] = {**extra, "after": after}
+            return await self._ask(page, "GET", *segments, query=query, options=page_options)
 
-        if self._raw:  # only for `await`: there is nothing to iterate over
+        if self._raw:  # `await` returns a RawResponse, which has no items to iterate over
             return cast("PageCall[T]", fetch(None))
         path = "/".join(map(str, segments))
         return PageCall(fetch, backwards={**query, **extra}.get("before") is not None, path=f"/{path}")
 
 
 def decoded(request: Request, response: Response, type_: type[T]) -> T:
-    """Give the object of a good answer.
+    """Return the object in the body of a successful answer.
 
     Raises:
-        APIResponseValidationError: The body is not one.
+        APIResponseValidationError: The body can't be decoded as `type_`.
     """
     try:
         return decode(response.body, type_)
@@ -137,11 +168,11 @@ def decoded(request: Request, response: Response, type_: type[T]) -> T:
 
 
 class RawResponse(Generic[T]):
-    """An answer as it came.
+    """An answer as it was received.
 
     Attributes:
         status: The HTTP status (also as `status_code`).
-        headers: Finds names in lower case.
+        headers: The headers; look them up by their names in lower case.
         content: The body, complete and decompressed.
     """
 
@@ -155,19 +186,19 @@ class RawResponse(Generic[T]):
 
     @property
     def status_code(self) -> int:
-        """The HTTP status, by the name that users of the official client know."""
+        """The HTTP status, under the official client's name."""
         return self.status
 
     @property
     def request_id(self) -> str:
-        """What names this exchange to the server's operators, or ""."""
+        """The id by which the server's operators can find the exchange, or ""."""
         return request_id(self.headers)
 
     def parse(self) -> T:
-        """Give the object.
+        """Return the object in the body.
 
         Raises:
-            APIResponseValidationError: The body is not one.
+            APIResponseValidationError: The body can't be decoded.
         """
         return decoded(self._request, self._response, self._type)
 
@@ -176,18 +207,18 @@ class RawResponse(Generic[T]):
 
 
 class RawCalls:
-    """The methods of a resource, each giving a `RawResponse` of what it else gives; a list gives its page.
+    """The methods of a resource, returning a `RawResponse` in place of the object; a list returns that of one page.
 
-    What lies below the resource (`client.threads.with_raw_response.runs`) is raw as well. What waits for a run, or
-    streams it with a handler, has no one answer (`watch`, `poll`, ...), so it is not among them.
+    Resources below this one (`client.threads.with_raw_response.runs`) are raw as well. Methods that watch a run or
+    stream it with a handler (`watch`, `poll`, `stream`, ...) involve more than one answer, so they are missing.
     """
 
     def __init__(self, resource: Resource) -> None:
-        self._resource = copy.copy(resource)
+        self._resource = copy.copy(resource)  # the resource itself must not become raw
         self._resource._raw = True
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[RawResponse[Any]]]:
-        # Names with an underscore are asked for by `copy` and `pickle`, before there is a resource.
+        # `copy` and `pickle` read names with an underscore before `_resource` is set: that would recurse for ever.
         found: Any = None if name.startswith("_") or name in _NOT_RAW else getattr(self._resource, name, None)
         if found is None:
             raise AttributeError(f"{type(self).__name__} has no {name!r}", name=name, obj=self)
@@ -202,6 +233,8 @@ class RawCalls:
 
 _WAITING: Final = (
     "watch",
+    "run",
+    "continued",
     "poll",
     "create_and_poll",
     "submit_tool_outputs_and_poll",

@@ -31,24 +31,24 @@ class Messages(ThreadItems):
     ) -> Message:
         """Add a message to a thread.
 
-        Safe to cancel; the message may then exist or not. A wait for a run changes nothing at the server.
+        Safe to cancel; the message may then exist or not. Waiting for a run changes nothing at the server.
 
         Args:
             thread_id: The thread; it is locked while a run on it is active.
-            role: "user", or "assistant" for what an assistant is made to have said.
+            role: "user", or "assistant" for a message in the assistant's name.
             content: Text, or a list of content parts.
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
             on_busy: What to do while a run is active on the thread: "raise", or "wait" until it has ended and try
-                again, however often others slip in. Each is waited for until 60 s after its own expiry by the server's
-                clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
-            adopt: Whether to find out what became of the message when the answer is lost, by a pair `asyncruns_nonce`
-                in its metadata; as in `runs.create`.
+                again, however many other runs precede it. Each run is waited for until 60 s after its own expiry by the
+                server's clock, or for 15 minutes if it has none. A run that waits for outputs is left to its owner.
+            adopt: Whether to find out, after a lost answer, whether the message was created, by a pair
+                `asyncruns_nonce` in its metadata; as in `runs.create`.
 
         Raises:
-            ThreadBusyError: A run on the thread is active; it names the run.
+            ThreadBusyError: A run on the thread is active; the error names the run.
             BadRequestError: The server refused the message.
-            APIError: There was no answer; the message may exist. With `adopt`, that can only be where the server's list
-                does not tell, and the message says so.
+            APIError: The server did not answer; the message may exist. With `adopt`, that is only possible if the
+                server's list does not show whether it does, as the error's text then says.
         """
         return await self._create(
             Message,
@@ -63,7 +63,7 @@ class Messages(ThreadItems):
         """Fetch a message. Safe to cancel.
 
         Raises:
-            APIError: There is no such message, or no answer.
+            APIError: There is no such message, or the server did not answer.
         """
         return await self._ask(Message, "GET", "threads", thread_id, "messages", message_id, options=options)
 
@@ -81,11 +81,11 @@ class Messages(ThreadItems):
         """List messages: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
-            run_id: Only what this run wrote.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
+            run_id: Only messages that this run wrote.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before, "run_id": run_id}
         return self._list(Message, "threads", thread_id, "messages", query=query, options=options)
@@ -98,15 +98,15 @@ class Messages(ThreadItems):
         metadata: Maybe[Mapping[str, str]] = UNSET,
         **options: Unpack[CallOptions],
     ) -> Message:
-        """Change a message's metadata, the only thing of it that can be changed.
+        """Change a message's metadata; nothing else of it can be changed.
 
         Safe to cancel; the change may then be made or not.
 
         Args:
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         body = {"metadata": metadata}
         return await self._ask(
@@ -117,6 +117,6 @@ class Messages(ThreadItems):
         """Delete a message. Safe to cancel; it may then be deleted or not.
 
         Raises:
-            APIError: There is no such message, or no answer.
+            APIError: There is no such message, or the server did not answer.
         """
         return await self._ask(Deleted, "DELETE", "threads", thread_id, "messages", message_id, options=options)

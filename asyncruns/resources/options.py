@@ -1,4 +1,4 @@
-"""What any call takes beside its own parameters, and the request that comes of both."""
+"""The options that every call takes besides its own parameters, and the request built from both."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _TIMEOUTS: Final = ("request_timeout", "timeout")
 
 
 class CallOptions(TypedDict, total=False):
-    """What any call takes beside its own parameters; of the three extras, None is as if it were not given.
+    """The options that every call takes besides its own parameters. For `extra_...`, None is the same as absent.
 
     Attributes:
-        request_timeout: Seconds for each request of this call, instead of the client's; None is for ever.
-        timeout: The same, by the name that users of the official client know. Of a watch, it is the whole wait.
-        extra_headers: Sent with it, and instead of the client's of the same name.
-        extra_query: Sent with it, and instead of the parameters of the same name; a list repeats its name with `[]`.
-        extra_body: Fields that are put into the JSON body, over the parameters' own. They are not checked before
-            sending, so this is the way for one that only this server takes.
+        request_timeout: Seconds for each request of this call, in place of the client's; None is no limit.
+        timeout: The same, under the official client's name. For a watch it is the whole wait instead.
+        extra_headers: Headers to add; they replace the client's headers of the same name.
+        extra_query: Query parameters to add; they replace the call's own of the same name. A list is sent as
+            `name[]=a&name[]=b`.
+        extra_body: Fields to add to the JSON body; they replace the call's own. They are not checked before sending, so
+            use them for fields that only your server knows.
     """
 
     request_timeout: float | None
@@ -36,20 +37,20 @@ class CallOptions(TypedDict, total=False):
 
 
 def check_names(given: Iterable[str], known: type) -> None:
-    """Check the names of keyword arguments: one that nobody reads would be lost without a word.
+    """Check the names of keyword arguments: a misspelt one would otherwise be ignored silently.
 
     Args:
         given: The names.
-        known: The `TypedDict` that describes them.
+        known: The `TypedDict` that lists the valid names.
 
     Raises:
-        TypeError: One is not known.
+        TypeError: A name is not valid.
     """
     for name in given:
         if name not in known.__annotations__:
             near = difflib.get_close_matches(name, known.__annotations__, 1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
-            hint = "there is extra_body= for a field that only your server knows"
+            hint = "there is extra_body= for fields that only your server knows"
             raise TypeError(f"got an unexpected keyword argument {name!r}; {hint}{meant}")
 
 
@@ -60,13 +61,13 @@ def make_request(
     body: Mapping[str, Any] | None,
     options: CallOptions | None,
 ) -> Request:
-    """Make the request of a call.
+    """Build the request of a call.
 
     Raises:
-        InvalidRequestError: Something in it can't be sent.
+        InvalidRequestError: A parameter or option can't be sent.
         TypeError: There is no such option.
     """
-    if not options:
+    if not options:  # the usual case, and polls are frequent
         return Request(
             method, path, query_of(query.items()) if query else (), None if body is None else json_body(body)
         )
@@ -100,20 +101,20 @@ def _timeout(options: CallOptions) -> float | None:
     if not given:
         return None
     if len(given) > 1:
-        raise InvalidRequestError(f"Give {' or '.join(_TIMEOUTS)}: they are the same")
+        raise InvalidRequestError(f"Pass {' or '.join(_TIMEOUTS)}, not both: they mean the same")
     ((name, seconds),) = given
     if seconds is None:
-        return math.inf
+        return math.inf  # None in a `Request` is the client's own timeout
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise InvalidRequestError(f"{name} must be more than 0 seconds, or None for ever; got {seconds!r}")
+        raise InvalidRequestError(f"{name} must be more than 0 seconds, or None for no limit; got {seconds!r}")
     return seconds
 
 
 def json_body(fields: Mapping[str, Any]) -> bytes:
-    """Encode what was given of some fields.
+    """Encode the fields that are not UNSET as JSON.
 
     Raises:
-        InvalidRequestError: There is no JSON for something in it.
+        InvalidRequestError: A value can't be written as JSON.
     """
     try:
         return encode(present(fields))

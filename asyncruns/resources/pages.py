@@ -1,14 +1,15 @@
-"""Lists, page by page: what of a page is new, and where the next page begins. Servers say little of that, and lie.
+"""Lists, page by page: which items of a page are new, and where the next page begins.
 
-`Paging` decides, without I/O; `PageCall` sends. The rules, which hold for every list::
+`Paging` decides, without I/O; `PageCall` sends. What servers say about this is often missing or wrong, so these rules
+hold for every list::
 
     has_more is false                   the list ends
-    has_more is true                    the next page is fetched
-    has_more is missing or null         the next page is fetched: nothing says that there is none. It costs one request
-                                        at the end, and a server that refuses that request has no further page
-    a page without anything new         the list ends: the server repeats itself, or takes no notice of `after`
-    no cursor, or one that was used     the list ends
-    MOST_PAGES pages                    an error that names the cursor to go on from: no list is followed for ever
+    has_more is true                    fetch the next page
+    has_more is missing or null         fetch the next page, since there may be one. This costs one request at the end;
+                                        if the server refuses it, there is no further page
+    a page without new items            the list ends: the server repeats itself, or ignores `after`
+    no cursor, or a cursor used before  the list ends
+    more than 1,000 pages               raise an error with the cursor to continue from: no iteration is endless
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from asyncruns.wire import Page
 
 T = TypeVar("T")
 
-MOST_PAGES: Final = 1_000
+MOST_PAGES: Final = 1_000  # 100,000 items at 100 a page
 
 REFUSED_PAGE: Final = (BadRequestError, NotFoundError, UnprocessableEntityError)
-"""How servers refuse a cursor."""
+"""The errors with which servers refuse a cursor."""
 
 
 class Paging(Generic[T]):
-    """Goes through the pages of one list.
+    """Keeps track of the pages of one list.
 
     Attributes:
-        after: The cursor of the next page; None at the end of the list, and before its beginning.
-        is_guess: Whether the server did not say that there is a next page.
-        pages: How many pages were taken.
+        after: The cursor of the next page; None before the first page and at the end of the list.
+        is_guess: Whether the server did not say if there is a next page.
+        pages: Number of pages so far.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Paging(Generic[T]):
         self._cursors: set[str] = set()
 
     def take(self, page: Page[T]) -> list[T]:
-        """Return the items of the next page that no page before had, and set `after`."""
+        """Return the items of the next page that were on no earlier page, and set `after`."""
         self.pages += 1
         cursor = self._cursor(page)
         new: list[T] = []
@@ -53,7 +54,8 @@ class Paging(Generic[T]):
         for item in page.data:
             item_id = getattr(item, "id", None)
             if not item_id:
-                # It can't be told from others; a page whose cursor is an old one is likely an old page.
+                # Without an id, whether the item is new can't be checked. A page with an old cursor is likely an old
+                # page, so its items are dropped.
                 if self.pages == 1 or cursor is not None:
                     new.append(item)
                     has_news = has_news or bool(page.last_id)
@@ -76,12 +78,13 @@ class Paging(Generic[T]):
 class PageCall(AsyncOnly, Generic[T]):
     """A list: `await` it for one page, or iterate over it with `async for` for all items of all pages.
 
-    Each iteration begins anew. Safe to cancel. No item is returned twice. The iteration ends where a page brings
-    nothing new, and where the server says that there is no more; a server that does not say whether there is more is
-    asked once more than it has pages.
+    Each iteration starts at the first page. Safe to cancel. No item is yielded twice. The iteration ends when a page
+    has nothing new, or when the server says that there is no more. If the server does not say whether there is more,
+    one request after the last page finds out.
 
     Raises:
-        APIResponseValidationError: While iterating: the list has more than 1,000 pages. The message says how to go on.
+        APIResponseValidationError: While iterating: the list has more than 1,000 pages. The message says how to
+            continue.
     """
 
     def __init__(
@@ -112,20 +115,20 @@ class PageCall(AsyncOnly, Generic[T]):
                 return
             for item in paging.take(page):
                 yield item
-            # With `before`, "more" lies the other way, and there is no cursor that leads there.
+            # With `before`, further items come before this page, and `after` cannot reach them.
             if paging.after is None or self._backwards:
                 return
             if paging.pages >= self._most_pages:
                 self._give_up(paging)
 
     def at_most(self, pages: int) -> PageCall[T]:
-        """Return the same list, of which iterating follows no more pages than this."""
+        """Return the same list with another limit: iterating over more than `pages` pages raises an error."""
         return PageCall(self._fetch, backwards=self._backwards, path=self._path, most_pages=pages)
 
     def _give_up(self, paging: Paging[T]) -> NoReturn:
         raise APIResponseValidationError(
-            f"GET {self._path} has more than {self._most_pages} pages, and is not followed further. Has the list an "
-            f"end? If so, iterate again with after={paging.after!r}, and with limit=100 for fewer pages",
+            f"GET {self._path} has more than {self._most_pages} pages; iterating stops here, in case it is endless. "
+            f"To continue, iterate again with after={paging.after!r}, and with limit=100 for fewer pages",
             status=200,
             body=b"",
             method="GET",
@@ -140,5 +143,5 @@ class PageCall(AsyncOnly, Generic[T]):
             raise AttributeError(f"a {type(self).__name__} has no {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
-        # A query may hold a credential.
+        # Without the query, which may contain a credential.
         return f"<PageCall GET {self._path}>"

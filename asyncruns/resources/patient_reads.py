@@ -1,7 +1,8 @@
-"""One look that has to succeed: passing errors are waited out, within a patience.
+"""One read that has to succeed: it is retried after temporary errors, within the limits of a `Patience`.
 
-For what is read on the way to something else: the run that holds a thread, the list where a lost create may show. The
-pauses and the bounds are those of a watch (`lifecycle/patience.py`); reading changes nothing, so all is safe to cancel.
+It serves calls that need to read something else first: the run that holds a thread, or the list that may contain the
+object of a lost create. Pauses and limits are those of a watch (`lifecycle/patience.py`). Only requests that change
+nothing may be sent through here, so everything is safe to cancel and to repeat.
 """
 
 from __future__ import annotations
@@ -14,24 +15,20 @@ from typing import Final, TypeVar
 import anyio
 
 from asyncruns._loop import loop_time
-from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError, APITimeoutError
+from asyncruns.errors import APIConnectionError, APIResponseValidationError, APITimeoutError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.lifecycle.values import Refusal, RefusalKind
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.requests import refusal_of
-from asyncruns.wire.visible import visible
 
 T = TypeVar("T")
-E = TypeVar("E", bound=APIError)
 
-LOOK_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a look that hangs would be the end of patience
-
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
+POLL_TIMEOUT_S: Final = 30.0  # a client may have no timeout at all, and a hanging poll would ignore the patience
 
 
-async def look(
+async def poll(
     server: Server,
     request: Request,
     read: Callable[[Request, Response], T],
@@ -39,17 +36,17 @@ async def look(
     *,
     not_found_until: float = -math.inf,
 ) -> T:
-    """Send a request that only reads, until it is answered.
-
-    Safe to cancel.
+    """Send a request that only reads, and repeat it until it succeeds. Safe to cancel.
 
     Args:
-        read: Gives what a good answer holds; raises APIResponseValidationError for a body that is none.
-        patience: Gives the pauses, and when to give up.
-        not_found_until: Until this time of the loop's clock a 404 passes, too: replicas lag.
+        server: The server.
+        request: The request.
+        read: Decodes a successful answer; raises APIResponseValidationError if it can't.
+        patience: Determines the pauses, and when to give up.
+        not_found_until: A time on the loop's clock until which a 404 counts as temporary: replicas lag.
 
     Raises:
-        APIError: The server refuses it, or the patience is at its end.
+        APIError: The server refuses the request, or the patience is exhausted.
     """
     while True:
         answer = await _try(server, request, read)
@@ -57,7 +54,7 @@ async def look(
         if not isinstance(answer, Refusal):
             patience.heard()
             return answer
-        passes = answer.kind in _PASSING or (answer.kind is RefusalKind.NOT_FOUND and now < not_found_until)
+        passes = answer.kind.passes or (answer.kind is RefusalKind.NOT_FOUND and now < not_found_until)
         pause, _ = patience.failed(answer, now)
         if not passes or patience.outage_is_over_budget(now) or now >= patience.over_at:
             raise answer.cause
@@ -67,7 +64,7 @@ async def look(
 async def _try(server: Server, request: Request, read: Callable[[Request, Response], T]) -> T | Refusal:
     transport = server.once or server.transport
     try:
-        with anyio.fail_after(LOOK_TIMEOUT_S):
+        with anyio.fail_after(POLL_TIMEOUT_S):
             response = await transport.send(request)
         if not 200 <= response.status < 300:
             return server.dialect.refusal(request, response)
@@ -81,28 +78,22 @@ async def _try(server: Server, request: Request, read: Callable[[Request, Respon
 
 
 async def wait_for_next(patience: Patience, pause: float | None = None, *, hint: float | None = None) -> None:
-    """Sleep until the next look is due, or the patience ends.
+    """Sleep until the next poll is due, or the patience ends.
 
     Args:
-        pause: Seconds; those of the cadence by default.
-        hint: What the server asks for, in seconds.
+        patience: The patience.
+        pause: Seconds until the next poll; by default those of the cadence.
+        hint: Seconds that the server suggests, or None.
     """
     now = loop_time()
     end = max(patience.over_at, now)
-    # Those who wait for the same thing shall not all come at once.
-    due = random.uniform(*patience.next_look(now, pause, hint=hint))  # noqa: S311 - spreads looks, hides nothing
+    # Callers that wait for the same run must not poll it all at the same moment.
+    due = random.uniform(*patience.next_poll(now, pause, hint=hint))  # noqa: S311 - spreads polls, hides nothing
     await anyio.sleep_until(min(due, end))
 
 
-def options_of_looks(options: CallOptions) -> CallOptions:
-    """Give the options of a call that hold for the looks on its way, too: all but the body's."""
-    looks = options.copy()
-    looks.pop("extra_body", None)
-    return looks
-
-
-def extended(error: E, text: str) -> E:
-    """Put more into an error's message, and give the error."""
-    error.message += visible(f" {text}")
-    error.args = (error.message,)
-    return error
+def options_of_polls(options: CallOptions) -> CallOptions:
+    """Return the options of a call that also apply to its polls: all except `extra_body`."""
+    polls = options.copy()
+    polls.pop("extra_body", None)
+    return polls

@@ -1,4 +1,4 @@
-"""What a watcher, or a fleet, needs to watch responses, each of which goes on from the one before."""
+"""The client that a watcher or a fleet uses to watch responses, and the follow-ups that continue them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from asyncruns.wire import ModelResponse, ResponseMessage
 
 
 def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
-    """Make the dialect of a chain of responses; what the parameters hold is written down now, before anything is sent.
+    """Return the dialect of a response and its follow-ups.
+
+    The parameters are encoded now, so that errors show before anything is sent and later changes have no effect.
 
     Raises:
-        InvalidRequestError: They are no parameters of a response.
+        InvalidRequestError: `continue_with` is not valid.
     """
     if continue_with is None:
         return ResponsesDialect()
     if not isinstance(cast("object", continue_with), Mapping):
-        raise InvalidRequestError(f"continue_with are the parameters of a response, by name; got {continue_with!r}")
+        raise InvalidRequestError(f"continue_with must be a mapping of response parameters; got {continue_with!r}")
     try:
         body, options = split_options(continue_with, ResponseParameters)
     except TypeError as error:
@@ -40,7 +42,7 @@ def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
 
 
 class ResponseClient:
-    """What a `RunWatcher` needs to watch a response; `client.responses.continued(...)` makes one."""
+    """The client that a `RunWatcher` needs to watch a response; `client.responses.continued(...)` returns one."""
 
     def __init__(
         self,
@@ -56,10 +58,10 @@ class ResponseClient:
         self._options = {name: given[name] for name in names if name in given}
 
     async def answer(self, ref: RunRef) -> list[ResponseMessage]:
-        """Fetch what the response said. Safe to cancel.
+        """Fetch the messages of a response. Safe to cancel.
 
         Raises:
-            APIError: It could not be fetched.
+            APIError: The response could not be fetched.
         """
         response = await self._retrieve(*ref.ids, **cast("CallOptions", self._options))
         return [item for item in response.output or [] if isinstance(item, ResponseMessage)]

@@ -1,4 +1,4 @@
-"""What a response can be created with: https://platform.openai.com/docs/api-reference/responses/create"""
+"""The parameters of a response: https://platform.openai.com/docs/api-reference/responses/create"""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from asyncruns.wire import Maybe
 
 
 class ResponseParameters(CallOptions, total=False):
-    """What a response can be created with. What is not given is not sent; None is sent as null.
+    """The parameters of a response. Those that are not passed are not sent; None is sent as null.
 
     Attributes:
         model: The model's name at the server; needed unless `prompt` names one.
         input: A text, or a list of items: messages, and outputs of calls such as `{"type": "function_call_output",
             "call_id": ..., "output": ...}`.
         instructions: For this response only; those of the previous one are not inherited.
-        background: True answers at once, with a response that goes on: retrieve it until it has ended.
+        background: If true, the server answers at once and works on: poll the response until it has ended.
         background_options: `{"completion_window": "soonest" | "2h" | "8h", "continuation_id": ...}`.
-        store: Whether the server keeps the response, as it must for `background` and for `previous_response_id`; its
-            default is true.
-        previous_response_id: What this one goes on from. All calls of that one need their outputs in `input`.
+        store: Whether the server keeps the response, as it must for `background` and for `previous_response_id`; the
+            server's default is true.
+        previous_response_id: The response that this one continues; `input` must have the outputs of all its calls.
         conversation: An id or `{"id": ...}`, instead of `previous_response_id`.
-        tools: `toolset.definitions(wire="responses")` for functions of yours; not inherited either.
+        tools: `toolset.definitions(wire="responses")` for your functions; not inherited either.
         tool_choice: "none", "auto", "required", or an object that names a tool.
         parallel_tool_calls: The server's default is true.
-        max_tool_calls: Of the server's own tools.
-        include: What else the response shall have, such as "reasoning.encrypted_content".
-        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        max_tool_calls: The limit for calls of the server's own tools.
+        include: What else to include in the response, such as "reasoning.encrypted_content".
+        metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
         text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
-        max_output_tokens: Thinking is counted, too; a response that would use more ends as incomplete.
+        max_output_tokens: Includes reasoning; a response that would use more ends as incomplete.
         temperature: 0 to 2; the server's default is 1.
         top_p: 0 to 1; the server's default is 1.
         top_logprobs: 0 to 20.
         truncation: "auto" drops the oldest items of an input that is too long; the server's default is "disabled".
-        service_tier: "auto", "default", "flex", "priority", or another one of the server's.
+        service_tier: "auto", "default", "flex", "priority", or another one that the server knows.
         prompt: A template at the server: `{"id": ..., "version": ..., "variables": ...}`.
-        safety_identifier: Stands for one of your users.
-        user: What `safety_identifier` and `prompt_cache_key` replace.
+        safety_identifier: A stable id of the user of your program.
+        user: Deprecated: use `safety_identifier` and `prompt_cache_key`.
     """
 
     model: Maybe[str]

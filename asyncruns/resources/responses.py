@@ -1,4 +1,4 @@
-"""Responses, for servers where a run is one of these: https://platform.openai.com/docs/api-reference/responses"""
+"""Responses, for servers whose runs are responses: https://platform.openai.com/docs/api-reference/responses"""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.patient_reads import extended
 from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.run_parameters import split_options
 from asyncruns.streams.response_stream import ResponseStream
-from asyncruns.streams.run_stream import open_stream
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
-CREATE_TRIES: Final = 3
+CREATE_TRIES: Final = 3  # each lost answer may leave an orphan, so few
 
 
 class _Responses(Resource):
-    """What both resources of responses have of their own."""
+    """The base class of both resources of responses."""
 
     _tools_limit: ClassVar[str | None] = None
 
     def _error(self, request: Request, response: Response) -> Exception:
-        # Not the dialect's, which is that of threads.
+        # The dialect of the `Server` is that of threads, and would look for a busy thread in the error.
         return status_error(request, response)
 
 
@@ -53,17 +51,17 @@ class InputItems(_Responses):
         include: Sequence[str] | None = None,
         **options: Unpack[CallOptions],
     ) -> PageCall[ResponseItem]:
-        """List what a response was created with: `await` for one page, `async for` for all. Safe to cancel.
+        """List the input items of a response: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By their place; the server's default is the last first.
-            after: The id of the item before the page.
-            before: The id of the item after the page, where the server takes it.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: First ("asc") or last ("desc") item first; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page, if the server supports it.
             include: What else to send, such as "message.input_image.image_url". Sent as `include[]`.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
-        item = cast("type[ResponseItem]", ResponseItem)  # a union, which type checkers don't take for a type
+        item = cast("type[ResponseItem]", ResponseItem)  # a union, which type checkers do not accept as a type
         return self._list(item, "responses", response_id, "input_items", query=query, options=options)
 
 
@@ -82,14 +80,17 @@ class Responses(_Responses):
 
     @cached_property
     def alone(self) -> ResponseClient:
-        """What watches any response, by what that echoes; many watches may share it."""
+        """The client for watches without `continue_with`: follow-ups repeat the echoed parameters. Can be shared."""
         return ResponseClient(self.retrieve, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
-        """Give what `RunWatcher` takes in place of the client: `RunWatcher(client.responses.continued(), response)`.
+        """Return a client for a watcher or fleet of responses: `RunWatcher(client.responses.continued(), response)`.
 
         Args:
-            continue_with: As `watch` takes it.
+            continue_with: As in `watch`.
+
+        Raises:
+            InvalidRequestError: `continue_with` is not valid.
         """
         return ResponseClient(self.retrieve, self._server, continue_with)
 
@@ -100,27 +101,28 @@ class Responses(_Responses):
         continue_with: ResponseParameters | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[ModelResponse]:
-        """Watch a response to its end, and have its calls answered, each round by a new response.
+        """Watch a response to its end; the outputs of each round of calls create a follow-up response.
 
-        Nothing is inherited from one response to the next, so each is created with the parameters of the first. The
-        outcome's `refs` are all of them. An answer to a follow-up that gets lost leaves an orphan that nobody can find:
-        the watch gives up then, or sends the same again with `on_lost_submit="resend"`; tools are not run again.
+        A follow-up inherits nothing, so it is created with the parameters of the first response. The outcome's `refs`
+        are those of all responses. If the answer to the create of a follow-up is lost, it is not known whether it
+        exists, and an orphan cannot be found: the watch gives up, or, with `on_lost_submit="resend"`, sends the same
+        request again. Tools are not run again.
 
-        Safe to cancel: a follow-up on its way is waited for; the response goes on at the server, or is cancelled with
+        Safe to cancel: leaving waits for a pending follow-up; the response goes on at the server, or is cancelled with
         `on_exit="cancel"`.
 
         Args:
-            response: The response, a `RunRef`, the id, or the stream of one.
-            continue_with: The parameters that it was created with, `extra_headers` and the like among them, which looks
-                get, too. By default those that it echoes, of which some servers leave out or hide a part: with MCP
-                tools, a template or `include`, give them.
+            response: The response, a `RunRef`, the id, or the stream of a response.
+            continue_with: The parameters that it was created with, including `extra_headers` and the like, which polls
+                use, too. By default those that the response echoes, but some servers omit or hide some of them: pass
+                this with MCP tools, a template (`prompt`) or `include`.
             **options: See `RunWatcher`.
 
         Raises:
-            InvalidRequestError: That names no response.
+            InvalidRequestError: `response` is not a response, or an option is not valid.
         """
         if isinstance(response, str) and response.startswith(("run_", "thread_")):
-            given_run(response)  # raises: it is the id of something else
+            given_run(response)  # raises: it is the id of a run or thread
         client = self.continued(continue_with)
         run = RunRef(client.dialect.name, (response,)) if isinstance(response, str) else response
         return await watch_to_outcome(client, run, options)
@@ -134,22 +136,23 @@ class Responses(_Responses):
     ) -> AnyOutcome[ModelResponse]:
         """Create a response in the background, with the toolset's definitions, and watch it to its end.
 
-        With `on_lost_submit="resend"`, it is created up to three times when no answer to that comes; each may leave an
-        orphan. Safe to cancel, as `watch`. `client.run(model=...)` does this.
+        `client.run(model=...)` calls this. With `on_lost_submit="resend"`, the create is sent up to three times if its
+        answer is lost; each lost one may leave an orphan. Safe to cancel, as `watch`.
 
         Args:
             model: As in `create`.
-            message: Its input.
+            message: The `input` of the response.
             parameters: See `ResponseParameters`.
             **options: See `RunWatcher`.
 
         Raises:
-            APIError: It could not be created, or it is not known whether it was.
+            InvalidRequestError: `parameters` has a model or input as well.
+            APIError: The response could not be created, or it is not known whether it was.
         """
         given_by_caller = parameters or {}
         for name in ("model", "input"):
             if name in given_by_caller:
-                raise InvalidRequestError(f"Give {name} as model= or message=, not in the parameters as well")
+                raise InvalidRequestError(f"Pass {name} as model= or message=, not in the parameters as well")
         tools = options.get("tools")
         given: dict[str, Any] = {
             "model": model,
@@ -157,10 +160,10 @@ class Responses(_Responses):
             "store": True,
             **({"tools": tools.definitions(wire="responses")} if tools else {}),
             **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
-            "background": True,
+            "background": True,  # last, since the parameters must not replace it: a watch polls
         }
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
-        again = {name: value for name, value in given.items() if name != "input"}
+        again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
         guard = create_guard_for(self.continued(continue_with), options)
         response = await self._created(cast("ResponseParameters", given), tries, guard)
@@ -168,7 +171,7 @@ class Responses(_Responses):
 
     @property
     def with_raw_response(self) -> RawResponses:
-        """The same methods, giving a `RawResponse`; `.input_items` too."""
+        """The same methods, returning a `RawResponse`; `.input_items` too."""
         return RawResponses(self)
 
     @overload
@@ -187,27 +190,28 @@ class Responses(_Responses):
     async def create(
         self, *, stream: bool | None = None, **parameters: Unpack[ResponseParameters]
     ) -> ModelResponse | ResponseStream:
-        """Create a response; with `background=True` it comes back at once, mostly as `queued`, and goes on.
+        """Create a response.
 
-        With `stream=True`, its events are given as they happen; with `background=True` as well, a stream that broke can
-        be taken up again with `retrieve`.
+        With `background=True`, the server answers at once, usually with the status `queued`, and works on. With
+        `stream=True`, its events are returned as they happen; with both, a stream that broke can be reopened with
+        `retrieve`.
 
-        Safe to cancel; with `background=True` the response may then exist and go on, and nothing but its id leads to
-        it. Without, most servers drop it.
+        Safe to cancel. With `background=True` the response may then exist and go on, and cannot be found without its
+        id. Without it, most servers discard the response.
 
         Args:
-            stream: Whether to give a `ResponseStream` in place of the response; use it with `async with`.
+            stream: Whether to return a `ResponseStream` in place of the response; use it with `async with`.
             **parameters: See `ResponseParameters`.
 
         Raises:
-            BadRequestError: The server refused a parameter, or lacks the output of a call.
-            APIError: There was no answer; after a timeout or a dropped connection the response may exist. It is not
-                sent again: there is no list of responses to find it in.
+            BadRequestError: The server refused a parameter, or the output of a call is missing.
+            APIError: The server did not answer; after a timeout or a dropped connection the response may exist. The
+                request is not repeated, since there is no list of responses to find out.
         """
         body, options = split_options(parameters, ResponseParameters)
         if stream:
             request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
-            return ResponseStream(request, await open_stream(self, request))
+            return ResponseStream(request, await self._open_stream(request))
         return await self._ask(ModelResponse, "POST", "responses", body=body, options=options)
 
     @overload
@@ -252,37 +256,39 @@ class Responses(_Responses):
         starting_after: int | None = None,
         **options: Unpack[CallOptions],
     ) -> ModelResponse | ResponseStream:
-        """Fetch a response, or take up its stream. Safe to cancel.
+        """Fetch a response, or reopen its stream. Safe to cancel.
 
         Args:
+            response_id: The response.
             include: As in `create`. Sent as `include[]`.
-            stream: Whether to give a `ResponseStream` in place of the response, which must have been created with
+            stream: Whether to return a `ResponseStream` in place of the response, which must have been created with
                 `background` and `stream`.
-            starting_after: The `sequence_number` of the last event that was seen; by default all events come again.
+            starting_after: The `sequence_number` of the last event that was seen; by default all events are repeated.
 
         Raises:
-            NotFoundError: There is no such response, or it is not kept any more.
-            APIError: There was no answer.
+            InvalidRequestError: `starting_after` without `stream=True`.
+            NotFoundError: There is no such response, or the server no longer keeps it.
+            APIError: The server did not answer.
         """
         query: dict[str, Any] = {"include": include}
         if stream:
             query |= {"stream": True, "starting_after": starting_after}
             request = self._request("GET", "responses", response_id, query=query, options=options)
-            body = await open_stream(self, request)
+            body = await self._open_stream(request)
             return ResponseStream(request, body, response_id=response_id, starting_after=starting_after)
         if starting_after is not None:
-            raise InvalidRequestError("starting_after is for a stream; give stream=True as well")
+            raise InvalidRequestError("starting_after is for a stream; pass stream=True as well")
         return await self._ask(ModelResponse, "GET", "responses", response_id, query=query, options=options)
 
     async def cancel(self, response_id: str, **options: Unpack[CallOptions]) -> ModelResponse:
-        """Ask for the cancellation of a response that was created with `background=True`.
+        """Request the cancellation of a response that was created with `background=True`.
 
-        Safe to cancel; the cancellation may then go on at the server.
+        Safe to cancel; the cancellation may then take effect at the server or not.
 
         Raises:
-            BadRequestError, ConflictError: It has ended already, or is none that can be cancelled; some servers give
-                the response as it is instead.
-            APIError: There was no answer.
+            BadRequestError, ConflictError: The response has ended, or can't be cancelled. Some servers return the
+                response unchanged instead.
+            APIError: The server did not answer.
         """
         return await self._ask(ModelResponse, "POST", "responses", response_id, "cancel", options=options)
 
@@ -290,11 +296,12 @@ class Responses(_Responses):
         """Delete a response. Safe to cancel; it may then be deleted or not.
 
         Raises:
-            APIError: There is no such response, or no answer.
+            APIError: There is no such response, or the server did not answer.
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
 
     async def _created(self, parameters: ResponseParameters, tries: int, guard: CreateGuard) -> ModelResponse:
+        """Create a response; after a lost answer, try again while there are tries left."""
         while True:
             tries -= 1
             try:
@@ -303,4 +310,4 @@ class Responses(_Responses):
                 if not is_lost(error):
                     raise
                 if tries < 1:
-                    raise extended(error, "It may go on at the server, and nothing can find it.") from error.__cause__
+                    raise error.extend("It may exist, but cannot be found without its id.") from error.__cause__

@@ -42,7 +42,7 @@ class RunOperations(ThreadItems):
 
     @property
     def with_raw_response(self) -> RawRuns:
-        """The same methods, giving a `RawResponse`; `.steps` too."""
+        """The same methods, returning a `RawResponse`; `.steps` too."""
         return RawRuns(self)
 
     @overload
@@ -95,30 +95,31 @@ class RunOperations(ThreadItems):
         stream: bool | None = None,
         **parameters: Unpack[RunParameters],
     ) -> Run | RunStream:
-        """Start a run on a thread; with `stream=True`, give its events as they happen.
+        """Start a run on a thread; with `stream=True`, return its events as they happen.
 
-        Safe to cancel; the run may then exist or not, and holds the thread if it does. A wait for another run changes
+        Safe to cancel; the run may then exist or not, and holds the thread if it does. Waiting for another run changes
         nothing at the server.
 
         Args:
             thread_id: The thread.
             assistant_id: The assistant.
-            include: What else the steps in the answer shall have.
+            include: What else to include in the steps of the answer.
             on_busy: What to do while another run is active on the thread: "raise", or "wait" until it has ended and try
-                again, however often others slip in. Each is waited for until 60 s after its own expiry by the server's
-                clock, 15 minutes where it has none. One that waits for outputs is its owner's, and not touched.
-            adopt: Whether to find out what became of the run when the answer is lost: the metadata then carries a pair
-                `asyncruns_nonce`, by which the run is found and given as if it had been returned; one that is
-                surely not there is created again, up to twice. The looks take 5 s, and a minute where they fail. Not
-                possible where the metadata has 16 pairs already, nor with `stream`.
-            stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
+                again, however many other runs precede it. Each run is waited for until 60 s after its own expiry by the
+                server's clock, or for 15 minutes if it has none. A run that waits for outputs is left to its owner.
+            adopt: Whether to find out, after a lost answer, whether the run was created. The metadata then carries a
+                pair `asyncruns_nonce`, by which the run is found and returned as if the create had returned it. A run
+                that certainly does not exist is created again, up to twice. The polls for it take 5 s, or up to a
+                minute if they fail. Not possible if the metadata already has 16 pairs, nor with `stream`.
+            stream: Whether to return a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunParameters`.
 
         Raises:
-            ThreadBusyError: Another run on the thread is active; it names the run.
+            ThreadBusyError: Another run on the thread is active; the error names the run.
             BadRequestError: The server refused a parameter.
-            APIError: There was no answer; after a timeout or a dropped connection the run may exist. With `adopt`,
-                that can only be where the server's list does not tell, and the message says so.
+            APIError: The server did not answer; after a timeout or a dropped connection the run may exist. With
+                `adopt`, that is only possible if the server's list does not show whether it does, as the error's text
+                then says.
         """
         if not stream:
             return await self._create_kept(
@@ -143,10 +144,10 @@ class RunOperations(ThreadItems):
         on_busy: OnBusy = "raise",
         adopt: bool = False,
     ) -> Run:
-        """Start a run as `create` does, so that it is not lost when the caller is cancelled. For what then watches it.
+        """Start a run as `create` does, for a method that then watches it.
 
         Args:
-            guard: Awaits each try; None for nobody.
+            guard: Awaits each try, so that the run is not lost when the caller is cancelled; None for no guard.
         """
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunParameters)
@@ -165,8 +166,8 @@ class RunOperations(ThreadItems):
         """Fetch a run. Safe to cancel.
 
         Raises:
-            NotFoundError: There is no such run; replicas may say so for a moment after it was created.
-            APIError: There was no answer.
+            NotFoundError: There is no such run; a replica that lags may say so just after it was created.
+            APIError: The server did not answer.
         """
         return await self._ask(Run, "GET", "threads", thread_id, "runs", run_id, options=options)
 
@@ -183,10 +184,10 @@ class RunOperations(ThreadItems):
         """List the runs of a thread: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before}
         return self._list(Run, "threads", thread_id, "runs", query=query, options=options)
@@ -199,27 +200,29 @@ class RunOperations(ThreadItems):
         metadata: Maybe[Mapping[str, str]] = UNSET,
         **options: Unpack[CallOptions],
     ) -> Run:
-        """Change a run's metadata, the only thing of it that can be changed.
+        """Change a run's metadata; nothing else of it can be changed.
 
         Safe to cancel; the change may then be made or not.
 
         Args:
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512. Servers merge it into what there is.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512. Servers merge it into what there is.
 
         Raises:
-            APIError: The server refused it (some do while the run is in progress), or gave no answer.
+            APIError: The server refused the request (some do while the run is in progress), or did not answer.
         """
         body = {"metadata": metadata}
         return await self._ask(Run, "POST", "threads", thread_id, "runs", run_id, body=body, options=options)
 
     async def cancel(self, run_id: str, *, thread_id: str, **options: Unpack[CallOptions]) -> Run:
-        """Ask for a run's cancellation; the run comes back as `cancelling`, mostly, and ends later, maybe otherwise.
+        """Request the cancellation of a run.
 
-        Safe to cancel; the cancellation may then go on at the server.
+        The run is usually returned as `cancelling`. It ends later, and may still complete or fail instead.
+
+        Safe to cancel; the cancellation may then take effect at the server or not.
 
         Raises:
             BadRequestError: The run has ended already; retrieve it to see how.
-            APIError: There was no answer.
+            APIError: The server did not answer.
         """
         return await self._ask(Run, "POST", "threads", thread_id, "runs", run_id, "cancel", options=options)
 
@@ -269,36 +272,38 @@ class RunOperations(ThreadItems):
         stream: bool | None = None,
         **options: Unpack[CallOptions],
     ) -> Run | RunStream:
-        """Give a run the outputs of its calls, all of them in one request. A watcher does that by itself.
+        """Submit the outputs of a run's calls, all of them in one request. A watcher does this by itself.
 
-        Safe to cancel; the outputs may then have been taken or not: retrieve the run before sending them again.
+        Safe to cancel; the outputs may then have been accepted or not: retrieve the run before submitting them again.
 
         Args:
+            run_id: The run.
+            thread_id: Its thread.
             tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
             tool_approvals: `{"tool_call_id": ..., "approve": ..., "headers": {...}}` for each call of a
                 `submit_tool_approval` (Azure AI Foundry).
-            stream: Whether to give a `RunStream` in place of the run, with the events from here on.
+            stream: Whether to return a `RunStream` in place of the run, with the events from here on.
 
         Raises:
-            InvalidRequestError: Neither is given.
+            InvalidRequestError: Neither outputs, nor approvals, nor an `extra_body` were passed.
             BadRequestError: The run does not wait for outputs, or not for these.
-            APIError: There was no answer.
+            APIError: The server did not answer.
         """
         if tool_outputs is UNSET and tool_approvals is UNSET and not options.get("extra_body"):
-            raise InvalidRequestError("Give tool_outputs, or tool_approvals where the run waits for approvals")
+            raise InvalidRequestError("Pass tool_outputs, or tool_approvals if the run waits for approvals")
         body = {"tool_outputs": tool_outputs, "tool_approvals": tool_approvals}
         segments = ("threads", thread_id, "runs", run_id, "submit_tool_outputs")
         if stream:
-            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
             request = self._request("POST", *segments, body={**body, "stream": True}, options=options)
-            return RunStream(request, await open_stream(self, request), run_id=run_id, thread_id=thread_id)
+            return RunStream(request, await self._open_stream(request), run_id=run_id, thread_id=thread_id)
         return await self._ask(Run, "POST", *segments, body=body, options=options)
 
     async def watch(self, run_id: str, *, thread_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Run]:
-        """Watch a run to its end; as `client.watch`, by its ids. See `RunWatcher` for the options.
+        """Watch a run to its end; the same as `client.watch` with ids. See `RunWatcher` for the options.
 
-        Safe to cancel: a submit on its way is waited for; the run goes on at the server, or is cancelled with
-        `on_exit="cancel"`.
+        Safe to cancel: leaving waits for a pending submit, for at most 5 s; the run goes on at the server, or is
+        cancelled with `on_exit="cancel"`.
         """
         return await watch_to_outcome(self._client, None, options, thread_id=thread_id, run_id=run_id)

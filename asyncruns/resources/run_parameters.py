@@ -1,4 +1,4 @@
-"""What a run is created with, and what answers its calls, as typed dictionaries."""
+"""Typed dictionaries: the parameters of a run, and the outputs and approvals of its calls."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from asyncruns.wire import Maybe
 
 
 class ToolOutput(TypedDict):
-    """The output of one call."""
+    """The output of one tool call."""
 
     tool_call_id: str
     output: str
 
 
 class ToolApproval(TypedDict, total=False):
-    """Whether a call of a server-side tool may be done, and with which headers."""
+    """Whether the server may make a call of a server-side tool, and with which headers."""
 
     tool_call_id: Required[str]
     approve: Required[bool]
@@ -25,13 +25,13 @@ class ToolApproval(TypedDict, total=False):
 
 
 class RunSettings(CallOptions, total=False):
-    """What a run can be created with. What is not given is not sent; None is sent as null.
+    """The parameters of a run. Those that are not passed are not sent; None is sent as null.
 
     Attributes:
-        model: Instead of the assistant's.
-        instructions: Instead of the assistant's.
-        tools: Instead of the assistant's; up to 20.
-        metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+        model: Replaces the assistant's.
+        instructions: Replaces the assistant's.
+        tools: Replaces all tools of the assistant; up to 20.
+        metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         temperature: 0 to 2; the server's default is 1.
         top_p: 0 to 1; the server's default is 1.
         max_prompt_tokens: From 256; a run that would use more ends as incomplete.
@@ -58,10 +58,10 @@ class RunSettings(CallOptions, total=False):
 
 
 class RunParameters(RunSettings, total=False):
-    """What a run on a thread that exists can be created with, beside the `RunSettings`.
+    """The parameters of a run on an existing thread, in addition to the `RunSettings`.
 
     Attributes:
-        additional_instructions: Beside the assistant's.
+        additional_instructions: Appended to the instructions.
         additional_messages: Added to the thread before the run.
         reasoning_effort: For models that reason.
     """
@@ -72,10 +72,10 @@ class RunParameters(RunSettings, total=False):
 
 
 def split_options(parameters: Mapping[str, Any], known: type) -> tuple[dict[str, Any], CallOptions]:
-    """Part what goes into the body from what is about the call.
+    """Split parameters into the fields of the body and the `CallOptions`.
 
     Raises:
-        TypeError: One of them is not known.
+        TypeError: A name is not in `known`.
     """
     check_names(parameters, known)
     body = {name: value for name, value in parameters.items() if name not in CallOptions.__annotations__}

@@ -1,4 +1,7 @@
-"""Helpers that stream a run, by the names that users of the official client know."""
+"""Helpers that stream a run, named as in the official client.
+
+https://github.com/openai/openai-python/blob/main/helpers.md#assistant-streaming-api
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ H = TypeVar("H", bound="AssistantEventHandler")
 
 
 class AssistantStreamManager(AsyncOnly, Generic[H]):
-    """A stream that is begun by `async with`, which gives its event handler. Nothing is sent before."""
+    """A stream that `async with` opens, returning its event handler. Nothing is sent before."""
 
     def __init__(self, begin: Callable[[], Awaitable[RunStream]], event_handler: H) -> None:
         self._begin = begin
@@ -29,11 +32,11 @@ class AssistantStreamManager(AsyncOnly, Generic[H]):
     async def __aenter__(self) -> H:
         """Send the request, and wait for the stream to begin.
 
-        Safe to cancel; the run may then exist, or have taken the outputs, or not, and goes on at the server if so.
+        Safe to cancel; the run may then exist, or have accepted the outputs, or not; if so, it goes on at the server.
 
         Raises:
-            InvalidRequestError: The handler has had a stream already; nothing was sent.
-            APIError: As the method of the same name without `stream` raises.
+            InvalidRequestError: The handler already has a stream; nothing was sent.
+            APIError: As in `create`, `submit_tool_outputs` or `create_and_run`.
         """
         self._handler._check_unused()
         self._handler._init(await self._begin())
@@ -42,14 +45,14 @@ class AssistantStreamManager(AsyncOnly, Generic[H]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop reading. The run goes on at the server: cancel it there if nobody wants it."""
+        """Stop reading. The run goes on at the server: cancel it there if it is no longer needed."""
         await self._handler.close()
 
 
 def managed(
     begin: Callable[[], Awaitable[RunStream]], event_handler: H | None
 ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
-    """Give what `async with` begins a stream with, for a handler or one that does nothing."""
+    """Return the manager of a stream, with the handler or, if it is None, one that does nothing."""
     if event_handler is not None:
         return AssistantStreamManager(begin, event_handler)
     from asyncruns.streams.event_handler import AssistantEventHandler  # late: most programs do not stream
@@ -96,14 +99,14 @@ class RunStreaming(RunOperations):
     ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
         """Start a run and read its events: `async with client.threads.runs.stream(...) as stream`.
 
-        Nothing is sent before `async with`, which raises as `create` does.
+        Nothing is sent before `async with`, which raises the errors of `create`.
 
         Args:
             thread_id: The thread.
             assistant_id: The assistant.
-            include: What else the steps in the answer shall have.
+            include: What else to include in the steps of the answer.
             on_busy: As in `create`.
-            event_handler: What `async with` gives, and whose methods are called; see `AssistantEventHandler`.
+            event_handler: The handler that `async with` returns, whose methods are called; see `AssistantEventHandler`.
             **parameters: See `RunParameters`.
         """
 
@@ -149,13 +152,15 @@ class RunStreaming(RunOperations):
         event_handler: H | None = None,
         **options: Unpack[CallOptions],
     ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
-        """Give a run the outputs of its calls, and read its events from there on; with `async with`, as `stream`.
+        """Submit the outputs of a run's calls, and read its events from there on; with `async with`, as `stream`.
 
-        Nothing is sent before `async with`, which raises as `submit_tool_outputs` does.
+        Nothing is sent before `async with`, which raises the errors of `submit_tool_outputs`.
 
         Args:
             tool_outputs: `{"tool_call_id": ..., "output": ...}` for each call; outputs are strings.
-            event_handler: As in `stream`; a new one, not the one that heard of the calls.
+            run_id: The run.
+            thread_id: Its thread.
+            event_handler: As in `stream`; a new one, not the handler of the stream that had the calls.
         """
 
         async def begin() -> RunStream:

@@ -1,4 +1,4 @@
-"""What `client.threads.runs` offers, all in all."""
+"""`client.threads.runs`: all operations on runs in one class."""
 
 from __future__ import annotations
 

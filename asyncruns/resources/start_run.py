@@ -1,4 +1,4 @@
-"""Everything up to a run: a thread, the message on it, the run."""
+"""Creates a thread if needed, a message on it, and a run: the first half of `Client.run`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import FunctionTool, Run, Thread
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
-log: Final = logging.getLogger("asyncruns.client")
+log: Final = logging.getLogger("asyncruns.watch")
 
-THREAD_TRIES: Final = 2
+THREAD_TRIES: Final = 2  # each lost answer may leave an orphaned thread, so few
 
 
 async def start_run(
@@ -32,14 +32,14 @@ async def start_run(
     adopt: bool,
     guard: CreateGuard,
 ) -> Run:
-    """Put a message on a thread, a new one where none is given, and start a run on it; `Client.run` describes it.
+    """Add a message to a thread, or to a new one if `thread_id` is None, and start a run; see `Client.run`.
 
-    Safe to cancel; what was created stays. The guard takes care of a run whose create is pending then.
+    Safe to cancel; what was created stays. The guard handles a run whose create is then pending.
 
     Raises:
-        APIError: Something could not be created.
+        APIError: The thread, the message or the run could not be created.
     """
-    content = message if isinstance(message, str) else list(message)  # it may be sent twice
+    content = message if isinstance(message, str) else list(message)  # may be sent twice: an iterator would be used up
     if thread_id is None:
         thread_id = (await _new_thread(threads, content, tries=THREAD_TRIES if adopt else 1)).id
     else:
@@ -50,10 +50,13 @@ async def start_run(
 
 
 async def _new_thread(threads: Threads, content: str | list[Mapping[str, Any]], *, tries: int) -> Thread:
-    """Create a thread with a message.
+    """Create a thread with a message; after a lost answer, create another one.
 
-    No server lists threads by their metadata, so one whose answer was lost can't be found. An orphan does nothing and
-    costs nothing, as no run is on it: so another one is created.
+    No server lists threads by their metadata, so a thread whose answer was lost can't be found. But an orphaned thread
+    is harmless and costs nothing, as no run is on it.
+
+    Raises:
+        APIError: The server refused the request, or all answers were lost.
     """
     while True:
         tries -= 1
@@ -65,7 +68,7 @@ async def _new_thread(threads: Threads, content: str | list[Mapping[str, Any]], 
 
 
 def warn_of_unknown_tools(run: Run, tools: Toolset | None) -> None:
-    """Say so when a toolset will never be asked: the model only calls what the run was created with."""
+    """Log a warning if the toolset has tools that the run was not created with: the model cannot call them."""
     if tools is None or not isinstance(run.tools, list):
         return
     known = {tool.function.name for tool in run.tools if isinstance(tool, FunctionTool)}

@@ -28,11 +28,11 @@ class Steps(Resource):
         """List the steps of a run: `await` for one page, `async for` for all. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
-            include: What else to send; `[FILE_SEARCH_CONTENT]` (in `asyncruns.resources`) for the texts that a file
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
+            include: What else to send: `[FILE_SEARCH_CONTENT]` (in `asyncruns.resources`) for the texts that a file
                 search found. Sent as `include[]`.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before, "include": include}
@@ -53,7 +53,7 @@ class Steps(Resource):
             include: As in `list`.
 
         Raises:
-            APIError: There is no such step, or no answer.
+            APIError: There is no such step, or the server did not answer.
         """
         segments = ("threads", thread_id, "runs", run_id, "steps", step_id)
         return await self._ask(RunStep, "GET", *segments, query={"include": include}, options=options)

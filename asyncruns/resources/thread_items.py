@@ -1,4 +1,4 @@
-"""Creating what lives on a thread, where another run may hold the thread and an answer may get lost."""
+"""The base class for operations that create runs and messages: the thread may be locked, and an answer may be lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEFAULT_LIMITS: Final = Limits()
 
 
 class ThreadItems(Resource):
-    """Operations on what lives on a thread."""
+    """Operations on the items of a thread: its messages and runs."""
 
     async def _create(
         self,
@@ -36,23 +36,29 @@ class ThreadItems(Resource):
         adopt: bool,
         guard: CreateGuard | None = None,
     ) -> Item:
-        """Create an item, once; see `thread_lock.py` and `adoption.py` for what may come in between.
+        """Create an item once; `thread_lock.py` handles a locked thread, and `adoption.py` a lost answer.
 
         Args:
-            guard: Awaits each try: what it makes is not lost when the caller is cancelled.
+            guard: Awaits each try, so that the item is not lost when the caller is cancelled; None for no guard.
+
+        Raises:
+            InvalidRequestError: A parameter can't be sent, or there is no such `on_busy`.
+            ThreadBusyError: A run holds the thread.
+            APIError: The item could not be created, or it is not known whether it was.
         """
         check_on_busy(on_busy)
         nonce = None
-        # Metadata of extra_body is the caller's own affair, and would hide a nonce of ours.
+        # Metadata in extra_body would replace ours, and the nonce with it, so there is none.
         if adopt and "metadata" not in (options.get("extra_body") or {}):
             limits = self._server.dialect.limits or _DEFAULT_LIMITS
             metadata, nonce = with_nonce(body.get("metadata"), limits.metadata_pairs)
             body = {**body, "metadata": metadata}
-        # Made once: a further try sends the same bytes, and parameters that can be iterated over only once are used up.
+        # Built once: every try must send the same bytes, and building uses up parameters that are iterators.
         request = self._request("POST", *segments, query=query, body=body, options=options)
 
         async def attempt() -> Item:
             sending = self._send(request, type_)
+            # With `adopt`, the `Creation` uses the guard, around each try and the search after it.
             return await (sending if guard is None or adopt else guard.keep(sending))
 
         if adopt:
@@ -79,22 +85,28 @@ class ThreadItems(Resource):
         on_busy: OnBusy,
         adopt: bool,
     ) -> RunStream:
-        """Create a run, once, and give its stream."""
-        from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+        """Create a run once, and return its stream.
+
+        Raises:
+            InvalidRequestError: As in `_create`; or `adopt`, since a search finds the run and not its stream.
+            ThreadBusyError: A run holds the thread.
+            APIError: The run could not be created, or it is not known whether it was.
+        """
+        from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
         check_on_busy(on_busy)
         if adopt:
-            raise InvalidRequestError("adopt=True finds a run, and not its stream; leave it out for stream=True")
+            raise InvalidRequestError("adopt=True can find a run, but not its stream; leave it out for stream=True")
         request = self._request("POST", *segments, query=query, body={**body, "stream": True}, options=options)
 
         async def attempt() -> RunStream:
-            return RunStream(request, await open_stream(self, request), thread_id=segments[1])
+            return RunStream(request, await self._open_stream(request), thread_id=segments[1])
 
         return await attempt() if on_busy == "raise" else await when_free(self._server, attempt, options)
 
 
 def _is_like(item: Run | Message, sent: Mapping[str, Any]) -> bool:
-    """Tell whether an item may have been created with some fields, by what no server changes."""
+    """Return whether an item may have been created with these fields, by a field that no server changes."""
     if isinstance(item, Run):
         return not item.assistant_id or item.assistant_id == sent["assistant_id"]
     return not item.role or item.role == sent["role"]

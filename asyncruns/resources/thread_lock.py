@@ -1,8 +1,8 @@
-"""A thread that is locked: wait until the run that holds it has ended, then try again.
+"""A locked thread: wait until the run that holds it has ended, then try again.
 
-While a run is active, and `requires_action` is active too, its thread takes no message and no other run
-(https://platform.openai.com/docs/assistants/deep-dive#thread-locks). Whether it has been let go only a further try can
-tell: replicas lag, and another run may slip in between. So the look only says when to try, and the try is the judge.
+While a run is active, which includes `requires_action`, its thread accepts no message and no other run
+(https://platform.openai.com/docs/assistants/deep-dive#thread-locks). Polls of the run only determine when to try again.
+Only a try shows whether the thread is free, since replicas lag and another run may be started first.
 """
 
 from __future__ import annotations
@@ -19,78 +19,83 @@ from asyncruns.lifecycle import Phase, Policy
 from asyncruns.lifecycle.patience import Patience
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, make_request
-from asyncruns.resources.patient_reads import extended, look, options_of_looks, wait_for_next
+from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
+from asyncruns.wire.shown_text import visible
 
 T = TypeVar("T")
 
 OnBusy = Literal["raise", "wait"]
-"""What to do about a thread that another run holds."""
+"""What to do if another run holds the thread."""
 
 _CHOICES: Final = ("raise", "wait")
-_MOVING: Final = frozenset({Phase.PENDING, Phase.RUNNING, Phase.CANCELLING})
+_MOVING: Final = frozenset({Phase.PENDING, Phase.RUNNING, Phase.CANCELLING})  # phases that end without a caller
 
 
 def check_on_busy(on_busy: object) -> None:
-    """Check a caller's choice.
+    """Check the value of `on_busy`.
 
     Raises:
-        InvalidRequestError: There is no such choice.
+        InvalidRequestError: It is neither "raise" nor "wait".
     """
     if on_busy not in _CHOICES:
         raise InvalidRequestError(f'on_busy must be "raise" or "wait"; got {on_busy!r}')
 
 
 async def when_free(server: Server, attempt: Callable[[], Awaitable[T]], options: CallOptions) -> T:
-    """Try, and try again whenever the run that holds the thread has ended.
+    """Call `attempt`, and call it again each time the run that holds the thread has ended.
 
-    Safe to cancel; what the attempt itself may leave at the server is left then.
+    Safe to cancel; the effects of an attempt at the server remain.
 
     Args:
-        attempt: Does what needs the thread; raises ThreadBusyError, and has had no effect then.
-        options: The call's own, which the looks are sent with.
+        server: The server.
+        attempt: Sends the request that needs the thread; raises ThreadBusyError if it had no effect for that reason.
+        options: The options of the call, which polls are sent with, too.
 
     Raises:
-        ThreadBusyError: The run has not ended 60 s after its own expiry by the server's clock, nor within 15 minutes
-            where it has none; or it can't be looked at.
-        APIError: The attempt failed in another way.
+        ThreadBusyError: The run that holds the thread had not ended 60 s after its own expiry by the server's clock, or
+            after 15 minutes if it has none; or it can't be polled.
+        APIError: The attempt failed for another reason.
     """
-    holders: dict[str, _Holder] = {}  # a server that names two in turn must not begin the wait anew each time
+    holders: dict[str, _Holder] = {}  # by run: a server that alternates between two must not restart their time limits
     while True:
         try:
             return await attempt()
         except ThreadBusyError as busy:
             holder = holders.get(busy.active_run_id)
-            if holder is None:  # the first one, or another that slipped in
+            if holder is None:  # the first one, or a run that was started before our next try
                 holder = holders[busy.active_run_id] = _Holder(server, busy, options)
             await holder.wait_for_its_end(busy)
 
 
 class _Holder:
-    """The run that holds a thread, and how long it is waited for."""
+    """The run that holds a thread, and the patience with it."""
 
     def __init__(self, server: Server, busy: ThreadBusyError, options: CallOptions) -> None:
         self._server = server
-        self._look = look_at_holder(busy, options)
+        self._poll = poll_at_holder(busy, options)
         self._patience = Patience(Policy(timeout=UNSET, max_outage=None))
-        self._patience.started = self._began = loop_time()
+        self._began = loop_time()
+        self._patience.begin(self._began)
         self._was_over = False
 
     async def wait_for_its_end(self, busy: ThreadBusyError) -> None:
-        """Wait until a further try is worth it.
+        """Wait until another try makes sense.
 
         Raises:
-            ThreadBusyError: The one given: the wait is at its end, or can't go on.
+            ThreadBusyError: `busy`, extended: the time is over, or the run can't be polled.
         """
         patience = self._patience
         while True:
             now = loop_time()
-            if now >= patience.over_at and not patience.may_look_once_more(now):
-                raise extended(busy, f"It was waited for, {now - self._began:.0f} s long, and has not ended.")
+            if now >= patience.over_at and not patience.may_poll_once_more(now):
+                raise busy.extend(f"That run has not ended after a wait of {now - self._began:.0f} s.")
             phase, hint = await self._where_it_stands(busy)
             was_over, self._was_over = self._was_over, phase is None or phase.is_terminal
+            # The first poll that shows its end allows a try at once. If that finds the thread still locked, as the lock
+            # lags, pause before each further try.
             if self._was_over and not was_over:
                 return
-            # What waits for another caller, or is over and still holds the thread, is not brought on by looking often.
+            # Frequent polls are useless for a run that waits for its caller, or has ended and still holds the thread.
             await wait_for_next(
                 patience, None if phase in _MOVING else patience.slow_pause(loop_time(), hint), hint=hint
             )
@@ -98,26 +103,30 @@ class _Holder:
                 return
 
     async def _where_it_stands(self, busy: ThreadBusyError) -> tuple[Phase | None, float | None]:
-        """Give the run's phase, None for a run that is not there, and the server's hint."""
-        asked_at = loop_time()
+        """Return the run's phase, or None if there is no such run, and the server's hint in seconds or None.
+
+        Raises:
+            ThreadBusyError: `busy`, extended: the run can't be polled.
+        """
+        requested_at = loop_time()
         try:
-            snapshot = await look(self._server, self._look, self._server.dialect.read, self._patience)
+            snapshot = await poll(self._server, self._poll, self._server.dialect.read, self._patience)
         except NotFoundError:  # deleted, or not there yet
             return None, None
         except APIError as error:
-            raise extended(busy, f"It can't be waited for: {error}") from error
-        self._patience.learn(snapshot, loop_time(), asked_at)
+            raise busy.extend(visible(f"That run can't be polled: {error}")) from error
+        self._patience.learn(snapshot, loop_time(), requested_at)
         return snapshot.phase, snapshot.hint
 
 
-def look_at_holder(busy: ThreadBusyError, options: CallOptions) -> Request:
-    """Make the request that looks at the run that holds a thread.
+def poll_at_holder(busy: ThreadBusyError, options: CallOptions) -> Request:
+    """Return the request that polls the run that holds a thread.
 
     Raises:
-        ThreadBusyError: The one given: what the server says is no id.
+        ThreadBusyError: `busy` itself: the id in the server's error is not valid.
     """
     try:
         path = join_path("threads", busy.thread_id, "runs", busy.active_run_id)
     except InvalidRequestError as error:
         raise busy from error
-    return make_request("GET", path, None, None, options_of_looks(options))
+    return make_request("GET", path, None, None, options_of_polls(options))

@@ -43,7 +43,7 @@ class Threads(Resource):
 
     @property
     def with_raw_response(self) -> RawThreads:
-        """The same methods, giving a `RawResponse`; `.messages`, `.runs` and `.runs.steps` too."""
+        """The same methods, returning a `RawResponse`; `.messages`, `.runs` and `.runs.steps` too."""
         return RawThreads(self)
 
     async def create(
@@ -59,11 +59,12 @@ class Threads(Resource):
         Safe to cancel; the thread may then exist or not.
 
         Args:
-            messages: To begin with; `{"role": "user", "content": ...}` each.
-            metadata: Up to 16 pairs; keys to 64 characters, values to 512.
+            messages: The first messages, each `{"role": "user", "content": ...}`.
+            metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
+            tool_resources: Files and vector stores for the server's own tools.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         body = {"messages": messages, "metadata": metadata, "tool_resources": tool_resources}
         return await self._ask(Thread, "POST", "threads", body=body, options=options)
@@ -72,7 +73,7 @@ class Threads(Resource):
         """Fetch a thread. Safe to cancel.
 
         Raises:
-            APIError: There is no such thread, or no answer.
+            APIError: There is no such thread, or the server did not answer.
         """
         return await self._ask(Thread, "GET", "threads", thread_id, options=options)
 
@@ -85,13 +86,13 @@ class Threads(Resource):
         before: str | None = None,
         **options: Unpack[CallOptions],
     ) -> PageCall[Thread]:
-        """List threads, at servers that can (Azure AI Foundry); others answer 404 or 405. Safe to cancel.
+        """List threads; only some servers support this (Azure AI Foundry), others answer 404 or 405. Safe to cancel.
 
         Args:
-            limit: 1 to 100 items a page; the server's default is 20.
-            order: By creation; the server's default is newest first.
-            after: The id of the item before the page.
-            before: The id of the item after the page.
+            limit: Items per page, 1 to 100; the server's default is 20.
+            order: Oldest ("asc") or newest ("desc") first, by creation; the server's default is "desc".
+            after: Id of the item before the page.
+            before: Id of the item after the page.
         """
         query = {"limit": limit, "order": order, "after": after, "before": before}
         return self._list(Thread, "threads", query=query, options=options)
@@ -109,16 +110,16 @@ class Threads(Resource):
         Safe to cancel; the change may then be made or not.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         body = {"metadata": metadata, "tool_resources": tool_resources}
         return await self._ask(Thread, "POST", "threads", thread_id, body=body, options=options)
 
     async def delete(self, thread_id: str, **options: Unpack[CallOptions]) -> Deleted:
-        """Delete a thread with all that is in it. Safe to cancel; it may then be deleted or not.
+        """Delete a thread and everything in it. Safe to cancel; it may then be deleted or not.
 
         Raises:
-            APIError: There is no such thread, or no answer.
+            APIError: There is no such thread, or the server did not answer.
         """
         return await self._ask(Deleted, "DELETE", "threads", thread_id, options=options)
 
@@ -170,21 +171,22 @@ class Threads(Resource):
 
         Args:
             assistant_id: The assistant.
-            thread: What `create` takes, as one object.
-            stream: Whether to give a `RunStream` in place of the run; use it with `async with`.
+            thread: The parameters of `create`, as one object.
+            tool_resources: Files and vector stores for the server's own tools.
+            stream: Whether to return a `RunStream` in place of the run; use it with `async with`.
             **parameters: See `RunSettings`; messages go into `thread` here.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
         """
         require_id("assistant_id", assistant_id)
         settings, options = split_options(parameters, RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
         if stream:
-            from asyncruns.streams.run_stream import RunStream, open_stream  # late: most programs do not stream
+            from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream
 
             request = self._request("POST", "threads", "runs", body={**body, "stream": True}, options=options)
-            return RunStream(request, await open_stream(self, request))
+            return RunStream(request, await self._open_stream(request))
         return await self._ask(Run, "POST", "threads", "runs", body=body, options=options)
 
     async def create_and_run_poll(
@@ -196,19 +198,20 @@ class Threads(Resource):
         poll_interval_ms: float | None = None,
         **parameters: Unpack[RunSettings],
     ) -> Run:
-        """Create a thread, start a run on it, and look at that until it has ended, or waits for the caller.
+        """Create a thread, start a run on it, and poll that until it has ended, or waits for the caller.
 
-        Safe to cancel; a pending create is waited for, for at most 5 s, and a warning names the run, which goes on at
-        the server.
+        Safe to cancel; leaving waits for a pending create, for at most 5 s, and a warning names the run, which goes on
+        at the server.
 
         Args:
             assistant_id: The assistant.
-            thread: What `create` takes, as one object.
+            thread: The parameters of `create`, as one object.
+            tool_resources: Files and vector stores for the server's own tools.
             poll_interval_ms: As in `runs.poll`.
             **parameters: See `RunSettings`; messages go into `thread` here.
 
         Raises:
-            APIError: The server refused it, or gave no answer.
+            APIError: The server refused the request, or did not answer.
             WatchGaveUpError: As in `runs.poll`.
         """
         cadence = cadence_of(poll_interval_ms)
@@ -251,11 +254,12 @@ class Threads(Resource):
     ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
         """Create a thread, start a run on it, and read its events; with `async with`, as `runs.stream`.
 
-        Nothing is sent before `async with`, which raises as `create_and_run` does.
+        Nothing is sent before `async with`, which raises the errors of `create_and_run`.
 
         Args:
             assistant_id: The assistant.
-            thread: What `create` takes, as one object.
+            thread: The parameters of `create`, as one object.
+            tool_resources: Files and vector stores for the server's own tools.
             event_handler: As in `runs.stream`.
             **parameters: See `RunSettings`; messages go into `thread` here.
         """

@@ -1,11 +1,14 @@
-"""Which methods of an event handler an event calls, and in which order: that of the official client.
+"""Which methods of an event handler an event calls, in the order of the official client. Without I/O.
 
 https://github.com/openai/openai-python/blob/main/helpers.md#assistant-events
 
-Without I/O: here are names and arguments, and `event_handler.py` calls. What has ended, an event's data says, and not
-its name. Each text, image and call is begun once and done once, by its index, also where the pieces of several come in
-turn; the official client goes by which piece came last, and tells of a call's end again when the run ends. A call has
-ended when another begins and its arguments are whole, and otherwise with its step.
+This module yields method names and arguments; `event_handler.py` makes the calls. Whether something has ended is read
+from an event's data; the event's name counts only for a message without a status.
+
+Each text, image and tool call begins once and is done once, by its index, even if the pieces of several are
+interleaved. (The official client assumes that a part has ended when a piece of another arrives, and reports the end of
+a call again when the run ends.) A call is done when another call begins and its own arguments are complete; otherwise
+when its step ends, or when the run ends or requires action.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from asyncruns.wire import (
 )
 from asyncruns.wire.codec import parse
 from asyncruns.wire.deltas import MessageDelta, RunStepDelta, TextDeltaBlock, ToolCallsDeltaDetails, id_of, index_of
-from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, INCOMPLETE, REQUIRES_ACTION
+from asyncruns.wire.status_names import ENDED_STATUSES, REQUIRES_ACTION
 from asyncruns.wire.steps import StepToolCall
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
@@ -40,38 +43,37 @@ from asyncruns.wire.stream_events import (
 
 T = TypeVar("T")
 Callback = tuple[str, tuple[Any, ...]]
-"""The name of a method, and its arguments."""
+"""The name of a handler's method, and its arguments."""
 
-ENDED: Final = frozenset({COMPLETED, INCOMPLETE, FAILED, CANCELLED, EXPIRED})
 _OF_MESSAGES: Final = ("on_text_created", "on_text_delta", "on_text_done", "on_image_file_done", "on_message_delta")
 _OF_STEPS: Final = ("on_tool_call_created", "on_tool_call_delta", "on_tool_call_done", "on_run_step_delta")
 
 
 class Callbacks:
-    """Tells what the events of one stream call, as they come.
+    """Maps the events of one stream to the methods they call.
 
     Args:
-        stream: Has taken notice of an event before it comes here.
-        is_wanted: Tells whether anybody listens to a method; what a message or a step has come to is not put together
-            for nobody.
+        stream: The stream, which has already accumulated an event when the event is passed to `of`.
+        is_wanted: Returns whether the handler overrides a method. Snapshots of messages or steps are not built if no
+            method uses them.
     """
 
     def __init__(self, stream: RunStream, is_wanted: Callable[[str], bool]) -> None:
         self._stream = stream
-        self._tells_of_messages = any(map(is_wanted, _OF_MESSAGES))
-        self._tells_of_steps = any(map(is_wanted, _OF_STEPS))
+        self._wants_messages = any(map(is_wanted, _OF_MESSAGES))
+        self._wants_steps = any(map(is_wanted, _OF_STEPS))
         self._messages: dict[str, _Parts] = {}
         self._steps: dict[str, _Parts] = {}
 
     def of(self, event: ThreadStreamEvent) -> Iterator[Callback]:
-        """Give the calls for an event. To be used up before the next event is read."""
+        """Yield the calls for an event. Must be exhausted before the next event is read."""
         yield "on_event", (event,)
         match event:
             case MessageDeltaEvent(data=delta):
-                if self._tells_of_messages and (message := self._stream.message) is not None:
+                if self._wants_messages and (message := self._stream.message) is not None:
                     yield from self._message_grew(delta, message)
             case RunStepDeltaEvent(data=change):
-                if self._tells_of_steps and (step := self._stream.step) is not None:
+                if self._wants_steps and (step := self._stream.step) is not None:
                     yield from self._step_grew(change, step)
             case MessageEvent(event=name, data=message):
                 yield from self._message_changed(name, message)
@@ -84,9 +86,10 @@ class Callbacks:
 
     def _message_changed(self, name: str, message: Message) -> Iterator[Callback]:
         if name.endswith(".created"):
+            # Content that is there from the beginning shifts the places of the pieces that follow.
             self._messages.setdefault(message.id, _Parts()).know(message.content or [])
             yield "on_message_created", (message,)
-        elif (message.status or name.rpartition(".")[2]) in ENDED:
+        elif (message.status or name.rpartition(".")[2]) in ENDED_STATUSES:  # "thread.message.completed", say
             if (parts := self._messages.get(message.id)) is not None:
                 yield from _parts_done(parts, message.content or [])
             yield "on_message_done", (message,)
@@ -104,7 +107,8 @@ class Callbacks:
             if isinstance(piece, TextDeltaBlock) and piece.text and isinstance(block, TextContentBlock):
                 yield "on_text_delta", (piece.text, block.text)
             if index in fresh:
-                # Two texts may come in turn, so that one is whole when the message is; all else comes one by one.
+                # The pieces of two texts may be interleaved, so a text that begins does not end another: both are done
+                # with the message. An image ends all parts before it.
                 keep = TextContentBlock if isinstance(block, TextContentBlock) else ()
                 yield from _parts_done(parts, content, before=index, keep=keep)
         yield "on_message_delta", (delta.delta, message)
@@ -114,14 +118,14 @@ class Callbacks:
             if isinstance(step.step_details, ToolCallsStepDetails):
                 self._steps.setdefault(step.id, _Parts()).know(step.step_details.tool_calls or [])
             yield "on_run_step_created", (step,)
-        elif step.status in ENDED:
+        elif step.status in ENDED_STATUSES:
             yield from self._calls_done(step.id)
             yield "on_run_step_done", (step,)
 
     def _step_grew(self, change: RunStepDelta, step: RunStep) -> Iterator[Callback]:
         pieces, whole = change.delta.step_details, step.step_details
         parts = self._steps.setdefault(step.id, _Parts())
-        if not parts.latest:
+        if not parts.latest:  # the first piece of this step: calls of earlier steps are done
             for other in self._steps:
                 yield from self._calls_done(other, only=_is_whole)
         if isinstance(pieces, ToolCallsDeltaDetails) and isinstance(whole, ToolCallsStepDetails):
@@ -132,17 +136,19 @@ class Callbacks:
                 else:
                     yield from self._calls_done(step.id, only=_is_whole)
                     yield "on_tool_call_created", (call,)
-                parts.latest[index] = call
+                parts.latest[index] = call  # for `on_tool_call_done`: the event that ends the step may lack its calls
         yield "on_run_step_delta", (change.delta, step)
 
     def _calls_done(self, step_id: str, only: Callable[[StepToolCall], bool] | None = None) -> Iterator[Callback]:
+        """Yield `on_tool_call_done` for the calls of a step that have not ended; with `only`, for some of them."""
         parts = self._steps.get(step_id)
         for index, call in parts.latest.items() if parts is not None else ():
             if parts is not None and (only is None or only(call)) and parts.end(index):
                 yield "on_tool_call_done", (call,)
 
     def _run_changed(self, run: Run) -> Iterator[Callback]:
-        if run.status in ENDED or run.status == REQUIRES_ACTION:
+        if run.status in ENDED_STATUSES or run.status == REQUIRES_ACTION:
+            # A step whose calls wait for outputs has not ended, but its calls are complete.
             for step_id in self._steps:
                 yield from self._calls_done(step_id)
 
@@ -151,8 +157,8 @@ class _Parts:
     """The parts of a message, or the calls of a step: which have begun, and which have ended.
 
     Attributes:
-        begun: Those that have begun and not ended, by index.
-        latest: Each call as it stands after its last piece.
+        begun: Indexes of the parts that have begun and not ended.
+        latest: Each call as of its last piece, by index.
     """
 
     def __init__(self) -> None:
@@ -162,7 +168,7 @@ class _Parts:
         self._places = Places()
 
     def placed(self, pieces: Sequence[T]) -> list[tuple[int, T]]:
-        """Return pieces with the indexes of what they belong to."""
+        """Return each piece with the index of the part that it belongs to."""
         is_alone = len(pieces) == 1
         return [
             (self._places.find(index_of(piece), id_of(piece), place, is_alone=is_alone), piece)
@@ -170,24 +176,24 @@ class _Parts:
         ]
 
     def know(self, items: Sequence[object]) -> None:
-        """Take notice of what was there before the first piece."""
+        """Note the items that were there before the first piece."""
         for place, item in enumerate(items):
             self._places.find(place, id_of(item), place, is_alone=False)
 
     def at(self, items: Sequence[T], index: int) -> T | None:
-        """Return the item with an index; the last one if it is missing, None if there is none at all."""
+        """Return the item with this index; the last item if it is missing, or None if there are no items."""
         position = self._places.position(index)
         return (items[position] if position < len(items) else items[-1]) if items else None
 
     def begin(self, index: int) -> bool:
-        """Note that there is a piece of a part; tell whether it is the first."""
+        """Note a piece of a part; return whether it is the first one."""
         if index in self.begun or index in self._ended:
             return False
         self.begun.add(index)
         return True
 
     def end(self, index: int) -> bool:
-        """Note that a part has ended; tell whether that is news."""
+        """Note that a part has ended; return False if it had ended before or never began."""
         if index not in self.begun:
             return False
         self.begun.discard(index)
@@ -198,7 +204,7 @@ class _Parts:
 def _parts_done(
     parts: _Parts, content: Sequence[Any], *, before: int | None = None, keep: Any = ()
 ) -> Iterator[Callback]:
-    """Tell of the end of all parts, or of those before one that begins, but for a kind that may go on beside it."""
+    """Yield the calls for the end of all parts, except `before`, which has just begun, and parts of the kind `keep`."""
     for index in sorted(parts.begun):
         block = parts.at(content, index)
         if index == before or isinstance(block, keep):
@@ -211,7 +217,7 @@ def _parts_done(
 
 
 def _is_whole(call: StepToolCall) -> bool:
-    """Tell whether the arguments of a call are a whole object, to which no further piece can belong."""
+    """Return whether the arguments of a call are a complete JSON object, to which nothing can be added."""
     raw = call.raw if isinstance(call, Unknown) else {}
     text = call.function.arguments if isinstance(call, FunctionToolCall) else raw.get("arguments")
     try:

@@ -1,9 +1,16 @@
-"""Puts deltas together: parsed JSON that grows.
+"""Merges deltas into parsed JSON. Without I/O.
 
-A delta is merged into what there is by these rules. Texts that come in pieces are joined; every other value replaces
-the one before. Null changes nothing that is there. The items of a list of objects are told apart by their `index`,
-which is not kept; without one, by their `id`, else by their place. A delta is kept as it came until somebody asks for
-the whole.
+The rules of a merge:
+
+- Texts that arrive in pieces (`IN_PIECES`) are joined; every other value replaces the one before.
+- Null adds a missing key and never replaces a value.
+- Items of a list of objects are identified by their `index`, which is not kept; without one by their `id`, otherwise by
+  their place.
+
+For example, `{"content": [{"index": 0, "text": {"value": "Hel"}}]}` and the same with "lo" become
+`{"content": [{"text": {"value": "Hello"}}]}`.
+
+Deltas are merged lazily, when the whole is read: joining n pieces one by one would copy the text n times.
 """
 
 from __future__ import annotations
@@ -17,31 +24,34 @@ T = TypeVar("T")
 Tree = dict[str, Any]
 
 IN_PIECES: Final = frozenset({"value", "refusal", "arguments", "input", "logs", "text", "code"})
-_MOST_WAITING: Final = 512  # deltas that are kept as they came
+"""The fields whose strings are pieces of a text."""
+
+_MOST_WAITING: Final = 512  # deltas that are kept unmerged, which bounds their memory
 
 
 class _Pieces(list[str]):
-    """A text that grows."""
+    """A text that grows, as the list of its pieces."""
 
 
 class Places:
-    """Tells which item of a list a piece belongs to, and so which pieces belong together.
+    """Finds the item of a list that a piece belongs to.
 
-    An `index` counts, which may leave gaps. A piece without one belongs to the item with its `id`; one without either,
-    to the item whose id came last without an index, or else to the item at the piece's own place in the list.
+    If a piece has an `index`, that decides; indexes may have gaps. A piece without one belongs to the item with its
+    `id`. A piece without either, if it is alone in its list, belongs to the item that was last found by an id;
+    otherwise to the item at the piece's own place in the list.
     """
 
     def __init__(self) -> None:
-        self._ids: dict[int, str] = {}  # of the items, by index; "" where none has come
-        self._last: int | None = None
+        self._ids: dict[int, str] = {}  # of the items, by index; "" if an item has no id yet
+        self._last: int | None = None  # index of the item that was last found by its id
 
     def find(self, index: int | None, item_id: str, place: int, *, is_alone: bool) -> int:
-        """Return the index of the item that a piece belongs to, which is known from now on.
+        """Return the index of the item that a piece belongs to, and remember that item.
 
         Args:
-            index: The one that the piece names, or None.
-            item_id: The id that the piece names, or "".
-            place: Where the piece stands in its own list.
+            index: The index in the piece, or None.
+            item_id: The id in the piece, or "".
+            place: The piece's place in its own list, from 0.
             is_alone: Whether that list has no other piece.
         """
         if index is not None:
@@ -50,22 +60,23 @@ class Places:
             found = self._last = self._with_id(item_id, place)
         else:
             found = self._last if is_alone and self._last is not None else place
-        self._ids[found] = self._ids.get(found) or item_id
+        self._ids[found] = self._ids.get(found) or item_id  # later pieces often lack the id
         return found
 
     def _with_id(self, item_id: str, place: int) -> int:
         for index, known in self._ids.items():
             if known == item_id:
                 return index
+        # An item with another id is at that place already, so this one is new and is appended.
         return max(self._ids) + 1 if self._ids.get(place) else place
 
     def position(self, index: int) -> int:
-        """Return where an item stands among all that are known."""
+        """Return the position of an item among all known ones: with the indexes 0 and 2, that of 2 is 1."""
         return sorted(self._ids).index(index)
 
 
 class _Items(dict[int, Any]):
-    """A list that grows, by index."""
+    """A list that grows, as a dict by index: indexes may have gaps, and arrive in any order."""
 
     def __init__(self, items: Iterable[tuple[int, Any]] = ()) -> None:
         super().__init__(items)
@@ -78,9 +89,9 @@ class Growing(Generic[T]):
     """An object of the wire that deltas are added to.
 
     Args:
-        type_: What it is.
-        tree: What is known of it.
-        fold: Adds deltas to the tree.
+        type_: The type of the object.
+        tree: What is known of it so far, as parsed JSON; changed in place.
+        fold: Merges deltas into the tree.
     """
 
     def __init__(self, type_: type[T], tree: Tree, fold: Callable[[Tree, list[Any]], None]) -> None:
@@ -91,7 +102,7 @@ class Growing(Generic[T]):
         self._whole: T | None = None
 
     def add(self, delta: Any) -> None:
-        """Add a delta."""
+        """Add a delta, which is merged later."""
         self._waiting.append(delta)
         self._whole = None
         if len(self._waiting) > _MOST_WAITING:
@@ -103,7 +114,7 @@ class Growing(Generic[T]):
 
     @property
     def whole(self) -> T:
-        """What it is now."""
+        """The object with all deltas so far."""
         if self._whole is None:
             self._catch_up()
             self._whole = convert(built(self._tree), self._type)
@@ -111,7 +122,7 @@ class Growing(Generic[T]):
 
 
 def merge(tree: Tree, delta: Tree) -> None:
-    """Add a delta to a tree, in place."""
+    """Merge a delta into a tree, in place."""
     for name, new in delta.items():
         old = tree.get(name)
         if new is None:
@@ -133,7 +144,7 @@ def merge(tree: Tree, delta: Tree) -> None:
 
 
 def pieces_at(tree: Tree, name: str) -> list[str]:
-    """Give the pieces of a text, to be added to."""
+    """Return the pieces of a text, for appending; a text that is not in pieces yet becomes the first piece."""
     old = tree.get(name)
     if isinstance(old, _Pieces):
         return old
@@ -142,21 +153,22 @@ def pieces_at(tree: Tree, name: str) -> list[str]:
 
 
 def index_in(piece: Tree) -> int | None:
-    """Return the `index` that a piece names, or None."""
+    """Return the `index` of a piece, or None."""
     index = piece.get("index")
+    # Some servers write numbers as floats, and `True` is an int in Python.
     if isinstance(index, float) and index.is_integer():
         return int(index)
     return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 def text_at(item: object, name: str) -> str:
-    """Return a text in an object, or ""."""
+    """Return the string of this name in an object, or ""."""
     found = item.get(name) if isinstance(item, dict) else None
     return found if isinstance(found, str) else ""
 
 
 def items_at(tree: Tree, name: str) -> _Items:
-    """Give the items of a list, by index; there is a list afterwards, if there was none."""
+    """Return the items of a list, by index; create the list if there is none."""
     old = tree.get(name)
     if isinstance(old, _Items):
         return old
@@ -165,7 +177,7 @@ def items_at(tree: Tree, name: str) -> _Items:
 
 
 def item_at(items: dict[Any, Any], index: object) -> Tree:
-    """Give the object at an index, or by a name; there is one afterwards, if there was none."""
+    """Return the object at an index or name; create it if there is none."""
     found = items.get(index)
     if not isinstance(found, dict):
         found = items[index] = {}
@@ -173,8 +185,9 @@ def item_at(items: dict[Any, Any], index: object) -> Tree:
 
 
 def built(node: Any) -> Any:
-    """Give plain JSON."""
+    """Return a tree as plain JSON."""
     if isinstance(node, _Pieces):
+        # Keep the joined text, so that the next call joins only the pieces that were added since.
         node[:] = ["".join(node)]
         return node[0]
     if isinstance(node, _Items):

@@ -1,4 +1,4 @@
-"""What the stream of a response has told so far: the response with its output as it stands after each delta."""
+"""Accumulates the events of a response's stream: the response with its output as of the last event. Without I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from asyncruns.wire.response_events import (
 )
 from asyncruns.wire.responses import ModelResponse
 
-_GROWING = (
+_GROWING = (  # the events that add to the output
     ResponseTextDeltaEvent,
     ResponseDeltaEvent,
     ResponseDoneEvent,
@@ -33,13 +33,14 @@ _GROWING = (
 
 
 class ResponseAccumulator:
-    """Takes the events of one stream, or of several that follow one another with `starting_after`.
+    """Accumulates the events of one stream, or of several that continue one another with `starting_after`.
 
-    A response that comes whole replaces what its deltas came to, unless it comes without the output that they told of.
+    A whole response in an event replaces the accumulated one, unless it has no output, as some servers send it: then
+    the accumulated output stays.
 
     Attributes:
-        sequence_number: Of the last event that had one, or None; where a stream that broke is taken up again.
-        events: How many events there were, with those that came before the first of them, where that is known.
+        sequence_number: The number of the last event that had one, or None; a broken stream is reopened after it.
+        events: Number of events, including those before a stream that began in the middle.
     """
 
     def __init__(self) -> None:
@@ -47,8 +48,13 @@ class ResponseAccumulator:
         self.events: int = 0
         self._response: Growing[ModelResponse] | None = None
 
+    def continue_after(self, sequence_number: int) -> None:
+        """Note that the stream begins in the middle, after the event with this number."""
+        self.sequence_number = sequence_number
+        self.events = sequence_number + 1  # as if numbered from 0; see `has_no_gaps`
+
     def receive(self, event: ResponseStreamEvent) -> None:
-        """Take the next event. Never raises."""
+        """Add the next event. Never raises."""
         number = getattr(event, "sequence_number", None)
         self.events += 1
         if isinstance(number, int):
@@ -58,28 +64,29 @@ class ResponseAccumulator:
                 self._response.add(event)
         elif isinstance(event, ResponseEvent):
             if self._response is None or event.response.output:
-                self._response = Growing(ModelResponse, plain(event.response), _fold)
+                self._response = Growing(ModelResponse, plain(event.response), _fold_events)
             else:
                 self._response.add(event)
 
     @property
     def has_no_gaps(self) -> bool:
-        """Whether the events are numbered one after the other, from 0 or 1."""
+        """Whether the events are numbered without gaps, from 0 or 1."""
+        # Five events have the numbers 0 to 4 or 1 to 5: the last number minus the count is -1 or 0.
         return self.sequence_number is not None and self.sequence_number - self.events in (-1, 0)
 
     @property
     def response(self) -> ModelResponse | None:
-        """The response as it is now; None until an event told of it."""
+        """The response with all events so far; None until an event contains it."""
         return None if self._response is None else self._response.whole
 
 
-def _fold(tree: Tree, events: list[Any]) -> None:
+def _fold_events(tree: Tree, events: list[Any]) -> None:
     for event in events:
         _fold_event(tree, event)
 
 
 def _fold_event(tree: Tree, event: Any) -> None:
-    if isinstance(event, ResponseEvent):
+    if isinstance(event, ResponseEvent):  # without output, see `receive`: keep what the deltas added up to
         fields = plain(event.response)
         tree.update({name: value for name, value in fields.items() if value is not None and name != "output"})
         return
@@ -116,13 +123,13 @@ def _fold_text(item: Tree, event: ResponseTextDeltaEvent | ResponseDeltaEvent | 
     if where is None:
         return
     kind, parts, part_kind, field = where
-    item.setdefault("type", kind)  # where its beginning was missed
+    item.setdefault("type", kind)  # if the event that began the item was missed
     node = item
     if parts:
         index = event.summary_index if parts == "summary" else event.content_index
         node = item_at(items_at(item, parts), index or 0)
         node.setdefault("type", part_kind)
-    if isinstance(event, ResponseDoneEvent):
+    if isinstance(event, ResponseDoneEvent):  # contains the whole text, which replaces the pieces
         text = getattr(event, field, None)
         if isinstance(text, str):
             node[field] = text

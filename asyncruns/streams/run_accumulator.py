@@ -1,8 +1,8 @@
-"""What the stream of a run has told so far: the run, its messages and its steps as they stand after each delta."""
+"""Accumulates the events of a run's stream: the run, its messages and its steps as of the last event. Without I/O."""
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import UNSET
 
@@ -10,7 +10,7 @@ from asyncruns.streams.merging import Growing, Tree, item_at, items_at, merge, p
 from asyncruns.wire import Message, Run, RunStep, Thread
 from asyncruns.wire.codec import plain
 from asyncruns.wire.deltas import MessageDelta, MessageDeltaFields, RunStepDelta, TextDeltaBlock
-from asyncruns.wire.statuses import CANCELLED, COMPLETED, EXPIRED, FAILED, IN_PROGRESS, INCOMPLETE
+from asyncruns.wire.status_names import ENDED_STATUSES, IN_PROGRESS
 from asyncruns.wire.stream_events import (
     MessageDeltaEvent,
     MessageEvent,
@@ -21,20 +21,18 @@ from asyncruns.wire.stream_events import (
     ThreadStreamEvent,
 )
 
-Item = TypeVar("Item", Message, RunStep)
-
-_ENDED: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
+MessageOrStep = TypeVar("MessageOrStep", Message, RunStep)
 
 
 class RunAccumulator:
-    """Takes the events of one stream, or of several that follow one another.
+    """Accumulates the events of one stream, or of several that follow one another.
 
-    A message or a step that comes whole replaces what its deltas came to; a delta that is late, after the end of what
-    it belongs to, changes nothing. Deltas of a message whose beginning was missed begin one.
+    A whole message or step in an event replaces the accumulated one. A delta for a message or step that has ended is
+    ignored. A delta for one that is not known begins it.
 
     Attributes:
         run: The run as last seen, or None.
-        thread: The thread, where it was created together with the run, or None.
+        thread: The thread, if it was created together with the run, or None.
     """
 
     def __init__(self) -> None:
@@ -44,10 +42,10 @@ class RunAccumulator:
         self._steps: dict[str, RunStep | Growing[RunStep]] = {}
         self._last_message = ""
         self._last_step = ""
-        self._replaced: Message | Growing[Message] | None = None
+        self._replaced: Message | Growing[Message] | None = None  # as it was before the last whole message
 
     def receive(self, event: ThreadStreamEvent) -> None:
-        """Take the next event. Never raises."""
+        """Add the next event. Never raises."""
         match event:
             case MessageDeltaEvent():
                 delta = event.data
@@ -76,56 +74,60 @@ class RunAccumulator:
             case ThreadEvent(data=thread):
                 self.thread = thread
             case _:
-                pass  # an error, an end, and what could not be read tell nothing of these
+                pass  # errors, `done`, and events that could not be decoded
 
     def text_before(self, message_id: str) -> str:
-        """Return the text that a message had before it came whole, by the last event; "" if it was not known."""
-        before = None if self._replaced is None else _whole(self._replaced)
+        """Return the text that a message had before the last event replaced it; "" if it was not known."""
+        before = None if self._replaced is None else _whole_of(self._replaced)
         return before.text if before is not None and before.id == message_id else ""
 
     @property
     def message(self) -> Message | None:
-        """The message that the last event about a message was of, as it is now; or None."""
+        """The message of the last event about a message, with all events so far; or None."""
         found = self._messages.get(self._last_message)
-        return None if found is None else _whole(found)
+        return None if found is None else _whole_of(found)
 
     @property
     def messages(self) -> list[Message]:
-        """All messages as they are now, in the order in which they began."""
-        return [_whole(each) for each in self._messages.values()]
+        """All messages with all events so far, in the order in which they began."""
+        return [_whole_of(each) for each in self._messages.values()]
 
     @property
     def step(self) -> RunStep | None:
-        """The step that the last event about a step was of, as it is now; or None."""
+        """The step of the last event about a step, with all events so far; or None."""
         found = self._steps.get(self._last_step)
-        return None if found is None else _whole(found)
+        return None if found is None else _whole_of(found)
 
     @property
     def steps(self) -> list[RunStep]:
-        """All steps as they are now, in the order in which they began."""
-        return [_whole(each) for each in self._steps.values()]
+        """All steps with all events so far, in the order in which they began."""
+        return [_whole_of(each) for each in self._steps.values()]
 
 
-def _whole(item: Item | Growing[Item]) -> Item:
+def _whole_of(item: MessageOrStep | Growing[MessageOrStep]) -> MessageOrStep:
     return item.whole if isinstance(item, Growing) else item
 
 
 def _grown(
-    type_: type[Item], items: dict[str, Item | Growing[Item]], item_id: str, begun: Item | None
-) -> Growing[Item] | None:
-    """Make an item one that grows; None where it has ended."""
-    if begun is not None and begun.status in _ENDED:
+    type_: type[MessageOrStep],
+    items: dict[str, MessageOrStep | Growing[MessageOrStep]],
+    item_id: str,
+    begun: MessageOrStep | None,
+) -> Growing[MessageOrStep] | None:
+    """Replace an item with one that deltas can be added to, and return that; None if the item has ended."""
+    if begun is not None and begun.status in ENDED_STATUSES:
         return None
-    # A step has a status always; a message has one in a stream only.
+    # A step always has a status; a message has one only in a stream.
     begun = begun or type_(id=item_id, status=IN_PROGRESS)
-    growing = items[item_id] = Growing(type_, plain(begun), _fold)
+    growing = items[item_id] = Growing(type_, plain(begun), _fold_deltas)
     return growing
 
 
-def _fold(tree: Tree, deltas: list[Any]) -> None:
-    index, pieces = None, None  # of the text that the delta before was of
+def _fold_deltas(tree: Tree, deltas: list[Any]) -> None:
+    # Nearly all deltas append to the text of the delta before: the list of its pieces is looked up once, not each time.
+    index, pieces = None, None
     for delta in deltas:
-        found = _text_in(delta)
+        found = _text_alone_in(delta)
         if found is None:
             merge(tree, plain(delta.delta))
             index = pieces = None
@@ -138,8 +140,11 @@ def _fold(tree: Tree, deltas: list[Any]) -> None:
         pieces.append(found[1])
 
 
-def _text_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
-    """Give the index and the text of a delta that has nothing else, as nearly all: it need not become JSON first."""
+def _text_alone_in(delta: MessageDelta | RunStepDelta) -> tuple[int, str] | None:
+    """Return the index and the text of a delta that contains nothing else; None for any other delta.
+
+    Nearly all deltas are like this, and need not be converted to JSON for a merge.
+    """
     fields = delta.delta
     if not isinstance(fields, MessageDeltaFields):
         return None

@@ -1,6 +1,6 @@
-"""What a test needs: a server in this process, with sockets or without, and an event loop whose time is virtual.
+"""Testing aids: an emulated server in this process, with or without sockets, and an event loop with virtual time.
 
-Everything is imported on first use, so that the loop can be had without aiohttp. Public: the names of `__all__`.
+Each name is imported on first use, so that the loop can be used without aiohttp. Public: the names of `__all__`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: a ten-minute wait takes milliseconds.
+"""An event loop with virtual time: a ten-minute wait takes milliseconds.
 
 ::
 
@@ -10,14 +10,15 @@ and for every async test of a suite (pytest-asyncio 1.5 or later), in `conftest.
     def pytest_asyncio_loop_factories(config, item):
         return {"virtual": VirtualTimeLoop}
 
-Where an ordinary loop would wait for its next timer, this one moves its clock there. Sockets stay real, so a server
-and a client on 127.0.0.1 in the same loop work. Code under test needs no clock parameter: `asyncio.sleep`,
-`anyio.sleep`, `loop.time` and every timeout go by the loop.
+An ordinary loop waits until its next timer; this one advances its clock to that time instead. Sockets stay real, so a
+server and a client on 127.0.0.1 in the same loop work. Code under test needs no clock parameter: `asyncio.sleep`,
+`anyio.sleep`, `loop.time` and every timeout use the loop's clock.
 
-What it waits for in real time, since the answer comes from outside the loop: executor jobs that somebody still awaits,
-and threads whose name starts with `asyncruns-tool`; each at most `patience` seconds in its life, so that a hung one
-costs that once. What it can't know of, and runs away from: another process, another host, other threads. A loop that
-waits for something and has no timer at all waits in real time, as any loop does.
+It waits in real time for work outside the loop that it knows of: executor jobs whose future is pending, and
+threads whose name starts with `asyncruns-tool`. Each delays virtual time for at most `patience` seconds in its life, so
+a hung one costs that only once. It cannot know of other processes, other hosts and other threads, and does not wait for
+them: their answers may arrive after a timeout in virtual time. A loop that has no timer at all waits in real time, as
+any loop does.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ THREAD_PATIENCE_S: Final = 0.2
 TOOL_THREAD_PREFIX: Final = "asyncruns-tool"
 
 # Loopback delivery is nearly always done when `send` returns; on a loaded machine it is done a moment later.
-_LOOK_AGAIN_S: Final = 0.0005
+_POLL_AGAIN_S: Final = 0.0005
 _PAUSE_S: Final = 0.0001
 _SLICE_S: Final = 0.001
-# Not 0: code that takes a time of 0 for "none" would be led astray.
+# Not 0: code that treats a time of 0 as "none" would behave differently.
 _FIRST_TIME_S: Final = 1000.0
 
 _T = TypeVar("_T")
@@ -46,7 +47,7 @@ _Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class _VirtualSelector(selectors.BaseSelector):
-    """A real selector that advances a counter instead of waiting."""
+    """A real selector that advances the virtual time instead of waiting."""
 
     def __init__(self, patience: float) -> None:
         self.now = _FIRST_TIME_S
@@ -56,23 +57,23 @@ class _VirtualSelector(selectors.BaseSelector):
         self._waited: WeakKeyDictionary[object, float] = WeakKeyDictionary()
 
     def select(self, timeout: float | None = None) -> _Ready:
-        if timeout is None:  # no timer is set: only the outside can go on, so this wait is real
+        if timeout is None:  # no timer is set: only something outside the loop can wake it, so this wait is real
             return self._real.select(None)
         ready = self._real.select(0)
         if ready or timeout <= 0:
             return ready
-        ready = self._look_again() or self._wait_for_threads()
+        ready = self._poll_again() or self._wait_for_threads()
         if not ready:
             self.now += timeout
         return ready
 
-    def _look_again(self) -> _Ready:
-        """Give what is late on its way through the loopback interface a moment to arrive."""
-        only_own_pipe = len(self._real.get_map()) <= 1
+    def _poll_again(self) -> _Ready:
+        """Wait a moment for data that is still in the loopback interface."""
+        only_own_pipe = len(self._real.get_map()) <= 1  # the loop's own wake-up pipe is always registered
         if only_own_pipe and threading.active_count() == 1:
             return []
         # Not `select(0.0005)`: epoll rounds up to a whole millisecond.
-        end = time.perf_counter() + _LOOK_AGAIN_S
+        end = time.perf_counter() + _POLL_AGAIN_S
         while time.perf_counter() < end:
             time.sleep(_PAUSE_S)
             if ready := self._real.select(0):
@@ -80,7 +81,7 @@ class _VirtualSelector(selectors.BaseSelector):
         return []
 
     def _wait_for_threads(self) -> _Ready:
-        """Wait while threads work that will call back, each within its patience."""
+        """Wait while threads work that will call back, each for at most `patience` seconds."""
         while busy := self._busy():
             began = time.perf_counter()
             ready = self._real.select(_SLICE_S)  # in slices: a thread may end without calling back
@@ -89,7 +90,7 @@ class _VirtualSelector(selectors.BaseSelector):
                 self._waited[each] = self._waited.get(each, 0.0) + spent
             if ready:
                 return ready
-        return self._real.select(0)  # what ended since the last look has called back before it ended
+        return self._real.select(0)  # a thread that ended since the last `select` called back before it ended
 
     def _busy(self) -> list[object]:
         work: list[object] = [job for job in self.jobs if not job.done()]
@@ -116,7 +117,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that never waits for its own timers; see the module's docstring.
 
     Args:
-        patience: Real seconds that one busy thread may hold virtual time up.
+        patience: Real seconds for which one busy thread may delay virtual time.
     """
 
     def __init__(self, *, patience: float = THREAD_PATIENCE_S) -> None:
@@ -124,11 +125,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(self._virtual)
 
     def time(self) -> float:
-        """Give the virtual time in seconds; it starts at 1000 and only a wait moves it."""
+        """Return the virtual time in seconds; it starts at 1000 and only a wait advances it."""
         return self._virtual.now
 
     def run_in_executor(self, executor: Any, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """Run a function in an executor; virtual time stands still meanwhile, within the patience."""
+        """Run a function in an executor; virtual time stands still until it ends, for at most `patience` seconds."""
         future = super().run_in_executor(executor, func, *args)
         self._virtual.jobs.add(future)
         return future
@@ -136,6 +137,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Join the executor's threads, however long that takes.
 
-        `timeout` (Python 3.12 and later pass 300 s) is dropped: it would run out at once in virtual time.
+        `timeout` (Python 3.12 and later pass 300 s) is ignored: in virtual time it would expire at once.
         """
         await super().shutdown_default_executor()

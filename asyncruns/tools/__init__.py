@@ -1,6 +1,16 @@
-"""The functions that a model may call: their schemas, their arguments, their calling, their outputs.
+"""The functions that a model may call: their schemas, arguments, execution and outputs.
 
-Public: the names of `__all__`.
+Public: the names of `__all__`. The modules:
+
+toolset         the functions together: finds the one that is called, applies the limits and the policies
+tool            one function: its definition, and one execution
+signature       the parameters: decoding arguments, and their JSON Schema; strict: the subset of strict mode
+results         how a return value becomes the text of the output
+policies        what becomes of a call that failed
+approval        asks before a call is executed
+concurrency     the limit on how many calls run at once, which the toolset applies
+worker_threads  runs functions that are not coroutines in daemon threads
+checks          the checks of a toolset's options
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asks, before a call is done, whether it may be. Only True is a yes: whatever else comes, the tool does not run."""
+"""Ask for approval before a tool call is executed. Only True approves: on anything else the tool does not run."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from asyncruns.tools.signature import Signature
 from asyncruns.user_code import Raised, UserTask
 
 Approve = Callable[[Call, dict[str, Any]], bool | str | Awaitable[bool | str]]
-"""Gets a call and its checked arguments, by name. True: do it. False: refused. A text: refused, and the model reads it.
+"""Decides about a call, given the call and its validated arguments, by name.
 
-It may be async, and take as long as the run may wait. A function that is not async is called in the loop, and must not
-block. The arguments are its own copy: what it changes there, the tool does not see.
+True executes the call. False refuses it. A string refuses it as well, and is the reason that the model reads.
+
+It may be async, and may take as long as the run can wait. A function that is not async is called in the event loop and
+must not block. The arguments are a copy: changes to them do not reach the tool.
 """
 
 REFUSED: Final = "The call was refused."
 
 
 async def ask(approve: Approve, call: Call, signature: Signature) -> str | Failure | None:
-    """Ask for approval; give None where the call may be done, else its output, or why there was no clear answer.
+    """Return None if the call is approved, its output if it is refused, or the failure if `approve` failed.
 
-    Safe to cancel: nothing has happened. An async `approve` is cancelled and awaited, and abandoned where it ignores
-    that.
+    Safe to cancel: nothing has been executed. An async `approve` is cancelled and awaited, and abandoned if it ignores
+    its cancellation.
     """
 
     async def verdict_of() -> bool | str:
         given = approve(call, signature.decode(call.arguments))
         verdict: object = await given if inspect.isawaitable(given) else given
-        # Not by truth: a forgotten return, or a dict that says {"approved": false}, must not run a tool.
+        # Not by truth value: a forgotten return, or a dict such as {"approved": false}, must not run a tool.
         if isinstance(verdict, bool | str):
             return verdict
-        raise TypeError(f"approve must give True, False or a text, not {type(verdict).__name__}")
+        raise TypeError(f"approve must return True, False or a string, not {type(verdict).__name__}")
 
     verdict = await UserTask(verdict_of(), f"approve (the call {call.id!r} of {call.name})").result()
     if isinstance(verdict, Raised):

@@ -1,7 +1,8 @@
-"""A limit on what runs at once, for any thread and any event loop.
+"""A semaphore that works across threads and event loops.
 
-`asyncio.Semaphore` belongs to one loop and must be released in its thread. Places here are given back by worker
-threads, maybe after the loop that took them is closed. A place that is given back passes straight to the first waiter.
+`asyncio.Semaphore` belongs to one loop and must be released in that loop's thread. Here worker threads release places,
+possibly after the loop that acquired them has closed. A released place passes directly to the first waiter, so a new
+arrival cannot overtake the waiters.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class _Waiter:
 
 
 class ConcurrencyLimit:
-    """Let at most `at_once` run, in whichever threads and loops; those who wait are served in their order.
+    """A limit of `at_once` calls at a time, over any threads and loops; waiters are served in order of arrival.
 
-    `async with limit:` takes a place and gives it back. Give one to `Toolset.call(call, limit=...)` to limit the calls
-    of one run, or of all that share it.
+    `async with limit:` takes a place and releases it. Pass a limit to `Toolset.call(call, limit=...)` to limit the
+    calls of one run, or of all runs that share it.
 
     Args:
-        at_once: How many places there are; None is no limit, and what runs is counted all the same.
-        within: Another limit, of which who has a place here takes one, too.
+        at_once: Number of places. None means no limit; running calls are counted all the same.
+        within: An outer limit: each holder of a place here also takes a place there.
 
     Raises:
-        ConfigurationError: There is not even one place.
+        ConfigurationError: `at_once` is less than 1.
     """
 
     def __init__(self, at_once: int | None, *, within: ConcurrencyLimit | None = None) -> None:
@@ -54,13 +55,13 @@ class ConcurrencyLimit:
 
     @property
     def running(self) -> int:
-        """How many places are taken."""
+        """Number of places that are taken."""
         return self._running
 
     async def acquire(self) -> None:
-        """Take a place, waiting for one where none is free; then one of the limit around it.
+        """Take a place, waiting until one is free; then take one of the outer limit.
 
-        Safe to cancel: then no place is taken.
+        Safe to cancel: no place is taken then.
         """
         await self._take()
         if self._within is not None:
@@ -71,7 +72,7 @@ class ConcurrencyLimit:
                 raise
 
     def release(self) -> None:
-        """Give a place back, and that of the limit around it, from whichever thread."""
+        """Release a place, and the one of the outer limit. May be called from any thread."""
         if self._within is not None:
             self._within.release()
         self._give_back()
@@ -85,18 +86,19 @@ class ConcurrencyLimit:
             self._waiters.append(waiter)
         try:
             await waiter.future
-        except BaseException:  # a GeneratorExit too: a closed loop drops those who wait
+        except BaseException:  # also GeneratorExit: closing a loop closes the coroutines that wait here
             self._withdraw(waiter)
             raise
 
     def _give_back(self) -> None:
         with self._lock:
+            # The place passes to the first waiter without being free in between, so `_running` stays the same.
             while self._waiters:
                 waiter = self._waiters.popleft()
                 waiter.granted = True
                 try:
                     waiter.loop.call_soon_threadsafe(waiter.wake)
-                except RuntimeError:  # its loop is closed: nobody would ever give this place back
+                except RuntimeError:  # the waiter's loop is closed: it would never release this place
                     waiter.granted = False
                 else:
                     return
@@ -112,8 +114,8 @@ class ConcurrencyLimit:
 
     def _withdraw(self, waiter: _Waiter) -> None:
         with self._lock:
-            if waiter.granted:
+            if waiter.granted:  # cancelled after a place was granted but before it woke: pass the place on
                 self._give_back()
             else:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError):  # `_give_back` has removed it already: its loop was closed
                     self._waiters.remove(waiter)

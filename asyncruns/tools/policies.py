@@ -1,7 +1,8 @@
-"""What becomes of a call that failed: a table from the kind of the failure to the caller's policy.
+"""Decide the output of a failed call: a table from the kind of failure to the caller's policy.
 
-Without a policy the model is told: of its own mistakes exactly, of our code's only in general, since an exception's
-text was not written for it. What a tool says in a ToolError was: the model always reads it, whatever the policies are.
+Without a policy the error becomes the output. The model reads the details of its own mistakes, but only a general text
+about an exception in the caller's code, whose message was not written for the model. The message of a `ToolError` was
+written for it, so the model always reads that, whatever the policies are.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from asyncruns.user_code import Raised, UserTask
 FailurePolicy = Literal["tell", "surface"] | Callable[[Call, Exception], object]
 """What to do with a call that failed.
 
-`"tell"` answers it with the error. `"surface"` leaves it unanswered, to the caller. A function gets the call and the
-error, and gives the output, of any type that can be encoded; it may be async. When it fails itself, the model is told
-as if it were not there; a ToolError that it raises is the text for the model.
+`"tell"` sends the error to the model as the call's output. `"surface"` leaves the call unanswered and hands it to the
+caller. A function receives the call and the error, and returns the output, of any type that can be encoded; it may be
+async. If it fails, the model reads what it would have read without it; the text of a `ToolError` that it raises is sent
+to the model instead.
 """
 
 _logger = logging.getLogger("asyncruns.tools")
 
 
 class FailureKind(enum.Enum):
-    """In which way a call failed. The values are the names of the toolset's options; the last has none."""
+    """How a call failed. The values are the names of the toolset's options, except for the last, which has none."""
 
     UNKNOWN_TOOL = "if_unknown_tool"
     INVALID_ARGUMENTS = "if_invalid_arguments"
@@ -44,12 +46,12 @@ MISTAKES_OF_THE_MODEL: Final = frozenset({FailureKind.UNKNOWN_TOOL, FailureKind.
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """A call that has no output yet.
+    """The failure of a call, before a policy has decided its output.
 
     Attributes:
         kind: Which policy decides.
         error: What happened; for the caller.
-        told: What the model reads, if it is told.
+        told: What the model reads if the policy is "tell".
     """
 
     kind: FailureKind
@@ -58,7 +60,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     @classmethod
     def by(cls, error: Exception, general: str) -> Failure:
-        """Give the failure that an exception of the caller's code is; `general` is told, unless it is a ToolError."""
+        """Return the failure for an exception from the caller's code; the model reads a ToolError's text or `general`.
+
+        `general` also replaces the text of a ToolError that has none.
+        """
         if isinstance(error, ToolError):
             return cls(FailureKind.TOOL_ERROR, error, str(error) or general)
         return cls(FailureKind.EXCEPTION, error, general)
@@ -68,10 +73,10 @@ class Policies:
     """The policies of a toolset.
 
     Args:
-        by_option: The policies, by the names of their options; what is not there is told to the model.
+        by_option: The policies by option name; the default is "tell".
 
     Raises:
-        ConfigurationError: One is neither "tell", nor "surface", nor a function.
+        ConfigurationError: A policy is neither "tell" nor "surface" nor a function.
     """
 
     def __init__(self, **by_option: FailurePolicy) -> None:
@@ -81,14 +86,15 @@ class Policies:
                 raise ConfigurationError(
                     f'{option} must be "tell", "surface" or a function of the call and the error; got {policy!r}.'
                 )
+        # A ToolError has no option, so its policy is always "tell".
         self._by_kind: Mapping[FailureKind, FailurePolicy] = {
             kind: by_option.get(kind.value, "tell") for kind in FailureKind
         }
 
     async def output_for(self, call: Call, failure: Failure) -> str:
-        """Give the output of a call that failed.
+        """Return the output of a call that failed.
 
-        Safe to cancel: an async policy is cancelled and awaited, and abandoned where it ignores that.
+        Safe to cancel: an async policy is cancelled and awaited, and abandoned if it ignores its cancellation.
 
         Raises:
             CallNotAnsweredError: The policy is "surface".
@@ -114,5 +120,6 @@ async def _decided(policy: Callable[[Call, Exception], object], call: Call, fail
     output = await UserTask(decide(), what).result()
     if not isinstance(output, Raised):
         return output
+    # The run still needs an output: fall back to the text for the model, as if the policy were "tell".
     _logger.warning("%s failed at the call %r", failure.kind.value, call.id, exc_info=output.error)
     return error_output(Failure.by(output.error, failure.told).told)

@@ -1,7 +1,8 @@
-"""What a tool gave, as the text that the model reads.
+"""Encode the return value of a tool as the text that the model reads.
 
-An output is always a string that can be sent: whatever has no text is refused here, with a TypeError, and not at the
-request that holds the outputs of a whole round. Nothing is told by its `repr`, which shows what nobody meant to show.
+An output is always a string that can be sent. A value without an encoding raises TypeError here, so that one bad value
+does not fail the request that carries the outputs of the whole round. Never fall back to `repr`: it may show internals
+that were not meant for the model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 
 def well_formed(text: str) -> str:
-    """Give the text as it can be sent: lone surrogates become U+FFFD, pairs of them the character they stand for."""
+    """Return the text as valid Unicode: surrogate pairs are joined, and lone surrogates become U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -23,18 +24,18 @@ def well_formed(text: str) -> str:
 
 
 def encode_output(value: object) -> str:
-    """Encode what a tool gave as the text of its output.
+    """Encode the return value of a tool as the text of its output.
 
-    A string is taken as it is; bytes are UTF-8 text, or base64 where they are not; None is `null`. Everything else
-    becomes JSON: numbers, lists, sets, dicts, structs, dataclasses, dates, decimals, UUIDs, and objects with a
-    `model_dump()`. NaN and the infinities are `null`. Inside JSON, bytes are always base64.
+    A string is used as it is. Bytes are decoded as UTF-8, or encoded as base64 if they are not valid UTF-8. None is
+    `null`. Everything else becomes JSON: numbers, lists, sets, dicts, structs, dataclasses, dates, decimals, UUIDs, and
+    objects with a `model_dump()`. NaN and the infinities are `null`. Inside JSON, bytes are always base64.
 
     Raises:
-        TypeError: There is no JSON for it, or for something in it: generators, functions, objects of unknown classes.
-        ValueError: A number in it has more digits than Python writes out.
-        RecursionError: It holds itself, or is nested too deep.
+        TypeError: The value, or a part of it, has no JSON: generators, functions, objects of unknown classes.
+        ValueError: An integer in it has more digits than Python converts to a string.
+        RecursionError: It contains itself, or is nested too deeply.
     """
-    if isinstance(value, Enum):
+    if isinstance(value, Enum):  # msgspec would encode a member such as "red" as JSON, with quotes
         value = value.value
     if isinstance(value, str):
         return well_formed(value)
@@ -42,13 +43,13 @@ def encode_output(value: object) -> str:
         return _text_of(bytes(value))
     try:
         encoded = msgspec.json.encode(value, enc_hook=_plain)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # a lone surrogate somewhere in it: rare, so only now convert all strings
         encoded = msgspec.json.encode(_mended(msgspec.to_builtins(value, enc_hook=_plain)))
     return encoded.decode("utf-8", "replace")
 
 
 def error_output(message: str) -> str:
-    """Give the output that tells the model what went wrong: a JSON object with the key `error`."""
+    """Return the output that reports an error to the model: a JSON object with the key `error`."""
     return encode_output({"error": message})
 
 
@@ -60,15 +61,15 @@ def _text_of(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give what stands for an object that msgspec does not know; pydantic's models tell it themselves."""
+    """Convert an object that msgspec cannot encode; pydantic's models have `model_dump()` for that."""
     dump = getattr(value, "model_dump", None)
-    if callable(dump) and not isinstance(value, type):
+    if callable(dump) and not isinstance(value, type):  # a class has the method as well, but no data
         return dump()
     raise TypeError(f"A {type(value).__qualname__} cannot be encoded as a tool's output")
 
 
 def _mended(value: Any) -> Any:
-    """Give builtin values with every string, keys too, well formed."""
+    """Return builtin values with every string in them, including keys, as valid Unicode."""
     if isinstance(value, str):
         return well_formed(value)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""What a function's parameters are: a struct that decodes them, and the JSON Schema that tells the model of them.
+"""The parameters of a function: a struct that decodes them, and the JSON Schema that describes them to the model.
 
-Both come from one struct, so that the model is never told something else than what is checked. The struct's fields have
-names of their own (`p0`, `p1`, ...) and are renamed on the wire: a parameter may then be called `type` or `__init__`.
+Both come from one struct, so the schema that the model reads is exactly what is validated. The struct's fields are
+named `p0`, `p1`, ... and renamed on the wire, so that a parameter may have a name such as `type` or `__init__`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RECEIVERS: Final = frozenset({"self", "cls"})
 
 
 class InvalidArgumentsError(ValueError):
-    """The model's arguments do not fit; the text is meant for the model, and names the path, such as `$.days`."""
+    """The model's arguments do not fit the schema. The text is for the model and names the path, such as `$.days`."""
 
 
 class _Parameter(msgspec.Struct, frozen=True):
@@ -42,8 +42,8 @@ class Signature:
     """The parameters of a tool.
 
     Raises:
-        ConfigurationError: A parameter is positional only or variadic, its type has no JSON Schema, or it is the `self`
-            of a method that is not bound.
+        ConfigurationError: A parameter is positional-only or variadic, its type has no JSON Schema, or it is the `self`
+            of an unbound method.
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
@@ -65,13 +65,13 @@ class Signature:
             make_strict(tool, self.schema)
 
     def decode(self, text: str) -> dict[str, Any]:
-        """Decode what the model wrote into keyword arguments; "" and `null` mean that there are none.
+        """Decode the model's text into keyword arguments; "" and `null` mean no arguments.
 
         Raises:
-            InvalidArgumentsError: They are no JSON object, or do not fit the parameters.
+            InvalidArgumentsError: The text is not a JSON object, or does not fit the parameters.
         """
         text = text.strip()
-        if text in ("", "null"):
+        if text in ("", "null"):  # models write these for a function without parameters
             text = "{}"
         try:
             arguments = self._decoder.decode(well_formed(text))
@@ -82,19 +82,19 @@ class Signature:
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the function under any `functools.partial`: it has the name and the docstring."""
+    """Return the function inside any `functools.partial`; it has the name and the docstring."""
     while isinstance(function, functools.partial):
         function = function.func
     return function
 
 
 def _absent() -> Any:
-    # What the model leaves out is left out of the call: the function's own default may be of any type, or mutable.
+    # An argument that the model omits is not passed either: the function's own default may be of any type, or mutable.
     return msgspec.field(default_factory=lambda: msgspec.UNSET)
 
 
 def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]:
-    """Give the parameters that the model fills in: those that a partial has bound are not among them."""
+    """Yield the parameters that the model fills in; those bound by a partial are left out."""
     bound: set[str] = set()
     inner: Callable[..., Any] = function
     while isinstance(inner, functools.partial):
@@ -123,8 +123,8 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
     if sys.version_info >= (3, 14):
-        # There, annotations are evaluated when they are read (PEP 649), the return type's among them, which may be a
-        # name that only type checkers see: https://docs.python.org/3.14/library/inspect.html#inspect.signature
+        # From 3.14 on, annotations are evaluated when they are read (PEP 649), including the return type, which may be
+        # a name under TYPE_CHECKING: https://docs.python.org/3.14/library/inspect.html#inspect.signature
         from annotationlib import Format
 
         return inspect.signature(function, annotation_format=Format.FORWARDREF)
@@ -132,7 +132,7 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def _is_in_a_class(function: Callable[..., Any]) -> bool:
-    """Tell whether a plain function was defined in the body of a class."""
+    """Return whether a plain function was defined in the body of a class."""
     home = str(getattr(function, "__qualname__", "")).rpartition(".")[0]
     return inspect.isfunction(function) and home != "" and not home.endswith("<locals>")
 
@@ -147,7 +147,7 @@ def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
 def _resolved(tool: str, parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
     if parameter.annotation is parameter.empty:
         return Any
-    # One by one, so that the return type may be a name that only type checkers see.
+    # One annotation at a time, so that the return type may be a name under TYPE_CHECKING.
     holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
         return typing.get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
@@ -165,14 +165,14 @@ def _checked(tool: str, parameter: _Parameter) -> _Parameter:
     except Exception as error:
         raise ConfigurationError(
             f"The parameter {parameter.name} of the tool {tool} has the type {parameter.type!r}, for which there is no "
-            "JSON Schema. Use a type that msgspec knows (builtins, Literal, Struct, dataclass, TypedDict, datetime), "
+            "JSON Schema. Use a type that msgspec supports (builtins, Literal, Struct, dataclass, TypedDict, datetime) "
             f"or bind it with functools.partial. ({str(error).splitlines()[0]})"
         ) from error
     return parameter
 
 
 def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter]) -> Schema:
-    """Give the struct's schema with the parameters at its top level, and what they refer to in `$defs`."""
+    """Return the struct's schema with the parameters at the top level and the types they refer to in `$defs`."""
     whole = msgspec.json.schema(struct)
     definitions: Schema = whole["$defs"]
     schema: Schema = definitions.pop(whole["$ref"].rpartition("/")[2])
@@ -180,9 +180,9 @@ def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter]) -> Schem
         schema["$defs"] = definitions
     for parameter in parameters:
         if not parameter.required:
-            with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON goes untold
+            with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON is left out
                 default = msgspec.to_builtins(parameter.default, str_keys=True)
                 schema["properties"][parameter.name]["default"] = default
     for part in subschemas(schema):
-        part.pop("title", None)
+        part.pop("title", None)  # names of Python classes mean nothing to the model
     return schema

@@ -1,8 +1,8 @@
-"""Changes a JSON Schema to what OpenAI's strict mode takes; it answers 400 to a schema with anything else in it.
+"""Convert a JSON Schema to the subset that OpenAI's strict mode accepts; any other keyword is answered with 400.
 
 https://platform.openai.com/docs/guides/structured-outputs#supported-schemas: all properties are required, no others are
-allowed, there are no defaults, and of the other keywords only some. A limit that cannot be told is checked all the same
-when the model's arguments are decoded.
+allowed, defaults are not, and only some of the other keywords are. A limit that the subset cannot express, such as
+`maxLength`, is still checked when the model's arguments are decoded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "nu
 
 
 def subschemas(schema: Schema) -> Iterator[Schema]:
-    """Give every schema in a schema, itself first. Names of properties are not taken for keywords."""
+    """Yield every schema in a schema, itself first. Property names are not mistaken for keywords."""
     yield schema
     for key in _NAMED_SCHEMAS:
         for part in schema.get(key, {}).values():
@@ -44,10 +44,10 @@ def subschemas(schema: Schema) -> Iterator[Schema]:
 
 
 def make_strict(tool: str, schema: Schema) -> None:
-    """Change a schema in place to what strict mode takes.
+    """Convert a schema in place to one that strict mode accepts.
 
     Raises:
-        ConfigurationError: Strict mode has no schema for a parameter.
+        ConfigurationError: Strict mode cannot express the type of a parameter.
     """
     _write_out_references(schema)
     for part in list(subschemas(schema)):
@@ -55,11 +55,15 @@ def make_strict(tool: str, schema: Schema) -> None:
 
 
 def _write_out_references(schema: Schema) -> None:
-    """Put a copy of what is meant where a $ref has company: nothing may stand beside one, not even a description."""
+    """Replace each $ref that has other keywords beside it by a copy of its target; strict mode allows none beside it.
+
+    For example, `{"$ref": "#/$defs/Unit", "description": "of the result"}` becomes the schema of `Unit` with that
+    description.
+    """
     definitions: Schema = copy.deepcopy(schema.get("$defs", {}))
     for definition in definitions.values():
         for part in subschemas(definition):
-            if "$ref" in part:  # left alone in the copies, since types may be recursive
+            if "$ref" in part:  # not replaced inside the copies, since types may be recursive
                 _keep_only(part, {"$ref"})
     for part in list(subschemas(schema)):
         part.pop("default", None)
@@ -69,15 +73,16 @@ def _write_out_references(schema: Schema) -> None:
 
 
 def _make_part_strict(tool: str, part: Schema) -> None:
-    if "enum" in part:
+    if "enum" in part:  # msgspec leaves out the type of an enum, and strict mode requires one
         types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
         part["type"] = types[0] if len(types) == 1 else types
     contents = _CONTENTS.get(str(part.get("type")))
     if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and not isinstance(part.get(contents), dict)):
         raise ConfigurationError(
-            f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with free keys, nor for "
-            "a tuple. Use a Struct or a dataclass with named fields, or leave strict off."
+            f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with arbitrary keys, or "
+            "for a tuple. Use a Struct or a dataclass with named fields, or leave strict off."
         )
+    # Dropping a keyword only widens the schema: msgspec still checks the limit when it decodes the arguments.
     _keep_only(part, _TAKEN)
     if part.get("format") not in _FORMATS:
         part.pop("format", None)

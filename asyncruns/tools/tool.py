@@ -15,7 +15,7 @@ from asyncruns.tools.approval import Approve
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
-from asyncruns.tools.threads import Place, place_for_thread, run_in_thread
+from asyncruns.tools.worker_threads import Place, place_for_thread, run_in_thread
 from asyncruns.user_code import Raised, UserTask
 
 Wire = Literal["threads", "responses"]
@@ -25,12 +25,12 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
-    """A function with what the model and the caller need to know of it.
+    """A function that a model may call, with its schema and options.
 
     Attributes:
-        timeout: How many seconds a call may take from its start; None is for ever.
-        approve: Asked before each call; None is no approval.
-        is_async: Whether it is called in the loop and not in a thread.
+        timeout: Seconds that a call may take from its start; None means no limit.
+        approve: Called before each call to approve it; None approves all.
+        is_async: Whether the function is called in the loop and not in a thread.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         """Make a tool; the name and the description default to the function's own.
 
         Raises:
-            ConfigurationError: The name is not allowed, or the parameters cannot be told to a model.
+            ConfigurationError: The name is not allowed, or a parameter has no JSON Schema (see `Signature`).
         """
         inner = innermost(function)
         if name is None:
@@ -64,7 +64,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
                 f"{name!r} cannot be the name of a tool: it takes 1 to 64 of a-z, A-Z, 0-9, _ and -. "
-                "Give one with name=."
+                "Pass one with name=."
             )
         return cls(
             name=name,
@@ -78,13 +78,13 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def definition(self, wire: Wire = "threads") -> dict[str, Any]:
-        """Give the tool as an API takes it."""
+        """Return the tool as an item of `tools=` in a request."""
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
         function["parameters"] = copy.deepcopy(self.signature.schema)
         if wire == "responses":
-            # Said either way: a function is strict there unless it says that it is not.
+            # Always sent: in this API a function is strict unless `strict` is false.
             # https://platform.openai.com/docs/api-reference/responses/create#responses-create-tools
             return {"type": "function", **function, "strict": self.strict}
         if self.strict:
@@ -92,10 +92,10 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         return {"type": "function", "function": function}
 
     async def run(self, arguments: dict[str, Any], call_id: str) -> str | Failure:
-        """Call the function and encode what it gives; its timeout runs from its start, and not from queueing.
+        """Call the function and encode its return value; the timeout does not include waiting for a thread.
 
-        What it returns after its timeout is discarded. Safe to cancel: a coroutine function is cancelled and awaited,
-        and abandoned where it ignores that; a thread is abandoned and goes on.
+        A value that is returned after the timeout is discarded. Safe to cancel: a coroutine function is cancelled and
+        awaited, and abandoned if it ignores its cancellation; a thread is abandoned and continues to run.
         """
         if self.is_async:
             return await self._run(arguments, call_id, None)
@@ -120,6 +120,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         driven = UserTask(work(), f"The tool {self.name} (the call {call_id!r})")
         output = await driven.result()
         error = output.error if isinstance(output, Raised) else None
+        # A ToolError that is raised on the timeout's cancellation is the tool's own text for the model: keep it.
         if driven.has_expired and not isinstance(error, ToolError):
             return self._timed_out(error)
         return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
@@ -132,7 +133,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
-    """Tell whether calling it gives a coroutine, and does not block; callable objects are looked into."""
+    """Return whether a call returns a coroutine, so does not block; for callable objects, check their `__call__`."""
     call = getattr(type(function), "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 

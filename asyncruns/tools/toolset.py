@@ -1,7 +1,7 @@
-"""The functions that a model may call, and the calling of them.
+"""The functions that a model may call, and their execution.
 
-A run waits for the outputs of all its calls, so one tool that hangs, raises or returns nonsense must not cost the
-others their work: `Toolset.call` gives a string, unless a policy of the caller's says that it should not.
+A run waits for the outputs of all its calls, so a tool that hangs, raises or returns a value that cannot be encoded
+must not lose the outputs of the others: `Toolset.call` returns a string, unless a policy of the caller is "surface".
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from asyncruns.tools.tool import ToolFunction, Wire
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_now
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
-from asyncruns.wire.visible import on_one_line, visible
+from asyncruns.wire.shown_text import on_one_line, visible
 
 F = TypeVar("F", bound=Callable[..., Any])
 OnError = Callable[[Call, Exception], object]
 
 DEFAULT_MAX_OUTPUT_CHARACTERS: Final = 512_000
-"""OpenAI takes 512 kB of outputs in one request."""
+"""OpenAI accepts 512 kB of outputs in one request."""
 
 _SHOWN_NAME_CHARACTERS: Final = 64
 
@@ -42,34 +42,37 @@ _logger = logging.getLogger("asyncruns.tools")
 class Toolset:
     """A set of functions that a model may call, by name.
 
-    Coroutine functions run in a task each, with a copy of the caller's context; all others run in daemon threads, at
-    most 64 of them at once in the process. A thread cannot be stopped: after a timeout or a cancellation it goes on
-    unheeded. A coroutine that ignores its cancellation is abandoned after 2.5 s: it is never resumed.
+    Each call of a coroutine function runs in a task of its own, with a copy of the caller's context; all other
+    functions run in daemon threads, at most 64 at a time in the process. A thread cannot be stopped: after a timeout or
+    a cancellation it continues to run, and its result is discarded. A coroutine that ignores its cancellation is
+    abandoned after 2.5 s: it is never resumed.
 
     Args:
-        functions: Functions to begin with: a mapping by name, or any iterable of functions with names.
-        max_concurrency: How many calls run at once, of all the runs that share this toolset; the others queue. None is
-            no limit, which suits async tools; a tool that calls its own toolset may wait for itself under one.
-        timeout: How many seconds a call may take, from its start and not from queueing. None is for ever.
-        max_output: How many characters an output may have. A longer one is not cut: in its place the model reads that
-            it was too long.
-        on_error: Gets the call and the exception whenever a tool fails, a ToolError and a timeout included. It only
-            looks on: what it raises is logged and changes nothing, and the policies below decide.
-        approve: Asked before a call is done, with the call and its checked arguments, and answers True, False, or a
-            text that tells the model why not (see `asyncruns.tools.Approve`). It may be async; if not, it is called in
-            the loop and must not block. Meanwhile no place is held and no timeout runs. When it raises, or gives
-            anything else, the tool is not run, and `if_exception` decides.
-        if_unknown_tool: What to do when the model names a tool that is not here: "tell" it which there are,
-            "surface" the call to the caller, or a function that gives the output (see `asyncruns.tools.FailurePolicy`).
-            Its error is a LookupError.
-        if_invalid_arguments: The same for arguments that do not fit; the model is told where and why. Its error is an
+        functions: Initial functions: a mapping by name, or any iterable of functions with names.
+        max_concurrency: Maximum number of calls at a time, over all runs that share this toolset; further calls queue.
+            None means no limit, which suits async tools. With a limit, a tool that calls its own toolset may wait for
+            itself.
+        timeout: Seconds that a call may take from its start, without queueing. None means no limit.
+        max_output: Maximum number of characters of an output. A longer output is not cut: the model reads an error
+            that says that it was too long.
+        on_error: Called with the call and the exception whenever a tool fails, also with a ToolError or a timeout. It
+            only observes: an exception that it raises is logged, and the policies below decide.
+        approve: Called before each call, with the call and its validated arguments. Returns True, False, or a string
+            that tells the model why the call was refused (see `asyncruns.tools.Approve`). It may be async; if not, it
+            is called in the loop and must not block. While it runs, the call holds no place and its timeout does not
+            run. If it raises, or returns anything else, the tool is not run, and `if_exception` decides.
+        if_unknown_tool: What to do if the model names a tool that does not exist: "tell" sends it the names of the
+            tools, "surface" leaves the call to the caller, and a function returns the output (see
+            `asyncruns.tools.FailurePolicy`). The error is a LookupError.
+        if_invalid_arguments: The same for arguments that do not fit; "tell" sends where and why. The error is an
             InvalidArgumentsError.
-        if_exception: The same for what a tool raises. The model is told that the tool failed, and not the exception's
-            text. A ToolError is no such failure: the model always reads it.
-        if_timeout: The same for a call that took too long. Its error is a TimeoutError.
+        if_exception: The same for an exception in a tool; "tell" sends that the tool failed, without the exception's
+            text. Does not apply to a ToolError: the model always reads its text.
+        if_timeout: The same for a call that exceeded its timeout. The error is a TimeoutError.
 
     Raises:
-        ConfigurationError: A number is not positive, a policy is none, or a function cannot be a tool (see `tool`).
+        ConfigurationError: A number is not positive, a policy is not valid, or a function cannot be a tool (see
+            `tool`).
     """
 
     def __init__(
@@ -157,19 +160,19 @@ class Toolset:
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> F | Callable[[F], F]:
-        """Add a function; works as a decorator, with and without arguments, and gives the function back unchanged.
+        """Add a function. Works as a decorator, with and without arguments, and returns the function unchanged.
 
         Args:
-            function: Any callable whose parameters can be given by name.
-            name: What the model calls it; by default the function's name.
-            description: What the model reads; by default the first paragraph of the docstring.
-            timeout: Seconds, as for the toolset, whose timeout is the default; None is for ever.
-            strict: Ask for OpenAI's strict mode: the schema then requires every parameter, also those with defaults.
-            approve: As for the toolset, whose `approve` is the default; None asks nobody.
+            function: Any callable whose parameters can be passed by name.
+            name: Name that the model uses; by default the function's name.
+            description: Description that the model reads; by default the first paragraph of the docstring.
+            timeout: Seconds that a call may take; by default the toolset's timeout. None means no limit.
+            strict: Whether to use OpenAI's strict mode, whose schema requires every parameter, even with a default.
+            approve: As for the toolset, whose `approve` is the default; None approves all calls.
 
         Raises:
-            ConfigurationError: The name is taken or not allowed, a parameter cannot be given by name, a parameter's
-                type has no JSON Schema, or it is no function (or one that lacks its `self`).
+            ConfigurationError: The name is taken or not allowed, a parameter cannot be passed by name, a parameter's
+                type has no JSON Schema, or `function` cannot be called or is an unbound method.
         """
 
         def add(function: F) -> F:
@@ -192,18 +195,18 @@ class Toolset:
         check_positive("timeout", tool.timeout)
         check_callable("approve", tool.approve, optional=True)
         if tool.name in self._tools:
-            raise ConfigurationError(f"There is a tool named {tool.name} already. Give another name with name=.")
+            raise ConfigurationError(f"There is already a tool named {tool.name}. Pass another name with name=.")
         self._tools[tool.name] = tool
 
     def definitions(self, wire: Wire = "threads") -> list[dict[str, Any]]:
-        """Give the tools as an API takes them in `tools=`; the caller may change what it gets.
+        """Return the tools as a request takes them in `tools=`; the caller may modify the list.
 
         Args:
-            wire: "threads" for assistants and runs, "responses" for responses, whose form is flat and always says
-                whether a function is strict. The names that a `RunRef` has for them are understood, too.
+            wire: "threads" for assistants and runs, "responses" for responses, whose format is flat and always states
+                whether a function is strict. The dialect names of `RunRef` are accepted as well.
 
         Raises:
-            ConfigurationError: There is no such API.
+            ConfigurationError: `wire` is not one of these names.
         """
         named = _WIRES.get(DIALECTS.get(str(wire), ""))
         if named is None:
@@ -211,24 +214,24 @@ class Toolset:
         return [tool.definition(named) for tool in self._tools.values()]
 
     async def call(self, call: Call, *, limit: ConcurrencyLimit | None = None) -> str:
-        """Do one call and give its output, whatever happens.
+        """Execute one call and return its output.
 
-        Errors are outputs: a JSON object with the key `error`. So is a refused approval.
+        An error is an output as well: a JSON object with the key `error`. So is a refused approval.
 
-        Safe to cancel: while it asks for approval or queues, nothing has happened; afterwards a coroutine function is
-        cancelled and awaited, and a thread is abandoned and goes on. A coroutine that has not ended 2.5 s after its
-        cancellation is abandoned as well: it is never resumed, and a warning names it. Nothing is sent to the server
-        here.
+        Safe to cancel: while the call waits for approval or for a place, nothing has happened; afterwards a coroutine
+        function is cancelled and awaited, and a thread is abandoned and continues to run. A coroutine that has not
+        ended 2.5 s after its cancellation is abandoned as well: it is never resumed, and a warning names it. This
+        method sends nothing to the server.
 
         Args:
-            call: What the model asked for.
-            limit: Takes a place here too, while the tool runs, and before it takes one in the toolset's own limit.
+            call: The tool call of the model.
+            limit: Another limit to take a place in while the tool runs, before the toolset's own.
 
         Raises:
-            CallNotAnsweredError: A policy is "surface", and the call failed in its way.
+            CallNotAnsweredError: The call failed, and the policy for its failure is "surface".
             asyncio.CancelledError: The calling task was cancelled.
-            KeyboardInterrupt: Ctrl-C was pressed while a function of the caller's ran in the loop. Where such a
-                function raises it by itself, it has failed, as with any exception.
+            KeyboardInterrupt: Ctrl-C was pressed while a function of the caller ran in the loop. If such a function
+                raises KeyboardInterrupt itself, the call fails, as with any exception.
         """
         output = await self._do(call, limit)
         if isinstance(output, Failure):
@@ -236,12 +239,15 @@ class Toolset:
             output = await self._policies.output_for(call, output)
         if len(output) <= self._max_output:
             return output
+        # Not truncated: half a JSON document would look complete to the model.
         return error_output(
             f"The output of {_shown(call.name)} has {len(output)} characters, which is more than the limit of "
             f"{self._max_output}. Ask for less."
         )
 
     async def _do(self, call: Call, limit: ConcurrencyLimit | None) -> str | Failure:
+        # In this order: what can fail without the tool is checked before `approve` is called, and a place is taken
+        # last, so that a slow approval does not block other calls.
         if call.is_cut:
             return cut_off(call)
         tool = self._tools.get(call.name)
@@ -258,6 +264,7 @@ class Toolset:
         if limit is None:
             async with self._limit:
                 return await tool.run(arguments, call.id)
+        # The caller's limit first: a call that waits for it holds no place that other runs could use.
         async with limit, self._limit:
             return await tool.run(arguments, call.id)
 
@@ -265,9 +272,15 @@ class Toolset:
         """Log what our code did wrong, and give it to the hook; what the model did wrong, only the model needs."""
         if failure.kind in MISTAKES_OF_THE_MODEL:
             return
-        unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
-        told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
-        _logger.warning("%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected)
+        fields = {"tool_call_id": call.id, "tool": call.name}
+        if failure.kind is FailureKind.TOOL_ERROR:  # meant for the model; its text is content, and not logged
+            _logger.info("A ToolError at the call %r of %s", call.id, on_one_line(call.name), extra=fields)
+        else:
+            unexpected = failure.error if failure.kind is FailureKind.EXCEPTION else None
+            told = visible(well_formed(failure.told))  # a log file could not hold a lone surrogate
+            _logger.warning(
+                "%s (the call %r of %s)", told, call.id, on_one_line(call.name), exc_info=unexpected, extra=fields
+            )
         if self._on_error is None:
             return
         hook = self._on_error
@@ -287,11 +300,12 @@ def _decoded(tool: ToolFunction, call: Call) -> dict[str, Any] | Failure:
     if isinstance(arguments.error, InvalidArgumentsError):
         told = f"Invalid arguments for {tool.name}: {arguments.error}"
         return Failure(FailureKind.INVALID_ARGUMENTS, arguments.error, told)
-    return Failure.by(arguments.error, f"The tool {tool.name} failed.")  # a `__post_init__` may raise anything
+    # Not the model's mistake: the `__post_init__` of a parameter's type raised.
+    return Failure.by(arguments.error, f"The tool {tool.name} failed.")
 
 
 def cut_off(call: Call) -> Failure:
-    """Return the failure of a call that the model did not finish writing; its arguments may be any part of a whole."""
+    """Return the failure of a call whose arguments the model did not finish writing."""
     told = f"The call of {_shown(call.name)} was cut off before it was complete, so it was not run. Make it again."
     return Failure(FailureKind.INVALID_ARGUMENTS, InvalidArgumentsError(told), told)
 

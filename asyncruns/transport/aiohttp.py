@@ -234,7 +234,7 @@ class _AiohttpStream(ByteStream):
         try:
             self._waiting_since = self._loop.time()
             if self._timer is None and self._silence_s is not None:
-                self._timer = self._loop.call_later(self._silence_s, self._look)
+                self._timer = self._loop.call_later(self._silence_s, self._poll)
             found = await content.readany()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             await self.aclose()
@@ -246,14 +246,14 @@ class _AiohttpStream(ByteStream):
             await self.aclose()
         return found
 
-    def _look(self) -> None:
-        """End a wait that has lasted too long, or look again when it would have."""
+    def _poll(self) -> None:
+        """End a wait that has lasted too long, or poll again when it would have."""
         self._timer = None
         if self._waiting_since is None or self._silence_s is None:
             return
         left = self._waiting_since + self._silence_s - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._poll)
         else:
             self._answer.content.set_exception(TimeoutError())
 

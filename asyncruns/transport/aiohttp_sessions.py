@@ -174,7 +174,7 @@ class Sessions:
 async def let_the_loop_notice() -> None:
     """Let the loop read what has arrived: whether a server has closed a connection that is idle in the pool.
 
-    After code that blocked the loop, such a connection looks alive until then, and a request over it is lost.
+    After code that blocked the loop, such a connection polls alive until then, and a request over it is lost.
     """
     for _ in range(CLOSING_PASSES):
         await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """Repeats a request where that cannot do harm; the only module that knows tenacity.
 
-A look can always be repeated. What changes something is repeated only when it surely had no effect: the connection was
+A poll can always be repeated. What changes something is repeated only when it surely had no effect: the connection was
 refused, or the server answered 429. Never after a timeout, a dropped connection or a 500: it may have been done.
 Nothing is repeated when a setting has to be changed first, such as the trusted certificates.
 """
@@ -106,14 +106,14 @@ async def _try(request: Request, send: Callable[[Request], Awaitable[Answer]]) -
 
 
 def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConnectionError) -> bool:
-    is_look = request.method == "GET"
+    is_poll = request.method == "GET"
     if isinstance(result, ByteStream):
         return False
     if isinstance(result, APIConnectionError):
-        return result.passes and (is_look or not result.sent)
+        return result.passes and (is_poll or not result.sent)
     if result.status == 429:
         return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
-    return is_look and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
+    return is_poll and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
 
 
 def _shown(result: Response | ByteStream | APIConnectionError) -> str:
@@ -123,7 +123,6 @@ def _shown(result: Response | ByteStream | APIConnectionError) -> str:
 def _unwrap(result: Answer | APIConnectionError, attempts: tuple[str, ...] = ()) -> Answer:
     if isinstance(result, APIConnectionError):
         if attempts:
-            result.message += f" (try {len(attempts) + 1}, after {', '.join(attempts)})"
-            result.args = (result.message,)
+            result.extend(f"(try {len(attempts) + 1}, after {', '.join(attempts)})")
         raise result
     return replace(result, attempts=attempts) if attempts and isinstance(result, Response) else result

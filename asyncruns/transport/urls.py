@@ -53,7 +53,7 @@ def check_base_url(base_url: str) -> str:
         raise ConfigurationError(f"base_url has white space in it: {base_url!r}")
     try:
         url = URL(base_url)
-        (url.raw_host or "").encode("idna")  # as the name's look-up will do
+        (url.raw_host or "").encode("idna")  # as the name's poll-up will do
         return str(url).rstrip("/")
     except ValueError as error:
         raise ConfigurationError(f"base_url is no URL ({error}); give one such as https://host.example/v1") from error

@@ -1,4 +1,4 @@
-"""Runs the caller's tools, handlers and observers in tasks of ours; one that does not end is abandoned.
+"""Runs the caller's tools, handlers and observers in tasks that asyncruns owns; one that does not end is abandoned.
 
 Public: nothing.
 """

@@ -1,4 +1,4 @@
-"""What is left of code that ignores its cancellation: kept as it is, and not waited for when the loop is closed."""
+"""Keeps what is left of code that ignored its cancellation, so that it neither runs again nor blocks the loop's end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MARK: Final[ContextVar[object]] = ContextVar("asyncruns_mark", default=None)
 
 
 class _Kept(msgspec.Struct, gc=False):
-    """Holds something for ever: it holds itself, and the garbage collector does not see it.
+    """Holds an object for ever, by a reference to itself that the garbage collector does not see (`gc=False`).
 
-    A coroutine with a bare `except:` must not be collected, not even when the interpreter exits: a GeneratorExit is
-    raised in it then, and it goes on, in a loop that nothing ends.
+    An abandoned coroutine with a bare `except:` must never be collected, not even when the interpreter exits: Python
+    would raise a GeneratorExit in it, which it catches, and it would run on without end.
     """
 
     held: Any
@@ -27,7 +27,7 @@ class _Kept(msgspec.Struct, gc=False):
 
 
 def keep(held: object) -> _Kept:
-    """Keep something for ever, or until `release`."""
+    """Keep an object alive for ever, or until `_release`."""
     kept = _Kept(held)
     kept.itself = kept
     return kept
@@ -38,7 +38,7 @@ def _release(kept: _Kept) -> None:
 
 
 def mark() -> object:
-    """Mark the tasks that the current one begins from now on, and those that these begin."""
+    """Mark the tasks that the current task starts from now on, and those that they start; return the mark."""
     own = object()
     _MARK.set(own)
     return own
@@ -47,8 +47,8 @@ def mark() -> object:
 def leave_tasks_of(own: object) -> None:
     """Unregister the tasks with this mark that were cancelled and have not ended, so that nothing waits for them.
 
-    `asyncio.run` waits at the end for all tasks that are registered. The others are left as they are: nobody asked them
-    to end.
+    At its end, `asyncio.run` waits for all registered tasks. Tasks that were not cancelled stay registered: nothing has
+    asked them to end yet.
     """
     for task in asyncio.all_tasks():
         if not task.cancelling():
@@ -66,5 +66,5 @@ def _context_of(task: asyncio.Task[Any]) -> Context | None:
     get_context: Callable[[], Context] | None = getattr(task, "get_context", None)
     if get_context is not None:
         return get_context()  # Python 3.12
-    # Python 3.11 shows it to the garbage collector only; the context of a callback may come after it.
+    # In Python 3.11, only the garbage collector can see it. The first one is the task's: contexts of callbacks follow.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)

@@ -1,9 +1,11 @@
-"""The line between the caller's code and ours: what tools, approvals, handlers and observers raise ends here.
+"""The boundary to the caller's code: exceptions of tools, approvals, handlers and observers are caught here.
 
-Two things pass, or nothing could be stopped: our own cancellation, which no code in between can swallow, and Ctrl-C.
-Coroutines of the caller's run in a task of their own: what they do to their task's cancellation is then no matter of
-ours, as with an `asyncio.TaskGroup` that failed, which up to Python 3.12 leaves its task marked as being cancelled. One
-that ignores its cancellation is abandoned (see `driven/`).
+Only two things pass, without which nothing could be stopped: the cancellation of the calling task, which the caller's
+code cannot swallow, and Ctrl-C.
+
+The caller's coroutines run in tasks of their own, so that what they do to their task does not affect the calling task:
+up to Python 3.12, an `asyncio.TaskGroup` that failed leaves its task marked as cancelled. A coroutine that ignores its
+cancellation is abandoned (see `task.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ T = TypeVar("T")
 
 
 def attempt_now(work: Callable[[], T]) -> T | Raised:
-    """Do what may raise anything and does not wait, and give what came of it.
+    """Call a synchronous function of the caller, and return its result or what it raised.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
@@ -42,16 +44,17 @@ async def attempt_call(
     context: Context | None = None,
     owners: tuple[object, ...] = (),
 ) -> Any:
-    """Call a function of the caller's, which may be async, and give its result, or what it raised.
+    """Call a function of the caller, which may be async, and return its result or what it raised (as `Raised`).
 
-    Safe to cancel: a coroutine is cancelled and awaited, and abandoned where it ignores that.
+    Safe to cancel: a coroutine is cancelled and awaited, and abandoned if it ignores that.
 
     Args:
-        function: What to call.
-        *arguments: What with.
+        function: The function to call.
+        *arguments: Its arguments.
         what: The subject of warnings, such as "An observer".
-        context: The context variables that it sees; the current ones by default. What it sets is seen by itself only.
-        owners: The objects that it works for (see `driven.OWNERS`); those of the caller by default.
+        context: The context variables that the function sees, in a copy, so that what it sets is its own; by default
+            the current ones.
+        owners: The objects that the function works for (see `user_code.OWNERS`); by default those of the context.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.

@@ -1,4 +1,4 @@
-"""Tells Ctrl-C from a KeyboardInterrupt that code raised by itself, as some programs do to end themselves."""
+"""Distinguishes Ctrl-C from a KeyboardInterrupt that code raised itself, as some programs do in order to exit."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _RAISING: Final = frozenset({dis.opmap["RAISE_VARARGS"], dis.opmap["RERAISE"]})
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether Ctrl-C raised this error: between two instructions, or in the handler of the signal.
+    """Return whether this error is a KeyboardInterrupt that Ctrl-C caused; in doubt, return True.
 
-    Code raises it with a `raise` of its own. In doubt it is Ctrl-C.
+    Ctrl-C raises it between two instructions, or in the signal's handler. Code raises it with a `raise` statement, so
+    the innermost frame then stands at a raising instruction.
     """
     if not isinstance(error, KeyboardInterrupt):
         return False
@@ -27,7 +28,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def _handler() -> CodeType | None:
-    """Return the code that Python runs at Ctrl-C; None where it has no code of its own."""
+    """Return the code of the handler of Ctrl-C; None if it is not written in Python."""
     handler = signal.getsignal(signal.SIGINT)
-    handler = getattr(handler, "func", handler)  # a partial, as that of `asyncio.run`
-    return getattr(handler, "__code__", None)  # a method shows that of its function
+    handler = getattr(handler, "func", handler)  # `asyncio.run` sets a functools.partial
+    return getattr(handler, "__code__", None)  # a bound method has the attribute of its function

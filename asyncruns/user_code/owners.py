@@ -1,4 +1,4 @@
-"""Which watch or fleet the caller's code works for, so that it is refused to wait for what waits for it."""
+"""Records which watch or fleet the caller's code works for, so that a tool that would wait for itself gets an error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from weakref import WeakKeyDictionary
 from asyncruns.errors import InvalidRequestError
 
 OWNERS: Final[ContextVar[tuple[Any, ...]]] = ContextVar("asyncruns_owners", default=())
-"""The objects that the caller's code works for. The first has the run as `ref`, which warnings name."""
+"""The objects that the caller's code works for. The first one has the run's ref as `ref`, which warnings name."""
 
 ANSWERING: Final = object()
-"""Among the owners of handlers and tools, whose run waits for them; observers have no one wait."""
+"""Is among the owners of handlers and tools, since their run waits for them; nothing waits for observers."""
 
 _WORKING: Final[WeakKeyDictionary[asyncio.Task[Any], tuple[Any, ...]]] = WeakKeyDictionary()
 
 
 def begin_work(task: asyncio.Task[Any]) -> None:
-    """Note that a task runs code of the caller's, for the owners in the current context."""
+    """Record that a task runs the caller's code, for the owners in the current context."""
     _WORKING[task] = OWNERS.get()
 
 
@@ -30,28 +30,36 @@ def works_for(owner: object) -> bool:
 
 
 def answers_for(owner: object) -> bool:
-    """Return whether the current task runs a tool or a handler of this object, and so can't wait for its end."""
+    """Return whether the current task runs a tool or a handler of this object, so that it can't wait for its end."""
     return works_for(owner) and works_for(ANSWERING)
 
 
 def check_may_leave(owner: object, what: str) -> None:
-    """Check that no tool, handler or observer leaves the watch or the fleet that it works for.
+    """Check that the current task does not leave the watch or fleet that it works for.
+
+    Args:
+        owner: The watch or fleet.
+        what: What it is called in the message.
 
     Raises:
-        InvalidRequestError: One does; nothing was done.
+        InvalidRequestError: It does; nothing was done.
     """
     if works_for(owner):
         raise InvalidRequestError(
-            f"A tool, a handler or an observer can't leave the {what} that it works for, which would wait for its end; "
-            "leave it in a task of its own, or cancel the run with cancel_run()"
+            f"A tool, a handler or an observer can't leave the {what} that it works for, because leaving waits for its "
+            "end: leave in a task of its own, or cancel the run with cancel_run()"
         )
 
 
 def check_may_wait(owner: object, what: str) -> None:
-    """Check that no tool or handler waits for what waits for it.
+    """Check that the current task is no tool or handler that the watch or fleet waits for.
+
+    Args:
+        owner: The watch or fleet.
+        what: What it is called in the message.
 
     Raises:
-        InvalidRequestError: One does.
+        InvalidRequestError: It is; it would wait for itself.
     """
     if answers_for(owner):
         raise InvalidRequestError(

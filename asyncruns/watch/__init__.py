@@ -1,4 +1,19 @@
-"""The shell around one run: it polls, has calls answered, submits, cancels, and tells observers.
+"""The shell around the lifecycle of one run: it polls, answers tool calls, submits, cancels, and calls observers.
 
-Public: `outcome.AnyOutcome`, `outcome.Outcome` and its subclasses, `observers.Ended`, `watcher.RunWatcher`.
+Public: `outcome.AnyOutcome`, `outcome.Outcome` and its subclasses, `observers.Ended`, `watcher.RunWatcher`. The
+modules:
+
+watcher          what a caller enters, waits on and leaves; to_outcome: all of that in one call
+engine           executes the commands of the lifecycle: polls, submits, cancels, starts tools
+options          the options of a watch, and their checks
+requests         sends one request, and returns its result as an event
+call_answerer    has the calls of a round answered: by handlers first, then by the toolset
+stream_follower  reads the streams of the run; stream_buffer: holds their events for the reader
+stream_reopener  reopens a broken stream
+observers        calls observers, and delivers events to readers
+outcome          how a watch finished, and the text of that
+logs             what is logged of a watch, for a fleet as well
+open_watches     which watches closing the client waits for; create_guard: a create whose caller is cancelled
+
+How long leaving waits is defined in `_loop.py`.
 """

@@ -1,4 +1,8 @@
-"""Has the calls of a round answered: by the caller's handlers first, and what they leave out by the toolset."""
+"""Answers the calls of a round: with the caller's handlers first, and with the toolset for the calls they leave out.
+
+It posts events. It must never raise what a handler or a tool raised, nor run a call that the model did not finish
+writing.
+"""
 
 from __future__ import annotations
 
@@ -19,30 +23,30 @@ from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""Outputs of calls: by call id, or as `{"tool_call_id": ..., "output": ...}` each."""
+"""Outputs of calls: a mapping by call id, or a list of `{"tool_call_id": ..., "output": ...}`."""
 
 Handler = Callable[[list[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
 
 Approvals = bool | Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""One word for all; or by call id, or as `{"tool_call_id": ..., "approve": ..., "headers": ...}` each."""
+"""True or False for all calls; a mapping by call id; or dicts with "tool_call_id", "approve" and "headers"."""
 
 ApprovalHandler = Callable[[list[Call]], Awaitable[Approvals | None] | Approvals | None]
 
 
-_NO_TOOLS: Final = Toolset()  # tells the model of a call that was cut, where only a handler answers calls
+_NO_TOOLS: Final = Toolset()  # answers cut calls with an error text when there is a handler but no toolset
 
 
 class CallAnswerer:
-    """Answers the rounds of one watch; what comes of it is posted as events.
+    """Answers the rounds of one watch, and posts the results as events.
 
     Args:
-        handler: Asked first, once for each round.
-        approve: Asked for the approvals of a round, before and instead of the handler.
-        tools: Asked for the functions that the handler left out.
-        limit: How many calls run at once; None is no limit.
-        post: Takes an event; must not wait.
-        owners: The objects that the answers are for (see `driven.OWNERS`).
-        context: The context variables that handlers and tools see, each in a copy; those of its maker by default.
+        handler: Called first, once for each round.
+        approve: Called with the approvals of a round, in place of the handler.
+        tools: Runs the functions that the handler left out.
+        limit: Number of calls to run at once; None is no limit.
+        post: Called with each event; must not wait.
+        owners: The objects that handlers and tools work for (see `user_code.OWNERS`).
+        context: The context variables that handlers and tools see, each in a copy; by default the current ones.
     """
 
     def __init__(
@@ -63,20 +67,20 @@ class CallAnswerer:
         self._post = post
         self._owners = owners
         self._context = contextvars.copy_context() if context is None else context
-        self._scopes: dict[anyio.CancelScope, bool] = {}  # each with whether it asks for approvals
+        self._scopes: dict[anyio.CancelScope, bool] = {}  # of each running job, with whether it asks for approvals
 
     def use(self, context: contextvars.Context, *, owners: tuple[object, ...]) -> None:
-        """Let handlers and tools see these context variables, and work for these owners, from now on."""
+        """Set the context variables that handlers and tools see from now on, and the owners they work for."""
         self._context, self._owners = context, owners
 
     def stop(self, *, approvals: bool = True) -> None:
-        """Cancel the handlers and the tools that still run; `approvals` says whether who asks for these is, too."""
+        """Cancel the handlers and tools that still run; those that ask for approvals only if `approvals` is true."""
         for scope, asks in self._scopes.items():
             if approvals or not asks:
                 scope.cancel()
 
     def begin(self, calls: tuple[Call, ...], group: TaskGroup) -> None:
-        """Have these calls answered, at once, in tasks of the group; `stop` stops it, even before it runs."""
+        """Start to answer these calls in tasks of the group; `stop` also cancels tasks that have not run yet."""
         if self._approve is not None:
             approvals = tuple(call for call in calls if call.kind is CallKind.APPROVAL)
             calls = tuple(call for call in calls if call.kind is not CallKind.APPROVAL)
@@ -116,12 +120,12 @@ class CallAnswerer:
 
     async def _answer_others(self, calls: tuple[Call, ...]) -> None:
         if self._handler is not None:
-            whole = tuple(call for call in calls if not call.is_cut)  # a handler would run the others as they are
+            whole = tuple(call for call in calls if not call.is_cut)  # a handler would run cut arguments as they are
             cut = tuple(call for call in calls if call.is_cut)
             if whole:
                 whole = await self._ask(self._handler, whole, lambda given, _: texts_of(given), "on_requires_action")
             calls = (*cut, *whole)
-        if len(calls) == 1:  # needs no task of its own
+        if len(calls) == 1:  # saves a task
             await self._answer(calls[0])
             return
         async with anyio.create_task_group() as group:
@@ -135,7 +139,11 @@ class CallAnswerer:
         read: Callable[..., Outputs],
         what: str,
     ) -> tuple[Call, ...]:
-        """Let a handler answer; give the calls that it left out."""
+        """Call a handler, post what it answered, and return the calls that it left out.
+
+        If it raises, or returns something unusable, all calls are posted as unanswered, and none is left for the tools:
+        the handler may have had effects already.
+        """
         given = None if handler is None else await attempt_call(handler, list(calls), what=what)
         answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
         if isinstance(answered, Raised):
@@ -160,10 +168,10 @@ class CallAnswerer:
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:
-    """Give outputs as (call id, text), whatever form and type they were given in.
+    """Return outputs as (call id, text), from any form that `GivenOutputs` allows.
 
     Raises:
-        InvalidRequestError: They have another form.
+        InvalidRequestError: They have another form, or one can't be sent as text.
     """
     pairs: list[tuple[Any, Any]]
     if isinstance(outputs, Mapping):
@@ -173,10 +181,11 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
             pairs = [(item["tool_call_id"], item["output"]) for item in outputs]
         except (TypeError, KeyError, IndexError) as error:
             raise InvalidRequestError(
-                'Outputs are a mapping by call id, or a list of {"tool_call_id": ..., "output": ...}'
+                'Outputs must be a mapping by call id, or a list of {"tool_call_id": ..., "output": ...}; '
+                f"got a {type(outputs).__name__} that is neither"
             ) from error
     if not all(isinstance(call_id, str) for call_id, _ in pairs):
-        raise InvalidRequestError("The ids of calls are strings")
+        raise InvalidRequestError("The ids of calls must be strings, as in the calls that the run asked for")
     try:
         return tuple((call_id, encode_output(output)) for call_id, output in pairs)
     except (TypeError, ValueError, RecursionError) as error:
@@ -184,7 +193,11 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
 
 
 def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
-    """Give what a handler of approvals gave as (call id, JSON)."""
+    """Return what an approval handler returned as (call id, JSON).
+
+    Raises:
+        InvalidRequestError: It has a form that `Approvals` does not allow.
+    """
     if isinstance(given, bool):
         return tuple((call.id, encode_output(given)) for call in calls)
     if isinstance(given, Mapping):
@@ -193,21 +206,23 @@ def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
         return texts_of({item["tool_call_id"]: item for item in given})
     except (TypeError, KeyError) as error:
         raise InvalidRequestError(
-            "Approvals are True or False for all, a mapping by call id, or a list of "
+            "Approvals must be True or False for all, a mapping by call id, or a list of "
             '{"tool_call_id": ..., "approve": ...}'
         ) from error
 
 
 def _answers_of(given: Any, calls: tuple[Call, ...], read: Callable[[Any, tuple[Call, ...]], Outputs]) -> Answers:
-    """Give what a handler gave as answers to the calls that it was asked for.
+    """Return what a handler returned as answers to the calls that it was given.
 
     Raises:
-        InvalidRequestError: It is nothing such.
+        InvalidRequestError: It has another form, or has outputs for other calls.
     """
     outputs = {} if given is None else dict(read(given, calls))
     unknown = set(outputs) - {call.id for call in calls}
     if unknown:
-        raise InvalidRequestError(f"The handler answered calls that were not asked: {sorted(unknown)}")
+        raise InvalidRequestError(
+            f"The handler returned outputs for calls that it was not given: {sorted(unknown)}; use the ids of the calls"
+        )
     answers = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
     check_answers(answers)
     return answers

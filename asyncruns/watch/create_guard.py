@@ -1,4 +1,4 @@
-"""Awaits the requests that create a run, so that what they create is not lost when the caller is cancelled."""
+"""Awaits the requests that create a run, so that a run is not lost when its caller is cancelled in between."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from asyncruns.watch.open_watches import OpenWatches
 
 T = TypeVar("T")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
 
 class CreateGuard:
-    """Awaits requests that begin a run, and does not lose what they begin.
-
-    When the caller is cancelled meanwhile, the answer is still waited for, for some seconds.
+    """Awaits a request that creates a run; a caller that is cancelled still waits for the answer, for at most 5 s.
 
     Args:
-        watches: Those of the client.
-        late: Takes what came after the caller was cancelled; None is an answer that nothing was begun.
-        lost: Called when the caller was cancelled, and no good answer came.
-        cancels: Whether `late` cancels what was begun, so that closing the client waits for the answer.
+        watches: The open watches of the client.
+        late: Called with the run, when its answer arrived after the caller was cancelled; with None when the answer
+            says that no run was created.
+        lost: Called when the caller was cancelled, and it is not known whether a run was created.
+        cancels: Whether `late` cancels the run, so that closing the client must wait for the answer.
     """
 
     def __init__(
@@ -44,9 +43,13 @@ class CreateGuard:
     async def keep(self, create: Coroutine[Any, Any, T], find: Callable[[], Coroutine[Any, Any, T]] | None = None) -> T:
         """Send a request, and return its answer.
 
+        Safe to cancel: the answer is awaited for at most 5 s and passed to `late`, or `lost` is called; `late` then has
+        as long as leaving a watch.
+
         Args:
-            create: Sends it.
-            find: Finds what was begun when the request itself is cut off, as at the end of the loop; None for nothing.
+            create: Sends the request.
+            find: Looks up what was created if the request itself is cut off, as at the end of `asyncio.run`; None if
+                that is not possible.
         """
         task = asyncio.create_task(create, name="asyncruns create")
         with self._watches.beginning(cancels=self._cancels) as watch:
@@ -54,7 +57,8 @@ class CreateGuard:
                 await asyncio.wait({task})
             except asyncio.CancelledError:
                 by = loop_time() + LEAVING_GRACE_S
-                watch.leave_by(by + LEAVING_GRACE_S + ENDING_GRACE_S)  # what was begun is then left in its turn
+                # 5 s for the answer, then 5 s + 2.5 s for `late`, which may leave a watch of the run.
+                watch.leave_by(by + LEAVING_GRACE_S + ENDING_GRACE_S)
                 with contextlib.suppress(asyncio.CancelledError):
                     await joined(task, by=by)
                     if task.cancelled() and find is not None and loop_time() < by:
@@ -63,7 +67,10 @@ class CreateGuard:
                 try:
                     await self._tell(task)
                 except Exception:
-                    log.exception("What a cancelled caller had begun could not be dealt with; it may go on")
+                    log.exception(
+                        "A caller was cancelled while its run was created, and handling the run then failed; it may go "
+                        "on at the server"
+                    )
                 raise
             return task.result()
 
@@ -72,5 +79,5 @@ class CreateGuard:
             self._lost()
         elif (error := task.exception()) is None:
             await self._late(task.result())
-        elif not isinstance(error, APIStatusError) or error.status >= 500:  # else nothing was begun
+        elif not isinstance(error, APIStatusError) or error.status >= 500:  # a 4xx: no run was created
             self._lost()

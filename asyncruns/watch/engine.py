@@ -1,7 +1,18 @@
-"""Does what the lifecycle of one run says: looks, submits and cancels, has calls answered, and wakes it in time.
+"""Executes the commands of one run's lifecycle: polls, submits, cancels, starts tools, and wakes the machine on time.
 
-It looks in its own task, one look after the other; tools, submits and cancels are children of that task; timers of the
-loop wake the machine. It knows nothing of who waits for the end, and who looks on.
+Theory of operation. The machine (`lifecycle/machine.py`) decides and never acts; the engine acts and never decides.
+Every answer, tool output and tick is an event; `receive` gives it to the machine and performs the commands that it
+returns. Three kinds of work run:
+
+- One task polls, one poll after the other: `_work` waits until a poll is due, sends it, and waits again.
+- Tools, submits, cancels and the reader of a stream are children of that task, in one task group.
+- One timer of the loop sends the machine a `Tick` at the time that it asked for (`wake_at`).
+
+A submit or a cancel in flight is never just dropped: its scope is shielded, and gets a deadline when the watch is left.
+When the task group was cancelled from outside (as `asyncio.run` does at its end) and the run is still to be cancelled,
+`run` opens a new group and continues there, for at most 5 s.
+
+The engine must not know callers and observers: it only calls `on_notice` and `on_end`.
 """
 
 from __future__ import annotations
@@ -50,6 +61,7 @@ from asyncruns.lifecycle import (
 )
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.logs import WATCH_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
 
@@ -59,24 +71,24 @@ load_anyio_backend()
 
 
 class Engine(Generic[R]):
-    """One machine, and what it needs to go.
+    """The shell around one machine.
 
     Args:
-        client: Where requests go, and in which language.
+        client: The transport that requests are sent with, and the dialect that makes and reads them.
         ref: The run.
-        machine: Its lifecycle, before the beginning.
-        answering: Has calls answered; its events are to be given to `receive`.
-        following: Follows the streams of the run, where there is one.
-        cancels_on_exit: Whether a run that goes on is cancelled when nobody watches it any more, for whatever reason.
-        on_notice: Told what is to be reported. Must not wait.
-        on_end: Told how the watch ended, and None when it is taken up again. Must not wait.
+        machine: The run's lifecycle, not begun yet.
+        answering: Answers tool calls; its events must be passed to `receive`.
+        following: Reads the streams of the run; None if it is only polled.
+        cancels_on_exit: Whether a run that goes on is cancelled when its watch stops, for whatever reason.
+        on_notice: Called with each notice for observers. Must not wait.
+        on_end: Called with the end of the watch, and with None when the watch is resumed. Must not wait.
 
     Attributes:
-        ref: What is watched; it changes at servers where a submit begins a new run.
-        refs: All that were watched, in their order.
-        polls: How many looks were sent.
+        ref: The run that is watched; it changes at servers where a submit creates a new run.
+        refs: All runs that were watched, oldest first.
+        polls: Number of polls sent.
         entered: The task that entered the watch, which no tool or handler may await.
-        is_running: Whether events from outside are taken.
+        is_running: Whether events from outside are accepted.
     """
 
     def __init__(
@@ -99,19 +111,19 @@ class Engine(Generic[R]):
         self._following = following
         self._on_notice, self._on_end = on_notice, on_end
         self._poll_at = math.inf
-        self._if_silent = 0.0  # for so many seconds the stream must have said nothing by then
+        self._if_silent = 0.0  # the poll is only due if the stream has been silent for this many seconds
         self._poll_moved: asyncio.Future[None] | None = None
         self._tick_at = math.inf
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
-        self._failure: Exception | None = None  # of a tick, which its task has nobody to raise to
-        self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}
-        self._looking: anyio.CancelScope | None = None
+        self._failure: Exception | None = None  # raised in a tick, whose task nothing awaits; `run` raises it
+        self._changing: dict[anyio.CancelScope, StreamFollower[R] | None] = {}  # of each submit and cancel in flight
+        self._polling: anyio.CancelScope | None = None
         self._leave_by = math.inf
         self._cancels_on_exit = cancels_on_exit
-        self._cancels = False  # who left before the beginning wants the run cancelled
+        self._cancels = False  # whether the run is to be cancelled when the work begins, or continues
         self._has_begun = False
-        self._cut_off: list[Asked] = []  # requests whose tasks somebody cancelled
+        self._cut_off: list[Asked] = []  # submits and cancels whose tasks were cancelled from outside
         self._closing = False
         self._task: asyncio.Task[Any] | None = None
         self._group: anyio.abc.TaskGroup | None = None
@@ -119,24 +131,24 @@ class Engine(Generic[R]):
         self.entered: asyncio.Task[Any] | None = None
 
     def entered_by(self, task: asyncio.Task[Any] | None, context: Context) -> None:
-        """Note which task enters the watch, and the context variables that its tools and handlers see."""
+        """Record which task enters the watch, and the context variables that its tools and handlers see."""
         self.entered = task
         self._answering.use(context, owners=(self, ANSWERING))
 
     def begin_with(self, ref: RunRef) -> None:
-        """Watch this run; before the beginning."""
+        """Set the run to watch, before `run` is called."""
         self.ref, self.refs = ref, (ref,)
 
     async def run(self, given: Snapshot[R] | None, begun: asyncio.Future[None]) -> None:
-        """Watch until the run has ended, or until it is left.
+        """Watch until the run has ended, or until the watch is left.
 
-        Safe to cancel: tools are stopped; a submit or a cancel on its way is waited for, until the time that `leave`
-        gives. With `cancels_on_exit`, the run is cancelled first, for some seconds at most: at the end of `asyncio.run`
-        every task is cancelled, this one and those of its requests, too.
+        Safe to cancel: tools are stopped, and a pending submit or cancel is awaited until the deadline set by `leave`.
+        With `cancels_on_exit`, the run is cancelled before this returns, for at most 5 s: at its end, `asyncio.run`
+        cancels every task, including those of this engine's requests.
 
         Args:
-            given: What the caller's object says.
-            begun: Gets its result as soon as events are taken.
+            given: The run as the caller's object shows it; None to poll first.
+            begun: Gets its result as soon as events are accepted.
         """
         self._task = asyncio.current_task()
         begin = partial(self._begin, given, begun)
@@ -148,7 +160,7 @@ class Engine(Generic[R]):
             except asyncio.CancelledError:
                 if self._task is None or not self._outlasts():
                     raise
-                self._task.uncancel()
+                self._task.uncancel()  # it is handled: the next task group must not count it
             else:
                 if self._is_done() or not self._outlasts():
                     break
@@ -163,7 +175,7 @@ class Engine(Generic[R]):
                     begin()
                     while not self._is_done():
                         await self._until_poll()
-                        await self._look()
+                        await self._poll()
                 finally:
                     self._close()
                 self._group.cancel_scope.cancel()
@@ -180,7 +192,7 @@ class Engine(Generic[R]):
             self.receive(CancelAsked(loop_time(), self._leave_by))
 
     def _outlasts(self) -> bool:
-        """Tell whether the run is still to be cancelled, although somebody has cancelled a task of ours."""
+        """Return whether to continue and cancel the run, although a task of this engine was cancelled from outside."""
         is_wanted = (self._cancels_on_exit or self._machine.is_cancelling) and not self.is_over
         may_go_on = loop_time() < self._leave_by and anyio.current_effective_deadline() > -math.inf
         if not is_wanted or not may_go_on or self._failure is not None:
@@ -190,34 +202,34 @@ class Engine(Generic[R]):
         return True
 
     def _go_on(self) -> None:
-        """Cancel the run, now that all that went on was cut off; answers that did not come are lost."""
+        """Cancel the run in a new task group; the requests of the old one were cut off, so their answers are lost."""
         cut_off, self._cut_off = self._cut_off, []
         for asked in cut_off:
             cause = APIConnectionError("The request was cut off: its task was cancelled", sent=True)
             self.receive(Refused(loop_time(), Refusal(kind=RefusalKind.LOST, cause=cause), asked))
         if not self.is_over:
             self.receive(CancelAsked(loop_time(), self._leave_by))
-        self._poll(loop_time())
+        self._schedule_poll(loop_time())
 
     def _begin_to_read(self, following: StreamFollower[R], group: anyio.abc.TaskGroup) -> None:
         self.receive(StreamBegun(loop_time()))
         if following.first is not None:
             self.receive(following.first)
-        elif self._machine.snapshot is None:  # it was taken up in the middle
-            self._poll(loop_time())
+        elif self._machine.snapshot is None:  # the stream was read in part before, and only its ref is known
+            self._schedule_poll(loop_time())
         group.start_soon(self._read, following)
 
     def _close(self) -> None:
-        """Begin nothing any more; what changes something at the server is still waited for."""
+        """Start nothing new, and stop tools; pending submits and cancels are still awaited."""
         self._closing = True
         self._answering.stop()
         self._set_tick(math.inf)
 
     def receive(self, event: Event) -> None:
-        """Tell the machine of an event, and do what it says. After the end, nothing happens.
+        """Pass an event to the machine, and perform the commands that it returns. Does nothing once `run` has returned.
 
         Raises:
-            InvalidRequestError: The event cannot be; nothing was done.
+            InvalidRequestError: The event is impossible, such as an output for an unknown call; nothing was done.
         """
         if self._group is None:
             return
@@ -235,11 +247,11 @@ class Engine(Generic[R]):
             self._stop()
 
     def leave(self, *, by: float, cancel: bool) -> None:
-        """Stop watching: at once, when the run is left as it is; else when its cancel is confirmed or refused.
+        """Stop watching: at once if the run is left as it is, otherwise once its cancel is confirmed or refused.
 
         Args:
-            by: How long at most a request that changes something is waited for, by the loop's clock.
-            cancel: Whether a run that goes on is to be cancelled.
+            by: When to stop waiting for a pending submit or cancel, by the loop's clock.
+            cancel: Whether to cancel a run that goes on.
         """
         self._leave_by = min(by, self._leave_by)
         self._cancels = self._cancels or cancel
@@ -252,33 +264,34 @@ class Engine(Generic[R]):
 
     @property
     def is_running(self) -> bool:
+        """Whether events from outside are accepted: `run` has begun, and is not closing."""
         return self._group is not None and not self._closing
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has ended. A watch that ended before its run can be taken up again until it is left."""
+        """Whether the run has ended. A watch that finished before its run can be resumed until it is left."""
         end = self._machine.end
-        return end is not None and end.kind not in (EndKind.NEEDS_CALLER, EndKind.GAVE_UP)
+        return end is not None and end.kind.is_final
 
     def _is_done(self) -> bool:
-        """Whether there is nothing to wait for any more.
+        """Whether there is nothing left to wait for.
 
-        For who leaves that is so when the watch has ended, for whatever reason, and when no cancel is under way. Else
-        a run may have ended, and what its stream said before that is still read.
+        While the caller stays, that is when the run has ended and its stream is read to the end. Once the caller
+        leaves, it is when no cancel is pending. A failed tick ends both.
         """
         may_leave = self._leave_by < math.inf and not self._machine.is_cancelling
         is_read = self._following is not None and self._following.is_wanted
         return (self.is_over and not is_read) or may_leave or self._failure is not None
 
     def _stop(self) -> None:
-        # Our own task sees by itself that it is done.
+        # The engine's own task checks `_is_done` after each step; cancelling it here would interrupt that step.
         if self._group is not None and asyncio.current_task() is not self._task:
             self._group.cancel_scope.cancel()
 
     # Time
 
     async def _until_poll(self) -> None:
-        """Wait for the time of the next look, which may be moved meanwhile."""
+        """Wait until the next poll is due; `_schedule_poll` may move that time while this waits."""
         loop = asyncio.get_running_loop()
         while (poll_at := self._due_at) > loop.time():
             self._poll_moved = moved = loop.create_future()
@@ -289,7 +302,8 @@ class Engine(Generic[R]):
                 self._poll_moved = None
                 if timer is not None:
                     timer.cancel()
-            if self._due_at == poll_at < math.inf:  # by the timer; it may be early by the clock's resolution
+            # The timer has fired, possibly early by the clock's resolution: the clock would ask for one more wait.
+            if self._due_at == poll_at < math.inf:
                 return
 
     @property
@@ -307,7 +321,7 @@ class Engine(Generic[R]):
         self._tick_timer = None if at == math.inf else asyncio.get_running_loop().call_at(at, self._tick)
 
     def _tick(self) -> None:
-        # A task group takes no tasks from a callback, so the machine is told in a task, which ends at its first step.
+        # A task group can't start tasks from a callback of the loop, so the tick has a task, which ends at once.
         now = max(loop_time(), self._tick_at)  # a timer may be early by the clock's resolution
         self._ticking = asyncio.create_task(self._ticked(now), name=f"asyncruns tick {self.ref}")
 
@@ -319,7 +333,7 @@ class Engine(Generic[R]):
             self._failure = error
             self._stop()
 
-    def _poll(self, at: float, if_silent: float = 0.0) -> None:
+    def _schedule_poll(self, at: float, if_silent: float = 0.0) -> None:
         self._poll_at, self._if_silent = at, if_silent
         if self._poll_moved is not None:
             wake(self._poll_moved)
@@ -331,7 +345,7 @@ class Engine(Generic[R]):
             return
         match command:
             case PollAt(not_before, not_after, if_silent):
-                self._poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - spreads looks only
+                self._schedule_poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - only spreads polls
             case RunTools(calls):
                 self._answering.begin(calls, group)
             case StopTools(approvals):
@@ -345,9 +359,9 @@ class Engine(Generic[R]):
                 self._on_notice(notice)
             case Finish(end):
                 self._answering.stop()
-                self._poll(math.inf)
+                self._schedule_poll(math.inf)
                 if self.is_over:
-                    for scope, following in self._changing.items():  # their answers can change nothing any more
+                    for scope, following in self._changing.items():  # the run has ended: their answers don't matter
                         if following is None or not following.hasten():
                             scope.cancel()
                 if self._following is not None:
@@ -360,14 +374,15 @@ class Engine(Generic[R]):
 
     # Requests
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         self._poll_at = math.inf
-        with anyio.CancelScope() as self._looking:
+        with anyio.CancelScope() as self._polling:
             self.receive(await self._ask(self._client.dialect.poll(self.ref), Asked.POLL))
 
     async def _change(self, request: Request, asked: Asked) -> None:
         following = self._following if asked is Asked.SUBMIT else None
-        # Who leaves the watch meanwhile waits for the answer for some seconds: what a submit came to would be lost.
+        # Shielded: a caller that leaves now still waits for the answer, at most until `_leave_by`. Otherwise it would
+        # not be known whether the submit or cancel had its effect.
         with anyio.CancelScope(shield=True, deadline=self._leave_by) as scope:
             self._changing[scope] = following
             is_cut_off = True
@@ -381,9 +396,9 @@ class Engine(Generic[R]):
                 del self._changing[scope]
                 if is_cut_off and not scope.cancel_called:
                     self._cut_off.append(asked)
-            if isinstance(event, Observed) and self._looking is not None:
-                # The look may show the run as it was before; this answer asks for a new one.
-                self._looking.cancel()
+            if isinstance(event, Observed) and self._polling is not None:
+                # That poll may show the run as it was before this request; `receive` below schedules a new poll.
+                self._polling.cancel()
             if asked is Asked.SUBMIT and isinstance(event, Observed) and event.snapshot.ref is not None:
                 self._follow(event.snapshot.ref)
             self.receive(event)
@@ -408,12 +423,12 @@ class Engine(Generic[R]):
             self._stop()
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Observed) and self._looking is not None:
-            self._looking.cancel()  # it was asked before; what it shows may be older than what the stream tells
+        if isinstance(event, Observed) and self._polling is not None:
+            self._polling.cancel()  # it was sent before this event, and may show an older state of the run
         self.receive(event)
 
     def _follow(self, ref: RunRef) -> None:
-        """Watch what a submit gave from now on, where that is something new."""
+        """Watch the run that a submit returned, if it is a new one."""
         if ref != self.ref:
             self.ref = ref
             self.refs = (*self.refs, ref)
@@ -421,4 +436,6 @@ class Engine(Generic[R]):
     async def _ask(self, request: Request, asked: Asked) -> Observed | Refused:
         await admitted()
         self.polls += asked is Asked.POLL
-        return await send_for_event(self._client, request, asked)
+        event = await send_for_event(self._client, request, asked)
+        log_poll(WATCH_LOG, self.ref, event)
+        return event

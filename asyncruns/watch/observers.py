@@ -1,4 +1,7 @@
-"""Tells those who look on: callbacks, and whoever iterates. They can neither delay nor break the watch."""
+"""Delivers events to observers: to callbacks, and to the reader of a watcher. They can neither delay nor break a watch.
+
+A callback that raises is logged, and one that is slow only delays other callbacks. Memory is bounded: see `Feed.put`.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
-COALESCE_ABOVE: Final = 256  # so many unread events, then a newer takes the place of the last
-KEPT_UNREAD: Final = 16  # events that are kept while nobody reads: each may hold the body of a run
-COALESCED: Final = (StatusChanged, ConnectivityChanged)
+COALESCE_ABOVE: Final = 256  # unread events, from which on a new status replaces the last unread one
+KEPT_UNREAD: Final = 16  # events that are kept while there is no reader: each may hold the body of a run
+COALESCED: Final = (StatusChanged, ConnectivityChanged)  # a newer one makes an older one obsolete
 
 SLOW_OBSERVER_S: Final = 1.0
 
@@ -31,7 +34,7 @@ Observer = Callable[[Any], Awaitable[None] | None]
 
 
 class Ended(Generic[R]):
-    """The watch ended; the last event."""
+    """The watch finished with this outcome; the last event."""
 
     __slots__ = ("outcome",)
     __match_args__ = ("outcome",)
@@ -41,7 +44,7 @@ class Ended(Generic[R]):
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look."""
+        """The run's last known status, as the server spells it; "" if no poll succeeded."""
         return self.outcome.status
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -52,7 +55,7 @@ class Ended(Generic[R]):
 
 
 class Feed(Generic[R]):
-    """A queue of events for one reader, who gets them all; while there is none, the newest are kept."""
+    """A queue of events for one reader, which gets all of them; while there is no reader, only the newest are kept."""
 
     __slots__ = ("_closed", "_drained", "_events", "_idle", "_news", "_readers", "_reading", "_waiters")
 
@@ -62,12 +65,16 @@ class Feed(Generic[R]):
         self._reading = False
         self._readers = 0
         self._waiters = 0
-        self._idle = False  # the reader has dealt with all that there was, and waits for more
+        self._idle = False  # whether the reader has handled every event, and waits for the next
         self._news: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
     def put(self, event: Notice | Ended[R]) -> None:
-        """Add an event; one that a newer makes old is replaced when the reader is far behind."""
+        """Add an event.
+
+        Without a reader, older events are dropped: 16 are kept, or 1 while a caller waits for the outcome only. A
+        reader that is 256 events behind loses the last unread event of a kind in `COALESCED` to a new one of that kind.
+        """
         if not self._readers:
             while len(self._events) >= (1 if self._waiters else KEPT_UNREAD):
                 self._events.popleft()
@@ -85,7 +92,7 @@ class Feed(Generic[R]):
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Count as the reader, who gets every event from now on."""
+        """Register a reader, which gets every event from now on."""
         self._readers += 1
         try:
             yield
@@ -94,7 +101,7 @@ class Feed(Generic[R]):
 
     @contextmanager
     def waiter(self) -> Iterator[None]:
-        """Count as one who waits for the end only: without a reader, no more than the newest event is kept."""
+        """Register a caller that waits for the outcome only: without a reader, only the newest event is kept."""
         self._waiters += 1
         try:
             yield
@@ -102,19 +109,25 @@ class Feed(Generic[R]):
             self._waiters -= 1
 
     def close(self) -> None:
-        """Say that nothing more will come: who reads gets what there is, and then None."""
+        """Mark the end of the events: the reader gets those that are left, and then None."""
         self._closed = True
         wake(self._news)
 
     @property
     def is_empty(self) -> bool:
-        """Whether all that there is was read."""
+        """Whether every event was read."""
         return not self._events
 
     async def get(self) -> Notice | Ended[R] | None:
-        """Wait for the next event; None when there will be none. Safe to cancel: none is lost."""
+        """Wait for the next event, and return it; None after the last one. Safe to cancel: no event is lost.
+
+        Raises:
+            InvalidRequestError: Another reader waits already.
+        """
         if self._reading:
-            raise InvalidRequestError("The events are read by another already; they go to one reader")
+            raise InvalidRequestError(
+                "Another reader already iterates over these events; they go to one reader, so share them from there"
+            )
         self._reading = True
         try:
             while not self._events:
@@ -130,7 +143,7 @@ class Feed(Generic[R]):
             self._news = None
 
     async def drained(self) -> None:
-        """Wait until the reader has taken, and dealt with, all that there is."""
+        """Wait until the reader has taken and handled every event."""
         while self._events or not self._idle:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
@@ -139,10 +152,10 @@ class Feed(Generic[R]):
 async def deliver(
     feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None, owners: tuple[object, ...]
 ) -> None:
-    """Call the observers, one event after the other, until cancelled."""
+    """Call the observers, one event after the other, until cancelled or until the feed ends."""
     with feed.reader():
         while event := await feed.get():
-            await asyncio.sleep(0)  # who is cancelled does not call one observer more
+            await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
             if isinstance(event, StatusChanged) and on_status is not None:
                 await call_observer(on_status, event, owners=owners)
             elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
@@ -152,25 +165,25 @@ async def deliver(
 async def call_observer(
     observer: Observer, value: object, *, context: Context | None = None, owners: tuple[object, ...] = ()
 ) -> None:
-    """Call an observer, and wait for it; what it raises is logged, and that it is slow.
+    """Call an observer, and wait until it is done; log what it raises, or that it took 1 s or longer.
 
     Args:
-        observer: Whom to call.
-        value: What with.
-        context: The context variables that it sees, in a copy; the current ones by default.
-        owners: The objects that it observes for (see `driven.OWNERS`).
+        observer: The function to call.
+        value: Its argument.
+        context: The context variables that it sees, in a copy; by default the current ones.
+        owners: The objects that it works for (see `user_code.OWNERS`).
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     result = await attempt_call(observer, value, what="An observer", context=context, owners=owners)
     if isinstance(result, Raised):
-        log.error("An observer raised; the watch goes on", exc_info=result.error)
+        log.error("An observer raised an exception; the watch goes on", exc_info=result.error)
     elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
-        log.warning("An observer took %.1f s; the watch went on, and new statuses waited for it", took)
+        log.warning("An observer took %.1f s; the watch went on, and later calls of observers were delayed", took)
 
 
 class Observers:
-    """Calls observers one after the other, in the order in which things happened."""
+    """Calls the observers of many runs, one after the other, in the order of the events."""
 
     def __init__(self) -> None:
         self._queue: OrderedDict[object, tuple[Observer, object, Context | None, tuple[object, ...]]] = OrderedDict()
@@ -188,16 +201,16 @@ class Observers:
         context: Context | None = None,
         owners: tuple[object, ...] = (),
     ) -> None:
-        """Have this observer called with this value.
+        """Queue a call of this observer with this value.
 
-        A status that a newer of the same run makes old is replaced when the observers are far behind.
+        While 256 calls or more are queued, a new status replaces the queued one of the same run and observer.
 
         Args:
-            observer: Whom to call.
-            value: What with.
-            of: The run that this is news of.
+            observer: The function to call.
+            value: Its argument.
+            of: The run that the value is about.
             context: The context variables that it sees, in a copy; by default those of the task that calls observers.
-            owners: The objects that it observes for (see `driven.OWNERS`).
+            owners: The objects that it works for (see `user_code.OWNERS`).
         """
         is_behind = len(self._queue) >= COALESCE_ABOVE
         key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
@@ -206,11 +219,11 @@ class Observers:
         wake(self._news)
 
     async def run(self) -> None:
-        """Call them, until cancelled."""
+        """Make the queued calls, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             while self._queue:
-                await asyncio.sleep(0)  # who is cancelled does not call one observer more
+                await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
                 _, (observer, value, context, owners) = self._queue.popitem(last=False)
                 self._calling_since = loop.time()
                 await call_observer(observer, value, context=context, owners=owners)
@@ -220,26 +233,28 @@ class Observers:
             await self._news
 
     async def drained(self, patience: float) -> bool:
-        """Wait until all have been called, and are done; give whether they are. Safe to cancel.
+        """Wait until all queued calls are done, and return whether they are. Safe to cancel.
 
         Args:
-            patience: Seconds that one of them may take since somebody waits.
+            patience: Seconds that a single call may take, counted from the first `drained` at the earliest.
         """
         loop = asyncio.get_running_loop()
         if self._waited_since is None:
             self._waited_since = loop.time()
         while self._waiting:
             since = loop.time() if self._calling_since is None else max(self._calling_since, self._waited_since)
-            if loop.time() >= since + patience:  # the very sum that is waited for: differences round otherwise
+            # Compare with the same sum that the timeout below is computed from: a difference may round the other way,
+            # and this would loop without waiting.
+            if loop.time() >= since + patience:
                 return False
             self._called = loop.create_future()
             await asyncio.wait([self._called], timeout=since + patience - loop.time())
         return True
 
     def tell_of_waiting(self) -> None:
-        """Log how many were not called, or broken off, where that is so; there will be no more calls."""
+        """Log how many calls were dropped or cut off, if any; to be called when there will be no more calls."""
         if self._waiting:
-            log.warning("Nobody waits for slow observers any more: %d calls of them were dropped", self._waiting)
+            log.warning("Leaving did not wait for slow observers: %d calls of them were dropped", self._waiting)
 
     @property
     def _waiting(self) -> int:

@@ -1,7 +1,8 @@
-"""Which watches go on over a client, so that closing it waits for those that are being left.
+"""The watches that are open over a client, so that closing the client waits for those that are being left.
 
-The connections are there as long as they are needed then: `asyncio.gather` under a timeout goes on while its children
-still leave, and so does code that cancels a task without awaiting it.
+A watch that is being left may still have to send a cancel, and needs connections for that. Its caller may not wait for
+it: `asyncio.gather` under a timeout returns while its children still leave, and so does code that cancels a task
+without awaiting it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from typing import Final
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 
-LEAVING_PASSES: Final = 8  # of the event loop, in which a task that was just cancelled begins to leave
+LEAVING_PASSES: Final = 8  # passes of the event loop, within which a task that was just cancelled begins to leave
 
 
 class OpenWatch:
     """A watch that goes on, or a create that begins one.
 
     Attributes:
-        leave: Makes the watch end by the given time, with its run cancelled, and may set a later `by`; None when
-            closing the client is no reason to end it.
-        by: Until when it is waited for, by the loop's clock; infinity while nobody leaves it.
-        is_settled: Whether it owes the server nothing any more.
+        loop: The event loop of the watch.
+        leave: Makes the watch finish by the given time, with its run cancelled, and may set a later `by`; None if
+            closing the client does not end the watch.
+        by: When closing the client stops waiting for it, by the loop's clock; infinity while its caller stays.
+        is_settled: Whether nothing is left to be sent to the server.
     """
 
     __slots__ = ("_settled", "by", "is_settled", "leave", "loop")
@@ -37,40 +39,40 @@ class OpenWatch:
         self._settled: asyncio.Future[None] = self.loop.create_future()
 
     def settle(self) -> None:
-        """Note that nothing is owed any more; may be called twice."""
+        """Note that nothing is left to be sent; may be called twice."""
         self.is_settled = True
         if not self.loop.is_closed():
             wake(self._settled)
 
     def leave_by(self, by: float) -> None:
-        """Note that its caller leaves, and waits for it until this time, or an earlier one that was given before."""
+        """Note that its caller leaves, and waits until this time at most; an earlier time that was set before stays."""
         self.by = min(self.by, by)
 
     async def settled(self, by: float) -> None:
-        """Wait until nothing is owed any more, or until this time. Safe to cancel."""
+        """Wait until nothing is left to be sent, or until this time. Safe to cancel."""
         await asyncio.wait({self._settled}, timeout=max(by - loop_time(), 0.0))
 
 
 class OpenWatches:
-    """The watches that go on over one client."""
+    """The open watches of one client."""
 
     def __init__(self) -> None:
         self._all: dict[OpenWatch, None] = {}
 
     def add(self, leave: Callable[[float], object] | None = None) -> OpenWatch:
-        """Note that a watch begins; `OpenWatch` describes the argument."""
+        """Add a watch that begins; `OpenWatch` describes the argument."""
         watch = OpenWatch(leave)
         self._all[watch] = None
         return watch
 
     def remove(self, watch: OpenWatch) -> None:
-        """Note that a watch has ended."""
+        """Remove a watch that has finished."""
         watch.settle()
         self._all.pop(watch, None)
 
     @contextlib.contextmanager
     def beginning(self, *, cancels: bool) -> Iterator[OpenWatch]:
-        """Note that a watch is about to begin: something at the server may need it.
+        """Count a watch that is about to begin: a run that is being created may have to be cancelled.
 
         Args:
             cancels: Whether it cancels its run on leaving, so that closing the client waits for it.
@@ -82,13 +84,14 @@ class OpenWatches:
             self.remove(watch)
 
     async def finished(self, *, ends: bool) -> None:
-        """Wait for what is being left, and for no longer than that may take.
+        """Wait for the watches of this loop that are being left, each at most until its `by`.
 
-        In a task of its own: when that is cancelled, as at the end of the loop, it waits on, and raises the
-        cancellation then.
+        To be run in a task of its own. If that task is cancelled, as at the end of `asyncio.run`, this still waits, and
+        raises the cancellation at the end.
 
         Args:
-            ends: Whether nothing can go on after this: then watches that cancel their runs on leaving are left, too.
+            ends: Whether the connections are closed afterwards: then watches that cancel their runs on leaving are made
+                to leave now.
         """
         interrupted: asyncio.CancelledError | None = None
         passes = LEAVING_PASSES
@@ -105,12 +108,12 @@ class OpenWatches:
             raise interrupted
 
     async def _one_settled(self, *, ends: bool) -> bool:
-        """Wait for one of them; tell whether there was one to wait for."""
+        """Wait for one watch that is being left; return whether there was one."""
         now = loop_time()
         for watch in self._here() if ends else ():
             if watch.by == math.inf and watch.leave is not None:
                 watch.leave(now + LEAVING_GRACE_S)
-                if watch.by == math.inf:  # else it has said so itself: a fleet may take longer
+                if watch.by == math.inf:  # otherwise `leave` has set it: a fleet may take longer
                     watch.leave_by(now + LEAVING_GRACE_S)
         left = [watch for watch in self._here() if not watch.is_settled and now < watch.by < math.inf]
         if not left:
@@ -120,7 +123,7 @@ class OpenWatches:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to wait for in this loop."""
+        """Whether no watch is open in this loop."""
         return not self._here()
 
     def _here(self) -> list[OpenWatch]:
@@ -129,6 +132,6 @@ class OpenWatches:
 
 
 def open_watches_of(client: object) -> OpenWatches:
-    """Return those of a client; new ones where it keeps none."""
+    """Return the open watches of a client; an empty, unshared object if the client keeps none."""
     found = getattr(client, "_open_watches", None)
     return found if isinstance(found, OpenWatches) else OpenWatches()

@@ -1,4 +1,7 @@
-"""What a watch can be told, and the checks of it."""
+"""The options of a watch, and their checks.
+
+The defaults are those of `lifecycle.Policy`; `RunWatcher` documents all of them for users.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from asyncruns.watch.observers import Observer
 
 
 class SharedOptions(TypedDict, total=False):
-    """The options that a watch has in a fleet, too; `RunWatcher` describes them."""
+    """The options that a watch in a fleet has as well; `RunWatcher` describes them."""
 
     tools: Toolset | None
     timeout: float | UnsetType | None
@@ -45,37 +48,39 @@ class WatchOptions(SharedOptions, total=False):
 
 
 def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
-    """Return what the lifecycle of a watch goes by; `Policy` has the defaults of what the options leave out.
+    """Return the policy of a watch with these options; `Policy` has the defaults of those that are left out.
+
+    `on_lost_submit` only counts at servers where a poll can't show whether a submit was taken.
 
     Args:
-        options: Checked ones.
-        dialect: Of the server.
+        options: Options that were checked already.
+        dialect: The server's dialect.
     """
-    given: dict[str, Any] = {name: options[name] for name in POLICY_OPTIONS if name in options}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in POLICY_OPTIONS}
     if given.get("cadence", UNSET) is None:
         del given["cadence"]
     lost = options.get("on_lost_submit", "give_up")
     return Policy(
-        without_expiry=dialect.without_expiry, on_lost_submit="look" if dialect.shows_submits else lost, **given
+        without_expiry=dialect.without_expiry, on_lost_submit="poll" if dialect.shows_submits else lost, **given
     )
 
 
 def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) -> None:
-    """Check the options of a watch, before anything is done at a server.
+    """Check the options of a watch, before anything is sent.
 
     Args:
-        options: By their names.
-        known: Those that there are: `WatchOptions`, or `SharedOptions`.
+        options: The options by name.
+        known: The class whose annotations are the known options: `WatchOptions` or `SharedOptions`.
 
     Raises:
-        InvalidRequestError: One is not known, or can't be used; the message says what to give.
+        InvalidRequestError: An option is unknown, or its value is unusable; the message says what to give.
     """
     for name in options:
         if name not in known.__annotations__:
             near = difflib.get_close_matches(name, known.__annotations__, 1)
-            meant = f"did you mean {near[0]!r}? There" if near else "there"
+            meant = f"did you mean {near[0]!r}? Its options" if near else "its options"
             there_are = ", ".join(known.__annotations__)
-            raise InvalidRequestError(f"There is no option {name!r} of a watch here; {meant} are {there_are}")
+            raise InvalidRequestError(f"This watch has no option {name!r}; {meant} are {there_are}")
     for name, given in options.items():
         what = _what_it_must_be(name, given)
         if what is not None:
@@ -84,7 +89,7 @@ def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) 
 
 
 def _what_it_must_be(name: str, given: Any) -> str | None:
-    """Return what an option must be, where what was given is not; None where it is."""
+    """Return what the value of an option must be if this one is unusable, otherwise None."""
     match name:
         case "tools":
             return None if isinstance(given, Toolset | None) else "a Toolset, such as Toolset([function])"

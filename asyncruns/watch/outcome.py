@@ -1,9 +1,11 @@
-"""How a watch ended: one type for each end, so that a `match` over them can be exhaustive."""
+"""The outcomes of a watch: one type for each way to finish, so that a `match` over them can be exhaustive.
+
+`AnyOutcome` is their union. An outcome must not hold a credential once it is pickled: the client stays behind.
+"""
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -26,43 +28,41 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
-
-# The answer's messages may come later than the status `completed`: read again after so many seconds.
+# Messages may appear later than the status `completed`: seconds before each further attempt to read them, 3.25 in all.
 ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
 
 _WHY: Final = {
-    Reason.TIMEOUT: "the wait's time was over",
+    Reason.TIMEOUT: "the timeout passed",
     Reason.UNREACHABLE: "the server could not be reached",
-    Reason.UNKNOWN_STATUS: "the status is one that nobody knows, and it did not change",
+    Reason.UNKNOWN_STATUS: "this version does not know the status, and it did not change for max_unknown_status s",
     Reason.NOT_FOUND: "there is no such run",
     Reason.GONE: "the run was there and is gone: deleted or purged",
     Reason.UNAUTHORIZED: "the credential was refused",
     Reason.QUOTA_SPENT: "the quota is spent",
     Reason.REJECTED: "the server refuses to show the run",
-    Reason.UNANSWERED: "nobody answers these calls: add tools=, or on_requires_action=, or watcher.submit() them",
-    Reason.CANCEL_UNCONFIRMED: "the server took the cancel, and a minute later the run still went on",
-    Reason.CANCEL_REFUSED: "the server does not cancel the run, and these calls were stopped for that",
-    Reason.NOT_CANCELLED: "it was left, and the run could not be cancelled, or not in time; it may go on",
-    Reason.HANDLER_FAILED: "answering them raised an error",
-    Reason.NO_CALLS: "the run waits for the caller and does not say for what",
-    Reason.OUTPUTS_IGNORED: "the server took the outputs twice and still asks for them",
+    Reason.UNANSWERED: "nothing answers these calls: give tools= or on_requires_action=, or watcher.submit() outputs",
+    Reason.CANCEL_UNCONFIRMED: "the server accepted the cancel, but a minute later the run still went on",
+    Reason.CANCEL_REFUSED: "the server refused to cancel the run, and these calls had been stopped for the cancel",
+    Reason.NOT_CANCELLED: "the watch was left, and the run could not be cancelled, or not in time; it may go on",
+    Reason.HANDLER_FAILED: "answering these calls raised an error",
+    Reason.NO_CALLS: "the run waits for the caller, but shows no calls to answer",
+    Reason.OUTPUTS_IGNORED: "the server accepted the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
-    Reason.MAX_ROUNDS: "it asked for calls once more after max_rounds rounds; watcher.submit() outputs to go on",
-    Reason.BROKE: "watching it raised an error that nobody expected; the other watches go on",
-    Reason.SUBMIT_LOST: "no answer to the outputs came, and no look can tell if they were taken; an orphan may go on",
+    Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; watcher.submit() outputs to continue",
+    Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
+    Reason.SUBMIT_LOST: "no answer to the outputs came, and a poll can't show if they were taken; an orphan may go on",
 }
 
 
 class LeftBehind:
-    """The client of an outcome that was unpickled: a client stays in its process, with its key."""
+    """The client of an outcome that was unpickled: the real one stays in its process, with its key."""
 
     @property
     def transport(self) -> Transport:
@@ -75,7 +75,7 @@ class LeftBehind:
         raise InvalidRequestError(_LEFT_BEHIND)
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
-        """Raise InvalidRequestError, as all here."""
+        """Raise InvalidRequestError, which says how to fetch the messages."""
         raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
 
 
@@ -84,18 +84,18 @@ def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
 
 
 _LEFT_BEHIND: Final = (
-    "This outcome came through a pickle, which leaves the client behind: with a client of this process, await "
-    "client.for_run(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is sent"
+    "This outcome was unpickled, and a pickle does not hold the client: with a client of this process, await "
+    "client.for_run(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is pickled"
 )
 
 
 @runtime_checkable
 class HoldsMessages(Protocol):
-    """A run that came together with all that it wrote, as a response does."""
+    """A run that holds the messages it wrote, as a response does."""
 
     @property
     def messages(self) -> Sequence[Message | ResponseMessage]:
-        """What it wrote, oldest first."""
+        """The messages that it wrote, oldest first."""
         ...
 
 
@@ -104,28 +104,42 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
 
 
 class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
-    """How a watch ended.
+    """How a watch finished.
 
-    It can be pickled and copied. A pickle leaves the client behind: of a run on a thread, `messages()` and `text()`
-    raise an InvalidRequestError then, which says what to do; of a response they return what it holds.
+    Match on the subclass, or take the success path: `unwrap()` returns the completed run and `text()` its text, and
+    both raise a `RunError` for every other outcome::
+
+        match outcome:
+            case Completed():
+                print(await outcome.text())
+            case NeedsCaller(calls=calls):
+                ...  # the run waits for outputs
+            case GaveUp(reason=reason):
+                ...  # the run may go on at the server
+            case Failed() | Cancelled() | Expired() | Incomplete():
+                print(outcome.error)
+
+    An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
+    run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
 
     Attributes:
-        ref: Which run; the last one where each round of outputs begins a new one.
-        refs: All of these, in their order.
-        status: The server's own word at the last look, or "" when no look succeeded.
-        run: The typed run at the last look; None when no look succeeded. A fleet keeps no bodies of runs that go on, so
-            there it is None where the watch gave up, too.
-        polls: How many looks were made.
-        elapsed: Seconds from the beginning of the watch.
-        error: Why the run ended badly, as the server says; None where it does not.
-        reason: Why the watch ended before the run did; None where it did not.
-        cause: The exception that is why, if one is.
-        calls: Calls that are open.
-        outputs: Outputs that there are for the open round, as (call id, text).
-        cancel_requested: Whether the watch asked for a cancellation; the run may have ended in another way first.
-        cancel_error: Why the run was not cancelled although the caller asked for it, by `on_exit="cancel"` or
-            `cancel_run()`: what the server answered to the cancel, or an `APITimeoutError` when no poll confirmed it in
-            time. The run may go on, and cost. None when it was cancelled.
+        ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one.
+        refs: The refs of all these runs, oldest first.
+        status: The last known status, as the server spells it; "" if no poll succeeded.
+        run: The typed run as last seen; None if no poll succeeded. A fleet does not keep the bodies of runs that go on,
+            so in a fleet it is usually also None for `GaveUp`.
+        polls: Number of polls sent.
+        elapsed: Seconds from the beginning of the watch to this outcome.
+        error: The server's error, with `code` and `message`, when the run ended badly; None if it gave none.
+        reason: Why the watch finished before the run ended; None if the run ended.
+        cause: The exception that led to this outcome, if any.
+        calls: Tool calls that are still open, for `NeedsCaller` and `GaveUp`; empty otherwise.
+        outputs: Outputs that exist already for the open round, as (call id, text).
+        cancel_requested: Whether the watch asked the server to cancel the run, which may have ended in another way
+            first. False if the server refused for certain.
+        cancel_error: Why the run was not cancelled although `on_exit="cancel"` or `cancel_run()` asked for it: the
+            server's answer to the cancel, or an `APITimeoutError` if no poll confirmed it in time. If the outcome is
+            `GaveUp` or `NeedsCaller`, the run may go on, and cost money. None if it was cancelled.
     """
 
     ref: RunRef
@@ -146,11 +160,11 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     _raises: ClassVar[type[RunError]] = RunError
 
     def unwrap(self) -> R:
-        """Give the run when it is completed.
+        """Return the run if it is completed, otherwise raise.
 
         Raises:
-            RunError: It is not; the subclass says how it ended (`RunFailedError`, `RunExpiredError`, ...), the message
-                why and what to do, and `outcome` is this.
+            RunError: The run is not completed. The subclass says how the watch finished (`RunFailedError`,
+                `RunExpiredError`, ...), the message why, and the error's `outcome` is this object.
         """
         raises = RunGoneError if self.reason is Reason.GONE else self._raises
         raise raises(self._message(), self) from self.cause
@@ -158,22 +172,25 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     async def messages(self) -> list[Message | ResponseMessage]:
         """Return the messages that this run wrote, oldest first.
 
-        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched. Safe to cancel.
+        A response holds its messages, so nothing is sent. The messages of a run on a thread are fetched. Safe to
+        cancel.
 
         Raises:
             APIError: They could not be fetched.
+            InvalidRequestError: They have to be fetched, and the outcome was unpickled.
         """
         held = _held_by(self.run)
         return [*(await self._client.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
-        """Return the run's answer: the text of its messages, joined by empty lines.
+        """Return the text of the run's messages, joined by empty lines.
 
-        A response holds its text, and nothing is sent. That of a run on a thread is fetched. Safe to cancel.
+        A response holds its text, so nothing is sent. The text of a run on a thread is fetched. Safe to cancel.
 
         Raises:
             RunError: The run is not completed (see `unwrap`).
-            APIError: The answer could not be fetched.
+            APIError: The messages could not be fetched.
+            InvalidRequestError: They have to be fetched, and the outcome was unpickled.
         """
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
@@ -197,8 +214,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     def _message(self) -> str:
         what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
         if self.reason is not None:
-            looks = "1 look" if self.polls == 1 else f"{self.polls} looks"
-            what += f"; the watch ended after {self.elapsed:.1f} s and {looks}: {_WHY[self.reason]}"
+            polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
+            what += f"; the watch ended after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
         if self.calls:
             names = ", ".join(call.name or call.id for call in self.calls)
             what += f" (open calls: {on_one_line(names)})"
@@ -211,17 +228,18 @@ class Completed(Outcome[R], frozen=True, kw_only=True, eq=False):
     run: R
 
     def unwrap(self) -> R:
-        """Give the run."""
+        """Return the run."""
         return self.run
 
     async def messages(self) -> list[Message | ResponseMessage]:
         """Return the messages that this run wrote, oldest first.
 
-        A response holds its messages, and nothing is sent. Those of a run on a thread are fetched, and while there are
-        none, fetched again for 3.25 s: they may lag behind the status. Safe to cancel.
+        A response holds its messages, so nothing is sent. The messages of a run on a thread are fetched; if there are
+        none yet, again for 3.25 s, as they may appear later than the status. Safe to cancel.
 
         Raises:
             APIError: They could not be fetched.
+            InvalidRequestError: They have to be fetched, and the outcome was unpickled.
         """
         for pause in ANSWER_LAG_PAUSES_S if _held_by(self.run) is None else ():
             if found := await Outcome.messages(self):
@@ -238,7 +256,7 @@ class Failed(Outcome[R], frozen=True, kw_only=True, eq=False):
 
 
 class Cancelled(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The run was cancelled, by us (`cancel_requested`) or by another."""
+    """The run was cancelled, by this watch (`cancel_requested`) or by another client."""
 
     run: R
     _raises: ClassVar[type[RunError]] = RunCancelledError
@@ -252,16 +270,16 @@ class Expired(Outcome[R], frozen=True, kw_only=True, eq=False):
 
 
 class Incomplete(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The run ended before its answer was whole; `error.code` says why. `messages()` gives what there is."""
+    """The run ended before its answer was complete; `error.code` says why. `messages()` returns what there is."""
 
     run: R
     _raises: ClassVar[type[RunError]] = RunIncompleteError
 
 
 class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The run waits for outputs that nobody here gives: `calls` are open, `outputs` are there.
+    """The run waits for tool outputs that no tool or handler gave: `calls` are open, `outputs` exist already.
 
-    Inside of `async with RunWatcher(...)`, `watcher.submit(outputs)` goes on.
+    Within `async with RunWatcher(...)`, `watcher.submit(outputs)` resumes the watch.
     """
 
     run: R
@@ -269,9 +287,9 @@ class NeedsCaller(Outcome[R], frozen=True, kw_only=True, eq=False):
 
 
 class GaveUp(Outcome[R], frozen=True, kw_only=True, eq=False):
-    """The watch ended before the run did; `reason` and `cause` say why. The run may go on at the server.
+    """The watch finished before the run ended; `reason` and `cause` say why. The run may go on at the server.
 
-    In a fleet there is mostly no `run`, though it was seen: `status` is kept between looks, and the body is not.
+    In a fleet, `run` is usually None even if the run was seen: between polls a fleet keeps `status`, not the body.
     """
 
     _raises: ClassVar[type[RunError]] = WatchGaveUpError
@@ -290,12 +308,6 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
 }
 
 
-def warn_of_uncancelled(outcome: AnyOutcome[Any]) -> None:
-    """Log that a run which was to be cancelled may go on, and cost, where that is so."""
-    if outcome.cancel_error is not None and isinstance(outcome, GaveUp | NeedsCaller):
-        log.warning("The run %s could not be cancelled, and may go on: %s", outcome.ref, outcome.cancel_error)
-
-
 def outcome_of(
     end: End,
     refs: tuple[RunRef, ...],
@@ -306,7 +318,7 @@ def outcome_of(
     cancel_requested: bool,
     cancel_error: Exception | None,
 ) -> AnyOutcome[R]:
-    """Give the typed value for an end."""
+    """Return the typed outcome for an end of the lifecycle."""
     snapshot = end.snapshot
     outcome: AnyOutcome[R] = _TYPES[end.kind](
         ref=refs[-1],

@@ -1,4 +1,7 @@
-"""Sends one request of a watch, and gives what came of it as an event."""
+"""Sends one request of a watch, and returns its result as an event for the lifecycle.
+
+A refusal or a broken connection is an event as well, so that only the machine decides what it means.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,19 @@ async def send_for_event(
     asked: Asked,
     heed: Callable[[Response], object] | None = None,
 ) -> Observed | Refused:
-    """Send a request; whatever becomes of it is an event.
+    """Send a request, and return its result as an event.
 
-    Safe to cancel; the server may then have acted or not.
+    Safe to cancel; it is then not known whether the server has acted.
 
     Args:
-        heed: Gets the answer, before it is read. Must not raise.
+        client: The transport to send with, and the dialect that reads the answer.
+        request: The request.
+        asked: What the request asks for.
+        heed: Called with the answer before it is read. Must not raise.
 
     Raises:
-        RuntimeError: What sends let out the cancellation of something else; ours would end all that we belong to.
+        RuntimeError: The transport raised a CancelledError although this task was not cancelled. Passed on as it is, it
+            would end the watch as if the caller had cancelled it.
     """
     dialect = client.dialect
     asked_at = loop_time()
@@ -46,18 +53,21 @@ async def send_for_event(
 
 
 def refusal_of(error: APIError) -> Refusal:
-    """Say what it means that a request was not answered, or not so that it could be read."""
+    """Return the refusal for a request that got no answer, or an unreadable one."""
     if not isinstance(error, APIConnectionError) or error.sent:
         return Refusal(kind=RefusalKind.LOST, cause=error)
     return Refusal(kind=RefusalKind.NOT_SENT if error.passes else RefusalKind.UNREACHABLE, cause=error)
 
 
 def check_is_ours(error: asyncio.CancelledError) -> None:
-    """Check that somebody has cancelled us.
+    """Check that the current task was cancelled itself.
 
     Raises:
-        RuntimeError: What sends let out the cancellation of something else.
+        RuntimeError: It was not: the transport let the cancellation of something else escape.
     """
     task = asyncio.current_task()
     if task is not None and not task.cancelling():
-        raise RuntimeError("What sends requests raised a CancelledError, and nobody had cancelled it") from error
+        raise RuntimeError(
+            "The transport raised a CancelledError although its task was not cancelled; it must raise an "
+            "APIConnectionError instead"
+        ) from error

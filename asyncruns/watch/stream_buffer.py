@@ -1,4 +1,8 @@
-"""Holds the events of streams for the one who reads them: a bounded queue that nothing is dropped from."""
+"""A bounded, lossless, single-reader buffer for the events of streams.
+
+Nothing is dropped for a slow reader: the task that reads the socket waits for room. Only when the caller waits for the
+outcome and there is no reader are all events discarded.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,29 @@ BUFFERED_EVENTS: Final = 256
 
 
 class StreamBuffer:
-    """Events between the task that gets them and the one that wants them, who may come late, or never.
+    """The buffer between the task that reads the socket and a reader that may start late, or never.
 
     Attributes:
-        is_let_go: Whether nobody wants them: nothing is held any more.
+        is_let_go: Whether events are discarded, because there is no reader.
     """
 
     def __init__(self) -> None:
         self.is_let_go: bool = False
         self._may_be_let_go = False
         self._events: deque[Any] = deque()
-        self._readers = 0  # one at a time; but who broke off may be counted a little longer
+        self._readers = 0  # one at a time, but one that stopped counts until its generator is closed
         self._is_finished = False
         self._news: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether who has an event has to wait."""
+        """Whether a new event must wait for room."""
         return len(self._events) >= BUFFERED_EVENTS and not self.is_let_go
 
     @property
     def is_low(self) -> bool:
-        """Whether who reads has kept up lately."""
+        """Whether less than half is used: the reader keeps up."""
         return len(self._events) < BUFFERED_EVENTS // 2
 
     async def room(self) -> None:
@@ -47,28 +51,28 @@ class StreamBuffer:
             await self._room
 
     async def put(self, event: Any) -> None:
-        """Add an event, as soon as there is room. Safe to cancel: it is not added then."""
+        """Add an event as soon as there is room. Safe to cancel: it is then not added."""
         await self.room()
         self.add(event)
 
     def add(self, event: Any) -> None:
-        """Add an event at once, beyond the bound if need be: for the few that a submit must not wait for."""
+        """Add an event at once, even if the buffer is full: for the few events that must not delay a submit."""
         if self.is_let_go:
             return
         self._events.append(event)
         wake(self._news)
 
     def finish(self) -> None:
-        """Say that nothing more will come, as far as is known: who reads gets what there is, and comes to an end."""
+        """Mark the end of the events: the reader gets those that are left, and then ends. `go_on` revokes this."""
         self._is_finished = True
         wake(self._news)
 
     def go_on(self) -> None:
-        """Say that more may come after all, which is held until somebody only waits again."""
+        """Note that the watch was resumed: more events may come, and are held until `let_go` is called again."""
         self._is_finished = self._may_be_let_go = self.is_let_go = False
 
     def let_go(self) -> None:
-        """Hold nothing for somebody who may come: there is a reader now, or there will be none."""
+        """Hold nothing for a later reader: discard events now if there is no reader, else as soon as it stops."""
         self._may_be_let_go = True
         if not self._readers:
             self.is_let_go = True
@@ -77,15 +81,15 @@ class StreamBuffer:
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Count as one who reads.
+        """Register a reader.
 
         Raises:
-            InvalidRequestError: The events were let go.
+            InvalidRequestError: The events were discarded.
         """
         if self.is_let_go:
             raise InvalidRequestError(
-                "The events of the stream were let go, since nobody read them when wait() was called: begin to read "
-                "before that"
+                "The events of the stream were discarded, because there was no reader when wait() was called: start to "
+                "read before calling wait()"
             )
         self._readers += 1
         try:
@@ -96,13 +100,15 @@ class StreamBuffer:
                 self.let_go()
 
     async def get(self) -> Any:
-        """Wait for the next event; None when there will be none. Safe to cancel: none is lost.
+        """Wait for the next event, and return it; None after the last one. Safe to cancel: no event is lost.
 
         Raises:
-            InvalidRequestError: Another waits.
+            InvalidRequestError: Another reader waits already.
         """
         if self._news is not None:
-            raise InvalidRequestError("The stream is read by another already; its events go to one reader")
+            raise InvalidRequestError(
+                "Another reader already iterates over this stream; its events go to one reader: share them from there"
+            )
         while not self._events and not self._is_finished:
             self._news = asyncio.get_running_loop().create_future()
             try:

@@ -1,12 +1,14 @@
-"""Follows the streams of a watched run: what they tell of the run is for the machine, and each event for who reads.
+"""Reads the streams of a watched run: what they show of the run goes to the machine, and each event to the reader.
 
-There is one stream at a time: a run's ends where it waits for outputs, and the answer to these is the next. Events are
-never dropped for a slow reader: some are held, and then the socket is not read. What such a stream tells of the run is
-old by then, so the machine goes by looks until the next one; only an end is as good late as early.
+Theory of operation. There is one stream at a time: it ends where the run waits for outputs, and the answer to the
+submit is the next stream.
 
-A stream that breaks is opened again where it broke, if the server can do that. If it can't, polls tell of the run, and
-the text that no event told of is taken from the run itself when it has ended, or waits for the caller. What can't be
-had so either, the reader of the text is told of by an error.
+- Slow reader: events are never dropped. 256 are buffered, and then the socket is not read. Once there was no room for
+  1 s, what the stream shows of the run is old; the machine then polls until the next stream. Only the end of a run is
+  still reported from the stream, as it is true however late it is read.
+- Broken stream: it is reopened where it broke, if the server supports that. If not, the machine polls. The text that
+  is missing is taken from the run itself once it has ended or waits for the caller (`complete`). If it can't be had
+  that way either, `missing` is the error for the reader of the text.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
-from asyncruns.abc import ByteStream, RunClient, RunEvents
+from asyncruns.abc import RunClient
 from asyncruns.dialects.errors import redacted
 from asyncruns.errors import APIConnectionError, APIError, InvalidRequestError
 from asyncruns.http import Request, Response
@@ -34,77 +36,80 @@ from asyncruns.lifecycle import (
     Refused,
     RunRef,
     Snapshot,
-    StreamBegun,
     StreamEnded,
 )
 from asyncruns.lifecycle.machine import SILENCE_S
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.streams.opening import asking, events_of
 from asyncruns.watch.requests import check_is_ours, refusal_of
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
+from asyncruns.watch.stream_reopener import StreamReopener
 from asyncruns.wire import encode
 
-R = TypeVar("R")
-_PASSING: Final = (RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED)
+if TYPE_CHECKING:
+    from asyncruns.streams.source import EventSource
 
+R = TypeVar("R")
+
+# Refusals in a stream's first event that mean that the outputs were not taken, and may be submitted again.
 NOTHING_DONE: Final = (RefusalKind.NOT_READY, RefusalKind.NOT_FOUND, RefusalKind.THROTTLED)
-BEHIND_S: Final = 1.0  # so long there may be no room for events, then what they tell is old
-TAKE_UP_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each attempt to open a broken stream again
-STREAM_LAG_S: Final = 5.0  # for how long after its beginning a server may not know yet of what it streamed
-LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages that lag behind their run's end
-REST_S: Final = 5.0  # for how long at most the messages of a run are fetched, where no event told of them
-TAIL_S: Final = 1.0  # so long outputs wait for the end of the stream that asked for them; mostly it is there at once
+BEHIND_S: Final = 1.0  # once the buffer was full for this long, what the stream shows of the run is taken to be old
+LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)  # between attempts to fetch messages, which may lag behind the run's end
+REST_S: Final = 5.0  # how long the messages with the missing text are fetched at most
+TAIL_S: Final = 1.0  # how long outputs wait for the end of the stream that asked for them; mostly it is there at once
 
 
 class StreamFollower(Generic[R]):
     """The streams of one watch.
 
     Args:
-        client: Where the next streams are asked for.
-        stream: The first; nobody else may read it any more.
+        client: The client that opens the next streams.
+        stream: The source of the first stream; from now on nothing else may read it.
 
     Attributes:
-        given: What the stream told before it was handed over, which may be old; or None.
-        first: What it told since then, before the watch began; or None.
-        heard_at: When it was opened, or the last event came that tells something, by the loop's clock.
-        is_open: Whether a stream tells of the run.
-        held: The events of all streams, for who reads them.
-        owes: Whether the run may have more text than was told, which `complete` is to give.
-        missing: Why the text that was told is not whole, where that is known; or None.
+        given: The run as the stream had shown it before it was handed over, which may be old; or None.
+        first: The run as the stream showed it since, before the watch began; or None.
+        heard_at: When the stream was opened, or when its last known event arrived, by the loop's clock.
+        is_open: Whether a stream is open.
+        held: The events of all streams, for the reader.
+        owes: Whether the run may have text that no event had, which `complete` must fetch.
+        missing: Why the text that the reader got is incomplete, if that is known; or None.
     """
 
-    def __init__(self, client: RunClient[R], stream: RunEvents[R]) -> None:
+    def __init__(self, client: RunClient[R], stream: EventSource[R, Any]) -> None:
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
         self.held: StreamBuffer = StreamBuffer()
         self._client = client
         self._stream = stream
-        self._early: deque[Any] = deque()  # read before it was known which run they are of
+        self._early: deque[Any] = deque()  # events read until one named the run; they are for the reader, too
         self.is_open: bool = False
         self.owes: bool = False
         self.missing: APIError | None = None
         self._ref: RunRef | None = None
         self._completing = asyncio.Lock()
-        self._is_unstreamed = False  # whether outputs were answered with the run, and not with a stream
-        self._refused: set[int] = set()  # the ways to open a stream again that this server does not have
-        self._attempts = 0  # to open a stream again, since the last event that told more than a status
-        self._number: int | None = None  # of the last event before that
-        self._gave_up: APIError | None = None  # with which the server gave the stream up
-        self._opened_at = 0.0
-        self._is_behind = False  # whether what it tells is old, but for an end
+        self._is_unstreamed = False  # whether the last outputs were submitted without a stream
+        self._reopener: StreamReopener[R] = StreamReopener(client, stream)
+        self._gave_up: APIError | None = None  # the error event with which the server ended the stream
+        self._is_behind = False  # whether what the stream shows of the run is old, except its end
         self._full_since = math.inf
-        self._is_held_up = False  # by who reads slowly
-        self._awaiting: anyio.CancelScope | None = None  # the first word of an answer
-        self._asks = False  # whether it told last that the run waits for outputs
+        self._is_held_up = False  # whether the reader is slow, so that the socket was not read
+        self._awaiting: anyio.CancelScope | None = None  # around the wait for the first event that shows the run
+        self._asks = False  # whether the stream last showed that the run waits for outputs
         self._over: anyio.Event
         self._reading: anyio.CancelScope
 
     async def begin(self, ids: Mapping[str, str], within: float | None = None) -> RunRef:
-        """Read until the stream tells which run it is of, and give its name. If that fails, the stream is closed.
+        """Read until the stream names its run, and return the run's ref. If that fails, close the stream.
+
+        Args:
+            ids: The ids that the caller gave, which the run must have.
+            within: Seconds to wait for at most; None is no limit.
 
         Raises:
-            APIError: It ended before, or told nothing within so many seconds.
-            InvalidRequestError: Another watch follows it, or it is not of the run with these ids.
+            APIError: The stream ended before it named its run, or did not name it in time.
+            InvalidRequestError: Another watch reads this stream, or it is not the stream of the run with these ids.
         """
         self._stream.claim()
         self._opened()
@@ -114,7 +119,7 @@ class StreamFollower(Generic[R]):
             if run is None and self._stream.ref is not None:
                 return self._named(self._client.dialect.identify(self._stream.ref, ids))
             if run is None:
-                run = await self._first_word(within)
+                run = await self._first_run(within)
                 self.first = Observed(self.heard_at, self._snapshot(run), asked_at=began)
             else:
                 self.given = self._snapshot(run)
@@ -128,37 +133,38 @@ class StreamFollower(Generic[R]):
         return ref
 
     async def ask(self, request: Request) -> Observed | Refused:
-        """Send outputs, so that the answer is a stream; give what its first word is, as an answer to a submit.
+        """Submit outputs with `stream=True`, and return the first state of the run that the new stream shows.
 
-        An answer that is no stream is as good. Safe to cancel; the server may then have acted or not.
+        A server may also answer with the run instead of a stream. Safe to cancel; it is then not known whether the
+        server has acted.
         """
         asked_at = loop_time()
-        request = self._stream.asking(request)
+        request = asking(request)
         dialect = self._client.dialect
         try:
             answer = await self._client.transport.stream(request)
             if isinstance(answer, Response):
                 if not 200 <= answer.status < 300:
                     return Refused(loop_time(), dialect.refusal(request, answer), Asked.SUBMIT)
-                if (events := self._stream.events_of(answer)) is None:
+                if (events := events_of(answer)) is None:
                     self.is_open, self.owes = False, True
                     snapshot = dialect.read(request, answer)
                     self._ref = snapshot.ref or self._ref
                     return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
                 answer = events
-            self._stream.go_on(request, answer)
+            self._stream.continue_with(request, answer)
             self._opened()
-            # Where a look can tell as well, a stream that says nothing is not waited for.
-            run = await self._first_word(within=SILENCE_S if dialect.shows_submits else None)
+            # If a poll can show whether the outputs were taken, a silent stream is awaited for 5 s only.
+            run = await self._first_run(within=SILENCE_S if dialect.shows_submits else None)
             snapshot = self._snapshot(run)
             if snapshot.ref is not None:
-                self._ref = dialect.identify(snapshot.ref, {})  # it is watched from now on
+                self._ref = dialect.identify(snapshot.ref, {})  # the submit created a new run: watch that one
         except APIError as error:
             if (refusal := self._refused_by(error, request)) is not None:
                 self._early.clear()
                 await self._break_off()
                 return Refused(loop_time(), refusal, Asked.SUBMIT)
-            # What it told so far, and what it still tells, is read all the same.
+            # The stream stays open: its events so far, and those to come, are read all the same.
             return Refused(loop_time(), refusal_of(error), Asked.SUBMIT)
         except InvalidRequestError as error:
             await self._break_off()
@@ -173,9 +179,9 @@ class StreamFollower(Generic[R]):
         return Observed(loop_time(), snapshot, Asked.SUBMIT, asked_at)
 
     def _refused_by(self, error: APIError, request: Request) -> Refusal | None:
-        """Return what it means that a stream begins with an error, if that says that nothing was done; else None.
+        """Return the refusal if a stream begins with an error event that says that nothing was done, otherwise None.
 
-        Such a server would have refused the request with a status, had it known before.
+        Such a server sends status 200 before it knows of the error. So the event is read as if it were a 400.
         """
         if type(error) is not APIError:
             return None
@@ -191,11 +197,11 @@ class StreamFollower(Generic[R]):
     def _opened(self) -> None:
         self.is_open, self._is_behind, self._full_since = True, False, math.inf
         self._is_held_up = self._asks = self._is_unstreamed = False
-        self.heard_at = self._opened_at = loop_time()
-        self._attempts = 0
+        self.heard_at = loop_time()
+        self._reopener.stream_opened(self.heard_at)
         self._over, self._reading = anyio.Event(), anyio.CancelScope()
 
-    async def _first_word(self, within: float | None) -> R:
+    async def _first_run(self, within: float | None) -> R:
         try:
             with anyio.move_on_after(within) as self._awaiting:
                 while len(self._early) < BUFFERED_EVENTS and (event := await self._stream.next_event()) is not None:
@@ -210,148 +216,79 @@ class StreamFollower(Generic[R]):
         raise self._stream.untold()
 
     def hasten(self) -> bool:
-        """Wait no longer for the first word of an answer, since the run has ended; tell whether one did."""
+        """Stop waiting for the first event of a new stream, since the run has ended; return whether one was awaited."""
         if self._awaiting is None:
             return False
         self._awaiting.cancel()
         return True
 
     def _snapshot(self, run: R) -> Snapshot[R]:
-        snapshot = redacted(self._client.dialect.snapshot(run), self._stream)
+        snapshot = redacted(self._client.dialect.snapshot(run), self._stream.redact)
         return replace(snapshot, server_time=self._stream.server_time)
 
-    async def read(self, tell: Callable[[Event], object]) -> None:
-        """Read the stream to its end, and give each event to who reads.
+    async def read(self, post: Callable[[Event], object]) -> None:
+        """Read the stream to its end, reopen it if it breaks, and buffer each event for the reader.
 
-        Safe to cancel: it is closed then; the run goes on at the server.
+        Safe to cancel: the stream is then closed; the run goes on at the server.
 
         Args:
-            tell: Takes what the stream tells of the run. Must not wait.
+            post: Called with each event for the machine. Must not wait.
         """
         cause: APIError | None = None
         try:
             with self._reading:
-                cause = await self._read_on(tell)
-                while not self._stream.has_ended and await self._take_up(tell, cause):
-                    cause = await self._read_on(tell)
+                cause = await self._read_on(post)
+                while not self._stream.progress.has_ended:
+                    self.is_open = False
+                    if not await self._reopener.reopen(self._ref, post, cause):
+                        break
+                    self.is_open = True
+                    cause = await self._read_on(post)
         finally:
             self.is_open = False
-            self.owes = self._is_unstreamed or not self._stream.is_whole
+            self.owes = self._is_unstreamed or not self._stream.progress.is_whole
             try:
                 await self._stream.close()
             finally:
-                self._over.set()  # and then its end is told at once, before the next stream begins
-        tell(StreamEnded(loop_time(), cause))
+                self._over.set()  # `may_ask` resumes in a later pass of the loop, so `StreamEnded` below comes first
+        post(StreamEnded(loop_time(), cause))
 
-    async def _read_on(self, tell: Callable[[Event], object]) -> APIError | None:
-        """Read the stream that is open to its end; return the error that it broke with."""
+    async def _read_on(self, post: Callable[[Event], object]) -> APIError | None:
+        """Read the open stream to its end; return the error that it broke with, or None."""
         self._gave_up = None
         try:
             while self._early:
-                await self._give(self._early.popleft(), tell)
-            while (event := await self._next(tell)) is not None:
-                await self._give(event, tell)
+                await self._deliver(self._early.popleft(), post)
+            while (event := await self._next(post)) is not None:
+                await self._deliver(event, post)
         except APIError as error:
             return error
         return self._gave_up
 
-    async def _take_up(self, tell: Callable[[Event], object], cause: APIError | None) -> bool:
-        """Open the stream again where it broke; tell whether that was done.
-
-        At first nothing is told, since nothing is missing if it succeeds at once. Each event that is new, and tells
-        more than a status, gives the attempts anew: a stream that is cut each time must not be opened without end.
-        """
-        self.is_open = False
-        is_told = False
-        while self._stream.is_streamed and self._attempts < len(TAKE_UP_PAUSES_S):
-            if not self._ways:
-                return False
-            if pause := TAKE_UP_PAUSES_S[self._attempts]:
-                tell(StreamEnded(loop_time(), cause))
-                is_told = True
-                await anyio.sleep(pause)
-            self._attempts += 1
-            if await self._open_again(tell):
-                self.is_open = True
-                if is_told:
-                    tell(StreamBegun(loop_time()))
-                return True
-        return False
-
-    @property
-    def _ways(self) -> list[tuple[int, Request]]:
-        """The requests that may open the stream again, each with its number."""
-        if self._ref is None or self._stream.is_whole:
-            return []
-        requests = self._client.dialect.take_up(self._ref, self._stream.sequence_number)
-        return [(way, request) for way, request in enumerate(requests) if way not in self._refused]
-
-    async def _open_again(self, tell: Callable[[Event], object]) -> bool:
-        asked_at = loop_time()
-        for way, request in self._ways:
-            request = self._stream.accepting(request)
-            try:
-                answer = await self._client.transport.stream(request)
-                body = answer if isinstance(answer, ByteStream) else self._stream.events_of(answer)
-                if isinstance(answer, Response) and (body is None or answer.status >= 300):
-                    self._was_answered(way, request, answer, asked_at, tell)
-                    continue
-            except APIError:  # no answer, or a bad one, which may pass
-                continue
-            if body is not None:
-                self._number = self._stream.sequence_number
-                self._stream.take_up(request, body)
-                return True
-        return False
-
-    def _was_answered(
-        self, way: int, request: Request, answer: Response, asked_at: float, tell: Callable[[Event], object]
-    ) -> None:
-        """Take notice of an answer that is no stream: the run as it is, or a refusal.
-
-        Raises:
-            APIResponseValidationError: It is neither.
-        """
-        dialect = self._client.dialect
-        if answer.status < 300:
-            snapshot = dialect.read(request, answer)
-            if snapshot.ref in (None, self._ref):
-                self._refused.add(way)
-                tell(Observed(loop_time(), snapshot, asked_at=asked_at))
-            return
-        kind = dialect.refusal(request, answer).kind
-        may_lag = kind is RefusalKind.NOT_FOUND and asked_at - self._opened_at < STREAM_LAG_S
-        if kind not in _PASSING and not may_lag:
-            self._refused.add(way)
-
-    async def _next(self, tell: Callable[[Event], object]) -> Any:
+    async def _next(self, post: Callable[[Event], object]) -> Any:
         asked_at = loop_time()
         event = await self._stream.next_event()
         if event is None:
             return None
         now = loop_time()
         error, run = self._stream.error_in(event), self._stream.run_in(event)
-        if self._stream.is_known(event):  # a server that is stuck may still send its pings
+        if self._stream.is_known(event):  # pings don't count: a server that hangs may still send them
             self.heard_at = now
-            if run is None and error is None and self._tells_more(event):
-                self._attempts = 0
+            if run is None and error is None:
+                self._reopener.note(event)
         if run is not None:
             snapshot = self._snapshot(run)
             self._asks = snapshot.phase is Phase.NEEDS_CALLER
             if snapshot.phase.is_terminal or not self._is_behind:
-                tell(Observed(now, snapshot, asked_at=asked_at))
+                post(Observed(now, snapshot, asked_at=asked_at))
         elif error is not None:
             self._gave_up = error
-            if not self._ways:
-                tell(StreamEnded(now, error))
+            if not self._reopener.may_reopen(self._ref):
+                post(StreamEnded(now, error))
         return event
 
-    def _tells_more(self, event: Any) -> bool:
-        """Whether an event tells what was not told before the stream was opened; many a gateway adds a `[DONE]`."""
-        return bool(self._stream.text_in(event)) or self._stream.sequence_number != self._number
-
-    async def _give(self, event: Any, tell: Callable[[Event], object]) -> None:
-        if self.held.is_full:  # as by one read of the socket, before who reads has its turn
+    async def _deliver(self, event: Any, post: Callable[[Event], object]) -> None:
+        if self.held.is_full:  # even with a fast reader: one read of the socket may hold more events than the buffer
             self._is_held_up = True
             now = loop_time()
             self._full_since = min(self._full_since, now)
@@ -359,38 +296,41 @@ class StreamFollower(Generic[R]):
                 await self.held.room()
             if self.held.is_full:
                 self._is_behind = True
-                tell(StreamEnded(loop_time()))
+                post(StreamEnded(loop_time()))
         elif self.held.is_low:
             self._full_since = math.inf
         if (rest := self._stream.rest_in(event)) is not None:
             await self.held.put(rest)
         await self.held.put(event)
         if self._is_held_up:
-            self._is_held_up, self.heard_at = False, loop_time()  # the silence was not the stream's
+            self._is_held_up, self.heard_at = False, loop_time()  # the silence was the reader's, not the stream's
 
-    async def may_ask(self, tell: Callable[[Event], object], snapshot: Snapshot[R] | None) -> bool:
-        """Wait a little for the stream's end; tell whether another can be asked for. If not, looks tell from now on."""
+    async def may_ask(self, post: Callable[[Event], object], snapshot: Snapshot[R] | None) -> bool:
+        """Wait for the end of the stream, for about 1 s; return whether outputs can be submitted with a new stream.
+
+        If not, the machine polls from now on, and outputs are submitted without a stream.
+        """
         if self._silent_for >= SILENCE_S or not self.is_open:
             self._reading.cancel()
         with anyio.move_on_after(TAIL_S):
             await self._over.wait()
         if self._asks and not self._over.is_set() and self._silent_for >= TAIL_S:
-            self._reading.cancel()  # it said all that it has to say; some servers leave it open
+            self._reading.cancel()  # it has nothing more to send; some servers leave it open
             await self._over.wait()
         if not self._over.is_set():
             self._is_behind = self._is_unstreamed = True
-            tell(StreamEnded(loop_time()))
+            post(StreamEnded(loop_time()))
             return False
-        await self.complete(snapshot)  # before the next one tells of what follows
+        await self.complete(snapshot)  # the missing text goes before that of the next stream
         return True
 
     async def complete(self, snapshot: Snapshot[R] | None) -> None:
-        """Give the reader the text that the run has and no event told of.
+        """Add the text that the run has but no event had, so that the reader gets it; or set `missing`.
 
-        Safe to cancel; what is missing then is not told of.
+        Safe to cancel; the reader then gets neither the text nor the error.
 
         Args:
-            snapshot: The run where it has ended, or waits for the caller; None where the watch gave it up.
+            snapshot: The run, which has ended or waits for the caller; None if the watch gave up.
         """
         async with self._completing:
             if self.owes and not self.held.is_let_go:
@@ -402,15 +342,15 @@ class StreamFollower(Generic[R]):
             self.owes = False
 
     async def _rest_of(self, snapshot: Snapshot[R] | None) -> Sequence[Any]:
-        """Return events with the text that is missing.
+        """Return events with the missing text.
 
         Raises:
-            APIConnectionError: It can't be had, or does not fit what was told.
+            APIConnectionError: It could not be fetched, or does not continue the text that the reader got.
         """
         ref = self._ref
         if snapshot is None or ref is None:
-            message = f"The watch of {ref} gave up before the run had ended, so that its text may not be whole"
-            raise APIConnectionError(f"{message}; the outcome says why.", sent=True)
+            message = f"The watch of {ref} gave up before the run ended, so its text may be incomplete"
+            raise APIConnectionError(f"{message}; the outcome's reason and cause say why.", sent=True)
         cause: APIError | None = None
         try:
             with anyio.move_on_after(REST_S):
@@ -418,9 +358,9 @@ class StreamFollower(Generic[R]):
                     return rest
         except APIError as error:
             cause = error
-        message = f"The stream of {ref} broke, and what is missing of its text could not be had, or does not fit it"
+        message = f"The stream of {ref} broke, and the rest of its text could not be fetched, or does not continue it"
         raise APIConnectionError(
-            f"{message}; the outcome's text() and messages() have what the server has.", sent=True
+            f"{message}; use the outcome's text() or messages() to fetch what the server has.", sent=True
         ) from cause
 
     async def _rest_in(self, snapshot: Snapshot[R], ref: RunRef) -> Sequence[Any] | None:
@@ -434,7 +374,7 @@ class StreamFollower(Generic[R]):
         return self._stream.missing(snapshot.resource, await self._client.answer(ref))
 
     async def end_in_silence(self) -> None:
-        """Read on after the run's end, until the stream ends, or says nothing any more."""
+        """Wait, after the run's end, until the stream ends or was silent for 5 s, and then stop reading it."""
         over, reading = self._over, self._reading
         while not over.is_set():
             with anyio.move_on_after(max(SILENCE_S - self._silent_for, TAIL_S)):
@@ -444,29 +384,29 @@ class StreamFollower(Generic[R]):
 
     @property
     def _silent_for(self) -> float:
-        """For how many seconds nothing came. Who reads slowly lets nothing come, and the stream is not silent then."""
+        """Seconds for which nothing arrived; 0 while a slow reader keeps the socket from being read."""
         return 0.0 if self._is_held_up else loop_time() - self.heard_at
 
     @property
     def is_read(self) -> bool:
-        """Whether a stream has not come to its end."""
+        """Whether a stream has not ended yet, so that it is still read."""
         return not self._over.is_set()
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is more to read, and somebody may want it."""
+        """Whether there is more for a reader, and a reader may still want it."""
         return (self.is_read or self.owes) and not self.held.is_let_go
 
     def text_in(self, event: Any) -> str:
-        """Give the piece of text that an event adds to an answer, or ""."""
+        """Return the piece of text that an event adds to a message, or ""."""
         return self._stream.text_in(event)
 
     async def close(self) -> None:
-        """Stop reading; who reads what is held gets it, and then comes to an end. May be called twice."""
+        """Close the stream; the reader gets the events that are left, and then ends. May be called twice."""
         self.is_open = False
         self.held.finish()
         await self._stream.close()
 
     def stop(self) -> None:
-        """Read no further: the watch gave the run up, and who reads shall not wait for it longer."""
+        """Stop reading, since the watch gave up: the reader must not wait for this stream any longer."""
         self._reading.cancel()

@@ -1,4 +1,4 @@
-"""Watches a run from its create, or its ids, to its outcome: what the client and the resources offer in one call."""
+"""Watches a run to its outcome in one call, as `Client.watch` and the resources offer it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from asyncruns.watch.watcher import RunWatcher, cancel_unwatched
 
 R = TypeVar("R")
 
-log: Final = logging.getLogger("asyncruns.watcher")
+log: Final = logging.getLogger("asyncruns.watch")
 
 
 def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGuard:
-    """Give what awaits the create of a run that is then to be watched with these options.
+    """Return the guard for the create of a run that is then watched with these options.
 
-    When the caller is cancelled meanwhile, the run that comes of it is cancelled as well, where leaving its watch would
-    do that; else a warning names it.
+    If the caller is cancelled before the answer to the create arrives, the run is cancelled with `on_exit="cancel"`;
+    otherwise a warning names it.
     """
     cancels = options.get("on_exit") == "cancel"
 
@@ -34,7 +34,7 @@ def create_guard_for(client: RunClient[Any], options: WatchOptions) -> CreateGua
             await cancel_unwatched(client, run, options)
         else:
             ref = client.dialect.identify(run, {})
-            log.warning("The caller of the run %s was cancelled while it was created; the run goes on", ref)
+            log.warning("A caller was cancelled while its run %s was created; the run goes on at the server", ref)
 
     def lost() -> None:
         log.warning("A caller was cancelled while its run was created, and no answer came; a run may go on")
@@ -50,9 +50,9 @@ async def watch_to_outcome(
     thread_id: str | None = None,
     run_id: str | None = None,
 ) -> AnyOutcome[R]:
-    """Watch a run to its end, in its turn; `RunWatcher` describes the arguments.
+    """Watch a run until it ends, and return the outcome; `RunWatcher` describes the arguments.
 
-    A caller that is cancelled before its turn leaves the run like one that is cancelled later.
+    Safe to cancel: the run is left as `on_exit` says, also if the watch has not begun yet.
     """
     if isinstance(client, MultiWireClient):
         client = client.for_run(run if thread_id is None and run_id is None else None)
@@ -64,7 +64,7 @@ async def watch_to_outcome(
     cancels = options.get("on_exit") == "cancel"
     try:
         with open_watches_of(client).beginning(cancels=cancels):
-            await admitted()  # before the watcher is made, which takes a while for a thousand of them
+            await admitted()  # before the watcher is created: a thousand of them at once would block the loop
     except asyncio.CancelledError:
         if cancels:
             async with watcher():
@@ -72,4 +72,4 @@ async def watch_to_outcome(
         raise
     async with watcher() as entered:
         outcome = await entered.wait()
-    return entered.outcome or outcome  # leaving may have cancelled a run that went on
+    return entered.outcome or outcome  # with on_exit="cancel", leaving may have updated it

@@ -1,7 +1,8 @@
-"""Watches one run: what a caller enters, waits for, iterates over, and leaves.
+"""The watcher of one run: the object that a caller enters, waits on, iterates over, and leaves.
 
-All that happens in the background happens in one task, which the watcher owns; its task groups are entered and left
-inside of it, so a watcher may be left from any task, and an exception of the body leaves as it is.
+Everything in the background happens in one task, which the watcher owns. Its task groups are entered and left inside
+that task, so a watcher may be left from any task, and an exception of the block's body propagates unchanged. A task
+group held open by `__aenter__` could do neither.
 """
 
 from __future__ import annotations
@@ -26,76 +27,108 @@ from asyncruns._loop import (
     loop_time,
     outlasting,
 )
-from asyncruns.abc import AsyncOnly, RunClient, RunEvents
+from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
-from asyncruns.watch.observers import Ended, Feed, deliver, log
+from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
+from asyncruns.watch.observers import Ended, Feed, deliver
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
-from asyncruns.watch.outcome import AnyOutcome, outcome_of, warn_of_uncancelled
+from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
-from asyncruns.wire.visible import on_one_line
+from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 
 
 class RunWatcher(AsyncOnly, Generic[R]):
-    """Watch one run to its end, and have its tool calls answered.
+    """Watch one run until it ends, answer its tool calls, and report what happens.
 
-    Use it with `async with`; then `await watcher.wait()`, or iterate over its events, or both. Leaving the block stops
-    the watching and the tools, waits for a submit that is on its way, and leaves the run at the server as it is, or
-    cancels it, as `on_exit` says.
+    Use it with `async with`; inside the block `await watcher.wait()`, iterate over its events, or do both::
+
+        async with RunWatcher(client, run, tools=toolset, timeout=300) as watcher:
+            async for event in watcher:
+                print(event)
+            outcome = await watcher.wait()
+        print(await outcome.text())
+
+    If you only need the outcome, `await client.watch(run, ...)` takes the same options.
+
+    Leaving the block stops polls and tools, waits at most 5 s for a pending submit, and then leaves the run at the
+    server as it is, or cancels it: see `on_exit`. A watcher watches once; its functions must be called in the event
+    loop that entered it. Callbacks may be async; one that is not runs in the event loop and must not block.
+
+    Below, a *round* is all the tool calls that the run asks for at one time; their outputs are submitted together.
 
     Args:
-        client: A `Client`, or anything with its `transport`, `dialect` and `answer`.
-        run: The run as a call returned it, or a `RunRef`; or the stream that `stream=True` gave, which is followed
-            then: the events are the same, and there is less to look for. Or else give `thread_id` and `run_id`.
-        tools: Answers the calls, all of a round at once.
-        timeout: Seconds for the whole wait; None is for ever. Default: until the run's expiry by the server's clock and
-            60 s more; where the server tells no expiry, 15 minutes for a run of a thread, and 24 hours for a response,
-            which may take hours without saying so.
-        max_outage: For how many seconds in a row looks may fail before the watch gives up; None is for ever.
-        max_unknown_status: For how many seconds a status that this version does not know may stay before the watch
-            gives up; None is no limit.
-        max_concurrent_calls: How many calls of this run are answered by `tools` at once; None is no limit. A toolset
-            has a limit of its own over all that share it.
-        max_rounds: After how many rounds of calls the watch ends as `NeedsCaller`, with the calls of the next round and
-            `Reason.MAX_ROUNDS`, since each round costs money; `submit()` goes on from there. None is no limit.
-        keep_tool_choice: Whether a `tool_choice` that forces the model to call a tool is repeated in each follow-up of
-            a response. By default it becomes "auto" after the first round: a forced call in each round has no end. (In
-            a thread, the choice is the server's matter.)
-        cadence: The pauses between looks; by default the server's hints, else from 0.25 s growing to 1 s.
-        on_exit: What becomes of a run that goes on when the block is left, for whatever reason: "leave" it as it is,
-            or "cancel" it, which waits up to 5 s for the run to end, and sends the cancel again when it was refused and
-            the status has changed. `outcome` then tells what became of it; where the run could not be cancelled, a
-            warning is logged, and `outcome.cancel_error` says why. `Client.close` waits for that, too.
-        on_lost_submit: What to do when no answer to a submit came and no look can tell whether it was taken, as with
-            responses: "give_up", or "resend" the same outputs, which may begin the same twice. Tools are not run again.
-        on_status: Called with a `StatusChanged` for each new status. Observes: what it raises is logged.
-        on_requires_action: Called (and awaited) once for each round with its calls; gives the outputs, as a mapping by
-            call id or as a list of `{"tool_call_id", "output"}`, or None. Calls that it leaves out go to `tools`. If it
-            raises, the watch ends as `NeedsCaller` with that cause.
-        on_approval: Called (and awaited) with the calls that a tool behind the server waits for an approval of; gives
-            True or False for all, or by call id (there also `{"approve": ..., "headers": ...}`), or None. Without it,
-            `on_requires_action` is asked. It may take its time: the server's expiry is the only bound.
-        on_terminal: Called with the outcome when the watch ends, but not when it needs the caller; once more when a
-            run that was given up is then cancelled. Observes.
+        client: A `Client`; for a response, `client.responses.continued()`. Any `asyncruns.abc.RunClient` will do.
+        run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
+            stream replaces most polls, and the events are the same. If omitted, give `thread_id` and `run_id`.
+        thread_id: The thread of the run, when `run` is not given.
+        run_id: The run, when `run` is not given.
+        tools: The `Toolset` that answers tool calls, all calls of a round at once. Calls that still run shortly before
+            the run expires (5 s at most) are stopped and answered with an error, so that the run lives. Default None:
+            calls that no handler answers end the watch as `NeedsCaller`.
+        timeout: Seconds for the whole watch, tools included; None is no limit, and 0 is a single poll. When it passes,
+            the outcome is `GaveUp` with `Reason.TIMEOUT`. Default: until 60 s after the run's expiry by the server's
+            clock, since servers notice an expiry late. If the server gives no expiry: 15 minutes for a run on a
+            thread, 24 hours for a response, which may run for hours.
+        max_outage: Seconds in a row for which polls may fail before the watch gives up with `Reason.UNREACHABLE`; None
+            is no limit. A throttled poll (429) is not an outage, and what can't pass, such as an untrusted certificate,
+            ends the watch at once. Default 120: outlasts a restart of the server, and ends long before a usual timeout.
+        max_unknown_status: Seconds for which a status that this version does not know may last before the watch gives
+            up with `Reason.UNKNOWN_STATUS`; None is no limit. Default 60: a status that passes does no harm, and an
+            unknown final one does not hold the watch until its timeout.
+        max_concurrent_calls: Number of calls of this run that `tools` runs at once. Default None: only the limit of the
+            toolset (`Toolset(max_concurrency=...)`), which all its runs share.
+        max_rounds: Number of rounds of tool calls to answer. If the run then asks for another one, the watch finishes
+            as `NeedsCaller` with its calls and `Reason.MAX_ROUNDS`; `submit()` continues from there. None is no limit.
+            Default 50: far more than agents need, and a bound on the cost of one that never ends.
+        keep_tool_choice: Whether a `tool_choice` that forces a tool call is repeated in each follow-up of a response.
+            Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
+            a thread, where the server decides.
+        cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
+            hint, or without one 0.25 s growing to 1 s.
+        on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
+            leaves it as it is. "cancel" cancels it and waits at most 5 s for it to end; a refused cancel is sent again
+            when the status changes. `outcome` then shows what became of the run; if it could not be cancelled, a
+            warning is logged and `outcome.cancel_error` says why. `Client.close` waits for this.
+        on_lost_submit: What to do when no answer to a submit arrived and a poll can't show whether the outputs were
+            taken, as with responses. "give_up" (default) finishes with `Reason.SUBMIT_LOST`; "resend" sends the same
+            outputs again, which may create a second response. Tools do not run again in either case. No effect on a
+            run of a thread, where a poll shows it.
+        on_status: Observer, called with a `StatusChanged` for each new status. What an observer raises is logged and
+            does not affect the watch. Default None, as for the other callbacks.
+        on_requires_action: Handler, called once for each round with the list of its calls. It returns outputs, as a
+            mapping by call id or a list of `{"tool_call_id": ..., "output": ...}`, or None. Calls that it leaves out
+            go to `tools`. If it raises, the watch finishes as `NeedsCaller` with the exception as `cause`.
+        on_approval: Handler, called with the calls that ask for the approval of a tool behind the server. It returns
+            True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`), a
+            list of such dicts with their `tool_call_id`, or None. It may take its time: only the end of the watch
+            bounds it. Default None: approvals go to `on_requires_action`.
+        on_terminal: Observer, called with the outcome when the watch finishes, unless as `NeedsCaller`; called again if
+            a run that was given up is cancelled afterwards.
+
+    Attributes:
+        outcome: How the watch finished; None until then. Leaving the block may update it.
 
     Raises:
-        InvalidRequestError: The arguments do not name a run; or, on entering, the stream is another watch's.
-        APIError: On entering: the stream ended, or `timeout` passed, before it told which run it is of.
+        InvalidRequestError: The arguments do not name a run, or an option is unknown or has an unusable value; or, on
+            entering, another watch reads this stream.
+        APIError: On entering: the stream ended, or `timeout` passed, before the stream named its run.
     """
 
     def __init__(
         self,
         client: RunClient[R],
-        run: R | RunRef | RunEvents[R] | None = None,
+        run: R | RunRef | EventStream[R, Any] | None = None,
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
@@ -108,14 +141,15 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
-        if isinstance(run, RunEvents):
-            if run.dialect != client.dialect.name:
+        if isinstance(run, EventStream):
+            source = source_of(run)
+            if source.dialect != client.dialect.name:
                 raise InvalidRequestError(
-                    f"The stream tells of a {run.dialect}, and this client watches a {client.dialect.name}: "
+                    f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}: "
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
-            ref = RunRef(client.dialect.name, ())  # the stream will tell
-            self._following = StreamFollower(client, run)
+            ref = RunRef(client.dialect.name, ())  # the ids come from the stream, on entering
+            self._following = StreamFollower(client, source)
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
@@ -146,8 +180,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._ended = asyncio.Event()
         self._task = OwnedTask(
             "watcher",
+            log=WATCH_LOG,
             entering="RunWatcher(...) as watcher",
-            once="A RunWatcher watches once; make a new one",
+            once="This RunWatcher was entered before, and watches only once; create a new one",
         )
         self._open: OpenWatch | None = None
         self._started = 0.0
@@ -171,9 +206,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
         return self
 
     async def _begin_to_follow(self, following: StreamFollower[R]) -> None:
-        """Read the stream until it tells which run it is of; for some seconds more when the caller is cancelled.
+        """Read the stream until it names its run.
 
-        The run goes on at the server, and its name is needed to cancel it.
+        With `on_exit="cancel"`, a cancelled caller still waits at most 5 s for that: the run goes on at the server, and
+        cannot be cancelled without its ids.
         """
         begin = following.begin(self._ids, self._begin_within)
         if self._cancels_on_exit:
@@ -191,7 +227,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         await cancel_unwatched(self._client, ref)
 
     def _warn_of_unnamed(self) -> None:
-        log.warning("A stream was left before it told which run it is of; the run could not be cancelled")
+        WATCH_LOG.warning(
+            "A stream was left before it named its run, so the run could not be cancelled; it may go on at the server"
+        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -210,9 +248,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 if self._following is not None:
                     await self._following.close()
             if self.outcome is not None and self.outcome.refs != self._engine.refs:
-                # A submit was answered after the end, and began something.
+                # The answer to a submit arrived after the end: it created a follow-up, which has a ref of its own.
                 self.outcome = replace(self.outcome, ref=self._engine.ref, refs=self._engine.refs)
-        self._task.raise_once(error, "The watch of %s broke", on_one_line(str(self.ref)))
+        self._task.raise_once(error, "The watch of %s failed with an unexpected error", on_one_line(str(self.ref)))
 
     def _leave(self, by: float) -> None:
         if self._open is not None:
@@ -220,19 +258,21 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._engine.leave(by=by, cancel=self._cancels_on_exit)
 
     async def wait(self) -> AnyOutcome[R]:
-        """Wait for the end of the watch.
+        """Wait until the watch finishes, and return its outcome.
 
-        Safe to cancel: the watch goes on, until its block is left.
+        Can be called again: after `submit()` or `cancel_run()` have resumed a finished watch, it waits for the new
+        outcome. Safe to cancel: the watch goes on until its block is left.
 
         Raises:
-            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop; or
-                one of its own tools or handlers calls this, and would wait for itself.
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop, or
+                was left before the watch finished; or one of its own tools or handlers calls this, and would wait for
+                itself.
         """
         self._task.check_entered()
         if not self._ended.is_set():
             check_may_wait(self._engine, "watch")
         if self._following is not None:
-            await asyncio.sleep(0)  # who reads beside us may begin right after
+            await asyncio.sleep(0)  # let a reader that was started just before register; else its events are discarded
         while True:
             if self._following is not None:
                 self._following.held.let_go()
@@ -240,18 +280,22 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 await self._ended.wait()
             if self._task.is_done and self.outcome is None:
                 self._task.raise_failure()
-                raise InvalidRequestError("The watcher was left before the watch ended")
-            if self.outcome is not None and self._ended.is_set():  # and not taken up again since
+                raise InvalidRequestError(
+                    f"The watcher of {self.ref} was left before the watch finished; call wait() inside its block"
+                )
+            if self.outcome is not None and self._ended.is_set():  # a submit may have resumed the watch since
                 return self.outcome
 
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
-        """Iterate over the events, the last of which is `Ended`. For one reader; may be broken off.
+        """Iterate over the events of the watch; the last one is `Ended`. For one reader, which may stop at any time.
 
-        A reader gets every event from when it begins to when it breaks off, and of those before the newest 16. While
-        somebody waits in `wait()` and nobody reads, only the newest event is kept.
+        A reader gets every event from the moment it starts, preceded by the newest 16 of those before. Only when it is
+        256 events behind does a new `StatusChanged` or `ConnectivityChanged` replace the last unread one. While a
+        caller is in `wait()` and there is no reader, only the newest event is kept.
 
         Raises:
-            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop.
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop, or
+                another reader is active.
         """
         self._task.check_entered()
         with self._iterated.reader():
@@ -262,19 +306,22 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._task.raise_failure()
 
     async def stream_events(self) -> AsyncIterator[Any]:
-        """Iterate over the events of the run's streams, each once: of the one that was given, and of those that follow.
+        """Iterate over the server's own events, each once: of the given stream, and of the stream of each later round.
 
-        Outputs are submitted with `stream=True`, so there is a stream for each round. Reading keeps step with the
-        socket: who reads slowly slows the server, and no event is dropped. When a stream breaks, it is opened again
-        where it broke, if the server can do that. If not, the watch polls (`StreamBroken` tells), there are no more
-        events until the next round, and what they would have told of the text comes as one more delta when the run has
-        ended, or waits for the caller; a delta of a response that came so has no `sequence_number`. Ends when the watch
-        has ended and all is read, or when its block is left. For one reader at a time; may be broken off, and taken up
-        again. Begin before `wait()`, or beside it: who only waits gets none.
+        Outputs are submitted with `stream=True`, so each round has a stream. At most 256 events are buffered, then the
+        socket is not read: a slow reader slows the server down, and no event is dropped.
+
+        A broken stream is reopened where it broke, if the server supports that. If not, the watch polls (and reports
+        `StreamBroken`), and there are no more events until the next round. The text that is missing then arrives as one
+        more delta when the run has ended or waits for the caller; such a delta of a response has no `sequence_number`.
+
+        Ends when the watch has finished and everything is read, or when the block is left. For one reader at a time,
+        which may stop and start again. Start reading before `wait()`, or concurrently: if there is no reader when
+        `wait()` is called, the events are discarded.
 
         Raises:
-            InvalidRequestError: The watcher was not entered, or was given no stream, or another reads, or the events
-                were let go since nobody read them when `wait()` was called.
+            InvalidRequestError: The watcher was not entered, or was not given a stream, or another reader is active, or
+                the events were discarded because there was no reader when `wait()` was called.
         """
         held = self._streamed().held
         with held.reader():
@@ -283,12 +330,12 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._raise_if_broken()
 
     async def text_deltas(self) -> AsyncIterator[str]:
-        """Iterate over the pieces of the text as they come, of all rounds; else as `stream_events`.
+        """Iterate over the pieces of the text of all rounds as they arrive; apart from that like `stream_events`.
 
         Raises:
             InvalidRequestError: As `stream_events`.
-            APIConnectionError: The text is not whole: a stream broke and the rest could not be had, or the watch gave
-                up before the run had ended.
+            APIConnectionError: The text is incomplete: a stream broke and the rest could not be fetched, or the watch
+                gave up before the run ended. Raised at the end, after all the text that there is.
         """
         following = self._streamed()
         with following.held.reader():
@@ -308,32 +355,38 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._task.check_entered()
         if self._following is None:
             raise InvalidRequestError(
-                "This watch follows no stream: create the run with stream=True, and give the stream in place of the run"
+                "This watch has no stream: create the run with stream=True, and give the stream in place of the run"
             )
         return self._following
 
     async def submit(self, outputs: GivenOutputs) -> None:
-        """Give outputs for open calls, and go on: `await wait()` again.
+        """Provide outputs for open calls, and resume the watch if it had finished; then `await wait()` again.
 
-        Outputs are merged with those that there are; when all calls of the round have one, all are submitted. May be
-        called while tools run, and after the watch ended as `NeedsCaller`. Safe to cancel; it does not wait.
+        Outputs are merged with those that exist already; once all calls of the round have one, they are submitted
+        together. May be called while tools run, and after the watch finished as `NeedsCaller`. Returns at once; the
+        submit happens in the background.
+
+        Args:
+            outputs: A mapping by call id, or a list of `{"tool_call_id": ..., "output": ...}`. An output that is not a
+                string is sent as JSON.
 
         Raises:
-            InvalidRequestError: There is no such call; nothing was submitted then.
+            InvalidRequestError: There is no such call, or an output can't be sent as text, or the watch was not
+                entered, was left or gave up, or its run has ended; nothing was submitted.
         """
         self._task.check_is_here()
         self._tell_machine(OutputsProvided(loop_time(), texts_of(outputs)))
 
     async def cancel_run(self) -> None:
-        """Ask the server to cancel the run, after a submit that is on its way; tools are stopped first.
+        """Ask the server to cancel the run, and stop its tools; a pending submit is awaited first.
 
-        Does not wait: looks go on, and `wait()` tells how the run ended, which may be `Completed` when that was faster,
-        or `GaveUp` when a run whose cancel was taken still goes on a minute later. A cancel that the server refuses is
-        the event `CancelRefused`, and the watch goes on. May be called after the watch ended as `NeedsCaller` or
-        `GaveUp`, too; nothing happens when the run has ended. Safe to cancel.
+        Returns at once: polls go on, and `wait()` returns how the run ended. That may be `Completed` if the run was
+        faster, or `GaveUp` if the server accepted the cancel and the run still goes on a minute later. If the server
+        refuses the cancel, `CancelRefused` is reported and the watch goes on. May also be called after the watch
+        finished as `NeedsCaller` or `GaveUp`, which resumes it; nothing happens if the run has ended.
 
         Raises:
-            InvalidRequestError: The watch was not entered, or was left; cancel the run through the client.
+            InvalidRequestError: The watcher was not entered, or was left; cancel the run through the client.
         """
         self._task.check_is_here()
         if not self._engine.is_over:
@@ -341,28 +394,34 @@ class RunWatcher(AsyncOnly, Generic[R]):
 
     def _tell_machine(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
-            raise InvalidRequestError("The watch does not go on; submit or cancel through the client")
+            raise InvalidRequestError(
+                f"The watch of {self.ref} was not entered, or was left, or its run has ended; if the run goes on, use "
+                "the client: client.threads.runs.submit_tool_outputs() or .cancel()"
+            )
         self._engine.receive(event)
 
     @property
     def ref(self) -> RunRef:
-        """Which run is watched; it changes where each round of outputs begins a new one. Of a stream, known inside."""
+        """The ref of the watched run. It changes if a submit creates a new one, as with responses.
+
+        Of a stream, the ids are known once the watcher was entered.
+        """
         return self._engine.ref
 
     @property
     def polls(self) -> int:
-        """How many looks were sent."""
+        """Number of polls sent."""
         return self._engine.polls
 
     @property
     def run(self) -> R | None:
-        """The run at the last look, or as it was given."""
+        """The run as the last poll or stream event showed it, or as it was given; None when neither is known."""
         snapshot = self._machine.snapshot
         return snapshot.resource if snapshot else None
 
     @property
     def status(self) -> str:
-        """The server's own word at the last look, or ""."""
+        """The run's status, as the server spells it, or "" when it is not known yet."""
         return self._machine.snapshot.status if self._machine.snapshot else ""
 
     def __repr__(self) -> str:
@@ -395,12 +454,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._following.held.finish()
 
     def _tell(self, event: Notice | Ended[R]) -> None:
+        if not isinstance(event, Ended):
+            log_notice(WATCH_LOG, self.ref, event)
         if self._observed is not None and isinstance(event, StatusChanged | Ended):
             self._observed.put(event)
         self._iterated.put(event)
 
     def _end(self, end: End | None) -> None:
-        if end is None:  # taken up again; what the outcome was stands until there is another
+        if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
             self._ended.clear()
             return
         self.outcome = outcome_of(
@@ -412,15 +473,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
+        log_outcome(WATCH_LOG, self.outcome)
         self._tell(Ended(self.outcome))
         self._ended.set()
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
-            warn_of_uncancelled(self.outcome)
+            warn_of_uncancelled(WATCH_LOG, self.outcome)
 
 
 async def cancel_unwatched(client: RunClient[Any], run: Any, options: WatchOptions | None = None) -> None:
-    """Cancel a run whose caller was cancelled before there was a watch of it; bounded, and told as on leaving."""
+    """Cancel a run whose caller was cancelled before the run was watched.
+
+    Takes at most as long as leaving a watch, and logs the same warning if the run could not be cancelled.
+    """
     cancelling: WatchOptions = {**(options or WatchOptions()), "on_exit": "cancel"}
     async with RunWatcher(client, run, **cancelling):
         pass

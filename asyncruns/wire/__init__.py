@@ -1,6 +1,7 @@
-"""What is on the wire, and nothing else: msgspec structs, and `decode` and `encode`.
+"""The objects of the wire as msgspec structs, with `decode` and `encode`. Does no I/O, and knows no paths or policies.
 
-The many structs of responses and of streams are loaded when the first of them is used. Public: the names of `__all__`.
+The many structs of responses and of streams are only imported when one of them is first used. Public: the names in
+`__all__`.
 """
 
 from importlib import import_module
@@ -316,7 +317,7 @@ __all__ = [
     "epoch_seconds",
 ]
 
-# In this order: those who watch responses need no events.
+# In this order, so that a watch of a response does not import the modules of events.
 _LATE: Final = ("responses", "response_items", "response_parts", "deltas", "stream_events", "response_events")
 
 

@@ -11,7 +11,7 @@ from asyncruns.wire.common import Metadata, Time, Tool, ToolResources
 
 
 class Assistant(Object, frozen=True, kw_only=True):
-    """An assistant, of v1 and of v2."""
+    """An assistant, of v1 or v2 of the API."""
 
     id: str
     object: str = "assistant"

@@ -1,10 +1,17 @@
-"""JSON bytes to structs and back, open towards what servers make up.
+"""Decodes JSON bytes to structs and encodes them again, tolerant of what servers add or change. Does no I/O.
 
-The fast way is one pass of msgspec over the bytes. Only when that refuses the body is it read again, slower, with
-these rules: an object whose tag nobody knows becomes `Unknown` and keeps everything; a value that does not fit an
-optional field is left out, as if the server had not sent it; null in a list is left out; a float that is whole fits an
-integer. What still does not fit is no answer of this API, and raises. So a new status, type or field never stops a
-watch, and the common case pays nothing for it.
+The fast way is one pass of msgspec over the bytes. Only if msgspec rejects the body is it decoded again, more slowly,
+by these rules:
+
+- An object with an unknown `type`, or that lacks a required field of its type, becomes an `Unknown`, which keeps all.
+- An object without a `type` may be recognized by a field with the name of the type.
+- A value that does not fit an optional field is omitted, as if the server had not sent it; so is null in a list.
+- A float without a fraction fits an integer.
+- A marked field (`JsonText`, `PlainText`, `may_be_text`) also accepts the other forms that lenient servers send.
+- Half of a surrogate pair becomes a question mark.
+
+A body that still does not fit is not a response of this API, and raises. So a new status, type or field never stops a
+watch, and the common case pays nothing for that.
 """
 
 from __future__ import annotations
@@ -22,77 +29,77 @@ from msgspec import UNSET, Meta, Struct, UnsetType, inspect
 T = TypeVar("T")
 
 Maybe = Union[T, None, UnsetType]  # noqa: UP007 - an alias with a type variable needs the old spelling on 3.11
-"""A field that a server may leave out (UNSET) or send as null (None), which are two things; both are false."""
+"""A field that a server may omit (UNSET) or send as null (None). The two differ, but both are false."""
 
 UNKNOWN_TAG: Final = "asyncruns.unknown"
-_RAW: Final = "asyncruns.raw"  # only `encode` writes it: nothing that a server sends is taken for an `Unknown`
+_RAW: Final = "asyncruns.raw"  # with a dot, so that no object of a server is mistaken for an encoded `Unknown`
 
 JsonText = Annotated[str, Meta(extra={"is_json_text": True})]
-"""A field for JSON text. Lenient servers send the object itself, and a call must not lose its arguments to that."""
+"""A field for JSON text. Lenient servers send the object itself; a call must not lose its arguments because of that."""
 
 PlainText = Annotated[str, Meta(extra={"is_plain_text": True})]
-"""A field for text. Lenient servers send `{"value": text}`, as another API of theirs has it."""
+"""A field for text. Lenient servers send `{"value": text}` or `{"text": text}`, as in other APIs of theirs."""
 
 
 def may_be_text(read: Callable[[str], Any]) -> Meta:
-    """Return the mark of an object, or of a list, in whose place lenient servers send a bare string.
+    """Return the mark of an object or a list for which lenient servers send a bare string.
 
     Args:
-        read: Returns what the string stands for, as parsed JSON.
+        read: Returns the object or list that a string stands for, as parsed JSON.
     """
     return Meta(extra={"text_as": read})
 
 
 class Object(Struct, frozen=True):
-    """What all objects of the wire can do: be written down again, by the names that users of pydantic know.
+    """Base class of the objects of the wire: converts them to dicts and JSON, also by the method names of pydantic.
 
-    What the server did not send (UNSET) is left out. So is a field that this version does not name, which was not
-    kept; `with_raw_response` gives all that came.
+    A field that the server did not send (UNSET) is omitted. So is a field that this version does not know, since it is
+    not kept; `with_raw_response` returns the whole body.
     """
 
     def to_dict(self, *, exclude_none: bool = False) -> dict[str, Any]:
-        """Give it as a dict of what JSON knows, to any depth; the caller may change that.
+        """Return the object as a dict of plain JSON values, at any depth; the caller may modify it.
 
         Args:
-            exclude_none: Whether fields that the server sent as null are left out, too; not so in what is free in its
-                form, such as `metadata`, a JSON Schema, or an `Unknown`.
+            exclude_none: Whether to omit fields that the server sent as null. Values without a fixed form, such as
+                `metadata`, a JSON Schema or an `Unknown`, keep theirs.
         """
         found: dict[str, Any] = _written(self, exclude_none=exclude_none)
         return found
 
     def to_json(self, *, indent: int | None = 2, exclude_none: bool = False) -> str:
-        """Give it as JSON text.
+        """Return the object as JSON text.
 
         Args:
-            indent: Spaces for each level; None gives one line without any.
-            exclude_none: As in `to_dict`.
+            indent: Spaces for each level; None for a single line without spaces.
+            exclude_none: As for `to_dict`.
         """
         data = _ENCODER.encode(self.to_dict(exclude_none=exclude_none))
         return (data if indent is None else msgspec.json.format(data, indent=indent)).decode()
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python", exclude_none: bool = False) -> dict[str, Any]:
-        """Give the same as `to_dict`; the two modes do not differ, since times are numbers."""
+        """Return the same as `to_dict`. Both modes are the same, since all values are plain JSON."""
         return self.to_dict(exclude_none=exclude_none)
 
     def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
-        """Give the same as `to_json`, on one line by default."""
+        """Return the same as `to_json`, by default on one line."""
         return self.to_json(indent=indent, exclude_none=exclude_none)
 
 
 class Unknown(Object, frozen=True, tag_field="type", tag=UNKNOWN_TAG, rename={"raw": _RAW}):
-    """An object of a type that this version does not name. `raw` is all that came."""
+    """An object of a type that this version does not know. `raw` is the whole object as the server sent it."""
 
     raw: dict[str, Any]
 
     @property
     def type(self) -> str:
-        """The server's word for its type, or "" where it has none."""
+        """The server's name for its type, or "" if it has none."""
         found = self.raw.get("type")
         return found if isinstance(found, str) else ""
 
     @property
     def id(self) -> str:
-        """Its id, or "" where it has none."""
+        """Its id, or "" if it has none."""
         found = self.raw.get("id")
         return found if isinstance(found, str) else ""
 
@@ -101,7 +108,7 @@ _TEXT_TYPES: Final = frozenset({"", "text", "output_text", "input_text"})
 
 
 def text_of_unknown(part: Unknown) -> str:
-    """Return the text of a part of a message, where a server sends another API's type, or none; "" for other parts."""
+    """Return the text of a message part that has a type of another API, or none; "" for a part that is no text."""
     text = part.raw.get("text") if part.type in _TEXT_TYPES else None
     if isinstance(text, dict):
         text = text.get("value")
@@ -110,7 +117,7 @@ def text_of_unknown(part: Unknown) -> str:
 
 @cache
 def decoder(type_: Hashable) -> msgspec.json.Decoder[Any]:
-    """Give the one decoder of a type; it is built once."""
+    """Return the decoder of a type, which is built only once."""
     return msgspec.json.Decoder(type_)
 
 
@@ -118,25 +125,26 @@ def decode(data: bytes, type: type[T]) -> T:
     """Decode JSON bytes into a type of `asyncruns.wire`.
 
     Args:
-        data: The body of an answer.
-        type: A struct of `asyncruns.wire`, `Page[...]` of one, or anything else that msgspec knows.
+        data: The body of a response.
+        type: A struct of `asyncruns.wire`, `Page[...]` of one, or any other type that msgspec supports.
 
     Raises:
-        msgspec.DecodeError: The bytes are not JSON, or lack what nothing can do without (an id, a status).
+        msgspec.DecodeError: The bytes are not JSON, or lack a required field (an id, a status).
     """
-    found: T
+    found: T  # msgspec's decoders are typed as Any here
     try:
         found = decoder(cast("Hashable", type)).decode(data)
-    except (ValueError, RecursionError):  # msgspec's own are ValueErrors, and so is a UnicodeDecodeError
+    except (ValueError, RecursionError):  # the errors of msgspec, and UnicodeDecodeError, are ValueErrors
         found = _decode_openly(data, type)
     return found
 
 
 def convert(value: Any, type: type[T]) -> T:
-    """Give parsed JSON as a type of `asyncruns.wire`, by the rules of `decode`.
+    """Convert parsed JSON to a type of `asyncruns.wire`, by the rules of `decode`.
 
     Raises:
-        msgspec.ValidationError: It lacks what nothing can do without.
+        msgspec.ValidationError: It lacks a required field.
+        RecursionError: It is nested too deeply.
     """
     found: T
     try:
@@ -147,32 +155,34 @@ def convert(value: Any, type: type[T]) -> T:
 
 
 def plain(value: Any) -> Any:
-    """Give a struct as parsed JSON, what is UNSET left out; an `Unknown` is given as it came."""
+    """Return a struct as parsed JSON, without fields that are UNSET; an `Unknown` as the server sent it."""
     return _unwrap(msgspec.to_builtins(value))
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as JSON bytes; an `Unknown` is written as it came.
+    """Encode a value as JSON bytes; an `Unknown` is written as the server sent it.
 
     Raises:
-        TypeError: There is no JSON for something in it.
-        ValueError: A text in it is no Unicode.
+        TypeError: A value in it has no JSON form.
+        ValueError: A string in it is not valid Unicode (it has half of a surrogate pair).
     """
     data = _ENCODER.encode(value)
+    # A string with that text leads here, too; then nothing is unwrapped.
     if _RAW.encode() in data:
         data = _ENCODER.encode(_unwrap(msgspec.json.decode(data)))
     return data
 
 
 def _plain(value: Any) -> Any:
-    """Give what stands for a path, a mapping or an iterable that msgspec does not know, such as a generator."""
+    """Convert a path, a mapping or an iterable that msgspec does not support, such as a generator."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping) and not isinstance(value, dict):
         return dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, dict | list):  # msgspec knows them, but not as keys
+    # msgspec supports dicts and lists; it passes them here if they are keys of a dict, which is an error.
+    if isinstance(value, Iterable) and not isinstance(value, dict | list):
         return list(value)
-    raise TypeError(f"a {type(value).__qualname__} has no JSON")
+    raise TypeError(f"a {type(value).__qualname__} cannot be encoded as JSON")
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
@@ -180,7 +190,7 @@ _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")
 
 def _unwrap(node: Any) -> Any:
     if isinstance(node, dict):
-        if node.keys() == {"type", _RAW}:
+        if node.keys() == {"type", _RAW}:  # the encoded form of an `Unknown`
             return node[_RAW]
         return {key: _unwrap(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -196,6 +206,7 @@ def _written(node: Any, *, exclude_none: bool) -> Any:
     if not isinstance(node, Struct):
         return msgspec.to_builtins(node)
     shape = node.__struct_config__
+    # By the names on the wire, which differ for a few fields.
     found: dict[str, Any] = {} if shape.tag_field is None else {shape.tag_field: shape.tag}
     for name, written_as in zip(node.__struct_fields__, node.__struct_encode_fields__, strict=True):
         value = getattr(node, name)
@@ -204,33 +215,34 @@ def _written(node: Any, *, exclude_none: bool) -> Any:
     return found
 
 
-# The slow way: a walk over the parsed JSON, guided by the type.
+# The slow way: a walk over the parsed JSON, guided by the type. Each `_fit...` function returns the value in a form
+# that msgspec accepts for the type, or raises `msgspec.ValidationError`.
 
 
 def _decode_openly(data: bytes, type_: Any) -> Any:
     try:
         return msgspec.convert(_fit(parse(data), _shape(type_)), type_)
-    except UnicodeDecodeError as error:  # msgspec lets these two through
+    except UnicodeDecodeError as error:  # msgspec does not turn these two into a DecodeError
         raise msgspec.DecodeError("JSON text is not UTF-8") from error
     except RecursionError as error:
-        raise msgspec.DecodeError("JSON is nested too deep") from error
+        raise msgspec.DecodeError("JSON is nested too deeply") from error
 
 
-_HALF_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_HALF_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape from \ud800 to \udfff
 
 
 def parse(data: bytes) -> Any:
-    """Parse JSON, with half characters in it mended.
+    """Parse JSON. Half of a surrogate pair in it becomes a question mark.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        msgspec.DecodeError: It is not JSON.
     """
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
         if not _HALF_CHARACTER.search(data):
             raise
-    # Servers that cut a text off within a character send half of it, which Python's own decoder takes.
+    # A server that cuts a text off within a character sends half a surrogate pair, which only Python's decoder accepts.
     try:
         mended = json.dumps(json.loads(data), ensure_ascii=False).encode("utf-8", "replace")
     except ValueError as error:
@@ -244,7 +256,11 @@ def _shape(type_: Any) -> inspect.Type:
 
 
 def _fit(value: Any, shape: inspect.Type) -> Any:
-    """Give the value in a form that fits the shape, or raise `msgspec.ValidationError`."""
+    """Return the value in a form that fits the shape.
+
+    Raises:
+        msgspec.ValidationError: It has none.
+    """
     for kind, fit in _FITTERS.items():
         if isinstance(shape, kind):
             return fit(value, shape)
@@ -264,7 +280,7 @@ def _fit_struct(value: Any, shape: inspect.StructType) -> Any:
             fitted[field.encode_name] = _fit(value[field.encode_name], field.type)
         except msgspec.ValidationError:
             if field.required:
-                raise
+                raise  # the object cannot be used without it; in a union it becomes an `Unknown`
             del fitted[field.encode_name]
     return fitted
 
@@ -279,6 +295,7 @@ def _fit_union(value: Any, shape: inspect.UnionType) -> Any:
     structs = {str(member.tag): member for member in shape.types if isinstance(member, inspect.StructType)}
     if isinstance(value, dict) and UNKNOWN_TAG in structs:
         return _fit_tagged(value, structs)
+    # Other unions, such as `str | dict`: the first member that fits.
     error = msgspec.ValidationError(f"Got {_shown(value)}")
     for member in shape.types:
         try:
@@ -291,7 +308,8 @@ def _fit_union(value: Any, shape: inspect.UnionType) -> Any:
 def _fit_tagged(value: dict[str, Any], structs: Mapping[str, inspect.StructType]) -> Any:
     tag = value.get("type")
     if tag is None:
-        # Untagged: an object of these unions carries its payload under the name of its tag.
+        # Without a type: in these unions an object has its contents under the name of its type, as in
+        # {"text": {"value": "Hello"}}.
         tag = next((name for name in structs if name in value), None)
     member = structs.get(tag) if isinstance(tag, str) else None
     if member is not None:
@@ -314,7 +332,11 @@ def _fit_metadata(value: Any, shape: inspect.Metadata) -> Any:
 
 
 def _fit_text(value: Any, read: Callable[[str], Any], *, is_list: bool) -> Any:
-    """Return what a bare string stands for; a list gets its only item, and keeps what can be one."""
+    """Return what a bare string stands for.
+
+    Where a list is expected, an object becomes its only item, and items that are neither strings nor objects are
+    omitted.
+    """
     if isinstance(value, str):
         return read(value)
     if is_list and isinstance(value, dict):
@@ -361,5 +383,5 @@ def _shown(value: Any) -> str:
 
 
 def present(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the fields that are not UNSET: what was not given is not sent; what was given as None is sent as null."""
+    """Return the fields that are not UNSET: an omitted argument is not sent, and None is sent as null."""
     return {name: value for name, value in fields.items() if value is not UNSET}

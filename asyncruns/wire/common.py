@@ -1,6 +1,6 @@
-"""What the objects of the wire have in common: lists, deletions, tools, token counts, the error object.
+"""Objects that several parts of the wire share: times, lists, deletions, tools, token counts and errors.
 
-Descriptions of the objects: https://platform.openai.com/docs/api-reference/assistants
+Documentation of the objects: https://platform.openai.com/docs/api-reference/assistants
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from asyncruns.wire.codec import Maybe, Object, Unknown
 T = TypeVar("T")
 
 Time = Maybe[int | float | str]
-"""Seconds of the Unix epoch; some servers send fractions, milliseconds or ISO texts: `epoch_seconds` reads them all."""
+"""Seconds since the Unix epoch. Some servers send fractions, milliseconds or ISO strings; `epoch_seconds` reads all."""
 
-_NO_TIME_FROM: Final = 1e14  # nor a millisecond
-_MILLISECONDS_ABOVE: Final = 1e11  # no second of the epoch is so large before the year 5138
+# A time in 2025 is 1.75e9 in seconds and 1.75e12 in milliseconds. 1e11 s, and likewise 1e14 ms, is the year 5138.
+_NO_TIME_FROM: Final = 1e14
+_MILLISECONDS_ABOVE: Final = 1e11
 
 
 def epoch_seconds(value: object) -> float | None:
-    """Give a time of the wire in seconds of the Unix epoch; None where there is none, or none that can be read.
+    """Return a time of the wire in seconds since the Unix epoch, or None if there is none or it is malformed.
 
-    Milliseconds (above 1e11) and ISO 8601 texts are understood; a text without a zone is UTC.
+    Numbers above 1e11 are milliseconds. Strings are ISO 8601; one without a time zone is in UTC.
     """
     if isinstance(value, str):
         return _seconds_of_text(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not 0 < value < _NO_TIME_FROM:  # 0 stands for none at some servers
+    if not 0 < value < _NO_TIME_FROM:  # some servers send 0 for "no time"
         return None
     return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)
 
@@ -45,7 +46,7 @@ def _seconds_of_text(text: str) -> float | None:
 
 
 Metadata = Maybe[dict[str, Any]]
-"""Up to 16 pairs; strings in the documentation, and other things at lenient servers."""
+"""At most 16 pairs of strings by the documentation; lenient servers also send other values."""
 
 
 class Page(Object, Generic[T], frozen=True, kw_only=True):
@@ -72,13 +73,16 @@ class Usage(Object, frozen=True, kw_only=True):
     prompt_tokens: Maybe[int] = UNSET
     completion_tokens: Maybe[int] = UNSET
     total_tokens: Maybe[int] = UNSET
-    # So spelled on the wire, and not in the documentation.
+    # These two names are those of the wire, not of the documentation.
     prompt_token_details: Maybe[dict[str, Any]] = UNSET
     completion_tokens_details: Maybe[dict[str, Any]] = UNSET
 
 
 class LastError(Object, frozen=True, kw_only=True, gc=False):
-    """Why a run or a step failed. The code is open; `rate_limit_exceeded` here is a failed run, not an HTTP 429."""
+    """Why a run or a step failed.
+
+    The set of codes is open. `rate_limit_exceeded` means here that the run has failed; it is no HTTP 429.
+    """
 
     code: Maybe[str] = UNSET
     message: Maybe[str] = UNSET
@@ -93,8 +97,12 @@ class FunctionDefinition(Object, frozen=True, kw_only=True):
     strict: Maybe[bool] = UNSET
 
 
+# Members of a union have a tag: msgspec checks and writes it as `type`, and it is no field of the struct. The ClassVar
+# makes it readable as `tool.type`. `Unknown` takes all objects with other tags.
+
+
 class FunctionTool(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """A function of the caller's."""
+    """A function that the caller runs."""
 
     type: ClassVar[Literal["function"]] = "function"
     function: FunctionDefinition = FunctionDefinition()
@@ -114,7 +122,7 @@ class FileSearchTool(Object, frozen=True, kw_only=True, tag_field="type", tag="f
 
 
 class RetrievalTool(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
-    """What file search was called in v1."""
+    """File search, as v1 of the API names it."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
 
@@ -135,14 +143,14 @@ class FileSearchResources(Object, frozen=True, kw_only=True):
 
 
 class ToolResources(Object, frozen=True, kw_only=True):
-    """What the server's own tools may read."""
+    """Files and vector stores that the server's own tools may read."""
 
     code_interpreter: Maybe[CodeInterpreterResources] = UNSET
     file_search: Maybe[FileSearchResources] = UNSET
 
 
 class ErrorObject(Object, frozen=True, kw_only=True, gc=False):
-    """The server's error; `code` is null about half of the time."""
+    """A server's error; `code` is null in about half of them."""
 
     message: Maybe[str] = UNSET
     type: Maybe[str] = UNSET
@@ -151,9 +159,9 @@ class ErrorObject(Object, frozen=True, kw_only=True, gc=False):
 
 
 class ErrorBody(Object, frozen=True, kw_only=True):
-    """The shapes in which servers send an error, one beside the other.
+    """All the shapes in which servers send an error, in one struct.
 
-    `{"error": {...}}`, `{"error": "text"}`, `{"detail": ...}`, and flat `{"code", "message", "request_id"}`.
+    `{"error": {...}}`, `{"error": "text"}`, `{"detail": ...}`, and the flat `{"code", "message", "request_id"}`.
     """
 
     error: Maybe[ErrorObject | str] = UNSET

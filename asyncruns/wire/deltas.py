@@ -1,6 +1,7 @@
-"""What the deltas of a stream of a run carry: https://platform.openai.com/docs/api-reference/assistants-streaming
+"""The contents of the deltas in a run's stream: https://platform.openai.com/docs/api-reference/assistants-streaming
 
-A delta names what it belongs to by `index`; a server that leaves it out means the place in the list.
+The `index` of a piece is its place in the list that the delta adds to. If a server omits it, the piece's place in the
+delta's own list counts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from asyncruns.wire.threads import FileCitation, FilePath, ImageFile, ImageURL
 
 
 class FileCitationDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
-    """A place in the text that stands on a file."""
+    """A place in the text that cites a file."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
     index: Maybe[int] = UNSET
@@ -26,7 +27,7 @@ class FileCitationDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="
 
 
 class FilePathDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
-    """A place in the text that names a file which the code interpreter made."""
+    """A place in the text that names a file created by the code interpreter."""
 
     type: ClassVar[Literal["file_path"]] = "file_path"
     index: Maybe[int] = UNSET
@@ -36,18 +37,19 @@ class FilePathDeltaAnnotation(Object, frozen=True, kw_only=True, tag_field="type
     file_path: Maybe[FilePath] = UNSET
 
 
-# A text comes in thousands of pieces; what one is made of cannot refer to itself, so it is kept from the collector.
+# A text comes in thousands of deltas. Their structs cannot be part of a reference cycle, so the garbage collector does
+# not have to track them (`gc=False`).
 
 
 class TextDelta(Object, frozen=True, kw_only=True, gc=False):
-    """More of a text."""
+    """The next piece of a text."""
 
     value: Maybe[str] = UNSET
     annotations: Maybe[list[FileCitationDeltaAnnotation | FilePathDeltaAnnotation | Unknown]] = UNSET
 
 
 class TextDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="text", gc=False):
-    """More of a text part."""
+    """The next piece of a text part."""
 
     type: ClassVar[Literal["text"]] = "text"
     index: Maybe[int] = UNSET
@@ -55,7 +57,7 @@ class TextDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="t
 
 
 class RefusalDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
-    """More of what the model says instead of an answer."""
+    """The next piece of a refusal, which the model writes instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
     index: Maybe[int] = UNSET
@@ -63,7 +65,7 @@ class RefusalDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag
 
 
 class ImageFileDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
-    """An image by its file."""
+    """An image, given by its file."""
 
     type: ClassVar[Literal["image_file"]] = "image_file"
     index: Maybe[int] = UNSET
@@ -71,7 +73,7 @@ class ImageFileDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", t
 
 
 class ImageURLDeltaBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
-    """An image by its address."""
+    """An image, given by its URL."""
 
     type: ClassVar[Literal["image_url"]] = "image_url"
     index: Maybe[int] = UNSET
@@ -84,7 +86,7 @@ _AnyContent = Annotated[MessageDeltaContent, may_be_text(lambda text: {"type": "
 
 
 class MessageDeltaFields(Object, frozen=True, kw_only=True, gc=False):
-    """What is new in a message."""
+    """The new parts of a message."""
 
     role: Maybe[str] = UNSET
     content: Maybe[Annotated[list[_AnyContent], may_be_text(lambda text: [text])]] = UNSET
@@ -92,7 +94,7 @@ class MessageDeltaFields(Object, frozen=True, kw_only=True, gc=False):
 
 
 class MessageDelta(Object, frozen=True, kw_only=True, gc=False):
-    """A change of the message `id`."""
+    """An addition to the message `id`."""
 
     id: str
     object: str = "thread.message.delta"
@@ -100,26 +102,26 @@ class MessageDelta(Object, frozen=True, kw_only=True, gc=False):
 
     @property
     def text(self) -> str:
-        """The text that it adds; "" where it adds none."""
+        """The text that it adds; "" if it adds none."""
         blocks = self.delta.content or []
         return "".join(block.text.value or "" for block in blocks if isinstance(block, TextDeltaBlock) and block.text)
 
 
 class MessageCreationDelta(Object, frozen=True, kw_only=True, gc=False):
-    """Which message the step makes."""
+    """The id of the message that the step creates."""
 
     message_id: Maybe[str] = UNSET
 
 
 class MessageCreationDeltaDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
-    """A step that makes a message."""
+    """A step that creates a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
     message_creation: Maybe[Annotated[MessageCreationDelta, may_be_text(lambda text: {"message_id": text})]] = UNSET
 
 
 class FunctionDelta(Object, frozen=True, kw_only=True, gc=False):
-    """More of a call of the caller's function: `arguments` is the next piece of its JSON text."""
+    """The next piece of a call of the caller's function: `arguments` is the next piece of their JSON text."""
 
     name: Maybe[str] = UNSET
     arguments: Maybe[JsonText] = UNSET
@@ -127,7 +129,7 @@ class FunctionDelta(Object, frozen=True, kw_only=True, gc=False):
 
 
 class FunctionToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """More of a call of a function; its `id` comes with the first piece only."""
+    """The next piece of a call of a function; only the first piece has the `id`."""
 
     type: ClassVar[Literal["function"]] = "function"
     index: Maybe[int] = UNSET
@@ -136,7 +138,7 @@ class FunctionToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type",
 
 
 class CodeInterpreterLogsDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="logs", gc=False):
-    """More of what the code wrote."""
+    """The next piece of the code's output text."""
 
     type: ClassVar[Literal["logs"]] = "logs"
     index: Maybe[int] = UNSET
@@ -144,7 +146,7 @@ class CodeInterpreterLogsDelta(Object, frozen=True, kw_only=True, tag_field="typ
 
 
 class CodeInterpreterImageDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
-    """An image that the code made."""
+    """An image that the code created."""
 
     type: ClassVar[Literal["image"]] = "image"
     index: Maybe[int] = UNSET
@@ -158,14 +160,14 @@ _AnyOutput = Annotated[
 
 
 class CodeInterpreterDelta(Object, frozen=True, kw_only=True):
-    """More of the code, or of what came of it."""
+    """The next piece of the code, or of its outputs."""
 
     input: Maybe[str] = UNSET
     outputs: Maybe[Annotated[list[_AnyOutput], may_be_text(lambda text: [text])]] = UNSET
 
 
 class CodeInterpreterToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter"):
-    """More of a call of the code interpreter."""
+    """The next piece of a call of the code interpreter."""
 
     type: ClassVar[Literal["code_interpreter"]] = "code_interpreter"
     index: Maybe[int] = UNSET
@@ -183,7 +185,7 @@ class FileSearchToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type
 
 
 class RetrievalToolCallDelta(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
-    """What a file search was called in v1."""
+    """A file search, as v1 of the API names it."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
     index: Maybe[int] = UNSET
@@ -204,13 +206,13 @@ class ToolCallsDeltaDetails(Object, frozen=True, kw_only=True, tag_field="type",
 
 
 class RunStepDeltaFields(Object, frozen=True, kw_only=True):
-    """What is new in a step."""
+    """The new parts of a step."""
 
     step_details: Maybe[MessageCreationDeltaDetails | ToolCallsDeltaDetails | Unknown] = UNSET
 
 
 class RunStepDelta(Object, frozen=True, kw_only=True):
-    """A change of the step `id`."""
+    """An addition to the step `id`."""
 
     id: str
     object: str = "thread.run.step.delta"
@@ -218,7 +220,7 @@ class RunStepDelta(Object, frozen=True, kw_only=True):
 
 
 def index_of(piece: object) -> int | None:
-    """Return the `index` that a piece of a delta names, whatever its type; None if it names none."""
+    """Return the `index` of a piece of a delta, whatever its type, or None if it has none."""
     found = piece.raw.get("index") if isinstance(piece, Unknown) else getattr(piece, "index", None)
     if isinstance(found, float) and found.is_integer():
         return int(found)
@@ -226,6 +228,6 @@ def index_of(piece: object) -> int | None:
 
 
 def id_of(piece: object) -> str:
-    """Return the `id` that a piece of a delta names, whatever its type, or ""."""
+    """Return the `id` of a piece of a delta, whatever its type, or "" if it has none."""
     found = getattr(piece, "id", None)
     return found if isinstance(found, str) else ""

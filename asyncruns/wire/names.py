@@ -1,4 +1,4 @@
-"""What the two wires are called: by us, by the API, and by its clients."""
+"""The names of the two wires: ours, those of the API, and those of its clients."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ DIALECTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(_THREADS.split(), THREAD_RUN),
     **dict.fromkeys(("response", "responses"), RESPONSE),
 }
-"""The name of a dialect by each word for it."""
+"""Our name of a dialect, by each name that callers may know it by."""

@@ -1,7 +1,8 @@
 """The events of a response's stream: https://platform.openai.com/docs/api-reference/responses-streaming
 
-Many events have the same fields, and share a struct; `type` tells them apart, and is open. `sequence_number` is where a
-stream that broke is taken up again, with `starting_after`. Decoding never raises, whatever a server sends.
+Events with the same fields share a struct; `type` distinguishes them, and its set is open. A stream that broke is
+reopened after the last `sequence_number` received, with `starting_after`. Decoding never raises, whatever a server
+sends.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class _Event(Object, frozen=True, kw_only=True):
 
     @property
     def event(self) -> str:
-        """Its type, by the name that the events of runs have for it."""
+        """Its type, under the attribute name that the events of runs have for it."""
         return self.type
 
 
@@ -44,46 +45,49 @@ class _ItemEvent(_Event, frozen=True, kw_only=True):
 
 
 class ResponseEvent(_Event, frozen=True, kw_only=True):
-    """`response.created`, `.queued`, `.in_progress`, `.completed` ...: the response changed. Its `status` counts."""
+    """`response.created`, `.queued`, `.in_progress`, `.completed` ...: the response changed.
+
+    The `status` of the response counts, not the type of the event.
+    """
 
     response: ModelResponse
 
 
 class ResponseOutputItemEvent(_Event, frozen=True, kw_only=True):
-    """`response.output_item.added` and `.done`: an item of the output as it is now."""
+    """`response.output_item.added` and `.done`: an item of the output in its present state."""
 
     item: ResponseItem
     output_index: Maybe[int] = UNSET
 
 
 class ResponseContentPartEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.content_part.added` and `.done`: a part of a message as it is now."""
+    """`response.content_part.added` and `.done`: a part of a message in its present state."""
 
     part: ResponseContent
 
 
 class ResponseReasoningPartEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.reasoning_summary_part.added` and `.done`: a part of a summary as it is now."""
+    """`response.reasoning_summary_part.added` and `.done`: a part of a summary in its present state."""
 
     part: ReasoningText
     status: Maybe[str] = UNSET
 
 
 class ResponseTextDeltaEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.output_text.delta`: more of what the model writes."""
+    """`response.output_text.delta`: the next piece of the model's text."""
 
     delta: str
     logprobs: Maybe[list[Any]] = UNSET
 
 
 class ResponseDeltaEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.*.delta`: more of arguments, code, thoughts, a refusal, a transcript, what a shell wrote."""
+    """`response.*.delta`: the next piece of arguments, code, reasoning, a refusal, audio, shell output and the like."""
 
     delta: Maybe[str | dict[str, Any]] = UNSET
 
 
 class ResponseDoneEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.*.done`: the whole of what came in deltas, under the name that the API has for it."""
+    """`response.*.done`: the whole of what came in deltas, in the field that the API has for it."""
 
     text: Maybe[str] = UNSET
     refusal: Maybe[str] = UNSET
@@ -96,20 +100,20 @@ class ResponseDoneEvent(_ItemEvent, frozen=True, kw_only=True):
 
 
 class ResponseToolEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.web_search_call.searching` and the like: how far a tool of the server's is."""
+    """`response.web_search_call.searching` and the like: the progress of one of the server's own tools."""
 
     command: Maybe[str] = UNSET
 
 
 class ResponseAnnotationEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.output_text.annotation.added`."""
+    """`response.output_text.annotation.added`: a new annotation of the model's text."""
 
     annotation: Maybe[ResponseAnnotation] = UNSET
     annotation_index: Maybe[int] = UNSET
 
 
 class ResponseImageEvent(_ItemEvent, frozen=True, kw_only=True):
-    """`response.image_generation_call.partial_image`: an image on its way, in base64."""
+    """`response.image_generation_call.partial_image`: a preview of an image, in base64."""
 
     partial_image_b64: str = ""
     partial_image_index: Maybe[int] = UNSET
@@ -133,6 +137,7 @@ TypedResponseEvent = (
 )
 ResponseStreamEvent = TypedResponseEvent | ErrorEvent | DoneEvent | UnknownEvent | UndecodableEvent
 
+# The types of each struct's events, without "response.". Other types are `UnknownEvent`s.
 _TYPES: Final[dict[Any, str]] = {
     ResponseEvent: "created queued in_progress completed failed incomplete cancelled",
     ResponseOutputItemEvent: "output_item.added output_item.done",
@@ -169,9 +174,10 @@ def decode_response_event(name: str, text: str) -> ResponseStreamEvent:
     """Decode an event of a response's stream. Never raises.
 
     Args:
-        name: The name that the server gave, "message" where it gave none.
-        text: The data.
+        name: The event's name, "message" if the server sent none.
+        text: The event's data.
     """
+    # The fast way: the name decides the struct, if the type in the data is the same.
     kind = _BY_TYPE.get(name)
     if kind is not None:
         try:
@@ -185,6 +191,7 @@ def decode_response_event(name: str, text: str) -> ResponseStreamEvent:
 
 
 def _decode_openly(name: str, text: str, kind: Any) -> ResponseStreamEvent:
+    # The type in the data counts; the name is used only if the data has no known type.
     if name == "done" or text.strip() == DONE:
         return DoneEvent(name, text)
     if name == "error":
@@ -219,6 +226,6 @@ _PARTS: Final = {
     "code_interpreter_call_code": ("code_interpreter_call", "", "", "code"),
 }
 FIELDS: Final = {f"response.{name}.delta": where for name, where in _PARTS.items()}
-"""What a delta adds to: the item's type, its list of parts ("" for the item itself), the part's type, and the field."""
+"""Where a delta is added: the item's type, its list of parts ("" for the item itself), the part's type, the field."""
 DONE_FIELDS: Final = {f"response.{name}.done": where for name, where in _PARTS.items()}
-"""The same for the event that gives the whole of it."""
+"""The same for the event with the whole value."""

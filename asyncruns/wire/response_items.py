@@ -1,7 +1,7 @@
-"""The items of a response, of its output and of its input: https://platform.openai.com/docs/api-reference/responses
+"""The items in the output and the input of a response: https://platform.openai.com/docs/api-reference/responses
 
-Names follow the official client, where it has one for the same thing. A message is one struct here, whoever wrote it.
-What a server may change without notice (actions, results) is kept as it came.
+The names are those of the official client, if it has one for the same thing. All messages are one struct here, those of
+the model and of users. Values that a server may change without notice (actions, results) are kept as sent.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _AnyContent = Annotated[ResponseContent, may_be_text(lambda text: {"type": "outp
 
 
 class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="message"):
-    """A message: the model's (role `assistant`), or one that was given to it.
+    """A message: written by the model (role `assistant`), or passed to it.
 
-    `phase` is `commentary` or `final_answer` where the model says which.
+    `phase` is `commentary` or `final_answer`, if the model sets it.
     """
 
     type: ClassVar[Literal["message"]] = "message"
@@ -31,7 +31,7 @@ class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="
 
     @property
     def text(self) -> str:
-        """Its text, the model's or a user's, joined; "" for a message without text."""
+        """Its text parts, joined; "" for a message without text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(_text_in(part) for part in self.content or [])
@@ -44,14 +44,14 @@ def _text_in(part: ResponseContent) -> str:
 
 
 class ReasoningText(Object, frozen=True, kw_only=True, gc=False):
-    """A piece of reasoning, or of a summary of it; `type` is `reasoning_text` or `summary_text`."""
+    """A part of the model's reasoning or of its summary; `type` is `reasoning_text` or `summary_text`."""
 
     type: str = ""
     text: PlainText = ""
 
 
 class ResponseReasoningItem(Object, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
-    """What the model thought: summaries mostly, and `encrypted_content` where `include` asks for it."""
+    """The model's reasoning: usually only its summary, and `encrypted_content` if requested with `include`."""
 
     type: ClassVar[Literal["reasoning"]] = "reasoning"
     id: str = ""
@@ -62,18 +62,18 @@ class ResponseReasoningItem(Object, frozen=True, kw_only=True, tag_field="type",
 
 
 class ResponseCompactionItem(Object, frozen=True, kw_only=True, tag_field="type", tag="compaction", gc=False):
-    """What an earlier part of the conversation was compacted to."""
+    """The compacted form of an earlier part of the conversation."""
 
     type: ClassVar[Literal["compaction"]] = "compaction"
     id: str = ""
     encrypted_content: Maybe[str] = UNSET
 
 
-# Calls that wait for the caller. `call_id` is what an output names; `id` is the item's own.
+# Calls that wait for the caller. An output names the `call_id`; `id` is the id of the item itself.
 
 
 class ResponseFunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
-    """A call of a function of the caller's; `arguments` is JSON text as the model wrote it, maybe broken."""
+    """A call of the caller's function; `arguments` is JSON text as the model wrote it, possibly malformed."""
 
     type: ClassVar[Literal["function_call"]] = "function_call"
     call_id: str
@@ -86,7 +86,7 @@ class ResponseFunctionToolCall(Object, frozen=True, kw_only=True, tag_field="typ
 
 
 class ResponseCustomToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call"):
-    """A call of a custom tool of the caller's; `input` is any text."""
+    """A call of the caller's custom tool; `input` is any text."""
 
     type: ClassVar[Literal["custom_tool_call"]] = "custom_tool_call"
     call_id: str
@@ -99,7 +99,7 @@ class ResponseCustomToolCall(Object, frozen=True, kw_only=True, tag_field="type"
 
 
 class ResponseComputerToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="computer_call"):
-    """Something to do at a computer of the caller's: one `action`, or several `actions`."""
+    """One `action`, or several `actions`, to perform on the caller's computer."""
 
     type: ClassVar[Literal["computer_call"]] = "computer_call"
     call_id: str
@@ -111,7 +111,7 @@ class ResponseComputerToolCall(Object, frozen=True, kw_only=True, tag_field="typ
 
 
 class ResponseFunctionShellToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="shell_call"):
-    """Commands for a shell: the caller's, or that of a container of the server's, as `environment` says."""
+    """Commands for a shell: the caller's or, by its `environment`, the one of a container at the server."""
 
     type: ClassVar[Literal["shell_call"]] = "shell_call"
     call_id: str
@@ -133,7 +133,7 @@ class LocalShellCall(Object, frozen=True, kw_only=True, tag_field="type", tag="l
 
 
 class ResponseApplyPatchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="apply_patch_call"):
-    """A file of the caller's to create, change or delete."""
+    """A file to create, change or delete on the caller's side."""
 
     type: ClassVar[Literal["apply_patch_call"]] = "apply_patch_call"
     call_id: str
@@ -144,7 +144,7 @@ class ResponseApplyPatchToolCall(Object, frozen=True, kw_only=True, tag_field="t
 
 
 class ResponseToolSearchCall(Object, frozen=True, kw_only=True, tag_field="type", tag="tool_search_call"):
-    """A search for tools. Only where `execution` is `client` does it wait for the caller."""
+    """A search for tools. It waits for the caller only if `execution` is `client`."""
 
     type: ClassVar[Literal["tool_search_call"]] = "tool_search_call"
     id: str = ""
@@ -155,7 +155,7 @@ class ResponseToolSearchCall(Object, frozen=True, kw_only=True, tag_field="type"
 
 
 class McpApprovalRequest(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_request", gc=False):
-    """A call of a tool behind the server that waits for an approval, which names its `id`."""
+    """A call of a tool of an MCP server that waits for the caller's approval, which names its `id`."""
 
     type: ClassVar[Literal["mcp_approval_request"]] = "mcp_approval_request"
     id: str
@@ -164,11 +164,11 @@ class McpApprovalRequest(Object, frozen=True, kw_only=True, tag_field="type", ta
     arguments: JsonText = ""
 
 
-# Calls that the server does itself
+# Calls that the server runs itself
 
 
 class ResponseFunctionWebSearch(Object, frozen=True, kw_only=True, tag_field="type", tag="web_search_call"):
-    """A search in the web, or a page that was opened there."""
+    """A web search, or the opening of a web page."""
 
     type: ClassVar[Literal["web_search_call"]] = "web_search_call"
     id: str = ""
@@ -177,7 +177,7 @@ class ResponseFunctionWebSearch(Object, frozen=True, kw_only=True, tag_field="ty
 
 
 class ResponseFileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search_call"):
-    """A search in vector stores; `results` only when `include` asks for them."""
+    """A search in vector stores; with `results` only if requested with `include`."""
 
     type: ClassVar[Literal["file_search_call"]] = "file_search_call"
     id: str = ""
@@ -187,7 +187,7 @@ class ResponseFileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="t
 
 
 class ResponseCodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="code_interpreter_call"):
-    """Code that ran in a container; `outputs` (logs and images) only when `include` asks for them."""
+    """Code that ran in a container; with `outputs` (logs and images) only if requested with `include`."""
 
     type: ClassVar[Literal["code_interpreter_call"]] = "code_interpreter_call"
     id: str = ""
@@ -198,7 +198,7 @@ class ResponseCodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_fie
 
 
 class ImageGenerationCall(Object, frozen=True, kw_only=True, tag_field="type", tag="image_generation_call"):
-    """An image that was made; `result` is base64."""
+    """A generated image; `result` is base64."""
 
     type: ClassVar[Literal["image_generation_call"]] = "image_generation_call"
     id: str = ""
@@ -214,7 +214,7 @@ class ImageGenerationCall(Object, frozen=True, kw_only=True, tag_field="type", t
 
 
 class McpCall(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_call"):
-    """A call of a tool behind the server, done: its `output`, or the `error`."""
+    """A call of a tool of an MCP server, with its `output` or `error`."""
 
     type: ClassVar[Literal["mcp_call"]] = "mcp_call"
     id: str = ""
@@ -228,7 +228,7 @@ class McpCall(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_call
 
 
 class McpListTools(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_list_tools"):
-    """The tools that a server of tools has."""
+    """The tools that an MCP server has."""
 
     type: ClassVar[Literal["mcp_list_tools"]] = "mcp_list_tools"
     id: str = ""
@@ -237,13 +237,13 @@ class McpListTools(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp
     error: Maybe[str | dict[str, Any]] = UNSET
 
 
-# What answers calls
+# Outputs of calls
 
 
 class ResponseFunctionToolCallOutputItem(
     Object, frozen=True, kw_only=True, tag_field="type", tag="function_call_output"
 ):
-    """The output of a `function_call`: a text, or a list of parts."""
+    """The output of a `function_call`: a string, or a list of parts."""
 
     type: ClassVar[Literal["function_call_output"]] = "function_call_output"
     call_id: Maybe[str] = UNSET
@@ -255,7 +255,7 @@ class ResponseFunctionToolCallOutputItem(
 class ResponseCustomToolCallOutputItem(
     Object, frozen=True, kw_only=True, tag_field="type", tag="custom_tool_call_output"
 ):
-    """The output of a `custom_tool_call`: a text, or a list of parts."""
+    """The output of a `custom_tool_call`: a string, or a list of parts."""
 
     type: ClassVar[Literal["custom_tool_call_output"]] = "custom_tool_call_output"
     call_id: Maybe[str] = UNSET
@@ -267,7 +267,7 @@ class ResponseCustomToolCallOutputItem(
 class ResponseComputerToolCallOutputItem(
     Object, frozen=True, kw_only=True, tag_field="type", tag="computer_call_output"
 ):
-    """What a `computer_call` led to: a screenshot."""
+    """The output of a `computer_call`: a screenshot."""
 
     type: ClassVar[Literal["computer_call_output"]] = "computer_call_output"
     call_id: Maybe[str] = UNSET
@@ -278,7 +278,7 @@ class ResponseComputerToolCallOutputItem(
 
 
 class ResponseFunctionShellToolCallOutput(Object, frozen=True, kw_only=True, tag_field="type", tag="shell_call_output"):
-    """What the commands of a `shell_call` wrote, and how each ended."""
+    """The output of the commands of a `shell_call`, and how each of them ended."""
 
     type: ClassVar[Literal["shell_call_output"]] = "shell_call_output"
     call_id: Maybe[str] = UNSET
@@ -289,7 +289,7 @@ class ResponseFunctionShellToolCallOutput(Object, frozen=True, kw_only=True, tag
 
 
 class LocalShellCallOutput(Object, frozen=True, kw_only=True, tag_field="type", tag="local_shell_call_output"):
-    """What the command of a `local_shell_call` wrote; `id` is the `call_id` of the call."""
+    """The output of the command of a `local_shell_call`; `id` is the `call_id` of the call."""
 
     type: ClassVar[Literal["local_shell_call_output"]] = "local_shell_call_output"
     id: str = ""
@@ -321,7 +321,7 @@ class ResponseToolSearchOutputItem(Object, frozen=True, kw_only=True, tag_field=
 
 
 class McpApprovalResponse(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp_approval_response", gc=False):
-    """Whether the call of an `mcp_approval_request` may be done."""
+    """The decision whether the call of an `mcp_approval_request` may run."""
 
     type: ClassVar[Literal["mcp_approval_response"]] = "mcp_approval_response"
     approval_request_id: Maybe[str] = UNSET

@@ -1,4 +1,4 @@
-"""The parts of messages of a response, and what they stand on.
+"""The parts of the messages of a response, and their annotations.
 
 https://platform.openai.com/docs/api-reference/responses/object#responses-object-output
 """
@@ -13,7 +13,7 @@ from asyncruns.wire.codec import Maybe, Object, PlainText, Unknown
 
 
 class ResponseFileCitation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation", gc=False):
-    """A file that the text stands on; `index` is that of the file in the list of files."""
+    """A file that the text cites; `index` is its place in the list of files."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
     file_id: str = ""
@@ -22,7 +22,7 @@ class ResponseFileCitation(Object, frozen=True, kw_only=True, tag_field="type", 
 
 
 class ResponseURLCitation(Object, frozen=True, kw_only=True, tag_field="type", tag="url_citation", gc=False):
-    """A page that a place in the text stands on."""
+    """A web page that a place in the text cites."""
 
     type: ClassVar[Literal["url_citation"]] = "url_citation"
     url: str = ""
@@ -34,7 +34,7 @@ class ResponseURLCitation(Object, frozen=True, kw_only=True, tag_field="type", t
 class ResponseContainerFileCitation(
     Object, frozen=True, kw_only=True, tag_field="type", tag="container_file_citation", gc=False
 ):
-    """A file of the code interpreter's that a place in the text stands on."""
+    """A file in a container of the code interpreter that a place in the text cites."""
 
     type: ClassVar[Literal["container_file_citation"]] = "container_file_citation"
     container_id: str = ""
@@ -58,7 +58,7 @@ ResponseAnnotation = (
 
 
 class ResponseOutputText(Object, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
-    """Text that the model wrote, with what it stands on; `logprobs` only when `include` asks for them."""
+    """Text that the model wrote, with its annotations, and with `logprobs` only if requested with `include`."""
 
     type: ClassVar[Literal["output_text"]] = "output_text"
     text: PlainText = ""
@@ -67,21 +67,21 @@ class ResponseOutputText(Object, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class ResponseOutputRefusal(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal", gc=False):
-    """What the model said instead of an answer."""
+    """A refusal, which the model wrote instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
     refusal: PlainText = ""
 
 
 class ResponseInputText(Object, frozen=True, kw_only=True, tag_field="type", tag="input_text", gc=False):
-    """Text that was given to the model."""
+    """Text that was passed to the model."""
 
     type: ClassVar[Literal["input_text"]] = "input_text"
     text: PlainText = ""
 
 
 class ResponseInputImage(Object, frozen=True, kw_only=True, tag_field="type", tag="input_image", gc=False):
-    """An image that was given to the model, by its address or its file."""
+    """An image that was passed to the model, by its URL or its file."""
 
     type: ClassVar[Literal["input_image"]] = "input_image"
     detail: Maybe[str] = UNSET
@@ -90,7 +90,7 @@ class ResponseInputImage(Object, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class ResponseInputFile(Object, frozen=True, kw_only=True, tag_field="type", tag="input_file", gc=False):
-    """A file that was given to the model: its id, its address, or its contents."""
+    """A file that was passed to the model: its id, its URL or its contents."""
 
     type: ClassVar[Literal["input_file"]] = "input_file"
     file_id: Maybe[str] = UNSET

@@ -1,6 +1,6 @@
 """Responses: https://platform.openai.com/docs/api-reference/responses/object
 
-The object is `ModelResponse` here, as the API calls it in prose, since a `Response` is HTTP's in `asyncruns.http`.
+The object is `ModelResponse` here ("model response" in the API's documentation): `asyncruns.http.Response` is HTTP's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from asyncruns.wire.runs import IncompleteDetails
 
 
 class ResponseError(Object, frozen=True, kw_only=True, gc=False):
-    """Why a response failed. The code is open; `rate_limit_exceeded` here is a failed response, not an HTTP 429."""
+    """Why a response failed.
+
+    The set of codes is open. `rate_limit_exceeded` means here that the response has failed; it is no HTTP 429.
+    """
 
     code: Maybe[str] = UNSET
     message: Maybe[str] = UNSET
@@ -25,14 +28,14 @@ class ResponseError(Object, frozen=True, kw_only=True, gc=False):
 
 
 class InputTokensDetails(Object, frozen=True, kw_only=True, gc=False):
-    """How many of the input's tokens came from the prompt cache, and how many were written to it."""
+    """Numbers of input tokens that were read from the prompt cache and written to it."""
 
     cached_tokens: Maybe[int] = UNSET
     cache_write_tokens: Maybe[int] = UNSET
 
 
 class OutputTokensDetails(Object, frozen=True, kw_only=True, gc=False):
-    """How many of the output's tokens were spent on thinking."""
+    """Number of output tokens that were used for reasoning."""
 
     reasoning_tokens: Maybe[int] = UNSET
 
@@ -61,7 +64,7 @@ _AnyItem = Annotated[ResponseItem, may_be_text(_message)]
 
 
 class ModelResponse(Object, frozen=True, kw_only=True):
-    """A response. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
+    """A response. All fields except `id` and `status` may be absent (UNSET) or null (None); both are false."""
 
     id: str
     status: str
@@ -101,12 +104,12 @@ class ModelResponse(Object, frozen=True, kw_only=True):
     tool_usage: Maybe[dict[str, Any]] = UNSET
     moderation: Maybe[dict[str, Any]] = UNSET
 
-    # Some servers send what the official client computes, and a few of them nothing else.
+    # Some servers send the text that the official client computes from `output`, and a few of them send no `output`.
     sent_output_text: Maybe[str] = field(default=UNSET, name="output_text")
 
     @property
     def messages(self) -> list[ResponseMessage]:
-        """The messages that the model wrote, in their order; [] where it wrote none, or not yet."""
+        """The messages in the output, in their order; [] if there are none, or none yet."""
         found = [item for item in self.output or [] if isinstance(item, ResponseMessage)]
         if self.sent_output_text and not any(message.text for message in found):
             found.append(ResponseMessage(role="assistant", content=self.sent_output_text))
@@ -114,5 +117,5 @@ class ModelResponse(Object, frozen=True, kw_only=True):
 
     @property
     def output_text(self) -> str:
-        """What the model wrote, all its texts joined; "" where it wrote none, or not yet."""
+        """The texts of all messages, joined; "" if there are none, or none yet."""
         return "".join(message.text for message in self.messages)

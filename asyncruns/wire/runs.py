@@ -11,14 +11,14 @@ from asyncruns.wire.common import LastError, Metadata, Time, Tool, ToolResources
 
 
 class Function(Object, frozen=True, kw_only=True, gc=False):
-    """Which function the model calls, and with what: `arguments` is JSON text as the model wrote it, maybe broken."""
+    """The function that the model calls; `arguments` is JSON text as the model wrote it, possibly malformed."""
 
     name: str = ""
     arguments: JsonText = ""
 
 
 class RequiredActionFunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function", gc=False):
-    """A call that the run waits for."""
+    """A function call whose output the run waits for."""
 
     type: ClassVar[Literal["function"]] = "function"
     id: str
@@ -26,7 +26,7 @@ class RequiredActionFunctionToolCall(Object, frozen=True, kw_only=True, tag_fiel
 
 
 class RequiredActionMCPToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="mcp", gc=False):
-    """A call of a tool behind the server that waits for an approval (Azure AI Foundry)."""
+    """A call of a tool of an MCP server, which waits for the caller's approval (Azure AI Foundry)."""
 
     type: ClassVar[Literal["mcp"]] = "mcp"
     id: str
@@ -39,13 +39,13 @@ ToolCall = RequiredActionFunctionToolCall | RequiredActionMCPToolCall | Unknown
 
 
 class SubmitToolOutputs(Object, frozen=True, kw_only=True):
-    """The calls whose outputs the run waits for."""
+    """The calls whose outputs, or approvals, the run waits for."""
 
     tool_calls: Maybe[list[ToolCall]] = UNSET
 
 
 class RequiredAction(Object, frozen=True, kw_only=True):
-    """What the run waits for. `type` is open; `submit_tool_approval` is Azure's."""
+    """What the run waits for. The set of types is open; `submit_tool_approval` is Azure's."""
 
     type: Maybe[str] = UNSET
     submit_tool_outputs: Maybe[SubmitToolOutputs] = UNSET
@@ -53,20 +53,23 @@ class RequiredAction(Object, frozen=True, kw_only=True):
 
 
 class IncompleteDetails(Object, frozen=True, kw_only=True, gc=False):
-    """Why a run is incomplete: `max_completion_tokens`, `max_prompt_tokens`, or another word."""
+    """Why a run is incomplete: `max_completion_tokens`, `max_prompt_tokens`, or another reason."""
 
     reason: Maybe[str] = UNSET
 
 
 class TruncationStrategy(Object, frozen=True, kw_only=True, gc=False):
-    """How the thread is cut before the run."""
+    """How the thread is truncated before the run."""
 
     type: Maybe[str] = UNSET
     last_messages: Maybe[int] = UNSET
 
 
 class Run(Object, frozen=True, kw_only=True):
-    """A run, of v1 and of v2. All but `id` and `status` may be absent (UNSET) or null (None); both are false."""
+    """A run, of v1 or v2 of the API.
+
+    All fields except `id` and `status` may be absent (UNSET; `thread_id` is "") or null (None); all of these are false.
+    """
 
     id: str
     status: str

@@ -11,20 +11,20 @@ from asyncruns.wire.common import LastError, Metadata, Time, Usage
 
 
 class MessageCreation(Object, frozen=True, kw_only=True, gc=False):
-    """Which message the step made."""
+    """The id of the message that the step created."""
 
     message_id: str = ""
 
 
 class MessageCreationStepDetails(Object, frozen=True, kw_only=True, tag_field="type", tag="message_creation"):
-    """A step that made a message."""
+    """A step that created a message."""
 
     type: ClassVar[Literal["message_creation"]] = "message_creation"
     message_creation: Annotated[MessageCreation, may_be_text(lambda text: {"message_id": text})] = MessageCreation()
 
 
 class StepFunction(Object, frozen=True, kw_only=True, gc=False):
-    """A call of the caller's function; `output` is null until it was submitted."""
+    """The function of a call; `output` is null until the caller has submitted it."""
 
     name: str = ""
     arguments: JsonText = ""
@@ -32,7 +32,7 @@ class StepFunction(Object, frozen=True, kw_only=True, gc=False):
 
 
 class FunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="function"):
-    """A call of a function of the caller's."""
+    """A call of the caller's function."""
 
     type: ClassVar[Literal["function"]] = "function"
     id: str = ""
@@ -40,20 +40,20 @@ class FunctionToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class CodeInterpreterImageFile(Object, frozen=True, kw_only=True, gc=False):
-    """The file of an image that the code made."""
+    """The file of an image that the code created."""
 
     file_id: str = ""
 
 
 class CodeInterpreterLogs(Object, frozen=True, kw_only=True, tag_field="type", tag="logs", gc=False):
-    """What the code wrote."""
+    """The output text of the code."""
 
     type: ClassVar[Literal["logs"]] = "logs"
     logs: PlainText = ""
 
 
 class CodeInterpreterImage(Object, frozen=True, kw_only=True, tag_field="type", tag="image"):
-    """An image that the code made."""
+    """An image that the code created."""
 
     type: ClassVar[Literal["image"]] = "image"
     image: CodeInterpreterImageFile = CodeInterpreterImageFile()
@@ -65,7 +65,7 @@ _AnyOutput = Annotated[
 
 
 class CodeInterpreter(Object, frozen=True, kw_only=True):
-    """The code, and what came of it."""
+    """The code and its outputs."""
 
     input: str = ""
     outputs: Maybe[Annotated[list[_AnyOutput], may_be_text(lambda text: [text])]] = UNSET
@@ -80,7 +80,7 @@ class CodeInterpreterToolCall(Object, frozen=True, kw_only=True, tag_field="type
 
 
 class FileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="file_search"):
-    """A file search: its `ranking_options`, and `results`, whose `content` comes only when `include` asks for it."""
+    """A file search: its `ranking_options` and `results`, which have `content` only if requested with `include`."""
 
     type: ClassVar[Literal["file_search"]] = "file_search"
     id: str = ""
@@ -88,7 +88,7 @@ class FileSearchToolCall(Object, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class RetrievalToolCall(Object, frozen=True, kw_only=True, tag_field="type", tag="retrieval"):
-    """What a file search was called in v1."""
+    """A file search, as v1 of the API names it."""
 
     type: ClassVar[Literal["retrieval"]] = "retrieval"
     id: str = ""

@@ -1,8 +1,8 @@
 """The events of a run's stream: https://platform.openai.com/docs/api-reference/assistants-streaming/events
 
-What an event is, its data says: a name is kept as it came, and only tells where the data does not. So an event of a run
-with a name that nobody knows is a `RunEvent`, and one that is called `thread.run.completed` has the status that its run
-has. Decoding never raises, whatever a server sends.
+The data of an event decides what it is: by its `object`, or by the event's name if the data has no known one. The name
+is kept as sent. So an event with an unknown name whose data is a run is a `RunEvent`, and the run in an event with the
+name `thread.run.completed` may have any status. Decoding never raises, whatever a server sends.
 """
 
 from __future__ import annotations
@@ -29,63 +29,63 @@ class ThreadEvent(Object, frozen=True):
 
 
 class RunEvent(Object, frozen=True):
-    """`thread.run.*`: the run changed. `data.status` counts, and not the name."""
+    """`thread.run.*`: the run changed. `data.status` counts, not the name."""
 
     event: str
     data: Run
 
 
 class RunStepEvent(Object, frozen=True):
-    """`thread.run.step.*`: a step began, or changed its status."""
+    """`thread.run.step.*`: a step began, or its status changed."""
 
     event: str
     data: RunStep
 
 
 class RunStepDeltaEvent(Object, frozen=True):
-    """`thread.run.step.delta`: more of a step."""
+    """`thread.run.step.delta`: an addition to a step."""
 
     event: str
     data: RunStepDelta
 
 
 class MessageEvent(Object, frozen=True):
-    """`thread.message.*`: a message began, or changed its status."""
+    """`thread.message.*`: a message began, or its status changed."""
 
     event: str
     data: Message
 
 
 class MessageDeltaEvent(Object, frozen=True, gc=False):
-    """`thread.message.delta`: more of a message."""
+    """`thread.message.delta`: an addition to a message."""
 
     event: str
     data: MessageDelta
 
 
 class ErrorEvent(Object, frozen=True):
-    """`error`: the server gave up the stream; what the run came to is not known. Mostly it is the last event."""
+    """`error`: the server aborted the stream; how the run ended is not known. Usually it is the last event."""
 
     event: str
     data: ErrorObject
 
 
 class DoneEvent(Object, frozen=True):
-    """`done`, or data `[DONE]`: the stream is over, which some servers do not say. The run may wait for outputs."""
+    """`done`, or data `[DONE]`: the stream has ended. Some servers do not send it. The run may wait for outputs."""
 
     event: str
     data: str = DONE
 
 
 class UnknownEvent(Object, frozen=True):
-    """An event that this version does not name; `data` is the text that came."""
+    """An event that this version does not know; `data` is the text as sent."""
 
     event: str
     data: str
 
 
 class UndecodableEvent(Object, frozen=True):
-    """An event whose data is not what its kind has, or no JSON; `data` is the text that came."""
+    """An event whose data is not JSON, or does not fit its kind; `data` is the text as sent."""
 
     event: str
     data: str
@@ -107,7 +107,7 @@ ThreadStreamEvent = (
 
 
 class _Kind:
-    """A kind of event: how its data is decoded, and what its data calls itself."""
+    """A kind of event: its class, the type and decoder of its data, and the `object` field that such data has."""
 
     __slots__ = ("decode", "event", "object", "type")
 
@@ -115,7 +115,7 @@ class _Kind:
         self.event = event
         self.type = type_
         self.decode = decoder(type_).decode
-        self.object: str = type_.__struct_defaults__[0]
+        self.object: str = type_.__struct_defaults__[0]  # the first field with a default is `object`, in all of them
 
 
 _THREAD: Final = _Kind(ThreadEvent, Thread)
@@ -143,9 +143,10 @@ def decode_thread_event(name: str, text: str) -> ThreadStreamEvent:
     """Decode an event of a run's stream. Never raises.
 
     Args:
-        name: The name that the server gave, "message" where it gave none.
-        text: The data.
+        name: The event's name, "message" if the server sent none.
+        text: The event's data.
     """
+    # The fast way: the name decides the type, if the data confirms it.
     kind = _BY_NAME.get(name)
     if kind is not None:
         try:
@@ -170,6 +171,7 @@ def _decode_openly(name: str, text: str, kind: _Kind | None) -> ThreadStreamEven
         return UndecodableEvent(name, text, str(error)) if is_expected(name, kind) else UnknownEvent(name, text)
     if not isinstance(raw, dict):
         return UnknownEvent(name, text) if kind is None else UndecodableEvent(name, text, "Expected an object")
+    # Some servers send an error without a name. A run with an `error` field has an `object`.
     if kind is None and raw.get("error") and "object" not in raw:
         return ErrorEvent(name, error_in(text))
     said = raw.get("object")
@@ -184,12 +186,12 @@ def _decode_openly(name: str, text: str, kind: _Kind | None) -> ThreadStreamEven
 
 
 def is_expected(name: str, kind: object) -> bool:
-    """Tell whether an event must have JSON for its data: one that is known, or one without a name."""
+    """Return whether the data of an event must be JSON: it has a known name, or none."""
     return kind is not None or name == "message"
 
 
 def error_in(text: str) -> ErrorObject:
-    """Give the error in the data of an event, in whichever of the known shapes; its message is the text at least."""
+    """Return the error in an event's data, in any of the known shapes; for others the whole text is its message."""
     data = text.encode("utf-8", "replace")
     try:
         body = decode(data, ErrorBody)
@@ -197,7 +199,7 @@ def error_in(text: str) -> ErrorObject:
             return body.error
         if isinstance(body.error, str) and body.error:
             return ErrorObject(message=body.error, code=body.code)
-        flat = decode(data, ErrorObject)
+        flat = decode(data, ErrorObject)  # {"message": ..., "code": ...}
     except msgspec.DecodeError:
         return ErrorObject(message=text)
     return flat if flat.message or flat.code else ErrorObject(message=text)

@@ -22,34 +22,34 @@ class Thread(Object, frozen=True, kw_only=True):
 
 
 class FileCitation(Object, frozen=True, kw_only=True, gc=False):
-    """The file that a text stands on; `quote` is of v1."""
+    """The file that a text cites; only v1 of the API has `quote`."""
 
     file_id: str = ""
     quote: Maybe[str] = UNSET
 
 
 class FilePath(Object, frozen=True, kw_only=True, gc=False):
-    """A file that the code interpreter made."""
+    """A file that the code interpreter created."""
 
     file_id: str = ""
 
 
 class ImageFile(Object, frozen=True, kw_only=True, gc=False):
-    """An image in a file; `detail` is "auto", "low" or "high"."""
+    """A file with an image; `detail` is "auto", "low" or "high"."""
 
     file_id: str = ""
     detail: Maybe[str] = UNSET
 
 
 class ImageURL(Object, frozen=True, kw_only=True, gc=False):
-    """An image at an address; `detail` is "auto", "low" or "high"."""
+    """The URL of an image; `detail` is "auto", "low" or "high"."""
 
     url: str = ""
     detail: Maybe[str] = UNSET
 
 
 class FileCitationAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
-    """A place in the text that stands on a file."""
+    """A place in the text that cites a file."""
 
     type: ClassVar[Literal["file_citation"]] = "file_citation"
     text: str = ""
@@ -59,7 +59,7 @@ class FileCitationAnnotation(Object, frozen=True, kw_only=True, tag_field="type"
 
 
 class FilePathAnnotation(Object, frozen=True, kw_only=True, tag_field="type", tag="file_path"):
-    """A place in the text that names a file which the code interpreter made."""
+    """A place in the text that names a file created by the code interpreter."""
 
     type: ClassVar[Literal["file_path"]] = "file_path"
     text: str = ""
@@ -83,21 +83,21 @@ class TextContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag=
 
 
 class ImageFileContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_file"):
-    """An image by its file."""
+    """An image, given by its file."""
 
     type: ClassVar[Literal["image_file"]] = "image_file"
     image_file: ImageFile = ImageFile()
 
 
 class ImageURLContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
-    """An image by its address."""
+    """An image, given by its URL."""
 
     type: ClassVar[Literal["image_url"]] = "image_url"
     image_url: ImageURL = ImageURL()
 
 
 class RefusalContentBlock(Object, frozen=True, kw_only=True, tag_field="type", tag="refusal"):
-    """What the model said instead of an answer."""
+    """A refusal, which the model wrote instead of an answer."""
 
     type: ClassVar[Literal["refusal"]] = "refusal"
     refusal: str = ""
@@ -109,14 +109,14 @@ _AnyContent = Annotated[MessageContent, may_be_text(lambda text: {"type": "text"
 
 
 class Attachment(Object, frozen=True, kw_only=True):
-    """A file that came with a message, and the tools that may read it."""
+    """A file attached to a message, and the tools that may read it."""
 
     file_id: Maybe[str] = UNSET
     tools: Maybe[list[Tool]] = UNSET
 
 
 class Message(Object, frozen=True, kw_only=True):
-    """A message. `status` and what belongs to it are only sent in streams."""
+    """A message. Its `status`, and the fields that belong to it, are only sent in streams."""
 
     id: str
     object: str = "thread.message"

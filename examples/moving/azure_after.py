@@ -7,7 +7,7 @@ from asyncruns import Client, Toolset
 
 
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city.
+    """Return the weather in a city.
 
     :param city: The city's name.
     """

@@ -10,7 +10,7 @@ from azure.core.pipeline.policies import AzureKeyCredentialPolicy
 
 
 async def get_weather(city: str) -> str:
-    """Tell the weather in a city.
+    """Return the weather in a city.
 
     :param city: The city's name.
     """

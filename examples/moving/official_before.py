@@ -10,7 +10,7 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "Tell the weather in a city.",
+        "description": "Return the weather in a city.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }

@@ -1,4 +1,4 @@
-"""A run with a tool, told as it goes on."""
+"""A run with a tool, with its events as a stream."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "Tell the weather in a city.",
+        "description": "Return the weather in a city.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }

@@ -1,4 +1,4 @@
-"""What learned cadences are taught in these tests."""
+"""Durations for learned cadences to learn, and what follows from them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,32 @@ import math
 from collections.abc import Iterable
 from random import Random
 
-from asyncruns.cadence import Cadence, Course
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.learned_pauses import LearnedPauses
+from asyncruns.cadence.strategy import Course, Strategy
 
 GROUP = ("asst_1", "a-model")
 
 
-def teach(cadence: Cadence, ages: Iterable[float], group: tuple[str, ...] = GROUP, stage: int = 0) -> None:
-    """Let runs end at exact ages."""
+def learned(poll_worth: float = 0.05, **bounds: float) -> LearnedPauses:
+    """Return the strategy of a new learned cadence."""
+    strategy = strategy_of(Cadence.learned(poll_worth, **bounds))
+    assert isinstance(strategy, LearnedPauses)
+    return strategy
+
+
+def chance(
+    strategy: LearnedPauses, group: tuple[str, ...] = GROUP, stage: int = 0, *, after: float, by: float
+) -> float:
+    """Return the probability that a run still in the stage at the age `after` has left it by the age `by`."""
+    return strategy.learned.durations(group, stage).chance(after, by)
+
+
+def teach(strategy: Strategy, ages: Iterable[float], group: tuple[str, ...] = GROUP, stage: int = 0) -> None:
+    """Let runs end at ages that are known exactly."""
     for age in ages:
-        cadence.learn(group, stage, after=math.nextafter(age, 0.0), by=age)
+        strategy.learn(group, stage, after=math.nextafter(age, 0.0), by=age)
 
 
 def lognormal(median: float, sigma: float, count: int, seed: int = 1) -> list[float]:
@@ -27,24 +44,24 @@ def two_humps(count: int, seed: int = 1) -> list[float]:
     return [(2.0 if random.random() < 0.6 else 45.0) * math.exp(random.gauss(0.0, 0.3)) for _ in range(count)]
 
 
-def looks(cadence: Cadence, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
-    """Give the ages at which a run is looked at that does not end."""
+def polls(strategy: Strategy, until: float, group: tuple[str, ...] = GROUP, stage: int = 0) -> list[float]:
+    """Return the ages at which a run that does not end is polled."""
     ages: list[float] = []
     age = 0.0
     while age < until:
-        age += cadence.pause(Course(looks=len(ages) + 1, age=age, group=group, stage=stage))
+        age += strategy.pause(Course(polls=len(ages) + 1, age=age, group=group, stage=stage))
         ages.append(age)
     return ages
 
 
-def delay(cadence: Cadence, ages: list[float]) -> float:
-    """Give the mean time from the end of a run to the look that sees it."""
-    seen = looks(cadence, max(ages))
-    return sum(next(look for look in seen if look >= age) - age for age in ages) / len(ages)
+def delay(strategy: Strategy, ages: list[float]) -> float:
+    """Return the mean time from the end of a run to the poll that sees it."""
+    seen = polls(strategy, max(ages))
+    return sum(next(poll for poll in seen if poll >= age) - age for age in ages) / len(ages)
 
 
-def watch(cadence: Cadence, ends: Iterable[float]) -> None:
-    """Look at runs one after the other, and learn what is seen of them."""
+def watch(strategy: Strategy, ends: Iterable[float]) -> None:
+    """Poll runs one after the other, and learn from what the polls show."""
     for end in ends:
-        seen = [0.0, *looks(cadence, end)]
-        cadence.learn(GROUP, 0, after=seen[-2] if len(seen) > 1 else 0.0, by=seen[-1])
+        seen = [0.0, *polls(strategy, end)]
+        strategy.learn(GROUP, 0, after=seen[-2] if len(seen) > 1 else 0.0, by=seen[-1])

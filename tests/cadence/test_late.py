@@ -1,40 +1,43 @@
-"""Runs that are said to be older than their watch: which of their two ages a learned cadence goes by."""
+"""Runs that the server says are older than their watch: which of their two ages a learned cadence uses."""
 
 from __future__ import annotations
 
 from random import Random
 
 import pytest
+from histories import GROUP, chance, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncruns.cadence import Cadence, Course
-from asyncruns.cadence.learned import GROUPS_KEPT
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.learned_durations import GROUPS_KEPT
+from asyncruns.cadence.learned_pauses import LearnedPauses
+from asyncruns.cadence.strategy import Course
 
-GROUP = ("asst_1", "model")
 YEARS_S = 9e7
-STEP_S = 0.25  # between two polls of those that teach
+STEP_S = 0.25  # between the two polls that an end lies between
 
 
-def pause(cadence: Cadence, unseen: float, *, seen: float = 0.0, hint: float | None = None) -> float:
-    """Return the pause of a run that was so old when its watch began, as is said, and was watched for some seconds."""
-    return cadence.late(unseen).pause(Course(looks=1, age=unseen + seen, hint=hint, group=GROUP))
+def pause(cadence: LearnedPauses, unseen: float, *, seen: float = 0.0, hint: float | None = None) -> float:
+    """Return the pause of a run whose watch began at the told age `unseen`, after it was watched for `seen` seconds."""
+    return cadence.late(unseen).pause(Course(polls=1, age=unseen + seen, hint=hint, group=GROUP))
 
 
-def end(cadence: Cadence, unseen: float, lasts: float) -> None:
-    """Let a run end so many seconds after its watch began."""
+def end(cadence: LearnedPauses, unseen: float, lasts: float) -> None:
+    """Let a run end `lasts` seconds after its watch began."""
     cadence.late(unseen).learn(GROUP, 0, after=unseen + max(lasts - STEP_S, 0.0), by=unseen + lasts)
 
 
-def whole(cadence: Cadence, lasts: float, runs: int = 50) -> Cadence:
-    """Let runs end that were watched from their beginning."""
+def whole(cadence: LearnedPauses, lasts: float, runs: int = 50) -> LearnedPauses:
+    """Let runs end that were watched from the start."""
     for _ in range(runs):
         cadence.learn(GROUP, 0, after=lasts - STEP_S, by=lasts)
     return cadence
 
 
-def handed_over(cadence: Cadence, lasts: float, runs: int = 40, wrong_by: float = 0.0) -> Cadence:
-    """Let runs end that are all as old then, and were watched from any age on."""
+def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: float = 0.0) -> LearnedPauses:
+    """Let runs end that all last equally long, and whose watches began at random ages."""
     random = Random(5)
     for _ in range(runs):
         age = random.uniform(1.0, lasts - 1.0)
@@ -42,8 +45,8 @@ def handed_over(cadence: Cadence, lasts: float, runs: int = 40, wrong_by: float 
     return cadence
 
 
-def constant(cadence: Cadence, lasts: float = 5.0, runs: int = 40, unseen: float = YEARS_S) -> Cadence:
-    """Let runs end that are all said to be as old when their watch begins."""
+def constant(cadence: LearnedPauses, lasts: float = 5.0, runs: int = 40, unseen: float = YEARS_S) -> LearnedPauses:
+    """Let runs end whose watches all began at the same told age."""
     for _ in range(runs):
         end(cadence, unseen, lasts)
     return cadence
@@ -51,97 +54,97 @@ def constant(cadence: Cadence, lasts: float = 5.0, runs: int = 40, unseen: float
 
 @pytest.mark.parametrize("cadence", [Cadence.hinted(), Cadence.fixed(2.0), Cadence.backoff()])
 def test_a_cadence_that_does_not_learn_is_the_same_for_late_watches(cadence: Cadence) -> None:
-    assert cadence.late(3600.0) is cadence
+    assert strategy_of(cadence).late(3600.0) is strategy_of(cadence)
 
 
 @pytest.mark.parametrize("unseen", [3.0, 60.0, 300.0, 3600.0, 28_800.0, YEARS_S])
 def test_before_any_run_ended_a_run_is_polled_as_if_it_began_with_its_watch(unseen: float) -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     for seen in (0.0, 1.0, 20.0, 100.0):
-        fresh = cadence.pause(Course(looks=1, age=seen, group=GROUP))
+        fresh = cadence.pause(Course(polls=1, age=seen, group=GROUP))
         assert pause(cadence, unseen, seen=seen) == pytest.approx(fresh, rel=0.1)
 
 
 @pytest.mark.parametrize("unseen", [30.0, 300.0, 3600.0, 28_800.0, YEARS_S])
-def test_where_the_told_ages_are_wrong_the_durations_as_watched_are_learned(unseen: float) -> None:
-    cadence = constant(Cadence.learned(), unseen=unseen)
+def test_if_the_told_ages_are_wrong_the_durations_as_watched_are_learned(unseen: float) -> None:
+    cadence = constant(learned(), unseen=unseen)
     assert pause(cadence, unseen) == pytest.approx(5.0, abs=0.4)
     assert pause(cadence, unseen, seen=5.0) < 1.0
 
 
-def test_where_the_told_ages_are_random_the_durations_as_watched_are_learned() -> None:
-    cadence, random = Cadence.learned(), Random(7)
+def test_if_the_told_ages_are_random_the_durations_as_watched_are_learned() -> None:
+    cadence, random = learned(), Random(7)
     for _ in range(60):
         end(cadence, random.uniform(1.0, 7200.0), 5.0)
     assert pause(cadence, 1800.0) == pytest.approx(5.0, abs=0.4)
 
 
-def test_where_the_told_ages_are_right_they_are_learned() -> None:
-    cadence = handed_over(Cadence.learned(), 45.0)
+def test_if_the_told_ages_are_right_they_are_learned() -> None:
+    cadence = handed_over(learned(), 45.0)
     assert pause(cadence, 25.0) == pytest.approx(20.0, abs=2.0)
     assert pause(cadence, 40.0) == pytest.approx(5.0, abs=2.0)
 
 
 def test_told_ages_that_were_right_are_given_up_when_they_become_wrong() -> None:
-    cadence = handed_over(Cadence.learned(), 45.0)
+    cadence = handed_over(learned(), 45.0)
     constant(cadence, runs=60, unseen=3600.0)
     assert 2.0 < pause(cadence, 3600.0) < 5.5
 
 
 def test_a_run_that_is_said_to_be_nearly_over_is_polled_in_time() -> None:
-    cadence = whole(Cadence.learned(), 60.0)
-    assert cadence.pause(Course(looks=1, age=0.0, group=GROUP)) > 10.0
+    cadence = whole(learned(), 60.0)
+    assert cadence.pause(Course(polls=1, age=0.0, group=GROUP)) > 10.0
     assert pause(cadence, 57.0, seen=1.5) < 2.0
 
 
 @pytest.mark.parametrize("seen", [0.0, 0.5, 1.0, 3.0, 10.0])
 def test_no_pause_is_longer_than_the_run_was_watched_until_it_is_clear_which_age_counts(seen: float) -> None:
-    cadence = whole(Cadence.learned(), 60.0)
+    cadence = whole(learned(), 60.0)
     for unseen in (3.0, 3600.0, YEARS_S):
         assert pause(cadence, unseen, seen=seen) <= max(1.0, seen) + 1e-6
 
 
-def test_an_age_that_no_run_is_known_to_have_reached_is_not_believed() -> None:
-    cadence = handed_over(whole(Cadence.learned(), 45.0), 45.0)
+def test_a_told_age_that_no_known_run_has_reached_is_not_believed() -> None:
+    cadence = handed_over(whole(learned(), 45.0), 45.0)
     assert pause(cadence, 20.0) > 20.0  # the told ages are right here
     assert pause(cadence, 28_800.0) <= 1.0
 
 
-def test_runs_seen_from_their_middle_on_do_not_blur_whole_ones_where_the_told_ages_are_right() -> None:
-    cadence = handed_over(Cadence.learned(), 45.0)
-    before = whole(cadence, 45.0, runs=400).chance(GROUP, 0, after=0.0, by=30.0)
+def test_if_the_told_ages_are_right_runs_watched_from_their_middle_do_not_blur_whole_ones() -> None:
+    cadence = handed_over(learned(), 45.0)
+    before = chance(whole(cadence, 45.0, runs=400), after=0.0, by=30.0)
     handed_over(cadence, 45.0)
-    assert cadence.chance(GROUP, 0, after=0.0, by=30.0) == before
+    assert chance(cadence, after=0.0, by=30.0) == before
 
 
 def test_one_run_does_not_decide() -> None:
-    cadence = handed_over(Cadence.learned(), 45.0, runs=2)
+    cadence = handed_over(learned(), 45.0, runs=2)
     end(cadence, YEARS_S, 5.0)
     assert pause(cadence, YEARS_S, seen=2.0) <= 2.0
 
 
-def test_a_hint_is_the_least_pause_for_a_late_watch_too() -> None:
-    cadence = constant(Cadence.learned(ceiling=20.0))
+def test_a_hint_is_the_shortest_pause_for_a_late_watch_too() -> None:
+    cadence = constant(learned(ceiling=20.0))
     usual = pause(cadence, YEARS_S, seen=5.0)
     assert pause(cadence, YEARS_S, seen=5.0, hint=0.01) == usual
     assert pause(cadence, YEARS_S, seen=5.0, hint=7.5) == 7.5
     assert pause(cadence, YEARS_S, seen=5.0, hint=3600.0) == 20.0
 
 
-def test_the_groups_whose_told_ages_are_remembered_are_bounded() -> None:
-    cadence = Cadence.learned()
+def test_the_number_of_groups_with_told_ages_is_bounded() -> None:
+    cadence = learned()
     for number in range(GROUPS_KEPT + 5):
         cadence.late(100.0).learn((f"asst_{number}",), 0, after=101.0, by=102.0)
     assert "groups=63 " in repr(cadence)
-    assert len(cadence._told) == GROUPS_KEPT  # type: ignore[attr-defined]  # there is no other way to see it
+    assert len(cadence.learned._told) == GROUPS_KEPT  # there is no other way to see it
 
 
 LATE = {
-    "nothing known": Cadence.learned(),
-    "whole runs known": whole(Cadence.learned(), 8.0),
-    "nothing clear": handed_over(Cadence.learned(), 45.0, runs=1),
-    "watched ages": constant(Cadence.learned()),
-    "told ages": handed_over(Cadence.learned(), 45.0),
+    "nothing known": learned(),
+    "whole runs known": whole(learned(), 8.0),
+    "nothing clear": handed_over(learned(), 45.0, runs=1),
+    "watched ages": constant(learned()),
+    "told ages": handed_over(learned(), 45.0),
 }
 
 
@@ -161,12 +164,3 @@ def test_the_age_of_a_delay_is_its_inverse(name: str, unseen: float, seen: float
     again = late.delay(GROUP, 0, after=after, by=age)
     assert again is not None
     assert delay * (1.0 - 1e-6) - 1e-5 <= again <= delay + 0.02 * (1.0 + age)
-
-
-@pytest.mark.parametrize("name", LATE)
-def test_the_age_of_a_chance_is_its_inverse(name: str) -> None:
-    late = LATE[name].late(10.0)
-    for chance in (0.1, 0.5, 0.9):
-        age = late.age_at(GROUP, 0, after=12.0, chance=chance)
-        assert age is not None
-        assert late.chance(GROUP, 0, after=12.0, by=age) == pytest.approx(chance, abs=0.02)

@@ -1,4 +1,4 @@
-"""The cadence that learns: where it looks once it has seen runs end."""
+"""The cadence that learns: when it polls after it has seen runs end."""
 
 from __future__ import annotations
 
@@ -7,78 +7,79 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from histories import GROUP, delay, lognormal, looks, teach, two_humps, watch
+from histories import GROUP, chance, delay, learned, lognormal, polls, teach, two_humps, watch
 
-from asyncruns.cadence import Cadence, Course
-from asyncruns.cadence.learned import GROUPS_KEPT
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.learned_durations import GROUPS_KEPT
+from asyncruns.cadence.strategy import Course
 from asyncruns.errors import ConfigurationError
 
 
 def test_before_any_run_ended_pauses_grow_with_age() -> None:
-    ages = looks(Cadence.learned(), 1000.0)
+    ages = polls(learned(), 1000.0)
     pauses = [later - age for age, later in pairwise(ages)]
     assert 0.3 < ages[0] < 1.0
     assert pauses[0] < 1.0 < pauses[-1] < 20.0
-    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid early or late
+    assert pauses == pytest.approx(sorted(pauses), rel=0.6)  # an age of the grid too early or too late
 
 
 def test_the_gap_between_two_humps_is_skipped() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, two_humps(500))
-    ages = looks(cadence, 60.0)
+    ages = polls(cadence, 60.0)
     assert [age for age in ages if 7.0 < age < 17.0] == []
     assert len([age for age in ages if age < 5.0]) > 3
     assert len([age for age in ages if 35.0 < age < 55.0]) > 9
 
 
-def test_constant_durations_are_looked_at_just_after_their_end() -> None:
-    cadence = Cadence.learned()
+def test_constant_durations_are_polled_just_after_their_end() -> None:
+    cadence = learned()
     teach(cadence, [5.0] * 200)
-    first = looks(cadence, 10.0)[0]
+    first = polls(cadence, 10.0)[0]
     assert 5.0 <= first < 5.5
 
 
-def test_constant_durations_are_found_by_its_own_looks() -> None:
-    cadence = Cadence.learned()
+def test_constant_durations_are_learned_from_its_own_polls() -> None:
+    cadence = learned()
     watch(cadence, [20.0] * 200)
-    ages = looks(cadence, 20.0)
+    ages = polls(cadence, 20.0)
     assert len(ages) < 8
     assert ages[-1] - 20.0 < 0.6
 
 
-def test_runs_that_end_at_random_are_looked_at_nearly_evenly() -> None:
+def test_runs_that_end_at_random_are_polled_nearly_evenly() -> None:
     random = Random(3)
-    cadence = Cadence.learned(0.05)
+    cadence = learned(0.05)
     teach(cadence, [random.expovariate(0.1) for _ in range(2000)])
-    ages = looks(cadence, 20.0)
+    ages = polls(cadence, 20.0)
     pauses = [later - age for age, later in pairwise(ages)]
     assert all(0.7 < pause < 1.5 for pause in pauses)
 
 
-def test_runs_of_minutes_are_looked_at_as_closely_as_their_ends_are_known() -> None:
-    cadence = Cadence.learned(0.05, ceiling=60.0)
+def test_runs_of_minutes_are_polled_as_closely_as_their_ends_are_known() -> None:
+    cadence = learned(0.05, ceiling=60.0)
     teach(cadence, lognormal(600.0, 0.03, 300))
-    around = [age for age in looks(cadence, 700.0) if 580.0 < age < 620.0]
+    around = [age for age in polls(cadence, 700.0) if 580.0 < age < 620.0]
     assert all(0.5 < later - age < 3.0 for age, later in pairwise(around))
 
 
 def test_few_runs_do_not_decide() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     teach(cadence, [30.0, 30.0])
-    assert len([age for age in looks(cadence, 30.0) if age < 20.0]) > 3
+    assert len([age for age in polls(cadence, 30.0) if age < 20.0]) > 3
 
 
-def test_the_more_a_poll_is_worth_the_fewer_there_are() -> None:
+def test_the_more_a_poll_is_worth_the_fewer_polls_there_are() -> None:
     counts = []
     for poll_worth in (0.01, 0.1, 1.0):
-        cadence = Cadence.learned(poll_worth)
+        cadence = learned(poll_worth)
         teach(cadence, lognormal(20.0, 0.5, 200))
-        counts.append(len(looks(cadence, 40.0)))
+        counts.append(len(polls(cadence, 40.0)))
     assert counts[0] > 2 * counts[1] > 4 * counts[2]
 
 
 def test_a_shift_is_followed_after_tens_of_runs() -> None:
-    cadence, stationary = Cadence.learned(), Cadence.learned()
+    cadence, stationary = learned(), learned()
     new = lognormal(4.0, 0.8, 300, seed=2)
     teach(stationary, new)
     watch(cadence, lognormal(30.0, 0.3, 300))
@@ -88,81 +89,83 @@ def test_a_shift_is_followed_after_tens_of_runs() -> None:
 
 
 def test_a_new_mode_within_a_gap_is_found() -> None:
-    cadence = Cadence.learned()
+    cadence = learned()
     watch(cadence, two_humps(300))
     watch(cadence, [12.0] * 200)
-    assert min(abs(age - 12.0) for age in looks(cadence, 20.0)) < 1.0
+    assert min(abs(age - 12.0) for age in polls(cadence, 20.0)) < 1.0
 
 
-def test_it_learns_from_its_own_looks_what_exact_durations_teach() -> None:
-    exact, seen = Cadence.learned(), Cadence.learned()
+def test_its_own_polls_teach_it_the_same_as_exact_durations() -> None:
+    exact, seen = learned(), learned()
     ends = lognormal(20.0, 0.5, 400)
     teach(exact, ends)
     watch(seen, ends)
     for age in (10.0, 20.0, 40.0):
-        known, learned = exact.chance(GROUP, 0, after=0.0, by=age), seen.chance(GROUP, 0, after=0.0, by=age)
-        assert learned == pytest.approx(known, abs=0.05)
+        known, found = chance(exact, after=0.0, by=age), chance(seen, after=0.0, by=age)
+        assert found == pytest.approx(known, abs=0.05)
 
 
-def test_it_is_the_durations_of_the_group_that_count() -> None:
-    cadence = Cadence.learned()
+def test_each_group_has_its_own_durations() -> None:
+    cadence = learned()
     teach(cadence, [3.0] * 100, ("asst_1", "small"))
     teach(cadence, [40.0] * 100, ("asst_1", "large"))
-    assert looks(cadence, 60.0, ("asst_1", "small"))[0] < 4.0
-    assert len([age for age in looks(cadence, 60.0, ("asst_1", "large")) if age < 35.0]) < 4
+    assert polls(cadence, 60.0, ("asst_1", "small"))[0] < 4.0
+    assert len([age for age in polls(cadence, 60.0, ("asst_1", "large")) if age < 35.0]) < 4
 
 
-def test_a_new_group_begins_with_what_all_have_shown() -> None:
-    cadence = Cadence.learned()
+def test_a_new_group_starts_from_the_durations_of_all_groups() -> None:
+    cadence = learned()
     teach(cadence, [20.0] * 100, ("asst_1",))
-    assert looks(cadence, 30.0, ("asst_2",)) == looks(cadence, 30.0, ())
-    assert looks(cadence, 30.0, ("asst_2",))[0] > 5.0
+    assert polls(cadence, 30.0, ("asst_2",)) == polls(cadence, 30.0, ())
+    assert polls(cadence, 30.0, ("asst_2",))[0] > 5.0
     teach(cadence, [20.0], ("asst_2",))
-    assert looks(cadence, 30.0, ("asst_2",))[0] > 5.0
+    assert polls(cadence, 30.0, ("asst_2",))[0] > 5.0
 
 
-def test_stages_are_apart() -> None:
-    cadence = Cadence.learned()
+def test_each_stage_has_its_own_durations() -> None:
+    cadence = learned()
     teach(cadence, [20.0] * 100)
-    assert looks(cadence, 30.0, stage=1) == looks(Cadence.learned(), 30.0)
-    assert looks(cadence, 30.0)[0] > 5.0
+    assert polls(cadence, 30.0, stage=1) == polls(learned(), 30.0)
+    assert polls(cadence, 30.0)[0] > 5.0
 
 
-def test_the_groups_that_it_remembers_are_bounded() -> None:
-    cadence = Cadence.learned()
+def test_the_number_of_remembered_groups_is_bounded() -> None:
+    cadence = learned()
     for number in range(2 * GROUPS_KEPT):
         teach(cadence, [1.0], ("always",))
         teach(cadence, [1.0], (f"asst_{number}",))
     assert f"groups={GROUPS_KEPT - 1} " in repr(cadence)
-    # Not those that were taught lately.
-    assert cadence.chance(("asst_0",), 0, after=0.0, by=2.0) == cadence.chance((), 0, after=0.0, by=2.0)
-    always, last = (cadence.chance((name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}"))
-    assert len({always, last, cadence.chance((), 0, after=0.0, by=2.0)}) == 3
+    # The oldest group was forgotten, and those with recent runs were not.
+    assert chance(cadence, ("asst_0",), 0, after=0.0, by=2.0) == chance(cadence, (), 0, after=0.0, by=2.0)
+    always, last = (
+        chance(cadence, (name,), 0, after=0.0, by=2.0) for name in ("always", f"asst_{2 * GROUPS_KEPT - 1}")
+    )
+    assert len({always, last, chance(cadence, (), 0, after=0.0, by=2.0)}) == 3
 
 
-def test_a_hint_is_the_least_pause() -> None:
-    cadence = Cadence.learned(ceiling=20.0)
+def test_a_hint_is_the_shortest_pause() -> None:
+    cadence = learned(ceiling=20.0)
     teach(cadence, lognormal(4.0, 0.8, 50))
-    usual = cadence.pause(Course(looks=1, age=3.0, group=GROUP))
+    usual = cadence.pause(Course(polls=1, age=3.0, group=GROUP))
     assert usual < 1.0
     for hint, pause in ((0.01, usual), (-5.0, usual), (math.nan, usual), (7.5, 7.5), (3600.0, 20.0)):
-        assert cadence.pause(Course(looks=1, age=3.0, group=GROUP, hint=hint)) == pause
+        assert cadence.pause(Course(polls=1, age=3.0, group=GROUP, hint=hint)) == pause
 
 
-def test_the_oldest_runs_are_looked_at_each_ceiling() -> None:
-    cadence = Cadence.learned(ceiling=20.0)
-    assert [cadence.pause(Course(looks=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
+def test_runs_older_than_the_grid_are_polled_at_the_ceiling() -> None:
+    cadence = learned(ceiling=20.0)
+    assert [cadence.pause(Course(polls=9, age=age)) for age in (3700.0, 1e9, math.inf, math.nan)] == [20.0] * 4
 
 
-def test_a_run_older_than_all_others_is_looked_at() -> None:
-    cadence = Cadence.learned()
+def test_a_run_older_than_all_others_is_polled() -> None:
+    cadence = learned()
     teach(cadence, lognormal(2.0, 0.3, 1000))
-    ages = looks(cadence, 120.0)
+    ages = polls(cadence, 120.0)
     assert len([age for age in ages if age > 20.0]) > 10
 
 
-def test_it_tells_what_it_has_learned() -> None:
-    cadence = Cadence.learned(0.1, ceiling=10.0)
+def test_its_repr_shows_how_much_it_has_learned() -> None:
+    cadence = learned(0.1, ceiling=10.0)
     assert repr(cadence) == "<Cadence.learned poll_worth=0.1 floor=0.1 ceiling=10.0 groups=0 runs=0>"
     teach(cadence, [1.0, 2.0])
     teach(cadence, [1.0], stage=1)
@@ -171,14 +174,9 @@ def test_it_tells_what_it_has_learned() -> None:
     assert repr(cadence) == "<Cadence.learned poll_worth=0.1 floor=0.1 ceiling=10.0 groups=2 runs=5>"
 
 
-def test_two_that_learn_are_two() -> None:
-    assert Cadence.learned() != Cadence.learned()
-    assert len({Cadence.learned(), Cadence.learned()}) == 2
-
-
 @pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("name", ["poll_worth", "floor", "ceiling"])
-def test_what_is_no_time_is_refused(name: str, seconds: float) -> None:
+def test_a_number_of_seconds_that_is_not_positive_and_finite_is_refused(name: str, seconds: float) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} must be more than 0 seconds and finite, got {seconds}"):
         Cadence.learned(**{name: seconds})
 

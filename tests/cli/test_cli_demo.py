@@ -1,4 +1,4 @@
-"""`asyncruns demo` in virtual time: every run as expected, nothing left behind, and pictures that fit."""
+"""`asyncruns demo` in virtual time: every run ends as expected, nothing is left behind, and the table fits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(runs: int, *, timeout: float = 60.0) -> Settings:
 
 
 def deleted(requests: list[SeenRequest]) -> Counter[str]:
-    """How many of each kind were deleted."""
+    """Return how many assistants and threads were deleted."""
     return Counter(seen.path.split("/")[2] for seen in requests if seen.method == "DELETE" and seen.status == 200)
 
 
@@ -83,13 +83,13 @@ def test_the_command_ends_with_0(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "2 runs in " in capsys.readouterr().out
 
 
-async def test_a_real_server_is_left_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_is_left_at_a_real_server(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator(demo_scenario, api_key="a-key") as emulator:
         assert await demo(settings(9), PlainView(), Client(emulator.base_url, auth=BearerAuth("a-key"))) == 0
         assert deleted(emulator.requests) == {"threads": 9, "assistants": 3}
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "None needed the caller, none was given up."
-    assert "failed" in out  # which is the server's business there
+    assert "failed" in out  # with a real server, a failed run is not an error of the demo
 
 
 async def test_a_run_that_does_not_end_is_given_up_cancelled_and_deleted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ async def test_a_run_that_does_not_end_is_given_up_cancelled_and_deleted(capsys:
         assert deleted(emulator.requests) == {"threads": 3, "assistants": 3}
     out = capsys.readouterr().out
     assert "3 gave up" in out
-    assert "Not as it should be: 3 runs" in out
+    assert "Not as expected: 3 runs" in out
     assert "timeout" in out
 
 
@@ -118,7 +118,7 @@ async def test_a_run_that_cannot_be_created_does_not_stop_the_others(capsys: pyt
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0, 3.0])
-async def test_nothing_is_left_when_it_is_broken_off(capsys: pytest.CaptureFixture[str], seconds: float) -> None:
+async def test_nothing_is_left_when_the_demo_is_interrupted(capsys: pytest.CaptureFixture[str], seconds: float) -> None:
     async with Emulator(demo_scenario) as emulator:
         task = asyncio.ensure_future(demo(settings(12), PlainView(), Client(emulator.base_url)))
         await anyio.sleep(seconds)
@@ -132,10 +132,10 @@ async def test_nothing_is_left_when_it_is_broken_off(capsys: pytest.CaptureFixtu
         )
         assert deleted(emulator.requests) == made
     if seconds:
-        assert "of 12 runs had ended; deleting what was made" in capsys.readouterr().err
+        assert "of 12 runs had ended; deleting what was created" in capsys.readouterr().err
 
 
-async def test_a_server_that_is_gone_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_server_that_has_gone_is_reported_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     emulator = Emulator(Scenario(end="never"))
     await emulator.start()
     task = asyncio.ensure_future(demo(settings(2, timeout=5.0), PlainView(), Client(emulator.base_url)))
@@ -170,7 +170,7 @@ def draw(board: Board, width: int, height: int) -> list[str]:
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (60, 12), (200, 60)])
 @pytest.mark.parametrize("runs", [3, 36, 500])
-async def test_a_picture_fits_the_terminal_at_every_moment(size: tuple[int, int], runs: int) -> None:
+async def test_every_frame_fits_the_terminal(size: tuple[int, int], runs: int) -> None:
     width, height = size
     board = a_board(runs)
     for row in board.rows:
@@ -179,12 +179,12 @@ async def test_a_picture_fits_the_terminal_at_every_moment(size: tuple[int, int]
             assert len(lines) < height
             assert max(map(len, lines)) <= width
         await anyio.sleep(0.1)
-        end(row, f"a_new_status_{row.number % 4}")  # so many that the counts take more than a line
+        end(row, f"a_new_status_{row.number % 4}")  # the counts then need more than one line
     last = draw(board, width, height)
     assert len(last) + 4 < height or len(last) == 3  # there is room for the report
 
 
-async def test_runs_that_go_on_are_shown_before_those_that_ended() -> None:
+async def test_active_runs_are_shown_before_ended_ones() -> None:
     board = a_board(36)
     for row in board.rows[:30]:
         end(row)
@@ -194,7 +194,7 @@ async def test_runs_that_go_on_are_shown_before_those_that_ended() -> None:
     assert "36 runs (20 shown)" in lines[0]
 
 
-async def test_the_last_picture_shows_what_went_wrong() -> None:
+async def test_the_last_frame_shows_what_went_wrong() -> None:
     board = a_board(100)
     for row in board.rows:
         end(row)
@@ -209,7 +209,7 @@ async def test_the_table_is_drawn_until_the_demo_ends(capsys: pytest.CaptureFixt
     drawn = screen.getvalue()
     for text in ("asyncruns demo", "requires_action", "in_progress", "completed", "expired"):
         assert text in drawn
-    assert drawn.endswith("\x1b[?25h")  # the cursor is back
+    assert drawn.endswith("\x1b[?25h")  # the cursor is visible again
     assert "8 runs in " in capsys.readouterr().out
 
 

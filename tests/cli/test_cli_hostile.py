@@ -1,4 +1,4 @@
-"""What a server sends never commands the terminal, whichever command shows it."""
+"""Text from a server never controls the terminal, in the output of any command."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from asyncruns.cli.board import Board, Row
 from asyncruns.cli.output import complain, say, say_json
 from asyncruns.cli.table import TableView
 from asyncruns.cli.views import PlainView
-from asyncruns.wire.visible import on_one_line, visible, visible_json
+from asyncruns.wire.shown_text import on_one_line, visible, visible_json
 
 EVIL: Final = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\u2066\r\x7f\x08[red]b\u2028\ufeff"
 RAW: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
-def test_what_commands_a_terminal_is_shown_as_an_escape() -> None:
+def test_a_terminal_command_is_shown_as_an_escape() -> None:
     assert visible("\x1b[1m\x9b2J\u202e\ud800\U000e0041") == r"\x1b[1m\x9b2J\u202e\ud800\U000e0041"
     assert not RAW.search(visible(EVIL).replace("\r\n", ""))
     assert visible("one\r\ntwo\tthree\n") == "one\r\ntwo\tthree\n"
     assert visible("a\rb") == r"a\x0db"
 
 
-def test_what_writing_needs_is_left_as_it_is() -> None:
+def test_characters_that_scripts_need_are_unchanged() -> None:
     text = "Größe\u00a0€5 👩\u200d🚀 می\u200cخواهم 全角\u3000 ❤\ufe0f"  # noqa: RUF001
     assert visible(text) == text
     assert visible_json(text) == text
 
 
 @pytest.mark.parametrize("mark", ["\u200e", "\u200f", "\u061c"])
-def test_marks_of_direction_are_left_as_they_are(mark: str) -> None:
+def test_direction_marks_are_unchanged(mark: str) -> None:
     text = f"שלום{mark}! C++{mark} كتاب"
     assert visible(text) == text
 
 
-def test_the_tags_of_a_flag_are_left_and_others_are_shown() -> None:
+def test_the_tags_of_a_flag_are_unchanged_and_others_are_escaped() -> None:
     scotland = "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
     assert visible(scotland) == scotland
     assert visible_json(scotland) == scotland
@@ -86,7 +86,7 @@ async def test_the_demo_shows_ids_statuses_and_results_cleaned(capsys: pytest.Ca
     assert not RAW.search(lines[0])
 
 
-async def test_the_table_shows_them_cleaned_and_takes_no_markup() -> None:
+async def test_the_table_shows_them_cleaned_and_without_markup() -> None:
     board = Board()
     for over in (False, True):
         board.rows = [
@@ -165,7 +165,7 @@ def test_watching_at_a_hostile_server_prints_no_command(hostile: str, run_id: st
         assert all(json.loads(line) for line in done.stdout.decode().splitlines())
 
 
-def test_what_libraries_log_is_printed_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_records_of_libraries_are_printed_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
     from asyncruns.cli.output import _Complaints
 
     logger = logging.Logger("x")

@@ -1,4 +1,4 @@
-"""The command line as a whole: usage, errors on one line, credentials, signals; some of it in real processes."""
+"""The command line as a whole: usage, errors on one line, credentials and signals; partly in real processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "emulate" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("--version") == 0
     assert capsys.readouterr().out == f"asyncruns {asyncruns.__version__}\n"
 
@@ -71,7 +71,7 @@ def test_wrong_usage_is_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("usage: asyncruns")
 
 
-def test_wrong_usage_does_not_repeat_what_may_be_a_credential(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_does_not_print_a_possible_credential(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("watch", "t", "r", "--header", "Authorization: Bearer hidden") == 2
     assert "hidden" not in capsys.readouterr().err
 
@@ -84,13 +84,13 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
         (("watch", "t", "r", "--base-url", "ftp://x"), "base_url must be an absolute URL"),
         (("watch", "..", "r", "--base-url", HERE), "thread_id '..'"),
-        (("watch", "..", "--base-url", HERE), "'..' is no id"),
+        (("watch", "..", "--base-url", HERE), "'..' is not an id"),
         (("watch", "", "--base-url", HERE), "response_id must be"),
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
         (("watch", "x"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
@@ -99,14 +99,14 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_a_wrong_setup_is_2_and_one_line(
-    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_configuration_is_2_and_one_line(
+    arguments: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(*arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("asyncruns: ")
-    assert said in err
+    assert expected in err
     assert err.count("\n") == 1
     assert "hidden" not in err
 
@@ -125,9 +125,9 @@ def on_virtual_time(work: object) -> object:
         return runner.run(work)  # type: ignore[arg-type]
 
 
-def test_what_is_given_is_read() -> None:
-    given = ("watch", "t", "r", "--query", "a=b=c", "--query", "d=", "--header", "x-y=z", "--timeout", "0.5")
-    options = make_parser().parse_args(given)
+def test_options_are_parsed() -> None:
+    command_line = ("watch", "t", "r", "--query", "a=b=c", "--query", "d=", "--header", "x-y=z", "--timeout", "0.5")
+    options = make_parser().parse_args(command_line)
     assert options.query == [("a", "b=c"), ("d", "")]
     assert options.header == [("x-y", "z")]
     assert (options.timeout, options.max_outage, options.version) == (0.5, 30.0, "v2")
@@ -135,7 +135,7 @@ def test_what_is_given_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "ids"),
+    ("command_line", "ids"),
     [
         (("resp_1",), ("resp_1", None)),
         (("--json", "resp_1"), ("resp_1", None)),
@@ -147,8 +147,8 @@ def test_what_is_given_is_read() -> None:
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
-def test_one_id_is_a_response_and_two_are_a_run(given: tuple[str, ...], ids: tuple[str, str | None]) -> None:
-    options = make_parser().parse_args(("watch", *given))
+def test_one_id_is_a_response_and_two_are_a_run(command_line: tuple[str, ...], ids: tuple[str, str | None]) -> None:
+    options = make_parser().parse_args(("watch", *command_line))
     assert (options.id, options.run_id) == ids
 
 
@@ -177,7 +177,7 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["demo"])
 
 
-# Whom a key is sent to
+# Where a key is sent
 
 
 async def sent(emulator: Emulator, **options: object) -> dict[str, str]:
@@ -187,7 +187,7 @@ async def sent(emulator: Emulator, **options: object) -> dict[str, str]:
     return dict(emulator.requests[-1].headers)
 
 
-async def test_the_key_of_the_environment_goes_to_its_own_url_only(
+async def test_the_key_of_the_environment_is_sent_only_to_its_own_url(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", THERE)
@@ -199,7 +199,9 @@ async def test_the_key_of_the_environment_goes_to_its_own_url_only(
     assert "authorization" in await sent(emulator, api_key="another")
 
 
-async def test_the_environment_gives_url_and_key(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_url_and_the_key_come_from_the_environment(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
     with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
         connect(None, None)
@@ -210,7 +212,7 @@ async def test_the_environment_gives_url_and_key(emulator: Emulator, monkeypatch
     assert "authorization" not in emulator.requests[-1].headers
 
 
-async def test_headers_version_and_query_go_along(emulator: Emulator) -> None:
+async def test_headers_version_and_query_are_sent(emulator: Emulator) -> None:
     headers = await sent(
         emulator, api_key="here", headers={"x-team": "blue"}, default_query={"api-version": "v1"}, version=None
     )
@@ -227,7 +229,7 @@ def test_headers_named_like_credentials_are_secrets() -> None:
     assert "hidden" not in repr(auth)
 
 
-def test_a_header_for_a_key_wants_a_key() -> None:
+def test_a_header_for_a_key_requires_a_key() -> None:
     with pytest.raises(ConfigurationError, match="there is no key"):
         connect(HERE, None, auth_header="api-key")
 
@@ -238,7 +240,7 @@ def test_a_header_for_a_key_wants_a_key() -> None:
 def start(*arguments: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     return subprocess.Popen(
-        # Not `-X dev`: on a busy machine, asyncio's debug mode then writes of slow callbacks.
+        # Without `-X dev`: on a busy machine, asyncio's debug mode logs slow callbacks.
         [sys.executable, "-W", "error", "-m", "asyncruns", *arguments],
         cwd=ROOT,
         env=environment,
@@ -296,14 +298,14 @@ def test_a_signal_ends_the_demo_cleanly_and_the_server_with_0(
     demo.send_signal(number)
     _, err = demo.communicate(timeout=10)
     assert demo.returncode == code
-    assert err == "asyncruns: interrupted when 0 of 3 runs had ended; deleting what was made\n"
+    assert err == "asyncruns: interrupted when 0 of 3 runs had ended; deleting what was created\n"
 
     emulator.send_signal(number)
     _, err = emulator.communicate(timeout=10)
     assert (emulator.returncode, err) == (0, "")
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_reader_that_closes_the_pipe_causes_no_traceback() -> None:
     process = start("demo", "--plain")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -323,7 +325,7 @@ async def test_a_port_in_use_is_2_and_one_line(emulator: Emulator, capsys: pytes
     assert err == f"asyncruns: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
-async def test_a_server_that_runs_for_long_forgets_requests(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_long_running_server_forgets_requests(capsys: pytest.CaptureFixture[str]) -> None:
     task = asyncio.ensure_future(serve("127.0.0.1", 0, None))
     await asyncio.sleep(200)
     task.cancel()

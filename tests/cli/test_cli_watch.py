@@ -1,4 +1,4 @@
-"""`asyncruns watch`, against an emulator in virtual time: what it prints, and its exit codes."""
+"""`asyncruns watch` against an emulator in virtual time: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "code", "said"),
+    ("scenario", "code", "expected"),
     [
         (Scenario(answer="Good day."), 0, "is completed after"),
         (Scenario(end="failed"), 1, "is failed: server_error: Sorry, something went wrong."),
@@ -41,13 +41,13 @@ async def start(emulator: Emulator, client: Client, scenario: Scenario) -> Run:
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
-async def test_the_exit_code_and_a_sentence_say_how_the_run_ended(
-    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+async def test_the_exit_code_and_a_sentence_state_how_the_run_ended(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, expected: str
 ) -> None:
     run = await start(emulator, client, scenario)
     assert await watch(client, run.thread_id, run.id, LineReport()) == code
     out, err = capsys.readouterr()
-    assert said in out
+    assert expected in out
     assert f"The run {run.thread_id}/{run.id}" in out
     assert err == ""
 
@@ -59,18 +59,20 @@ async def test_a_cancelled_run_is_3(emulator: Emulator, client: Client, capsys: 
     assert "cancelling" in capsys.readouterr().out
 
 
-async def test_a_wait_that_is_over_is_7(emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_watch_that_times_out_is_7(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = await start(emulator, client, Scenario(end="never"))
     assert await watch(client, run.thread_id, run.id, LineReport(), timeout=5) == 7
-    assert "the wait's time was over" in capsys.readouterr().out
+    assert "the timeout passed" in capsys.readouterr().out
 
 
-async def test_a_run_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_run_that_does_not_exist_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert await watch(client, "thread_x", "run_x", LineReport()) == 7
     assert "there is no such run" in capsys.readouterr().out
 
 
-async def test_ids_that_cannot_be_ids_raise(client: Client) -> None:
+async def test_invalid_ids_raise(client: Client) -> None:
     with pytest.raises(InvalidRequestError):
         await watch(client, "..", "run_x", LineReport())
 
@@ -126,12 +128,12 @@ async def test_the_last_json_line_has_the_answer_or_the_fault(
         await watch(client, run.thread_id, run.id, JsonReport())
     failed = json_lines(capsys)[-1]
     assert failed["error"] == {"code": "server_error", "message": "Sorry, something went wrong."}
-    assert failed["looks"] >= 1
+    assert failed["polls"] >= 1
 
 
-async def test_a_lost_server_is_told_apart_from_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_lost_connection_is_distinguished_from_a_failed_run(capsys: pytest.CaptureFixture[str]) -> None:
     async with Emulator() as emulator:
-        gone = emulator.base_url  # its port was free a moment ago, so nobody listens there
+        gone = emulator.base_url  # after the block, no server listens on its port
     client = Client(gone)
     assert await watch(client, "thread_x", "run_x", LineReport(), max_outage=20) == 7
     out, err = capsys.readouterr()
@@ -151,7 +153,7 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
 
 
 @pytest.mark.parametrize(
-    ("scenario", "code", "said"),
+    ("scenario", "code", "expected"),
     [
         (Scenario(answer="Good day."), 0, "is completed after"),
         (Scenario(end="failed"), 1, "is failed: server_error: "),
@@ -160,19 +162,19 @@ async def begin(emulator: Emulator, client: Client, scenario: Scenario) -> Model
     ],
     ids=lambda value: value.end if isinstance(value, Scenario) else None,
 )
-async def test_one_id_is_that_of_a_response(
-    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, said: str
+async def test_a_single_id_is_that_of_a_response(
+    emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str], scenario: Scenario, code: int, expected: str
 ) -> None:
     response = await begin(emulator, client, scenario)
     assert await watch(client, response.id, None, LineReport()) == code
     out, err = capsys.readouterr()
-    assert f"The run {response.id} {said}" in out
+    assert f"The run {response.id} {expected}" in out
     assert err == ""
     if code == 0:
         assert out.splitlines()[-1] == "Good day."
 
 
-async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
+async def test_a_cancelled_response_is_3_and_one_that_does_not_end_is_7(
     emulator: Emulator, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     going_on = await begin(emulator, client, Scenario(end="never"))
@@ -182,10 +184,10 @@ async def test_a_response_that_is_cancelled_is_3_and_one_that_goes_on_is_7(
     assert await watch(Client(emulator.base_url), going_on.id, None, LineReport(), timeout=5) == 7
     async with Client(emulator.base_url) as client:
         assert (await client.responses.retrieve(going_on.id)).status == "in_progress"
-    assert "the wait's time was over" in capsys.readouterr().out
+    assert "the timeout passed" in capsys.readouterr().out
 
 
-async def test_a_response_that_is_not_there_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_response_that_does_not_exist_is_7(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert await watch(client, "resp_x", None, JsonReport()) == 7
     end = json_lines(capsys)[-1]
     assert (end["outcome"], end["reason"]) == ("gave_up", "not_found")
@@ -213,13 +215,13 @@ async def test_the_calls_of_a_response_are_listed_and_not_answered(
     assert end["calls"] == calls["calls"]
 
 
-async def test_what_cannot_be_the_id_of_a_response_raises(client: Client) -> None:
+async def test_an_id_that_is_not_that_of_a_response_raises(client: Client) -> None:
     with pytest.raises(InvalidRequestError):
         await watch(client, "..", None, LineReport())
 
 
 class Mute(Client):
-    """A client to which nobody tells the answer."""
+    """A client whose requests for the answer fail."""
 
     async def answer(self, ref: RunRef) -> list[Message]:
         raise APIConnectionError("No answer came", sent=False)

@@ -1,4 +1,4 @@
-"""The dialect of background responses: statuses, calls, windows, faults; what it asks for; what errors mean."""
+"""The dialect of background responses: statuses, calls, windows, faults, requests, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ from asyncruns.wire import ModelResponse, Run, decode
 
 DIALECT = ResponsesDialect()
 REF = RunRef("response", ("resp_1",))
-LOOK = Request("GET", "/responses/resp_1")
+POLL = Request("GET", "/responses/resp_1")
 CREATE = Request("POST", "/responses", body=b"{}")
 CANCEL = Request("POST", "/responses/resp_1/cancel")
 NOW = 1_770_000_000
 
 
 def read(
-    headers: dict[str, str] | None = None, /, dialect: ResponsesDialect = DIALECT, asked: Request = LOOK, **fields: Any
+    headers: dict[str, str] | None = None,
+    /,
+    dialect: ResponsesDialect = DIALECT,
+    request: Request = POLL,
+    **fields: Any,
 ) -> Snapshot[ModelResponse]:
     body = msgspec.json.encode({"id": "resp_1", "status": "completed", **fields})
-    return dialect.read(asked, Response(200, headers or {}, body))
+    return dialect.read(request, Response(200, headers or {}, body))
 
 
 def submitted(
@@ -72,27 +76,27 @@ def item_for(call: Call, output: str) -> dict[str, Any]:
         ("", Phase.UNKNOWN),
     ],
 )
-def test_a_status_has_its_phase_and_stays_as_it_came(status: str, phase: Phase) -> None:
+def test_a_status_has_its_phase_and_is_kept_as_sent(status: str, phase: Phase) -> None:
     found = read(status=status)
     assert (found.phase, found.status, found.resource.status) == (phase, status, status)
     assert (found.calls, found.is_final, found.ref) == ((), False, REF)
     assert DIALECT.snapshot(ModelResponse(id="resp_1", status=status)).phase is phase
 
 
-def test_a_follow_up_has_a_name_of_its_own() -> None:
-    assert read(asked=CREATE, id="resp_2").ref == RunRef("response", ("resp_2",))
+def test_a_follow_up_has_its_own_ref() -> None:
+    assert read(request=CREATE, id="resp_2").ref == RunRef("response", ("resp_2",))
 
 
 @pytest.mark.parametrize("id_", ["", " ", "..", "a/../b"])
-def test_a_follow_up_that_cannot_be_asked_for_is_a_bad_answer(id_: str) -> None:
+def test_a_follow_up_with_an_invalid_id_is_a_validation_error(id_: str) -> None:
     with pytest.raises(APIResponseValidationError, match="POST /responses answered 200"):
-        read(asked=CREATE, id=id_)
+        read(request=CREATE, id=id_)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id":"resp_1"}', b'{"status":"queued"}', b'{"id":"\xff"'])
-def test_what_is_no_response_is_a_bad_answer(body: bytes) -> None:
+def test_a_body_that_is_no_response_is_a_validation_error(body: bytes) -> None:
     with pytest.raises(APIResponseValidationError, match="GET /responses/resp_1 answered 200"):
-        DIALECT.read(LOOK, Response(200, {}, body))
+        DIALECT.read(POLL, Response(200, {}, body))
 
 
 # Calls
@@ -112,7 +116,7 @@ def of_type(item: dict[str, Any]) -> str:
     return str(item["type"])
 
 
-def test_every_kind_of_call_is_here_once() -> None:
+def test_every_kind_of_call_is_tested_once() -> None:
     assert {of_type(item) for item in CALLS} == {*ANSWERED_BY}
 
 
@@ -135,14 +139,14 @@ def test_every_kind_of_call_is_here_once() -> None:
     ],
     ids=["function", "custom", "approval"],
 )
-def test_a_call_is_told_as_it_came(item: dict[str, Any], expected: Call) -> None:
+def test_a_call_is_kept_as_sent(item: dict[str, Any], expected: Call) -> None:
     found = read(output=[item])
     assert (found.phase, found.is_final, found.status) == (Phase.NEEDS_CALLER, True, "completed")
     assert found.calls == (expected,)
 
 
 @pytest.mark.parametrize("item", [COMPUTER, SHELL, LOCAL_SHELL, PATCH, SEARCH], ids=of_type)
-def test_a_call_that_no_function_answers_has_the_item_for_its_arguments(item: dict[str, Any]) -> None:
+def test_a_call_that_no_function_can_answer_has_the_item_as_its_arguments(item: dict[str, Any]) -> None:
     found = read(output=[item])
     assert (found.phase, found.is_final) == (Phase.NEEDS_CALLER, True)
     (call,) = found.calls
@@ -158,7 +162,7 @@ def test_calls_keep_their_order_among_other_items() -> None:
 
 
 @pytest.mark.parametrize("item", CALLS, ids=of_type)
-def test_a_call_that_has_its_answer_beside_it_is_none(item: dict[str, Any]) -> None:
+def test_a_call_with_an_output_item_is_not_open(item: dict[str, Any]) -> None:
     type_, field = ANSWERED_BY[item["type"]]
     answer = {"type": type_, field: item.get("call_id", item["id"])}
     for items in ([item, answer], [answer, item]):
@@ -168,14 +172,14 @@ def test_a_call_that_has_its_answer_beside_it_is_none(item: dict[str, Any]) -> N
     assert len(read(output=[item, {"type": type_}]).calls) == 1
 
 
-def test_one_answer_is_not_that_of_another_call() -> None:
+def test_an_output_item_closes_only_its_own_call() -> None:
     found = read(
         output=[FUNCTION, {**FUNCTION, "call_id": "call_2"}, {"type": "function_call_output", "call_id": "call_1"}]
     )
     assert [call.id for call in found.calls] == ["call_2"]
 
 
-def test_an_approval_whose_call_was_done_is_none() -> None:
+def test_an_approval_whose_call_has_run_is_not_open() -> None:
     done = {"type": "mcp_call", "id": "mcp_1", "approval_request_id": "mcpr_1", "output": "x"}
     assert read(output=[APPROVAL, done]).phase is Phase.SUCCEEDED
     assert read(output=[APPROVAL, {**done, "approval_request_id": None}]).phase is Phase.NEEDS_CALLER
@@ -199,17 +203,17 @@ def test_an_approval_whose_call_was_done_is_none() -> None:
     ],
     ids=str,
 )
-def test_what_the_server_does_itself_is_not_asked_of_the_caller(item: dict[str, Any]) -> None:
+def test_calls_that_the_server_runs_itself_are_not_open(item: dict[str, Any]) -> None:
     assert read(output=[item]).phase is Phase.SUCCEEDED
 
 
 @pytest.mark.parametrize("environment", [None, {}, {"type": "local"}, "odd"])
-def test_a_shell_is_the_callers_where_no_container_is_named(environment: object) -> None:
+def test_a_shell_call_without_a_container_is_the_callers(environment: object) -> None:
     assert read(output=[{**SHELL, "environment": environment}]).phase is Phase.NEEDS_CALLER
 
 
 @pytest.mark.parametrize("item", [item for item in CALLS if item is not SHELL], ids=of_type)
-def test_a_call_that_cannot_be_answered_is_told_and_never_run(item: dict[str, Any]) -> None:
+def test_a_call_that_cannot_be_answered_is_listed_and_never_run(item: dict[str, Any]) -> None:
     without = {name: value for name, value in item.items() if name not in ("call_id", "id")}
     found = read(output=[without])
     assert found.phase is Phase.NEEDS_CALLER
@@ -219,7 +223,7 @@ def test_a_call_that_cannot_be_answered_is_told_and_never_run(item: dict[str, An
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "failed", "cancelled", "incomplete", "new"])
-def test_calls_only_count_where_the_response_is_completed(status: str) -> None:
+def test_calls_only_count_if_the_response_is_completed(status: str) -> None:
     found = read(status=status, output=CALLS)
     assert (found.phase, found.calls, found.is_final) == (RESPONSE_PHASES.get(status, Phase.UNKNOWN), (), False)
 
@@ -248,19 +252,19 @@ def test_the_output_may_be_empty_or_odd(output: object) -> None:
         ),
     ],
 )
-def test_a_fault_is_told_in_the_servers_words(fields: dict[str, Any], fault: RunFault | None) -> None:
+def test_a_fault_has_the_servers_words(fields: dict[str, Any], fault: RunFault | None) -> None:
     assert read(status="failed", **fields).fault == fault
 
 
-def test_a_fault_does_not_tell_the_credential() -> None:
+def test_a_fault_does_not_show_the_credential() -> None:
     body = b'{"id":"resp_1","status":"failed","error":{"code":"x","message":"Bad key sk-1."}}'
-    found = DIALECT.read(LOOK, Response(200, {}, body, redact=lambda text: text.replace(b"sk-1", b"***")))
+    found = DIALECT.read(POLL, Response(200, {}, body, redact=lambda text: text.replace(b"sk-1", b"***")))
     assert found.fault == RunFault("x", "Bad key ***.")
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("2h", 7200), ("8h", 28800)])
 @pytest.mark.parametrize("is_echoed", [True, False])
-def test_a_window_says_when_it_is_over_and_how_patient_to_be(window: str, seconds: int, is_echoed: bool) -> None:
+def test_a_window_sets_the_expiry_and_the_wait_hint(window: str, seconds: int, is_echoed: bool) -> None:
     options = {"background_options": {"completion_window": window}}
     dialect = DIALECT if is_echoed else ResponsesDialect(options)
     fields: Any = {"status": "queued", "created_at": NOW, **(options if is_echoed else {"background_options": None})}
@@ -274,7 +278,7 @@ def test_a_window_says_when_it_is_over_and_how_patient_to_be(window: str, second
 
 
 @pytest.mark.parametrize("created_at", [None, 0, "soon", True])
-def test_a_window_that_began_nobody_knows_when_has_no_end(created_at: object) -> None:
+def test_a_window_without_a_creation_time_has_no_expiry(created_at: object) -> None:
     found = read(created_at=created_at, background_options={"completion_window": "2h"})
     assert (found.expires_at, found.hint) == (None, 30.0)
 
@@ -282,18 +286,18 @@ def test_a_window_that_began_nobody_knows_when_has_no_end(created_at: object) ->
 @pytest.mark.parametrize(
     "options", [None, {}, [], "2h", {"completion_window": None}, {"completion_window": "soonest"}, {"window": ["2h"]}]
 )
-def test_without_a_window_there_is_neither(options: object) -> None:
+def test_without_a_window_there_is_neither_expiry_nor_hint(options: object) -> None:
     found = read(status="queued", created_at=NOW, background_options=options)
     assert (found.expires_at, found.hint) == (None, None)
 
 
-def test_what_the_server_echoes_counts_before_what_was_asked_for() -> None:
-    asked = ResponsesDialect({"background_options": {"completion_window": "8h"}})
-    found = read(dialect=asked, created_at=NOW, background_options={"completion_window": "soonest"})
+def test_the_window_that_the_server_echoes_overrides_the_requested_one() -> None:
+    requested = ResponsesDialect({"background_options": {"completion_window": "8h"}})
+    found = read(dialect=requested, created_at=NOW, background_options={"completion_window": "soonest"})
     assert (found.expires_at, found.hint) == (None, None)
 
 
-def test_the_servers_clock_and_its_hint_come_from_the_headers() -> None:
+def test_the_servers_time_and_its_hint_come_from_the_headers() -> None:
     found = read({"date": formatdate(NOW, usegmt=True), "openai-poll-after-ms": "1500"})
     assert (found.server_time, found.hint) == (NOW, 1.5)
     assert (read().server_time, read().hint) == (None, None)
@@ -303,7 +307,7 @@ def test_the_servers_clock_and_its_hint_come_from_the_headers() -> None:
 
 
 def test_requests_are_those_of_the_api() -> None:
-    assert DIALECT.poll(REF) == LOOK
+    assert DIALECT.poll(REF) == POLL
     assert DIALECT.cancel(REF) == Request("POST", "/responses/resp_1/cancel")
     odd = RunRef("response", ("a/ü",))
     assert DIALECT.poll(odd).path == "/responses/a%2F%C3%BC"
@@ -323,7 +327,11 @@ SCREENSHOT = '{"type":"computer_screenshot","image_url":"data:x"}'
         ("function_call", "22°", {"type": "function_call_output", "output": "22°"}),
         ("function_call", '{"a": 1}', {"type": "function_call_output", "output": '{"a": 1}'}),
         ("function_call", "", {"type": "function_call_output", "output": ""}),
-        ("function", "x", {"type": "function_call_output", "output": "x"}),  # as a caller may have made it
+        (
+            "function",
+            "x",
+            {"type": "function_call_output", "output": "x"},
+        ),  # the default type of a `Call`
         ("custom_tool_call", "[1]", {"type": "custom_tool_call_output", "output": "[1]"}),
         ("local_shell_call", '{"exit": 0}', {"type": "local_shell_call_output", "output": '{"exit": 0}'}),
         (
@@ -353,12 +361,12 @@ SCREENSHOT = '{"type":"computer_screenshot","image_url":"data:x"}'
         ("tool_search_call", '{"tools":[]}', {"type": "tool_search_output", "execution": "client", "tools": []}),
     ],
 )
-def test_each_call_has_its_kind_of_answer(type_: str, output: str, expected: dict[str, Any]) -> None:
+def test_each_call_is_answered_by_its_type_of_item(type_: str, output: str, expected: dict[str, Any]) -> None:
     field = "id" if type_ == "local_shell_call" else "call_id"
     assert item_for(a(type_), output) == {**expected, field: "call_1"}
 
 
-def test_an_answer_names_its_own_call_whatever_is_in_it() -> None:
+def test_an_output_item_names_its_own_call_whatever_the_output_holds() -> None:
     output = '{"type":"message","call_id":"call_9","status":"completed"}'
     expected = {"type": "apply_patch_call_output", "call_id": "call_1", "status": "completed"}
     assert item_for(a("apply_patch_call"), output) == expected
@@ -375,12 +383,12 @@ def test_an_answer_names_its_own_call_whatever_is_in_it() -> None:
         ("1", {"approve": False}),
     ],
 )
-def test_an_approval_is_a_plain_yes_or_no(output: str, expected: dict[str, Any]) -> None:
+def test_an_approval_is_true_or_false(output: str, expected: dict[str, Any]) -> None:
     call = a("mcp_approval_request", "mcpr_1", CallKind.APPROVAL)
     assert item_for(call, output) == {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", **expected}
 
 
-def test_all_answers_go_in_one_request_in_their_order_and_nothing_else_is_input() -> None:
+def test_the_input_of_a_follow_up_is_all_outputs_in_their_order() -> None:
     body = submitted((a("function_call", "call_b"), "1"), (a("function_call", "call_a"), "2"), output=[FUNCTION])
     assert body == {
         "previous_response_id": "resp_1",
@@ -409,7 +417,7 @@ ECHO: dict[str, Any] = {
 }
 
 
-def test_what_the_response_echoes_is_repeated_since_nothing_is_inherited() -> None:
+def test_parameters_that_the_response_echoes_are_repeated() -> None:
     assert ECHO.keys() == {*ECHOED}
     body = submitted(**ECHO, output=[FUNCTION], usage={"total_tokens": 5}, user="u", id="resp_1", store=True)
     assert body == {**ECHO, "previous_response_id": "resp_1", "background": True, "input": []}
@@ -418,12 +426,12 @@ def test_what_the_response_echoes_is_repeated_since_nothing_is_inherited() -> No
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
-def test_a_zero_is_a_value(name: str) -> None:
+def test_a_parameter_of_zero_is_repeated(name: str) -> None:
     fields: Any = {name: 0.0}
     assert submitted(**fields)[name] == 0.0
 
 
-def test_the_parameters_that_were_given_stand_alone_but_for_the_model() -> None:
+def test_given_parameters_replace_the_echoed_ones_except_the_model() -> None:
     given = {"tools": [], "include": ["x"], "background": False, "user": "u", "temperature": None}
     body = submitted(dialect=ResponsesDialect(given), **ECHO)
     rest = {"model": ECHO["model"], "previous_response_id": "resp_1", "background": True, "input": []}
@@ -432,17 +440,17 @@ def test_the_parameters_that_were_given_stand_alone_but_for_the_model() -> None:
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p"])
-def test_a_default_that_the_server_filled_in_is_not_given_back(name: str) -> None:
+def test_a_default_that_the_server_filled_in_is_not_repeated(name: str) -> None:
     fields: Any = {name: 1.0}
     assert name not in submitted(**fields)
 
 
-def test_the_instructions_of_a_template_are_not_given_back() -> None:
+def test_the_instructions_of_a_template_are_not_repeated() -> None:
     fields: Any = {"instructions": [{"type": "message", "role": "developer", "content": "x"}]}
     assert "instructions" not in submitted(**fields)
 
 
-def test_all_requests_of_a_chain_are_like_the_one_that_was_given() -> None:
+def test_all_requests_have_the_options_of_the_given_request() -> None:
     like = Request("POST", "/", query=(("q", "1"),), headers=(("x-tenant", "7"),), timeout=3.0)
     dialect = ResponsesDialect({}, like=like)
     for request in (dialect.poll(REF), dialect.cancel(REF)):
@@ -450,7 +458,7 @@ def test_all_requests_of_a_chain_are_like_the_one_that_was_given() -> None:
     assert dialect.poll(REF).method == "GET"
 
 
-def test_neither_an_input_nor_a_predecessor_that_was_given_is_repeated() -> None:
+def test_a_given_input_or_previous_response_is_not_repeated() -> None:
     dialect = ResponsesDialect({"input": "Hi", "previous_response_id": "resp_0"})
     body = submitted((a("function_call"), "1"), dialect=dialect, previous_response_id="resp_0")
     assert body["previous_response_id"] == "resp_1"
@@ -458,14 +466,14 @@ def test_neither_an_input_nor_a_predecessor_that_was_given_is_repeated() -> None
 
 
 @pytest.mark.parametrize("conversation", ["conv_1", {"id": "conv_1"}])
-def test_a_conversation_stands_in_place_of_the_predecessor(conversation: object) -> None:
+def test_a_conversation_replaces_the_previous_response(conversation: object) -> None:
     dialect = ResponsesDialect({"conversation": conversation, "previous_response_id": None})
     body = submitted(dialect=dialect, conversation={"id": "conv_1"})
     assert body["conversation"] == conversation
     assert "previous_response_id" not in body
 
 
-def test_a_conversation_that_the_response_tells_is_gone_on_with() -> None:
+def test_a_conversation_that_the_response_echoes_is_continued() -> None:
     body = submitted(conversation={"id": "conv_1"})
     assert body == {"conversation": "conv_1", "background": True, "input": []}
     assert submitted(conversation={})["previous_response_id"] == "resp_1"
@@ -496,7 +504,7 @@ def test_a_conversation_that_the_response_tells_is_gone_on_with() -> None:
         ({"continuation_id": "mine"}, "odd", {"continuation_id": "mine"}),
     ],
 )
-def test_the_window_and_what_belongs_together_go_along(given: object, echoed: object, sent: object) -> None:
+def test_the_window_and_the_continuation_id_are_repeated(given: object, echoed: object, sent: object) -> None:
     dialect = ResponsesDialect(None if given is None else {"background_options": given})
     assert submitted(dialect=dialect, background_options=echoed).get("background_options") == sent
 
@@ -507,33 +515,33 @@ def test_the_parameters_of_the_caller_are_not_changed() -> None:
     assert given == {"background_options": {"completion_window": "2h"}}
 
 
-# Names
+# Identifying a response
 
 
-def test_a_response_is_named_by_itself_or_a_ref() -> None:
+def test_a_response_is_identified_by_an_object_or_a_ref() -> None:
     assert DIALECT.identify(REF, {}) == REF
     assert DIALECT.identify(ModelResponse(id="resp_1", status="queued"), {}) == REF
     assert DIALECT.ref("resp_1") == REF
 
 
 @pytest.mark.parametrize(
-    ("run", "ids", "said"),
+    ("run", "ids", "message"),
     [
         (None, {}, "got None"),
         (None, {"thread_id": "thread_1", "run_id": "run_1"}, "its own id"),
         (ModelResponse(id="resp_1", status="queued"), {"run_id": "run_1"}, "its own id"),
         (ModelResponse(id="", status="queued"), {}, "response_id"),
-        (ModelResponse(id="..", status="queued"), {}, "'..' is no id"),
+        (ModelResponse(id="..", status="queued"), {}, "'..' is not an id"),
         (RunRef("thread.run", ("thread_1", "run_1")), {}, "does not name a response"),
         (RunRef("response", ("resp_1", "resp_2")), {}, "does not name a response"),
-        (RunRef("response", ("a/../b",)), {}, "is no id"),
+        (RunRef("response", ("a/../b",)), {}, "is not an id"),
         (Run(id="run_1", status="queued"), {}, "got Run"),
         ("resp_1", {}, "got str"),
         ({"id": "resp_1"}, {}, "got dict"),
     ],
 )
-def test_what_names_no_response_is_refused(run: object, ids: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
+def test_arguments_that_identify_no_response_are_refused(run: object, ids: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         DIALECT.identify(run, ids)
 
 
@@ -541,14 +549,14 @@ def test_what_names_no_response_is_refused(run: object, ids: dict[str, str], sai
 
 
 def refused(
-    status: int, body: object = None, headers: dict[str, str] | None = None, *, asked: Request = LOOK
+    status: int, body: object = None, headers: dict[str, str] | None = None, *, request: Request = POLL
 ) -> Refusal:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    return DIALECT.refusal(asked, Response(status, headers or {}, data))
+    return DIALECT.refusal(request, Response(status, headers or {}, data))
 
 
-def said(message: str, status: int = 400, *, asked: Request = LOOK, **more: Any) -> Refusal:
-    return refused(status, {"error": {"message": message, "type": "invalid_request_error", **more}}, asked=asked)
+def refused_with(message: str, status: int = 400, *, request: Request = POLL, **more: Any) -> Refusal:
+    return refused(status, {"error": {"message": message, "type": "invalid_request_error", **more}}, request=request)
 
 
 @pytest.mark.parametrize(
@@ -571,9 +579,9 @@ def said(message: str, status: int = 400, *, asked: Request = LOOK, **more: Any)
 )
 @pytest.mark.parametrize("body", [{}, b"", b"<html>", b"\xff", b"[" * 10_000], ids=str)
 def test_a_status_means_the_same_whatever_the_body(status: int, kind: RefusalKind, body: object) -> None:
-    for asked in (LOOK, CREATE):
-        found = refused(status, body, asked=asked)
-        meant = RefusalKind.NOT_READY if status == 409 and asked is CREATE else kind
+    for request in (POLL, CREATE):
+        found = refused(status, body, request=request)
+        meant = RefusalKind.NOT_READY if status == 409 and request is CREATE else kind
         assert (found.kind, found.phase, found.active_run, found.retry_after) == (meant, None, None, None)
         assert type(found.cause) is status_error_class(status)
 
@@ -582,61 +590,61 @@ def test_a_status_means_the_same_whatever_the_body(status: int, kind: RefusalKin
     "text",
     [
         "Cannot cancel a completed response.",
-        "Cannot cancel a synchronous response.",  # what vLLM says of a response that is over
+        "Cannot cancel a synchronous response.",  # vLLM's text for a response that has ended
         "Response resp_1 has already been completed",
         "The response was already cancelled.",
         "already canceled",
         "This response is not cancellable",
     ],
 )
-def test_a_cancel_of_what_has_ended_came_too_late(text: str) -> None:
+def test_a_cancel_of_an_ended_response_is_too_late(text: str) -> None:
     for status in (400, 409, 422):
-        found = said(text, status, asked=CANCEL)
+        found = refused_with(text, status, request=CANCEL)
         assert (found.kind, found.phase) == (RefusalKind.ALREADY_OVER, None)
         assert isinstance(found.cause, APIStatusError)
-    assert said(text, 500, asked=CANCEL).kind is RefusalKind.UNAVAILABLE
-    assert said(text, 429, asked=CANCEL).kind is RefusalKind.THROTTLED
+    assert refused_with(text, 500, request=CANCEL).kind is RefusalKind.UNAVAILABLE
+    assert refused_with(text, 429, request=CANCEL).kind is RefusalKind.THROTTLED
 
 
-def test_a_conflict_with_a_cancel_is_the_end_whatever_it_says() -> None:
-    assert refused(409, {}, asked=CANCEL).kind is RefusalKind.ALREADY_OVER
-    assert refused(400, {}, asked=CANCEL).kind is RefusalKind.REJECTED
-    assert refused(404, {}, asked=CANCEL).kind is RefusalKind.NOT_FOUND
+def test_a_cancel_refused_with_409_is_too_late_whatever_the_text() -> None:
+    assert refused(409, {}, request=CANCEL).kind is RefusalKind.ALREADY_OVER
+    assert refused(400, {}, request=CANCEL).kind is RefusalKind.REJECTED
+    assert refused(404, {}, request=CANCEL).kind is RefusalKind.NOT_FOUND
 
 
-@pytest.mark.parametrize("asked", [LOOK, CREATE])
-def test_only_a_cancel_can_come_too_late(asked: Request) -> None:
-    assert said("The batch was already completed", 400, asked=asked).kind is RefusalKind.REJECTED
+@pytest.mark.parametrize("sent", [POLL, CREATE])
+def test_only_a_cancel_can_be_too_late(sent: Request) -> None:
+    assert refused_with("The batch was already completed", 400, request=sent).kind is RefusalKind.REJECTED
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
-@pytest.mark.parametrize("asked", [CREATE, CANCEL])
-def test_a_locked_conversation_is_waited_for(status: int, asked: Request) -> None:
-    assert said("Busy.", status, code="conversation_locked", asked=asked).kind is RefusalKind.THROTTLED
+@pytest.mark.parametrize("sent", [CREATE, CANCEL])
+def test_a_locked_conversation_is_a_temporary_refusal(status: int, sent: Request) -> None:
+    assert refused_with("Busy.", status, code="conversation_locked", request=sent).kind is RefusalKind.THROTTLED
     text = "The conversation is currently locked by another response."
-    found = refused(status, {"error": {"message": text}}, {"retry-after": "3"}, asked=asked)
+    found = refused(status, {"error": {"message": text}}, {"retry-after": "3"}, request=sent)
     assert (found.kind, found.retry_after) == (RefusalKind.THROTTLED, 3.0)
 
 
-def test_a_predecessor_that_is_not_kept_any_more_is_not_found() -> None:
+def test_a_previous_response_that_is_no_longer_stored_is_not_found() -> None:
     text = "Previous response with id 'resp_1' not found."
-    found = said(text, 400, code="previous_response_not_found", asked=CREATE)
+    found = refused_with(text, 400, code="previous_response_not_found", request=CREATE)
     assert found.kind is RefusalKind.NOT_FOUND
     assert isinstance(found.cause, BadRequestError)
 
 
-def test_other_prose_is_a_rejection() -> None:
+def test_other_error_texts_are_rejections() -> None:
     for text in ("No tool output found for function call call_1.", ""):
-        assert said(text, asked=CREATE).kind is RefusalKind.REJECTED
+        assert refused_with(text, request=CREATE).kind is RefusalKind.REJECTED
 
 
-def test_a_spent_quota_is_more_than_being_throttled() -> None:
-    assert said("You exceeded your current quota", 429).kind is RefusalKind.QUOTA_SPENT
-    assert said("", 429, code="insufficient_quota").kind is RefusalKind.QUOTA_SPENT
-    assert said("Rate limit reached", 429).kind is RefusalKind.THROTTLED
+def test_a_spent_quota_is_distinguished_from_throttling() -> None:
+    assert refused_with("You exceeded your current quota", 429).kind is RefusalKind.QUOTA_SPENT
+    assert refused_with("", 429, code="insufficient_quota").kind is RefusalKind.QUOTA_SPENT
+    assert refused_with("Rate limit reached", 429).kind is RefusalKind.THROTTLED
 
 
-# Anything at all
+# Any JSON at all
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -652,7 +660,7 @@ ITEMS = st.builds(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(
     st.dictionaries(st.sampled_from(ModelResponse.__struct_encode_fields__[2:]), JSON, max_size=6),
     st.lists(ITEMS | JSON, max_size=4),
@@ -663,7 +671,7 @@ def test_no_response_makes_the_dialect_raise(
     fields: dict[str, Any], items: list[Any], status: str, answer: object
 ) -> None:
     body = msgspec.json.encode({"output": items, **fields, "id": "resp_1", "status": status})
-    found = DIALECT.read(LOOK, Response(200, {}, body))
+    found = DIALECT.read(POLL, Response(200, {}, body))
     assert (found.phase is Phase.NEEDS_CALLER) == bool(found.calls)
     if not found.calls:
         assert found.phase is RESPONSE_PHASES.get(status, Phase.UNKNOWN)
@@ -675,18 +683,18 @@ def test_no_response_makes_the_dialect_raise(
 
 @settings(deadline=None)
 @given(JSON.map(msgspec.json.encode) | st.binary())
-def test_no_body_makes_it_raise_but_as_a_bad_answer(body: bytes) -> None:
+def test_no_body_raises_anything_but_a_validation_error(body: bytes) -> None:
     with contextlib.suppress(APIResponseValidationError):
         DIALECT.read(CREATE, Response(200, {}, body))
 
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([LOOK, CREATE, CANCEL]),
+    st.sampled_from([POLL, CREATE, CANCEL]),
     st.integers(100, 999),
     st.binary() | JSON.map(msgspec.json.encode) | JSON.map(lambda error: msgspec.json.encode({"error": error})),
     st.dictionaries(st.sampled_from(["retry-after", "location", "date"]), st.text()),
 )
-def test_no_answer_makes_a_refusal_raise(asked: Request, status: int, body: bytes, headers: dict[str, str]) -> None:
-    found = DIALECT.refusal(asked, Response(status, headers, body))
+def test_no_response_makes_a_refusal_raise(request: Request, status: int, body: bytes, headers: dict[str, str]) -> None:
+    found = DIALECT.refusal(request, Response(status, headers, body))
     assert isinstance(found.cause, APIStatusError)

@@ -1,4 +1,4 @@
-"""The dialect of thread.run, reading: statuses, calls, times, faults; and what it asks for."""
+"""The dialect of thread runs: statuses, calls, times and faults of a run; identifying a run; requests."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from asyncruns.wire import Run, decode
 
 DIALECT = ThreadRunDialect()
 REF = RunRef("thread.run", ("thread_1", "run_1"))
-LOOK = Request("GET", "/threads/thread_1/runs/run_1")
+POLL = Request("GET", "/threads/thread_1/runs/run_1")
 
 
 def read(headers: dict[str, str] | None = None, /, **fields: Any) -> Snapshot[Run]:
     body = msgspec.json.encode({"id": "run_1", "status": "queued", **fields})
-    return DIALECT.read(LOOK, Response(200, headers or {}, body))
+    return DIALECT.read(POLL, Response(200, headers or {}, body))
 
 
 def calls(*tool_calls: object, action: str = "submit_tool_outputs") -> tuple[Call, ...]:
@@ -50,18 +50,18 @@ def calls(*tool_calls: object, action: str = "submit_tool_outputs") -> tuple[Cal
         ("", Phase.UNKNOWN),
     ],
 )
-def test_a_status_has_its_phase_and_stays_as_it_came(status: str, phase: Phase) -> None:
+def test_a_status_has_its_phase_and_is_kept_as_sent(status: str, phase: Phase) -> None:
     found = read(status=status)
     assert (found.phase, found.status, found.resource.status) == (phase, status, status)
     assert DIALECT.snapshot(Run(id="run_1", status=status)).phase is phase
 
 
-def test_every_phase_but_unknown_has_a_status() -> None:
+def test_every_phase_except_unknown_has_a_status() -> None:
     assert {*RUN_PHASES.values()} == {*Phase} - {Phase.UNKNOWN}
 
 
 @pytest.mark.parametrize("action", [None, {}, [], "", 5, {"type": "submit_tool_outputs"}])
-def test_an_action_that_names_no_calls_means_none(action: object) -> None:
+def test_an_action_without_calls_has_none(action: object) -> None:
     assert read(status="requires_action", required_action=action).calls == ()
     assert read(status="requires_action").calls == ()
 
@@ -79,7 +79,7 @@ def test_calls_only_count_while_the_run_waits_for_them() -> None:
     assert read(status="in_progress", required_action=action).calls == ()
 
 
-def test_function_calls_come_as_they_are_in_their_order() -> None:
+def test_function_calls_are_kept_as_sent_in_their_order() -> None:
     found = calls(
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":'}},
         {"id": "call_2", "type": "function", "function": {"name": "multi_tool_use.parallel", "arguments": ""}},
@@ -98,7 +98,7 @@ def test_function_calls_come_as_they_are_in_their_order() -> None:
         ({"name": "f", "arguments": None}, "f", ""),
         ({}, "", ""),
         (None, "", ""),
-        # Lenient servers send the object itself; running the tool without its arguments would be worse than wrong.
+        # Lenient servers send the object itself; without this the tool would run without its arguments.
         (
             {"name": "f", "arguments": {"city": "Paris", "days": [1, 2.5, None]}},
             "f",
@@ -114,7 +114,7 @@ def test_a_function_call_may_be_incomplete_or_lenient(function: object, name: st
     )
 
 
-def test_a_function_call_without_a_type_is_one() -> None:
+def test_a_function_call_needs_no_type() -> None:
     assert calls({"id": "call_1", "function": {"name": "f", "arguments": "{}"}}) == (
         Call(id="call_1", name="f", arguments="{}"),
     )
@@ -143,7 +143,7 @@ def test_a_function_call_without_a_type_is_one() -> None:
         ),
     ],
 )
-def test_a_call_that_is_not_ours_is_told_and_keeps_its_id(call: object, expected: Call) -> None:
+def test_a_call_that_is_no_function_call_is_listed_with_its_id(call: object, expected: Call) -> None:
     assert calls(call) == (expected,)
     assert calls(call, action="submit_tool_approval") == (replace(expected, kind=CallKind.APPROVAL),)
 
@@ -162,7 +162,7 @@ NOW = 1_770_000_000
         ("soon", None),
         (str(NOW), None),
         (True, None),
-        (0, None),  # what servers written in Go send for none
+        (0, None),  # servers written in Go send this for "no time"
         (-1, None),
         (1e300, None),
         pytest.param(10**400, None, id="absurd"),
@@ -173,7 +173,7 @@ def test_an_expiry_may_be_in_seconds_fractions_or_milliseconds(value: object, se
     assert read().expires_at is None
 
 
-def test_the_servers_clock_and_its_hint_come_from_the_headers() -> None:
+def test_the_servers_time_and_its_hint_come_from_the_headers() -> None:
     found = read({"date": formatdate(NOW, usegmt=True), "openai-poll-after-ms": "1500"})
     assert (found.server_time, found.hint) == (NOW, 1.5)
     assert (read().server_time, read().hint) == (None, None)
@@ -191,17 +191,17 @@ def test_the_servers_clock_and_its_hint_come_from_the_headers() -> None:
         ({"incomplete_details": {}}, RunFault("", "")),
     ],
 )
-def test_a_fault_is_told_in_the_servers_words(fields: dict[str, Any], fault: RunFault | None) -> None:
+def test_a_fault_has_the_servers_words(fields: dict[str, Any], fault: RunFault | None) -> None:
     assert read(status="failed", **fields).fault == fault
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"id":"run_1"}', b'{"status":"queued"}', b'{"id":"\xff"'])
-def test_what_is_no_run_is_a_bad_answer(body: bytes) -> None:
+def test_a_body_that_is_no_run_is_a_validation_error(body: bytes) -> None:
     with pytest.raises(APIResponseValidationError, match="GET /threads/thread_1/runs/run_1 answered 200"):
-        DIALECT.read(LOOK, Response(200, {}, body))
+        DIALECT.read(POLL, Response(200, {}, body))
 
 
-def test_a_run_is_named_by_an_object_a_ref_or_ids() -> None:
+def test_a_run_is_identified_by_an_object_a_ref_or_ids() -> None:
     ids = {"thread_id": "thread_1", "run_id": "run_1"}
     assert DIALECT.identify(None, ids) == REF
     assert DIALECT.identify(REF, {}) == REF
@@ -210,7 +210,7 @@ def test_a_run_is_named_by_an_object_a_ref_or_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("run", "ids", "said"),
+    ("run", "ids", "message"),
     [
         (None, {}, "thread_id"),
         (None, {"thread_id": "thread_1"}, "run_id"),
@@ -224,13 +224,13 @@ def test_a_run_is_named_by_an_object_a_ref_or_ids() -> None:
         ({"id": "run_1"}, {}, "got dict"),
     ],
 )
-def test_what_names_no_run_is_refused(run: object, ids: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidRequestError, match=said):
+def test_arguments_that_identify_no_run_are_refused(run: object, ids: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
         DIALECT.identify(run, ids)
 
 
 def test_requests_are_those_of_the_api() -> None:
-    assert DIALECT.poll(REF) == LOOK
+    assert DIALECT.poll(REF) == POLL
     assert DIALECT.cancel(REF) == Request("POST", "/threads/thread_1/runs/run_1/cancel")
     answers = ((Call(id="call_1", name="f"), "22°"), (Call(id="call_2", name="f"), ""))
     assert DIALECT.submit(REF, read(), answers) == Request(
@@ -249,7 +249,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(
     st.dictionaries(st.sampled_from(Run.__struct_encode_fields__[2:]), JSON, max_size=6),
     st.sampled_from([*RUN_PHASES, "x"]),

@@ -1,4 +1,4 @@
-"""The dialect of thread.run, on errors: what each means for a watch, in its closed set."""
+"""The dialect of thread runs: the meaning of each error response, as one of a closed set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refused(status: int, body: object = None, headers: dict[str, str] | None = N
     return DIALECT.refusal(SUBMIT, Response(status, headers or {}, data))
 
 
-def said(message: str, status: int = 400, **more: Any) -> Refusal:
+def refused_with(message: str, status: int = 400, **more: Any) -> Refusal:
     return refused(status, {"error": {"message": message, "type": "invalid_request_error", **more}})
 
 
@@ -66,10 +66,10 @@ def test_a_status_means_the_same_whatever_the_body(status: int, kind: RefusalKin
         {"code": None, "message": "You exceeded your current quota, please check your plan and billing details."},
     ],
 )
-def test_a_spent_quota_is_more_than_being_throttled(error: dict[str, Any]) -> None:
+def test_a_spent_quota_is_distinguished_from_throttling(error: dict[str, Any]) -> None:
     assert refused(429, {"error": error}).kind is RefusalKind.QUOTA_SPENT
     assert refused(500, {"error": error}).kind is RefusalKind.UNAVAILABLE
-    assert said("Rate limit reached", 429).kind is RefusalKind.THROTTLED
+    assert refused_with("Rate limit reached", 429).kind is RefusalKind.THROTTLED
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_a_spent_quota_is_more_than_being_throttled(error: dict[str, Any]) -> No
         'A run in status "{}" does not accept tool outputs',
     ],
 )
-def test_a_late_submit_tells_the_phase_of_the_run(text: str, word: str, phase: Phase | None) -> None:
-    found = said(text.format(word))
+def test_the_refusal_of_a_late_submit_has_the_phase_of_the_run(text: str, word: str, phase: Phase | None) -> None:
+    found = refused_with(text.format(word))
     assert (found.kind, found.phase, found.active_run) == (RefusalKind.NOT_ACCEPTING, phase, None)
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
-def test_a_late_cancel_tells_the_phase_of_the_run(status: int) -> None:
-    found = said("Cannot cancel run with status 'completed'.", status)
+def test_the_refusal_of_a_late_cancel_has_the_phase_of_the_run(status: int) -> None:
+    found = refused_with("Cannot cancel run with status 'completed'.", status)
     assert (found.kind, found.phase) == (RefusalKind.ALREADY_OVER, Phase.SUCCEEDED)
 
 
@@ -110,13 +110,13 @@ def test_a_late_cancel_tells_the_phase_of_the_run(status: int) -> None:
         "thread thread_1 ALREADY HAS AN ACTIVE RUN run_7",
     ],
 )
-def test_a_locked_thread_tells_the_active_run(text: str) -> None:
-    found = said(text)
+def test_the_refusal_of_a_locked_thread_has_the_active_run(text: str) -> None:
+    found = refused_with(text)
     assert (found.kind, found.active_run, found.phase) == (RefusalKind.BUSY, "run_7", None)
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
-def test_a_locked_thread_has_an_error_of_its_own(status: int) -> None:
+def test_a_locked_thread_has_its_own_error_class(status: int) -> None:
     text = "Thread thread_1 already has an active run run_7."
     body = msgspec.json.encode({"error": {"message": text, "code": "c"}})
     request = Request("POST", "/threads/thread%5F1/runs", body=b"{}")
@@ -125,36 +125,36 @@ def test_a_locked_thread_has_an_error_of_its_own(status: int) -> None:
     assert isinstance(error, BadRequestError)
     assert (error.active_run_id, error.thread_id, error.status, error.code) == ("run_7", "thread_1", status, "c")
     assert (error.detail, error.body) == (text, body)
-    assert 'watch it to its end, cancel it with client.threads.runs.cancel(), or give on_busy="wait"' in str(error)
+    assert 'watch it to its end, cancel it with client.threads.runs.cancel(), or pass on_busy="wait"' in str(error)
     assert (pickle.loads(pickle.dumps(error)).active_run_id, str(pickle.loads(pickle.dumps(error)))) == (
         "run_7",
         str(error),
     )
 
 
-def test_a_lock_of_a_thread_that_is_not_named_leaves_it_open() -> None:
+def test_a_lock_without_a_thread_in_the_path_has_no_thread_id() -> None:
     body = msgspec.json.encode({"error": "already has an active run run_7"})
     error = DIALECT.refusal(Request("POST", "/threads/runs"), Response(400, {}, body)).cause
     assert isinstance(error, ThreadBusyError)
     assert error.thread_id == ""
 
 
-def test_the_prose_is_found_in_any_shape_of_error() -> None:
+def test_error_texts_are_found_in_any_shape_of_error() -> None:
     text = "Cannot cancel run with status 'completed'."
     for body in ({"error": text}, {"detail": text}, {"code": "x", "message": text}, {"detail": [{"msg": text}]}):
         assert refused(400, body).kind is RefusalKind.ALREADY_OVER
 
 
-def test_prose_does_not_count_where_the_server_is_in_trouble() -> None:
+def test_error_texts_are_ignored_under_other_statuses() -> None:
     text = "Cannot cancel run with status 'completed'."
-    assert said(text, 500).kind is RefusalKind.UNAVAILABLE
-    assert said(text, 429).kind is RefusalKind.THROTTLED
-    assert said(text, 404).kind is RefusalKind.NOT_FOUND
+    assert refused_with(text, 500).kind is RefusalKind.UNAVAILABLE
+    assert refused_with(text, 429).kind is RefusalKind.THROTTLED
+    assert refused_with(text, 404).kind is RefusalKind.NOT_FOUND
 
 
-def test_other_prose_is_a_rejection() -> None:
+def test_other_error_texts_are_rejections() -> None:
     for text in ("Expected tool outputs for call_ids ['a', 'b'], got ['a']", "Duplicate call_ids submitted: ['a']", ""):
-        found = said(text)
+        found = refused_with(text)
         assert found.kind is RefusalKind.REJECTED
         assert isinstance(found.cause, BadRequestError)
 
@@ -162,31 +162,31 @@ def test_other_prose_is_a_rejection() -> None:
 @pytest.mark.parametrize(
     ("headers", "seconds"), [({}, None), ({"retry-after": "7"}, 7.0), ({"retry-after-ms": "70"}, 0.07)]
 )
-def test_the_servers_hint_comes_along(headers: dict[str, str], seconds: float | None) -> None:
+def test_a_refusal_has_the_servers_wait_hint(headers: dict[str, str], seconds: float | None) -> None:
     assert refused(429, {}, headers).retry_after == seconds
     assert refused(503, {}, headers).retry_after == seconds
 
 
-def test_the_cause_is_what_a_caller_would_get() -> None:
+def test_the_cause_is_the_exception_that_a_caller_would_get() -> None:
     found = refused(404, {"error": {"message": "No run found with id 'run_1'."}}, {"x-request-id": "req_1"})
     assert isinstance(found.cause, NotFoundError)
     assert "POST /threads/thread_1/runs/run_1/submit_tool_outputs answered 404: No run found" in str(found.cause)
     assert found.cause.request_id == "req_1"
 
 
-def test_a_404_of_the_retired_host_says_so() -> None:
+def test_a_404_of_the_retired_host_is_explained() -> None:
     retired = ThreadRunDialect(host="api.openai.com")
     assert "2026-08-26" in str(retired.refusal(SUBMIT, Response(404, {}, b"")).cause)
     assert "2026-08-26" not in str(refused(404).cause)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(
     st.integers(100, 999),
     st.binary() | st.text().map(str.encode),
     st.dictionaries(st.sampled_from(["retry-after", "location", "date"]), st.text()),
 )
-def test_no_answer_makes_it_raise(status: int, body: bytes, headers: dict[str, str]) -> None:
+def test_no_response_makes_a_refusal_raise(status: int, body: bytes, headers: dict[str, str]) -> None:
     found = DIALECT.refusal(SUBMIT, Response(status, headers, body))
     assert isinstance(found.cause, APIStatusError)
 
@@ -205,7 +205,7 @@ def test_no_answer_makes_it_raise(status: int, body: bytes, headers: dict[str, s
         (503, "not supported", RefusalKind.UNAVAILABLE),
     ],
 )
-def test_a_server_without_a_cancel_is_told_from_one_that_does_not_cancel_now(
+def test_a_server_that_cannot_cancel_is_distinguished_from_one_that_cannot_cancel_now(
     status: int, text: str, kind: RefusalKind
 ) -> None:
     body = msgspec.json.encode({"error": {"message": text, "type": "invalid_request_error"}})

@@ -1,4 +1,4 @@
-"""What the tests of a fleet share."""
+"""The fixtures of the fleet's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that refuses requests, by their rate and by chance, and a budget that is used as far as it goes."""
+"""A server that refuses requests by their rate and at random, and a loop that sends all that a budget allows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from asyncruns.fleet.budget import Budget
 
 
 class Server:
-    """A server that refuses what is more than it takes in any second, and a share of all, and all at times.
+    """A server that refuses requests above a rate, a share of all at random, and all of them in some periods.
 
     Args:
-        takes: How many requests in any second.
-        share: The share that is refused whatever the rate.
-        closed: For how many seconds of every 20 all is refused.
+        takes: The most requests that it accepts in any second.
+        share: The share that is refused at any rate.
+        closed: For how many seconds of every 20 all requests are refused.
     """
 
     def __init__(self, takes: float, share: float = 0.0, *, closed: float = 0.0, seed: int = 1) -> None:
@@ -42,11 +42,11 @@ class Server:
 
 
 def play(budget: Budget, server: Server, seconds: float, *, latency: float = 0.05, begin: float = BEGIN) -> float:
-    """Send all that may be sent, and return how many each second were not refused."""
+    """Send all requests that the budget allows; return how many were accepted per second."""
     sent, now = server.sent - server.refused, begin
     in_flight: deque[tuple[float, bool]] = deque()
     while now < begin + seconds:
-        ready_at = max(budget.ready_at(now), now) if budget.places(for_look=True) else math.inf
+        ready_at = max(budget.ready_at(now), now) if budget.places(for_poll=True) else math.inf
         if in_flight and in_flight[0][0] <= ready_at:
             now, is_refused = in_flight.popleft()
             budget.landed()

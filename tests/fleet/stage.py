@@ -1,4 +1,4 @@
-"""A server in memory for the tests of a fleet, runs on it, and a transport that can do what no server does."""
+"""A server in memory for the tests of a fleet, runs on it, and a transport that can fail like no server does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATENCY_S: Final = 0.01
 
 
 class Passing(Transport):
-    """Passes requests on; `before` is called with each first, and may raise."""
+    """Passes requests on; calls `before` with each of them first, which may raise."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -46,7 +46,7 @@ class Passing(Transport):
 
 
 class Stage:
-    """The server, a client of it, and what both saw."""
+    """A server, a client of it, and what both have seen."""
 
     def __init__(self) -> None:
         self.server = InMemoryTransport(latency=LATENCY_S)
@@ -54,7 +54,7 @@ class Stage:
         self.client = Client(transport=self.transport, max_retries=0)
 
     async def run(self, **scenario: Any) -> Run:
-        """Begin a run of this scenario."""
+        """Start a run with this scenario."""
         self.server.script(Scenario(**scenario), assistant_id=ASSISTANT)
         return await self.client.threads.create_and_run(assistant_id=ASSISTANT)
 
@@ -62,7 +62,7 @@ class Stage:
         return [await self.run(**scenario) for _ in range(count)]
 
     async def response(self, **scenario: Any) -> ModelResponse:
-        """Begin a response of this scenario."""
+        """Start a response with this scenario."""
         self.server.script(Scenario(**scenario), model=MODEL)
         return await self.client.responses.create(model=MODEL, input="Hello", background=True)
 
@@ -70,13 +70,13 @@ class Stage:
         return len(self.times(operation, run))
 
     def times(self, operation: str, run: Run | ModelResponse | None = None) -> list[float]:
-        """Tell when this was asked, of all runs or of one."""
-        asked = [seen for seen in self.server.requests if seen.operation == operation]
-        return [seen.at for seen in asked if run is None or seen.run_id == run.id]
+        """Return the times of the requests of an operation, for all runs or for one."""
+        requests = [seen for seen in self.server.requests if seen.operation == operation]
+        return [seen.at for seen in requests if run is None or seen.run_id == run.id]
 
 
 class Tools(Toolset):
-    """One tool, which takes its time and is counted."""
+    """One tool, which takes some seconds, and whose calls are counted."""
 
     def __init__(self, takes: float = 1.0, **options: Any) -> None:
         super().__init__(**options)

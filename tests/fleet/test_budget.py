@@ -1,4 +1,4 @@
-"""The budget: no window has more than the rate, and refusals slow it down for as long as they come."""
+"""The budget: no window has more requests than the rate allows, and refusals slow it down while they last."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from windows import BEGIN, ROUNDING_S, check_windows
 from asyncruns.fleet.budget import (
     CATCH_UP_S,
     LEAST_TOLD_PER_S,
+    LONGEST_PAUSE_S,
     MORE_THAN_TOLD,
     NOT_BELIEVED_FOR_S,
     PAUSE_AFTER,
-    PAUSE_CEILING_S,
     Budget,
 )
 from asyncruns.fleet.pace import SLOWEST_PER_S
 from asyncruns.http import RateLimit
 
 RATES = [0.1, 0.3, 1.0, 1.5, 3.0, 7.7, 50.0, 200.0, 3333.3, 10_000.0]
-MOST_TAKEN = 25_000  # in one example
+MOST_TAKEN = 25_000  # requests in one example
 
 
 class Clocked:
-    """A budget with a clock, and when what was taken; all is answered at once."""
+    """A budget with a clock, and the times of its requests; all are answered at once."""
 
     def __init__(self, per_second: float | None, max_in_flight: int = 10**9) -> None:
         self.now = BEGIN
@@ -35,7 +35,7 @@ class Clocked:
         self.taken: list[float] = []
 
     def take_all(self, at_most: int = MOST_TAKEN) -> int:
-        """Take what may be taken now."""
+        """Take all requests that are allowed now, up to a limit; return how many."""
         before = len(self.taken)
         while self.budget.ready_at(self.now) <= self.now and len(self.taken) - before < at_most:
             self.budget.take(self.now)
@@ -44,7 +44,7 @@ class Clocked:
         return len(self.taken) - before
 
     def take_for(self, seconds: float, late: float) -> None:
-        """Take whatever may be taken, by a timer that comes late."""
+        """Take all requests that are allowed for some seconds, with a timer that is late."""
         end = self.now + seconds
         while len(self.taken) < MOST_TAKEN:
             self.take_all()
@@ -60,7 +60,7 @@ Step = Callable[[Clocked], object]
 ABSURD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-12, 1e12, 1e300])
 SECONDS = st.one_of(st.floats(0.0, 3.0), st.sampled_from([0.0, 1e-4, 0.02, 0.0204, 0.98, 1.0, 1.02, 61.0, 1e5]))
 NUMBERS = st.one_of(ABSURD, st.floats(0.0, 1e4))
-MAYBE = st.one_of(st.none(), NUMBERS)
+OPTIONAL = st.one_of(st.none(), NUMBERS)
 
 
 def pass_time(seconds: float) -> Step:
@@ -91,10 +91,10 @@ TAKES: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.floats(0.0, 3.0), LATE).map(lambda both: lambda clocked: clocked.take_for(*both)),
 )
 TIMES: st.SearchStrategy[Step] = st.one_of(SECONDS.map(pass_time), LATE.map(wait_for_the_next))
-SAYINGS: st.SearchStrategy[Step] = st.one_of(
-    MAYBE.map(refuse), st.builds(RateLimit, remaining=NUMBERS, limit=MAYBE, reset=MAYBE).map(hear)
+SERVER_SAYS: st.SearchStrategy[Step] = st.one_of(
+    OPTIONAL.map(refuse), st.builds(RateLimit, remaining=NUMBERS, limit=OPTIONAL, reset=OPTIONAL).map(hear)
 )
-STEPS = st.lists(st.one_of(TAKES, TAKES, TIMES, SAYINGS), max_size=30)
+STEPS = st.lists(st.one_of(TAKES, TAKES, TIMES, SERVER_SAYS), max_size=30)
 
 
 @settings(deadline=None, max_examples=150)  # a busy machine is no failure
@@ -109,7 +109,7 @@ def test_no_window_has_more_than_the_rate_whatever_happens(rate: float, steps: l
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("late", [0.0, 0.001, CATCH_UP_S * 0.99, 0.1, 1.0])
-def test_no_window_has_more_than_the_rate_also_after_a_pause(rate: float, late: float) -> None:
+def test_no_window_has_more_than_the_rate_after_a_pause_either(rate: float, late: float) -> None:
     clocked = Clocked(rate)
     for pause in (0.0, CATCH_UP_S * 0.99, 0.5, 1.0, 100.0):
         clocked.now += pause
@@ -126,7 +126,7 @@ def test_the_rate_is_used_although_timers_come_late(rate: float, late: float) ->
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> None:
+def test_at_most_a_hundredth_of_a_second_is_caught_up_at_once(rate: float) -> None:
     clocked = Clocked(rate)
     for pause in (0.0, 1.0, 1000.0):
         clocked.now += max(pause, 2 / rate)
@@ -136,18 +136,18 @@ def test_no_more_than_some_hundredths_of_a_second_come_at_once(rate: float) -> N
 # In flight
 
 
-@pytest.mark.parametrize(("most", "for_looks"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
-def test_a_tenth_of_the_places_is_kept_from_looks(most: int, for_looks: int) -> None:
+@pytest.mark.parametrize(("most", "for_polls"), [(1, 1), (2, 1), (3, 2), (10, 9), (11, 9), (64, 57), (100, 90)])
+def test_a_tenth_of_the_places_is_kept_from_polls(most: int, for_polls: int) -> None:
     budget = Budget(None, most)
-    assert budget.places(for_look=True) == for_looks
-    assert budget.places(for_look=False) == most
+    assert budget.places(for_poll=True) == for_polls
+    assert budget.places(for_poll=False) == most
     for _ in range(most):
         budget.take(BEGIN)
     assert budget.in_flight == budget.taken == most
-    assert budget.places(for_look=True) == budget.places(for_look=False) == 0
+    assert budget.places(for_poll=True) == budget.places(for_poll=False) == 0
     budget.landed()
-    assert budget.places(for_look=False) == 1
-    assert budget.places(for_look=True) == (1 if most == 1 else 0)
+    assert budget.places(for_poll=False) == 1
+    assert budget.places(for_poll=True) == (1 if most == 1 else 0)
 
 
 # Refusals
@@ -167,13 +167,13 @@ def test_a_retry_after_of_some_requests_does_not_hold_back_the_others(rate: floa
     clocked, other = Clocked(rate), Clocked(rate)
     for number in range(1000):
         clocked.now = other.now = clocked.now + 0.02
-        refused = number % PAUSE_AFTER > 0  # one less than enough in a row
+        refused = number % PAUSE_AFTER > 0  # one less than needed in a row
         answer(clocked, refused=refused, retry_after=retry_after)
         answer(other, refused=refused)
         assert clocked.budget.ready_at(clocked.now) == other.budget.ready_at(clocked.now)
 
 
-@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, PAUSE_CEILING_S)])
+@pytest.mark.parametrize(("retry_after", "pause"), [(7.0, 7.0), (60.0, 60.0), (86400.0, LONGEST_PAUSE_S)])
 @pytest.mark.parametrize("rate", [None, 50.0])
 def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
     retry_after: float, pause: float, rate: float | None
@@ -189,12 +189,12 @@ def test_many_refusals_in_a_row_hold_back_all_for_the_shortest_of_their_times(
     assert clocked.budget.ready_at(clocked.now) >= clocked.now + min(pause, 2.0)
     clocked.now += 10.0
     answer(clocked, refused=False)
-    answer(clocked, refused=True, retry_after=5.0)  # and has ended
+    answer(clocked, refused=True, retry_after=5.0)  # a new row
     assert clocked.budget.ready_at(clocked.now) < clocked.now + 5.0
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, -1.0, -math.inf, math.nan])
-def test_a_pause_that_is_none_is_none(retry_after: float | None) -> None:
+def test_a_retry_after_that_is_not_positive_is_ignored(retry_after: float | None) -> None:
     clocked = Clocked(50.0)
     for _ in range(PAUSE_AFTER + 5):
         clocked.now = max(clocked.budget.ready_at(clocked.now), clocked.now)
@@ -230,12 +230,12 @@ def test_what_is_left_is_spread_over_the_time_to_the_reset(rate: float | None) -
     ("limit", "rate"),
     [
         pytest.param(RateLimit(300.0), 5.0, id="only what is left: a limit per minute"),
-        pytest.param(RateLimit(30.0, None, 10.0), 3.0, id="no limit told"),
-        pytest.param(RateLimit(0.0, 1000.0, 2.0), LEAST_TOLD_PER_S, id="nothing left, soon again"),
+        pytest.param(RateLimit(30.0, None, 10.0), 3.0, id="no limit in the response"),
+        pytest.param(RateLimit(0.0, 1000.0, 2.0), LEAST_TOLD_PER_S, id="nothing left, reset soon"),
         pytest.param(RateLimit(0.0, 1000.0, 60.0), LEAST_TOLD_PER_S, id="nothing left"),
         pytest.param(RateLimit(-5.0, 1000.0, 2.0), LEAST_TOLD_PER_S, id="less than nothing left"),
-        pytest.param(RateLimit(100.0, 1000.0, 0.0), 50.0, id="a reset that is now"),
-        pytest.param(RateLimit(100.0, 1000.0, -3.0), 50.0, id="a reset that was"),
+        pytest.param(RateLimit(100.0, 1000.0, 0.0), 50.0, id="a reset now"),
+        pytest.param(RateLimit(100.0, 1000.0, -3.0), 50.0, id="a reset in the past"),
         pytest.param(RateLimit(10_000.0), 50.0, id="more than we send"),
     ],
 )
@@ -262,7 +262,7 @@ def test_what_a_server_says_is_left_is_not_believed_when_it_takes_more(limit: Ra
     assert clocked.budget.rate < 50.0
 
 
-def test_one_answer_that_says_nothing_is_left_does_not_slow_down_what_the_server_takes() -> None:
+def test_one_response_that_says_nothing_is_left_slows_the_fleet_for_a_few_requests_only() -> None:
     clocked = Clocked(50.0)
     clocked.budget.heard(clocked.now, RateLimit(0.0, 1000.0, 3600.0))
     for _ in range(MORE_THAN_TOLD + 1):
@@ -272,7 +272,7 @@ def test_one_answer_that_says_nothing_is_left_does_not_slow_down_what_the_server
     assert clocked.budget.rate == 50.0
 
 
-def test_what_is_left_and_falls_as_we_send_is_believed() -> None:
+def test_a_number_of_requests_left_that_falls_as_we_send_is_believed() -> None:
     clocked = Clocked(50.0)
     left = 20.0
     while left > 0.0:
@@ -285,18 +285,20 @@ def test_what_is_left_and_falls_as_we_send_is_believed() -> None:
 
 
 @settings(deadline=None, max_examples=200)  # a busy machine is no failure
-@given(st.sampled_from([None, *RATES]), st.lists(st.one_of(SAYINGS, SAYINGS, TIMES, TAKES), max_size=12))
+@given(st.sampled_from([None, *RATES]), st.lists(st.one_of(SERVER_SAYS, SERVER_SAYS, TIMES, TAKES), max_size=12))
 @example(None, [hear(RateLimit(0.0))])
 @example(None, [hear(RateLimit(0.0, 1e12, 1e-3)), pass_time(3.0), refuse(math.inf)])
-def test_no_saying_of_a_server_stops_the_fleet_for_more_than_a_minute(rate: float | None, steps: list[Step]) -> None:
+def test_nothing_that_a_server_says_stops_the_fleet_for_more_than_a_minute(
+    rate: float | None, steps: list[Step]
+) -> None:
     clocked = Clocked(rate)
     budget = clocked.budget
     for step in steps:
         if len(clocked.taken) < MOST_TAKEN or rate is not None:
             step(clocked)
-        assert budget.ready_at(clocked.now) - clocked.now <= PAUSE_CEILING_S + ROUNDING_S
+        assert budget.ready_at(clocked.now) - clocked.now <= LONGEST_PAUSE_S + ROUNDING_S
         assert budget.rate >= SLOWEST_PER_S
-    for _ in range(1200):  # answers without a refusal, four each second at most
+    for _ in range(1200):  # at most four accepted requests per second
         clocked.now += 0.25
         clocked.take_all(1)
     assert budget.rate == (math.inf if rate is None else rate)

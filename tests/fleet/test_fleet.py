@@ -1,4 +1,4 @@
-"""What a fleet promises beyond the promises of a single watch, which `tests/watcher` holds it to, too."""
+"""What a fleet promises in addition to the promises of a single watch; `tests/watcher` tests those for fleets, too."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from asyncruns.watch.outcome import AnyOutcome
 # The same run watched twice
 
 
-async def test_a_run_that_is_watched_twice_is_looked_at_once_and_its_tools_are_those_of_the_first(stage: Stage) -> None:
+async def test_a_run_that_is_watched_twice_is_polled_once_and_its_tools_are_those_of_the_first(stage: Stage) -> None:
     first_tools, second_tools = Tools(), Tools()
     run = await stage.run(rounds=(ONE_CALL,))
     events: list[list[Any]] = [[], []]
@@ -76,7 +76,7 @@ async def test_a_watch_that_is_cancelled_leaves_the_others_of_the_run(stage: Sta
     assert (tools.ran, tools.stopped) == (1, 0)
 
 
-async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_looks(stage: Stage) -> None:
+async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_polls(stage: Stage) -> None:
     tools = Tools(takes=100.0)
     run = await stage.run(rounds=(ONE_CALL,))
     async with Fleet(stage.client, tools=tools) as fleet:
@@ -84,17 +84,19 @@ async def test_the_last_watch_of_a_run_that_is_cancelled_stops_its_tools_and_loo
         await anyio.sleep(5.0)
         first.cancel()
         second.cancel()
-        looks = stage.count("poll")
+        polls = stage.count("poll")
         await anyio.sleep(30.0)
-        assert (tools.stopped, stage.count("poll"), stage.count("submit")) == (1, looks, 0)
+        assert (tools.stopped, stage.count("poll"), stage.count("submit")) == (1, polls, 0)
         assert stage.count("cancel") == 0
         assert fleet.statistics().active == 0
     assert first.outcome is second.outcome is None
 
 
 @pytest.mark.parametrize("wire", ["run", "response"])
-async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows_it(stage: Stage, wire: str) -> None:
-    """Its answer asks for a look, or begins something to be looked at; nobody wants that any more."""
+async def test_a_pending_submit_of_a_cancelled_watch_is_completed_and_nothing_is_sent_after_it(
+    stage: Stage, wire: str
+) -> None:
+    """Its response asks for a poll, or starts another response to poll; without a watch, neither is polled."""
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     tools = Tools(takes=0.0)
     scenario: dict[str, Any] = {"rounds": (ONE_CALL, ONE_CALL)}
@@ -104,16 +106,16 @@ async def test_a_submit_on_its_way_goes_on_without_its_watch_and_nothing_follows
         while not stage.count("submit"):
             await anyio.sleep(0.1)
         watch.cancel()
-        looks = stage.count("poll")
+        polls = stage.count("poll")
         await anyio.sleep(60.0)
-        assert (stage.count("poll"), stage.count("submit"), tools.ran) == (looks, 1, 1)
+        assert (stage.count("poll"), stage.count("submit"), tools.ran) == (polls, 1, 1)
         statistics = fleet.statistics()
         assert (statistics.active, statistics.in_flight, statistics.ended) == (0, 0, 0)
-        assert isinstance(await fleet.watch(watch.ref), Completed)  # may be watched anew, from where it stands
+        assert isinstance(await fleet.watch(watch.ref), Completed)  # may be watched again, from its current state
     assert stage.count("submit") == 2
 
 
-async def test_a_watch_that_ended_before_its_submit_was_answered_is_not_joined(stage: Stage) -> None:
+async def test_a_watch_that_finished_before_its_submit_was_answered_is_not_joined(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_after=10.0))
     response = await stage.response(rounds=(ONE_CALL,))
     async with Fleet(stage.client, tools=Tools(takes=0.0), requests_per_second=None) as fleet:
@@ -141,7 +143,7 @@ async def test_runs_and_responses_are_watched_through_one_client(stage: Stage) -
     assert tools.ran == 2
 
 
-async def test_a_response_may_go_on_with_parameters_that_it_does_not_echo(stage: Stage) -> None:
+async def test_a_response_may_be_continued_with_parameters_that_it_does_not_echo(stage: Stage) -> None:
     response = await stage.response(rounds=(ONE_CALL,))
     connection = stage.client.responses.continued({"model": MODEL, "max_output_tokens": 77})
     async with Fleet(stage.client, tools=Tools()) as fleet:
@@ -153,7 +155,7 @@ async def test_a_response_may_go_on_with_parameters_that_it_does_not_echo(stage:
 # The caller's part
 
 
-async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) -> None:
+async def test_after_needs_caller_the_caller_submits_and_gets_a_second_outcome(stage: Stage) -> None:
     run = await stage.run(rounds=(ONE_CALL,))
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
@@ -170,7 +172,7 @@ async def test_who_is_needed_submits_and_a_second_outcome_comes(stage: Stage) ->
     assert fleet.statistics().ended == 1
 
 
-async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(stage: Stage) -> None:
+async def test_outputs_for_some_of_the_calls_keep_the_count_of_runs_right(stage: Stage) -> None:
     run, other = await stage.run(rounds=(ONE_CALL * 2,)), await stage.run(working=60.0)
     async with Fleet(stage.client) as fleet:
         watch, long = fleet.watch(run), fleet.watch(other)
@@ -184,7 +186,7 @@ async def test_outputs_for_a_part_of_the_calls_leave_the_count_of_runs_right(sta
     assert isinstance(long.outcome, Completed)
 
 
-async def test_a_run_is_cancelled_and_one_that_was_given_up_too(stage: Stage) -> None:
+async def test_a_run_can_be_cancelled_even_after_it_was_given_up(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(runs[0])
@@ -210,7 +212,7 @@ async def test_a_watch_may_have_other_options_than_its_fleet(stage: Stage) -> No
         assert (await second).elapsed == pytest.approx(9.0, abs=0.1)
 
 
-async def test_a_watch_without_a_cadence_has_that_of_its_fleet(stage: Stage) -> None:
+async def test_a_watch_without_a_cadence_uses_that_of_its_fleet(stage: Stage) -> None:
     runs = await stage.runs(2, end="never")
     async with Fleet(stage.client, cadence=Cadence.fixed(7.0), on_exit="leave") as fleet:
         fleet.watch(runs[0], cadence=None)
@@ -219,10 +221,10 @@ async def test_a_watch_without_a_cadence_has_that_of_its_fleet(stage: Stage) -> 
     assert stage.count("poll", runs[0]) == stage.count("poll", runs[1]) < 10
 
 
-# What nobody expects
+# Unexpected errors
 
 
-async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: Stage) -> None:
+async def test_a_run_that_cannot_be_read_is_refused_and_not_watched(stage: Stage) -> None:
     run: Any = replace(await stage.run(), last_error=3)
     async with Fleet(stage.client) as fleet:
         with pytest.raises(AttributeError):
@@ -230,7 +232,7 @@ async def test_a_run_that_can_not_be_read_is_refused_and_is_not_watched(stage: S
         assert fleet.statistics().active == 0
 
 
-async def test_a_transport_that_lets_out_the_cancellation_of_something_else_breaks_one_watch(stage: Stage) -> None:
+async def test_a_transport_that_raises_a_foreign_cancellation_breaks_one_watch_only(stage: Stage) -> None:
     runs = await stage.runs(3, working=30.0)
 
     def before(request: Request) -> None:
@@ -245,7 +247,7 @@ async def test_a_transport_that_lets_out_the_cancellation_of_something_else_brea
     assert watches[0].outcome.reason is Reason.BROKE
 
 
-async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stage) -> None:
+async def test_a_fleet_with_a_task_cancelled_from_outside_raises(stage: Stage) -> None:
     runs = await stage.runs(3, working=30.0)
     watches: list[Any] = []
     with pytest.raises(RuntimeError, match="cancelled from outside"):
@@ -260,7 +262,7 @@ async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stag
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"requests_per_second": 0}, "more than 0, or None"),
         ({"requests_per_second": float("inf")}, "more than 0, or None"),
@@ -276,26 +278,26 @@ async def test_a_fleet_of_which_somebody_else_cancels_a_task_says_so(stage: Stag
         ({"on_finish": print}, "no option 'on_finish'.*on_terminal"),
     ],
 )
-async def test_what_can_not_be_used_is_refused_and_what_can_be_is_told(
-    stage: Stage, options: dict[str, Any], says: str
+async def test_an_invalid_option_is_refused_and_the_error_says_what_is_allowed(
+    stage: Stage, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match=says):
+    with pytest.raises(InvalidRequestError, match=message):
         Fleet(stage.client, **options)
 
 
-async def test_a_watch_is_refused_what_it_can_not_use_and_is_not_begun(stage: Stage) -> None:
+async def test_a_watch_with_invalid_arguments_is_refused_and_not_started(stage: Stage) -> None:
     run = await stage.run()
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"run": run, "on_exit": "cancel"}, "no option 'on_exit'"),
         ({"run": run, "timeout": -1}, "timeout"),
-        ({"run": 7}, "a run, a response or a RunRef, or thread_id and run_id; got int"),
+        ({"run": 7}, "a run, a response, a stream or a RunRef, or thread_id and run_id; got int"),
         ({"run": stage.client}, "got Client"),
         ({}, "thread_id"),
         ({"run_id": run.id}, "thread_id"),
     ]
     async with Fleet(stage.client) as fleet:
-        for arguments, says in wrong:
-            with pytest.raises(InvalidRequestError, match=says):
+        for arguments, message in wrong:
+            with pytest.raises(InvalidRequestError, match=message):
                 fleet.watch(**arguments)
         with pytest.raises(InvalidRequestError, match="at_most"):
             await fleet.add_many([run], at_most=0)
@@ -306,7 +308,7 @@ async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
     await stage.run()
     async with Fleet(stage.client) as fleet:
         async with await stage.client.threads.create_and_run(assistant_id=ASSISTANT, stream=True) as stream:
-            with pytest.raises(InvalidRequestError, match=r"not follow a RunStream.*client\.watch\(stream\)"):
+            with pytest.raises(InvalidRequestError, match=r"cannot read a RunStream.*client\.watch\(stream\)"):
                 fleet.watch(stream)
             async for _ in stream.text_deltas():
                 break
@@ -314,7 +316,7 @@ async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
             watch = fleet.watch(stream.run)
         assert isinstance(await watch, Completed)
         async with await stage.client.responses.create(model=MODEL, input="Hello", stream=True) as response:
-            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*give the run or response"):
+            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*pass the run or response"):
                 fleet.watch(response)
 
 
@@ -334,7 +336,7 @@ async def test_a_fleet_watches_while_it_is_entered_and_says_so(stage: Stage) -> 
         await fleet.__aenter__()
 
 
-# How it is told
+# Statistics and repr
 
 
 async def test_statistics_add_up(stage: Stage) -> None:

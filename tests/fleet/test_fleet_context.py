@@ -1,4 +1,4 @@
-"""Whose context variables the code of the caller's sees: those of the call that asked for the run, each call a copy."""
+"""The caller's code sees the context variables of the call that watched the run, each time in a copy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from asyncruns.lifecycle import Call
 from asyncruns.testing import FunctionCall
 from asyncruns.wire import Run
 
-TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
 
 
 class Seen:
-    """Code of all kinds, each of which tells whom it sees, and pretends to be another."""
+    """The caller's code of all kinds: each notes the tenant that it sees, and sets another one."""
 
     def __init__(self) -> None:
         self.by_kind: dict[str, list[str]] = {}
@@ -127,21 +127,21 @@ async def by_watcher(stage: Stage, run: Run, options: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("watch", [by_fleet, by_a_fleet_with_options, by_add_many, by_client, by_watcher])
-async def test_all_code_of_the_caller_sees_the_context_of_who_asked_for_the_run(
+async def test_all_code_of_the_caller_sees_the_context_of_the_call_that_watched_the_run(
     stage: Stage, watch: Callable[..., Awaitable[Any]]
 ) -> None:
     seen = Seen()
-    TENANT.set("who entered")
+    TENANT.set("the entering task")
     run = await stage.run(rounds=(ROUND, ROUND), working=2.0)
     assert isinstance(await watch(stage, run, seen.options()), Completed)
     assert set(seen.by_kind) == KINDS
     allowed = {"policy": {"caller"}, "on_error": {"caller"}}
     for kind, tenants in seen.by_kind.items():
         assert set(tenants) == allowed.get(kind, {"caller"}), kind
-    assert TENANT.get() == "who entered"
+    assert TENANT.get() == "the entering task"
 
 
-async def test_a_round_of_one_call_sees_the_context_of_who_asked_for_the_run(stage: Stage) -> None:
+async def test_a_round_of_one_call_sees_the_context_of_the_call_that_watched_the_run(stage: Stage) -> None:
     seen = Seen()
     run = await stage.run(rounds=(ONE_CALL, ONE_CALL))
     async with Fleet(stage.client) as fleet:
@@ -186,8 +186,8 @@ async def test_each_watch_of_a_run_has_its_observers_called_in_its_own_context(s
     assert sorted(found) == [("a", "a"), ("b", "b")]
 
 
-async def test_who_submits_or_looks_on_does_not_lend_its_context(stage: Stage) -> None:
-    """The next round is begun by what another task submitted; its tools see the caller all the same."""
+async def test_a_task_that_submits_does_not_pass_on_its_context(stage: Stage) -> None:
+    """The next round begins because another task submitted; its tools still see the context of the caller."""
     seen = Seen()
     run = await stage.run(rounds=((FunctionCall("other"),), ONE_CALL))
     options = {**seen.options(), "tools": Toolset({"f": seen.f}, if_unknown_tool="surface")}
@@ -195,4 +195,4 @@ async def test_who_submits_or_looks_on_does_not_lend_its_context(stage: Stage) -
         (call,) = (await watcher.wait()).calls
         await as_tenant("another", lambda: watcher.submit({call.id: "done"}))
         assert isinstance(await watcher.wait(), Completed)
-    assert seen.by_kind["async tool"] == ["nobody"]
+    assert seen.by_kind["async tool"] == ["none"]

@@ -17,32 +17,32 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def said(watch: Watch[Run]) -> str:
-    """Give what it says with `R` for the name of the run."""
+    """Return what `explain()` says, with `R` in place of the ref."""
     return watch.explain().replace(str(watch.ref), "R")
 
 
-async def test_a_run_that_was_not_seen_yet_and_its_next_look(stage: Stage) -> None:
+async def test_a_run_that_was_not_seen_yet_and_its_next_poll(stage: Stage) -> None:
     run = await stage.run(end="never")
     ref = stage.client.dialect.identify(run, {})
     async with Fleet(stage.client, on_exit="leave", cadence=Cadence.fixed(30.0)) as fleet:
         watch = fleet.watch(ref)
-        assert said(watch) == "R was not seen yet after 0 looks; the next look is in 0.0 s."
+        assert said(watch) == "R was not seen yet after 0 polls; the next poll is in 0.0 s."
         await anyio.sleep(0.001)
-        assert said(watch) == "R was not seen yet after 1 look; a look is on its way."
+        assert said(watch) == "R was not seen yet after 1 poll; a poll is in flight."
         await anyio.sleep(5.0)
         watch = fleet.watch(run)
-        found = re.fullmatch(r"R was queued after 1 look; the next look is in (\d+\.\d) s\.", said(watch))
+        found = re.fullmatch(r"R was queued after 1 poll; the next poll is in (\d+\.\d) s\.", said(watch))
         assert found
         assert 24.0 < float(found[1]) < 30.0
 
 
-async def test_looks_that_wait_for_a_small_budget(stage: Stage) -> None:
+async def test_polls_that_wait_for_a_small_budget(stage: Stage) -> None:
     runs = await stage.runs(10, end="never")
     async with Fleet(stage.client, on_exit="leave", requests_per_second=0.5) as fleet:
         watches = [fleet.watch(stage.client.dialect.identify(run, {})) for run in runs]
         await anyio.sleep(1.0)
         assert said(watches[5]) == (
-            "R was not seen yet after 0 looks; its look is due, and 4 requests go before it "
+            "R was not seen yet after 0 polls; its poll is due, and 4 requests go before it "
             "at 0.5 requests per second, with 0 in flight."
         )
 
@@ -54,7 +54,7 @@ async def test_places_in_flight_that_are_taken(stage: Stage) -> None:
         watches = [fleet.watch(stage.client.dialect.identify(run, {})) for run in runs]
         await anyio.sleep(1.0)
         assert said(watches[2]) == (
-            "R was not seen yet after 0 looks; its look is due, and 1 request goes before it, with 1 in flight."
+            "R was not seen yet after 0 polls; its poll is due, and 1 request goes before it, with 1 in flight."
         )
 
 
@@ -65,14 +65,13 @@ async def test_tools_a_submit_and_the_end(stage: Stage) -> None:
         watch = fleet.watch(run)
         await anyio.sleep(5.0)
         assert NUMBER.sub("N", said(watch)) == (
-            "R was requires_action after N looks; these calls of it are being answered here: f; "
-            "the next look is in N s."
+            "R was requires_action after N polls; its calls are being answered here: f; the next poll is in N s."
         )
         while not stage.count("submit"):
             await anyio.sleep(0.1)
         assert "; the outputs of its calls are being submitted; " in said(watch)
         await watch
-        assert said(watch) == f"R was completed after {watch.polls} looks; the watch has ended as Completed."
+        assert said(watch) == f"R was completed after {watch.polls} polls; the watch finished as Completed."
 
 
 async def test_submits_that_wait_for_the_budget(stage: Stage) -> None:
@@ -100,7 +99,7 @@ async def test_a_cancel(stage: Stage) -> None:
         watch = fleet.watch(run)
         await watch.cancel_run()
         await anyio.sleep(1.0)
-        assert re.match(r"R was cancelling after \d looks?; its cancel was asked for; ", said(watch))
+        assert re.match(r"R was cancelling after \d polls?; its cancel was requested; ", said(watch))
 
 
 async def test_a_server_that_is_down(emulator: Emulator) -> None:
@@ -110,23 +109,23 @@ async def test_a_server_that_is_down(emulator: Emulator) -> None:
         async with Fleet(client, on_exit="leave") as fleet:
             watch = fleet.watch(run)
             await anyio.sleep(10.0)
-            assert "; the next look is in " in said(watch)
+            assert "; the next poll is in " in said(watch)
             assert "; the last request for it failed: InternalServerError: " in said(watch)
             assert said(watch).endswith(".")
             assert not said(watch).endswith("..")
 
 
 @pytest.mark.parametrize("how", ["cancelled", "left"])
-async def test_a_watch_that_is_not_watched_any_more(stage: Stage, how: str) -> None:
+async def test_a_watch_that_is_no_longer_watched(stage: Stage, how: str) -> None:
     async with Fleet(stage.client, on_exit="leave", cadence=Cadence.fixed(0.5)) as fleet:
         watch = fleet.watch(await stage.run(end="never"))
         await anyio.sleep(5.0)
         if how == "cancelled":
             watch.cancel()
-            assert said(watch) == "R is not watched any more: this watch was cancelled."
+            assert said(watch) == "R is no longer watched: this watch was cancelled."
     if how == "left":
         said_at_last = NUMBER.sub("N", said(watch))
-        assert said_at_last == "R was in_progress after N looks; the fleet was left before the watch ended."
+        assert said_at_last == "R was in_progress after N polls; the fleet was left before the watch finished."
 
 
 async def test_a_watch_that_broke(stage: Stage) -> None:
@@ -138,4 +137,4 @@ async def test_a_watch_that_broke(stage: Stage) -> None:
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(run)
         await watch
-        assert said(watch) == "R was queued after 1 look; the watch has ended as GaveUp."
+        assert said(watch) == "R was queued after 1 poll; the watch finished as GaveUp."

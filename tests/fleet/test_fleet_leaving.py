@@ -1,4 +1,4 @@
-"""Leaving a fleet: what becomes of the runs, of the exception that leaves, and that nothing stays behind."""
+"""Leaving a fleet: what happens to the runs and to an exception, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import pytest
 from stage import ONE_CALL, Stage, Tools, other_tasks
 
-import asyncruns.fleet.runner
+import asyncruns.fleet.roster
 from asyncruns import Cancelled, Completed, Fleet, GaveUp, InvalidRequestError, Reason
 from asyncruns.testing import Fault
 
@@ -39,7 +39,7 @@ async def test_leaving_waits_for_runs_that_another_task_still_adds(stage: Stage)
     assert fleet.statistics().ended == 3
 
 
-async def test_who_leaves_the_runs_leaves_them_as_they_are(stage: Stage) -> None:
+async def test_on_exit_leave_leaves_the_runs_as_they_are(stage: Stage) -> None:
     tools = Tools(takes=100.0)
     runs = [await stage.run(rounds=(ONE_CALL,)), await stage.run(end="never")]
     async with Fleet(stage.client, tools=tools, on_exit="leave") as fleet:
@@ -54,13 +54,13 @@ async def test_who_leaves_the_runs_leaves_them_as_they_are(stage: Stage) -> None
             await watch
         assert [event async for event in watch] == []
         assert not watch.cancel()
-    asked = len(stage.server.requests)
+    requests = len(stage.server.requests)
     await anyio.sleep(60.0)
-    assert len(stage.server.requests) == asked
+    assert len(stage.server.requests) == requests
     assert other_tasks() == []
 
 
-async def test_who_cancels_the_runs_waits_for_that(stage: Stage) -> None:
+async def test_on_exit_cancel_cancels_the_runs_and_waits_for_that(stage: Stage) -> None:
     tools = Tools(takes=100.0)
     runs = [*await stage.runs(20, end="never"), await stage.run(rounds=(ONE_CALL,)), await stage.run()]
     async with Fleet(stage.client, tools=tools, on_exit="cancel", requests_per_second=100.0) as fleet:
@@ -70,7 +70,7 @@ async def test_who_cancels_the_runs_waits_for_that(stage: Stage) -> None:
     assert (tools.stopped, stage.count("cancel"), stage.count("submit")) == (1, 21, 0)
 
 
-async def test_cancels_that_stick_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+async def test_stuck_cancels_delay_leaving_for_some_seconds_only(stage: Stage) -> None:
     runs = await stage.runs(3, end="never", cancelling=float("inf"))
     began = anyio.current_time()
     async with Fleet(stage.client, on_exit="cancel") as fleet:
@@ -90,29 +90,29 @@ async def test_a_cancel_takes_as_long_as_the_budget_needs(stage: Stage) -> None:
     assert anyio.current_time() - began == pytest.approx(30.0, abs=2.0)
 
 
-async def test_a_server_that_refuses_all_holds_up_leaving_for_ten_minutes_at_most(stage: Stage) -> None:
+async def test_a_server_that_refuses_all_requests_delays_leaving_for_at_most_ten_minutes(stage: Stage) -> None:
     runs = await stage.runs(500, end="never")
     async with Fleet(stage.client, on_exit="cancel") as fleet:
         watches = [fleet.watch(run) for run in runs]
         stage.server.inject(Fault(on="any", status=429, times=None))
         await anyio.sleep(60.0)
-        assert (fleet.statistics().budget or 0.0) < 1.5  # at which two requests for each run take longer
+        assert (fleet.statistics().budget or 0.0) < 1.5  # a rate at which two requests for each run take longer
         began = anyio.current_time()
     assert anyio.current_time() - began == pytest.approx(605.0, abs=1.0)
     assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
 
 
-async def test_the_observer_of_outcomes_is_told_of_runs_that_could_not_be_cancelled(
+async def test_on_outcome_gets_the_runs_that_could_not_be_cancelled(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[Any] = []
+    outcomes_seen: list[Any] = []
     stuck = await stage.run(end="never", cancelling=float("inf"))
     runs = [stuck, await stage.run(end="never", cancelling=0.1), await stage.run(end="never", cancelling=float("inf"))]
-    async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+    async with Fleet(stage.client, on_exit="cancel", on_outcome=outcomes_seen.append) as fleet:
         for run in runs[:2]:
             fleet.watch(run)
         assert isinstance(await fleet.watch(runs[2], timeout=2.0), GaveUp)
-    ends = {outcome.ref.ids[1]: outcome for outcome in told}
+    ends = {outcome.ref.ids[1]: outcome for outcome in outcomes_seen}
     assert [(type(ends[run.id]), ends[run.id].reason) for run in runs] == [
         (GaveUp, Reason.NOT_CANCELLED),
         (Cancelled, None),
@@ -128,30 +128,30 @@ async def test_the_observer_of_outcomes_is_told_of_runs_that_could_not_be_cancel
 async def test_runs_that_leaving_had_no_time_to_cancel_have_outcomes_too(
     stage: Stage, per_second: float | None
 ) -> None:
-    told: list[Any] = []
+    outcomes_seen: list[Any] = []
     runs = await stage.runs(20, end="never")
     stage.server.inject(Fault(on="cancel", delay_before=1e6, times=None))
     async with Fleet(
-        stage.client, on_exit="cancel", on_outcome=told.append, requests_per_second=per_second, max_in_flight=2
+        stage.client, on_exit="cancel", on_outcome=outcomes_seen.append, requests_per_second=per_second, max_in_flight=2
     ) as fleet:
         watches = [fleet.watch(run) for run in runs]
-    assert [type(outcome) for outcome in told] == [GaveUp] * 20
+    assert [type(outcome) for outcome in outcomes_seen] == [GaveUp] * 20
     assert all(watch.outcome is not None and watch.outcome.cancel_error is not None for watch in watches)
     assert other_tasks() == []
 
 
-async def test_an_error_that_leaves_the_fleet_does_not_hide_what_could_not_be_cancelled(stage: Stage) -> None:
-    told: list[Any] = []
+async def test_an_error_in_the_block_does_not_hide_runs_that_could_not_be_cancelled(stage: Stage) -> None:
+    outcomes_seen: list[Any] = []
     run = await stage.run(end="never", cancelling=float("inf"))
     with pytest.raises(ValueError, match="mine"):
-        async with Fleet(stage.client, on_exit="cancel", on_outcome=told.append) as fleet:
+        async with Fleet(stage.client, on_exit="cancel", on_outcome=outcomes_seen.append) as fleet:
             fleet.watch(run)
             await anyio.sleep(1.0)
             raise ValueError("mine")
-    assert [outcome.reason for outcome in told] == [Reason.NOT_CANCELLED]
+    assert [outcome.reason for outcome in outcomes_seen] == [Reason.NOT_CANCELLED]
 
 
-async def test_a_fleet_that_leaves_its_runs_waits_for_the_cancels_that_were_asked_for(stage: Stage) -> None:
+async def test_on_exit_leave_waits_for_cancels_that_were_requested_before(stage: Stage) -> None:
     runs = await stage.runs(2, end="never", cancelling=0.1)
     stage.server.inject(Fault(on="cancel", status=503))
     async with Fleet(stage.client, on_exit="leave") as fleet:
@@ -162,17 +162,19 @@ async def test_a_fleet_that_leaves_its_runs_waits_for_the_cancels_that_were_aske
     assert [type(watch.outcome) for watch in watches] == [Cancelled, type(None)]
 
 
-async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and_not_waited_for(stage: Stage) -> None:
+async def test_a_watch_cancelled_while_all_runs_are_cancelled_leaves_its_run_alone_and_is_not_waited_for(
+    stage: Stage,
+) -> None:
     runs = await stage.runs(30, end="never", cancelling=0.5)
 
-    async def let_go() -> None:
+    async def cancel_watch() -> None:
         for watch in watches[:10]:
             watch.cancel()
 
     async with Fleet(stage.client, on_exit="cancel", requests_per_second=None) as fleet:
         watches = [fleet.watch(run) for run in runs]
         await anyio.sleep(2.0)
-        letting_go = asyncio.create_task(let_go())
+        letting_go = asyncio.create_task(cancel_watch())
         began = anyio.current_time()
     assert letting_go.done()
     assert stage.count("cancel") == 20
@@ -182,7 +184,7 @@ async def test_a_run_that_is_let_go_while_all_are_cancelled_is_left_as_it_is_and
 async def test_of_runs_that_were_given_up_the_newest_are_cancelled_and_a_warning_says_so(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(asyncruns.fleet.runner, "KEPT_UNFINISHED", 2)
+    monkeypatch.setattr(asyncruns.fleet.roster, "KEPT_UNFINISHED", 2)
     runs = await stage.runs(5, end="never", cancelling=0.0)
     async with Fleet(stage.client, on_exit="cancel") as fleet:
         for run in runs:
@@ -217,7 +219,7 @@ async def test_no_run_is_added_while_all_are_cancelled(stage: Stage) -> None:
     assert fleet.statistics().active == 0
 
 
-async def test_a_pause_that_the_server_asked_for_counts_as_time_that_the_budget_takes(stage: Stage) -> None:
+async def test_a_pause_that_the_server_demands_counts_as_time_that_the_budget_needs(stage: Stage) -> None:
     runs = await stage.runs(3, end="never", cancelling=0.0)
     stage.server.inject(Fault(on="poll", status=429, headers={"Retry-After": "40"}))
     async with Fleet(stage.client, on_exit="cancel") as fleet:
@@ -228,7 +230,7 @@ async def test_a_pause_that_the_server_asked_for_counts_as_time_that_the_budget_
 
 
 @pytest.mark.parametrize("on_exit", ["drain", "leave", "cancel"])
-async def test_an_error_of_the_body_leaves_as_it_is_and_at_once(stage: Stage, on_exit: How) -> None:
+async def test_an_error_in_the_block_is_raised_unchanged_and_at_once(stage: Stage, on_exit: How) -> None:
     run = await stage.run(end="never")
     began = anyio.current_time()
     with pytest.raises(ValueError, match="mine"):
@@ -243,12 +245,12 @@ async def test_an_error_of_the_body_leaves_as_it_is_and_at_once(stage: Stage, on
 
 @pytest.mark.parametrize("on_exit", ["drain", "leave", "cancel"])
 @pytest.mark.parametrize("times", [1, 3])
-async def test_who_is_cancelled_leaves_at_once(stage: Stage, on_exit: How, times: int) -> None:
+async def test_a_cancelled_task_leaves_the_fleet_at_once(stage: Stage, on_exit: How, times: int) -> None:
     run = await stage.run(end="never")
 
     async def watch() -> None:
         async with Fleet(stage.client, on_exit=on_exit) as fleet:
-            fleet.watch(run)  # and waits for it in leaving, or is cancelled in the body
+            fleet.watch(run)  # cancelled in the block, or while leaving waits for the run
             if on_exit != "drain":
                 await anyio.sleep_forever()
 
@@ -265,7 +267,7 @@ async def test_who_is_cancelled_leaves_at_once(stage: Stage, on_exit: How, times
     assert other_tasks() == []
 
 
-async def test_a_scope_that_is_left_by_its_time_leaves_the_fleet(stage: Stage) -> None:
+async def test_a_scope_that_times_out_leaves_the_fleet(stage: Stage) -> None:
     with anyio.move_on_after(5.0) as scope:
         async with Fleet(stage.client) as fleet:
             await fleet.watch(await stage.run(end="never"))
@@ -273,7 +275,7 @@ async def test_a_scope_that_is_left_by_its_time_leaves_the_fleet(stage: Stage) -
     assert other_tasks() == []
 
 
-async def test_who_is_cancelled_while_entering_leaves_nothing_behind(stage: Stage) -> None:
+async def test_a_task_cancelled_while_entering_leaves_nothing_behind(stage: Stage) -> None:
     entering = asyncio.create_task(Fleet(stage.client).__aenter__())
     await asyncio.sleep(0)
     entering.cancel()
@@ -295,7 +297,7 @@ async def test_a_fleet_may_be_left_from_another_task(stage: Stage) -> None:
     assert other_tasks() == []
 
 
-async def test_a_generator_that_is_broken_off_leaves_its_fleet(stage: Stage) -> None:
+async def test_a_generator_that_is_closed_early_leaves_its_fleet(stage: Stage) -> None:
     runs = [*await stage.runs(3), await stage.run(end="never")]
 
     async def outcomes() -> AsyncGenerator[Any]:
@@ -326,7 +328,7 @@ async def test_a_submit_on_its_way_is_waited_for(stage: Stage) -> None:
     assert [list(outputs.values()) for outputs in stage.server.submitted(run.id)] == [["out 1"]]
 
 
-async def test_requests_that_hang_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+async def test_requests_that_hang_delay_leaving_for_some_seconds_only(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_before=1e6, times=None), Fault(on="poll", delay_before=1e6, skip=8))
     runs = await stage.runs(4, rounds=(ONE_CALL,))
     async with Fleet(stage.client, tools=Tools(takes=0.0), on_exit="leave") as fleet:
@@ -338,7 +340,7 @@ async def test_requests_that_hang_hold_up_leaving_for_some_seconds_only(stage: S
     assert not [name for name in other_tasks() if name.startswith("asyncruns")]
 
 
-async def test_observers_that_hang_hold_up_leaving_for_some_seconds_only(stage: Stage) -> None:
+async def test_observers_that_hang_delay_leaving_for_some_seconds_only(stage: Stage) -> None:
     async def hang(outcome: object) -> None:
         await anyio.sleep_forever()
 
@@ -350,7 +352,7 @@ async def test_observers_that_hang_hold_up_leaving_for_some_seconds_only(stage: 
     assert other_tasks() == []
 
 
-async def test_who_waits_or_reads_on_learns_that_the_fleet_was_left(stage: Stage) -> None:
+async def test_waiting_callers_and_readers_learn_that_the_fleet_was_left(stage: Stage) -> None:
     fleet: Fleet[Any] = Fleet(stage.client, on_exit="leave")
 
     async def read_outcomes() -> list[Any]:

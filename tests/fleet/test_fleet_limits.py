@@ -1,4 +1,4 @@
-"""What the runs of a fleet share: limits, the budget, the server's patience; and what they do not share: trouble."""
+"""What the runs of a fleet share: limits, the budget, what the server allows; and what they do not: their errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THREE_CALLS = tuple(FunctionCall("f", {"n": n}) for n in range(3))
 
 
 @pytest.mark.parametrize(("limit", "most"), [(None, 12), (2, 2), (1, 1)])
-async def test_a_limit_of_calls_is_of_all_runs_together(stage: Stage, limit: int | None, most: int) -> None:
+async def test_a_limit_of_calls_applies_to_all_runs_together(stage: Stage, limit: int | None, most: int) -> None:
     tools = Tools(takes=5.0)
     runs = await stage.runs(4, rounds=(THREE_CALLS,))
     async with Fleet(stage.client, tools=tools, max_concurrent_calls=limit) as fleet:
@@ -41,7 +41,7 @@ async def test_a_toolset_has_a_limit_of_its_own(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("of_fleet", "of_watch", "most"), [(None, 1, 4), (2, 1, 3), (2, 3, 4)])
-async def test_a_watch_may_have_a_limit_beside_that_of_the_fleet(
+async def test_a_watch_may_have_a_limit_in_addition_to_that_of_the_fleet(
     stage: Stage, of_fleet: int | None, of_watch: int, most: int
 ) -> None:
     """The runs have tools of their own, so that each can be counted."""
@@ -80,7 +80,7 @@ async def test_no_more_requests_are_in_flight_than_allowed(stage: Stage) -> None
     assert stage.transport.most_unanswered <= 7
 
 
-async def test_submits_and_cancels_pass_looks_that_hang_in_all_places(stage: Stage) -> None:
+async def test_submits_and_cancels_pass_polls_that_hang_in_all_places(stage: Stage) -> None:
     stuck = await stage.runs(20, end="never")
     for run in stuck:
         stage.server.inject(Fault(on="poll", run_id=run.id, delay_before=1e6, times=None))
@@ -101,7 +101,7 @@ async def test_submits_and_cancels_pass_looks_that_hang_in_all_places(stage: Sta
         assert stage.times("cancel") == pytest.approx([began], abs=0.1)
 
 
-async def test_submits_and_cancels_pass_the_looks_of_two_hundred_runs_in_a_small_budget(stage: Stage) -> None:
+async def test_submits_and_cancels_pass_the_polls_of_two_hundred_runs_in_a_small_budget(stage: Stage) -> None:
     asking, going_on = await stage.run(rounds=(ONE_CALL,)), await stage.run(end="never", lifetime=1e6)
     many = await stage.runs(200, end="never", lifetime=1e6)
     async with Fleet(stage.client, requests_per_second=1.0, on_exit="leave", timeout=None) as fleet:
@@ -118,18 +118,18 @@ async def test_submits_and_cancels_pass_the_looks_of_two_hundred_runs_in_a_small
         assert stage.times("cancel")[0] - began < 2.5
         assert stage.times("submit")[0] - began < 2.5
         await anyio.sleep(600.0)
-        assert all(stage.count("poll", run) for run in many)  # and no run is forgotten
+        assert all(stage.count("poll", run) for run in many)  # no run is forgotten
 
 
 # Trouble of one run
 
 
 class Trouble(Exception):
-    """Of the caller's own code."""
+    """Raised by the caller's own code."""
 
 
 @pytest.mark.parametrize("where", ["transport", "poll", "read", "submit", "cancel", "tick"])
-async def test_an_error_that_nobody_expected_ends_its_own_watch_only(
+async def test_an_unexpected_error_finishes_its_own_watch_only(
     stage: Stage, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = await stage.runs(5, rounds=(ONE_CALL,), working=2.0)
@@ -164,9 +164,9 @@ async def test_an_error_that_nobody_expected_ends_its_own_watch_only(
         assert outcome.reason is Reason.BROKE
         assert isinstance(outcome.cause, Trouble)
         assert "broke" in caplog.text
-        looks = stage.count("poll", broken)
+        polls = stage.count("poll", broken)
         await anyio.sleep(60.0)
-        assert stage.count("poll", broken) == looks
+        assert stage.count("poll", broken) == polls
         others = await asyncio.gather(*(watch for watch in watches if watch is not watches[2]))
         assert fleet.statistics().active == 0
         assert fleet.statistics().in_flight == 0
@@ -184,7 +184,7 @@ def broken_by_ticks(receive: Any) -> Any:
 
 
 class BrokenAuth(Auth):
-    """A credential that signs so many requests, and then fails as no credential should."""
+    """A credential that signs a number of requests, and then raises an unexpected error."""
 
     def __init__(self, requests: int) -> None:
         self.left = requests
@@ -199,7 +199,7 @@ class BrokenAuth(Auth):
         return ("sk-hidden",)
 
 
-async def test_a_credential_that_breaks_ends_the_watches_that_need_it(emulator: Emulator) -> None:
+async def test_a_broken_credential_finishes_the_watches_that_need_it(emulator: Emulator) -> None:
     emulator.script(Scenario(working=20.0), assistant_id=ASSISTANT)
     async with Client(emulator.base_url) as client, Client(emulator.base_url, auth=BrokenAuth(5)) as broken:
         runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(4)]
@@ -213,39 +213,39 @@ async def test_a_credential_that_breaks_ends_the_watches_that_need_it(emulator: 
         assert isinstance(outcome.cause, Trouble)
 
 
-async def test_an_error_that_nobody_expected_while_a_submit_is_on_its_way_ends_the_watch_for_good(stage: Stage) -> None:
+async def test_an_unexpected_error_during_a_submit_finishes_the_watch_for_good(stage: Stage) -> None:
     stage.server.inject(Fault(on="submit", delay_before=5.0))
     run = await stage.run(rounds=(ONE_CALL,))
 
-    def fail_in_looks(request: Request) -> None:
+    def fail_in_polls(request: Request) -> None:
         if request.method == "GET" and stage.count("submit"):
             raise Trouble
 
-    stage.transport.before = fail_in_looks
+    stage.transport.before = fail_in_polls
     async with Fleet(stage.client, tools=Tools(takes=0.0), cadence=Cadence.fixed(1.0)) as fleet:
         watch = fleet.watch(run)
         outcome = await watch
         assert outcome.reason is Reason.BROKE
-        looks = watch.polls
+        polls = watch.polls
         await anyio.sleep(30.0)
-        assert watch.polls == looks
+        assert watch.polls == polls
         assert await watch is outcome
         statistics = fleet.statistics()
         assert (statistics.active, statistics.ended, statistics.in_flight) == (0, 1, 0)
 
 
-async def test_runs_that_wait_long_for_their_turn_are_not_given_up_for_looks_that_fail_now_and_then(
+async def test_runs_that_wait_long_for_their_turn_are_not_given_up_because_of_occasional_failures(
     stage: Stage,
 ) -> None:
     runs = await stage.runs(200, working=400.0)
     stage.server.inject(Fault(on="poll", status=503, every=3, times=None))
     async with Fleet(stage.client, requests_per_second=1.0, timeout=None) as fleet:
         watches = [fleet.watch(run) for run in runs]
-    # Each is looked at every 200 s or so, and twice in a row in vain here and there; others were answered meanwhile.
+    # Each is polled about every 200 s, and some fail twice in a row; other runs got responses in between.
     assert {type(watch.outcome) for watch in watches} == {Completed}
 
 
-async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_answered(stage: Stage) -> None:
+async def test_runs_that_wait_long_for_their_turn_are_given_up_if_no_run_gets_a_response(stage: Stage) -> None:
     runs = await stage.runs(200, working=400.0)
     stage.server.inject(Fault(on="poll", status=503, times=None))
     began = anyio.current_time()
@@ -255,7 +255,7 @@ async def test_runs_that_wait_long_for_their_turn_are_given_up_where_nobody_is_a
     assert anyio.current_time() - began < 600.0
 
 
-async def test_after_a_sleep_each_run_has_its_last_look_however_long_the_budget_takes(stage: Stage) -> None:
+async def test_after_a_sleep_each_run_has_its_last_poll_however_long_the_budget_takes(stage: Stage) -> None:
     runs = await stage.runs(300, working=100.0)
     hanging = await stage.run(working=100.0)
 
@@ -280,7 +280,7 @@ async def test_after_a_sleep_each_run_has_its_last_look_however_long_the_budget_
 
 
 def rates(times: list[float], seconds: float) -> list[float]:
-    """Give how many there were in each of the slices of so many seconds."""
+    """Return how many there were per second, in each slice of some seconds."""
     slices = int((times[-1] - times[0]) / seconds) + 1
     counts = [0] * slices
     for at in times:
@@ -311,8 +311,9 @@ async def test_refusals_slow_the_whole_fleet_and_it_recovers(
     assert slowed.budget < 0.75 * (per_second or 100.0)
     assert slowed.throttled > 0.0
     assert after.budget == per_second
-    asked = rates(stage.times("poll"), 5.0)
-    assert asked[-2] == pytest.approx(per_second or 100.0, rel=0.15)  # of every second; each run is due once in one
+    sent = rates(stage.times("poll"), 5.0)
+    # Per second; each of the 100 runs is polled once a second, if the budget allows it.
+    assert sent[-2] == pytest.approx(per_second or 100.0, rel=0.15)
 
 
 async def test_a_retry_after_holds_back_its_own_run_and_no_other(stage: Stage) -> None:
@@ -344,7 +345,7 @@ async def test_a_retry_after_of_many_in_a_row_holds_back_every_run(stage: Stage)
 
 @pytest.mark.parametrize("retry_after", ["0", "1", "5"])
 @pytest.mark.parametrize("every", [14, 7, 3])
-async def test_refusals_whatever_the_rate_keep_no_run_from_its_end(stage: Stage, every: int, retry_after: str) -> None:
+async def test_refusals_at_any_rate_keep_no_watch_from_its_outcome(stage: Stage, every: int, retry_after: str) -> None:
     runs = await stage.runs(100, working=30.0)
     stage.server.inject(Fault(on="poll", status=429, headers={"Retry-After": retry_after}, every=every, times=None))
     began = anyio.current_time()
@@ -354,7 +355,7 @@ async def test_refusals_whatever_the_rate_keep_no_run_from_its_end(stage: Stage,
     assert anyio.current_time() - began < 90.0
 
 
-async def test_the_default_wait_lasts_until_the_budget_had_a_look(stage: Stage) -> None:
+async def test_the_default_wait_lasts_until_the_budget_allows_a_poll(stage: Stage) -> None:
     runs = await stage.runs(100, working=5.0, lifetime=20.0)
     async with Fleet(stage.client, requests_per_second=1.0) as fleet:
         watches = [fleet.watch(run) for run in runs]
@@ -370,8 +371,8 @@ async def test_a_timeout_of_the_caller_does_not_wait_for_the_budget(stage: Stage
     assert anyio.current_time() - began < 30.0
 
 
-async def test_a_server_that_throttles_others_is_there(stage: Stage) -> None:
-    """The looks that the budget holds back count as no outage, though nobody but throttled runs is answered."""
+async def test_a_server_that_throttles_other_runs_counts_as_up(stage: Stage) -> None:
+    """Polls that the budget holds back do not count as an outage, although the only responses are refusals."""
     runs = await stage.runs(200, end="never", lifetime=1e6)
     for run in runs[1:]:
         stage.server.inject(Fault(on="poll", run_id=run.id, status=429, times=None))
@@ -382,7 +383,7 @@ async def test_a_server_that_throttles_others_is_there(stage: Stage) -> None:
         assert watches[0].outcome is None
 
 
-async def test_what_the_server_says_is_left_is_heeded(stage: Stage) -> None:
+async def test_the_fleet_slows_down_to_what_the_server_says_is_left(stage: Stage) -> None:
     headers = {
         "x-ratelimit-limit-requests": "1000",
         "x-ratelimit-remaining-requests": "20",

@@ -1,4 +1,4 @@
-"""Who observes a fleet: called once for each run, behind by some statuses at most, and told of all before leaving."""
+"""The observers of a fleet: called once for each run, without a backlog of statuses, and with all before leaving."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncruns.watch.outcome import AnyOutcome
 
 
 class Seen:
-    """An observer of statuses, and one of ends; the first call takes so long, and all others no time."""
+    """Observers of statuses and outcomes; the first status takes `takes` seconds, all others no time."""
 
     def __init__(self, takes: float = 0.0) -> None:
         self.takes = takes
@@ -36,7 +36,7 @@ class Seen:
 # Once for each run
 
 
-async def test_who_observes_the_fleet_is_called_once_for_a_run_that_is_watched_twice(stage: Stage) -> None:
+async def test_an_observer_of_the_fleet_is_called_once_for_a_run_that_is_watched_twice(stage: Stage) -> None:
     seen, own = Seen(), Seen()
     run = await stage.run(working=10.0)
     async with Fleet(stage.client, on_status=seen.status, on_terminal=seen.end) as fleet:
@@ -49,7 +49,9 @@ async def test_who_observes_the_fleet_is_called_once_for_a_run_that_is_watched_t
 
 
 @pytest.mark.parametrize("cancelled", [0, 1])
-async def test_it_is_called_on_where_one_of_the_watches_is_cancelled(stage: Stage, cancelled: int) -> None:
+async def test_the_observer_is_still_called_after_one_of_the_watches_was_cancelled(
+    stage: Stage, cancelled: int
+) -> None:
     seen = Seen()
     run = await stage.run(working=10.0)
     async with Fleet(stage.client, on_status=seen.status, on_terminal=seen.end) as fleet:
@@ -60,7 +62,7 @@ async def test_it_is_called_on_where_one_of_the_watches_is_cancelled(stage: Stag
     assert [change.status for change in seen.statuses][-1] == "completed"
 
 
-async def test_a_watch_has_its_own_observer_in_place_of_that_of_the_fleet_or_none(stage: Stage) -> None:
+async def test_a_watch_may_replace_the_observer_of_the_fleet_or_have_none(stage: Stage) -> None:
     seen, own = Seen(), Seen()
     runs = await stage.runs(3)
     async with Fleet(stage.client, on_terminal=seen.end) as fleet:
@@ -72,7 +74,7 @@ async def test_a_watch_has_its_own_observer_in_place_of_that_of_the_fleet_or_non
 # Far behind
 
 
-async def test_who_is_far_behind_gets_of_a_run_the_newest_status_only_and_every_outcome(stage: Stage) -> None:
+async def test_an_observer_far_behind_gets_only_the_newest_status_of_a_run_and_every_outcome(stage: Stage) -> None:
     seen = Seen(takes=300.0)
     outcomes: list[AnyOutcome[Any]] = []
     count = COALESCE_ABOVE + 50
@@ -99,7 +101,7 @@ async def test_who_is_far_behind_gets_of_a_run_the_newest_status_only_and_every_
 # Leaving
 
 
-async def test_leaving_waits_until_slow_observers_were_told_of_all(stage: Stage) -> None:
+async def test_leaving_waits_until_slow_observers_were_called_with_everything(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
 
     async def on_outcome(outcome: AnyOutcome[Any]) -> None:
@@ -128,7 +130,7 @@ async def test_leaving_waits_for_runs_that_an_observer_adds(stage: Stage) -> Non
 
 
 @pytest.mark.parametrize(("calls", "dropped"), [(1, 1), (5, 5)])
-async def test_what_is_left_of_the_calls_of_observers_that_hang_is_told(
+async def test_a_warning_says_how_many_calls_are_left_when_observers_hang(
     stage: Stage, caplog: pytest.LogCaptureFixture, calls: int, dropped: int
 ) -> None:
     async def hang(outcome: object) -> None:
@@ -142,7 +144,7 @@ async def test_what_is_left_of_the_calls_of_observers_that_hang_is_told(
     assert f"{dropped} calls of them were dropped" in record.getMessage()
 
 
-async def test_who_leaves_with_an_error_does_not_wait_for_slow_observers_and_says_so(
+async def test_leaving_with_an_error_does_not_wait_for_slow_observers_and_logs_a_warning(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def slow(outcome: object) -> None:
@@ -159,7 +161,7 @@ async def test_who_leaves_with_an_error_does_not_wait_for_slow_observers_and_say
     assert "calls of them were dropped" in caplog.text
 
 
-async def test_nothing_is_told_where_nothing_is_left(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_warning_is_logged_if_no_calls_are_left(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     seen = Seen()
     async with Fleet(stage.client, on_status=seen.status, on_outcome=seen.end) as fleet:
         fleet.watch(await stage.run())
@@ -168,10 +170,10 @@ async def test_nothing_is_told_where_nothing_is_left(stage: Stage, caplog: pytes
 
 
 @pytest.mark.parametrize("start", [1021.9 + 0.0117 * n for n in range(40)])
-async def test_observers_may_be_waited_for_at_any_time_of_the_clock(
+async def test_waiting_for_observers_works_at_any_time_of_the_clock(
     start: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A difference of times may round to less than the sum that is waited for, and virtual time would stand still."""
+    """A difference of times may round to less than the time to wait; then virtual time would stand still."""
     loop, waits, wait = asyncio.get_running_loop(), 0, asyncio.wait
 
     async def counted(*arguments: Any, **options: Any) -> Any:
@@ -189,17 +191,17 @@ async def test_observers_may_be_waited_for_at_any_time_of_the_clock(
     called.cancel()
 
 
-async def test_an_observer_that_took_long_before_has_its_time_when_it_is_waited_for() -> None:
-    observers, told = Observers(), []
+async def test_an_observer_that_was_slow_before_gets_its_full_time_when_leaving_waits_for_it() -> None:
+    observers, seen = Observers(), []
 
     async def slow(value: object) -> None:
         await asyncio.sleep(31.0)
-        told.append(value)
+        seen.append(value)
 
     called = asyncio.create_task(observers.run())
     for n in range(2):
-        observers.put(slow if n == 0 else told.append, n, of=n)
+        observers.put(slow if n == 0 else seen.append, n, of=n)
     await asyncio.sleep(30.0)
     assert await observers.drained(2.0)
-    assert told == [0, 1]
+    assert seen == [0, 1]
     called.cancel()

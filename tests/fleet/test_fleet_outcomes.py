@@ -1,4 +1,4 @@
-"""Who gets the outcomes of a fleet, and adding runs to it."""
+"""How the outcomes of a fleet are delivered, and how runs are added."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ async def test_each_outcome_comes_once_and_the_iteration_ends_with_the_last(stag
         assert await gathered(fleet) == []
 
 
-async def test_an_empty_fleet_has_none_at_once(stage: Stage) -> None:
+async def test_iterating_over_an_empty_fleet_ends_at_once(stage: Stage) -> None:
     async with Fleet(stage.client) as fleet:
         began = anyio.current_time()
         assert await gathered(fleet) == []
         assert anyio.current_time() == began
 
 
-async def test_what_ended_before_is_given_too_unless_somebody_had_it(stage: Stage) -> None:
+async def test_earlier_outcomes_are_included_unless_they_were_delivered(stage: Stage) -> None:
     runs = await stage.runs(4)
     async with Fleet(stage.client) as fleet:
         watches = [fleet.watch(run, on_terminal=print if run is runs[1] else None) for run in runs]
@@ -54,7 +54,7 @@ async def test_what_ended_before_is_given_too_unless_somebody_had_it(stage: Stag
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs[2:])
 
 
-async def test_who_waited_and_was_cancelled_did_not_have_it(stage: Stage) -> None:
+async def test_a_caller_cancelled_while_it_waits_does_not_count_as_delivery(stage: Stage) -> None:
     run = await stage.run(working=10.0)
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(run)
@@ -64,7 +64,7 @@ async def test_who_waited_and_was_cancelled_did_not_have_it(stage: Stage) -> Non
         assert ids(await gathered(fleet)) == [run.id]
 
 
-async def test_an_observer_of_ends_does_not_have_what_needs_the_caller(stage: Stage) -> None:
+async def test_on_terminal_does_not_count_as_delivery_of_needs_caller(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_terminal=seen.append) as fleet:
         fleet.watch(await stage.run(rounds=(ONE_CALL,)))
@@ -74,7 +74,7 @@ async def test_an_observer_of_ends_does_not_have_what_needs_the_caller(stage: St
     assert seen == []
 
 
-async def test_what_the_callback_had_is_not_kept(stage: Stage) -> None:
+async def test_outcomes_delivered_to_on_outcome_are_not_kept(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
         for run in await stage.runs(3):
@@ -84,7 +84,7 @@ async def test_what_the_callback_had_is_not_kept(stage: Stage) -> None:
     assert len(seen) == 3
 
 
-async def test_who_iterates_gets_also_what_others_get(stage: Stage) -> None:
+async def test_a_reader_also_gets_outcomes_that_others_get(stage: Stage) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_outcome=seen.append) as fleet:
         watches = [fleet.watch(run) for run in await stage.runs(3)]
@@ -103,7 +103,7 @@ async def test_of_several_readers_each_outcome_goes_to_one(stage: Stage) -> None
     assert ids([outcome for one in read for outcome in one]) == sorted(run.id for run in runs)
 
 
-async def test_an_iteration_may_be_broken_off_and_begun_again(stage: Stage) -> None:
+async def test_an_iteration_may_be_stopped_and_started_again(stage: Stage) -> None:
     runs = await stage.runs(10)
     read: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client) as fleet:
@@ -118,7 +118,7 @@ async def test_an_iteration_may_be_broken_off_and_begun_again(stage: Stage) -> N
     assert ids(read) == sorted(run.id for run in runs)
 
 
-async def test_a_run_that_is_taken_up_again_is_given_as_it_ends_at_last(stage: Stage) -> None:
+async def test_a_reopened_watch_is_delivered_with_its_last_outcome_only(stage: Stage) -> None:
     run = await stage.run(rounds=(ONE_CALL,))
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(run)
@@ -140,7 +140,7 @@ async def test_a_watch_that_is_cancelled_has_no_outcome(stage: Stage) -> None:
     assert fleet.statistics().ended == 1
 
 
-async def test_a_callback_is_called_once_for_each_and_what_it_raises_is_logged(
+async def test_on_outcome_is_called_once_for_each_outcome_and_its_exceptions_are_logged(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[AnyOutcome[Any]] = []
@@ -157,7 +157,7 @@ async def test_a_callback_is_called_once_for_each_and_what_it_raises_is_logged(
     assert caplog.text.count("An observer raised") == 5
 
 
-async def test_waiting_for_a_watch_may_be_cancelled_and_begun_again(stage: Stage) -> None:
+async def test_waiting_for_a_watch_may_be_cancelled_and_started_again(stage: Stage) -> None:
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(await stage.run(working=20.0))
         with anyio.move_on_after(3.0) as scope:
@@ -167,7 +167,7 @@ async def test_waiting_for_a_watch_may_be_cancelled_and_begun_again(stage: Stage
         assert first is second is watch.outcome is await watch
 
 
-async def test_a_watch_that_has_ended_gives_its_end_to_who_iterates_late(stage: Stage) -> None:
+async def test_a_reader_that_starts_late_receives_only_the_end(stage: Stage) -> None:
     async with Fleet(stage.client) as fleet:
         watch = fleet.watch(await stage.run())
         outcome = await watch
@@ -176,7 +176,7 @@ async def test_a_watch_that_has_ended_gives_its_end_to_who_iterates_late(stage: 
             assert [event async for event in watch] == []
 
 
-async def test_who_reads_on_after_an_end_that_may_be_taken_up_is_let_go_with_the_fleet(stage: Stage) -> None:
+async def test_a_reader_that_waits_for_a_watch_to_be_reopened_stops_with_the_fleet(stage: Stage) -> None:
     async def read() -> list[Any]:
         return [event async for event in watch]
 
@@ -191,7 +191,7 @@ async def test_who_reads_on_after_an_end_that_may_be_taken_up_is_let_go_with_the
 
 
 @pytest.mark.parametrize("begins_after", [0.0, 60.0])
-async def test_who_read_all_events_of_a_watch_had_its_outcome_and_may_read_on(
+async def test_reading_all_events_of_a_watch_delivers_its_outcome_and_reading_may_go_on(
     stage: Stage, begins_after: float
 ) -> None:
     async with Fleet(stage.client) as fleet:
@@ -208,7 +208,7 @@ async def test_who_read_all_events_of_a_watch_had_its_outcome_and_may_read_on(
         assert isinstance(watch.outcome, Completed)
 
 
-async def test_of_those_that_nobody_takes_the_newest_are_kept_and_a_warning_says_so_once(
+async def test_only_the_newest_unread_outcomes_are_kept_and_a_warning_says_so_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
@@ -220,10 +220,10 @@ async def test_of_those_that_nobody_takes_the_newest_are_kept_and_a_warning_says
             assert isinstance(watch.outcome, Completed)
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs[3:])
     (record,) = caplog.records
-    assert "of more than 3 the oldest are let go" in record.getMessage()
+    assert "only the newest 3 are kept" in record.getMessage()
 
 
-async def test_who_iterates_gets_all_however_many_wait(
+async def test_a_reader_gets_all_outcomes_however_many_wait(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
@@ -240,7 +240,7 @@ async def test_who_iterates_gets_all_however_many_wait(
     assert not caplog.records
 
 
-async def test_outcomes_that_somebody_had_are_not_counted(
+async def test_delivered_outcomes_do_not_count_for_the_limit(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(asyncruns.fleet.outcomes, "KEPT_OUTCOMES", 3)
@@ -254,7 +254,7 @@ async def test_outcomes_that_somebody_had_are_not_counted(
 
 
 class Source:
-    """An async iterable of runs, which tells how far it was read, and that it was closed."""
+    """An async iterable of runs that notes how far it was read, and that it was closed."""
 
     def __init__(self, runs: list[Run], *, fails_at: int | None = None, every: float = 0.0) -> None:
         self.runs, self.fails_at, self.every = runs, fails_at, every
@@ -282,7 +282,7 @@ async def test_runs_are_added_from_a_list_and_from_a_generator(stage: Stage) -> 
         assert ids(await gathered(fleet)) == sorted(run.id for run in runs)
 
 
-async def test_who_iterates_waits_for_what_another_task_adds_and_holds_it_back(stage: Stage) -> None:
+async def test_a_reader_waits_for_runs_that_another_task_adds_and_slows_it_down(stage: Stage) -> None:
     source = Source(await stage.runs(30, working=2.0))
     most = 0
     read: list[AnyOutcome[Any]] = []
@@ -291,14 +291,14 @@ async def test_who_iterates_waits_for_what_another_task_adds_and_holds_it_back(s
         async for outcome in fleet:
             read.append(outcome)
             most = max(most, source.given - len(read))
-            await anyio.sleep(1.0)  # a slow reader holds the source up, and not the memory
+            await anyio.sleep(1.0)  # a slow reader slows the source down, so no backlog builds up
     assert await adding == 30
     assert ids(read) == sorted(run.id for run in source.runs)
     assert most <= 5 + 1
     assert source.closed
 
 
-async def test_outcomes_that_nobody_reads_any_more_hold_nobody_back(stage: Stage) -> None:
+async def test_outcomes_without_a_reader_do_not_hold_back_adding(stage: Stage) -> None:
     source = Source(await stage.runs(10))
     async with Fleet(stage.client) as fleet:
         adding = asyncio.create_task(fleet.add_many(source.each(), at_most=3))
@@ -310,7 +310,7 @@ async def test_outcomes_that_nobody_reads_any_more_hold_nobody_back(stage: Stage
         assert await adding == 10
 
 
-async def test_who_only_adds_is_held_back_by_the_runs_that_are_watched(stage: Stage) -> None:
+async def test_adding_is_held_back_by_the_runs_being_watched(stage: Stage) -> None:
     source = Source(await stage.runs(12, working=2.0))
     async with Fleet(stage.client) as fleet:
         adding = asyncio.create_task(fleet.add_many(source.each(), at_most=4))
@@ -320,7 +320,7 @@ async def test_who_only_adds_is_held_back_by_the_runs_that_are_watched(stage: St
     assert fleet.statistics().ended == 12
 
 
-async def test_a_source_that_fails_raises_and_what_it_gave_is_watched_on(stage: Stage) -> None:
+async def test_a_source_that_fails_raises_and_the_runs_before_are_still_watched(stage: Stage) -> None:
     source = Source(await stage.runs(5), fails_at=3)
     async with Fleet(stage.client) as fleet:
         with pytest.raises(LookupError, match="the database is gone"):
@@ -329,7 +329,7 @@ async def test_a_source_that_fails_raises_and_what_it_gave_is_watched_on(stage: 
     assert source.closed
 
 
-async def test_a_list_that_fails_raises_and_what_it_gave_is_watched_on(stage: Stage) -> None:
+async def test_an_iterable_that_fails_raises_and_the_runs_before_are_still_watched(stage: Stage) -> None:
     runs = await stage.runs(3)
 
     def each() -> Iterator[Run]:
@@ -344,7 +344,7 @@ async def test_a_list_that_fails_raises_and_what_it_gave_is_watched_on(stage: St
         assert len(await gathered(fleet)) == 3
 
 
-async def test_adding_that_is_cancelled_closes_the_source_and_watches_on(stage: Stage) -> None:
+async def test_cancelling_add_many_closes_the_source_and_the_runs_are_still_watched(stage: Stage) -> None:
     source = Source(await stage.runs(10), every=1.0)
     async with Fleet(stage.client) as fleet:
         adding = asyncio.create_task(fleet.add_many(source.each()))
@@ -367,7 +367,7 @@ async def test_adding_that_is_held_back_ends_when_the_fleet_is_left(stage: Stage
     assert (source.given, source.closed) == (3, True)
 
 
-async def test_adding_many_leaves_the_loop_free(stage: Stage) -> None:
+async def test_add_many_keeps_the_event_loop_responsive(stage: Stage) -> None:
     runs = await stage.runs(200)
     turns: list[int] = []
 

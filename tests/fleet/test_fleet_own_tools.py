@@ -1,4 +1,4 @@
-"""Tools of a fleet that turn on their own fleet, or do not end: the other runs do not notice."""
+"""Tools that act on their own fleet, or never end: the other runs are not affected."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_tool_may_wait_for_another_run_of_its_fleet(stage: Stage) -> Non
     assert list(stage.server.submitted(run.id)[0].values()) == ["completed"]
 
 
-async def test_a_tool_in_a_thread_that_adds_a_run_has_failed_and_nothing_is_left_behind(stage: Stage) -> None:
+async def test_a_tool_in_a_thread_that_adds_a_run_fails_and_leaves_nothing_behind(stage: Stage) -> None:
     run, other = await stage.run(rounds=(ONE_CALL,)), await stage.run(working=20.0)
 
     def f(n: int) -> str:
@@ -87,7 +87,7 @@ async def test_a_tool_may_cancel_its_own_watch(stage: Stage) -> None:
     assert stage.count("submit") == 0
 
 
-async def test_runs_whose_tools_never_end_hold_up_neither_the_others_nor_leaving(stage: Stage) -> None:
+async def test_tools_that_never_end_delay_neither_other_runs_nor_leaving(stage: Stage) -> None:
     runs = [*await stage.runs(5, rounds=(ONE_CALL,)), await stage.run(working=5.0)]
 
     async def f(n: int) -> str:

@@ -1,4 +1,4 @@
-"""A fleet and a watcher belong to the event loop that entered them: calls from elsewhere are refused, with words."""
+"""A fleet and a watcher belong to the event loop that entered them: calls from other threads and loops are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncruns import Completed, Fleet, InvalidRequestError, RunWatcher
 
 
 async def in_a_thread(do: Callable[[], Any]) -> Any:
-    """Do something in a thread without a loop; a coroutine is driven there as far as it goes without one."""
+    """Call `do` in a thread without a loop; run a coroutine there as far as it gets without one."""
 
     def work() -> Any:
         result = do()
@@ -63,7 +63,7 @@ OF_A_FLEET: dict[str, Callable[[Any, Any, Any], Any]] = {
 
 @ELSEWHERE
 @pytest.mark.parametrize("act", OF_A_FLEET.values(), ids=OF_A_FLEET)
-async def test_a_fleet_refuses_what_comes_from_elsewhere_and_goes_on(
+async def test_a_fleet_refuses_calls_from_other_threads_and_loops_and_goes_on(
     stage: Stage, elsewhere: Callable[..., Any], act: Callable[..., Any]
 ) -> None:
     run, other = await stage.run(working=5.0), await stage.run(working=5.0)
@@ -88,7 +88,7 @@ OF_A_WATCHER: dict[str, Callable[[Any], Any]] = {
 
 @ELSEWHERE
 @pytest.mark.parametrize("act", OF_A_WATCHER.values(), ids=OF_A_WATCHER)
-async def test_a_watcher_refuses_what_comes_from_elsewhere_and_goes_on(
+async def test_a_watcher_refuses_calls_from_other_threads_and_loops_and_goes_on(
     stage: Stage, elsewhere: Callable[..., Any], act: Callable[..., Any]
 ) -> None:
     async with RunWatcher(stage.client, await stage.run(working=5.0)) as watcher:

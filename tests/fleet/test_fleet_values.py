@@ -1,4 +1,4 @@
-"""What a fleet gives and takes: outcomes that travel, texts that end, mistakes that are named."""
+"""Values of a fleet: outcomes can be pickled, texts are bounded, and errors name the mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asyncruns.http import Request, Response
 
 
 class Ended(Transport):
-    """Shows every run in one status, and a list of messages without an end."""
+    """Returns every run in one status, and an endless list of messages."""
 
     def __init__(self, status: str) -> None:
         self.status = status
@@ -56,7 +56,10 @@ async def test_the_text_of_outcomes_does_not_follow_endless_pages() -> None:
 async def test_a_fleet_names_the_mistakes() -> None:
     client = Client(transport=Ended("completed"))
     async with Fleet(client) as fleet:
-        for run, says in (("run_1", "thread_id="), (client.threads.runs.retrieve("r", thread_id="t"), "not awaited")):
-            with pytest.raises(InvalidRequestError, match=says):
+        for run, message in (
+            ("run_1", "thread_id="),
+            (client.threads.runs.retrieve("r", thread_id="t"), "not awaited"),
+        ):
+            with pytest.raises(InvalidRequestError, match=message):
                 fleet.watch(run)
         assert fleet.statistics().active == 0

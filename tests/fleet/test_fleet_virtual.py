@@ -1,4 +1,4 @@
-"""The benchmark of ten thousand runs of ten minutes on virtual time; here with fewer."""
+"""The benchmark of ten thousand runs of ten minutes in virtual time, with fewer runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fleet_virtual.py"
 RUNS = 100 if sys.flags.dev_mode else 1000
-PER_SECOND = RUNS / 200  # so that each run could be asked every 200 seconds
+PER_SECOND = RUNS / 200  # so that each run could be polled every 200 s
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_many_runs_of_ten_minutes_are_seen_to_their_ends_within_a_small_budget(benchmark: Any) -> None:
+def test_many_runs_of_ten_minutes_are_watched_to_their_ends_with_a_small_budget(benchmark: Any) -> None:
     figures = benchmark.run(RUNS, PER_SECOND)
     assert figures.completed == RUNS
-    assert figures.looks <= PER_SECOND * figures.virtual_s + 1
-    # Who asked one after the other, round and round, would be late by half a round, and by a whole one at worst.
+    assert figures.polls <= PER_SECOND * figures.virtual_s + 1
+    # Polling all runs in turn would see ends late by half a turn on average, and by a whole one at worst.
     assert figures.mean_delay_s < 0.6 * RUNS / PER_SECOND
     assert figures.virtual_s < 660.0 + RUNS / PER_SECOND

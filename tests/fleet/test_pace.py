@@ -1,4 +1,4 @@
-"""The pace: refusals slow it down where the refused share falls with the rate, and nowhere else."""
+"""The pace: refusals slow it down only if the refused share falls with the rate."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from asyncruns.fleet.pace import (
     MOST_CUT,
     NOISE_FOR_S,
     SLOWEST_PER_S,
-    TRIAL_ANSWERS,
-    WINDOW_S,
     Pace,
 )
+from asyncruns.fleet.pace_trial import TRIAL_ANSWERS, WINDOW_S
 
 ENDLESS = math.inf
 
 
-class CallAnswerer:
-    """A pace whose requests are answered at once, and every one sent that may be."""
+class AnsweredPace:
+    """A pace whose requests are all sent as soon as allowed, and answered at once."""
 
     def __init__(self, limit: float) -> None:
         self.pace = Pace(limit)
@@ -35,12 +34,12 @@ class CallAnswerer:
         self._to_refuse = 0.0
 
     def go_on(self, seconds: float, share: float = 0.0, rate: float = math.inf) -> float:
-        """Send for some seconds, with an even share refused; return the mean rate."""
+        """Send for some seconds, with a share refused at even intervals; return the mean rate."""
         end, sent, pace = self.now + seconds, 0, self.pace
         while self.now < end:
             self.now += 1.0 / min(pace.at(self.now), rate, 1000.0)
             pace.send(self.now)
-            pace.answered += 1
+            pace.answer()
             sent += 1
             self._to_refuse += share
             if self._to_refuse >= 1.0:
@@ -54,7 +53,7 @@ class CallAnswerer:
 
 @pytest.mark.parametrize(("takes", "most_refused"), [(5.0, 0.1), (20.0, 0.04), (80.0, 0.03)])
 @pytest.mark.parametrize("ours", [0.2, 1.0, 2.0, 25.0, None])
-def test_what_a_server_takes_is_used_and_little_is_refused(
+def test_the_rate_that_a_server_accepts_is_used_and_little_is_refused(
     takes: float, most_refused: float, ours: float | None
 ) -> None:
     server = Server(takes)
@@ -65,19 +64,19 @@ def test_what_a_server_takes_is_used_and_little_is_refused(
     assert server.refused == 0 or rate is None or rate > takes
 
 
-def test_the_rate_is_cut_to_what_the_server_took() -> None:
-    answering = CallAnswerer(50.0)
+def test_the_rate_is_cut_to_what_the_server_accepted() -> None:
+    answering = AnsweredPace(50.0)
     answering.go_on(60.0)
     answering.go_on(1.3, 0.6)  # a second of a trial that began with the first refusal
     assert answering.pace.rate == pytest.approx(20.0, rel=0.1)
     answering.go_on(8.0)
     assert 15.0 <= answering.pace.rate < 23.0
     answering.go_on(30.0)
-    assert answering.pace.rate == 50.0  # the limit is gone
+    assert answering.pace.rate == 50.0  # no more refusals: the limit is gone
 
 
 def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None:
-    answering = CallAnswerer(50.0)
+    answering = AnsweredPace(50.0)
     answering.go_on(10.0)
     answering.pace.refuse(answering.now)
     assert answering.pace.rate == pytest.approx(50.0 * (1.0 - LEAST_CUT))
@@ -88,7 +87,7 @@ def test_one_refusal_is_one_small_cut_which_is_held_until_it_is_judged() -> None
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
-def test_a_limit_that_falls_is_followed_within_seconds_and_so_is_one_that_rises(noise: float) -> None:
+def test_the_rate_follows_a_limit_that_falls_within_seconds_and_one_that_rises(noise: float) -> None:
     server = Server(100.0, share=noise)
     budget = Budget(100.0, 100)
     play(budget, server, 300.0)
@@ -109,7 +108,7 @@ def test_a_slow_server_is_not_taken_for_one_that_refuses_at_random() -> None:
 
 
 def test_a_fleet_that_sends_less_than_it_may_is_cut_from_what_it_sends() -> None:
-    answering = CallAnswerer(1000.0)
+    answering = AnsweredPace(1000.0)
     answering.go_on(10.0, rate=40.0)
     answering.go_on(3.0, 0.5, rate=40.0)
     assert answering.pace.rate <= 25.0
@@ -128,14 +127,14 @@ def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_slow_the_fleet(ra
 
 
 @pytest.mark.parametrize("share", [0.07, 0.15, 0.3])
-def test_the_first_refusal_of_a_budget_that_is_none_is_not_taken_for_its_limit(share: float) -> None:
+def test_without_a_limit_of_ours_the_first_refusal_is_not_taken_for_the_servers_limit(share: float) -> None:
     server = Server(ENDLESS, share)
     play(Budget(None, 64), server, 30.0)
-    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # what the places in flight allow
+    assert server.sent / 30.0 >= 0.15 * 57 / 0.05  # a part of what 57 places in flight and 50 ms each allow
 
 
 @pytest.mark.parametrize("rate", [20.0, 50.0, 200.0])
-def test_times_in_which_all_is_refused_do_not_slow_the_others(rate: float) -> None:
+def test_periods_in_which_all_is_refused_do_not_slow_the_rest(rate: float) -> None:
     server = Server(ENDLESS, closed=2.0)
     assert play(Budget(rate, 100), server, 300.0) >= 0.6 * rate
 
@@ -151,8 +150,8 @@ def test_a_limit_is_found_among_refusals_that_have_nothing_to_do_with_it(
     assert server.refused <= (share + 0.25) * server.sent
 
 
-def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again() -> None:
-    answering = CallAnswerer(50.0)
+def test_a_share_that_does_not_fall_is_noise_for_a_minute_and_is_then_tested_again() -> None:
+    answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.3)
     assert answering.pace.noise == pytest.approx(0.3, abs=0.1)
     assert answering.go_on(NOISE_FOR_S - 25.0, 0.3) == pytest.approx(50.0, rel=0.03)
@@ -164,8 +163,8 @@ def test_a_share_that_does_not_fall_is_known_for_a_minute_and_then_tried_again()
     assert answering.pace.rate == 50.0
 
 
-def test_more_than_the_noise_is_no_noise() -> None:
-    answering = CallAnswerer(50.0)
+def test_a_share_above_the_noise_cuts_the_rate() -> None:
+    answering = AnsweredPace(50.0)
     answering.go_on(20.0, 0.1)
     assert answering.pace.rate == 50.0
     answering.go_on(WINDOW_S + 2.0, 0.7)
@@ -177,7 +176,7 @@ def test_more_than_the_noise_is_no_noise() -> None:
 
 @pytest.mark.parametrize("rate", [1.0, 50.0, 10_000.0])
 def test_after_a_minute_in_which_all_is_refused_the_full_rate_comes_back_within_a_minute(rate: float) -> None:
-    answering = CallAnswerer(rate)
+    answering = AnsweredPace(rate)
     answering.go_on(60.0, 1.0)
     assert answering.pace.rate <= max(0.1 * rate, LEAST_ASKED_PER_S)
     answering.go_on(60.0)
@@ -187,13 +186,13 @@ def test_after_a_minute_in_which_all_is_refused_the_full_rate_comes_back_within_
 def test_a_rate_below_the_slowest_is_kept() -> None:
     pace = Pace(0.02)
     pace.send(BEGIN)
-    pace.answered += 1
+    pace.answer()
     pace.refuse(BEGIN)
     assert pace.rate == 0.02
 
 
-def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() -> None:
-    answering = CallAnswerer(math.inf)
+def test_without_a_limit_of_ours_there_is_none_before_a_refusal_and_none_some_time_later() -> None:
+    answering = AnsweredPace(math.inf)
     answering.go_on(5.0, rate=100.0)
     answering.pace.refuse(answering.now)
     cut = answering.pace.rate
@@ -212,7 +211,7 @@ def test_a_budget_that_is_none_has_no_limit_until_a_refusal_and_again_later() ->
 def test_whatever_was_refused_the_rate_is_in_its_bounds_and_comes_back(
     limit: float, parts: list[tuple[float, float]]
 ) -> None:
-    answering = CallAnswerer(limit)
+    answering = AnsweredPace(limit)
     pace = answering.pace
     for seconds, share in parts:
         before = pace.at(answering.now)

@@ -1,4 +1,4 @@
-"""The schedule, beside a model that keeps no heap: whatever happens, in whatever order, both plan the same."""
+"""The schedule, compared with a model without heaps: whatever happens, in any order, both plan the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from windows import BEGIN, check_windows
 
 from asyncruns.fleet import schedule as module
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import AT_ONCE, LEVELS, NEW, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import LEVELS, NEW, RUNS_AT_ONCE, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
 TOP = LEVELS - 1
@@ -24,46 +24,46 @@ MANY = 4096
 
 
 class Run(Slot):
-    """A run whose rank is given: so high it begins, and rises after so many seconds of waiting."""
+    """A run that is first ranked at level `first`, and rises by one level after each of the pauses in `rises`."""
 
-    __slots__ = ("asked", "first", "name", "rises")
+    __slots__ = ("first", "name", "ranked_at", "rises")
 
     def __init__(self, name: int = 0, first: int = 0, rises: tuple[float, ...] = ()) -> None:
         super().__init__()
         self.name = name
         self.first = first
         self.rises = rises
-        self.asked: list[float] = []  # when its rank was asked for
+        self.ranked_at: list[float] = []  # the times at which its rank was requested
 
-    def rank_of(self, look_at: float, now: float) -> int:
-        return self.first + sum(look_at + pause <= now for pause in self.rises)
+    def rank_of(self, poll_at: float, now: float) -> int:
+        return self.first + sum(poll_at + pause <= now for pause in self.rises)
 
-    def rise_of(self, look_at: float, level: int) -> float:
+    def rise_of(self, poll_at: float, level: int) -> float:
         steps = level - self.first
         if steps > len(self.rises):
             return math.inf
-        return look_at + self.rises[steps - 1] if steps > 0 else -math.inf
+        return poll_at + self.rises[steps - 1] if steps > 0 else -math.inf
 
     def rank(self, now: float) -> int:
-        self.asked.append(now)
-        return self.rank_of(self.look_at, now)
+        self.ranked_at.append(now)
+        return self.rank_of(self.poll_at, now)
 
     def rises_at(self, level: int) -> float:
-        return self.rise_of(self.look_at, level)
+        return self.rise_of(self.poll_at, level)
 
     def __repr__(self) -> str:
         return f"<Run {self.name}>"
 
 
 class Known:
-    """What the model knows of a run."""
+    """The state of a run in the model."""
 
     def __init__(self) -> None:
-        self.look_at = math.inf
+        self.poll_at = math.inf
         self.tick_at = math.inf
-        self.is_looking = False
+        self.is_polling = False
         self.level = -1
-        self.since = 0  # the number of the plan in which it came to that level
+        self.since = 0  # the number of the plan in which it entered that level
         self.rises_at = math.inf
 
 
@@ -76,16 +76,16 @@ INDEX = st.integers(0, 10**6)
 
 
 class AnySchedule(RuleBasedStateMachine):
-    """Rules are what a fleet does with a schedule."""
+    """Its rules are what a fleet does with a schedule."""
 
     @initialize(
         rate=st.sampled_from([None, 0.5, 1.0, 3.0, 50.0, 200.0, 10_000.0]),
         max_in_flight=st.sampled_from([1, 2, 3, 10, 64]),
-        at_once=st.sampled_from([1, 2, 5, AT_ONCE]),
+        at_once=st.sampled_from([1, 2, 5, RUNS_AT_ONCE]),
     )
     def begin(self, rate: float | None, max_in_flight: int, at_once: int) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(module, "AT_ONCE", at_once)
+        self.patch.setattr(module, "RUNS_AT_ONCE", at_once)
         self.at_once = at_once
         self.served = 0
         self.rate = rate
@@ -103,13 +103,13 @@ class AnySchedule(RuleBasedStateMachine):
     def any_run(self, index: int) -> Run:
         return list(self.runs)[index % len(self.runs)]
 
-    # What is asked for
+    # What the members want
 
     @rule(first=st.integers(0, TOP), rises=RISES, ahead=AHEAD)
     def a_run_comes(self, first: int, rises: tuple[float, ...], ahead: float) -> None:
         run = Run(len(self.runs), first, rises)
         self.runs[run] = Known()
-        self.look(run, ahead)
+        self.poll(run, ahead)
 
     @rule(number=st.integers(2, 12), ahead=AHEAD)
     def many_runs_come(self, number: int, ahead: float) -> None:
@@ -118,13 +118,13 @@ class AnySchedule(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(index=INDEX, ahead=AHEAD)
-    def a_look_is_moved(self, index: int, ahead: float) -> None:
-        self.look(self.any_run(index), ahead)
+    def a_poll_is_moved(self, index: int, ahead: float) -> None:
+        self.poll(self.any_run(index), ahead)
 
-    def look(self, run: Run, ahead: float) -> None:
+    def poll(self, run: Run, ahead: float) -> None:
         known = self.runs[run]
-        known.look_at, known.level = self.now + ahead, -1
-        self.schedule.look(run, self.now + ahead)
+        known.poll_at, known.level = self.now + ahead, -1
+        self.schedule.poll(run, self.now + ahead)
 
     @precondition(lambda self: self.runs)
     @rule(index=INDEX, ahead=AHEAD)
@@ -147,38 +147,39 @@ class AnySchedule(RuleBasedStateMachine):
     def a_run_goes(self, index: int) -> None:
         run = self.any_run(index)
         known = self.runs[run]
-        known.look_at = known.tick_at = math.inf
+        known.poll_at = known.tick_at = math.inf
         known.level = -1
         self.schedule.remove(run)
 
-    # What comes back
+    # Responses
 
     @precondition(lambda self: self.in_flight)
     @rule(index=INDEX)
     def an_answer_comes(self, index: int) -> None:
-        run, was_look = self.in_flight.pop(index % len(self.in_flight))
-        if was_look:
-            self.runs[run].is_looking = False
-        self.schedule.landed(run, was_look=was_look)
+        run, was_poll = self.in_flight.pop(index % len(self.in_flight))
+        if was_poll:
+            self.runs[run].is_polling = False
+        self.schedule.landed(run, was_poll=was_poll)
 
     @precondition(lambda self: self.in_flight)
     @rule(ahead=AHEAD)
-    def all_answers_come_and_each_asks_for_a_look(self, ahead: float) -> None:
+    def all_answers_come_and_each_asks_for_a_poll(self, ahead: float) -> None:
         while self.in_flight:
-            run, was_look = self.in_flight[-1]
+            run, was_poll = self.in_flight[-1]
             self.an_answer_comes(-1)
-            if was_look:
-                self.look(run, ahead)
+            if was_poll:
+                self.poll(run, ahead)
 
-    @precondition(lambda self: any(was_look for _, was_look in self.in_flight))
+    @precondition(lambda self: any(was_poll for _, was_poll in self.in_flight))
     @rule(index=INDEX, ahead=AHEAD)
-    def a_change_makes_a_look_old(self, index: int, ahead: float) -> None:
-        looks = [number for number, (_, was_look) in enumerate(self.in_flight) if was_look]
-        number = looks[index % len(looks)]
+    def a_change_makes_a_poll_old(self, index: int, ahead: float) -> None:
+        polls = [number for number, (_, was_poll) in enumerate(self.in_flight) if was_poll]
+        number = polls[index % len(polls)]
         run = self.in_flight[number][0]
         self.in_flight[number] = (run, False)
-        run.is_looking = self.runs[run].is_looking = False
-        self.look(run, ahead)
+        run.discard_poll()
+        self.runs[run].is_polling = False
+        self.poll(run, ahead)
 
     @rule(retry_after=st.sampled_from([None, 0.0, 0.5, 3.0]))
     def a_request_is_refused(self, retry_after: float | None) -> None:
@@ -198,9 +199,9 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(at_most=st.integers(1, 8), late=st.sampled_from([0.0, 0.0, 0.001, 0.01]))
     def it_is_planned_until_nothing_is_to_be_done(self, at_most: int, late: float) -> None:
         begun = len(self.taken)
-        limit = 20 * len(self.runs) + 10  # of plans with nothing to send
+        limit = 20 * len(self.runs) + 10  # plans with nothing to send
         for plans in itertools.count():
-            assert plans <= limit + len(self.taken) - begun, "it spins"
+            assert plans <= limit + len(self.taken) - begun, "plans without an end"
             wake_at = self.plan(at_most).wake_at
             if wake_at == math.inf or len(self.taken) - begun > 200:
                 break
@@ -210,128 +211,128 @@ class AnySchedule(RuleBasedStateMachine):
         now = self.now
         self.plans += 1
         ticks = {run for run, known in self.runs.items() if known.tick_at <= now}
-        due = {run for run, known in self.runs.items() if self.is_to_come(known) and known.look_at <= now}
+        due = {run for run, known in self.runs.items() if self.is_to_come(known) and known.poll_at <= now}
         waited = set(self.waiting())
         for run in self.runs:
-            run.asked.clear()
+            run.ranked_at.clear()
         could_send = self.allowed(at_most, len(waited) + min(len(due), self.at_once)) if not ticks else (0, 0)
         plan = self.schedule.plan(now, at_most)
         self.check_some(plan.ticks, ticks, lambda run: self.runs[run].tick_at)
         for run in plan.ticks:
             self.runs[run].tick_at = math.inf
-        woken = [run for run in due if run.level >= 0 or run in plan.looks]
-        self.check_some(woken, due, lambda run: self.runs[run].look_at)
+        woken = [run for run in due if run.level >= 0 or run in plan.polls]
+        self.check_some(woken, due, lambda run: self.runs[run].poll_at)
         for run in woken:
             self.runs[run].level, self.runs[run].since = NEW, self.plans
             self.runs[run].rises_at = math.inf
-        assert (len(plan.changes), len(plan.looks)) == could_send
+        assert (len(plan.changes), len(plan.polls)) == could_send
         assert plan.changes == self.changes[: len(plan.changes)]
         del self.changes[: len(plan.changes)]
         self.in_flight += [(run, False) for run, _ in plan.changes]
-        self.check_order(len(plan.looks) and min(self.room, at_most - len(plan.changes)))
-        for run in plan.looks:
+        self.check_order(len(plan.polls) and min(self.room, at_most - len(plan.changes)))
+        for run in plan.polls:
             self.check_is_first(run)
             known = self.runs[run]
-            known.look_at, known.level, known.is_looking = math.inf, -1, True
+            known.poll_at, known.level, known.is_polling = math.inf, -1, True
             self.in_flight.append((run, True))
-        self.taken += [now] * (len(plan.changes) + len(plan.looks))
-        assert not plan.looks or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
+        self.taken += [now] * (len(plan.changes) + len(plan.polls))
+        assert not plan.polls or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
         self.check_wake_at(plan)
         for run in self.waiting():
             assert run.level == self.runs[run].level
         return plan
 
     def check_some(self, some: list[Run], those: set[Run], time: Callable[[Run], float]) -> None:
-        """Check that these are the first of those, as many as one plan takes."""
+        """Check that `some` are the first of `those`, as many as one plan takes."""
         assert set(some) <= those
-        assert len(set(some)) == len(some), "one came twice"
+        assert len(set(some)) == len(some), "a run came twice"
         assert len(some) == min(len(those), self.at_once)
         rest = those.difference(some)
         assert not some or not rest or max(map(time, some)) <= min(map(time, rest))
 
     def check_order(self, room: int) -> None:
-        """Check that as many as one plan takes were ranked and raised, if any had to be: the first of those."""
+        """Check that the first runs, as many as one plan takes, were ranked and raised, if any had to be."""
         knowns = {run: self.runs[run] for run in self.waiting()}
         new = {run for run, known in knowns.items() if known.level == NEW}
-        asked = {run for run in self.runs for _ in run.asked}
-        assert asked <= set(knowns)
+        requested = {run for run in self.runs for _ in run.ranked_at}
+        assert requested <= set(knowns)
         if not room or (len(new) == len(knowns) and len(new) <= (room if self.schedule.budget.rate == math.inf else 1)):
-            assert not asked, "ranked for nothing"
+            assert not requested, "ranked without need"
             self.served = 0 if room else self.served
             return
-        # Those that were ranked now may be raised at once, where they are due to rise.
-        ranked = [run for run in asked if run in new]
+        # Runs that were ranked now may be raised at once, if they are due to rise.
+        ranked = [run for run in requested if run in new]
         self.check_some(ranked, new, lambda run: knowns[run].since)
         for run in ranked:
-            self.enter(run, min(run.rank_of(knowns[run].look_at, self.now), TOP))
+            self.enter(run, min(run.rank_of(knowns[run].poll_at, self.now), TOP))
         rising = {run for run, known in knowns.items() if known.rises_at <= self.now}
-        raised = [run for run in asked if len(run.asked) > (run in new)]
+        raised = [run for run in requested if len(run.ranked_at) > (run in new)]
         self.check_some(raised, rising, lambda run: knowns[run].rises_at)
         for run in raised:
-            level = min(run.rank_of(knowns[run].look_at, self.now), TOP)
+            level = min(run.rank_of(knowns[run].poll_at, self.now), TOP)
             assert level > knowns[run].level
             self.enter(run, level)
 
     def enter(self, run: Run, level: int) -> None:
         known = self.runs[run]
         known.level, known.since = level, self.plans
-        known.rises_at = run.rise_of(known.look_at, max(level + 1, self.served)) if level < TOP else math.inf
+        known.rises_at = run.rise_of(known.poll_at, max(level + 1, self.served)) if level < TOP else math.inf
 
     def check_wake_at(self, plan: Plan[Run]) -> None:
         if plan.ticks:
             assert plan.wake_at == self.now
             return
         next_thing = self.next_thing()
-        assert plan.wake_at <= next_thing, "it comes too late"
-        if not (plan.changes or plan.looks):
-            assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "it spins"
+        assert plan.wake_at <= next_thing, "the next plan comes too late"
+        if not (plan.changes or plan.polls):
+            assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "plans without an end"
 
     def allowed(self, at_most: int, waiting: int) -> tuple[int, int]:
-        """Give how many changes and looks the budget allows now."""
+        """Return how many changes and polls the budget allows now."""
         budget = copy.deepcopy(self.schedule.budget)
-        changes = looks = self.room = 0
-        while changes + looks < at_most and budget.ready_at(self.now) <= self.now:
-            if changes < len(self.changes) and budget.places(for_look=False):
+        changes = polls = self.room = 0
+        while changes + polls < at_most and budget.ready_at(self.now) <= self.now:
+            if changes < len(self.changes) and budget.places(for_poll=False):
                 changes += 1
-            elif changes == len(self.changes) and looks < waiting and budget.places(for_look=True):
-                self.room = self.room or budget.places(for_look=True)
-                looks += 1
+            elif changes == len(self.changes) and polls < waiting and budget.places(for_poll=True):
+                self.room = self.room or budget.places(for_poll=True)
+                polls += 1
             else:
                 break
             budget.take(self.now)
-        return changes, looks
+        return changes, polls
 
     def is_to_come(self, known: Known) -> bool:
-        return not known.is_looking and known.level < 0
+        return not known.is_polling and known.level < 0
 
     def waiting(self) -> list[Run]:
         return [run for run, known in self.runs.items() if known.level >= 0]
 
     def check_is_first(self, run: Run) -> None:
         known = self.runs[run]
-        assert known.level >= 0, "this look was not due, or was planned twice"
+        assert known.level >= 0, "this poll was not due, or was planned twice"
         ranked = [other for other in map(self.runs.__getitem__, self.waiting()) if other.level != NEW]
         if known.level == NEW:
-            assert not ranked, "one that was ranked waits"
+            assert not ranked, "a ranked poll waits"
             ranked = list(map(self.runs.__getitem__, self.waiting()))
         else:
             self.served = known.level
         for other in ranked:
-            assert other.level <= known.level, "a look that is worth more waits"
-            assert other.level < known.level or other.since >= known.since, "one that came earlier waits"
+            assert other.level <= known.level, "a poll that is worth more waits"
+            assert other.level < known.level or other.since >= known.since, "an earlier poll of this level waits"
 
     def next_thing(self) -> float:
-        """Give when something is to be done that hangs on no answer."""
+        """Return when the next thing is to be done, unless a response comes first."""
         times = [known.tick_at for known in self.runs.values()]
         budget = self.schedule.budget
         if self.changes or self.waiting():
-            if budget.places(for_look=not self.changes):
+            if budget.places(for_poll=not self.changes):
                 times.append(max(budget.ready_at(self.now), self.now))
         else:
-            times += [known.look_at for known in self.runs.values() if self.is_to_come(known)]
+            times += [known.poll_at for known in self.runs.values() if self.is_to_come(known)]
         return min(times, default=math.inf)
 
-    # What always holds
+    # Invariants
 
     @invariant()
     def it_tells_what_waits(self) -> None:
@@ -347,7 +348,7 @@ class AnySchedule(RuleBasedStateMachine):
             ahead = [other for other in waiting if other.level != NEW] if run.level == NEW else ahead
             peers = [other for other in waiting if other.level == run.level]
             assert schedule.before(run) == len(self.changes) + len(ahead) + peers.index(run)
-        for times in (schedule._looks, schedule._ticks, schedule._rises):
+        for times in (schedule._polls, schedule._ticks, schedule._rises):
             assert len(times._heap) <= 2 * len(self.runs) + 64
 
     def teardown(self) -> None:
@@ -361,7 +362,7 @@ class AnySchedule(RuleBasedStateMachine):
     def end(self) -> None:
         if self.rate is not None:
             check_windows(self.taken, self.rate)
-        # When all is answered and nothing new comes, all that is due is served.
+        # If all requests are answered and nothing new comes, everything that is due is sent.
         for _ in range(10_000):
             while self.in_flight:
                 self.an_answer_comes(-1)
@@ -384,81 +385,81 @@ TestAnySchedule.settings = settings(
 )
 
 
-# What can be told in a line
+# Single cases
 
 
 def of(runs: int, *, rate: float | None = None, at: float = BEGIN) -> tuple[Schedule[Run], list[Run]]:
-    """Give a schedule with runs whose looks are due at the same time."""
+    """Return a schedule, and runs whose polls are due at the same time."""
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
     made = [Run(number) for number in range(runs)]
     for run in made:
-        schedule.look(run, at)
+        schedule.poll(run, at)
     return schedule, made
 
 
 def names(plan: Plan[Run]) -> list[int]:
-    return [run.name for run in plan.looks]
+    return [run.name for run in plan.polls]
 
 
-def test_nothing_is_to_be_done_for_no_runs() -> None:
+def test_without_runs_there_is_nothing_to_do() -> None:
     schedule: Schedule[Run] = Schedule(Budget(50.0, 10))
     assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
 
 
-def test_looks_of_a_level_go_in_the_order_in_which_they_were_due() -> None:
+def test_polls_of_a_level_go_in_the_order_in_which_they_came_due() -> None:
     schedule, runs = of(0)
     for number, late in enumerate([3.0, 1.0, 2.0, 1.0]):
         runs.append(Run(number))
-        schedule.look(runs[-1], BEGIN + late)
+        schedule.poll(runs[-1], BEGIN + late)
     assert names(schedule.plan(BEGIN + 3600.0, 10)) == [1, 3, 2, 0]
 
 
-def sent_one_by_one(schedule: Schedule[Run], now: float, looks: int) -> list[int]:
-    """Give the names of the looks that are sent, with nearly no time in between."""
+def sent_one_by_one(schedule: Schedule[Run], now: float, polls: int) -> list[int]:
+    """Return the names of the runs that are polled, with as little time in between as possible."""
     sent: list[int] = []
-    while len(sent) < looks:
+    while len(sent) < polls:
         plan = schedule.plan(now, 1)
         sent += names(plan)
         now = max(now, plan.wake_at)
     return sent
 
 
-def test_one_look_that_waits_alone_is_not_ranked() -> None:
+def test_a_single_due_poll_is_not_ranked() -> None:
     schedule, (run,) = of(1, rate=50.0)
-    assert schedule.plan(BEGIN, 5).looks == [run]
-    assert run.asked == []
+    assert schedule.plan(BEGIN, 5).polls == [run]
+    assert run.ranked_at == []
 
 
-def test_looks_that_all_have_their_turn_are_not_ranked() -> None:
+def test_polls_that_can_all_be_sent_are_not_ranked() -> None:
     schedule, runs = of(20)
-    assert schedule.plan(BEGIN, 20).looks == runs
-    assert [run.asked for run in runs] == [[]] * 20
+    assert schedule.plan(BEGIN, 20).polls == runs
+    assert [run.ranked_at for run in runs] == [[]] * 20
 
 
-def test_looks_that_come_due_while_nothing_can_be_sent_are_ranked_when_something_can() -> None:
+def test_polls_that_come_due_while_nothing_can_be_sent_are_ranked_when_something_can() -> None:
     schedule, runs = of(0, rate=0.1)
     runs += [Run(0, 0, (10.0,)), Run(1, 0), Run(2, 1), Run(3, TOP)]
     schedule.budget.take(BEGIN)
     for run in runs:
-        schedule.look(run, BEGIN)
-    assert schedule.plan(BEGIN + 0.5, 1).looks == []
-    assert [run.asked for run in runs] == [[]] * 4
+        schedule.poll(run, BEGIN)
+    assert schedule.plan(BEGIN + 0.5, 1).polls == []
+    assert [run.ranked_at for run in runs] == [[]] * 4
     assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 0, 2, 1]
 
 
-def test_who_rises_goes_before_those_below_and_behind_those_who_were_there() -> None:
+def test_a_poll_that_rises_goes_before_the_level_below_and_after_those_already_on_its_level() -> None:
     schedule, runs = of(0, rate=1.0)
     runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1), Run(3, 1), Run(4, 1)]
     for run in runs:
-        schedule.look(run, BEGIN)
+        schedule.poll(run, BEGIN)
     assert sent_one_by_one(schedule, BEGIN, 5) == [2, 3, 4, 0, 1]
 
 
-def test_a_rank_that_falls_does_not_bring_a_look_down() -> None:
+def test_a_rank_that_falls_does_not_bring_a_poll_down() -> None:
     schedule, runs = of(0, rate=1.0)
     runs += [Run(0, TOP), Run(1, 3, (1.0,)), Run(2, 1)]
     for run in runs:
-        schedule.look(run, BEGIN)
+        schedule.poll(run, BEGIN)
     assert names(schedule.plan(BEGIN, 1)) == [0]
     runs[1].first = 0
     schedule.plan(BEGIN + 1.1, 0)
@@ -467,14 +468,14 @@ def test_a_rank_that_falls_does_not_bring_a_look_down() -> None:
 
 
 @pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
-def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: float) -> None:
-    asked = []
+def test_a_poll_whose_time_to_rise_is_past_rises_by_one_level_in_a_plan(rises_at: float) -> None:
+    ranked_at = []
 
     class Confused(Slot):
         __slots__ = ()
 
         def rank(self, now: float) -> int:
-            asked.append(now)
+            ranked_at.append(now)
             return 0
 
         def rises_at(self, level: int) -> float:
@@ -482,27 +483,27 @@ def test_a_rank_that_says_it_rose_before_rises_by_one_level_in_a_plan(rises_at: 
 
     schedule: Schedule[Confused] = Schedule(Budget(1.0, 10))
     for _ in range(3):
-        schedule.look(Confused(), BEGIN)
-    assert len(schedule.plan(BEGIN, 1).looks) == 1
-    assert asked == [BEGIN] * 6  # each once to be ranked, and once to be raised
+        schedule.poll(Confused(), BEGIN)
+    assert len(schedule.plan(BEGIN, 1).polls) == 1
+    assert ranked_at == [BEGIN] * 6  # each is ranked once and raised once
     assert [slot.level for slot in schedule.waiting()] == [1, 1]
     assert schedule.plan(BEGIN + 0.5, 1).wake_at > BEGIN + 0.5
 
 
-def test_a_time_at_which_an_earlier_look_was_to_rise_does_not_raise_a_new_one(
+def test_the_time_at_which_an_earlier_poll_would_have_risen_does_not_raise_the_next_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "AT_ONCE", 2)
+    monkeypatch.setattr(module, "RUNS_AT_ONCE", 2)
     schedule, runs = of(0, rate=1.0)
     early, other = Run(0, 3, (5.0,)), Run(1, 2)
-    schedule.look(early, BEGIN)
-    schedule.look(other, BEGIN)
-    assert schedule.plan(BEGIN, 1).looks == [early]
-    schedule.landed(early, was_look=True)
+    schedule.poll(early, BEGIN)
+    schedule.poll(other, BEGIN)
+    assert schedule.plan(BEGIN, 1).polls == [early]
+    schedule.landed(early, was_poll=True)
     early.first, early.rises = 0, ()
     runs += [Run(number, 5) for number in range(2, 6)]
     for run in [*runs, early]:
-        schedule.look(run, BEGIN + 1.0)
+        schedule.poll(run, BEGIN + 1.0)
     schedule.plan(BEGIN + 1.0, 0)
     schedule.plan(BEGIN + 1.0, 0)
     schedule.plan(BEGIN + 1.0, 0)
@@ -511,43 +512,43 @@ def test_a_time_at_which_an_earlier_look_was_to_rise_does_not_raise_a_new_one(
 
 
 def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sent() -> None:
-    schedule, runs = of(8 * AT_ONCE)
+    schedule, runs = of(8 * RUNS_AT_ONCE)
     for _ in range(8):
         schedule.plan(BEGIN, 0)
-    assert len(schedule.plan(BEGIN, 8).looks) == 8
-    assert sum(len(run.asked) for run in runs) == AT_ONCE
-    assert schedule.due == 8 * AT_ONCE - 8
+    assert len(schedule.plan(BEGIN, 8).polls) == 8
+    assert sum(len(run.ranked_at) for run in runs) == RUNS_AT_ONCE
+    assert schedule.due == 8 * RUNS_AT_ONCE - 8
 
 
-def test_those_not_ranked_yet_bring_no_plan_back_while_nothing_can_be_sent() -> None:
-    schedule, runs = of(4 * AT_ONCE, rate=1.0)
+def test_unranked_polls_cause_no_early_plan_while_nothing_can_be_sent() -> None:
+    schedule, runs = of(4 * RUNS_AT_ONCE, rate=1.0)
     for run in runs:
         run.rises = (0.1, 0.2, 0.3)
     plan = schedule.plan(BEGIN, 8)
-    assert len(plan.looks) == 1
+    assert len(plan.polls) == 1
     assert plan.wake_at == pytest.approx(BEGIN + 1.0)
     for number in range(1, 5):
         plan = schedule.plan(BEGIN + number / 10, 8)
-        assert plan.looks == []
+        assert plan.polls == []
         assert plan.wake_at == pytest.approx(BEGIN + 1.0)
-    assert schedule.due == 4 * AT_ONCE - 1
+    assert schedule.due == 4 * RUNS_AT_ONCE - 1
     schedule.plan(plan.wake_at, 8)
-    assert sum(len(run.asked) for run in runs) <= 3 * AT_ONCE  # ranked twice, raised once
-    assert max(len(run.asked) for run in runs) == 2
+    assert sum(len(run.ranked_at) for run in runs) <= 3 * RUNS_AT_ONCE  # ranked twice, raised once
+    assert max(len(run.ranked_at) for run in runs) == 2
 
 
-def test_looks_without_a_place_wait_for_an_answer_alone() -> None:
+def test_polls_without_a_free_place_wait_for_a_response_only() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number) for number in range(20)]
     for number, run in enumerate(runs):
-        schedule.look(run, BEGIN + number / 100)
+        schedule.poll(run, BEGIN + number / 100)
     sent = schedule.plan(BEGIN + 0.15, 20)
-    assert len(sent.looks) == 9
+    assert len(sent.polls) == 9
     assert sent.wake_at == math.inf
     schedule.tick(runs[0], BEGIN + 5.0)
     assert schedule.plan(BEGIN + 0.16, 20).wake_at == BEGIN + 5.0
-    schedule.landed(sent.looks[0], was_look=True)
-    assert len(schedule.plan(BEGIN + 0.16, 20).looks) == 1
+    schedule.landed(sent.polls[0], was_poll=True)
+    assert len(schedule.plan(BEGIN + 0.16, 20).polls) == 1
 
 
 def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
@@ -558,39 +559,39 @@ def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
     assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_look_of_an_hour_ago_does_not_say_how_far_those_of_now_rise() -> None:
+def test_the_level_served_an_hour_ago_does_not_decide_how_far_polls_rise_now() -> None:
     schedule, _ = of(0, rate=1.0)
     for run in (Run(0, TOP), Run(1, TOP)):
-        schedule.look(run, BEGIN)
+        schedule.poll(run, BEGIN)
     assert sent_one_by_one(schedule, BEGIN, 2) == [0, 1]
-    schedule.look(Run(2), BEGIN + 3600.0)
+    schedule.poll(Run(2), BEGIN + 3600.0)
     assert names(schedule.plan(BEGIN + 3600.0, 1)) == [2]
     low = Run(3, 0, (1.5, 2.5, 3.5, 4.5, 500.0, 600.0, 700.0))
     for run in (Run(4, 2), Run(5, 1), Run(6, 0), low):
-        schedule.look(run, BEGIN + 3600.0)
+        schedule.poll(run, BEGIN + 3600.0)
     assert sent_one_by_one(schedule, BEGIN + 3601.1, 4) == [4, 5, 3, 6]
 
 
-def test_a_moved_look_is_planned_at_its_new_time_only() -> None:
+def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
     schedule, (run,) = of(1, at=BEGIN + 10.0)
-    schedule.look(run, BEGIN + 5.0)
+    schedule.poll(run, BEGIN + 5.0)
     assert schedule.plan(BEGIN + 4.9, 1).wake_at == BEGIN + 5.0
-    schedule.look(run, BEGIN + 20.0)
-    assert schedule.plan(BEGIN + 19.9, 1).looks == []
-    assert schedule.plan(BEGIN + 20.0, 1).looks == [run]
+    schedule.poll(run, BEGIN + 20.0)
+    assert schedule.plan(BEGIN + 19.9, 1).polls == []
+    assert schedule.plan(BEGIN + 20.0, 1).polls == [run]
     assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], math.inf)
 
 
-def test_a_look_that_is_asked_for_while_one_is_on_its_way_waits_for_it() -> None:
+def test_a_poll_planned_while_another_is_in_flight_waits_for_that_one() -> None:
     schedule, (run,) = of(1)
-    assert schedule.plan(BEGIN, 1).looks == [run]
-    schedule.look(run, BEGIN)
+    assert schedule.plan(BEGIN, 1).polls == [run]
+    schedule.poll(run, BEGIN)
     assert schedule.plan(BEGIN + 1.0, 1) == Plan([], [], [], math.inf)
-    schedule.landed(run, was_look=True)
-    assert schedule.plan(BEGIN + 1.0, 1).looks == [run]
+    schedule.landed(run, was_poll=True)
+    assert schedule.plan(BEGIN + 1.0, 1).polls == [run]
 
 
-def test_changes_of_a_run_that_goes_are_sent_still() -> None:
+def test_changes_of_a_removed_run_are_still_sent() -> None:
     schedule, (run,) = of(1)
     schedule.change(run, "submit")
     schedule.tick(run, BEGIN)
@@ -598,12 +599,12 @@ def test_changes_of_a_run_that_goes_are_sent_still() -> None:
     assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], math.inf)
 
 
-def test_a_change_goes_before_looks_that_came_earlier_and_has_a_place_of_its_own() -> None:
+def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
     runs = [Run(number, TOP) for number in range(20)]
     for run in runs:
-        schedule.look(run, BEGIN)
-    assert len(schedule.plan(BEGIN, 20).looks) == 9
+        schedule.poll(run, BEGIN)
+    assert len(schedule.plan(BEGIN, 20).polls) == 9
     schedule.change(runs[0], "cancel")
     assert schedule.plan(BEGIN, 20) == Plan([], [(runs[0], "cancel")], [], math.inf)
 
@@ -613,84 +614,84 @@ CROWD = st.lists(st.tuples(st.integers(1, 3), st.integers(0, TOP)), min_size=1, 
 
 @settings(deadline=None, max_examples=60)  # a busy machine is no failure
 @given(CROWD, st.sampled_from([1.0, 3.0]), st.lists(st.floats(0.1, 1.5), min_size=TOP, max_size=TOP))
-def test_who_waits_is_served_although_others_keep_coming(
+def test_a_due_poll_is_sent_although_others_keep_coming(
     crowd: list[tuple[int, int]], rate: float, pauses: list[float]
 ) -> None:
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
     times = [sum(pauses[: number + 1]) for number in range(TOP)]
     last = Run(-1, 0, tuple(times))
-    schedule.look(last, BEGIN)
+    schedule.poll(last, BEGIN)
     now, sent, bound = BEGIN, 0, math.inf
     for step in range(10_000):
         for number, level in crowd:  # more than the rate allows
             for _ in range(number):
-                schedule.look(Run(step, level), now)
-        looks = schedule.plan(now, 1).looks
-        if last in looks:
+                schedule.poll(Run(step, level), now)
+        polls = schedule.plan(now, 1).polls
+        if last in polls:
             break
-        sent += len(looks)
+        sent += len(polls)
         if last.level == TOP and bound == math.inf:
             bound = sent + schedule.before(last)
         assert sent <= bound
         now += 0.5 / rate
-    assert last.is_looking
-    assert schedule.plan(now, 1).looks != [last]
+    assert last.is_polling
+    assert schedule.plan(now, 1).polls != [last]
 
 
-def test_a_look_below_the_level_that_is_served_rises_to_it_in_time() -> None:
+def test_a_poll_below_the_level_that_is_served_rises_to_it_in_time() -> None:
     schedule, _ = of(0, rate=10.0)
     low = Run(-1, 0, tuple(float(number) for number in range(1, TOP + 1)))
-    schedule.look(low, BEGIN)
+    schedule.poll(low, BEGIN)
     now = BEGIN
-    while not low.is_looking:
-        for number in range(3):  # more than the rate allows: those in the level 5 alone have more than their share
-            schedule.look(Run(number, 5), now)
+    while not low.is_polling:
+        for number in range(3):  # more than the rate allows, on level 5 alone
+            schedule.poll(Run(number, 5), now)
         schedule.plan(now, 8)
         now += 0.1
-        assert now < BEGIN + 7.0, "it is worth more than all others since a second"
+        assert now < BEGIN + 7.0, "it has been worth more than all others for a second"
     assert now > BEGIN + 5.0
 
 
-def test_very_many_that_are_due_at_once_are_woken_in_several_plans() -> None:
-    schedule, runs = of(10 * AT_ONCE)
+def test_very_many_runs_with_the_same_time_are_woken_in_several_plans() -> None:
+    schedule, runs = of(10 * RUNS_AT_ONCE)
     for run in runs[::2]:
         schedule.tick(run, BEGIN + 1.0)
     plans = [schedule.plan(BEGIN + 3600.0, 1) for _ in range(10)]
     assert {run for plan in plans for run in plan.ticks} == set(runs[::2])
-    assert max(len(plan.ticks) for plan in plans) <= AT_ONCE
+    assert max(len(plan.ticks) for plan in plans) <= RUNS_AT_ONCE
     assert [plan.wake_at <= BEGIN + 3600.0 for plan in plans] == [True] * 10
-    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(5, 10 * AT_ONCE))
+    assert names(schedule.plan(BEGIN + 3600.0, 10**6)) == list(range(5, 10 * RUNS_AT_ONCE))
 
 
-def test_very_many_looks_are_all_sent_by_plans_that_say_when_to_come_back() -> None:
-    schedule, _ = of(10 * AT_ONCE)
+def test_very_many_polls_are_all_sent_by_plans_that_say_when_to_come_back() -> None:
+    schedule, _ = of(10 * RUNS_AT_ONCE)
     sent: list[int] = []
-    while (plan := schedule.plan(BEGIN, 100)).looks:
+    while (plan := schedule.plan(BEGIN, 100)).polls:
         sent += names(plan)
-        assert plan.wake_at == (BEGIN if len(sent) < 10 * AT_ONCE else math.inf)
-    assert sorted(sent) == list(range(10 * AT_ONCE))
+        assert plan.wake_at == (BEGIN if len(sent) < 10 * RUNS_AT_ONCE else math.inf)
+    assert sorted(sent) == list(range(10 * RUNS_AT_ONCE))
 
 
-# The heaps are bounded
+# Memory
 
 
 def entries(schedule: Schedule[Run]) -> int:
-    return sum(len(times._heap) for times in (schedule._looks, schedule._ticks, schedule._rises))
+    return sum(len(times._heap) for times in (schedule._polls, schedule._ticks, schedule._rises))
 
 
 def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
-    """Look at a run at these times, with its tick far away."""
+    """Poll a run at these times."""
     for at in times:
-        schedule.look(run, at)
-        assert schedule.plan(at, 1).looks == [run]
-        schedule.landed(run, was_look=True)
+        schedule.poll(run, at)
+        assert schedule.plan(at, 1).polls == [run]
+        schedule.landed(run, was_poll=True)
 
 
 @pytest.mark.parametrize("parity", [0, 1])
-def test_the_heaps_do_not_grow_with_the_looks_of_a_run(parity: int) -> None:
+def test_the_heaps_do_not_grow_with_the_polls_of_a_run(parity: int) -> None:
     schedule, (run,) = of(1)
     for number in range(parity):
-        schedule.look(Run(number), BEGIN + 1e9)
+        schedule.poll(Run(number), BEGIN + 1e9)
     schedule.tick(run, BEGIN + 1e8)
     played(schedule, (BEGIN + number for number in range(5 * MANY)), run)
     assert entries(schedule) <= 3 * 64
@@ -700,19 +701,19 @@ def test_the_heaps_do_not_grow_with_times_that_are_moved() -> None:
     schedule, runs = of(10, at=math.inf)
     for number in range(3 * MANY):
         for run in runs[:2]:
-            schedule.look(run, BEGIN + 1e6 - number)
+            schedule.poll(run, BEGIN + 1e6 - number)
             schedule.tick(run, BEGIN + 2e6 - number)
     assert entries(schedule) <= 3 * 64
     assert schedule.plan(BEGIN, 1).wake_at == BEGIN + 1e6 - 3 * MANY + 1
 
 
-def test_runs_that_went_are_forgotten_long_before_their_time() -> None:
+def test_removed_runs_are_forgotten_long_before_their_times() -> None:
     schedule, _ = of(0)
     for number in range(5 * MANY):
         run = Run(number)
         schedule.tick(run, BEGIN + 900.0 + number / 7)
-        schedule.look(run, BEGIN + number / 1000)
-        assert schedule.plan(BEGIN + number / 1000, 1).looks == [run]
+        schedule.poll(run, BEGIN + number / 1000)
+        assert schedule.plan(BEGIN + number / 1000, 1).polls == [run]
         schedule.remove(run)
-        schedule.landed(run, was_look=True)
+        schedule.landed(run, was_poll=True)
     assert entries(schedule) <= 3 * 64

@@ -1,4 +1,4 @@
-"""Checks that no window has more requests than a rate gives."""
+"""Checks that no window has more requests than a rate allows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ ROUNDING_S = 1e-7
 
 
 def check_windows(taken: list[float], rate: float) -> None:
-    """Check that no half-open window of a second, nor a longer one, has more than the rate gives, rounded up."""
+    """Check that no half-open window of a second or longer has more requests than the rate allows, rounded up."""
 
-    def place(number: int) -> float:  # how far a request is before a line of that rate
+    def place(number: int) -> float:  # how many requests it is ahead of the rate
         return number - rate * (taken[number] - BEGIN)
 
     oldest, least = 0, math.inf

@@ -1,4 +1,4 @@
-"""Readers of headers: poll hints, the server's clock, the request id."""
+"""Functions that read headers: wait hints, the server's time, the request id."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_a_wait_hint_is_read_in_seconds(headers: dict[str, str], seconds: float 
     [
         "Mon, 02 Feb 2026 02:40:00 GMT",
         "Monday, 02-Feb-26 02:40:00 GMT",
-        "Mon Feb  2 02:40:00 2026",  # asctime has no zone; it is UTC all the same
+        "Mon Feb  2 02:40:00 2026",  # asctime has no zone; it means UTC
         "Mon, 02 Feb 2026 03:40:00 +0100",
         "Mon, 02 Feb 2026 02:40:00 -0000",
     ],
 )
-def test_the_servers_clock_is_read_whatever_our_own_zone(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_time_does_not_depend_on_our_time_zone(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     try:
@@ -73,7 +73,7 @@ def test_the_servers_clock_is_read_whatever_our_own_zone(text: str, monkeypatch:
 
 
 @pytest.mark.parametrize("text", ["", "now", "Mon, 99 Feb 2026 02:40:00 GMT", "1770000000", "Mon, 02 Feb 99999999999"])
-def test_a_clock_that_can_not_be_read_is_none(text: str) -> None:
+def test_a_malformed_date_is_none(text: str) -> None:
     assert server_time({"date": text}) is None
     assert server_time({}) is None
 
@@ -83,7 +83,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.one_of(st.text(), st.lists(WORDS).map(" ".join), st.lists(WORDS).map("".join)))
 def test_no_text_makes_a_reader_raise(text: str) -> None:
     assert isinstance(wait_hint({"retry-after": text, "date": DATE}), float | None)

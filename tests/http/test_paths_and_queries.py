@@ -1,4 +1,4 @@
-"""Paths that keep every id in its place, and queries as the official client writes them."""
+"""Paths in which every id remains one segment, and queries as the official client encodes them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from yarl import URL
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import join_path, query_of, require_id
 
-# Much of what could leave its place is made of few characters.
+# Ids that could change a path are made of a few characters.
 TRICKY = st.text(alphabet="./\\%25eEfF?#; a", max_size=12)
 IDS = st.one_of(st.text(), TRICKY)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(thread_id=IDS, run_id=IDS)
 @example(thread_id="%252e%252e", run_id="x")
 @example(thread_id="..%2f..", run_id="\ud800")
-def test_a_path_keeps_its_segments_and_gives_the_ids_back(thread_id: str, run_id: str) -> None:
+def test_a_path_keeps_its_segments_and_the_ids_in_them(thread_id: str, run_id: str) -> None:
     try:
         path = join_path("threads", thread_id, "runs", run_id)
     except InvalidRequestError:
@@ -31,19 +31,19 @@ def test_a_path_keeps_its_segments_and_gives_the_ids_back(thread_id: str, run_id
     assert raw == f"/v1{path}"
     segments = path.split("/")
     assert [unquote(segment) for segment in segments] == ["", "threads", thread_id, "runs", run_id]
-    # Even a library that unquotes and normalises, and does so again and again, stays below the threads.
+    # Even a library that unquotes and normalises the path repeatedly stays below `/threads`.
     assert not {".", ".."} & set(unquote(unquote(raw)).replace("\\", "/").split("/"))
     assert str(URL(f"http://host.example/v1{path}")).startswith("http://host.example/v1/threads/")
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.from_regex(r"[A-Za-z0-9_-]+", fullmatch=True))
-def test_an_ordinary_id_is_left_as_it_is(run_id: str) -> None:
+def test_an_ordinary_id_is_not_changed(run_id: str) -> None:
     assert join_path("runs", run_id) == f"/runs/{run_id}"
 
 
 @pytest.mark.parametrize("bad", ["", " ", "..", "%2e%2E", None, 5, b"x", ("x",)], ids=repr)
-def test_a_bad_id_is_refused_by_the_name_of_its_place(bad: Any) -> None:
+def test_an_invalid_id_is_refused_under_its_parameters_name(bad: Any) -> None:
     with pytest.raises(InvalidRequestError, match="thread_id"):
         join_path("threads", bad, "runs", "run_1")
     with pytest.raises(InvalidRequestError, match="step_id"):
@@ -52,14 +52,14 @@ def test_a_bad_id_is_refused_by_the_name_of_its_place(bad: Any) -> None:
         join_path(bad)
 
 
-def test_a_required_id_is_a_text_with_something_in_it() -> None:
+def test_a_required_id_is_a_string_that_is_not_blank() -> None:
     require_id("run_id", "run_1")
     for bad in ("", "\t", None, 0):
         with pytest.raises(InvalidRequestError, match="run_id must be a non-empty string"):
             require_id("run_id", bad)
 
 
-def test_a_query_leaves_none_out_and_repeats_lists_with_brackets() -> None:
+def test_a_query_omits_none_and_repeats_lists_with_brackets() -> None:
     pairs: list[tuple[str, object]] = [
         ("limit", 5),
         ("after", None),

@@ -1,4 +1,4 @@
-"""Readers of headers: what a server says of the requests that it still takes."""
+"""Reading the number of requests that a server still accepts from its headers."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_a_reset_is_read_in_seconds(text: str, seconds: float) -> None:
         *("nans", "infs", "1e999", "1e3s", "s1", "1ss", "1hh", "2026-02-02T02:40:00Z"),
         pytest.param(".s", id="a point alone"),
         pytest.param("1.5.2s", id="two points"),
-        pytest.param("1m...s", id="points after what can be read"),
+        pytest.param("1m...s", id="points after a valid number"),
         pytest.param("9" * 400 + "s", id="a number too large"),
-        pytest.param("9" * 400 + "h1s", id="a number too large, before another"),
+        pytest.param("9" * 400 + "h1s", id="a number too large, before a valid one"),
         pytest.param("9" * 307 + "h", id="a number too large in seconds"),
     ],
 )
-def test_a_reset_that_can_not_be_read_is_none(text: str) -> None:
+def test_a_malformed_reset_is_none(text: str) -> None:
     assert reset_of(text) is None
 
 
@@ -69,7 +69,7 @@ def test_a_reset_that_can_not_be_read_is_none(text: str) -> None:
     ("headers", "limit"),
     [
         pytest.param({}, None, id="none"),
-        pytest.param({LIMIT: "500", RESET: "1s"}, None, id="not what remains"),
+        pytest.param({LIMIT: "500", RESET: "1s"}, None, id="no remaining number"),
         pytest.param({REMAINING: ""}, None, id="empty"),
         pytest.param({REMAINING: "many"}, None, id="a word"),
         pytest.param({REMAINING: "nan"}, None, id="nan"),
@@ -77,11 +77,11 @@ def test_a_reset_that_can_not_be_read_is_none(text: str) -> None:
         pytest.param({REMAINING: "1e999"}, None, id="too large"),
         pytest.param({REMAINING: "7"}, RateLimit(7.0), id="alone"),
         pytest.param({REMAINING: "0", LIMIT: "500", RESET: "1s"}, RateLimit(0.0, 500.0, 1.0), id="all"),
-        pytest.param({REMAINING: "-3", LIMIT: "-1"}, RateLimit(-3.0, -1.0), id="negative, as it came"),
-        pytest.param({REMAINING: "7", LIMIT: "x", RESET: "y"}, RateLimit(7.0), id="neighbours that can't be read"),
+        pytest.param({REMAINING: "-3", LIMIT: "-1"}, RateLimit(-3.0, -1.0), id="negative, as sent"),
+        pytest.param({REMAINING: "7", LIMIT: "x", RESET: "y"}, RateLimit(7.0), id="malformed limit and reset"),
     ],
 )
-def test_what_is_left_is_read_if_it_is_told(headers: dict[str, str], limit: RateLimit | None) -> None:
+def test_a_rate_limit_is_read_if_the_remaining_number_is_sent(headers: dict[str, str], limit: RateLimit | None) -> None:
     assert rate_limit(headers) == limit
     assert rate_limit(CIMultiDict({name.title(): value for name, value in headers.items()})) == limit
 
@@ -90,9 +90,11 @@ WORDS = st.sampled_from(["h", "m", "s", "ms", ".", "-", "0", "7", "1.5", "9" * 3
 TEXTS = st.one_of(st.text(), st.lists(WORDS).map("".join))
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(TEXTS, TEXTS, TEXTS)
-def test_no_text_makes_the_reader_raise_or_give_what_is_no_number(remaining: str, limit: str, reset: str) -> None:
+def test_no_text_makes_the_reader_raise_or_return_a_value_that_is_not_finite(
+    remaining: str, limit: str, reset: str
+) -> None:
     found = rate_limit({REMAINING: remaining, LIMIT: limit, RESET: reset})
     assert found is None or math.isfinite(found.remaining)
     always = rate_limit({REMAINING: "1", LIMIT: limit, RESET: reset})

@@ -1,4 +1,4 @@
-"""Draws the two tables of the lifecycle into the README: `python tests/lifecycle/diagram.py`."""
+"""Draws the two tables of the lifecycle into CONTRIBUTING.md: `python tests/lifecycle/diagram.py`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from asyncruns.lifecycle import MOVES, STEPS, Phase, State
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md"
 THEIRS, OURS = "theirs", "ours"
 
 
 def theirs() -> str:
-    """Draw what the server does."""
+    """Draw the steps of a run at the server."""
     lines = [f"    [*] --> {Phase.PENDING.value}"]
     for phase in (phase for phase in Phase if phase in STEPS):
         lines += [f"    {phase.value} --> {step.value}" for step in Phase if step in STEPS[phase]]
@@ -22,7 +22,7 @@ def theirs() -> str:
 
 
 def ours() -> str:
-    """Draw what the watch does, and at which events."""
+    """Draw the states of the watch, and the events that change them."""
     lines = [f"    [*] --> {State.POLLING.value}: Begun"]
     for before, moves in MOVES.items():
         for after in State:
@@ -32,14 +32,14 @@ def ours() -> str:
     return _mermaid(lines)
 
 
-def drawn(readme: str) -> str:
-    """Give the README with both diagrams as they are now."""
+def drawn(page: str) -> str:
+    """Return the page with both diagrams up to date."""
     for name, diagram in ((THEIRS, theirs()), (OURS, ours())):
         begin, end = f"<!-- {name}: tests/lifecycle/diagram.py -->\n", f"<!-- end of {name} -->\n"
         pattern = re.escape(begin) + ".*?" + re.escape(end)
-        readme, found = re.subn(pattern, lambda _: begin + diagram + end, readme, flags=re.DOTALL)  # noqa: B023
-        assert found == 1, f"the README has no place for {name}"
-    return readme
+        page, found = re.subn(pattern, lambda _: begin + diagram + end, page, flags=re.DOTALL)  # noqa: B023
+        assert found == 1, f"the page lacks the two marker comments of the diagram {name!r}"
+    return page
 
 
 def _mermaid(lines: list[str]) -> str:
@@ -47,4 +47,4 @@ def _mermaid(lines: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(drawn(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(drawn(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

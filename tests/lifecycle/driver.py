@@ -1,4 +1,4 @@
-"""Feeds a lifecycle by hand: snapshots made short, and time that the test moves."""
+"""A driver for the lifecycle: short ways to make snapshots and events, and a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def snapshot(phase: Phase, *calls: Call, status: str = "", **facts: Any) -> Snap
 
 
 class Driver:
-    """A lifecycle with a clock; every method gives the commands that came of it."""
+    """A lifecycle with a clock. Methods that feed an event return the resulting commands."""
 
     def __init__(self, given: Snapshot[Any] | None = None, **policy: Any) -> None:
         self.now = 100.0
         self.machine = RunLifecycle(Policy(**policy))
         self.all: list[Command] = []
-        self.calls: dict[str, Call] = {}  # the last seen of each id
+        self.calls: dict[str, Call] = {}  # the last call seen with each id
         self.began = self.feed(Begun(self.now, given))
 
     def feed(self, event: Event) -> list[Command]:
         commands = self.machine.receive(event)
-        assert pick(commands, Finish) in ([], commands[-1:]), "nothing follows a Finish"
+        assert pick(commands, Finish) in ([], commands[-1:]), "no command may follow a Finish"
         self.all += commands
         return commands
 
@@ -69,7 +69,7 @@ class Driver:
         return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at))
 
     def sees_twice(self, phase: Phase, *calls: Call, **facts: Any) -> list[Command]:
-        """Take the same look twice; one alone may be an old answer."""
+        """Feed the same poll twice: one alone may be an old answer, which the machine does not act on."""
         first = self.sees(phase, *calls, **facts)
         assert not any(isinstance(command, Submit | Finish) for command in first)
         return self.sees(phase, *calls, **facts)
@@ -81,11 +81,11 @@ class Driver:
         return self.feed(Refused(self.now, refusal, asked))
 
     def answers(self, **outputs: str) -> list[Command]:
-        """Have tools answer."""
+        """Feed outputs of tools."""
         return self.feed(CallsAnswered(self.now, tuple((self.calls[one], output) for one, output in outputs.items())))
 
     def provides(self, **outputs: str) -> list[Command]:
-        """Have the caller answer."""
+        """Feed outputs from the caller."""
         return self.feed(OutputsProvided(self.now, tuple(outputs.items())))
 
     def unanswered(self, *call_ids: str, cause: Exception | None = None) -> list[Command]:
@@ -99,7 +99,7 @@ class Driver:
         return self.feed(Tick(self.now))
 
     def of(self, kind: type[C]) -> list[C]:
-        """All commands of a kind so far."""
+        """Return all commands of a kind so far."""
         return pick(self.all, kind)
 
 
@@ -113,5 +113,5 @@ def end_of(commands: list[Command]) -> End:
 
 
 def pause_of(commands: list[Command], now: float) -> float:
-    """Seconds to the next look."""
+    """Return the seconds to the next poll."""
     return pick(commands, PollAt)[-1].not_before - now

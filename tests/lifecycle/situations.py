@@ -1,4 +1,4 @@
-"""Every situation that a watch can be in, and every event that can come: the pairs of the two tables."""
+"""Every situation of a watch and every event that it can receive, for `pairs.py`."""
 
 from __future__ import annotations
 
@@ -224,39 +224,39 @@ def _ended() -> Driver:
 SITUATIONS: Mapping[str, Callable[[], Driver]] = {
     "begun, nothing seen": _begun,
     "the run goes on": _running,
-    "the run goes on, and a stream tells of it": _streams,
-    "a stream told of calls, which are out": _stream_asked,
-    "the server is not well": _unreachable,
-    "calls are out": _asked,
-    "calls are out, the run expires in 20 s": _expiring,
+    "the run goes on, and a stream reports it": _streams,
+    "a stream reported calls, which are being answered": _stream_asked,
+    "the last poll failed": _unreachable,
+    "calls are being answered": _asked,
+    "calls are being answered, the run expires in 20 s": _expiring,
     "one call of two is answered": _half_answered,
-    "nobody here answers one call of two": _half_left,
-    "outputs are on their way": _in_flight,
+    "one call of two is left unanswered": _half_left,
+    "outputs are in flight": _in_flight,
     "outputs wait to be sent again": _throttled,
-    "outputs were sent, no answer came": _unsure,
+    "outputs were sent, the answer was lost": _unsure,
     "outputs were accepted": _sent,
-    "outputs were accepted a minute ago, and asked for since": _sent_long_ago,
-    "outputs were sent again a minute ago, and asked for since": _ignored,
+    "outputs were accepted a minute ago, the run still asks for them": _sent_long_ago,
+    "outputs were sent again a minute ago, the run still asks for them": _ignored,
     "a cancel waits for a submit": _cancel_held,
     "a cancel was sent": _cancel_of_a_running,
     "a cancel was sent, calls were stopped": _cancel_sent,
-    "a cancel was sent, calls were answered all the same": _cancel_sent_and_answered,
-    "a cancel was sent, a submit is on its way": _cancel_overtook,
-    "a cancel was taken": _cancel_taken,
+    "a cancel was sent, all calls were answered nevertheless": _cancel_sent_and_answered,
+    "a cancel was sent, a submit is in flight": _cancel_overtook,
+    "a cancel was accepted": _cancel_taken,
     "a cancel was refused": _cancel_refused,
-    "a cancel was refused twice, calls are out": _cancel_refused_and_asked,
-    "the caller leaves, a cancel was sent": _leaves,
-    "the caller leaves, the cancel was refused": _leaves_refused,
-    "ended, the caller is needed": _needs_caller,
-    "ended, the run does not say what it needs": _says_not_what,
-    "ended, given up": _gave_up,
-    "ended, given up with outputs on their way": _gave_up_in_flight,
-    "ended, completed": _ended,
+    "a cancel was refused twice, calls are being answered": _cancel_refused_and_asked,
+    "the caller is leaving, a cancel was sent": _leaves,
+    "the caller is leaving, the cancel was refused": _leaves_refused,
+    "finished, the caller is needed": _needs_caller,
+    "finished, the run names no calls": _says_not_what,
+    "finished, gave up": _gave_up,
+    "finished, gave up with outputs in flight": _gave_up_in_flight,
+    "finished, completed": _ended,
 }
 
 
 def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
-    """Every event, each in all kinds that make a difference, a second after what was before."""
+    """Yield every event in each variant that matters, one second after the last one."""
     yield "Begun", Begun(now)
     for asked in Asked:
         for phase in Phase:
@@ -267,20 +267,20 @@ def events(now: float, wake_at: float) -> Iterator[tuple[str, Event]]:
             yield f"Refused {asked.value}: {kind.value}", Refused(now, refusal, asked)
     yield "CallsAnswered: both", CallsAnswered(now, ((A, "1"), (B, "2")))
     yield "CallsAnswered: one", CallsAnswered(now, ((B, "2"),))
-    yield "CallsAnswered: a call of nobody", CallsAnswered(now, ((NEW, "1"),))
+    yield "CallsAnswered: an unknown call", CallsAnswered(now, ((NEW, "1"),))
     yield "OutputsProvided: both", OutputsProvided(now, (("call_a", "1"), ("call_b", "2")))
     yield "OutputsProvided: one", OutputsProvided(now, (("call_b", "2"),))
-    yield "OutputsProvided: a call of nobody", OutputsProvided(now, (("call_x", "1"),))
+    yield "OutputsProvided: an unknown call", OutputsProvided(now, (("call_x", "1"),))
     yield "CallsUnanswered: one", CallsUnanswered(now, (B,))
     yield "CallsUnanswered: one, a handler raised", CallsUnanswered(now, (B,), RuntimeError("bug"))
     yield "CancelAsked", CancelAsked(now)
     yield "CancelAsked: by a caller that leaves", CancelAsked(now, by=now + 5.0)
     yield "StreamBegun", StreamBegun(now)
-    yield "StreamEnded: as it should", StreamEnded(now)
+    yield "StreamEnded: normally", StreamEnded(now)
     yield "StreamEnded: broken", StreamEnded(now, RuntimeError("broken"))
     yield "Tick: early", Tick(now)
     if wake_at < float("inf"):
-        yield "Tick: in time", Tick(max(now, wake_at))
+        yield "Tick: on time", Tick(max(now, wake_at))
         yield "Tick: after a sleep of hours", Tick(wake_at + 10_000.0)
 
 

@@ -1,4 +1,4 @@
-"""What a machine that is done makes of what still comes."""
+"""Events that arrive after the watch has finished."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from asyncruns.lifecycle import (
     Reason,
     RefusalKind,
     Report,
+    RunTools,
     State,
 )
 
@@ -29,7 +30,7 @@ def revoked(run: Driver) -> list[EndRevoked]:
 
 @pytest.mark.parametrize("end", [phase for phase in Phase if phase.is_terminal])
 @pytest.mark.parametrize("later", list(Phase))
-def test_a_server_that_takes_an_end_back_is_reported_once_and_changes_nothing(end: Phase, later: Phase) -> None:
+def test_another_status_after_the_end_is_reported_once_and_changes_nothing(end: Phase, later: Phase) -> None:
     run = Driver()
     run.sees(end)
     before = run.machine.end
@@ -37,13 +38,13 @@ def test_a_server_that_takes_an_end_back_is_reported_once_and_changes_nothing(en
     run.sees(later)
     run.now += 1.0
     run.sees(later)
-    told = [] if later is end else [EndRevoked(status=later.value, previous=end.value)]
-    assert revoked(run) == told
+    expected = [] if later is end else [EndRevoked(status=later.value, previous=end.value)]
+    assert revoked(run) == expected
     assert run.machine.end is before
     assert run.machine.snapshot == snapshot(end)
 
 
-def test_a_look_that_was_asked_before_the_end_was_seen_may_be_older() -> None:
+def test_a_poll_sent_before_the_end_was_seen_revokes_nothing() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     asked_at = run.now
@@ -56,7 +57,7 @@ def test_a_look_that_was_asked_before_the_end_was_seen_may_be_older() -> None:
     assert len(revoked(run)) == 1
 
 
-def test_an_end_that_is_not_the_runs_is_not_the_servers_to_take_back() -> None:
+def test_the_end_of_a_watch_that_gave_up_is_not_revoked() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.RUNNING)
     run.passes(5.0)
@@ -65,22 +66,23 @@ def test_an_end_that_is_not_the_runs_is_not_the_servers_to_take_back() -> None:
     assert revoked(run) == []
 
 
-def test_an_object_that_had_ended_can_be_taken_back_as_well() -> None:
+def test_the_end_of_a_given_object_can_be_revoked_too() -> None:
     run = Driver(snapshot(Phase.CANCELLED))
     run.now += 1.0
     run.sees(Phase.RUNNING)
     assert revoked(run) == [EndRevoked(status="running", previous="cancelled")]
 
 
-def test_outputs_do_not_take_up_a_watch_that_gave_up() -> None:
+def test_outputs_for_a_watch_that_gave_up_are_refused_and_change_nothing() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     end_of(run.passes(5.0))
-    assert run.provides(call_a="1") == []
+    with pytest.raises(InvalidRequestError, match="gave up"):
+        run.provides(call_a="1")
     assert run.machine.state is State.DONE
 
 
-def test_a_watch_that_gave_up_and_is_then_cancelled_tells_a_refusal_and_goes_on() -> None:
+def test_a_watch_that_a_refused_cancel_reopened_goes_on() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.RUNNING)
     run.passes(5.0)
@@ -90,7 +92,7 @@ def test_a_watch_that_gave_up_and_is_then_cancelled_tells_a_refusal_and_goes_on(
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
 
 
-def test_an_unknown_status_may_stay_as_long_as_the_caller_says() -> None:
+def test_an_unknown_status_may_stay_for_as_long_as_the_policy_allows() -> None:
     run = Driver(max_unknown_status=10.0, timeout=None)
     run.sees(Phase.UNKNOWN, status="paused")
     run.now += 9.9
@@ -103,13 +105,13 @@ def test_an_unknown_status_may_stay_as_long_as_the_caller_says() -> None:
     assert not pick(run.sees(Phase.UNKNOWN, status="paused"), Finish)
 
 
-def test_a_long_hint_does_not_put_off_the_end_of_an_unknown_status() -> None:
+def test_a_long_hint_does_not_postpone_the_limit_of_an_unknown_status() -> None:
     run = Driver(max_unknown_status=10.0, timeout=None)
-    look = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
-    assert look.not_before == run.now + 10.0
+    poll = pick(run.sees(Phase.UNKNOWN, status="paused", hint=60.0), PollAt)[-1]
+    assert poll.not_before == run.now + 10.0
 
 
-def test_outputs_for_a_run_that_did_not_say_what_it_needs_are_for_no_call() -> None:
+def test_outputs_for_a_run_that_named_no_calls_raise() -> None:
     run = Driver()
     for _ in range(4):
         run.sees(Phase.NEEDS_CALLER)
@@ -120,7 +122,7 @@ def test_outputs_for_a_run_that_did_not_say_what_it_needs_are_for_no_call() -> N
     assert run.machine.end.reason is Reason.NO_CALLS
 
 
-def test_tools_that_a_run_without_calls_stopped_are_not_waited_for_when_it_is_taken_up() -> None:
+def test_a_reopened_watch_does_not_wait_for_tools_that_were_stopped_when_it_finished() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, B)
     for _ in range(4):
@@ -130,7 +132,7 @@ def test_tools_that_a_run_without_calls_stopped_are_not_waited_for_when_it_is_ta
     assert (end.reason, end.calls) == (Reason.UNANSWERED, (B,))
 
 
-def test_a_cancel_that_was_refused_is_no_reason_any_more_once_the_caller_has_answered() -> None:
+def test_a_refused_cancel_is_no_longer_the_reason_once_the_caller_has_answered() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, B)
     run.cancels()
@@ -139,7 +141,7 @@ def test_a_cancel_that_was_refused_is_no_reason_any_more_once_the_caller_has_ans
     assert end_of(run.provides(call_a="1")).reason is Reason.UNANSWERED
 
 
-def test_a_late_look_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
+def test_a_late_poll_does_not_count_as_the_answer_to_a_submit_in_flight() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -150,7 +152,7 @@ def test_a_late_look_is_no_answer_to_a_submit_that_is_on_its_way() -> None:
     assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel)
 
 
-def test_a_submit_that_fails_for_too_long_ends_the_watch_and_nothing_is_done_after_that() -> None:
+def test_no_command_follows_when_a_failed_submit_exceeds_the_outage_budget() -> None:
     run = Driver(max_outage=30.0, timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.refused(RefusalKind.LOST)
@@ -161,13 +163,13 @@ def test_a_submit_that_fails_for_too_long_ends_the_watch_and_nothing_is_done_aft
     assert all(isinstance(report, Report) for report in reports)
 
 
-def test_an_unknown_status_of_the_callers_object_has_its_minute_from_the_beginning() -> None:
+def test_the_minute_of_an_unknown_status_of_a_given_object_counts_from_the_start() -> None:
     run = Driver(snapshot(Phase.UNKNOWN, status="paused"), timeout=None)
     run.now += 60.0
     assert end_of(run.sees(Phase.UNKNOWN, status="paused")).reason is Reason.UNKNOWN_STATUS
 
 
-def test_a_watch_that_is_taken_up_looks_as_often_as_at_first() -> None:
+def test_a_reopened_watch_polls_as_often_as_a_new_one() -> None:
     run = Driver(timeout=5.0)
     for _ in range(10):
         run.sees(Phase.RUNNING)
@@ -177,7 +179,7 @@ def test_a_watch_that_is_taken_up_looks_as_often_as_at_first() -> None:
     assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.25)
 
 
-def test_a_watch_that_is_taken_up_learns_the_expiry_anew() -> None:
+def test_a_reopened_watch_reads_the_expiry_again() -> None:
     run = Driver()
     for _ in range(3):
         run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
@@ -198,7 +200,7 @@ def test_an_unknown_status_does_not_end_a_cancel_that_followed_it() -> None:
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_watch_that_is_taken_up_looks_while_it_waits_for_answers() -> None:
+def test_a_reopened_watch_polls_while_it_waits_for_answers() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.passes(5.0)
@@ -209,9 +211,23 @@ def test_a_watch_that_is_taken_up_looks_while_it_waits_for_answers() -> None:
     assert pick(run.provides(call_a="1"), PollAt)
 
 
-def test_a_short_timeout_is_as_short_when_outputs_take_the_watch_up() -> None:
+def test_a_short_timeout_stays_short_when_outputs_reopen_the_watch() -> None:
     run = Driver(timeout=0.5)
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")
     run.provides(call_a="1")
     assert run.machine.wake_at == run.now + 0.5
+
+
+def test_a_submit_that_was_accepted_after_the_end_counts_as_a_round() -> None:
+    run = Driver(timeout=5.0, max_rounds=1)
+    run.sees(Phase.NEEDS_CALLER, A)
+    run.answers(call_a="1")
+    run.passes(5.0)
+    run.refused(RefusalKind.LOST)  # the last poll: the watch has given up
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    run.cancels()
+    run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
+    commands = run.sees(Phase.NEEDS_CALLER, B)
+    assert pick(commands, RunTools) == []
+    assert end_of(commands).reason is Reason.MAX_ROUNDS

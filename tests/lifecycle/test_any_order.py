@@ -1,4 +1,4 @@
-"""Whatever comes, in whatever order: the machine never raises, never spins, and never runs a call twice."""
+"""Events in any order: the machine never raises, never loops without progress, and never runs a call twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from asyncruns.lifecycle import (
     Tick,
 )
 
-# A mutation run (`.ci/mutate`) tries few, and always the same.
+# A mutation run (`.ci/mutate`) tries few examples, and always the same ones.
 FEW = os.environ.get("FEW_EXAMPLES") == "1"
 EXAMPLES = 10 if FEW else 100
 
@@ -43,7 +43,7 @@ CALLS = [call(f"call_{n}", arguments=arguments) for n in range(2) for arguments 
 ROUNDS = st.lists(st.sampled_from(CALLS), max_size=3)
 
 
-# Each strategy gives a function that makes the event of a time: made anew for each time, they would take long to draw.
+# Each strategy yields a function from a time to an event: strategies that depend on the time would be slow to draw.
 Later = Callable[[float], Event]
 
 
@@ -97,7 +97,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
         assert run.machine.state in MOVES[before].get(type(event), frozenset()) | {before}
         handed_out += [one for c in commands if isinstance(c, RunTools) for one in c.calls]
 
-        # At most once, whatever the looks show.
+        # No call is handed out twice, whatever the polls show.
         assert max(Counter(handed_out).values(), default=0) <= 1
         # A submit is never empty, and names each call once.
         for command in commands:
@@ -107,7 +107,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
                 assert len(ids) == len(set(ids))
             if isinstance(command, PollAt):
                 assert run.now <= command.not_before <= command.not_after or command.not_before == math.inf
-        # Nothing follows a Finish in one answer, and the machine then is done.
+        # No command follows a Finish, and the machine is DONE then.
         finishes = [n for n, c in enumerate(commands) if isinstance(c, Finish)]
         assert finishes in ([], [len(commands) - 1])
         assert bool(finishes) <= (run.machine.state is State.DONE)
@@ -115,7 +115,7 @@ def test_any_sequence_of_events(data: st.DataObject, timeout: float | None) -> N
 
 @settings(max_examples=2 * EXAMPLES, derandomize=FEW, deadline=None)
 @given(st.data())
-def test_a_tick_at_the_time_that_was_asked_for_always_gets_on(data: st.DataObject) -> None:
+def test_a_tick_at_wake_at_always_makes_progress(data: st.DataObject) -> None:
     run = Driver(timeout=50.0)
     for _ in range(data.draw(st.integers(0, 8))):
         run.feed(data.draw(FROM_THE_SERVER)(run.now))

@@ -1,4 +1,4 @@
-"""Submits that come too early for the server, rounds without an end, and what an outcome says of the last trouble."""
+"""Submits that are too early for the server, endless rounds, final snapshots, and the last error in an outcome."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from driver import Driver, call, end_of, pick, snapshot
 
 from asyncruns import Reason
 from asyncruns.lifecycle import Asked, EndKind, Phase, RefusalKind, RunTools, State, Submit
-from asyncruns.lifecycle.machine import SUBMIT_GRACE_S
+from asyncruns.lifecycle.ledger import SUBMIT_GRACE_S
 
 A = call("call_a")
 
 
 def submitting(**policy: Any) -> Driver:
-    """A response whose one call is answered, and whose outputs are being sent."""
+    """Return a watch of a response whose one call is answered and whose outputs are being sent."""
     run = Driver(**policy)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.answers(call_a="1")
@@ -41,7 +41,7 @@ def test_a_submit_that_is_too_early_is_sent_again_as_it_was(kind: RefusalKind, l
     assert run.machine.state is State.POLLING
 
 
-def test_the_pause_after_a_refusal_that_is_too_early_is_at_most_two_seconds_or_what_the_server_asks() -> None:
+def test_the_pause_after_an_early_submit_is_at_most_two_seconds_or_what_the_server_asks_for() -> None:
     run = submitting()
     pauses = []
     for retry_after in (None, None, None, None, 5.0):
@@ -58,7 +58,7 @@ def test_the_pause_after_a_refusal_that_is_too_early_is_at_most_two_seconds_or_w
         (RefusalKind.NOT_READY, (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED)),
     ],
 )
-def test_a_submit_that_stays_too_early_is_believed_after_the_grace(
+def test_a_refusal_as_too_early_is_believed_after_the_grace_period(
     kind: RefusalKind, end: tuple[EndKind, Reason]
 ) -> None:
     run = submitting()
@@ -72,7 +72,7 @@ def test_a_submit_that_stays_too_early_is_believed_after_the_grace(
     assert run.machine.end.outputs == (("call_a", "1"),)
 
 
-def test_outputs_of_the_caller_have_the_whole_grace_again() -> None:
+def test_outputs_from_the_caller_have_the_whole_grace_period_again() -> None:
     run = submitting()
     run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
     run.passes(SUBMIT_GRACE_S)
@@ -82,7 +82,7 @@ def test_outputs_of_the_caller_have_the_whole_grace_again() -> None:
     assert run.machine.end is None
 
 
-def test_a_submit_that_failed_is_not_why_the_next_round_has_no_outputs() -> None:
+def test_a_failed_submit_is_not_the_cause_when_the_next_round_is_unanswered() -> None:
     run = submitting()
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
     run.sees(Phase.NEEDS_CALLER, call("call_b"))
@@ -90,7 +90,7 @@ def test_a_submit_that_failed_is_not_why_the_next_round_has_no_outputs() -> None
     assert (end.reason, end.cause) == (Reason.UNANSWERED, None)
 
 
-def test_a_cancel_overtakes_a_submit_that_is_too_early() -> None:
+def test_a_cancel_is_sent_instead_of_repeating_an_early_submit() -> None:
     run = submitting()
     run.cancels()
     run.refused(RefusalKind.NOT_READY, asked=Asked.SUBMIT)
@@ -99,7 +99,7 @@ def test_a_cancel_overtakes_a_submit_that_is_too_early() -> None:
     assert len(run.of(Submit)) == 1
 
 
-# Rounds without an end
+# Endless rounds
 
 
 def answered(run: Driver, number: int) -> list[Any]:
@@ -125,7 +125,7 @@ def test_a_watch_leaves_the_round_after_fifty_to_the_caller() -> None:
     assert sum(len(command.calls) for command in run.of(RunTools)) == 50
 
 
-def test_the_bound_of_rounds_is_the_callers() -> None:
+def test_the_caller_sets_the_bound_of_rounds() -> None:
     assert rounds_until_the_end(Driver(timeout=None, max_rounds=1)) == 1
     unbounded = Driver(timeout=None, max_rounds=None)
     for number in range(200):
@@ -133,7 +133,7 @@ def test_the_bound_of_rounds_is_the_callers() -> None:
     assert unbounded.machine.end is None
 
 
-def test_outputs_from_the_caller_go_on_after_the_last_round() -> None:
+def test_outputs_from_the_caller_are_sent_after_the_last_round() -> None:
     run = Driver(timeout=None, max_rounds=1)
     assert rounds_until_the_end(run) == 1
     assert pick(run.provides(call_1="by hand"), Submit)
@@ -141,14 +141,14 @@ def test_outputs_from_the_caller_go_on_after_the_last_round() -> None:
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
 
 
-def test_rounds_count_whose_submits_were_lost_and_had_their_effect() -> None:
+def test_rounds_whose_submit_was_lost_but_worked_are_counted() -> None:
     run = Driver(timeout=None, max_rounds=2)
     for number in range(2):
         run.sees(Phase.NEEDS_CALLER, call(f"call_{number}"))
         run.answers(**{f"call_{number}": "1"})
         run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
         run.sees(Phase.RUNNING)
-        run.sees(Phase.RUNNING)  # is the same round
+        run.sees(Phase.RUNNING)  # this poll does not count the round again
     assert end_of(run.sees(Phase.NEEDS_CALLER, call("call_2"))).reason is Reason.MAX_ROUNDS
 
 
@@ -158,7 +158,7 @@ def test_a_model_that_repeats_one_call_for_ever_is_bounded_too() -> None:
         run.passes(1.0)
         run.sees(Phase.NEEDS_CALLER, A)
         run.passes(6.0)
-        run.sees(Phase.NEEDS_CALLER, A)  # not a stale read any more
+        run.sees(Phase.NEEDS_CALLER, A)  # the lag is over, so this poll is not stale
         if run.machine.end is not None:
             break
         if not run.of(Submit):
@@ -181,14 +181,14 @@ def test_outputs_that_had_no_effect_are_sent_again_within_the_bound() -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_submit_says_whether_a_forcing_choice_is_kept(keep: bool) -> None:
+def test_a_submit_says_whether_to_keep_a_forcing_tool_choice(keep: bool) -> None:
     assert submitting(keep_tool_choice=keep).of(Submit)[0].keep_tool_choice is keep
 
 
-# What is final
+# Final snapshots
 
 
-def test_an_object_that_is_final_is_acted_on_without_a_poll() -> None:
+def test_a_final_object_is_acted_on_without_a_poll() -> None:
     run = Driver(snapshot(Phase.NEEDS_CALLER, A, is_final=True))
     assert pick(run.began, RunTools) == [RunTools((A,))]
     assert run.machine.state is State.DISPATCHING
@@ -204,7 +204,7 @@ def test_an_object_that_is_final_is_acted_on_without_a_poll() -> None:
         RefusalKind.NOT_SENT,
     ],
 )
-def test_a_poll_of_what_is_final_may_fail_for_ever(kind: RefusalKind) -> None:
+def test_polls_of_a_final_snapshot_may_fail_for_ever(kind: RefusalKind) -> None:
     run = Driver(snapshot(Phase.NEEDS_CALLER, A, is_final=True), timeout=None)
     for _ in range(300):
         run.now += 1.0
@@ -214,17 +214,17 @@ def test_a_poll_of_what_is_final_may_fail_for_ever(kind: RefusalKind) -> None:
     assert pick(run.answers(call_a="1"), Submit)
 
 
-def test_a_failing_poll_of_what_is_final_does_not_hold_up_the_end_of_a_wait() -> None:
+def test_failed_polls_of_a_final_snapshot_do_not_postpone_the_deadline() -> None:
     run = Driver(snapshot(Phase.NEEDS_CALLER, A, is_final=True), timeout=10.0)
     run.refused(RefusalKind.NOT_FOUND)
     run.now += 10.0
     assert end_of(run.passes(0.0)).reason is Reason.TIMEOUT
 
 
-# The last trouble
+# The last error
 
 
-def test_an_outcome_says_why_submits_failed_although_polls_went_well() -> None:
+def test_an_outcome_says_why_submits_failed_although_polls_succeeded() -> None:
     run = Driver(timeout=30.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -240,7 +240,7 @@ def test_an_outcome_says_why_submits_failed_although_polls_went_well() -> None:
 
 
 @pytest.mark.parametrize("phase", [Phase.EXPIRED, Phase.CANCELLED, Phase.FAILED])
-def test_a_run_that_ended_badly_without_its_outputs_says_why_they_were_not_taken(phase: Phase) -> None:
+def test_the_end_of_a_run_without_its_outputs_says_why_their_submit_failed(phase: Phase) -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -249,7 +249,7 @@ def test_a_run_that_ended_badly_without_its_outputs_says_why_they_were_not_taken
     assert end_of(run.sees(phase)).cause is cause
 
 
-def test_trouble_that_has_passed_is_not_in_the_outcome() -> None:
+def test_an_error_that_has_passed_is_not_in_the_outcome() -> None:
     run = Driver(timeout=30.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -258,7 +258,7 @@ def test_trouble_that_has_passed_is_not_in_the_outcome() -> None:
     assert end_of(run.sees(Phase.FAILED)).cause is None
 
 
-def test_a_wait_without_an_expiry_is_as_long_as_its_dialect_says() -> None:
+def test_without_an_expiry_the_wait_is_as_long_as_the_policy_says() -> None:
     assert Driver().machine.wake_at == 100.0 + 900.0
     assert Driver(without_expiry=86400.0).machine.wake_at == 100.0 + 86400.0
     assert Driver(without_expiry=math.inf).machine.wake_at == math.inf

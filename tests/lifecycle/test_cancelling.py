@@ -1,3 +1,5 @@
+"""Cancels: when they are sent, repeated, given up and reported, also by a caller that leaves."""
+
 from __future__ import annotations
 
 import math
@@ -36,7 +38,7 @@ def test_a_cancel_stops_the_tools_first() -> None:
     assert run.machine.state is State.CANCELLING
 
 
-def test_a_cancel_waits_for_a_submit_on_its_way() -> None:
+def test_a_cancel_waits_for_a_submit_in_flight() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -52,7 +54,7 @@ def test_a_cancel_follows_a_submit_whose_answer_was_lost() -> None:
     assert pick(run.refused(RefusalKind.LOST, asked=Asked.SUBMIT), Cancel) == [Cancel()]
 
 
-def test_a_cancel_is_asked_once_however_often_it_is_wanted() -> None:
+def test_a_cancel_is_sent_once_however_often_it_is_requested() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -60,7 +62,7 @@ def test_a_cancel_is_asked_once_however_often_it_is_wanted() -> None:
     assert run.of(Cancel) == [Cancel()]
 
 
-def test_a_run_under_cancellation_is_looked_at_until_it_ends() -> None:
+def test_a_run_under_cancellation_is_polled_until_it_ends() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -69,7 +71,7 @@ def test_a_run_under_cancellation_is_looked_at_until_it_ends() -> None:
     assert run.machine.cancel_requested
 
 
-def test_a_cancel_that_lost_against_completion_is_reported_as_it_was() -> None:
+def test_a_run_that_completed_before_its_cancel_is_reported_as_completed() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -78,7 +80,7 @@ def test_a_cancel_that_lost_against_completion_is_reported_as_it_was() -> None:
     assert run.machine.cancel_requested
 
 
-def test_no_tool_runs_any_more_once_a_cancel_was_asked() -> None:
+def test_no_tool_runs_after_a_cancel_was_requested() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -87,7 +89,7 @@ def test_no_tool_runs_any_more_once_a_cancel_was_asked() -> None:
     assert run.of(Submit) == []
 
 
-def test_a_cancel_that_did_not_arrive_is_asked_again_some_times() -> None:
+def test_a_cancel_that_fails_is_sent_five_times() -> None:
     run = Driver(timeout=None, max_outage=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -109,7 +111,7 @@ def test_a_server_that_cannot_cancel_says_so_and_the_watch_goes_on() -> None:
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
 
 
-def test_calls_stopped_for_a_refused_cancel_are_the_callers_then() -> None:
+def test_calls_stopped_for_a_refused_cancel_are_left_to_the_caller() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.cancels()
@@ -124,15 +126,15 @@ def test_a_cancel_that_was_taken_is_confirmed_within_a_minute_or_given_up() -> N
     run.cancels()
     run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
     run.now += 59.9
-    (look,) = pick(run.sees(Phase.CANCELLING, hint=60.0), PollAt)
-    assert look.not_before == pytest.approx(run.now + 0.1)
+    (poll,) = pick(run.sees(Phase.CANCELLING, hint=60.0), PollAt)
+    assert poll.not_before == pytest.approx(run.now + 0.1)
     run.now += 0.1
     end = end_of(run.sees(Phase.CANCELLING))
     assert (end.kind, end.reason) == (EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)
     assert run.machine.cancel_requested
 
 
-def test_looks_at_a_stuck_cancellation_do_not_move_its_bound() -> None:
+def test_a_second_answer_to_a_stuck_cancel_does_not_move_its_bound() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -143,7 +145,7 @@ def test_looks_at_a_stuck_cancellation_do_not_move_its_bound() -> None:
     assert end_of(run.sees(Phase.CANCELLING)).reason is Reason.CANCEL_UNCONFIRMED
 
 
-def test_a_run_that_is_over_by_the_servers_word_is_bounded_as_well() -> None:
+def test_a_cancel_is_bounded_too_if_the_server_says_that_the_run_is_over() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -153,13 +155,13 @@ def test_a_run_that_is_over_by_the_servers_word_is_bounded_as_well() -> None:
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.CANCEL_UNCONFIRMED
 
 
-def test_the_first_looks_after_a_cancel_are_quick_again() -> None:
+def test_the_first_polls_after_a_cancel_are_quick_again() -> None:
     run = Driver()
     for _ in range(10):
         run.sees(Phase.RUNNING)
     run.cancels()
-    (look,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
-    assert look.not_before - run.now == pytest.approx(0.25)
+    (poll,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
+    assert poll.not_before - run.now == pytest.approx(0.25)
 
 
 def test_a_cancel_does_not_wait_for_a_submit_for_ever() -> None:
@@ -170,14 +172,14 @@ def test_a_cancel_does_not_wait_for_a_submit_for_ever() -> None:
     assert pick(run.sees(Phase.RUNNING), Cancel) == []
     assert run.machine.wake_at == run.now + 2.0
     assert pick(run.passes(2.0), Cancel) == [Cancel()]
-    # The submit is answered after all: it is recorded, and the cancel is not sent again.
+    # The submit is answered after all: this is recorded, and the cancel is not sent again.
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     assert len(run.of(Cancel)) == 1
     assert any(isinstance(r.notice, OutputsSubmitted) for r in run.of(Report))
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.REJECTED, RefusalKind.NOT_FOUND])
-def test_a_submit_that_fails_after_the_cancel_went_out_is_no_second_cancel(kind: RefusalKind) -> None:
+def test_a_submit_that_fails_after_the_cancel_was_sent_causes_no_second_one(kind: RefusalKind) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -188,7 +190,7 @@ def test_a_submit_that_fails_after_the_cancel_went_out_is_no_second_cancel(kind:
     assert run.machine.state is State.CANCELLING
 
 
-def test_a_cancel_takes_up_a_watch_that_gave_up_and_has_its_own_time() -> None:
+def test_a_cancel_reopens_a_watch_that_gave_up_and_has_a_time_of_its_own() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.RUNNING)
     assert end_of(run.passes(5.0)).reason is Reason.TIMEOUT
@@ -200,7 +202,7 @@ def test_a_cancel_takes_up_a_watch_that_gave_up_and_has_its_own_time() -> None:
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_cancel_that_was_given_up_can_be_asked_anew() -> None:
+def test_a_cancel_that_was_given_up_can_be_requested_again() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -214,7 +216,7 @@ def test_a_cancel_that_was_given_up_can_be_asked_anew() -> None:
     assert run.machine.end is None
 
 
-def test_a_cancel_waits_for_a_submit_that_was_on_its_way_when_the_watch_gave_up() -> None:
+def test_a_cancel_waits_for_a_submit_that_was_in_flight_when_the_watch_gave_up() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -224,7 +226,7 @@ def test_a_cancel_waits_for_a_submit_that_was_on_its_way_when_the_watch_gave_up(
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_submit_that_is_answered_after_the_watch_gave_up_is_not_waited_for(answered: bool) -> None:
+def test_a_cancel_does_not_wait_for_a_submit_that_was_answered_after_the_watch_gave_up(answered: bool) -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -239,7 +241,7 @@ def test_a_submit_that_is_answered_after_the_watch_gave_up_is_not_waited_for(ans
 @pytest.mark.parametrize(
     "kind", [RefusalKind.NOT_SENT, RefusalKind.LOST, RefusalKind.UNAVAILABLE, RefusalKind.THROTTLED]
 )
-def test_a_cancel_that_did_not_arrive_is_asked_again_after_a_pause(kind: RefusalKind) -> None:
+def test_a_cancel_that_fails_is_sent_again_after_a_pause(kind: RefusalKind) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -251,17 +253,17 @@ def test_a_cancel_that_did_not_arrive_is_asked_again_after_a_pause(kind: Refusal
     assert run.machine.wake_at == run.now + 7.0
 
 
-def test_a_cancel_that_was_taken_at_the_second_try_is_not_asked_a_third_time() -> None:
+def test_a_cancel_that_was_accepted_after_all_is_not_sent_again() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
     run.refused(RefusalKind.LOST, asked=Asked.CANCEL)
-    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)  # the answer to the first came after all
+    run.sees(Phase.CANCELLING, asked=Asked.CANCEL)  # the answer to the first try arrived after all
     run.passes(10.0)
     assert len(run.of(Cancel)) == 1
 
 
-def test_an_outage_while_a_cancel_is_tried_ends_the_watch_like_any() -> None:
+def test_an_outage_during_a_cancel_ends_the_watch_like_any_other() -> None:
     run = Driver(timeout=None, max_outage=30.0)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -270,7 +272,7 @@ def test_an_outage_while_a_cancel_is_tried_ends_the_watch_like_any() -> None:
     assert end_of(run.refused(RefusalKind.LOST, asked=Asked.CANCEL)).reason is Reason.UNREACHABLE
 
 
-def test_a_refused_cancel_is_told_with_its_cause_and_looked_after_at_once() -> None:
+def test_a_refused_cancel_is_reported_with_its_cause_and_followed_by_a_poll() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -283,7 +285,7 @@ def test_a_refused_cancel_is_told_with_its_cause_and_looked_after_at_once() -> N
     assert run.machine.wake_at == math.inf
 
 
-def test_a_cancel_that_was_taken_and_then_refused_is_bounded_no_more() -> None:
+def test_a_cancel_that_was_accepted_and_then_refused_is_no_longer_bounded() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -292,7 +294,7 @@ def test_a_cancel_that_was_taken_and_then_refused_is_bounded_no_more() -> None:
     assert run.machine.wake_at == math.inf
 
 
-def test_an_answer_to_a_cancel_that_nobody_asked_changes_nothing() -> None:
+def test_an_answer_to_a_cancel_that_was_not_sent_changes_nothing() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     assert run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL) == []
@@ -302,7 +304,7 @@ def test_an_answer_to_a_cancel_that_nobody_asked_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("seen", [True, False])
-def test_only_a_look_tells_that_a_cancel_came_to_nothing(seen: bool) -> None:
+def test_only_a_poll_shows_that_a_cancel_failed(seen: bool) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -328,7 +330,7 @@ def test_a_cancel_whose_answer_was_lost_may_be_why_the_run_is_cancelled() -> Non
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_cancel_that_was_refused_outright_was_not_asked_for() -> None:
+def test_a_cancel_that_was_definitely_refused_does_not_count_as_requested() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -337,7 +339,7 @@ def test_a_cancel_that_was_refused_outright_was_not_asked_for() -> None:
     assert not run.machine.cancel_requested
 
 
-def test_looks_that_succeed_do_not_hurry_the_tries_of_a_cancel() -> None:
+def test_successful_polls_do_not_shorten_the_pauses_of_a_cancel() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -359,7 +361,7 @@ def test_a_cancel_after_giving_up_has_a_minute_however_short_the_timeout_was() -
     assert end_of(run.passes(60.0)).reason is Reason.TIMEOUT
 
 
-def test_a_cancel_after_giving_up_has_the_whole_timeout_where_that_is_longer() -> None:
+def test_a_cancel_after_giving_up_has_the_whole_timeout_if_that_is_longer() -> None:
     run = Driver(timeout=300.0)
     run.sees(Phase.RUNNING)
     run.passes(300.0)
@@ -368,9 +370,7 @@ def test_a_cancel_after_giving_up_has_the_whole_timeout_where_that_is_longer() -
 
 
 @pytest.mark.parametrize(("answered", "state"), [(True, State.POLLING), (False, State.SUBMITTING)])
-def test_what_became_of_a_submit_after_giving_up_counts_when_the_watch_is_taken_up(
-    answered: bool, state: State
-) -> None:
+def test_the_answer_to_a_submit_after_giving_up_counts_when_the_watch_is_reopened(answered: bool, state: State) -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -384,11 +384,11 @@ def test_what_became_of_a_submit_after_giving_up_counts_when_the_watch_is_taken_
     assert run.machine.state is state
     run.now += 5.0
     run.sees_twice(Phase.NEEDS_CALLER, A)
-    assert len(run.of(Submit)) == 2  # what was sent had no effect
+    assert len(run.of(Submit)) == 2  # the first submit had no effect
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])
-def test_leaving_cancels_only_what_a_submit_began_where_what_was_seen_is_final(is_accepted: bool) -> None:
+def test_leaving_a_final_snapshot_cancels_only_the_run_that_a_submit_began(is_accepted: bool) -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     if is_accepted:
@@ -400,7 +400,7 @@ def test_leaving_cancels_only_what_a_submit_began_where_what_was_seen_is_final(i
     assert bool(pick(commands, Cancel)) is is_accepted
 
 
-def test_an_answer_to_no_submit_changes_nothing_after_the_end() -> None:
+def test_an_answer_without_a_submit_changes_nothing_after_the_end() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.NEEDS_CALLER, A)
     run.passes(5.0)
@@ -409,7 +409,7 @@ def test_an_answer_to_no_submit_changes_nothing_after_the_end() -> None:
     assert run.machine.state is State.DONE
 
 
-def test_a_refused_cancel_of_a_run_that_still_says_nothing_surfaces_it_again() -> None:
+def test_a_run_that_still_names_no_calls_after_a_refused_cancel_is_surfaced_again() -> None:
     run = Driver(timeout=None)
     for _ in range(4):
         run.sees(Phase.NEEDS_CALLER)
@@ -420,7 +420,7 @@ def test_a_refused_cancel_of_a_run_that_still_says_nothing_surfaces_it_again() -
     assert end_of(run.sees(Phase.NEEDS_CALLER)).reason is Reason.NO_CALLS
 
 
-def test_outputs_that_come_while_a_cancel_is_under_way_are_kept_and_not_sent() -> None:
+def test_outputs_that_arrive_during_a_cancel_are_kept_and_not_sent() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.cancels()
@@ -433,7 +433,7 @@ def test_outputs_that_come_while_a_cancel_is_under_way_are_kept_and_not_sent() -
     assert len(run.of(Submit)) == 1
 
 
-def test_calls_that_nobody_answers_are_no_end_while_a_cancel_is_under_way() -> None:
+def test_unanswered_calls_do_not_end_the_watch_during_a_cancel() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.cancels()
@@ -441,7 +441,7 @@ def test_calls_that_nobody_answers_are_no_end_while_a_cancel_is_under_way() -> N
     assert run.machine.state is State.CANCELLING
 
 
-def test_a_cancel_stops_no_tools_where_none_run() -> None:
+def test_a_cancel_stops_no_tools_if_none_run() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -449,7 +449,7 @@ def test_a_cancel_stops_no_tools_where_none_run() -> None:
     assert pick(run.cancels(), Cancel) == [Cancel()]
 
 
-def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
+def test_a_poll_does_not_count_as_the_answer_to_a_cancel_in_flight() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -458,18 +458,18 @@ def test_a_look_is_no_answer_to_a_cancel_that_is_on_its_way() -> None:
     assert run.machine.state is State.CANCELLING
 
 
-def test_a_cancel_that_was_refused_is_not_why_later_calls_are_left_unanswered() -> None:
+def test_a_refused_cancel_is_not_the_reason_for_later_unanswered_calls() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.cancels()
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
-    run.now += 60.0  # the cancel is not wanted any more
+    run.now += 60.0  # from now on, the cancel is no longer wanted
     run.sees(Phase.NEEDS_CALLER, A)
     assert end_of(run.unanswered("call_a")).reason is Reason.UNANSWERED
 
 
 def leaving(phase: Phase = Phase.PENDING, **policy: Any) -> Driver:
-    """A run that was seen in this phase, and whose caller leaves within 5 s and wants it cancelled."""
+    """Return a watch that saw the run in this phase and whose caller leaves within 5 s and wants it cancelled."""
     run = Driver(**policy)
     run.sees(phase)
     run.feed(CancelAsked(run.now, by=run.now + 5.0))
@@ -503,7 +503,7 @@ def test_no_tool_runs_when_a_refused_cancel_is_sent_again_instead() -> None:
     assert run.of(RunTools) == []
 
 
-def test_a_refused_cancel_of_a_run_that_no_poll_has_shown_is_sent_again_with_the_first_poll() -> None:
+def test_a_refused_cancel_of_a_run_that_no_poll_has_shown_is_sent_again_after_the_first_poll() -> None:
     run = Driver(timeout=None)
     run.cancels()
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL)
@@ -513,7 +513,7 @@ def test_a_refused_cancel_of_a_run_that_no_poll_has_shown_is_sent_again_with_the
 
 
 @pytest.mark.parametrize("phase", [None, Phase.PENDING])
-def test_a_cancel_of_a_run_that_is_not_over_as_the_server_says_is_sent_again(phase: Phase | None) -> None:
+def test_a_cancel_is_sent_again_if_the_run_is_not_over_although_the_server_says_so(phase: Phase | None) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.PENDING)
     run.cancels()
@@ -522,7 +522,7 @@ def test_a_cancel_of_a_run_that_is_not_over_as_the_server_says_is_sent_again(pha
     assert pick(run.sees(Phase.RUNNING), Cancel) == [Cancel()]
 
 
-def test_a_cancel_is_not_sent_again_where_the_server_says_how_the_run_has_ended() -> None:
+def test_a_cancel_is_not_sent_again_if_the_server_says_how_the_run_has_ended() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.PENDING)
     run.cancels()
@@ -548,7 +548,7 @@ def test_a_refused_cancel_is_wanted_for_a_minute_only() -> None:
     assert pick(run.cancels(), Cancel) == [Cancel()]
 
 
-def test_a_status_that_changes_all_the_time_does_not_make_a_cancel_of_each_poll() -> None:
+def test_a_status_that_keeps_changing_does_not_cause_a_cancel_after_each_poll() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.UNKNOWN, status="0%")
     run.cancels()
@@ -568,7 +568,7 @@ def test_a_refused_cancel_waits_for_a_pending_submit_before_it_is_sent_again() -
     assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
 
 
-def test_a_cancel_that_the_server_does_not_know_is_sent_again_only_while_replicas_may_lag() -> None:
+def test_a_cancel_that_is_not_found_is_sent_again_only_while_replicas_may_lag() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.PENDING)
     run.cancels()
@@ -577,12 +577,12 @@ def test_a_cancel_that_the_server_does_not_know_is_sent_again_only_while_replica
     assert pick(run.passes(0.0), Cancel) == [Cancel()]
     commands = run.refused(RefusalKind.NOT_FOUND, asked=Asked.CANCEL)
     assert any(isinstance(r.notice, CancelRefused) for r in pick(commands, Report))
-    assert pick(run.sees(Phase.RUNNING), Cancel) == []  # such a server has no cancel at all
+    assert pick(run.sees(Phase.RUNNING), Cancel) == []  # this server has no cancel at all
     assert run.machine.connectivity is Connectivity.HEALTHY
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_caller_that_leaves_has_a_refused_cancel_sent_again_and_nothing_else_done(kind: RefusalKind) -> None:
+def test_for_a_caller_that_leaves_a_refused_cancel_is_sent_again_and_nothing_else_is_done(kind: RefusalKind) -> None:
     run = leaving(timeout=None)
     commands = run.refused(kind, asked=Asked.CANCEL)
     assert pick(commands, PollAt) == [PollAt(run.now, run.now)]
@@ -594,7 +594,7 @@ def test_a_caller_that_leaves_has_a_refused_cancel_sent_again_and_nothing_else_d
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_leaving_ends_in_time_and_tells_why_the_run_was_not_cancelled() -> None:
+def test_leaving_ends_in_time_and_reports_why_the_run_was_not_cancelled() -> None:
     run = leaving(timeout=None)
     cause = RuntimeError("no")
     run.refused(RefusalKind.REJECTED, asked=Asked.CANCEL, cause=cause)
@@ -606,7 +606,7 @@ def test_leaving_ends_in_time_and_tells_why_the_run_was_not_cancelled() -> None:
     assert not run.machine.is_cancelling
 
 
-def test_a_cancel_that_no_poll_confirms_before_the_caller_has_left_is_told_as_such() -> None:
+def test_a_cancel_that_no_poll_confirms_before_the_caller_has_left_is_reported_as_that() -> None:
     run = leaving(timeout=None)
     run.sees(Phase.CANCELLING, asked=Asked.CANCEL)
     assert end_of(run.passes(5.0)).reason is Reason.NOT_CANCELLED
@@ -619,7 +619,7 @@ def test_a_sleep_of_hours_while_leaving_ends_it_at_once() -> None:
     assert end_of(run.passes(10_000.0)).reason is Reason.NOT_CANCELLED
 
 
-def test_a_caller_that_leaves_has_a_last_try_whatever_pause_the_server_asks_for() -> None:
+def test_a_caller_that_leaves_gets_a_last_try_whatever_pause_the_server_asks_for() -> None:
     run = leaving(timeout=None)
     run.refused(RefusalKind.THROTTLED, asked=Asked.CANCEL, retry_after=30.0)
     assert run.machine.wake_at == run.now + 4.0
@@ -638,7 +638,7 @@ def test_the_timeout_of_the_wait_does_not_cut_leaving_short() -> None:
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_caller_that_leaves_after_asking_for_a_cancel_asks_once_and_within_its_time() -> None:
+def test_leaving_after_a_cancel_sends_no_second_one_and_keeps_the_earlier_limit() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.cancels()
@@ -648,7 +648,7 @@ def test_a_caller_that_leaves_after_asking_for_a_cancel_asks_once_and_within_its
     assert len(run.of(Cancel)) == 1
 
 
-def test_who_leaves_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal() -> None:
+def test_leaving_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.feed(CancelAsked(run.now, by=run.now + 5.0))
@@ -662,7 +662,7 @@ def test_who_leaves_a_run_that_waits_for_outputs_does_not_wait_after_a_refusal()
 @pytest.mark.parametrize(
     "kind", [RefusalKind.NOT_FOUND, RefusalKind.UNSUPPORTED, RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT]
 )
-def test_who_leaves_does_not_wait_where_the_server_cancels_in_no_status(kind: RefusalKind) -> None:
+def test_leaving_does_not_wait_if_the_server_never_cancels(kind: RefusalKind) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.RUNNING)
     run.now += 10.0
@@ -671,7 +671,7 @@ def test_who_leaves_does_not_wait_where_the_server_cancels_in_no_status(kind: Re
     assert end_of(run.sees(Phase.RUNNING)).reason is Reason.NOT_CANCELLED
 
 
-def test_leaving_a_watch_that_had_ended_keeps_why_it_had_ended() -> None:
+def test_leaving_a_finished_watch_keeps_its_reason() -> None:
     run = Driver(timeout=5.0)
     run.sees(Phase.RUNNING)
     run.passes(5.0)
@@ -683,7 +683,7 @@ def test_leaving_a_watch_that_had_ended_keeps_why_it_had_ended() -> None:
     assert run.machine.cancel_error is cause
 
 
-def test_who_leaves_a_run_that_is_gone_cancels_nothing() -> None:
+def test_leaving_a_run_that_is_gone_cancels_nothing() -> None:
     run = Driver()
     run.sees(Phase.RUNNING)
     run.now += 10.0
@@ -692,7 +692,7 @@ def test_who_leaves_a_run_that_is_gone_cancels_nothing() -> None:
     assert run.machine.cancel_error is None
 
 
-def test_what_is_final_needs_no_cancel_so_nothing_is_wrong_when_that_is_refused() -> None:
+def test_a_refused_cancel_of_a_final_snapshot_is_not_an_error() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.feed(CancelAsked(run.now, by=run.now + 5.0))

@@ -1,4 +1,4 @@
-"""Submits whose answer was lost where no look can tell what became of them, and cancels of what is final."""
+"""Submits whose answer was lost when no poll can show whether they worked, and cancels of final snapshots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def in_flight(**policy: Any) -> Driver:
 
 
 @LOST
-def test_where_no_look_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: RefusalKind) -> None:
+def test_if_no_poll_can_show_the_result_the_watch_gives_up_and_keeps_the_outputs(kind: RefusalKind) -> None:
     run = in_flight(on_lost_submit="give_up")
     cause = RuntimeError("dropped")
     end = end_of(run.refused(kind, asked=Asked.SUBMIT, cause=cause))
@@ -41,7 +41,7 @@ def test_where_no_look_can_tell_the_watch_gives_up_with_the_outputs_kept(kind: R
 
 
 @LOST
-def test_a_cancel_that_comes_to_nothing_afterwards_sends_nothing_again(kind: RefusalKind) -> None:
+def test_a_cancel_that_fails_afterwards_sends_nothing_again(kind: RefusalKind) -> None:
     run = in_flight(on_lost_submit="give_up")
     run.refused(kind, asked=Asked.SUBMIT)
     sent = len(run.of(Submit))
@@ -55,7 +55,7 @@ def test_a_cancel_that_comes_to_nothing_afterwards_sends_nothing_again(kind: Ref
 
 
 @LOST
-def test_or_sends_the_same_again_after_a_pause(kind: RefusalKind) -> None:
+def test_under_resend_the_same_outputs_are_sent_again_after_a_pause(kind: RefusalKind) -> None:
     run = in_flight(on_lost_submit="resend")
     assert pick(run.refused(kind, asked=Asked.SUBMIT), Submit) == []
     assert run.machine.state is State.SUBMITTING
@@ -66,7 +66,7 @@ def test_or_sends_the_same_again_after_a_pause(kind: RefusalKind) -> None:
 
 @pytest.mark.parametrize("policy", ["give_up", "resend"])
 @pytest.mark.parametrize("kind", [RefusalKind.NOT_SENT, RefusalKind.THROTTLED])
-def test_what_surely_had_no_effect_is_sent_again_in_any_case(kind: RefusalKind, policy: str) -> None:
+def test_a_submit_that_surely_had_no_effect_is_sent_again_under_every_policy(kind: RefusalKind, policy: str) -> None:
     run = in_flight(on_lost_submit=policy)
     run.refused(kind, asked=Asked.SUBMIT)
     assert pick(run.passes(0.5), Submit)
@@ -77,14 +77,14 @@ def test_a_lost_submit_that_spends_the_outage_budget_ends_as_unreachable() -> No
     assert end_of(run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)).reason is Reason.UNREACHABLE
 
 
-def test_a_submit_names_what_asked_for_it() -> None:
+def test_a_submit_carries_the_snapshot_that_asked_for_it() -> None:
     run = in_flight()
     (submit,) = run.of(Submit)
     assert submit.snapshot.calls == (A,)
 
 
 @pytest.mark.parametrize("refused", [True, False])
-def test_a_cancel_of_what_is_final_ends_once_a_look_shows_that(refused: bool) -> None:
+def test_a_cancel_of_a_final_snapshot_ends_when_the_server_shows_it_again(refused: bool) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.cancels()
@@ -92,23 +92,23 @@ def test_a_cancel_of_what_is_final_ends_once_a_look_shows_that(refused: bool) ->
         commands = run.refused(RefusalKind.ALREADY_OVER, asked=Asked.CANCEL)
         assert pick(commands, PollAt) == [PollAt(run.now, run.now)]
         commands = run.sees(Phase.NEEDS_CALLER, A, is_final=True)
-    else:  # some servers answer with what there is
+    else:  # some servers answer with the response as it is
         commands = run.sees(Phase.NEEDS_CALLER, A, asked=Asked.CANCEL, is_final=True)
     end = end_of(commands)
     assert (end.kind, end.reason, end.calls) == (EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED, (A,))
 
 
-def test_a_cancel_waits_for_what_a_submit_begins_since_nothing_else_can_be_cancelled() -> None:
+def test_a_cancel_of_a_final_snapshot_waits_for_the_run_that_a_submit_begins() -> None:
     run = in_flight()
     run.cancels()
     assert pick(run.passes(20.0), Cancel) == []
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
-    assert run.machine.end is None  # the submit is on its way
+    assert run.machine.end is None  # the submit is in flight
     assert pick(run.sees(Phase.PENDING, asked=Asked.SUBMIT), Cancel) == [Cancel()]
     assert end_of(run.sees(Phase.CANCELLED)).kind is EndKind.CANCELLED
 
 
-def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
+def test_a_poll_before_the_cancel_was_answered_does_not_end_the_watch() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, is_final=True)
     run.cancels()
@@ -116,7 +116,7 @@ def test_a_look_before_the_cancel_was_answered_is_no_end() -> None:
     assert run.machine.end is None
 
 
-def test_what_a_submit_began_may_not_be_there_yet() -> None:
+def test_the_run_that_a_submit_began_may_not_be_found_yet() -> None:
     run = in_flight()
     run.now += 60.0
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)

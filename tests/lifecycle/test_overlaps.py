@@ -1,4 +1,4 @@
-"""Rounds, submits, looks and cancels that overlap, as they do when requests take seconds."""
+"""Rounds, submits, polls and cancels that overlap, as they do if requests take seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def submitted(run: Driver) -> list[dict[str, str]]:
 
 
 def in_flight(*, policy_timeout: float | None = None) -> Driver:
-    """A run whose first round is on its way to the server, while a look shows the second."""
+    """Return a run whose first round is being submitted while a poll shows the second."""
     run = Driver(timeout=policy_timeout)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -60,7 +60,7 @@ def test_a_failed_submit_counts_for_the_round_that_was_sent(kind: RefusalKind) -
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
 
 
-def test_one_submit_follows_the_other() -> None:
+def test_the_second_submit_waits_for_the_first() -> None:
     run = in_flight()
     assert pick(run.answers(call_b="2"), Submit) == []
     assert [c.outputs for c in pick(run.sees(Phase.NEEDS_CALLER, B, asked=Asked.SUBMIT), Submit)] == [
@@ -68,7 +68,7 @@ def test_one_submit_follows_the_other() -> None:
     ]
 
 
-def test_a_submit_that_waits_to_be_repeated_is_dropped_when_the_run_asks_for_something_else() -> None:
+def test_a_submit_that_waits_to_be_repeated_is_dropped_when_the_run_asks_for_other_calls() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -79,7 +79,7 @@ def test_a_submit_that_waits_to_be_repeated_is_dropped_when_the_run_asks_for_som
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
 
 
-def test_a_look_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
+def test_the_age_of_a_slow_poll_counts_from_when_it_was_sent() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -90,7 +90,7 @@ def test_a_look_that_was_long_on_its_way_is_as_old_as_its_question() -> None:
     assert submitted(run) == [{"call_a": "1"}]
 
 
-def test_a_repeated_submit_that_is_refused_leads_to_a_look() -> None:
+def test_a_repeated_submit_that_is_refused_leads_to_a_poll() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -114,7 +114,7 @@ def test_outputs_that_wait_to_be_sent_survive_a_cancel_that_is_refused() -> None
     assert submitted(run) == [{"call_a": "1"}] * 2
 
 
-def test_a_cancel_that_waited_for_a_submit_follows_though_that_was_refused() -> None:
+def test_a_cancel_that_waited_for_a_submit_is_sent_although_that_was_refused() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -122,7 +122,7 @@ def test_a_cancel_that_waited_for_a_submit_follows_though_that_was_refused() -> 
     assert pick(run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT), Cancel) == [Cancel()]
 
 
-def test_a_run_that_nobody_answers_can_be_cancelled() -> None:
+def test_a_run_with_unanswered_calls_can_be_cancelled() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")
@@ -144,7 +144,7 @@ def test_a_second_cancel_has_all_its_tries() -> None:
     assert len(run.of(Cancel)) == 10
 
 
-def test_a_late_answer_of_an_old_round_is_not_taken_for_one_of_the_new() -> None:
+def test_a_late_output_of_an_old_round_is_not_used_for_the_new_one() -> None:
     run = Driver(timeout=None)
     first, second = call("call_0", arguments='{"n":1}'), call("call_0", arguments='{"n":2}')
     run.sees(Phase.NEEDS_CALLER, first)
@@ -159,13 +159,13 @@ def test_a_late_answer_of_an_old_round_is_not_taken_for_one_of_the_new() -> None
     assert submitted(run) == [{"call_0": "by the caller"}, {"call_0": "for n=2"}]
 
 
-def test_a_call_that_stands_twice_in_a_round_is_run_once() -> None:
+def test_a_call_that_appears_twice_in_a_round_is_run_once() -> None:
     run = Driver()
     (tools,) = pick(run.sees(Phase.NEEDS_CALLER, A, A), RunTools)
     assert tools.calls == (A,)
 
 
-def test_approvals_are_not_answered_with_rubbish_at_the_expiry() -> None:
+def test_approvals_are_not_answered_automatically_at_the_expiry() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, APPROVAL, expires_at=1600.0, server_time=1000.0)
     run.unanswered("call_c")
@@ -174,7 +174,7 @@ def test_approvals_are_not_answered_with_rubbish_at_the_expiry() -> None:
     assert dict(end.outputs).keys() == {"call_a"}
 
 
-def test_a_call_that_nobody_answers_is_known_in_the_next_round_too() -> None:
+def test_an_unanswered_call_stays_unanswered_in_the_next_round() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, APPROVAL)
     run.unanswered("call_c")
@@ -182,7 +182,7 @@ def test_a_call_that_nobody_answers_is_known_in_the_next_round_too() -> None:
     assert end_of(run.answers(call_b="2")).calls == (APPROVAL,)
 
 
-def test_a_handler_that_fails_after_its_round_was_submitted_ends_nothing() -> None:
+def test_a_handler_that_fails_after_its_round_was_submitted_does_not_end_the_watch() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.provides(call_a="1")
@@ -191,7 +191,7 @@ def test_a_handler_that_fails_after_its_round_was_submitted_ends_nothing() -> No
     assert end_of(run.sees(Phase.SUCCEEDED)).kind is EndKind.COMPLETED
 
 
-def test_equal_rounds_get_the_recorded_outputs_each_time_the_run_went_on() -> None:
+def test_a_round_that_repeats_after_the_run_went_on_gets_the_recorded_outputs_each_time() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -219,7 +219,7 @@ def test_calls_of_a_run_that_expires_soon_get_most_of_the_time_that_is_left() ->
     assert run.machine.wake_at == pytest.approx(run.now + 3.0)
 
 
-def test_a_watch_taken_up_after_long_has_its_whole_time_again() -> None:
+def test_a_watch_reopened_after_an_hour_has_its_whole_time_again() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
     run.refused(RefusalKind.LOST)
@@ -231,27 +231,27 @@ def test_a_watch_taken_up_after_long_has_its_whole_time_again() -> None:
     assert run.machine.state is State.SUBMITTING
 
 
-def test_a_run_that_is_not_found_in_a_wait_of_no_seconds_is_told_at_once() -> None:
+def test_a_run_that_is_not_found_with_a_timeout_of_zero_is_reported_at_once() -> None:
     run = Driver(snapshot(Phase.PENDING), timeout=0.0)
     run.passes(0.0)
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.NOT_FOUND
 
 
-@pytest.mark.parametrize("looks", [1, 3])
-def test_a_submit_that_was_throttled_is_not_sent_before_its_time_whatever_looks_show(looks: int) -> None:
+@pytest.mark.parametrize("polls", [1, 3])
+def test_a_throttled_submit_is_not_sent_early_whatever_polls_show(polls: int) -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
     run.refused(RefusalKind.THROTTLED, asked=Asked.SUBMIT, retry_after=30.0)
-    for _ in range(looks):
+    for _ in range(polls):
         run.now += 9.0
         run.sees(Phase.NEEDS_CALLER, A)
     assert len(submitted(run)) == 1
-    run.passes(30.0 - 9.0 * looks)
+    run.passes(30.0 - 9.0 * polls)
     assert len(submitted(run)) == 2
 
 
-def test_a_round_that_was_sent_is_not_sent_again_while_the_next_is_long_on_its_way() -> None:
+def test_a_round_that_was_sent_is_not_sent_again_while_the_next_submit_takes_long() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -264,7 +264,7 @@ def test_a_round_that_was_sent_is_not_sent_again_while_the_next_is_long_on_its_w
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
 
 
-def test_fewer_of_the_known_calls_are_a_round_of_their_own_and_run_no_tool_again() -> None:
+def test_a_subset_of_the_known_calls_is_a_round_of_its_own_and_runs_no_tool_again() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A, B)
     run.now += 5.0
@@ -284,13 +284,13 @@ def test_calls_of_a_run_that_has_outlived_its_expiry_are_not_cut_short() -> None
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.NOT_ACCEPTING, RefusalKind.REJECTED])
-def test_one_submit_follows_the_other_though_that_failed(kind: RefusalKind) -> None:
+def test_the_second_submit_follows_the_first_although_that_failed(kind: RefusalKind) -> None:
     run = in_flight()
     run.answers(call_b="2")
     assert [c.outputs for c in pick(run.refused(kind, asked=Asked.SUBMIT), Submit)] == [(("call_b", "2"),)]
 
 
-def test_a_submit_that_was_refused_before_a_cancel_was_is_surfaced() -> None:
+def test_a_submit_that_was_refused_before_a_refused_cancel_is_surfaced() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -301,7 +301,7 @@ def test_a_submit_that_was_refused_before_a_cancel_was_is_surfaced() -> None:
     assert end_of(run.sees_twice(Phase.NEEDS_CALLER, A)).reason is Reason.SUBMIT_REFUSED
 
 
-def test_an_outage_that_is_over_budget_after_a_sleep_is_told_as_that() -> None:
+def test_an_outage_that_is_over_budget_after_a_sleep_is_reported_as_unreachable() -> None:
     run = Driver(timeout=10.0, max_outage=5.0)
     run.refused(RefusalKind.LOST)
     run.passes(3600.0)
@@ -333,7 +333,7 @@ def test_a_submit_whose_answers_get_lost_is_sent_again_each_time_that_the_run_st
     assert submitted(run) == [{"call_a": "1"}] * 5
 
 
-def test_fewer_of_the_known_calls_have_to_be_answered_before_the_expiry_too() -> None:
+def test_a_subset_of_the_known_calls_must_be_answered_before_the_expiry_too() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, B, expires_at=1600.0, server_time=1000.0)
     run.now += 5.0
@@ -353,7 +353,7 @@ def test_the_same_arguments_for_another_function_are_another_call() -> None:
     assert submitted(run) == [{"call_0": "of f"}, {"call_0": "of g"}]
 
 
-def test_a_read_from_before_more_calls_came_does_not_submit_the_few() -> None:
+def test_a_poll_from_before_more_calls_were_added_does_not_submit_the_first_ones() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A)
     run.now += 1.0
@@ -378,7 +378,7 @@ def test_outputs_that_are_refused_when_sent_again_end_the_watch_with_that_refusa
     assert (end.kind, end.reason, end.cause) == (EndKind.NEEDS_CALLER, Reason.SUBMIT_REFUSED, cause)
 
 
-def test_looks_that_succeed_do_not_hurry_a_submit_that_is_throttled() -> None:
+def test_successful_polls_do_not_shorten_the_pauses_of_a_throttled_submit() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.answers(call_a="1")
@@ -391,14 +391,14 @@ def test_looks_that_succeed_do_not_hurry_a_submit_that_is_throttled() -> None:
     assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0])
 
 
-def test_a_call_that_was_left_to_the_server_and_then_waits_for_an_approval_is_asked() -> None:
+def test_a_call_that_was_left_to_the_server_and_then_waits_for_an_approval_is_handed_out() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, call("call_m", kind=CallKind.SERVER))
     approval = call("call_m", kind=CallKind.APPROVAL)
     assert [c.calls for c in pick(run.sees(Phase.NEEDS_CALLER, approval), RunTools)] == [(approval,)]
 
 
-def test_fewer_calls_are_believed_when_the_read_is_younger_than_the_lag() -> None:
+def test_fewer_calls_are_believed_when_the_lag_is_over() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, B)
     run.now += 6.0
@@ -406,7 +406,7 @@ def test_fewer_calls_are_believed_when_the_read_is_younger_than_the_lag() -> Non
     assert any(isinstance(r.notice, ActionRequired) and r.notice.calls == (A,) for r in pick(commands, Report))
 
 
-def test_outputs_of_the_caller_that_had_no_effect_are_sent_again_once_like_any() -> None:
+def test_outputs_from_the_caller_that_had_no_effect_are_sent_again_once_too() -> None:
     run = Driver(timeout=None)
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")
@@ -416,7 +416,7 @@ def test_outputs_of_the_caller_that_had_no_effect_are_sent_again_once_like_any()
     assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)
 
 
-def test_a_cancel_stops_who_is_asked_for_approvals_too() -> None:
+def test_a_cancel_stops_pending_approvals_too() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, call("call_p", kind=CallKind.APPROVAL))
     assert [stop.approvals for stop in pick(run.cancels(), StopTools)] == [True]

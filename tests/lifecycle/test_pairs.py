@@ -1,4 +1,4 @@
-"""Every event in every situation."""
+"""Every event in every situation, compared with pairs.txt and with the table of moves."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from situations import SITUATIONS
 from asyncruns.lifecycle import MOVES, Event, State
 
 
-def test_what_the_machine_does_is_written_down() -> None:
-    assert WRITTEN.read_text(encoding="utf-8") == written(), "read what changed: python tests/lifecycle/pairs.py"
+def test_pairs_txt_lists_what_the_machine_does() -> None:
+    assert WRITTEN.read_text(encoding="utf-8") == written(), (
+        "run python tests/lifecycle/pairs.py and review the changes of pairs.txt"
+    )
 
 
-def test_the_situations_are_of_all_states() -> None:
+def test_the_situations_cover_all_states() -> None:
     assert {make().machine.state for make in SITUATIONS.values()} == set(State)
 
 
-def test_no_event_leads_where_the_table_does_not() -> None:
+def test_no_event_makes_a_move_that_is_not_in_the_table() -> None:
     for situation, name, event, before, after, _ in pairs():
         allowed = MOVES[before].get(type(event), frozenset()) | {before}
         assert after in allowed, (situation, name)

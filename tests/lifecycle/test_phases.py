@@ -1,7 +1,9 @@
+"""The tables of phases, and their diagrams in the README."""
+
 from __future__ import annotations
 
 import pytest
-from diagram import README, drawn
+from diagram import PAGE, drawn
 
 from asyncruns.lifecycle import OBSERVABLE, STEPS, TERMINAL, Phase
 
@@ -29,7 +31,7 @@ def test_a_poller_may_miss_any_number_of_steps() -> None:
     assert Phase.CANCELLED in OBSERVABLE[Phase.NEEDS_CALLER]
 
 
-def test_a_cancellation_under_way_does_not_come_to_rest_again() -> None:
+def test_a_run_that_is_being_cancelled_does_not_return_to_work() -> None:
     assert Phase.RUNNING not in OBSERVABLE[Phase.CANCELLING]
     assert Phase.SUCCEEDED in OBSERVABLE[Phase.CANCELLING]
 
@@ -40,13 +42,13 @@ def test_the_observable_is_closed_under_steps() -> None:
             assert STEPS[reached] <= after, (phase, reached)
 
 
-def test_the_diagrams_of_the_readme_are_those_of_the_tables() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert drawn(readme) == readme, "draw them anew: python tests/lifecycle/diagram.py"
+def test_the_diagrams_of_contributing_match_the_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert drawn(page) == page, "run python tests/lifecycle/diagram.py"
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_a_status_that_nobody_knows_may_follow_anything_but_an_end_and_lead_anywhere(phase: Phase) -> None:
+def test_an_unknown_phase_may_follow_any_phase_but_an_end_and_lead_anywhere(phase: Phase) -> None:
     assert (Phase.UNKNOWN in OBSERVABLE[phase]) is not phase.is_terminal
     assert phase in OBSERVABLE[Phase.UNKNOWN]
     assert set(OBSERVABLE) == set(Phase)

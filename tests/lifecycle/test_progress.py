@@ -1,4 +1,4 @@
-"""How far a run is in its stage, what a cadence learns of that, and what a look is worth."""
+"""How far a run has come in its stage, what the cadence learns from it, and what a poll is worth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import field
 
-from asyncruns.cadence import Cadence, Course
-from asyncruns.cadence.grid import PER_FOLD
+from asyncruns.cadence import Cadence
+from asyncruns.cadence.age_grid import PER_FOLD
+from asyncruns.cadence.cadence import strategy_of
+from asyncruns.cadence.strategy import Course, Strategy
 from asyncruns.lifecycle import Asked, CallKind, Phase, RefusalKind
 from asyncruns.lifecycle.machine import DISPATCHING_SHARE
 from asyncruns.lifecycle.progress import Progress
@@ -24,8 +26,8 @@ GROUP = ("asst_1", "model")
 Learned = tuple[tuple[str, ...], int, float, float]
 
 
-class Recording(Cadence, frozen=True, kw_only=True):
-    """Looks each second, and keeps what it is told."""
+class Recording(Strategy, frozen=True, kw_only=True):
+    """A strategy that polls every second and records what it receives."""
 
     courses: list[Course] = field(default_factory=list)
     learns: list[Learned] = field(default_factory=list)
@@ -39,15 +41,15 @@ class Recording(Cadence, frozen=True, kw_only=True):
 
 
 class Watched(Driver):
-    """A driver whose cadence records; the server's clock begins at 1000 and goes with ours, which begins at 100."""
+    """A driver with a recording cadence. The server's clock starts at 1000 when ours starts at 100."""
 
     def __init__(self, given: Any = None, *, created_at: float | None = 1000.0, **policy: Any) -> None:
-        self.cadence = Recording()
+        self.strategy = Recording()
         self.created_at = created_at
-        super().__init__(given, cadence=self.cadence, **policy)
+        super().__init__(given, cadence=Cadence(self.strategy), **policy)
 
     def shows(self, phase: Phase, *calls: Any, after: float = 0.0, **facts: Any) -> None:
-        """Look after so many seconds, at a server that tells times in whole seconds."""
+        """Feed a poll after this many seconds, of a server that sends times in whole seconds."""
         self.now += after
         shown: dict[str, Any] = {"group": GROUP, "created_at": self.created_at}
         shown["server_time"] = math.floor(900.0 + self.now)
@@ -55,16 +57,16 @@ class Watched(Driver):
 
     @property
     def course(self) -> Course:
-        return self.cadence.courses[-1]
+        return self.strategy.courses[-1]
 
     @property
     def learns(self) -> list[tuple[int, float, float]]:
-        """What was learned, to the microsecond: stage, after, by."""
-        assert all(group == GROUP for group, *_ in self.cadence.learns)
-        return [(stage, round(after, 6), round(by, 6)) for _, stage, after, by in self.cadence.learns]
+        """What was learned, as stage, after, by; rounded to the microsecond."""
+        assert all(group == GROUP for group, *_ in self.strategy.learns)
+        return [(stage, round(after, 6), round(by, 6)) for _, stage, after, by in self.strategy.learns]
 
     def asks(self, *calls: Any) -> None:
-        """Have it wait for calls, answer them, and have the outputs accepted a second later."""
+        """Let the run wait for calls, answer them, and let the server accept the outputs a second later."""
         self.shows(Phase.NEEDS_CALLER, *calls)
         self.answers(**{one.id: "1" for one in calls})
         self.shows(Phase.PENDING, asked=Asked.SUBMIT, after=1.0)
@@ -88,29 +90,31 @@ def test_the_age_is_since_the_run_was_created_by_the_servers_clock() -> None:
         pytest.param(0.2, 1001.0, 0.2, id="a second has turned"),
         pytest.param(0.2, 1001.5, 1.5, id="more than the grain of the clock"),
         pytest.param(0.2, 1002.0, 2.0, id="created before the watch began"),
-        pytest.param(5.0, 1006.0, 5.0, id="the first look is late"),
-        pytest.param(5.0, 1007.0, 7.0, id="the first look is late, and the run older"),
-        pytest.param(5.0, 1001.0, 5.0, id="younger than the watch: it can't be"),
+        pytest.param(5.0, 1006.0, 5.0, id="the first poll is late"),
+        pytest.param(5.0, 1007.0, 7.0, id="the first poll is late, and the run older"),
+        pytest.param(5.0, 1001.0, 5.0, id="younger than the watch, which is impossible"),
         pytest.param(5.0, 400.0, 5.0, id="the clock is behind the creation"),
         pytest.param(5.0, -1e12, 5.0, id="the clock is nonsense"),
         pytest.param(5.0, 87_400.0, 86_400.0, id="created a day before"),
     ],
 )
-def test_a_run_as_old_as_the_watch_is_told_from_an_older_one(after: float, server_time: float, age: float) -> None:
+def test_a_run_as_old_as_the_watch_is_distinguished_from_an_older_one(
+    after: float, server_time: float, age: float
+) -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=after, server_time=server_time)
     assert run.course.age == pytest.approx(age)
 
 
-def test_looks_come_closer_to_the_age_together() -> None:
-    """The run was created 1.3 s before the watch began; the server tells whole seconds of both times."""
+def test_several_polls_narrow_the_age_down() -> None:
+    """The run was created 1.3 s before the watch began; the server sends both times in whole seconds."""
     run = Watched(created_at=math.floor(998.7))
     for _ in range(6):
         run.shows(Phase.RUNNING, after=0.7)
     assert run.course.age == pytest.approx(1.3 + 6 * 0.7, abs=0.5)
 
 
-def test_a_look_whose_clock_does_not_fit_to_those_before_does_not_count() -> None:
+def test_a_poll_whose_clock_contradicts_earlier_ones_does_not_count() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0, created_at=None)
     run.shows(Phase.RUNNING, after=1.0, server_time=None)
@@ -128,7 +132,7 @@ def test_without_clocks_the_age_is_that_of_the_watch() -> None:
     assert run.course.age == pytest.approx(3.0)
 
 
-def test_a_given_object_is_no_look() -> None:
+def test_a_given_object_does_not_count_as_a_poll() -> None:
     run = Watched(snapshot(Phase.RUNNING, created_at=1.0, server_time=5000.0, group=("other",)))
     run.shows(Phase.RUNNING, after=1.0)
     assert run.course.age == pytest.approx(1.0)
@@ -140,9 +144,9 @@ def test_accepted_outputs_begin_a_new_stage() -> None:
     run.shows(Phase.RUNNING, after=1.0)
     assert run.course.stage == 0
     run.asks(A)
-    assert run.course == Course(looks=1, age=0.0, group=GROUP, stage=1)
+    assert run.course == Course(polls=1, age=0.0, group=GROUP, stage=1)
     run.shows(Phase.RUNNING, after=4.0)
-    assert run.course == Course(looks=2, age=4.0, group=GROUP, stage=1)
+    assert run.course == Course(polls=2, age=4.0, group=GROUP, stage=1)
 
 
 def test_clocks_that_come_in_the_second_stage_do_not_move_its_beginning() -> None:
@@ -156,7 +160,7 @@ def test_clocks_that_come_in_the_second_stage_do_not_move_its_beginning() -> Non
 
 
 @pytest.mark.parametrize("end", [Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE])
-def test_the_end_is_learned_between_the_last_look_that_showed_it_at_work_and_the_one_that_showed_it(end: Phase) -> None:
+def test_the_end_is_learned_between_the_last_poll_that_showed_it_at_work_and_the_one_that_showed_it(end: Phase) -> None:
     run = Watched()
     run.shows(Phase.PENDING, after=0.5)
     run.shows(Phase.RUNNING, after=2.0)
@@ -199,7 +203,7 @@ def test_calls_of_a_run_that_is_being_cancelled_teach_nothing() -> None:
     assert run.learns == []
 
 
-def test_a_new_run_that_the_first_look_finds_over_ended_before_that() -> None:
+def test_a_new_run_that_has_ended_at_the_first_poll_ended_before_it() -> None:
     run = Watched()
     run.shows(Phase.SUCCEEDED, after=0.7)
     assert run.learns == [(0, 0.0, 0.7)]
@@ -207,7 +211,7 @@ def test_a_new_run_that_the_first_look_finds_over_ended_before_that() -> None:
 
 @pytest.mark.parametrize("phase", [Phase.SUCCEEDED, Phase.NEEDS_CALLER])
 @pytest.mark.parametrize("facts", [{}, {"created_at": None}, {"server_time": None}])
-def test_an_old_run_that_the_first_look_finds_over_teaches_nothing(phase: Phase, facts: dict[str, Any]) -> None:
+def test_an_old_run_that_has_ended_at_the_first_poll_teaches_nothing(phase: Phase, facts: dict[str, Any]) -> None:
     run = Watched(created_at=500.0)
     run.shows(phase, *[A][: phase is Phase.NEEDS_CALLER], after=0.7, **facts)
     assert run.learns == []
@@ -254,12 +258,12 @@ def test_a_run_that_is_over_when_its_outputs_are_accepted_took_no_time() -> None
     assert run.learns == [(0, 0.0, 1.0), (1, 0.0, 0.0)]
 
 
-def test_a_look_from_before_a_submit_teaches_nothing() -> None:
+def test_a_poll_from_before_a_submit_teaches_nothing() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.asks(A)
     learned = run.learns
-    for after in (0.1, 2.0, 2.0, 2.0):  # past the lag: the same outputs are sent again
+    for after in (0.1, 2.0, 2.0, 2.0):  # after the lag, the same outputs are sent again
         run.shows(Phase.NEEDS_CALLER, A, after=after)
     assert run.learns == learned
     run.shows(Phase.PENDING, asked=Asked.SUBMIT, after=1.0)
@@ -268,17 +272,17 @@ def test_a_look_from_before_a_submit_teaches_nothing() -> None:
     assert run.learns == [*learned, (1, 0.0, 0.5)]
 
 
-def test_looks_that_show_it_at_work_again_without_a_submit_are_of_no_stage_that_ended() -> None:
+def test_polls_that_show_the_run_at_work_without_a_submit_do_not_count_for_the_stage_that_ended() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.shows(Phase.NEEDS_CALLER, A, after=1.0)
-    run.shows(Phase.RUNNING, after=0.1)  # an old look, or another process has answered
+    run.shows(Phase.RUNNING, after=0.1)  # an old poll, or another process answered the calls
     run.shows(Phase.NEEDS_CALLER, A, after=1.0)
     assert run.learns == [(0, 1.0, 2.0)]
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["a submit whose answer was lost", "a submit of others"])
-def test_what_goes_on_after_a_submit_that_no_answer_told_of_is_in_the_stage_after_it(is_ours: bool) -> None:
+def test_work_after_a_submit_without_an_answer_is_in_the_next_stage(is_ours: bool) -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.shows(Phase.NEEDS_CALLER, A, after=1.0)
@@ -293,7 +297,7 @@ def test_what_goes_on_after_a_submit_that_no_answer_told_of_is_in_the_stage_afte
     assert run.learns == [(0, 1.0, 2.0), (1, 3.0, 4.0)]
 
 
-def test_calls_that_are_the_servers_end_no_stage() -> None:
+def test_calls_that_the_server_answers_do_not_end_a_stage() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, after=1.0)
     run.shows(Phase.NEEDS_CALLER, call("call_s", kind=CallKind.SERVER), after=2.0)
@@ -302,21 +306,21 @@ def test_calls_that_are_the_servers_end_no_stage() -> None:
     assert run.learns == [(0, 5.0, 6.0)]
 
 
-def test_what_is_learned_is_of_the_group_that_was_seen_last() -> None:
+def test_durations_are_learned_for_the_group_that_was_seen_last() -> None:
     run = Watched()
     run.shows(Phase.RUNNING, group=())
     run.shows(Phase.SUCCEEDED, after=1.0)
-    assert run.cadence.learns[0][0] == GROUP
+    assert run.strategy.learns[0][0] == GROUP
 
 
-# What a look is worth
+# What a poll is worth
 
 
 def learned_cadence() -> Cadence:
     cadence = Cadence.learned()
     for number in range(60):
-        cadence.learn(GROUP, 0, after=2.0 + number % 5, by=3.0 + number % 5)
-        cadence.learn(GROUP, 1, after=20.0, by=21.0 + number % 3)
+        strategy_of(cadence).learn(GROUP, 0, after=2.0 + number % 5, by=3.0 + number % 5)
+        strategy_of(cadence).learn(GROUP, 1, after=20.0, by=21.0 + number % 3)
     return cadence
 
 
@@ -367,11 +371,11 @@ SITUATIONS = [
     "its cancel was taken",
 ]
 SITUATIONS += ["in its second stage"]
-CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # of (1 s + age): so wide the steps are in which ages are given back
+CELL = 1.02 * math.expm1(1.0 / PER_FOLD)  # width of the steps in which ages are returned, as a share of (1 s + age)
 PAUSES = st.one_of(st.floats(0.0, 100.0), st.sampled_from([0.0, 1e-9, 1e4, 1e7]))
 
 
-@settings(deadline=None, max_examples=300)  # a busy machine is no failure
+@settings(deadline=None, max_examples=300)  # no deadline: a busy machine must not fail it
 @given(
     cadence=st.sampled_from(list(CADENCES.values())),
     situation=st.sampled_from(SITUATIONS),
@@ -394,7 +398,7 @@ def test_the_delay_and_its_time_are_inverse_and_never_fall(
 
 @pytest.mark.parametrize("cadence", CADENCES.values(), ids=CADENCES)
 @pytest.mark.parametrize("situation", SITUATIONS)
-def test_the_delay_begins_at_nothing_and_grows_no_faster_than_time(cadence: Cadence, situation: str) -> None:
+def test_the_delay_begins_at_zero_and_grows_no_faster_than_time(cadence: Cadence, situation: str) -> None:
     run = driven(cadence, situation)
     assert run.machine.delay(run.now) == pytest.approx(0.0, abs=1e-9)
     delays = [run.machine.delay(run.now + 0.1 * step) for step in range(2000)]
@@ -404,7 +408,7 @@ def test_the_delay_begins_at_nothing_and_grows_no_faster_than_time(cadence: Cade
     assert delays[-1] > 5.0
 
 
-def test_where_durations_are_not_known_it_is_half_of_the_time_since_the_last_look() -> None:
+def test_without_known_durations_the_delay_is_half_the_time_since_the_last_poll() -> None:
     run = driven(Cadence.hinted(), "at work")
     assert run.machine.delay(run.now + 8.0) == pytest.approx(4.0)
     assert run.machine.delayed_at(4.0) == pytest.approx(run.now + 8.0)
@@ -413,13 +417,13 @@ def test_where_durations_are_not_known_it_is_half_of_the_time_since_the_last_loo
     assert run.machine.delay(run.now + 1.0) == pytest.approx(0.5)
 
 
-def test_what_is_known_of_the_second_stage_counts_in_it_from_its_beginning() -> None:
-    run = driven(CADENCES["learned"], "in its second stage")  # which takes 20 s
+def test_durations_of_the_second_stage_count_from_its_beginning() -> None:
+    run = driven(CADENCES["learned"], "in its second stage")  # a stage that takes 20 s
     assert run.machine.delay(run.now + 15.0) < 1.0
     assert run.machine.delay(run.now + 40.0) > 15.0
 
 
-def test_a_look_that_fails_ends_no_delay() -> None:
+def test_a_failed_poll_does_not_end_the_delay() -> None:
     run = driven(CADENCES["learned"], "at work")
     run.now += 5.0
     before = run.machine.delay(run.now)
@@ -427,13 +431,13 @@ def test_a_look_that_fails_ends_no_delay() -> None:
     assert run.machine.delay(run.now) == before > 0.5
 
 
-def test_a_run_that_waits_for_us_is_looked_at_for_little() -> None:
+def test_a_poll_of_a_run_that_waits_for_outputs_is_worth_little() -> None:
     run = driven(Cadence.hinted(), "waiting for calls")
     assert run.machine.delay(run.now + 8.0) == pytest.approx(4.0 * DISPATCHING_SHARE)
     assert run.machine.delayed_at(0.4) == pytest.approx(run.now + 8.0)
 
 
-def test_a_look_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_came() -> None:
+def test_a_poll_shows_the_run_at_work_when_it_was_sent_and_not_when_the_answer_came() -> None:
     progress = Progress()
     progress.begin(100.0)
     progress.see(snapshot(Phase.RUNNING), 105.0, 103.0)
@@ -441,7 +445,7 @@ def test_a_look_shows_the_run_at_work_when_it_was_asked_and_not_when_the_answer_
     assert progress.leave(107.0) == (3.0, 7.0)
 
 
-def test_a_look_that_was_asked_before_the_stage_began_shows_its_beginning_at_the_earliest() -> None:
+def test_a_poll_sent_before_the_stage_began_shows_its_beginning_at_the_earliest() -> None:
     progress = Progress()
     progress.begin(100.0)
     progress.go_on(104.0)

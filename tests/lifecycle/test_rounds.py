@@ -1,4 +1,4 @@
-"""Rounds of calls: handed out once, submitted whole, never lost."""
+"""Rounds of calls: each is handed out once, submitted in one request, and never lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from asyncruns.lifecycle import (
 A, B = call("call_a"), call("call_b", "g", '{"x": 1}')
 
 
-def asked(run: Driver) -> list[str]:
+def handed_out(run: Driver) -> list[str]:
     return [one.id for command in run.of(RunTools) for one in command.calls]
 
 
@@ -46,7 +46,7 @@ def dispatching(*calls: Call, **policy: Any) -> Driver:
     return run
 
 
-def test_all_calls_of_a_round_are_handed_out_at_once_and_looks_slow_down() -> None:
+def test_all_calls_of_a_round_are_handed_out_at_once_and_polls_slow_down() -> None:
     run = Driver()
     commands = run.sees(Phase.NEEDS_CALLER, A, B)
     assert pick(commands, RunTools) == [RunTools((A, B))]
@@ -60,16 +60,16 @@ def test_outputs_are_submitted_in_one_request_when_all_are_there() -> None:
     assert run.machine.state is State.SUBMITTING
 
 
-def test_reads_that_show_the_same_calls_while_tools_run_change_nothing() -> None:
+def test_polls_that_show_the_same_calls_while_tools_run_change_nothing() -> None:
     run = dispatching()
     for _ in range(5):
         run.now += 2.0
         run.sees(Phase.NEEDS_CALLER, B, A)  # in any order: a round is a set
-    assert asked(run) == ["call_a", "call_b"]
+    assert handed_out(run) == ["call_a", "call_b"]
     assert len([r for r in run.of(Report) if isinstance(r.notice, ActionRequired)]) == 1
 
 
-def test_an_accepted_submit_is_reported_and_looked_after_soon() -> None:
+def test_an_accepted_submit_is_reported_and_polled_soon() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.sees(Phase.PENDING, asked=Asked.SUBMIT)
@@ -78,18 +78,18 @@ def test_an_accepted_submit_is_reported_and_looked_after_soon() -> None:
     assert run.machine.state is State.POLLING
 
 
-def test_a_stale_read_after_a_submit_does_not_run_the_calls_again() -> None:
+def test_a_stale_poll_after_a_submit_does_not_run_the_calls_again() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     for _ in range(4):
         run.now += 1.0
         run.sees(Phase.NEEDS_CALLER, A)
-    assert asked(run) == ["call_a"]
+    assert handed_out(run) == ["call_a"]
     assert len(submitted(run)) == 1
 
 
-def test_a_stale_read_long_after_the_run_went_on_is_no_reason_to_send_again() -> None:
+def test_a_stale_poll_long_after_the_run_went_on_does_not_cause_a_second_submit() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
@@ -102,8 +102,8 @@ def test_a_stale_read_long_after_the_run_went_on_is_no_reason_to_send_again() ->
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
-def test_one_old_answer_of_a_proxy_is_no_reason_to_send_again(is_lost: bool) -> None:
-    """Where a server uses the same ids in each round, the outputs would be those of the next."""
+def test_one_old_answer_of_a_proxy_does_not_cause_a_second_submit(is_lost: bool) -> None:
+    """If a server uses the same ids in each round, the outputs would be taken for those of the next."""
     run = dispatching(A)
     run.answers(call_a="1")
     if is_lost:
@@ -139,23 +139,23 @@ def test_a_second_round_with_the_ids_of_the_first_is_another_round() -> None:
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.sees(Phase.NEEDS_CALLER, second)
     run.answers(call_0="two")
-    assert asked(run) == ["call_0", "call_0"]
+    assert handed_out(run) == ["call_0", "call_0"]
     assert submitted(run) == [{"call_0": "one"}, {"call_0": "two"}]
 
 
-def test_an_old_read_of_the_round_before_does_not_disturb_the_one_at_work() -> None:
+def test_an_old_poll_of_the_previous_round_does_not_disturb_the_current_one() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.sees(Phase.NEEDS_CALLER, B)
     run.now += 60.0
-    run.sees(Phase.NEEDS_CALLER, A)  # a replica far behind
+    run.sees(Phase.NEEDS_CALLER, A)  # from a replica that is far behind
     run.answers(call_b="2")
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}]
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.UNAVAILABLE])
-def test_a_submit_without_an_answer_is_looked_up_and_not_repeated_when_it_was_taken(kind: RefusalKind) -> None:
+def test_a_lost_submit_that_polls_show_to_be_accepted_is_not_repeated(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.refused(kind, asked=Asked.SUBMIT)
@@ -167,7 +167,7 @@ def test_a_submit_without_an_answer_is_looked_up_and_not_repeated_when_it_was_ta
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.LOST, RefusalKind.UNAVAILABLE])
-def test_a_submit_without_an_answer_is_sent_again_when_reads_over_the_lag_say_so(kind: RefusalKind) -> None:
+def test_a_lost_submit_is_sent_again_if_polls_still_show_the_calls_after_the_lag(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(kind, asked=Asked.SUBMIT)
@@ -178,7 +178,7 @@ def test_a_submit_without_an_answer_is_sent_again_when_reads_over_the_lag_say_so
     run.now += 1.0
     run.sees(Phase.NEEDS_CALLER, A)
     assert submitted(run) == [{"call_a": "1"}] * 2
-    assert asked(run) == ["call_a"]
+    assert handed_out(run) == ["call_a"]
 
 
 def test_other_calls_after_a_lost_answer_mean_that_it_was_taken() -> None:
@@ -200,7 +200,7 @@ def test_a_submit_that_surely_had_no_effect_is_sent_again_after_a_pause(kind: Re
 
 
 @pytest.mark.parametrize("phase", [Phase.EXPIRED, Phase.CANCELLED, Phase.SUCCEEDED])
-def test_a_late_submit_leads_to_a_look_at_how_the_run_ended(phase: Phase) -> None:
+def test_a_late_submit_leads_to_a_poll_that_shows_how_the_run_ended(phase: Phase) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     commands = run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT, phase=phase)
@@ -208,7 +208,7 @@ def test_a_late_submit_leads_to_a_look_at_how_the_run_ended(phase: Phase) -> Non
     assert end_of(run.sees(phase)).kind.value == {Phase.SUCCEEDED: "completed"}.get(phase, phase.value)
 
 
-def test_a_submit_that_another_made_before_us_is_no_error() -> None:
+def test_a_submit_that_another_process_made_first_is_not_an_error() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.NOT_ACCEPTING, asked=Asked.SUBMIT, phase=Phase.PENDING)
@@ -231,13 +231,13 @@ def test_a_refused_submit_ends_the_watch_with_the_outputs_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.UNAUTHORIZED, RefusalKind.QUOTA_SPENT])
-def test_a_submit_that_no_look_can_mend_ends_the_watch_at_once(kind: RefusalKind) -> None:
+def test_a_submit_refused_for_lack_of_rights_or_quota_ends_the_watch_at_once(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     assert end_of(run.refused(kind, asked=Asked.SUBMIT)).reason is Reason.SUBMIT_REFUSED
 
 
-def test_a_submit_that_can_reach_nobody_leaves_its_outputs_to_the_caller() -> None:
+def test_a_submit_that_cannot_reach_the_server_leaves_its_outputs_to_the_caller() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     end = end_of(run.refused(RefusalKind.UNREACHABLE, asked=Asked.SUBMIT))
@@ -246,16 +246,16 @@ def test_a_submit_that_can_reach_nobody_leaves_its_outputs_to_the_caller() -> No
 
 
 @pytest.mark.parametrize("kind", [RefusalKind.REJECTED, RefusalKind.BUSY, RefusalKind.ALREADY_OVER])
-def test_a_refused_submit_is_no_end_when_the_run_has_gone_on(kind: RefusalKind) -> None:
+def test_a_refused_submit_does_not_end_the_watch_if_the_run_has_gone_on(kind: RefusalKind) -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(kind, asked=Asked.SUBMIT)
     run.sees(Phase.RUNNING)
     run.now += 10.0
-    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)  # asked for anew
+    assert pick(run.sees_twice(Phase.NEEDS_CALLER, A), Submit)  # the run asks for them again
 
 
-def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> None:
+def test_after_a_refused_submit_outputs_from_the_caller_replace_the_refused_ones() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.REJECTED, asked=Asked.SUBMIT)
@@ -264,7 +264,7 @@ def test_after_a_refused_submit_the_callers_outputs_take_the_place_of_ours() -> 
     assert [c.outputs for c in pick(run.provides(call_a="better"), Submit)] == [(("call_a", "better"),)]
 
 
-def test_calls_that_nobody_answers_end_the_watch_once_the_others_are_done() -> None:
+def test_unanswered_calls_end_the_watch_once_the_others_are_done() -> None:
     run = dispatching()
     assert run.unanswered("call_b") == []
     end = end_of(run.answers(call_a="1"))
@@ -273,10 +273,10 @@ def test_calls_that_nobody_answers_end_the_watch_once_the_others_are_done() -> N
     assert end.outputs == (("call_a", "1"),)
 
 
-def test_outputs_from_the_caller_take_the_watch_up_again() -> None:
+def test_outputs_from_the_caller_reopen_the_watch() -> None:
     run = dispatching(timeout=30.0)
     run.unanswered("call_a", "call_b")
-    run.now += 3600.0  # a person thinks as long as a person thinks
+    run.now += 3600.0  # a person may take an hour
     assert end_of(run.provides(call_a="1")).calls == (B,)
     assert [c.outputs for c in pick(run.provides(call_b="2"), Submit)] == [(("call_a", "1"), ("call_b", "2"))]
     assert run.machine.wake_at == pytest.approx(run.now + 30.0)
@@ -319,14 +319,14 @@ def test_before_the_expiry_open_calls_are_answered_so_that_the_run_lives() -> No
     assert "in time" in dict(submit.outputs)["call_b"]
 
 
-def test_an_expiry_that_has_passed_already_cuts_no_call_short() -> None:
+def test_an_expiry_that_has_already_passed_does_not_cut_calls_short() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, expires_at=1000.0, server_time=5000.0)
     run.passes(10.0)
     assert run.machine.state is State.DISPATCHING
 
 
-def test_a_run_that_waits_without_saying_for_what_is_read_again_and_then_surfaced() -> None:
+def test_a_run_that_waits_but_names_no_calls_is_polled_again_and_then_surfaced() -> None:
     run = Driver()
     for _ in range(3):
         assert pick(run.sees(Phase.NEEDS_CALLER), PollAt)
@@ -340,7 +340,7 @@ def test_a_run_that_ends_while_tools_run_ends_the_watch() -> None:
 
 def test_a_run_that_seems_to_go_on_while_tools_run_does_not_lose_their_outputs() -> None:
     run = dispatching(A)
-    run.sees(Phase.RUNNING)  # an old read: the round came after it
+    run.sees(Phase.RUNNING)  # an old poll, from before the round
     assert pick(run.answers(call_a="1"), Submit)
 
 
@@ -355,19 +355,19 @@ def test_a_submit_refused_as_not_found_means_that_the_run_is_gone() -> None:
 
 
 @pytest.mark.parametrize(("hint", "pause"), [(None, 2.0), (0.1, 2.0), (7.0, 7.0)])
-def test_looks_while_tools_run_are_two_seconds_apart_or_more(hint: float | None, pause: float) -> None:
+def test_polls_while_tools_run_are_at_least_two_seconds_apart(hint: float | None, pause: float) -> None:
     run = dispatching(timeout=None)
     assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B, hint=hint), run.now) == pause
     assert pause_of(run.refused(RefusalKind.THROTTLED, retry_after=30.0), run.now) == 30.0
 
 
-def test_looks_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
+def test_polls_while_tools_run_are_as_far_apart_as_the_caller_wants() -> None:
     run = dispatching(cadence=Cadence.fixed(30.0))
     assert pause_of(run.sees(Phase.NEEDS_CALLER, A, B), run.now) == 30.0
 
 
 @pytest.mark.parametrize(("phase", "calls"), [(Phase.RUNNING, ()), (Phase.NEEDS_CALLER, (A,))])
-def test_an_empty_look_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
+def test_polls_without_calls_count_only_in_a_row(phase: Phase, calls: tuple[Call, ...]) -> None:
     run = Driver(timeout=None)
     for _ in range(3):
         run.sees(Phase.NEEDS_CALLER)
@@ -377,7 +377,7 @@ def test_an_empty_look_counts_only_in_a_row(phase: Phase, calls: tuple[Call, ...
     assert end_of(run.sees(Phase.NEEDS_CALLER)).reason is Reason.NO_CALLS
 
 
-def test_only_what_was_not_handed_out_before_is_run_in_a_larger_round() -> None:
+def test_only_the_new_calls_of_a_larger_round_are_run() -> None:
     run = dispatching(A)
     (tools,) = pick(run.sees(Phase.NEEDS_CALLER, A, B), RunTools)
     assert tools.calls == (B,)
@@ -393,15 +393,15 @@ def test_a_run_that_asks_for_an_earlier_round_again_gets_its_recorded_outputs() 
     run.answers(call_b="2")
     run.sees(Phase.PENDING, asked=Asked.SUBMIT)
     run.now += 4.9
-    run.sees(Phase.NEEDS_CALLER, A)  # a read older than the second submit
+    run.sees(Phase.NEEDS_CALLER, A)  # this poll may show the state before the second submit
     assert len(submitted(run)) == 2
     run.now += 0.1
     run.sees(Phase.NEEDS_CALLER, A)
     assert submitted(run) == [{"call_a": "1"}, {"call_b": "2"}, {"call_a": "1"}]
-    assert asked(run) == ["call_a", "call_b"]
+    assert handed_out(run) == ["call_a", "call_b"]
 
 
-def test_outputs_of_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
+def test_outputs_from_the_caller_after_ignored_ones_are_a_fresh_start() -> None:
     run = dispatching(A, timeout=None)
     run.answers(call_a="1")
     for _ in range(2):
@@ -421,14 +421,14 @@ APPROVAL = call("call_p", "delete", kind=CallKind.APPROVAL)
 
 
 @pytest.mark.parametrize("output", ["true", "false", '{"approve": true, "headers": {}}'])
-def test_an_approval_is_answered_with_a_plain_yes_or_no(output: str) -> None:
+def test_an_approval_is_submitted_as_the_caller_wrote_it(output: str) -> None:
     run = dispatching(APPROVAL)
-    asked = run.machine.snapshot
-    assert asked is not None
-    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),), asked)]
+    shown = run.machine.snapshot
+    assert shown is not None
+    assert pick(run.provides(call_p=output), Submit) == [Submit(((APPROVAL, output),), shown)]
 
 
-def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:
+def test_an_output_that_is_not_an_approval_raises_and_changes_nothing() -> None:
     run = dispatching(A, APPROVAL)
     with pytest.raises(InvalidRequestError, match="'call_p' waits for an approval"):
         run.provides(call_a="1", call_p="go ahead")
@@ -439,7 +439,7 @@ def test_what_is_no_approval_is_refused_and_changes_nothing() -> None:
     ]
 
 
-def test_an_approval_alone_is_waited_for_until_the_deadline_and_not_only_until_the_expiry() -> None:
+def test_an_approval_alone_may_take_until_the_deadline_and_not_only_until_the_expiry() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, APPROVAL, expires_at=1600.0, server_time=1000.0)
     assert run.machine.wake_at == run.now + 660.0
@@ -447,22 +447,22 @@ def test_an_approval_alone_is_waited_for_until_the_deadline_and_not_only_until_t
     assert run.machine.state is State.DISPATCHING
 
 
-def test_who_answers_a_call_that_is_not_open_is_told_which_are() -> None:
+def test_the_error_for_a_call_that_is_not_open_lists_the_open_ones() -> None:
     run = dispatching()
-    with pytest.raises(InvalidRequestError, match=r"no call 'call_x' to answer; open are 'call_a', 'call_b'$"):
+    with pytest.raises(InvalidRequestError, match=r"no call 'call_x'; open calls: 'call_a', 'call_b'$"):
         run.provides(call_x="1")
     run.provides(call_a="1", call_b="2")
-    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+    with pytest.raises(InvalidRequestError, match=r"open calls: none$"):
         run.provides(call_x="1")
 
 
-def test_who_answers_before_anything_was_asked_is_told_so() -> None:
+def test_the_error_for_an_output_before_any_call_says_that_none_is_open() -> None:
     run = Driver()
-    with pytest.raises(InvalidRequestError, match=r"open are none$"):
+    with pytest.raises(InvalidRequestError, match=r"open calls: none$"):
         run.provides(call_a="1")
 
 
-def test_the_pauses_of_a_submit_that_does_not_arrive_are_those_of_looks() -> None:
+def test_the_pauses_of_a_submit_that_was_not_sent_are_those_of_polls() -> None:
     run = dispatching(A)
     run.answers(call_a="1")
     run.refused(RefusalKind.NOT_SENT, asked=Asked.SUBMIT)
@@ -491,7 +491,7 @@ def test_calls_have_until_shortly_before_the_expiry(left: float, given: float) -
     assert run.machine.wake_at == pytest.approx(run.now + given)
 
 
-def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
+def test_the_output_of_a_late_call_is_an_error_that_the_model_can_read() -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, expires_at=1600.0, server_time=1000.0)
     (submit,) = pick(run.passes(595.0), Submit)
@@ -499,7 +499,7 @@ def test_a_late_output_is_an_error_that_the_model_can_read() -> None:
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
+def test_the_first_polls_after_a_submit_are_quick_again(accepted: bool) -> None:
     run = Driver()
     for _ in range(10):
         run.sees(Phase.RUNNING)
@@ -514,7 +514,7 @@ def test_the_first_looks_after_a_submit_are_quick_again(accepted: bool) -> None:
     assert pause_of(run.sees(Phase.RUNNING), run.now) == pytest.approx(0.375)
 
 
-def test_a_call_that_nobody_answers_ends_the_watch_at_once_when_it_is_asked_for_alone() -> None:
+def test_an_unanswered_call_ends_the_watch_at_once_when_the_run_waits_for_it_alone() -> None:
     run = dispatching()
     run.unanswered("call_b")
     run.now += 5.0
@@ -534,14 +534,14 @@ def test_outputs_that_were_not_accepted_are_sent_again_if_the_run_still_asks_for
     assert submitted(run) == [{"call_a": "1"}] * 2
 
 
-def test_who_gives_up_says_what_was_open_and_what_was_answered() -> None:
+def test_a_watch_that_gives_up_lists_the_open_calls_and_the_outputs() -> None:
     run = dispatching(timeout=10.0)
     run.answers(call_a="1")
     end = end_of(run.passes(10.0))
     assert (end.kind, end.calls, end.outputs) == (EndKind.GAVE_UP, (B,), (("call_a", "1"),))
 
 
-def test_a_run_that_ended_has_nothing_open() -> None:
+def test_a_run_that_ended_has_no_open_calls() -> None:
     run = dispatching()
     run.answers(call_a="1")
     end = end_of(run.sees(Phase.EXPIRED))
@@ -555,7 +555,12 @@ def test_hints_are_heeded_while_the_server_answers_its_own_calls() -> None:
 
 
 @pytest.mark.parametrize("is_final", [False, True])
-def test_the_calls_of_what_never_changes_are_not_cut_short_by_an_expiry(is_final: bool) -> None:
+def test_the_calls_of_a_final_snapshot_are_not_cut_short_by_an_expiry(is_final: bool) -> None:
     run = Driver()
     run.sees(Phase.NEEDS_CALLER, A, expires_at=run.now + 100, server_time=run.now, is_final=is_final)
     assert bool(pick(run.passes(97), Submit)) is not is_final
+
+
+def test_a_poll_without_calls_follows_the_hint_of_the_server() -> None:
+    run = Driver()
+    assert pause_of(run.sees(Phase.NEEDS_CALLER, hint=7.0), run.now) == pytest.approx(7.0)

@@ -1,4 +1,4 @@
-"""While a stream tells of the run, looks are only for its silence; when it ends too early, they go on as before."""
+"""While a stream reports the run, polls only check its silence; if it ends too early, polls go on as before."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ def broken(run: Driver) -> list[StreamBroken]:
     return [report.notice for report in run.of(Report) if isinstance(report.notice, StreamBroken)]
 
 
-def test_looks_wait_for_the_stream_to_be_silent() -> None:
+def test_polls_wait_for_the_stream_to_be_silent() -> None:
     run = streamed()
-    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
-    assert (look.not_before, look.if_silent) == (run.now + SILENCE_S, SILENCE_S)
+    (poll,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert (poll.not_before, poll.if_silent) == (run.now + SILENCE_S, SILENCE_S)
 
 
-def test_calls_that_a_stream_tells_of_are_handed_out_at_once() -> None:
+def test_calls_that_a_stream_reports_are_handed_out_at_once() -> None:
     run = streamed()
     assert pick(run.sees(Phase.NEEDS_CALLER, A), RunTools) == [RunTools((A,))]
     assert pick(run.answers(call_a="1"), Submit)
 
 
-def test_a_stream_may_end_where_the_run_waits() -> None:
+def test_a_stream_may_end_when_the_run_waits_for_the_caller() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
-    (look,) = pick(run.feed(StreamEnded(run.now)), PollAt)
-    assert (look.if_silent, look.not_before > run.now) == (0.0, True)
+    (poll,) = pick(run.feed(StreamEnded(run.now)), PollAt)
+    assert (poll.if_silent, poll.not_before > run.now) == (0.0, True)
     assert broken(run) == []
 
 
 @pytest.mark.parametrize("cause", [None, RuntimeError("broke")])
-def test_a_stream_that_ends_too_early_is_told_of_once_and_looks_go_on(cause: Exception | None) -> None:
+def test_a_stream_that_ends_too_early_is_reported_once_and_polls_go_on(cause: Exception | None) -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     assert pick(run.feed(StreamEnded(run.now, cause)), PollAt) == [PollAt(run.now, run.now)]
     assert run.feed(StreamEnded(run.now, RuntimeError("again"))) == []
     assert broken(run) == [StreamBroken(cause=cause)]
-    (look,) = pick(run.sees(Phase.RUNNING), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.RUNNING), PollAt)
+    assert poll.if_silent == 0.0
 
 
-def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
+def test_a_stream_that_breaks_while_the_run_waits_for_the_caller_is_reported() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
     cause = RuntimeError("broke")
@@ -72,27 +72,27 @@ def test_a_stream_that_breaks_where_the_run_waits_is_told_of() -> None:
     assert broken(run) == [StreamBroken(cause=cause)]
 
 
-def test_who_cancels_looks_whatever_the_stream_says() -> None:
+def test_after_a_cancel_polls_do_not_wait_for_the_stream_to_be_silent() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
     run.cancels()
-    (look,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.CANCELLING, asked=Asked.CANCEL), PollAt)
+    assert poll.if_silent == 0.0
 
 
-def test_a_failed_look_is_repeated_whatever_the_stream_says() -> None:
+def test_a_failed_poll_is_repeated_whatever_the_stream_reports() -> None:
     run = streamed()
     run.sees(Phase.RUNNING)
-    (look,) = pick(run.refused(RefusalKind.LOST), PollAt)
-    assert (look.if_silent, look.not_before - run.now < 1.0) == (0.0, True)
+    (poll,) = pick(run.refused(RefusalKind.LOST), PollAt)
+    assert (poll.if_silent, poll.not_before - run.now < 1.0) == (0.0, True)
 
 
-def test_a_watch_that_is_taken_up_again_knows_no_stream() -> None:
+def test_a_reopened_watch_has_no_stream() -> None:
     run = streamed()
     run.sees(Phase.NEEDS_CALLER, A)
     run.unanswered("call_a")
     assert run.machine.state is State.DONE
     assert run.feed(StreamEnded(run.now)) == []
     run.provides(call_a="1")
-    (look,) = pick(run.sees(Phase.RUNNING, asked=Asked.SUBMIT), PollAt)
-    assert look.if_silent == 0.0
+    (poll,) = pick(run.sees(Phase.RUNNING, asked=Asked.SUBMIT), PollAt)
+    assert poll.if_silent == 0.0

@@ -10,7 +10,7 @@ import pytest
 from driver import call
 from msgspec import Struct
 
-from asyncruns.cadence import base, learned
+from asyncruns.cadence import cadence, counted_pauses, late_pauses, learned_durations, learned_pauses, strategy
 from asyncruns.lifecycle import (
     CallKind,
     Phase,
@@ -37,30 +37,45 @@ def structs(*modules: ModuleType) -> list[type[Struct]]:
     ]
 
 
-@pytest.mark.parametrize("kind", [*structs(events, commands, notices, values, base, learned), Policy])
-def test_what_was_said_is_not_changed_afterwards(kind: type[Struct]) -> None:
+STRUCTS = structs(
+    events, commands, notices, values, cadence, strategy, counted_pauses, learned_pauses, learned_durations, late_pauses
+)
+
+
+@pytest.mark.parametrize("kind", [*STRUCTS, Policy])
+def test_values_are_immutable(kind: type[Struct]) -> None:
     assert kind.__struct_config__.frozen
 
 
-# So fields may be added anywhere later, and two texts in a row are not taken for each other.
-@pytest.mark.parametrize("kind", [*structs(notices, base), values.Call, values.Snapshot, Refusal, commands.End, Policy])
-def test_what_has_many_fields_is_made_by_their_names(kind: Any) -> None:
+# Fields can then be added anywhere later, and two strings in a row cannot be confused.
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *structs(notices, strategy, counted_pauses, learned_pauses),
+        values.Call,
+        values.Snapshot,
+        Refusal,
+        commands.End,
+        Policy,
+    ],
+)
+def test_values_with_many_fields_take_keywords_only(kind: Any) -> None:
     with pytest.raises(TypeError, match="positional"):
         kind(None)
 
 
-def test_a_run_is_named_by_its_ids() -> None:
+def test_a_ref_is_shown_by_its_ids() -> None:
     assert str(RunRef("thread_run", ("thread_1", "run_1"))) == "thread_1/run_1"
 
 
-def test_a_submit_names_calls_by_their_ids() -> None:
-    asked = values.Snapshot(phase=Phase.NEEDS_CALLER, status="waits", resource=None)
-    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")), asked)
+def test_the_outputs_of_a_submit_name_calls_by_their_ids() -> None:
+    shown = values.Snapshot(phase=Phase.NEEDS_CALLER, status="waits", resource=None)
+    submit = Submit(((call("call_a"), "1"), (call("call_b", kind=CallKind.APPROVAL), "true")), shown)
     assert submit.outputs == (("call_a", "1"), ("call_b", "true"))
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "description"),
     [
         (None, ""),
         (RunFault(code="server_error", message="Sorry"), ": server_error: Sorry"),
@@ -68,8 +83,8 @@ def test_a_submit_names_calls_by_their_ids() -> None:
         (RunFault(code="server_error", message=""), ": server_error"),
     ],
 )
-def test_a_fault_is_told_by_what_the_server_says_of_it(fault: RunFault | None, told: str) -> None:
-    assert describe(fault) == told
+def test_a_fault_is_described_in_the_servers_words(fault: RunFault | None, description: str) -> None:
+    assert describe(fault) == description
 
 
 @pytest.mark.parametrize(
@@ -89,5 +104,5 @@ def test_a_fault_is_told_by_what_the_server_says_of_it(fault: RunFault | None, t
         ("[true]", None),
     ],
 )
-def test_an_approval_is_a_plain_yes_or_no(output: str, approval: dict[str, object] | None) -> None:
+def test_an_approval_is_true_false_or_an_object_with_approve(output: str, approval: dict[str, object] | None) -> None:
     assert approval_of(output) == approval

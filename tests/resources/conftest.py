@@ -1,4 +1,4 @@
-"""A thread at the emulator, and a client whose answers get lost."""
+"""A fixture: a thread at the emulator, and a client whose answers can be lost."""
 
 from __future__ import annotations
 

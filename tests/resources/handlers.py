@@ -1,4 +1,4 @@
-"""The body of an event handler, for the classes of two clients, and one that runs it under both."""
+"""An event handler that records its calls, for our client and the official one, and a function that runs both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METHODS = (
 
 
 def shown(value: Any) -> Any:
-    """Give what is told of, but for what the two clients leave out differently."""
+    """Return an argument in a comparable form, without the empty fields that the two clients omit differently."""
     if isinstance(value, Exception):
         return type(value).__mro__[-3].__name__  # below Exception
     written = value.to_dict() if hasattr(value, "to_dict") else value
@@ -47,7 +47,7 @@ def without(value: Any) -> Any:
 
 
 def listening(base: type, heard: Heard) -> Any:
-    """Give a handler of a class that writes down every call."""
+    """Return a handler, of a subclass of `base`, that appends every call to `heard`."""
 
     def method(name: str) -> Callable[..., Any]:
         async def call(self: Any, *arguments: Any) -> None:
@@ -59,7 +59,7 @@ def listening(base: type, heard: Heard) -> Any:
 
 
 async def heard_by_both(base_url: str, read: Callable[[Any, Any], Any]) -> tuple[Heard, Heard]:
-    """Give what the handlers of both clients hear while `read(client, handler)` goes on; ours first."""
+    """Run `read(client, handler)` with both clients, and return the calls of each handler; ours first."""
     ours: Heard = []
     theirs: Heard = []
     async with Client(base_url, auth=BearerAuth("test"), max_retries=0) as mine:

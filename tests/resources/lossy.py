@@ -1,4 +1,4 @@
-"""A transport that loses answers, in front of a real one, and a client that sends through it."""
+"""A transport that loses answers, around a real one, and a client that sends through it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Filter = Callable[[Request, Mapping[str, Any]], Mapping[str, Any]]
 RUNS: Final = "POST /threads/*/runs"
 LISTED: Final = "GET /threads/*/runs"
 MESSAGES: Final = "POST /threads/*/messages"
-LOOK: Final = "GET /threads/*/runs/*"
+POLL: Final = "GET /threads/*/runs/*"
 
 _ID: Final = re.compile(r"/(?:thread|run|msg)_[^/]+")
 
@@ -33,7 +33,7 @@ async def pass_on(inner: Transport, request: Request) -> Response:
 
 
 def answer(status: int, body: object = None, *, after: Fault | None = None) -> Fault:
-    """Answer like that, in place of the server or, with `after=pass_on`, when it has acted."""
+    """Return a fault that answers in place of the server or, with `after=pass_on`, after the server has acted."""
 
     async def fault(inner: Transport, request: Request) -> Response:
         if after is not None:
@@ -65,14 +65,14 @@ LOST: Final = fail(dropped)
 
 
 class Faulty(Transport):
-    """Passes requests on, but for those that a fault is written down for.
+    """Passes requests on, except those that have a fault.
 
     Attributes:
-        faults: By the kind of the request, such as "POST /threads/*/runs"; one for each in turn, then none.
-        lasting: By the kind; for each that has no other.
-        show: Changes what the server shows: bodies of good answers to a GET.
-        strips: Whether metadata is taken out on the way to the server.
-        asked: When, what kind, and the request.
+        faults: By the kind of the request, such as "POST /threads/*/runs": each fault is used once, in order.
+        lasting: By the kind: the fault of every request that has none in `faults`.
+        show: Changes the bodies of successful answers to a GET.
+        strips: Whether metadata is removed from requests.
+        asked: The time, kind and request of each request.
     """
 
     def __init__(self, inner: Transport) -> None:
@@ -92,7 +92,7 @@ class Faulty(Transport):
     async def send(self, request: Request) -> Response:
         kind = f"{request.method} {_ID.sub('/*', request.path)}"
         self.asked.append((anyio.current_time(), kind, request))
-        assert len(self.asked) < 2_000, "this goes on for ever"
+        assert len(self.asked) < 2_000, "too many requests: is this loop endless?"
         if self.strips and request.body:
             body = {name: value for name, value in msgspec.json.decode(request.body).items() if name != "metadata"}
             request = replace(request, body=msgspec.json.encode(body))
@@ -109,7 +109,7 @@ class Faulty(Transport):
 
 
 def client_through(transport: Transport) -> Client:
-    """Make a client that closes its transport, which it else would not do with one that it was given."""
+    """Return a client that closes this transport; a client normally does not close a transport of the caller."""
     client = Client(transport=transport)
     client._own = transport
     return client
@@ -122,7 +122,7 @@ def faulty_client(emulator: Emulator) -> tuple[Client, Faulty]:
 
 @dataclass
 class Stage:
-    """A thread at the emulator, and a client whose answers get lost."""
+    """A thread at the emulator, and a client whose answers can be lost."""
 
     emulator: Emulator
     client: Client
@@ -139,7 +139,7 @@ class Stage:
         return list(self.emulator.runs.values())
 
     def let_another_slip_in(self, **more: Any) -> None:
-        """Lose our first create, and have another client start a run while the second one is on its way."""
+        """Lose our first create, and start a run of another client just before the second one is sent."""
 
         async def slip_in(inner: Transport, request: Request) -> Response:
             given: dict[str, Any] = {"assistant_id": "asst_other", **more}

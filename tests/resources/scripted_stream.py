@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that streams what a script says, in chunks of its own, and knows when its client left."""
+"""A server on 127.0.0.1 that streams a script in chosen chunks, and notices when its client leaves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Final, Self
 
 END: Final = "end the body"
 BREAK: Final = "close the connection in the middle of the body"
-STOP: Final = "say nothing more, for ever"
-FLOOD: Final = "send the piece before for ever"
+STOP: Final = "send nothing more, and keep the connection open"
+FLOOD: Final = "repeat the previous piece endlessly"
 
 Piece = bytes | float | str
 RUN: Final = {"id": "run_1", "object": "thread.run", "thread_id": "thread_1", "assistant_id": "asst_1"}
 
 
 def event(name: str, data: object) -> bytes:
-    """Write an event, in the framing of the official server."""
+    """Return an event in the framing of the official server."""
     text = data if isinstance(data, str) else json.dumps(data)
     return f"event: {name}\ndata: {text}\n\n".encode()
 
@@ -41,11 +41,13 @@ DONE: Final = event("done", "[DONE]")
 
 
 class StreamServer:
-    """Answers every request with the script: bytes are sent as a chunk, a number is a pause in seconds.
+    """Answers every request with the script: bytes are sent as a chunk, a float is a pause in seconds.
 
     Attributes:
-        requests: Head and body of each.
-        sent: How many bytes of the script the kernel took.
+        script: The pieces to send.
+        requests: Head and body of each request.
+        connections: Number of connections that were opened.
+        sent: Number of bytes of the script that the kernel accepted.
         left: Set when a client has closed its connection before the body's end.
     """
 

@@ -1,4 +1,4 @@
-"""Good, bad and broken answers: the object, or the error that says what came and what to do."""
+"""Good, bad and broken answers: the object, or an error that shows the answer and says what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asyncruns.wire import Assistant
 
 
 class Answer(Transport):
-    """Gives one answer to everything."""
+    """Answers every request with the same response."""
 
     def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -91,13 +91,13 @@ async def test_each_status_has_its_class(status: int, kind: type[APIStatusError]
         pytest.param(b"Bad\n  gateway", "Bad gateway", None, id="plain text"),
         pytest.param(b"<html>\n<b>502</b>", "<html> <b>502</b>", None, id="HTML"),
         pytest.param(b'{"error": {"mess', '{"error": {"mess', None, id="truncated"),
-        pytest.param(b"\xff\xfe", "\ufffd\ufffd", None, id="no UTF-8"),
+        pytest.param(b"\xff\xfe", "\ufffd\ufffd", None, id="not UTF-8"),
         pytest.param(
-            b'{"error":{"message":"\xff"}}', '{"error":{"message":"\ufffd"}}', None, id="JSON that is no UTF-8"
+            b'{"error":{"message":"\xff"}}', '{"error":{"message":"\ufffd"}}', None, id="JSON that is not UTF-8"
         ),
-        pytest.param(b"[" * 100_000, "[" * 300 + "...", None, id="nested without end"),
+        pytest.param(b"[" * 100_000, "[" * 300 + "...", None, id="deeply nested"),
         pytest.param(b'{"detail":' * 3000 + b"1" + b"}" * 3000, '{"detail":' * 30 + "...", None, id="nested detail"),
-        pytest.param(b"", "no details in the answer", None, id="empty"),
+        pytest.param(b"", "no details in the response", None, id="empty"),
         pytest.param(b"x" * 5000, "x" * 300 + "...", None, id="long"),
     ],
 )
@@ -113,7 +113,7 @@ async def test_every_shape_of_error_body_is_understood(body: object, detail: str
         (401, "Check the key, and that it belongs to this base URL."),
         (403, "Check what the key may do."),
         (404, "Check the id, and that the base URL serves this path."),
-        (429, "Ask less often, or check the quota."),
+        (429, "Send fewer requests, or check the quota."),
     ],
 )
 async def test_the_message_says_what_to_do_next(status: int, step: str) -> None:
@@ -121,7 +121,7 @@ async def test_the_message_says_what_to_do_next(status: int, step: str) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_404_of_the_retired_host_says_that_it_is_retired(status: int) -> None:
+async def test_a_404_of_the_retired_host_explains_that_it_is_retired(status: int) -> None:
     error = await error_of(status, {}, host="api.openai.com")
     assert "api.openai.com no longer serves threads and runs (shut down on 2026-08-26); set base_url" in str(error)
     assert "2026-08-26" not in str(await error_of(status, {}, host="host.example"))
@@ -137,16 +137,16 @@ BROKEN = [
     pytest.param(b'"asst_1"', '"asst_1"', id="a text"),
     pytest.param(b"null", "null", id="null"),
     pytest.param(b'{"name": "no id"}', '{"name": "no id"}', id="no id"),
-    pytest.param(b'{"id": 5}', '{"id": 5}', id="an id that is no text"),
-    pytest.param(b'{"id": "\xff"}', '{"id": "\ufffd"}', id="no UTF-8"),
-    pytest.param(b'{"id":' * 100_000, '{"id":' * 50 + "...", id="nested without end"),
+    pytest.param(b'{"id": 5}', '{"id": 5}', id="an id that is not a text"),
+    pytest.param(b'{"id": "\xff"}', '{"id": "\ufffd"}', id="not UTF-8"),
+    pytest.param(b'{"id":' * 100_000, '{"id":' * 50 + "...", id="deeply nested"),
     pytest.param(b"\x00" * 1000, "\ufffd" * 300 + "...", id="zeros"),
-    pytest.param(b"\x1b[2J\x07", "\ufffd[2J\ufffd", id="orders to the terminal"),
+    pytest.param(b"\x1b[2J\x07", "\ufffd[2J\ufffd", id="terminal control codes"),
 ]
 
 
 @pytest.mark.parametrize(("body", "shown"), BROKEN)
-async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes(body: bytes, shown: str) -> None:
+async def test_a_broken_body_with_a_good_status_raises_an_error_with_its_first_bytes(body: bytes, shown: str) -> None:
     headers = {"content-type": "text/html", "x-request-id": "req_1"}
     with pytest.raises(APIResponseValidationError) as caught:
         await Assistants(Server(Answer(200, body, headers))).retrieve("asst_1")
@@ -159,17 +159,17 @@ async def test_a_good_status_over_a_broken_body_is_an_error_with_its_first_bytes
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 206])
-async def test_any_good_status_will_do(status: int) -> None:
+async def test_any_good_status_is_accepted(status: int) -> None:
     assert await Assistants(Server(Answer(status, {"id": "asst_1"}))).retrieve("asst_1") == Assistant(id="asst_1")
 
 
 @pytest.mark.parametrize("status", [204, 304, 100])
-async def test_a_status_without_a_body_is_no_object(status: int) -> None:
+async def test_a_status_without_a_body_raises(status: int) -> None:
     with pytest.raises(tree.APIError):
         await Assistants(Server(Answer(status, b""))).retrieve("asst_1")
 
 
-async def test_a_deletion_tells_what_the_server_says() -> None:
+async def test_a_deletion_returns_what_the_server_reports() -> None:
     answer = {"id": "asst_1", "object": "assistant.deleted", "deleted": False}
     found = await Assistants(Server(Answer(200, answer))).delete("asst_1")
     assert (found.id, found.deleted) == ("asst_1", False)
@@ -180,14 +180,14 @@ async def test_a_deletion_tells_what_the_server_says() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param({"name": "\ud800"}, id="no Unicode"),
+        pytest.param({"name": "\ud800"}, id="not Unicode"),
         pytest.param({"metadata": {"a": object()}}, id="an object of some class"),
-        pytest.param({"metadata": {("a", "b"): "c"}}, id="a key that is no text"),
+        pytest.param({"metadata": {("a", "b"): "c"}}, id="a key that is not a text"),
         pytest.param({"temperature": 1j}, id="a complex number"),
-        pytest.param({"tools": 5j}, id="no list"),
+        pytest.param({"tools": 5j}, id="not a list"),
     ],
 )
-async def test_what_has_no_json_is_refused_before_anything_is_sent(given: dict[str, Any]) -> None:
+async def test_parameters_without_a_json_form_are_refused_before_anything_is_sent(given: dict[str, Any]) -> None:
     transport = Answer(200, {"id": "asst_1"})
     with pytest.raises(InvalidRequestError, match="can't be written as JSON"):
         await Assistants(Server(transport)).create(model="m", **given)

@@ -1,4 +1,4 @@
-"""A thread that another run holds: the error that names it, and the wait until it has ended."""
+"""A thread that another run holds: the error that names the run, and the wait until it has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
-from lossy import LOOK, LOST, RUNS, Fault, Faulty, answer, faulty_client, pass_on
+from lossy import LOST, POLL, RUNS, Fault, Faulty, answer, faulty_client, pass_on
 
 from asyncruns import Client, InvalidRequestError, NotFoundError, PermissionDeniedError, ThreadBusyError
 from asyncruns.abc import Transport
@@ -21,7 +21,7 @@ from asyncruns.wire import Run
 
 @dataclass
 class HeldThread:
-    """A thread that a run holds, of an assistant whose later runs take half a second."""
+    """A thread that a run holds; later runs are of an assistant whose runs take half a second."""
 
     emulator: Emulator
     client: Client
@@ -71,11 +71,11 @@ async def test_the_error_names_the_run_and_says_what_to_do(hold: Hold) -> None:
             await call
         error = caught.value
         assert (error.active_run_id, error.thread_id, error.status) == (stage.holder.id, stage.thread_id, 400)
-    assert stage.faulty.times(LOOK) == []
+    assert stage.faulty.times(POLL) == []
 
 
 @pytest.mark.parametrize(
-    ("holder", "ended_as", "seconds", "most_looks"),
+    ("holder", "ended_as", "seconds", "most_polls"),
     [
         pytest.param(Scenario(working=7.0), "completed", 7.0, 15, id="ends"),
         pytest.param(Scenario(end="failed"), "failed", 0.5, 5, id="fails"),
@@ -83,12 +83,12 @@ async def test_the_error_names_the_run_and_says_what_to_do(hold: Hold) -> None:
         pytest.param(Scenario(rounds=((FunctionCall("f"),),)), "expired", 600.0, 310, id="waits for its owner"),
     ],
 )
-async def test_a_run_is_waited_for_until_it_has_ended(
+async def test_a_create_waits_until_the_active_run_has_ended(
     hold: Hold,
     holder: Scenario,
     ended_as: str,
     seconds: float,
-    most_looks: int,
+    most_polls: int,
 ) -> None:
     stage = await hold(holder)
     start = anyio.current_time()
@@ -96,11 +96,11 @@ async def test_a_run_is_waited_for_until_it_has_ended(
     assert stage.status(stage.holder) == ended_as
     assert stage.status(run) == "queued"
     assert seconds <= anyio.current_time() - start <= seconds + 2.5
-    assert len(stage.faulty.times(LOOK)) <= most_looks
+    assert len(stage.faulty.times(POLL)) <= most_polls
     assert len(stage.faulty.times(RUNS)) == 3
 
 
-async def test_the_active_run_may_be_taken_over(hold: Hold) -> None:
+async def test_the_active_run_can_be_watched_by_its_ids_in_the_error(hold: Hold) -> None:
     stage = await hold(Scenario(working=7.0))
     with pytest.raises(ThreadBusyError) as caught:
         await stage.create()
@@ -109,7 +109,7 @@ async def test_the_active_run_may_be_taken_over(hold: Hold) -> None:
     assert stage.status(await stage.create()) == "queued"
 
 
-async def test_the_active_run_may_be_cancelled_first(hold: Hold) -> None:
+async def test_the_active_run_can_be_cancelled_before_the_wait(hold: Hold) -> None:
     stage = await hold(Scenario(end="never"))
     with pytest.raises(ThreadBusyError) as caught:
         await stage.create()
@@ -135,7 +135,7 @@ async def test_run_waits_before_the_message_and_before_the_run(hold: Hold) -> No
     assert outcome.status == "completed"
 
 
-async def test_the_raw_twin_waits_too(hold: Hold) -> None:
+async def test_a_raw_create_waits_too(hold: Hold) -> None:
     stage = await hold(Scenario(working=7.0))
     raw = await stage.client.threads.runs.with_raw_response.create(
         stage.thread_id, assistant_id="asst_1", on_busy="wait"
@@ -144,7 +144,7 @@ async def test_the_raw_twin_waits_too(hold: Hold) -> None:
     assert raw.parse().status == "queued"
 
 
-async def test_those_who_wait_at_once_take_turns(hold: Hold) -> None:
+async def test_callers_that_wait_at_the_same_time_take_turns(hold: Hold) -> None:
     stage = await hold(Scenario(working=3.0))
     runs = await asyncio.gather(*(stage.create(on_busy="wait") for _ in range(4)))
     assert len({run.id for run in runs}) == 4
@@ -153,7 +153,7 @@ async def test_those_who_wait_at_once_take_turns(hold: Hold) -> None:
     assert [stage.status(run) for run in runs].count("queued") == 1
 
 
-async def test_a_run_that_slips_in_is_waited_for_as_well(hold: Hold) -> None:
+async def test_a_create_waits_for_a_run_that_came_first_as_well(hold: Hold) -> None:
     stage = await hold(Scenario(working=3.0))
 
     async def slip_in(inner: Transport, request: Request) -> Response:
@@ -166,26 +166,26 @@ async def test_a_run_that_slips_in_is_waited_for_as_well(hold: Hold) -> None:
     assert anyio.current_time() - start >= 6.0
 
 
-async def test_looks_that_fail_are_waited_out(hold: Hold) -> None:
+async def test_polls_that_fail_do_not_end_the_wait(hold: Hold) -> None:
     stage = await hold(Scenario(working=100.0))
     faults: list[Fault] = [answer(500), LOST, answer(200, b"<html>"), answer(429), answer(503)]
-    stage.faulty.faults[LOOK] = [*faults, *[answer(502)] * 20]
+    stage.faulty.faults[POLL] = [*faults, *[answer(502)] * 20]
     await stage.create(on_busy="wait")
     assert stage.status(stage.holder) == "completed"
 
 
-async def test_a_run_that_is_gone_is_no_reason_to_hammer(hold: Hold) -> None:
+async def test_a_deleted_run_that_holds_the_thread_does_not_cause_frequent_tries(hold: Hold) -> None:
     stage = await hold(Scenario(working=20.0))
-    stage.faulty.lasting[LOOK] = answer(404)
+    stage.faulty.lasting[POLL] = answer(404)
     await stage.create(on_busy="wait")
     assert stage.status(stage.holder) == "completed"
     assert len(stage.faulty.times(RUNS)) <= 14
 
 
-async def test_a_run_that_may_not_be_seen_can_not_be_waited_for(hold: Hold) -> None:
+async def test_waiting_raises_if_the_active_run_can_not_be_polled(hold: Hold) -> None:
     stage = await hold(Scenario(working=20.0))
-    stage.faulty.lasting[LOOK] = answer(403)
-    with pytest.raises(ThreadBusyError, match=r"It can't be waited for: .* answered 403") as caught:
+    stage.faulty.lasting[POLL] = answer(403)
+    with pytest.raises(ThreadBusyError, match=r"That run can't be polled: .* answered 403") as caught:
         await stage.create(on_busy="wait")
     assert isinstance(caught.value.__cause__, PermissionDeniedError)
 
@@ -195,9 +195,9 @@ async def test_cancelling_ends_the_wait_and_creates_nothing(hold: Hold) -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5.0):
             await stage.create(on_busy="wait")
-    asked = len(stage.faulty.asked)
+    sent = len(stage.faulty.asked)
     await anyio.sleep(60.0)
-    assert len(stage.faulty.asked) == asked
+    assert len(stage.faulty.asked) == sent
     assert list(stage.emulator.runs) == [stage.holder.id]
 
 
@@ -208,7 +208,7 @@ async def test_other_refusals_end_the_wait(hold: Hold) -> None:
 
 
 @pytest.mark.parametrize("on_busy", ["cancel", "", None, True])
-async def test_there_is_no_other_choice(on_busy: Any) -> None:
+async def test_an_invalid_on_busy_is_refused(on_busy: Any) -> None:
     client = Client("http://127.0.0.1:9/v1")
     calls = [
         client.threads.runs.create("thread_1", assistant_id="a", on_busy=on_busy),

@@ -1,6 +1,6 @@
-"""What a type checker says of calls. mypy and pyright read this file; it runs as well.
+"""The types of calls. mypy and pyright check this file; it runs as well.
 
-`type: ignore` is an assertion here: mypy complains of one that it does not need.
+`type: ignore` is an assertion here: mypy reports one that is not needed.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ async def test_objects_have_their_types(client: Client) -> None:
 
 
 class Handler(AssistantEventHandler):
-    """What a caller writes."""
+    """A handler as a caller writes it."""
 
 
-async def test_streams_give_the_handler_that_was_given(client: Client) -> None:
+async def test_streams_return_the_handler_that_was_passed(client: Client) -> None:
     assistant_id, _, _ = await make(client)
     threads = client.beta.threads
     thread_id = (await threads.create()).id
@@ -91,7 +91,7 @@ async def test_the_names_of_other_clients_have_their_types(client: Client) -> No
         await runs.create_and_poll(thread_id=thread_id, assistant_id=assistant_id, agent_id="a")  # type: ignore[call-arg]
 
 
-async def test_lists_give_pages_and_items(client: Client) -> None:
+async def test_lists_return_pages_and_yield_items(client: Client) -> None:
     assistant_id, thread_id, run_id = await make(client)
     runs = client.threads.runs.list(thread_id, limit=1, order="asc")
     assert_type(runs, PageCall[Run])
@@ -123,7 +123,7 @@ async def test_raw_calls_have_a_type_of_their_own(client: Client) -> None:
     assert isinstance(raw.parse(), Run)
 
 
-async def test_options_are_taken_beside_parameters(client: Client) -> None:
+async def test_options_are_accepted_besides_parameters(client: Client) -> None:
     assistant_id, thread_id, run_id = await make(client)
     await client.threads.runs.cancel(run_id, thread_id=thread_id)
     await client.watch(thread_id=thread_id, run_id=run_id)

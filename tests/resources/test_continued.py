@@ -1,4 +1,4 @@
-"""The parameters of a chain of responses: checked before anything is sent, the same in each round."""
+"""The parameters of a response and its follow-ups: checked before anything is sent, and the same in each round."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_each_round_has_the_options_of_the_call_and_none_of_them_in_its_bo
     assert all(seen.headers["x-tenant"] == "7" and seen.query == "q=1" for seen in emulator.requests)
 
 
-async def test_what_was_not_given_is_not_sent_in_a_later_round(emulator: Emulator, client: Client) -> None:
+async def test_parameters_that_were_not_passed_are_not_sent_in_later_rounds(emulator: Emulator, client: Client) -> None:
     await client.run(model="m", message="Go", tools=Toolset([f]))
     first, *others = [msgspec.json.decode(seen.body) for seen in emulator.requests if seen.method == "POST"]
     for other in others:
@@ -66,7 +66,7 @@ async def test_what_was_not_given_is_not_sent_in_a_later_round(emulator: Emulato
     ],
     ids=repr,
 )
-async def test_what_are_no_parameters_is_refused_before_anything_is_sent(
+async def test_invalid_parameters_are_refused_before_anything_is_sent(
     emulator: Emulator, client: Client, given: Any
 ) -> None:
     with pytest.raises(InvalidRequestError):
@@ -75,13 +75,15 @@ async def test_what_are_no_parameters_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("name", ["model", "input"])
-async def test_what_is_given_twice_is_refused(client: Client, name: str) -> None:
+async def test_a_parameter_that_is_passed_twice_is_refused(client: Client, name: str) -> None:
     parameters: Any = {name: "x"}
     with pytest.raises(InvalidRequestError, match=name):
         await client.run(model="m", message="Go", parameters=parameters)
 
 
-async def test_what_a_submit_began_after_the_end_of_the_wait_is_told(emulator: Emulator, client: Client) -> None:
+async def test_a_follow_up_that_was_created_after_the_timeout_is_in_the_outcome(
+    emulator: Emulator, client: Client
+) -> None:
     emulator.inject(Fault(on="submit", delay_after=4.0))
     outcome = await client.run(model="m", message="Go", tools=Toolset([f]), timeout=2.0)
     assert isinstance(outcome, GaveUp)

@@ -24,13 +24,13 @@ of_both_clients = [
 
 
 def named(heard: list[tuple[Any, ...]]) -> list[str]:
-    """Give the names of the calls, but for `on_event`, with those that follow one another as one."""
+    """Return the names of the calls except `on_event`; equal ones that follow one another count as one."""
     names = [call[0] for call in heard if call[0] != "on_event"]
     return [name for place, name in enumerate(names) if names[place - 1 : place] != [name]]
 
 
 class TestBothClients:
-    """The same body of a handler under both."""
+    """The same handler, run by our client and the official one."""
 
     pytestmark = of_both_clients
 
@@ -43,7 +43,7 @@ class TestBothClients:
         return emulator
 
     @pytest.mark.parametrize("assistant_id", ["asst_1", "asst_calls", "asst_fails", "asst_long"])
-    async def test_a_run_is_told_alike(self, emulator: Emulator, assistant_id: str) -> None:
+    async def test_both_clients_call_the_same_methods_for_a_run(self, emulator: Emulator, assistant_id: str) -> None:
         thread = {"messages": [{"role": "user", "content": "Hi"}]}
 
         async def read(client: Any, handler: Any) -> None:
@@ -57,7 +57,7 @@ class TestBothClients:
         assert [call[0] for call in ours] == [call[0] for call in theirs]
         assert len(ours) > 5
 
-    async def test_the_outputs_are_submitted_by_the_handler_that_hears_of_the_calls(self, emulator: Emulator) -> None:
+    async def test_a_handler_can_submit_the_outputs_of_the_calls_that_it_handles(self, emulator: Emulator) -> None:
         texts: list[str] = []
         runs: list[str] = []
 
@@ -92,7 +92,7 @@ class TestBothClients:
         assert (texts, runs) == (["Seven"] * 2, ["completed"] * 2)
         assert len(ours) > 40
 
-    async def test_every_argument_is_the_same(self) -> None:
+    async def test_both_clients_pass_the_same_arguments(self) -> None:
         async with StreamServer(*parts_of_all_kinds()) as server:
             ours, theirs = await heard_by_both(server.base_url, read_to_the_end)
         assert ours == theirs
@@ -124,11 +124,11 @@ class TestBothClients:
         ]
 
     @pytest.mark.parametrize("end", [BREAK, event("error", {"error": {"message": "Sorry"}})], ids=["break", "error"])
-    async def test_a_stream_that_fails_is_told_alike(self, end: Any) -> None:
+    async def test_both_clients_call_the_same_methods_for_a_stream_that_fails(self, end: Any) -> None:
         script = (run("created"), message("created"), delta("Hel"), 0.05, end)
 
         async def read(client: Any, handler: Any) -> None:
-            with pytest.raises(Exception):  # noqa: B017, PT011 - what is raised, each client names differently
+            with pytest.raises(Exception):  # noqa: B017, PT011 - each client has its own exceptions
                 await read_to_the_end(client, handler)
 
         async with StreamServer(*script, "end the body") as server:
@@ -136,10 +136,10 @@ class TestBothClients:
         assert named(ours) == named(theirs)
         assert named(ours)[-2:] == ["on_exception", "on_end"]
 
-    async def test_a_silent_stream_is_told_alike(self) -> None:
+    async def test_both_clients_call_the_same_methods_for_a_silent_stream(self) -> None:
         async def read(client: Any, handler: Any) -> None:
             with pytest.raises(Exception):  # noqa: B017, PT011 - as above
-                await read_to_the_end(client, handler, timeout=1.0)  # a busy machine connects in that
+                await read_to_the_end(client, handler, timeout=1.0)  # enough to connect on a busy machine
 
         async with StreamServer(run("created"), STOP) as server:
             ours, theirs = await heard_by_both(server.base_url, read)
@@ -152,7 +152,7 @@ async def read_to_the_end(client: Any, handler: Any, **options: Any) -> None:
 
 
 def parts_of_all_kinds() -> list[Any]:
-    """Give the script of a run that calls two tools, then writes a text, an image and a text."""
+    """Return the script of a run that calls two tools, then writes a text, an image and a text."""
 
     def step(status: str) -> bytes:
         details = {"type": "tool_calls", "tool_calls": []}
@@ -196,7 +196,7 @@ async def stream_of(server: StreamServer, handler: AssistantEventHandler, **opti
 
 
 class Ends(AssistantEventHandler):
-    """Counts its ends, and never calls its base class."""
+    """Counts the calls of `on_end`; its `__init__` does not call that of its base class."""
 
     def __init__(self) -> None:
         self.ends = 0
@@ -213,7 +213,7 @@ class Ends(AssistantEventHandler):
 PLAIN = (run("created"), run("completed"), DONE, "end the body")
 
 
-async def test_iteration_gives_the_events_and_not_the_end_of_the_stream() -> None:
+async def test_iteration_yields_all_events_except_done() -> None:
     async with StreamServer(*PLAIN) as server, Client(server.base_url) as client:
         assert client.threads.runs.create_and_stream.__name__ == "stream"
         async with client.beta.threads.runs.stream(**IDS, temperature=0.5) as stream:
@@ -225,7 +225,7 @@ async def test_iteration_gives_the_events_and_not_the_end_of_the_stream() -> Non
         assert server.body() == {"assistant_id": "asst_1", "temperature": 0.5, "stream": True}
 
 
-async def test_what_a_method_raises_ends_the_stream_and_is_raised() -> None:
+async def test_an_exception_of_a_method_ends_the_stream_and_is_raised() -> None:
     class Raising(Ends):
         async def on_event(self, event: Any) -> None:
             raise ValueError(event.event)
@@ -239,7 +239,7 @@ async def test_what_a_method_raises_ends_the_stream_and_is_raised() -> None:
     assert [event async for event in handler] == []
 
 
-async def test_leaving_early_is_an_end_too() -> None:
+async def test_on_end_is_called_when_the_stream_is_left_early() -> None:
     handler = Ends()
     async with StreamServer(run("created"), STOP) as server, Client(server.base_url) as client:
         async with client.threads.runs.stream(**IDS, event_handler=handler) as stream:
@@ -250,7 +250,7 @@ async def test_leaving_early_is_an_end_too() -> None:
     assert (handler.ends, handler.errors) == (1, [])
 
 
-async def test_a_stream_that_nobody_reads_has_no_end() -> None:
+async def test_on_end_is_not_called_for_a_stream_that_was_never_read() -> None:
     handler = Ends()
     async with (
         StreamServer(*PLAIN) as server,
@@ -292,7 +292,7 @@ async def test_a_cancelled_read_loses_no_event_and_repeats_no_call() -> None:
     assert handler.heard == [*found, "on_message_created"]
 
 
-async def test_an_error_of_the_server_is_heard_and_raised() -> None:
+async def test_an_error_of_the_server_is_handled_and_raised() -> None:
     handler = Ends()
     async with StreamServer(run("created"), event("error", {"message": "Sorry"}), DONE, "end the body") as server:
         with pytest.raises(APIError, match=r"gave up the stream.*Sorry.*run_1 goes on"):
@@ -312,7 +312,7 @@ async def test_a_handler_is_for_one_stream() -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_stream_that_could_not_begin_leaves_its_handler_free(emulator: Emulator) -> None:
+async def test_a_handler_can_be_used_again_if_its_stream_could_not_begin(emulator: Emulator) -> None:
     handler = Ends()
     emulator.script(Scenario(), assistant_id="asst_1")
     emulator.inject(Fault(on="create_run", status=503))
@@ -329,7 +329,7 @@ async def test_a_stream_that_could_not_begin_leaves_its_handler_free(emulator: E
     assert (handler.ends, handler.errors) == (1, [])
 
 
-async def test_a_stream_without_a_word_of_its_run_has_no_final_run() -> None:
+async def test_a_stream_without_an_event_of_its_run_has_no_final_run() -> None:
     async with (
         StreamServer(DONE, "end the body") as server,
         Client(server.base_url) as client,
@@ -347,7 +347,7 @@ async def test_a_broken_stream_says_what_to_do_next() -> None:
     assert isinstance(handler.errors[0], APIConnectionError)
 
 
-async def test_events_that_nobody_knows_are_heard_of() -> None:
+async def test_on_event_is_called_for_unknown_events() -> None:
     heard: list[str] = []
 
     class Hears(AssistantEventHandler):
@@ -376,7 +376,7 @@ async def test_a_call_is_done_once() -> None:
     assert done == ["call_0", "call_1"]
 
 
-async def test_deltas_without_a_beginning_or_an_index_are_told_of() -> None:
+async def test_methods_are_called_for_deltas_without_a_beginning_or_an_index() -> None:
     heard: list[str] = []
 
     class Hears(AssistantEventHandler):
@@ -399,7 +399,7 @@ async def test_deltas_without_a_beginning_or_an_index_are_told_of() -> None:
     assert heard == ["+a", "a:a", "b:ab", "=ab", "+c", "c:c"]
 
 
-async def test_what_nobody_listens_to_is_not_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_snapshots_that_no_method_uses_are_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     from asyncruns.streams.merging import Growing
 
     async with StreamServer(run("created"), message("created"), *([delta("a")] * 50), *PLAIN) as server:
@@ -407,7 +407,7 @@ async def test_what_nobody_listens_to_is_not_put_together(monkeypatch: pytest.Mo
         assert len(await stream_of(server, Ends())) == 54
 
 
-async def test_the_texts_alone(emulator: Emulator) -> None:
+async def test_the_text_deltas_of_a_handler_are_the_text_alone(emulator: Emulator) -> None:
     emulator.script(Scenario(answer="Hello from Paris"), assistant_id="asst_1")
     async with (
         Client(emulator.base_url) as client,

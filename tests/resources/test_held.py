@@ -1,4 +1,4 @@
-"""The wait for a thread that is never let go is bounded, and does not hammer."""
+"""The wait for a thread that stays locked is bounded, and polls slowly."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 
 
-class StreamBuffer(Transport):
-    """A thread that is held, by a run that stands as written down."""
+class BusyServer(Transport):
+    """A server with a thread that is always locked, by a run that never changes."""
 
     def __init__(self, *, date: bool = True, run_id: str = "run_7", **run: Any) -> None:
         self.run = {"id": "run_7", "status": "in_progress", "thread_id": "thread_1", **run}
@@ -46,31 +46,31 @@ class StreamBuffer(Transport):
         return sum(1 for _, asked in self.asked if asked == method)
 
 
-async def test_a_run_is_waited_for_until_a_minute_after_its_expiry_by_the_servers_clock() -> None:
-    held = StreamBuffer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
+async def test_the_wait_ends_a_minute_after_the_runs_expiry_by_the_servers_clock() -> None:
+    held = BusyServer(expires_at=1_000_000 + int(anyio.current_time()) + 100)
     error, seconds = await held.wait()
     assert 159.0 <= seconds <= 162.0
-    assert "It was waited for, 160 s long, and has not ended." in str(error)
+    assert "That run has not ended after a wait of 160 s." in str(error)
     assert (error.active_run_id, error.status) == ("run_7", 409)
     assert held.count("POST") == 1
 
 
 @pytest.mark.parametrize(("date", "run"), [(False, {}), (False, {"expires_at": 1}), (True, {"expires_at": None})])
-async def test_without_an_expiry_a_run_is_waited_for_a_quarter_of_an_hour(date: bool, run: dict[str, Any]) -> None:
-    _, seconds = await StreamBuffer(date=date, **run).wait()
+async def test_without_an_expiry_the_wait_ends_after_15_minutes(date: bool, run: dict[str, Any]) -> None:
+    _, seconds = await BusyServer(date=date, **run).wait()
     assert 899.0 <= seconds <= 902.0
 
 
 @pytest.mark.parametrize("status", ["requires_action", "completed", "warming_up"])
-async def test_a_wait_that_leads_nowhere_is_slow_and_bounded(status: str) -> None:
-    held = StreamBuffer(status=status)
+async def test_a_hopeless_wait_polls_slowly_and_is_bounded(status: str) -> None:
+    held = BusyServer(status=status)
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000
 
 
-async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
-    held = StreamBuffer(status="queued")
+async def test_a_hint_of_hours_does_not_extend_the_wait() -> None:
+    held = BusyServer(status="queued")
     client = client_through(held)
     send = held.send
 
@@ -86,33 +86,33 @@ async def test_a_hint_of_hours_does_not_lead_past_the_end() -> None:
     assert len(held.asked) <= 20
 
 
-async def test_who_slept_past_the_end_looks_once_more() -> None:
-    held = StreamBuffer(status="queued")
+async def test_a_wait_that_slept_past_its_end_polls_once_more() -> None:
+    held = BusyServer(status="queued")
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(held.wait())
     await anyio.sleep(10.0)
-    looks = held.count("GET")
+    polls = held.count("GET")
     loop._virtual.now += 10_000.0  # type: ignore[attr-defined]  # the laptop's lid was closed
     await waiting
-    assert held.count("GET") > looks
+    assert held.count("GET") > polls
 
 
-async def test_what_is_no_id_is_not_asked_for() -> None:
-    held = StreamBuffer(run_id="%2e%2e")
+async def test_an_invalid_run_id_is_not_polled() -> None:
+    held = BusyServer(run_id="%2e%2e")
     error, seconds = await held.wait()
     assert isinstance(error.__cause__, InvalidRequestError)
     assert (seconds, len(held.asked)) == (0.0, 1)
 
 
-async def test_a_server_that_names_two_runs_in_turn_is_not_hammered() -> None:
-    held = StreamBuffer(status="completed")
+async def test_a_server_that_alternates_between_two_runs_is_polled_slowly() -> None:
+    held = BusyServer(status="completed")
     send = held.send
 
-    async def turning(request: Request) -> Response:
+    async def alternating(request: Request) -> Response:
         held.run_id = "run_8" if held.run_id == "run_7" else "run_7"
         return await send(request)
 
-    held.send = turning  # type: ignore[method-assign]
+    held.send = alternating  # type: ignore[method-assign]
     _, seconds = await held.wait()
     assert seconds <= 902.0
     assert len(held.asked) <= 1000

@@ -1,4 +1,4 @@
-"""Runs whose create's answer gets lost: adopted, created again, or left alone, and never made twice."""
+"""Runs whose create's answer is lost: adopted, created again, or an error, and never created twice."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ async def test_a_run_whose_answer_was_lost_is_adopted(stage: Stage, fault: Fault
 
 
 @pytest.mark.parametrize("fault", [LOST, answer(500), answer(200, b"<html>")])
-async def test_a_run_that_is_surely_not_there_is_created_again_with_the_same_bytes(stage: Stage, fault: Fault) -> None:
+async def test_a_run_that_certainly_does_not_exist_is_created_again_with_the_same_bytes(
+    stage: Stage, fault: Fault
+) -> None:
     stage.faulty.faults[RUNS] = [fault, fault]
     run = await stage.create()
     assert [run.id] == [made["id"] for made in stage.runs]
@@ -61,14 +63,14 @@ async def test_a_run_that_is_surely_not_there_is_created_again_with_the_same_byt
     assert len(stage.faulty.times(LISTED)) < 24
 
 
-async def test_a_run_is_not_created_for_ever(stage: Stage) -> None:
+async def test_a_run_is_created_at_most_three_times(stage: Stage) -> None:
     stage.faulty.lasting[RUNS] = LOST
     with pytest.raises(APIConnectionError, match=r"Dropped\. It is not listed, after any of 3 tries\.$"):
         await stage.create()
     assert len(stage.faulty.times(RUNS)) == 3
 
 
-async def test_a_run_that_shows_late_is_adopted(stage: Stage) -> None:
+async def test_a_run_that_is_listed_late_is_adopted(stage: Stage) -> None:
     until = anyio.current_time() + 3.0
 
     def lag(request: Request, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -83,7 +85,7 @@ async def test_a_run_that_shows_late_is_adopted(stage: Stage) -> None:
 
 
 def oldest_first(stage: Stage, *, more: object, knows_after: bool = True) -> Fault:
-    """List runs of long ago and then the real ones, two on a page, whatever order and limit are asked for."""
+    """Return a fault that lists old runs before the real ones, two on a page, and ignores `order` and `limit`."""
     old = [{"id": f"run_old_{n}", "status": "completed", "created_at": 1_000, "metadata": {"a": "b"}} for n in range(5)]
 
     async def fault(inner: Transport, request: Request) -> Response:
@@ -91,8 +93,8 @@ def oldest_first(stage: Stage, *, more: object, knows_after: bool = True) -> Fau
         after = dict(request.query).get("after") if knows_after else None
         begin = next((place + 1 for place, item in enumerate(items) if item["id"] == after), 0)
         shown = items[begin : begin + 2]
-        says = {} if more is None else {"has_more": more or begin + 2 < len(items)}
-        return Response(200, {}, msgspec.json.encode({"data": shown, **says}))
+        fields = {} if more is None else {"has_more": more or begin + 2 < len(items)}
+        return Response(200, {}, msgspec.json.encode({"data": shown, **fields}))
 
     return fault
 
@@ -115,15 +117,15 @@ async def test_a_run_that_is_on_no_page_is_created_again(stage: Stage, more: obj
     assert len(stage.faulty.times(RUNS)) == 2
 
 
-async def test_where_the_list_can_not_be_read_to_its_end_nothing_is_created_again(stage: Stage) -> None:
+async def test_nothing_is_created_again_if_the_list_can_not_be_read_to_its_end(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [LOST]
     stage.faulty.lasting[LISTED] = oldest_first(stage, more=True, knows_after=False)
-    with pytest.raises(APIConnectionError, match=r"It may have been created.*it has no end"):
+    with pytest.raises(APIConnectionError, match=r"It may have been created.*it did not end"):
         await stage.create()
     assert len(stage.faulty.times(RUNS)) == 1
 
 
-async def test_one_page_is_enough_where_it_shows_the_newest_first(stage: Stage) -> None:
+async def test_one_page_is_enough_if_it_lists_the_newest_first(stage: Stage) -> None:
     def newest_first(request: Request, body: Mapping[str, Any]) -> Mapping[str, Any]:
         old = [{"id": f"run_old_{n}", "status": "completed", "created_at": 1_000 - n} for n in range(2)]
         return {**body, "data": old, "has_more": True} if "data" in body else body
@@ -134,7 +136,7 @@ async def test_one_page_is_enough_where_it_shows_the_newest_first(stage: Stage) 
     assert {dict(request.query).get("after") for _, kind, request in stage.faulty.asked if kind == LISTED} == {None}
 
 
-async def test_a_thread_held_by_our_own_lost_run_gives_it(stage: Stage) -> None:
+async def test_a_lost_run_of_ours_that_holds_the_thread_is_adopted(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.show = lambda request, body: {**body, "data": []} if "data" in body else body
     run = await stage.create()
@@ -149,7 +151,7 @@ async def test_a_thread_held_by_another_run_is_busy(stage: Stage) -> None:
     assert [caught.value.active_run_id] == [made["id"] for made in stage.runs]
 
 
-async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
+async def test_a_create_waits_for_another_run_that_holds_the_thread(stage: Stage) -> None:
     stage.let_another_slip_in(assistant_id="asst_other", metadata={"of": "another"})
     run = await stage.create(on_busy="wait")
     other, ours = stage.runs
@@ -157,16 +159,14 @@ async def test_a_thread_held_by_another_run_is_waited_for(stage: Stage) -> None:
     assert run.id == ours["id"]
 
 
-async def test_a_run_of_that_time_without_metadata_is_not_taken_for_another(stage: Stage) -> None:
+async def test_a_run_of_that_time_without_metadata_may_be_ours(stage: Stage) -> None:
     stage.let_another_slip_in(assistant_id="asst_1")
-    with pytest.raises(
-        APIConnectionError, match=r"may be it, but shows no metadata\)\. Look through GET /threads/"
-    ) as e:
+    with pytest.raises(APIConnectionError, match=r"may be it, but has no metadata\)\. Check GET /threads/") as e:
         await stage.create(on_busy="wait")
     assert stage.runs[0]["id"] in str(e.value)
 
 
-async def test_a_server_that_strips_metadata_gets_no_second_create(stage: Stage) -> None:
+async def test_nothing_is_created_again_on_a_server_that_strips_metadata(stage: Stage) -> None:
     stage.faulty.strips = True
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     with pytest.raises(APIConnectionError, match="It may have been created"):
@@ -174,7 +174,7 @@ async def test_a_server_that_strips_metadata_gets_no_second_create(stage: Stage)
     assert len(stage.faulty.times(RUNS)) == len(stage.runs) == 1
 
 
-async def test_old_runs_without_metadata_are_in_nobodys_way(stage: Stage) -> None:
+async def test_old_runs_without_metadata_are_ignored(stage: Stage) -> None:
     stage.faulty.strips = True
     old = await stage.client.threads.runs.create(stage.thread_id, assistant_id="asst_1")
     await stage.client.threads.runs.cancel(old.id, thread_id=stage.thread_id)
@@ -184,7 +184,7 @@ async def test_old_runs_without_metadata_are_in_nobodys_way(stage: Stage) -> Non
     assert [made["id"] for made in stage.runs] == [old.id, run.id]
 
 
-async def test_a_list_that_fails_for_some_seconds_is_asked_again(stage: Stage) -> None:
+async def test_a_list_that_fails_for_some_seconds_is_polled_again(stage: Stage) -> None:
     stage.faulty.faults = {RUNS: [ACTED_AND_LOST], LISTED: [answer(503), LOST, answer(200, b"<html>"), answer(429)]}
     run = await stage.create()
     assert [run.id] == [made["id"] for made in stage.runs]
@@ -201,14 +201,12 @@ async def test_a_list_that_fails_for_some_seconds_is_asked_again(stage: Stage) -
         (LOST, 70.0),
     ],
 )
-async def test_where_the_list_does_not_answer_nothing_is_created_again(
-    stage: Stage, fault: Fault, seconds: float
-) -> None:
+async def test_nothing_is_created_again_if_the_list_can_not_be_read(stage: Stage, fault: Fault, seconds: float) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.lasting[LISTED] = fault
     start = anyio.current_time()
     with pytest.raises(
-        APIConnectionError, match=r"^Dropped\. It may have been created \(the list gives no answer: "
+        APIConnectionError, match=r"^Dropped\. It may have been created \(the list can't be read: "
     ) as e:
         await stage.create()
     assert isinstance(e.value.__cause__, APIError)
@@ -216,7 +214,7 @@ async def test_where_the_list_does_not_answer_nothing_is_created_again(
     assert anyio.current_time() - start <= seconds
 
 
-async def test_a_list_that_hangs_is_asked_again(stage: Stage) -> None:
+async def test_a_list_that_hangs_is_polled_again(stage: Stage) -> None:
     async def hang(inner: Any, request: Request) -> Any:
         await anyio.sleep_forever()
 
@@ -225,11 +223,11 @@ async def test_a_list_that_hangs_is_asked_again(stage: Stage) -> None:
     assert [run.id] == [made["id"] for made in stage.runs]
 
 
-async def test_a_holder_that_can_not_be_looked_at_leaves_it_open(stage: Stage) -> None:
+async def test_it_is_not_known_whether_a_holder_that_can_not_be_polled_is_ours(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.show = lambda request, body: {**body, "data": []} if "data" in body else body
     stage.faulty.lasting["GET /threads/*/runs/*"] = answer(403)
-    with pytest.raises(APIConnectionError, match=r"can't be looked at: .* answered 403"):
+    with pytest.raises(APIConnectionError, match=r"can't be polled: .* answered 403"):
         await stage.create()
     assert len(stage.runs) == 1
 
@@ -239,10 +237,10 @@ async def test_a_holder_that_can_not_be_looked_at_leaves_it_open(stage: Stage) -
     [{"metadata": {f"key_{n}": "x" for n in range(16)}}, {"extra_body": {"metadata": {"a": "b"}}}],
     ids=["16 pairs", "extra_body"],
 )
-async def test_without_room_for_a_nonce_the_error_says_what_to_look_for(stage: Stage, more: Any) -> None:
+async def test_without_room_for_a_nonce_the_error_says_what_to_check(stage: Stage, more: Any) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     with pytest.raises(
-        APIConnectionError, match=r"may have been created \(nothing marks it.* GET /threads/thread_\w+/runs"
+        APIConnectionError, match=r"may have been created \(it carries no nonce.* GET /threads/thread_\w+/runs"
     ):
         await stage.create(**more)
     assert [kind for _, kind, _ in stage.faulty.asked] == ["POST /threads", RUNS]
@@ -250,7 +248,7 @@ async def test_without_room_for_a_nonce_the_error_says_what_to_look_for(stage: S
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 302])
-async def test_what_was_refused_is_not_looked_for(stage: Stage, status: int) -> None:
+async def test_a_refused_create_is_not_searched_for(stage: Stage, status: int) -> None:
     stage.faulty.faults[RUNS] = [answer(status)]
     with pytest.raises(APIStatusError) as caught:
         await stage.create()
@@ -258,7 +256,7 @@ async def test_what_was_refused_is_not_looked_for(stage: Stage, status: int) -> 
     assert len(stage.faulty.asked) == 2
 
 
-async def test_it_is_only_done_where_it_is_asked_for(stage: Stage) -> None:
+async def test_without_adopt_a_lost_answer_is_an_error(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     with pytest.raises(APIConnectionError, match=r"^Dropped\.$"):
         await stage.create(adopt=False)
@@ -267,54 +265,54 @@ async def test_it_is_only_done_where_it_is_asked_for(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.0, 4.0])
-async def test_cancelling_stops_the_looks_and_creates_nothing(stage: Stage, seconds: float) -> None:
+async def test_cancelling_stops_the_polls_and_creates_nothing(stage: Stage, seconds: float) -> None:
     stage.faulty.faults[RUNS] = [LOST]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(seconds):
             await stage.create()
-    asked = len(stage.faulty.asked)
+    sent = len(stage.faulty.asked)
     await anyio.sleep(20.0)
-    assert len(stage.faulty.asked) == asked
+    assert len(stage.faulty.asked) == sent
     assert stage.runs == []
 
 
 @pytest.mark.parametrize("fault", [ACTED_AND_LOST, answer(200, b"<html>", after=pass_on)])
-async def test_the_raw_twin_gives_the_answer_of_a_look(stage: Stage, fault: Fault) -> None:
+async def test_a_raw_create_returns_the_answer_to_a_poll(stage: Stage, fault: Fault) -> None:
     stage.faulty.faults = {RUNS: [fault], "GET /threads/*/runs/*": [answer(404), answer(500)]}
     raw = await stage.client.threads.runs.with_raw_response.create(stage.thread_id, assistant_id="asst_1", adopt=True)
     assert type(raw) is RawResponse
     assert [raw.parse().id] == [made["id"] for made in stage.runs]
 
 
-async def test_the_raw_twin_says_so_when_it_can_not_read_what_was_found(stage: Stage) -> None:
+async def test_a_raw_create_raises_if_it_can_not_read_the_run_that_was_found(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     stage.faulty.lasting["GET /threads/*/runs/*"] = answer(403)
     with pytest.raises(APIConnectionError, match=r"It was created, as run_\w+, which can't be read: "):
         await stage.client.threads.runs.with_raw_response.create(stage.thread_id, assistant_id="asst_1", adopt=True)
 
 
-async def test_the_looks_are_sent_with_the_options_of_the_call(stage: Stage) -> None:
+async def test_the_polls_are_sent_with_the_options_of_the_call(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [ACTED_AND_LOST]
     await stage.create(extra_headers={"x-tenant": "7"}, extra_query={"api-version": "v1"}, request_timeout=5)
-    (look,) = [request for _, kind, request in stage.faulty.asked if kind == LISTED]
-    assert (look.headers, look.timeout) == ((("x-tenant", "7"),), 5)
-    assert dict(look.query) == {"limit": "100", "order": "desc", "api-version": "v1"}
+    (poll,) = [request for _, kind, request in stage.faulty.asked if kind == LISTED]
+    assert (poll.headers, poll.timeout) == ((("x-tenant", "7"),), 5)
+    assert dict(poll.query) == {"limit": "100", "order": "desc", "api-version": "v1"}
 
 
-async def test_tools_that_can_be_iterated_over_once_are_sent_each_time(stage: Stage) -> None:
+async def test_tools_from_an_iterator_are_sent_with_every_try(stage: Stage) -> None:
     stage.faulty.faults[RUNS] = [LOST]
     await stage.create(tools=iter([{"type": "code_interpreter"}]))
     assert [body["tools"] for body in stage.faulty.bodies(RUNS)] == [[{"type": "code_interpreter"}]] * 2
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_whatever_gets_lost_no_run_is_created_twice(stage: Stage, seed: int) -> None:
+async def test_no_run_is_created_twice_whichever_answers_are_lost(stage: Stage, seed: int) -> None:
     rng = random.Random(seed)
     creates = [LOST, ACTED_AND_LOST, answer(500), answer(502, after=pass_on), answer(200, b"", after=pass_on), pass_on]
-    looks = [LOST, answer(503), answer(404), answer(200, b"<html>"), pass_on]
+    polls = [LOST, answer(503), answer(404), answer(200, b"<html>"), pass_on]
     shows_from = anyio.current_time() + rng.choice([0.0, 3.0, 7.0, 1000.0])
     stage.faulty.strips = rng.random() < 0.2
-    stage.faulty.faults = {RUNS: rng.choices(creates, k=3), LISTED: rng.choices(looks, k=rng.randrange(12))}
+    stage.faulty.faults = {RUNS: rng.choices(creates, k=3), LISTED: rng.choices(polls, k=rng.randrange(12))}
 
     def lag(request: Request, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**body, "data": []} if "data" in body and anyio.current_time() < shows_from else body
@@ -326,5 +324,5 @@ async def test_whatever_gets_lost_no_run_is_created_twice(stage: Stage, seed: in
     else:
         assert isinstance(result, APIError)
         assert len(stage.runs) <= 1
-        # What is there after all is not denied.
+        # If the run exists, the error must say that it may.
         assert not stage.runs or re.search(r"may have been created|is not listed", str(result))

@@ -1,4 +1,4 @@
-"""Lost answers to the creates of a message, and of all that `Client.run` creates."""
+"""Lost answers to the create of a message, and to all creates of `Client.run`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_a_message_whose_answer_was_lost_is_adopted(stage: Stage) -> None:
     assert [found.id async for found in stage.client.threads.messages.list(stage.thread_id)] == [message.id]
 
 
-async def test_a_message_that_is_not_there_is_created_again(stage: Stage) -> None:
+async def test_a_message_that_does_not_exist_is_created_again(stage: Stage) -> None:
     await stage.client.threads.messages.create(stage.thread_id, content="Hi")
     await anyio.sleep(10.0)
     stage.faulty.faults[MESSAGES] = [LOST]
@@ -31,7 +31,7 @@ async def test_a_message_that_is_not_there_is_created_again(stage: Stage) -> Non
     assert (len(found), found[0]) == (2, message.id)
 
 
-async def test_a_message_may_be_one_that_lost_its_metadata(stage: Stage) -> None:
+async def test_a_message_without_metadata_may_be_ours(stage: Stage) -> None:
     stage.faulty.strips = True
     stage.faulty.faults[MESSAGES] = [ACTED_AND_LOST]
     with pytest.raises(APIConnectionError, match=r"msg_\w+ may be it"):
@@ -39,7 +39,7 @@ async def test_a_message_may_be_one_that_lost_its_metadata(stage: Stage) -> None
     assert len(stage.faulty.times(MESSAGES)) == 1
 
 
-async def test_a_message_to_a_thread_that_is_held_after_a_lost_answer_is_refused(stage: Stage) -> None:
+async def test_a_message_whose_answer_was_lost_raises_if_another_run_then_holds_the_thread(stage: Stage) -> None:
     stage.let_another_slip_in()
     stage.faulty.faults = {MESSAGES: [LOST, *stage.faulty.faults[RUNS][1:]]}
     with pytest.raises(ThreadBusyError):
@@ -64,7 +64,7 @@ async def test_run_survives_the_loss_of_every_answer(stage: Stage, emulator: Emu
     assert len(stage.runs) == 2
 
 
-async def test_run_gives_up_on_a_thread_that_is_lost_twice(stage: Stage) -> None:
+async def test_run_gives_up_after_two_lost_creates_of_a_thread(stage: Stage) -> None:
     stage.faulty.faults["POST /threads"] = [LOST, fail(late), LOST]
     with pytest.raises(APITimeoutError):
         await stage.client.run(assistant_id="asst_1", message="Hi")
@@ -74,7 +74,7 @@ async def test_run_gives_up_on_a_thread_that_is_lost_twice(stage: Stage) -> None
     assert stage.runs == []
 
 
-async def test_run_without_adoption_sends_nothing_of_ours(stage: Stage) -> None:
+async def test_run_without_adoption_sends_no_nonce(stage: Stage) -> None:
     await stage.client.run(assistant_id="asst_other", message="Hi", thread_id=stage.thread_id, adopt=False)
     assert [*stage.faulty.bodies(MESSAGES), *stage.faulty.bodies(RUNS)] == [
         {"role": "user", "content": "Hi"},

@@ -1,4 +1,4 @@
-"""Lost creates over real connections: what the emulator does and drops."""
+"""Lost creates over real connections to the emulator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncruns.testing import Emulator, Fault, Scenario
         ),
     ],
 )
-async def test_one_run_and_one_message_come_of_it(emulator: Emulator, faults: list[Fault]) -> None:
+async def test_one_run_and_one_message_are_created(emulator: Emulator, faults: list[Fault]) -> None:
     emulator.script(Scenario(working=60.0, answer="Hello."), assistant_id="asst_1")
     for fault in faults:
         emulator.inject(fault)

@@ -1,4 +1,4 @@
-"""Lists: `await` gives a page, `async for` all items, and no server makes that go on for ever."""
+"""Lists: `await` returns a page, `async for` yields all items, and no server can make the iteration endless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def page(*ids: str, has_more: object = False, **more: object) -> dict[str, Any]:
 
 
 class Pages(Transport):
-    """Answers with one page after the other, the last one for ever."""
+    """Answers with one page after the other, and then always with the last one."""
 
     def __init__(self, *pages: object) -> None:
         self.pages = list(pages)
@@ -30,7 +30,7 @@ class Pages(Transport):
 
     async def send(self, request: Request) -> Response:
         self.asked.append(request)
-        assert len(self.asked) < 20, "this goes on for ever"
+        assert len(self.asked) < 20, "too many requests: is this loop endless?"
         found = self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
         return found if isinstance(found, Response) else Response(200, {}, msgspec.json.encode(found))
 
@@ -42,7 +42,7 @@ async def listed(transport: Transport, **parameters: Any) -> list[str]:
     return [item.id async for item in Assistants(Server(transport)).list(**parameters)]
 
 
-async def test_awaiting_gives_one_page_with_its_cursors() -> None:
+async def test_awaiting_returns_one_page_with_its_cursors() -> None:
     transport = Pages(page("a", "b", has_more=True, first_id="a"))
     found = await Assistants(Server(transport)).list(limit=2)
     assert [item.id for item in found.data] == ["a", "b"]
@@ -50,7 +50,7 @@ async def test_awaiting_gives_one_page_with_its_cursors() -> None:
     assert [request.query for request in transport.asked] == [(("limit", "2"),)]
 
 
-async def test_iterating_gives_all_items_of_all_pages() -> None:
+async def test_iterating_yields_all_items_of_all_pages() -> None:
     transport = Pages(page("a", "b", has_more=True), page("c", "d", has_more=True), page("e"))
     assert await listed(transport, limit=2, order="asc") == ["a", "b", "c", "d", "e"]
     assert [request.query for request in transport.asked] == [
@@ -60,13 +60,13 @@ async def test_iterating_gives_all_items_of_all_pages() -> None:
     ]
 
 
-async def test_iterating_goes_on_from_where_the_caller_said() -> None:
+async def test_iterating_starts_after_the_callers_cursor() -> None:
     transport = Pages(page("c", has_more=True), page("d"))
     assert await listed(transport, after="b") == ["c", "d"]
     assert [dict(request.query)["after"] for request in transport.asked] == ["b", "c"]
 
 
-async def test_each_iteration_and_each_await_asks_anew() -> None:
+async def test_each_iteration_and_each_await_sends_new_requests() -> None:
     transport = Pages(page("a"), page("a", "b"), page("a"))
     call = Assistants(Server(transport)).list()
     assert [item.id async for item in call] == ["a"]
@@ -84,7 +84,7 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
 @pytest.mark.parametrize(
     ("pages", "items"),
     [
-        pytest.param([page("a", "b", has_more=True)], ["a", "b"], id="the same page for ever"),
+        pytest.param([page("a", "b", has_more=True)], ["a", "b"], id="always the same page"),
         pytest.param(
             [page("a", "b", has_more=True), page("b", "c", has_more=True), page("a", "c", has_more=True)],
             ["a", "b", "c"],
@@ -96,12 +96,12 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         ),
         pytest.param([page(has_more=True)], [], id="an empty page that promises more"),
         pytest.param([page("a", has_more=True), page(has_more=True, last_id="x")], ["a"], id="more, and then nothing"),
-        pytest.param([page("a", has_more="yes")], ["a"], id="has_more is no boolean"),
+        pytest.param([page("a", has_more="yes")], ["a"], id="has_more is not a boolean"),
         pytest.param([page("a", has_more=None)], ["a"], id="has_more is null"),
         pytest.param([{"data": [{"id": "a"}]}], ["a"], id="nothing but data"),
-        pytest.param([page("", has_more=True)], [""], id="an item without a name"),
-        pytest.param([page("", "", has_more=True)], ["", ""], id="several items without a name"),
-        pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="nothing to go on from"),
+        pytest.param([page("", has_more=True)], [""], id="an item without an id"),
+        pytest.param([page("", "", has_more=True)], ["", ""], id="several items without an id"),
+        pytest.param([page("a", "", has_more=True, last_id=None)], ["a", ""], id="no cursor"),
         pytest.param(
             [
                 {"data": [{"id": "a"}], "last_id": "a"},
@@ -119,23 +119,23 @@ async def test_without_a_last_id_the_last_item_is_the_cursor() -> None:
         pytest.param(
             [page("", has_more=True, last_id="x"), page("", has_more=True, last_id="y"), page(last_id="z")],
             ["", ""],
-            id="items without a name, and cursors",
+            id="items without ids, and cursors",
         ),
-        pytest.param([page("", has_more=True, last_id="x")], [""], id="a page without names again and again"),
+        pytest.param([page("", has_more=True, last_id="x")], [""], id="always the same page, without ids"),
         pytest.param([{"data": [None, {"id": "a"}], "has_more": False}], ["a"], id="null among the items"),
     ],
 )
-async def test_an_odd_server_ends_and_gives_no_item_twice(pages: list[object], items: list[str]) -> None:
+async def test_a_list_of_an_odd_server_ends_and_has_no_item_twice(pages: list[object], items: list[str]) -> None:
     assert await listed(Pages(*pages)) == items
 
 
-async def test_before_gives_one_page_since_no_cursor_leads_further_back() -> None:
+async def test_before_returns_one_page_since_no_cursor_leads_further_back() -> None:
     transport = Pages(page("a", "b", has_more=True))
     assert await listed(transport, before="c") == ["a", "b"]
     assert len(transport.asked) == 1
 
 
-async def test_breaking_off_asks_for_no_further_page() -> None:
+async def test_breaking_off_requests_no_further_page() -> None:
     transport = Pages(page("a", "b", has_more=True), page("c"))
     async for item in Assistants(Server(transport)).list():
         if item.id == "b":
@@ -152,7 +152,7 @@ async def test_an_error_on_a_later_page_comes_after_the_items_before_it() -> Non
     assert found == ["a"]
 
 
-async def test_no_list_is_followed_for_ever() -> None:
+async def test_iteration_over_a_list_is_never_endless() -> None:
     class Endless(Transport):
         asked = 0
 

@@ -1,4 +1,4 @@
-"""The helpers that wait for a run and give it, by the names of the official client and of azure-ai-agents."""
+"""The helpers that wait for a run and return it, named as in the official client and in azure-ai-agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asyncruns import (
 )
 from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 from asyncruns.wire import RequiredActionFunctionToolCall, Run
-from asyncruns.wire.statuses import REQUIRES_ACTION
+from asyncruns.wire.status_names import REQUIRES_ACTION
 
 ADD = FunctionCall("add", {"a": 1, "b": 2})
 ADD_MORE = FunctionCall("add", {"a": 3, "b": 4})
@@ -48,7 +48,7 @@ def add(a: int, b: int) -> int:
 
 
 def outputs_of(run: Run) -> list[dict[str, str]]:
-    """Answer the open calls as hand-written loops do."""
+    """Return the outputs of the open calls, as hand-written loops compute them."""
     assert run.required_action
     assert run.required_action.submit_tool_outputs
     calls = run.required_action.submit_tool_outputs.tool_calls or []
@@ -60,12 +60,12 @@ def outputs_of(run: Run) -> list[dict[str, str]]:
     return found
 
 
-def looks(emulator: Emulator) -> int:
+def polls(emulator: Emulator) -> int:
     return sum(request.operation == "poll" for request in emulator.requests)
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "incomplete", "never"])
-async def test_a_run_is_given_however_it_ended(emulator: Emulator, client: Client, thread_id: str, end: str) -> None:
+async def test_a_run_is_returned_however_it_ended(emulator: Emulator, client: Client, thread_id: str, end: str) -> None:
     emulator.script(Scenario(end=end), assistant_id="asst_1")
     run = await client.beta.threads.runs.create_and_poll(thread_id=thread_id, assistant_id="asst_1")
     assert run.status == ("expired" if end == "never" else end)
@@ -73,7 +73,7 @@ async def test_a_run_is_given_however_it_ended(emulator: Emulator, client: Clien
     assert (await client.threads.runs.poll(run_id=run.id, thread_id=thread_id)).id == run.id
 
 
-async def test_a_cancelled_run_is_given(emulator: Emulator, client: Client, thread_id: str) -> None:
+async def test_a_cancelled_run_is_returned(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.script(Scenario(end="never"), assistant_id="asst_1")
     run = await client.threads.runs.create(thread_id, assistant_id="asst_1")
     await client.threads.runs.cancel(run.id, thread_id=thread_id)
@@ -96,7 +96,7 @@ async def test_the_loop_of_the_official_clients_documentation(
     assert [sorted(outputs.values()) for outputs in emulator.submitted(run.id)] == [["3", "7"], ["3"]]
 
 
-async def test_a_thread_and_a_run_at_once(emulator: Emulator, client: Client) -> None:
+async def test_a_thread_and_a_run_are_created_in_one_request_and_polled(emulator: Emulator, client: Client) -> None:
     run = await client.threads.create_and_run_poll(
         assistant_id="asst_1", thread={"messages": [{"role": "user", "content": "Hi"}]}, metadata={"a": "b"}
     )
@@ -105,29 +105,29 @@ async def test_a_thread_and_a_run_at_once(emulator: Emulator, client: Client) ->
     assert messages.data[0].text == "You said: Hi"
 
 
-async def test_the_pause_is_what_was_asked_for(emulator: Emulator, client: Client, thread_id: str) -> None:
+async def test_the_pause_between_polls_is_the_requested_one(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.script(Scenario(queued=0.0, working=10.0), assistant_id="asst_1")
     for milliseconds, expected in ((2_000, 5), (500, 20)):
-        before = looks(emulator)
+        before = polls(emulator)
         await client.threads.runs.create_and_poll(
             thread_id=thread_id, assistant_id="asst_1", poll_interval_ms=milliseconds
         )
-        assert looks(emulator) - before == pytest.approx(expected, abs=2)
-    before = looks(emulator)
+        assert polls(emulator) - before == pytest.approx(expected, abs=2)
+    before = polls(emulator)
     await client.threads.runs.create_and_process(thread_id, agent_id="asst_1", polling_interval=2)
-    assert looks(emulator) - before == pytest.approx(5, abs=2)
+    assert polls(emulator) - before == pytest.approx(5, abs=2)
 
 
-async def test_the_servers_hints_are_followed_where_no_pause_is_given() -> None:
+async def test_without_a_requested_pause_the_servers_hints_are_used() -> None:
     async with Emulator(poll_after_ms=5_000) as emulator, Client(emulator.base_url) as client:
         emulator.script(Scenario(queued=0.0, working=20.0), assistant_id="asst_1")
         run = await client.threads.create_and_run_poll(assistant_id="asst_1")
         assert run.status == "completed"
-        assert looks(emulator) <= 6
+        assert polls(emulator) <= 6
 
 
 @pytest.mark.parametrize("pause", [0, -1, "5", True, float("nan")])
-async def test_a_pause_that_is_none_is_refused_before_anything_is_sent(
+async def test_an_invalid_pause_is_refused_before_anything_is_sent(
     emulator: Emulator, client: Client, pause: Any
 ) -> None:
     runs = client.threads.runs
@@ -145,10 +145,10 @@ async def test_a_pause_that_is_none_is_refused_before_anything_is_sent(
     assert emulator.requests == []
 
 
-# What goes wrong
+# Errors
 
 
-async def test_failing_looks_and_unknown_statuses_are_waited_out(
+async def test_failed_polls_and_unknown_statuses_are_tolerated(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     def rename(body: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ async def test_failing_looks_and_unknown_statuses_are_waited_out(
     assert run.status == "completed"
 
 
-async def test_a_look_that_is_refused_raises_what_the_official_client_raises(
+async def test_a_refused_poll_raises_the_error_of_the_official_client(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     with pytest.raises(NotFoundError, match="run_x"):
@@ -176,7 +176,7 @@ async def test_a_look_that_is_refused_raises_what_the_official_client_raises(
             await client.threads.runs.poll(run.id, thread_id=thread_id)
 
 
-async def test_a_run_that_is_gone_while_it_is_waited_for_is_an_error_of_its_own(
+async def test_a_run_that_vanishes_during_the_wait_has_an_error_of_its_own(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     emulator.inject(Fault(on="poll", status=404, skip=1, times=None))
@@ -191,7 +191,7 @@ async def test_a_wait_that_is_given_up_says_why(emulator: Emulator, client: Clie
     assert caught.value.outcome.reason is Reason.UNREACHABLE
 
 
-async def test_a_run_can_not_be_created_where_another_is_active(
+async def test_a_run_can_not_be_created_while_another_is_active(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     emulator.script(Scenario(end="never"), assistant_id="asst_1")
@@ -210,9 +210,9 @@ async def test_a_run_can_not_be_created_where_another_is_active(
         Fault(on="submit", drop=True, acts=True),
         Fault(on="submit", damage="html", acts=True),
     ],
-    ids=["500", "500, taken", "dropped", "dropped, taken", "html, taken"],
+    ids=["500", "500, accepted", "dropped", "dropped, accepted", "html, accepted"],
 )
-async def test_outputs_whose_answer_is_lost_are_sent_until_they_were_taken_and_no_more(
+async def test_outputs_are_accepted_once_even_if_the_answer_to_their_submit_is_lost(
     emulator: Emulator, client: Client, thread_id: str, fault: Fault
 ) -> None:
     emulator.script(Scenario(rounds=((ADD,), (ADD_MORE,))), assistant_id="asst_1")
@@ -227,7 +227,7 @@ async def test_outputs_whose_answer_is_lost_are_sent_until_they_were_taken_and_n
     assert [list(outputs.values()) for outputs in emulator.submitted(run.id)] == [["3"], ["7"]]
 
 
-async def test_outputs_that_are_not_asked_for_are_the_servers_refusal(
+async def test_outputs_that_the_run_does_not_wait_for_are_refused_by_the_server(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     emulator.script(Scenario(rounds=((ADD,),)), assistant_id="asst_1")
@@ -269,7 +269,7 @@ async def test_every_request_has_the_options_of_the_call(emulator: Emulator, cli
         assert (request.headers.get("x-trace"), request.query) == ("7", "tenant=t")
 
 
-async def test_a_timeout_is_that_of_each_look(emulator: Emulator, client: Client, thread_id: str) -> None:
+async def test_a_timeout_applies_to_each_poll(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.inject(Fault(on="poll", delay_after=20.0))
     loop = asyncio.get_running_loop()
     run = await client.threads.runs.create(thread_id, assistant_id="asst_1")
@@ -291,22 +291,20 @@ async def test_create_and_process_answers_the_calls(emulator: Emulator, client: 
     assert [tool.to_dict() for tool in run.tools] == tools.definitions()
 
 
-async def test_a_run_keeps_the_tools_that_it_is_given(client: Client, thread_id: str) -> None:
+async def test_tools_of_the_call_replace_those_of_the_toolset(client: Client, thread_id: str) -> None:
     run = await client.runs.create_and_process(
         thread_id, agent_id="asst_1", toolset=Toolset([add]), tools=[{"type": "code_interpreter"}]
     )
     assert run.to_dict()["tools"] == [{"type": "code_interpreter"}]
 
 
-async def test_without_a_toolset_the_run_is_given_as_it_waits(
-    emulator: Emulator, client: Client, thread_id: str
-) -> None:
+async def test_without_a_toolset_a_waiting_run_is_returned(emulator: Emulator, client: Client, thread_id: str) -> None:
     emulator.script(Scenario(rounds=((ADD,),)), assistant_id="asst_1")
     run = await client.runs.create_and_process(thread_id, agent_id="asst_1")
     assert run.status == REQUIRES_ACTION
 
 
-async def test_a_call_that_a_policy_leaves_to_the_caller_is_an_error(
+async def test_a_call_that_a_policy_leaves_to_the_caller_raises(
     emulator: Emulator, client: Client, thread_id: str
 ) -> None:
     emulator.script(Scenario(rounds=((FunctionCall("subtract"),),)), assistant_id="asst_1")
@@ -325,7 +323,7 @@ def test_the_names_of_other_clients_lead_to_the_same_things() -> None:
     assert client.run_steps is client.threads.runs.steps
 
 
-def test_what_waits_has_no_raw_answer() -> None:
+def test_methods_that_wait_have_no_raw_variant() -> None:
     client = Client("http://127.0.0.1:9/v1")
     for name in ("poll", "create_and_poll", "submit_tool_outputs_and_poll", "create_and_process"):
         assert not hasattr(client.threads.runs.with_raw_response, name)

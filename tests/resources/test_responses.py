@@ -1,4 +1,4 @@
-"""Responses at the emulator, through the client: their objects, their errors, their types."""
+"""`client.responses` with the emulator: objects, errors and types."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def ended(client: Client, response: ModelResponse) -> ModelResponse:
     return response
 
 
-async def test_a_response_in_the_background_goes_on_until_it_has_ended(client: Client) -> None:
+async def test_a_background_response_goes_on_until_it_has_ended(client: Client) -> None:
     response = await client.responses.create(model=MODEL, input="Hi", background=True, metadata={"a": "b"})
     assert_type(response, ModelResponse)
     assert (response.status, response.background, response.output_text) == ("queued", True, "")
@@ -73,8 +73,8 @@ async def test_a_tool_loop_by_hand(emulator: Emulator, client: Client) -> None:
     }
     first: ResponseParameters = {**parameters, "input": "Add"}
     response = await ended(client, await client.responses.create(**first))
-    while asked := [item for item in response.output or [] if isinstance(item, ResponseFunctionToolCall)]:
-        outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "10"} for call in asked]
+    while calls_of_round := [item for item in response.output or [] if isinstance(item, ResponseFunctionToolCall)]:
+        outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "10"} for call in calls_of_round]
         more: ResponseParameters = {**parameters, "input": outputs, "previous_response_id": response.id}
         response = await ended(client, await client.responses.create(**more))
     assert response.output_text == "add: 10\nadd: 10\nadd: 10"
@@ -85,7 +85,7 @@ async def test_a_tool_loop_by_hand(emulator: Emulator, client: Client) -> None:
 
 
 @pytest.mark.parametrize("late_cancel", [200, 400, 409])
-async def test_a_cancel_comes_in_time_or_is_answered_as_the_server_will(late_cancel: Any) -> None:
+async def test_a_late_cancel_returns_the_response_or_raises(late_cancel: Any) -> None:
     async with (
         Emulator(Scenario(cancelling=0.0), late_cancel=late_cancel) as emulator,
         Client(emulator.base_url) as client,
@@ -122,7 +122,7 @@ async def test_refusals_carry_what_the_server_said(emulator: Emulator, client: C
     assert lost.value.code == "previous_response_not_found"
 
 
-async def test_a_look_is_repeated_and_a_create_is_not(emulator: Emulator, client: Client) -> None:
+async def test_a_poll_is_retried_and_a_create_is_not(emulator: Emulator, client: Client) -> None:
     response = await client.responses.create(model=MODEL, input="Hi", background=True)
     emulator.inject(Fault(on="poll", status=503), Fault(on="create_response", status=503))
     emulator.inject(Fault(on="create_response", drop=True, acts=True))

@@ -1,4 +1,4 @@
-"""Streams of runs and of responses, read by the client: the good ones, and all that can go wrong on the way."""
+"""Streams of runs and of responses, read by the client: good ones, and everything that can go wrong."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.base import Server
 from asyncruns.resources.runs import Runs
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.wire import DoneEvent, ErrorEvent, MessageDeltaEvent, RunEvent, UndecodableEvent
@@ -44,7 +45,7 @@ async def create(client: Client, **more: Any) -> RunStream:
     return stream
 
 
-async def test_a_stream_gives_typed_events_to_its_end() -> None:
+async def test_a_stream_yields_typed_events_to_its_end() -> None:
     async with StreamServer(*HELLO, DONE, END) as server, client_of(server) as client:
         async with await create(client, temperature=1) as stream:
             assert stream.run is None
@@ -72,7 +73,7 @@ async def test_a_stream_gives_typed_events_to_its_end() -> None:
         assert KEY in head
 
 
-async def test_the_message_is_there_as_it_stands_after_each_delta() -> None:
+async def test_the_message_includes_all_deltas_so_far() -> None:
     async with StreamServer(*HELLO, DONE, END) as server, client_of(server) as client:
         seen = []
         async with await create(client) as stream:
@@ -86,7 +87,7 @@ async def test_the_message_is_there_as_it_stands_after_each_delta() -> None:
         assert repr(stream) == "<RunStream run_1 completed>"
 
 
-async def test_text_deltas_give_the_text_alone() -> None:
+async def test_text_deltas_yield_the_text_alone() -> None:
     async with StreamServer(*HELLO, DONE, END) as server, client_of(server) as client:
         stream = await client.threads.create_and_run(assistant_id="asst_1", thread={"messages": []}, stream=True)
         assert [text async for text in stream.text_deltas()] == ["Hel", "lo"]
@@ -94,7 +95,7 @@ async def test_text_deltas_give_the_text_alone() -> None:
         assert server.requests[0][0].startswith("POST /v1/threads/runs ")
 
 
-async def test_a_stream_that_is_read_to_its_end_leaves_its_connection_to_the_next() -> None:
+async def test_the_connection_of_a_stream_that_was_read_to_its_end_is_reused() -> None:
     async with StreamServer(*HELLO, DONE, 0.1, END) as server, client_of(server) as client:
         outputs = [{"tool_call_id": "call_1", "output": "5"}]
         for _ in range(3):
@@ -106,7 +107,7 @@ async def test_a_stream_that_is_read_to_its_end_leaves_its_connection_to_the_nex
         assert server.body() == {"tool_outputs": outputs, "stream": True}
 
 
-async def test_nothing_is_waited_for_after_the_end_was_said() -> None:
+async def test_a_stream_ends_with_done_without_waiting() -> None:
     async with StreamServer(*HELLO, DONE, delta("late"), STOP) as server, client_of(server) as client:
         before = asyncio.get_running_loop().time()
         async with await create(client) as stream:
@@ -116,7 +117,7 @@ async def test_nothing_is_waited_for_after_the_end_was_said() -> None:
         await server.left.wait()
 
 
-async def test_a_stream_may_end_without_saying_so() -> None:
+async def test_a_stream_may_end_without_done() -> None:
     async with StreamServer(run("queued"), delta("Hel"), END) as server, client_of(server) as client:
         async with await create(client) as stream:
             assert len([event async for event in stream]) == 2
@@ -149,7 +150,7 @@ async def test_an_error_in_the_middle_is_an_event() -> None:
                 assert [text async for text in stream.text_deltas()] == []
 
 
-async def test_an_event_that_is_no_json_is_given_as_it_came() -> None:
+async def test_an_event_that_is_not_json_is_delivered_undecoded() -> None:
     broken = event("thread.run.queued", '{"id": "run_1", ')
     async with StreamServer(broken, DONE, END) as server, client_of(server) as client:
         async with await create(client) as stream:
@@ -168,10 +169,10 @@ async def test_a_stream_in_small_pieces_is_the_same(size: int) -> None:
     assert len(events) == 7
 
 
-# What goes wrong on the way
+# Errors while reading
 
 
-async def test_a_stream_that_breaks_raises_and_says_what_to_do() -> None:
+async def test_a_stream_that_breaks_raises_and_the_message_says_what_to_do() -> None:
     async with (
         StreamServer(run("queued"), delta("Hel"), b"event: thread", BREAK) as server,
         client_of(server) as client,
@@ -191,7 +192,7 @@ async def test_a_stream_that_breaks_raises_and_says_what_to_do() -> None:
         assert len(server.requests) == 1
 
 
-async def test_what_came_before_a_stream_broke_is_not_lost_to_a_slow_reader() -> None:
+async def test_a_slow_reader_gets_all_events_before_the_break() -> None:
     script = (run("queued"), 0.5, delta("Hel"), 0.1, delta("lo"), BREAK)
     async with StreamServer(*script) as server, client_of(server) as client:
         stream = await create(client)
@@ -205,13 +206,13 @@ async def test_what_came_before_a_stream_broke_is_not_lost_to_a_slow_reader() ->
             await anext(stream)
 
 
-async def test_a_stream_that_breaks_before_the_run_was_seen_says_where_to_look() -> None:
+async def test_the_error_of_a_stream_that_breaks_before_any_run_says_to_list_the_runs() -> None:
     async with StreamServer(b": hello\n\n", BREAK) as server, client_of(server) as client:
         with pytest.raises(APIConnectionError, match="may exist and go on on the thread thread_1"):
             await anext(await create(client))
 
 
-async def test_a_stream_that_stops_for_ever_is_a_timeout() -> None:
+async def test_a_stream_that_falls_silent_times_out() -> None:
     async with StreamServer(run("queued"), STOP) as server, client_of(server, request_timeout=20) as client:
         stream = await create(client)
         assert isinstance(await anext(stream), RunEvent)
@@ -222,7 +223,7 @@ async def test_a_stream_that_stops_for_ever_is_a_timeout() -> None:
         await server.left.wait()
 
 
-async def test_a_stream_lasts_as_long_as_something_comes() -> None:
+async def test_a_stream_lasts_as_long_as_bytes_arrive() -> None:
     script = [piece for _ in range(30) for piece in (b": ping\n\n", 9.0)]
     async with StreamServer(*script, DONE, END) as server, client_of(server, request_timeout=10) as client:
         async with await create(client) as stream:
@@ -230,7 +231,7 @@ async def test_a_stream_lasts_as_long_as_something_comes() -> None:
         assert asyncio.get_running_loop().time() > 250
 
 
-async def test_a_slow_reader_is_no_silent_server() -> None:
+async def test_a_slow_reader_does_not_cause_a_timeout() -> None:
     async with StreamServer(*HELLO, 1.0, DONE, END) as server, client_of(server, request_timeout=5) as client:
         events = []
         async with await create(client) as stream:
@@ -240,7 +241,7 @@ async def test_a_slow_reader_is_no_silent_server() -> None:
         assert len(events) == 7
 
 
-async def test_no_timeout_waits_for_ever() -> None:
+async def test_without_a_timeout_a_silent_stream_is_waited_for() -> None:
     async with (
         StreamServer(run("queued"), 10_000.0, DONE, END) as server,
         client_of(server) as client,
@@ -249,7 +250,7 @@ async def test_no_timeout_waits_for_ever() -> None:
         assert len([event async for event in stream]) == 2
 
 
-async def test_a_server_that_never_answers_is_a_timeout_at_the_opening() -> None:
+async def test_opening_a_stream_times_out_if_the_server_never_answers() -> None:
     async with StreamServer(STOP) as server, client_of(server, request_timeout=20) as client:
         with pytest.raises(APITimeoutError, match="No answer in time") as caught:
             await create(client)
@@ -257,7 +258,7 @@ async def test_a_server_that_never_answers_is_a_timeout_at_the_opening() -> None
         await server.left.wait()
 
 
-async def test_a_slow_reader_stops_the_server() -> None:
+async def test_a_slow_reader_makes_the_server_pause() -> None:
     async with (
         StreamServer(run("queued"), delta("x" * 1000), FLOOD) as server,
         client_of(server) as client,
@@ -266,14 +267,15 @@ async def test_a_slow_reader_stops_the_server() -> None:
         for _ in range(10):
             await anext(stream)
         before = -1
-        while server.sent != before:  # until it can send no more
+        while server.sent != before:  # until the server can send no more
             before = server.sent
             await asyncio.sleep(1)
-        assert server.sent < 16_000_000  # what the kernel takes on both sides
-        assert sum(map(len, stream._decoder._rest)) + len(stream._ready) * 1200 < 1_000_000
+        assert server.sent < 16_000_000  # what the kernel buffers on both sides
+        source = source_of(stream)
+        assert sum(map(len, source._reader._decoder._rest)) + len(source.ready) * 1200 < 1_000_000
 
 
-async def test_a_line_without_end_is_refused() -> None:
+async def test_an_endless_line_is_refused() -> None:
     async with StreamServer(run("queued"), b"data: ", b"x" * 1_000_000, FLOOD) as server, client_of(server) as client:
         stream = await create(client)
         await anext(stream)
@@ -295,7 +297,7 @@ async def test_leaving_early_closes_the_connection() -> None:
         await stream.close()
 
 
-async def test_cancelling_a_read_loses_nothing() -> None:
+async def test_cancelling_a_read_loses_no_event() -> None:
     async with (
         StreamServer(run("queued"), 5.0, delta("Hel"), DONE, END) as server,
         client_of(server) as client,
@@ -308,10 +310,10 @@ async def test_cancelling_a_read_loses_nothing() -> None:
         assert len([event async for event in stream]) == 2
 
 
-# What goes wrong at the opening
+# Errors at the opening
 
 
-async def test_an_error_answer_is_the_same_exception_as_elsewhere() -> None:
+async def test_an_error_answer_raises_the_same_exception_as_without_streaming() -> None:
     busy = "Thread thread_1 already has an active run run_9."
     for status, text, kind in (
         (404, "No thread", NotFoundError),
@@ -329,7 +331,7 @@ async def test_an_error_answer_is_the_same_exception_as_elsewhere() -> None:
             assert KEY not in str(caught.value)
 
 
-async def test_an_answer_that_is_no_stream_and_no_run_is_said_to_be_none() -> None:
+async def test_an_answer_that_is_neither_a_stream_nor_a_run_raises() -> None:
     for body, kind in ((b'{"data": []}', "application/json; charset=utf-8"), (b"<html>id</html>", "text/html")):
         async with StreamServer(body, END, kind=kind) as server, client_of(server) as client:
             with pytest.raises(APIResponseValidationError, match=r"no stream of events"):
@@ -338,13 +340,13 @@ async def test_an_answer_that_is_no_stream_and_no_run_is_said_to_be_none() -> No
         assert len([event async for event in await create(client)]) == 6
 
 
-async def test_a_transport_may_give_a_whole_answer_in_place_of_a_stream() -> None:
+async def test_a_transport_may_return_a_whole_answer_instead_of_a_stream() -> None:
     class Whole(Transport):
         def __init__(self, answer: Response) -> None:
             self.answer = answer
 
         async def send(self, request: Request) -> Response:
-            raise AssertionError("it is asked for a stream")
+            raise AssertionError("the client must call stream()")
 
         async def stream(self, request: Request) -> Response:
             return self.answer
@@ -358,7 +360,7 @@ async def test_a_transport_may_give_a_whole_answer_in_place_of_a_stream() -> Non
             await threads.create("thread_1", assistant_id="asst_1", stream=True)
 
 
-async def test_headers_of_the_call_count_over_those_of_the_stream() -> None:
+async def test_headers_of_the_call_replace_those_of_the_stream() -> None:
     async with StreamServer(*HELLO, DONE, END) as server, client_of(server) as client:
         async with await create(client, extra_headers={"accept": "text/plain"}, extra_query={"x": "y"}) as stream:
             await anext(stream)
@@ -367,13 +369,13 @@ async def test_headers_of_the_call_count_over_those_of_the_stream() -> None:
         assert "text/event-stream" not in head
 
 
-async def test_a_connection_that_breaks_after_the_end_was_said_breaks_nothing() -> None:
+async def test_a_connection_that_breaks_after_done_raises_nothing() -> None:
     script: list[Piece] = [*HELLO, DONE, 0.1, BREAK]
     async with StreamServer(*script) as server, client_of(server) as client, await create(client) as stream:
         assert len([event async for event in stream]) == 7
 
 
-async def test_an_event_that_is_no_json_shows_no_credential() -> None:
+async def test_an_event_that_is_not_json_shows_no_credential() -> None:
     broken = event("thread.run.queued", f"Wrong key {KEY}")
     async with (
         StreamServer(broken, broken.replace(KEY.encode(), b"of yours"), END) as server,
@@ -383,7 +385,7 @@ async def test_an_event_that_is_no_json_shows_no_credential() -> None:
         assert [event.data async for event in stream] == ["Wrong key ***", "Wrong key of yours"]
 
 
-async def test_only_the_opening_is_tried_again() -> None:
+async def test_only_the_opening_of_a_stream_is_retried() -> None:
     async with StreamServer(b"{}", END, status=429, kind="application/json") as server, client_of(server) as client:
         with pytest.raises(APIError, match="429"):
             await create(client)
@@ -394,7 +396,7 @@ async def test_only_the_opening_is_tried_again() -> None:
         assert len(server.requests) == 1  # the run may exist
 
 
-async def test_what_can_not_be_streamed_is_refused_before_sending() -> None:
+async def test_calls_that_can_not_stream_are_refused_before_sending() -> None:
     async with StreamServer(*HELLO, END) as server, client_of(server) as client:
         with pytest.raises(InvalidRequestError, match="adopt"):
             await create(client, adopt=True)
@@ -403,10 +405,10 @@ async def test_what_can_not_be_streamed_is_refused_before_sending() -> None:
         assert server.requests == []
 
 
-async def test_a_transport_of_the_callers_need_not_stream() -> None:
+async def test_a_transport_without_streaming_raises() -> None:
     class Plain(Transport):
         async def send(self, request: Request) -> Response:
-            raise AssertionError("nothing is sent")
+            raise AssertionError("nothing must be sent")
 
         async def aclose(self) -> None:
             pass
@@ -415,7 +417,7 @@ async def test_a_transport_of_the_callers_need_not_stream() -> None:
         await Plain().stream(Request("POST", "/threads"))
 
 
-async def test_no_stream_at_all_is_asked_for_without_stream() -> None:
+async def test_without_stream_no_stream_is_requested() -> None:
     body = json.dumps({**RUN, "status": "queued"}).encode()
     async with StreamServer(body, END, kind="application/json") as server, client_of(server) as client:
         created = await client.threads.runs.create("thread_1", assistant_id="asst_1", stream=False)
@@ -431,7 +433,7 @@ def response_event(kind: str, number: int, **fields: object) -> bytes:
 
 
 RESPONSE = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
-SAID = [
+HELLO_RESPONSE = [
     response_event("response.created", 0, response=RESPONSE),
     response_event("response.output_item.added", 1, output_index=0, item={"type": "message", "id": "m", "content": []}),
     response_event("response.output_text.delta", 2, output_index=0, content_index=0, item_id="m", delta="Hel"),
@@ -441,7 +443,7 @@ SAID = [
 
 async def test_a_response_streams_its_text() -> None:
     completed = response_event("response.completed", 4, response={**RESPONSE, "status": "completed"})
-    async with StreamServer(*SAID, completed, END) as server, client_of(server) as client:
+    async with StreamServer(*HELLO_RESPONSE, completed, END) as server, client_of(server) as client:
         async with await client.responses.create(model="m", input="Hi", stream=True) as stream:
             assert [text async for text in stream.text_deltas()] == ["Hel", "lo"]
         assert stream.response is not None
@@ -451,8 +453,8 @@ async def test_a_response_streams_its_text() -> None:
         assert repr(stream) == "<ResponseStream resp_1 completed>"
 
 
-async def test_the_stream_of_a_response_is_taken_up_again_where_it_broke() -> None:
-    async with StreamServer(*SAID, BREAK) as server, client_of(server) as client:
+async def test_the_stream_of_a_response_is_reopened_where_it_broke() -> None:
+    async with StreamServer(*HELLO_RESPONSE, BREAK) as server, client_of(server) as client:
         stream = await client.responses.create(model="m", input="Hi", background=True, stream=True)
         with pytest.raises(APIConnectionError, match=r"retrieve\('resp_1', stream=True, starting_after=3\)"):
             async for _ in stream:

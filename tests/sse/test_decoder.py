@@ -1,4 +1,4 @@
-"""The decoder of server-sent events: whole, byte by byte and cut anywhere, beside the specification read literally."""
+"""The decoder of server-sent events: whole, byte by byte and cut anywhere, compared with a literal implementation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncruns.sse import Decoder, ServerSentEvent
 
 DELTA = b'event: thread.message.delta\ndata: {"id":"msg_1"}\n\n'
 
-# Pieces that mean something, so that what is drawn is not all noise.
+# Meaningful pieces, so that the streams that Hypothesis draws are not only noise.
 PIECES = st.sampled_from(
     [
         *(b"\n", b"\r", b"\r\n", b"\n\n", b"data:", b"data: ", b"data", b"event: ", b"event:x", b"id: 7", b"id: \0"),
@@ -38,7 +38,7 @@ def cut(stream: bytes, at: Iterable[int]) -> list[bytes]:
 
 
 def as_specified(stream: bytes) -> list[tuple[str, str, str, float | None]]:
-    """Interpret a stream as the specification says, line by line, with the end of the stream as an empty line."""
+    """Interpret a stream literally by the specification, line by line, with an empty line at its end."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     events = []
     data: list[str] = []
@@ -67,12 +67,12 @@ def plain(events: Iterable[ServerSentEvent]) -> list[tuple[str, str, str, float 
 
 
 @given(STREAMS)
-def test_any_bytes_are_read_as_specified(stream: bytes) -> None:
+def test_any_bytes_are_decoded_as_specified(stream: bytes) -> None:
     assert plain(decode_all([stream])) == as_specified(stream)
 
 
 @given(STREAMS)
-def test_any_bytes_cut_at_any_position_are_the_same_events(stream: bytes) -> None:
+def test_bytes_cut_at_any_position_are_the_same_events(stream: bytes) -> None:
     whole = decode_all([stream])
     assert decode_all(stream[place : place + 1] for place in range(len(stream))) == whole
     for place in range(len(stream) + 1):
@@ -80,7 +80,7 @@ def test_any_bytes_cut_at_any_position_are_the_same_events(stream: bytes) -> Non
 
 
 @given(STREAMS, st.lists(st.integers(0, 200), max_size=6))
-def test_empty_parts_and_many_parts_change_nothing(stream: bytes, places: list[int]) -> None:
+def test_empty_pieces_and_many_pieces_change_nothing(stream: bytes, places: list[int]) -> None:
     assert decode_all(cut(stream, [*places, *places])) == decode_all([stream])
 
 
@@ -98,7 +98,7 @@ def refused(parts: Iterable[bytes], limit: int) -> tuple[list[ServerSentEvent], 
 
 @settings(max_examples=200)
 @given(STREAMS, st.integers(1, 40))
-def test_a_limit_is_the_same_wherever_the_stream_is_cut(stream: bytes, limit: int) -> None:
+def test_the_limit_applies_equally_wherever_the_stream_is_cut(stream: bytes, limit: int) -> None:
     whole = refused([stream], limit)
     assert refused((stream[place : place + 1] for place in range(len(stream))), limit) == whole
     for place in range(len(stream) + 1):
@@ -106,13 +106,13 @@ def test_a_limit_is_the_same_wherever_the_stream_is_cut(stream: bytes, limit: in
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
-def test_each_kind_of_line_end_is_one(end: bytes) -> None:
+def test_each_kind_of_line_end_counts_once(end: bytes) -> None:
     stream = end.join([b"event: a", b"data: 1", b"data: 2", b"", b": ping", b"", b"data:3", b"", b""])
     for parts in ([stream], [stream[place : place + 1] for place in range(len(stream))]):
         assert [(event.event, event.data) for event in decode_all(parts)] == [("a", "1\n2"), ("message", "3")]
 
 
-def test_an_event_is_given_with_its_last_byte() -> None:
+def test_an_event_is_returned_with_its_last_byte() -> None:
     for stream in (b"data: 1\n\n", b"data: 1\r\r", b"data: 1\r\n\r"):
         decoder = Decoder()
         assert decoder.feed(stream[:-1]) == []
@@ -121,7 +121,7 @@ def test_an_event_is_given_with_its_last_byte() -> None:
         assert decoder.close() == []
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line() -> None:
     assert [event.data for event in decode_all([b"\xef", b"\xbb", b"\xbfdata: 1\n\n"])] == ["1"]
     assert decode_all([b"\xef\xbb\xbf\xef\xbb\xbfdata: 1\n\n"]) == []
     assert decode_all([b"\xef\xbb"]) == []
@@ -134,30 +134,30 @@ def test_an_event_at_the_end_needs_no_empty_line() -> None:
     assert decode_all([b"event: a\ndata"]) == [ServerSentEvent("a", "")]
 
 
-def test_id_and_retry_stay_until_others_come() -> None:
+def test_id_and_retry_persist_until_replaced() -> None:
     decoder = Decoder()
     events = decode_all([b"id: 1\nretry: 1500\ndata: a\n\ndata: b\n\nid\nretry: -1\ndata: c\n\nretry: 20\n\n"], decoder)
     assert [(event.id, event.retry) for event in events] == [("1", 1.5), ("1", 1.5), ("", 1.5)]
     assert (decoder.last_event_id, decoder.retry) == ("", 0.02)
 
 
-def test_what_is_no_utf_8_is_replaced() -> None:
+def test_invalid_utf_8_is_replaced() -> None:
     assert [event.data for event in decode_all([b"data: \xffa\xe2\x82\n\n"])] == ["\ufffda\ufffd"]
 
 
-def test_fields_that_nobody_knows_are_left_out() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert decode_all([b"...\n\n", b"foo: 1\nevent:  a\ndata: 1\n\n"]) == [ServerSentEvent(" a", "1")]
 
 
-def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+def test_a_line_without_end_is_refused_at_the_limit() -> None:
     decoder = Decoder(max_event=1000)
     assert decoder.feed(DELTA) != []
-    taken = 0
+    accepted = 0
     with pytest.raises(EventTooLargeError, match="more than 1000 bytes") as caught:
         for part in [b"data: " + b"x" * 94] * 100:
             decoder.feed(part)
-            taken += 1
-    assert taken == 10
+            accepted += 1
+    assert accepted == 10
     assert isinstance(caught.value, APIResponseValidationError)
     assert caught.value.body.startswith(b"data: xxx")
     with pytest.raises(EventTooLargeError):
@@ -166,21 +166,21 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
         decoder.close()
 
 
-def test_an_event_of_many_lines_is_refused_as_well() -> None:
+def test_an_event_of_many_lines_is_refused_at_the_limit() -> None:
     decoder = Decoder(max_event=1000)
     with pytest.raises(EventTooLargeError):
         for _ in range(101):
             decoder.feed(b"data: 456\n")
 
 
-def test_what_came_whole_before_an_event_that_is_too_large_is_given() -> None:
+def test_events_before_one_that_is_too_large_are_returned() -> None:
     decoder = Decoder(max_event=100)
     assert len(decoder.feed(DELTA + DELTA + b"data: " + b"x" * 200)) == 2
     with pytest.raises(EventTooLargeError):
         decoder.feed(b"")
 
 
-def test_comments_without_end_are_no_event() -> None:
+def test_endless_comments_are_no_event() -> None:
     decoder = Decoder(max_event=100)
     for _ in range(100):
         assert decoder.feed(b": keep-alive\n") == []

@@ -1,4 +1,4 @@
-"""The virtual clock: it jumps over waits, and stands still while something real is under way."""
+"""The virtual clock: it skips waits, and stands still while real work is in progress."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ async def test_timers_fire_in_their_order() -> None:
     assert order == ["a", "b", "c"]
 
 
-async def test_a_timeout_runs_out_in_virtual_time() -> None:
+async def test_a_timeout_expires_in_virtual_time() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(3600):
             await asyncio.Event().wait()
 
 
-async def test_a_callback_that_blocks_moves_nothing() -> None:
+async def test_a_callback_that_blocks_does_not_advance_virtual_time() -> None:
     start = asyncio.get_running_loop().time()
-    time.sleep(0.01)  # noqa: ASYNC251 - blocking is what is tested
+    time.sleep(0.01)  # noqa: ASYNC251 - this tests blocking
     assert asyncio.get_running_loop().time() == start
 
 
@@ -95,7 +95,7 @@ async def test_a_job_in_the_executor_holds_virtual_time_still(duration: float) -
     ticker.cancel()
 
 
-async def test_many_jobs_in_a_row_each_have_their_own_patience() -> None:
+async def test_each_of_many_jobs_in_a_row_has_its_own_patience() -> None:
     loop = asyncio.get_running_loop()
     start = loop.time()
     timer = loop.call_later(1, lambda: None)
@@ -116,7 +116,7 @@ async def test_a_job_that_hangs_costs_the_patience_once() -> None:
     await job
 
 
-async def test_a_job_that_nobody_awaits_any_more_holds_nothing_up() -> None:
+async def test_a_job_that_is_no_longer_awaited_does_not_hold_virtual_time_still() -> None:
     release = threading.Event()
     job = asyncio.get_running_loop().run_in_executor(None, release.wait)
     job.cancel()
@@ -177,7 +177,7 @@ async def test_without_a_timer_the_wait_is_real() -> None:
     thread.join()
 
 
-def test_users_take_it_through_a_runner() -> None:
+def test_the_loop_can_be_used_with_a_runner() -> None:
     async def main() -> float:
         await asyncio.to_thread(int)
         await asyncio.sleep(86_400)
@@ -209,6 +209,6 @@ async def test_a_marked_test_has_real_time() -> None:
     assert took(began) >= 0.009
 
 
-def test_the_loop_comes_without_aiohttp() -> None:
+def test_the_loop_does_not_import_aiohttp() -> None:
     code = "import sys; from asyncruns.testing import VirtualTimeLoop; assert 'aiohttp' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""What a run does that nobody scripted: it calls each function once, with arguments that fit its schema."""
+"""The default scenario: a run calls each function once, with arguments that fit its schema."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_each_function_is_called_once_then_the_run_completes(emulator: Emu
     assert emulator.runs[run["id"]]["status"] == "completed"
 
 
-async def test_the_runs_own_tools_come_before_the_assistants(emulator: Emulator, ask: Ask) -> None:
+async def test_the_runs_own_tools_replace_those_of_the_assistant(emulator: Emulator, ask: Ask) -> None:
     _, assistant = await ask("POST", "/assistants", {"model": "gpt-4o", "tools": [function("f")]})
     _, run = await ask("POST", "/threads/runs", {"assistant_id": assistant["id"], "tools": []})
     await asyncio.sleep(1)
@@ -58,14 +58,14 @@ def test_without_functions_the_run_completes_at_once() -> None:
     assert default_scenario(request({"type": "file_search"})) == Scenario()
 
 
-def test_tool_choice_is_obeyed() -> None:
+def test_tool_choice_is_respected() -> None:
     tools = function("a"), function("b")
     chosen = {"type": "function", "function": {"name": "b"}}
     assert default_scenario(request(*tools, tool_choice="none")).rounds == ()
     assert default_scenario(request(*tools, tool_choice=chosen)).rounds == ((FunctionCall("b", {}),),)
 
 
-def test_without_parallel_calls_each_function_has_its_round() -> None:
+def test_without_parallel_calls_each_function_has_a_round_of_its_own() -> None:
     rounds = default_scenario(request(function("a"), function("b"), parallel_tool_calls=False)).rounds
     assert rounds == ((FunctionCall("a", {}),), (FunctionCall("b", {}),))
 
@@ -126,7 +126,7 @@ def test_made_up_arguments_fit_their_schema() -> None:
         (True, "p"),
     ],
 )
-def test_each_keyword_is_honoured(schema: Any, value: Any) -> None:
+def test_each_keyword_of_a_schema_is_respected(schema: Any, value: Any) -> None:
     whole = {"type": "object", "properties": {"p": schema}, "required": ["p"], "$defs": {"a/b": {"const": 3}}}
     assert made_up_arguments(whole) == {"p": value}
 
@@ -137,5 +137,5 @@ def test_a_schema_that_requires_itself_ends() -> None:
 
 
 @pytest.mark.parametrize("schema", [{}, {"type": "string"}, {"$ref": "#/nowhere"}, {"$ref": "#"}])
-def test_a_schema_that_is_no_object_gives_no_arguments(schema: dict[str, Any]) -> None:
+def test_a_schema_that_is_not_an_object_results_in_no_arguments(schema: dict[str, Any]) -> None:
     assert made_up_arguments(schema) == {}

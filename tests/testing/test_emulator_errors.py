@@ -1,4 +1,4 @@
-"""The emulator's refusals, word for word as recorded."""
+"""The emulator's error answers, word for word as recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def error(message: str, *, param: str | None = None, code: str | None = None) ->
 
 
 async def begin(ask: Ask) -> tuple[str, str]:
-    """Start a run; give the ids of its thread and of itself."""
+    """Start a run; return its thread_id and run_id."""
     _, thread = await ask("POST", "/threads", {})
     status, run = await ask("POST", f"/threads/{thread['id']}/runs", {"assistant_id": ASSISTANT})
     assert status == 200
@@ -30,7 +30,7 @@ async def begin(ask: Ask) -> tuple[str, str]:
 
 
 async def waiting(emulator: Emulator, ask: Ask) -> tuple[str, str, str]:
-    """Start a run that waits for two outputs; give its path and the calls' ids."""
+    """Start a run that waits for two outputs; return its path and the ids of the calls."""
     emulator.script(Scenario(rounds=(TWO_CALLS,)), assistant_id=ASSISTANT)
     thread_id, run_id = await begin(ask)
     await asyncio.sleep(1)
@@ -42,7 +42,7 @@ def outputs(*ids: str) -> dict[str, Any]:
     return {"tool_outputs": [{"tool_call_id": id, "output": "ok"} for id in ids]}
 
 
-async def test_what_is_not_there_is_not_found(emulator: Emulator, ask: Ask) -> None:
+async def test_unknown_ids_are_not_found(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(), assistant_id=ASSISTANT)
     thread_id, _ = await begin(ask)
     for method, path, thing, id in [
@@ -68,12 +68,12 @@ async def test_a_run_is_found_on_its_own_thread_only(emulator: Emulator, ask: As
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("PUT", "/threads"), ("GET", "/threads/t/runs/r/cancel")])
-async def test_an_unknown_url_says_so(ask: Ask, method: str, path: str) -> None:
+async def test_an_unknown_url_is_answered_with_404(ask: Ask, method: str, path: str) -> None:
     assert await ask(method, path) == (404, error(f"Invalid URL ({method} /v1{path})"))
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b"\xff"])
-async def test_a_body_that_is_no_json_object_is_refused(emulator: Emulator, body: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_is_refused(emulator: Emulator, body: bytes) -> None:
     async with aiohttp.ClientSession() as session, session.post(f"{emulator.base_url}/threads", data=body) as response:
         assert response.status == 400
         assert "JSON" in (await response.json())["error"]["message"]
@@ -134,13 +134,15 @@ async def test_an_output_must_be_a_string(emulator: Emulator, ask: Ask, value: o
         ({"tool_outputs": [{"tool_call_id": "x"}]}, "tool_outputs[0].output"),
     ],
 )
-async def test_outputs_must_be_whole(emulator: Emulator, ask: Ask, body: dict[str, Any], param: str) -> None:
+async def test_outputs_must_have_all_their_fields(
+    emulator: Emulator, ask: Ask, body: dict[str, Any], param: str
+) -> None:
     path, *_ = await waiting(emulator, ask)
     missing = error(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
     assert await ask("POST", f"{path}/submit_tool_outputs", body) == (400, missing)
 
 
-async def test_a_run_that_is_over_cannot_be_cancelled_but_updated(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_that_has_ended_can_be_updated_but_not_cancelled(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(), assistant_id=ASSISTANT)
     thread_id, run_id = await begin(ask)
     path = f"/threads/{thread_id}/runs/{run_id}"
@@ -198,12 +200,12 @@ async def test_metadata_values_must_be_strings(emulator: Emulator, ask: Ask) -> 
         ),
     ],
 )
-async def test_a_create_that_cannot_be_is_refused(ask: Ask, path: str, body: dict[str, Any], message: str) -> None:
+async def test_an_invalid_create_is_refused(ask: Ask, path: str, body: dict[str, Any], message: str) -> None:
     status, answer = await ask("POST", path, body)
     assert (status, answer["error"]["message"]) == (400, message)
 
 
-async def test_a_key_that_is_not_the_expected_one_is_refused() -> None:
+async def test_a_wrong_key_is_refused() -> None:
     async with Emulator(api_key="sk-right") as emulator, aiohttp.ClientSession() as session:
         url = f"{emulator.base_url}/threads"
         for authorization, status in [("Bearer sk-abcdefgh1234", 401), ("Bearer sk-right", 200), ("sk-right", 401)]:

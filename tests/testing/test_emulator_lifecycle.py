@@ -1,4 +1,4 @@
-"""What a run of the emulator goes through, as seen over HTTP; time is virtual."""
+"""The lifecycle of a run in the emulator, over HTTP, in virtual time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TWO_CALLS = (FunctionCall("get_weather", {"city": "Paris"}), FunctionCall("get_t
 
 
 async def begin(ask: Ask, text: str = "Hello?", **body: object) -> tuple[str, dict[str, Any]]:
-    """Start a run on a thread of its own; give the run's path and its first body."""
+    """Start a run on a new thread; return the run's path and its first body."""
     thread = {"messages": [{"role": "user", "content": text}]}
     status, run = await ask("POST", "/threads/runs", {"assistant_id": ASSISTANT, "thread": thread, **body})
     assert status == 200, run
     return f"/threads/{run['thread_id']}/runs/{run['id']}", run
 
 
-async def look(ask: Ask, path: str, *, after: float = 0) -> dict[str, Any]:
+async def poll(ask: Ask, path: str, *, after: float = 0) -> dict[str, Any]:
     await asyncio.sleep(after)
     status, run = await ask("GET", path)
     assert status == 200
@@ -40,16 +40,16 @@ def outputs_for(calls: list[dict[str, Any]]) -> dict[str, Any]:
     return {"tool_outputs": [{"tool_call_id": call["id"], "output": f"{i}!"} for i, call in enumerate(calls)]}
 
 
-async def test_a_run_with_two_parallel_calls_goes_the_whole_way(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_with_two_parallel_calls_goes_through_all_statuses(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(queued=1, working=2, rounds=(TWO_CALLS,)), assistant_id=ASSISTANT)
     path, run = await begin(ask)
     created = run["created_at"]
     assert (run["status"], run["started_at"], run["expires_at"]) == ("queued", None, created + 600)
     assert run["usage"] is None
 
-    run = await look(ask, path, after=1)
+    run = await poll(ask, path, after=1)
     assert (run["status"], run["started_at"]) == ("in_progress", created + 1)
-    run = await look(ask, path, after=2)
+    run = await poll(ask, path, after=2)
     assert (run["status"], run["started_at"], run["expires_at"]) == ("requires_action", created + 1, created + 600)
     assert run["required_action"]["type"] == "submit_tool_outputs"
     calls = calls_of(run)
@@ -57,15 +57,15 @@ async def test_a_run_with_two_parallel_calls_goes_the_whole_way(emulator: Emulat
         {"name": "get_weather", "arguments": '{"city":"Paris"}'},
         {"name": "get_time", "arguments": "{}"},
     ]
-    run = await look(ask, path, after=10)
+    run = await poll(ask, path, after=10)
     assert (run["status"], calls_of(run)) == ("requires_action", calls)
 
     status, run = await ask("POST", f"{path}/submit_tool_outputs", outputs_for(calls))
     assert (status, run["status"], run["started_at"]) == (200, "queued", created + 1)
     assert run["required_action"] is None
-    run = await look(ask, path, after=1)
+    run = await poll(ask, path, after=1)
     assert (run["status"], run["started_at"]) == ("in_progress", created + 14)
-    run = await look(ask, path, after=2)
+    run = await poll(ask, path, after=2)
     assert (run["status"], run["completed_at"], run["expires_at"]) == ("completed", created + 16, None)
     assert run["usage"]["total_tokens"] == run["usage"]["prompt_tokens"] + run["usage"]["completion_tokens"]
     assert emulator.submitted(run["id"]) == [{calls[0]["id"]: "0!", calls[1]["id"]: "1!"}]
@@ -74,7 +74,7 @@ async def test_a_run_with_two_parallel_calls_goes_the_whole_way(emulator: Emulat
     assert len(emulator.runs) == 1
 
 
-async def test_a_run_carries_the_fields_that_were_recorded(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_has_the_recorded_fields(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(), assistant_id=ASSISTANT)
     _, run = await begin(ask)
     assert set(run) == {
@@ -109,10 +109,10 @@ async def test_rounds_follow_each_other(emulator: Emulator, ask: Ask) -> None:
     path, _ = await begin(ask)
     seen: list[str] = []
     for _ in rounds:
-        calls = calls_of(await look(ask, path, after=1))
+        calls = calls_of(await poll(ask, path, after=1))
         seen += [call["id"] for call in calls]
         await ask("POST", f"{path}/submit_tool_outputs", outputs_for(calls))
-    run = await look(ask, path, after=1)
+    run = await poll(ask, path, after=1)
     assert run["status"] == "completed"
     assert len(set(seen)) == 3
     assert [set(outputs) for outputs in emulator.submitted(run["id"])] == [set(seen[:2]), set(seen[2:])]
@@ -142,7 +142,7 @@ async def test_an_answer_is_made_up_when_none_is_scripted(
     emulator.script(Scenario(rounds=rounds), assistant_id=ASSISTANT)
     path, run = await begin(ask, "Weather?")
     if rounds:
-        await ask("POST", f"{path}/submit_tool_outputs", outputs_for(calls_of(await look(ask, path, after=1))))
+        await ask("POST", f"{path}/submit_tool_outputs", outputs_for(calls_of(await poll(ask, path, after=1))))
     await asyncio.sleep(1)
     _, listed = await ask("GET", f"/threads/{run['thread_id']}/messages", limit="1")
     assert listed["data"][0]["content"][0]["text"]["value"] == answer
@@ -152,7 +152,7 @@ async def test_steps_show_outputs_once_they_are_submitted(emulator: Emulator, as
     emulator.script(Scenario(rounds=(TWO_CALLS,)), assistant_id=ASSISTANT)
     path, _ = await begin(ask)
     assert (await ask("GET", f"{path}/steps"))[1]["data"] == []
-    calls = calls_of(await look(ask, path, after=1))
+    calls = calls_of(await poll(ask, path, after=1))
     _, listed = await ask("GET", f"{path}/steps")
     (step,) = listed["data"]
     assert (step["type"], step["status"], step["completed_at"]) == ("tool_calls", "in_progress", None)
@@ -175,7 +175,7 @@ async def test_a_run_fails(emulator: Emulator, ask: Ask) -> None:
     scenario = Scenario(end="failed", error_code="rate_limit_exceeded", error_message="Try again in 6s.")
     emulator.script(scenario, assistant_id=ASSISTANT)
     path, run = await begin(ask)
-    run = await look(ask, path, after=1)
+    run = await poll(ask, path, after=1)
     assert (run["status"], run["failed_at"], run["completed_at"]) == ("failed", run["created_at"], None)
     assert run["last_error"] == {"code": "rate_limit_exceeded", "message": "Try again in 6s."}
     assert len((await ask("GET", f"/threads/{run['thread_id']}/messages"))[1]["data"]) == 1
@@ -184,7 +184,7 @@ async def test_a_run_fails(emulator: Emulator, ask: Ask) -> None:
 async def test_a_run_ends_incomplete(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="incomplete"), assistant_id=ASSISTANT)
     path, _ = await begin(ask)
-    run = await look(ask, path, after=1)
+    run = await poll(ask, path, after=1)
     assert (run["status"], run["incomplete_details"]) == ("incomplete", {"reason": "max_completion_tokens"})
     assert run["completed_at"] is not None
 
@@ -193,8 +193,8 @@ async def test_a_run_ends_incomplete(emulator: Emulator, ask: Ask) -> None:
 async def test_a_run_expires_ten_minutes_after_its_creation(emulator: Emulator, ask: Ask, scenario: Scenario) -> None:
     emulator.script(scenario, assistant_id=ASSISTANT)
     path, first = await begin(ask)
-    assert (await look(ask, path, after=599))["status"] in ("requires_action", "in_progress")
-    run = await look(ask, path, after=1)
+    assert (await poll(ask, path, after=599))["status"] in ("requires_action", "in_progress")
+    run = await poll(ask, path, after=1)
     assert (run["status"], run["expires_at"], run["required_action"]) == ("expired", None, None)
     status, error = await ask("POST", f"{path}/submit_tool_outputs", {"tool_outputs": []})
     assert (status, error["error"]["message"]) == (400, 'Runs in status "expired" do not accept tool outputs.')
@@ -207,8 +207,8 @@ async def test_a_cancel_takes_a_moment(emulator: Emulator, ask: Ask) -> None:
     await asyncio.sleep(1)
     status, run = await ask("POST", f"{path}/cancel")
     assert (status, run["status"], run["cancelled_at"], run["required_action"]) == (200, "cancelling", None, None)
-    assert (await look(ask, path, after=1.5))["status"] == "cancelling"
-    run = await look(ask, path, after=0.5)
+    assert (await poll(ask, path, after=1.5))["status"] == "cancelling"
+    run = await poll(ask, path, after=0.5)
     assert (run["status"], run["cancelled_at"], run["expires_at"]) == ("cancelled", run["created_at"] + 3, None)
     assert run["usage"]["total_tokens"] == 0
     (step,) = (await ask("GET", f"{path}/steps"))[1]["data"]
@@ -219,35 +219,35 @@ async def test_a_cancel_before_the_round_stops_the_round(emulator: Emulator, ask
     emulator.script(Scenario(rounds=(TWO_CALLS,), cancelling=5), assistant_id=ASSISTANT)
     path, _ = await begin(ask)
     await ask("POST", f"{path}/cancel")
-    assert (await look(ask, path, after=1))["status"] == "cancelling"
-    run = await look(ask, path, after=5)
+    assert (await poll(ask, path, after=1))["status"] == "cancelling"
+    run = await poll(ask, path, after=5)
     assert (run["status"], run["started_at"]) == ("cancelled", None)
     assert (await ask("GET", f"{path}/steps"))[1]["data"] == []
 
 
-async def test_a_cancel_may_lose_to_the_runs_own_end(emulator: Emulator, ask: Ask) -> None:
+async def test_a_run_may_end_by_itself_before_its_cancel_takes_effect(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(cancelling=10), assistant_id=ASSISTANT)
     path, run = await begin(ask)
     assert (await ask("POST", f"{path}/cancel"))[1]["status"] == "cancelling"
-    run = await look(ask, path, after=0.6)
+    run = await poll(ask, path, after=0.6)
     assert (run["status"], run["cancelled_at"]) == ("completed", None)
     assert len((await ask("GET", f"/threads/{run['thread_id']}/messages"))[1]["data"]) == 2
 
 
-async def test_a_cancel_may_stick_until_the_run_expires(emulator: Emulator, ask: Ask) -> None:
+async def test_a_cancel_may_take_until_the_run_expires(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="never", cancelling=math.inf), assistant_id=ASSISTANT)
     path, _ = await begin(ask)
     await ask("POST", f"{path}/cancel")
-    assert (await look(ask, path, after=599))["status"] == "cancelling"
-    assert (await look(ask, path, after=1))["status"] == "expired"
+    assert (await poll(ask, path, after=599))["status"] == "cancelling"
+    assert (await poll(ask, path, after=1))["status"] == "expired"
 
 
-async def test_a_poll_at_the_very_moment_sees_what_comes_next(emulator: Emulator, ask: Ask) -> None:
+async def test_a_poll_exactly_at_a_change_sees_the_new_status(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(queued=0.1, working=0.7), assistant_id=ASSISTANT)
     for _ in range(20):
         path, _ = await begin(ask)
-        assert (await look(ask, path, after=0.1))["status"] == "in_progress"
-        assert (await look(ask, path, after=0.7))["status"] == "completed"
+        assert (await poll(ask, path, after=0.1))["status"] == "in_progress"
+        assert (await poll(ask, path, after=0.7))["status"] == "completed"
 
 
 async def test_a_scenario_may_be_chosen_by_the_request(emulator: Emulator, ask: Ask) -> None:
@@ -262,6 +262,6 @@ async def test_a_scenario_may_be_chosen_by_the_request(emulator: Emulator, ask: 
 
 
 @pytest.mark.parametrize("wrong", [{"end": "done"}, {"working": -1.0}, {"lifetime": math.nan}, {"rounds": ((),)}])
-def test_a_scenario_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_scenario_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"give|leave"):
         Scenario(**wrong)

@@ -1,4 +1,4 @@
-"""The emulator streams responses: our client reads it and takes it up again, and the official one reads it."""
+"""The emulator streams responses: our client reads and resumes the stream, and the official client reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asyncruns.testing.emulator.backend import Backend
 from asyncruns.wire import ResponseEvent, ResponseStreamEvent, ResponseTextDeltaEvent
 
 MODEL = "gpt-test"
-CALLS = (FunctionCall("add", {"a": 1, "b": 22}), FunctionCall("look"))
+CALLS = (FunctionCall("add", {"a": 1, "b": 22}), FunctionCall("poll"))
 BEGUN = ["response.created", "response.queued", "response.in_progress"]
 TEXT = [
     "response.output_item.added",
@@ -46,8 +46,8 @@ async def client(server: Backend) -> AsyncIterator[Client]:
 
 
 async def begin(client: Client, **fields: Any) -> ResponseStream:
-    given: dict[str, Any] = {"model": MODEL, "input": "Hi", "background": True, **fields}
-    stream: ResponseStream = await client.responses.create(stream=True, **given)
+    parameters: dict[str, Any] = {"model": MODEL, "input": "Hi", "background": True, **fields}
+    stream: ResponseStream = await client.responses.create(stream=True, **parameters)
     return stream
 
 
@@ -57,7 +57,7 @@ async def read(stream: ResponseStream) -> list[ResponseStreamEvent]:
 
 
 def names(events: list[ResponseStreamEvent]) -> list[str]:
-    """Give the events' names, with those that follow one another as one."""
+    """Return the names of the events, with consecutive equal names merged into one."""
     found = [event.event for event in events]
     return [name for place, name in enumerate(found) if found[place - 1 : place] != [name]]
 
@@ -66,7 +66,7 @@ def numbers(events: list[ResponseStreamEvent]) -> list[Any]:
     return [getattr(event, "sequence_number", None) for event in events]
 
 
-async def test_a_response_is_told_in_the_official_order(client: Client) -> None:
+async def test_the_events_of_a_response_have_the_official_order(client: Client) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     stream = await begin(client)
@@ -101,9 +101,9 @@ async def test_calls_come_with_their_arguments_in_pieces(server: Backend, client
     ]
     assert names(await read(stream)) == [*BEGUN, *call, *call, "response.completed"]
     assert stream.response
-    asked: list[Any] = list(stream.response.output or [])
-    assert [each.arguments for each in asked] == [each.text for each in CALLS]
-    outputs = [{"type": "function_call_output", "call_id": each.call_id, "output": "1"} for each in asked]
+    calls_made: list[Any] = list(stream.response.output or [])
+    assert [each.arguments for each in calls_made] == [each.text for each in CALLS]
+    outputs = [{"type": "function_call_output", "call_id": each.call_id, "output": "1"} for each in calls_made]
     stream = await begin(client, input=outputs, previous_response_id=stream.response.id)
     assert names(await read(stream)) == [*BEGUN, *TEXT, "response.completed"]
     assert stream.response
@@ -111,7 +111,7 @@ async def test_calls_come_with_their_arguments_in_pieces(server: Backend, client
 
 
 @pytest.mark.parametrize("end", ["failed", "incomplete"])
-async def test_other_ends_are_told(server: Backend, client: Client, end: str) -> None:
+async def test_other_ends_are_streamed(server: Backend, client: Client, end: str) -> None:
     server.script(Scenario(end=end, answer="Too long"), model=MODEL)
     stream = await begin(client)
     text = TEXT if end == "incomplete" else []
@@ -120,7 +120,7 @@ async def test_other_ends_are_told(server: Backend, client: Client, end: str) ->
     assert stream.response == await client.responses.retrieve(stream.response.id)
 
 
-async def test_in_the_foreground_all_comes_at_once(client: Client) -> None:
+async def test_in_the_foreground_all_events_come_at_once(client: Client) -> None:
     stream = await begin(client, background=False)
     assert names(await read(stream)) == ["response.created", "response.in_progress", *TEXT, "response.completed"]
     assert stream.response
@@ -128,7 +128,7 @@ async def test_in_the_foreground_all_comes_at_once(client: Client) -> None:
         await client.responses.retrieve(stream.response.id, stream=True)
 
 
-async def test_what_was_created_without_a_stream_has_none(client: Client) -> None:
+async def test_a_response_that_was_created_without_a_stream_has_none(client: Client) -> None:
     response = await client.responses.create(model=MODEL, input="Hi", background=True)
     with pytest.raises(BadRequestError, match="stream=true"):
         await client.responses.retrieve(response.id, stream=True)
@@ -139,7 +139,7 @@ async def test_what_was_created_without_a_stream_has_none(client: Client) -> Non
         await client.responses.retrieve(stream.response.id, extra_query={"stream": "true", "starting_after": "soon"})
 
 
-async def test_a_stream_can_be_taken_up_after_every_event(client: Client) -> None:
+async def test_a_stream_can_be_resumed_after_every_event(client: Client) -> None:
     stream = await begin(client)
     events = await read(stream)
     assert stream.response
@@ -151,7 +151,7 @@ async def test_a_stream_can_be_taken_up_after_every_event(client: Client) -> Non
 
 
 @pytest.mark.parametrize("end", ["break", "silence", "close"])
-async def test_a_stream_that_breaks_is_taken_up_and_no_event_is_given_twice(
+async def test_a_stream_that_breaks_is_resumed_without_repeating_an_event(
     server: Backend, client: Client, end: Any
 ) -> None:
     server.inject(
@@ -183,7 +183,9 @@ async def test_a_stream_that_breaks_is_taken_up_and_no_event_is_given_twice(
     assert "".join(deltas) == "Hello from Paris, my friend"
 
 
-async def test_a_cancelled_response_is_told_so_and_told_again_alike(server: Backend, client: Client) -> None:
+async def test_the_stream_of_a_cancelled_response_is_the_same_when_it_is_resumed(
+    server: Backend, client: Client
+) -> None:
     events: list[ResponseStreamEvent] = []
     async with await begin(client) as stream:
         async for event in stream:

@@ -17,7 +17,7 @@ Ask = Callable[..., Awaitable[tuple[int, Any]]]
 
 MODEL = "gpt-test"
 TWO_ROUNDS = Scenario(
-    rounds=((FunctionCall("add", {"a": 1}), FunctionCall("look")), (FunctionCall("add", {"a": 2}),)), answer="Done."
+    rounds=((FunctionCall("add", {"a": 1}), FunctionCall("poll")), (FunctionCall("add", {"a": 2}),)), answer="Done."
 )
 
 
@@ -33,7 +33,7 @@ async def begin(ask: Ask, **fields: Any) -> Any:
 
 
 async def ended(ask: Ask, response: Mapping[str, Any]) -> Any:
-    """Give the response as it is in a second."""
+    """Return the response as it is a second later."""
     await asyncio.sleep(1)
     status, body = await ask("GET", f"/responses/{response['id']}")
     assert status == 200
@@ -86,7 +86,9 @@ async def test_a_response_in_the_foreground_has_ended_in_the_answer(emulator: Em
     ],
     ids=["failed", "incomplete", "filtered"],
 )
-async def test_other_ends_say_why(emulator: Emulator, ask: Ask, scenario: Scenario, found: dict[str, Any]) -> None:
+async def test_other_ends_have_their_reasons(
+    emulator: Emulator, ask: Ask, scenario: Scenario, found: dict[str, Any]
+) -> None:
     emulator.script(scenario, model=MODEL)
     done = await ended(ask, await begin(ask))
     assert done["status"] == scenario.end
@@ -105,7 +107,7 @@ async def test_each_answered_round_leads_to_the_next_response(emulator: Emulator
     emulator.script(TWO_ROUNDS, model=MODEL)
     first = await ended(ask, await begin(ask))
     assert first["status"] == "completed"
-    assert [(item["name"], item["arguments"]) for item in first["output"]] == [("add", '{"a":1}'), ("look", "{}")]
+    assert [(item["name"], item["arguments"]) for item in first["output"]] == [("add", '{"a":1}'), ("poll", "{}")]
     second = await begin(ask, previous_response_id=first["id"], input=outputs(calls(first)))
     assert (second["status"], second["previous_response_id"]) == ("queued", first["id"])
     second = await ended(ask, second)
@@ -126,7 +128,9 @@ async def test_each_answered_round_leads_to_the_next_response(emulator: Emulator
     assert [seen.run_id for seen in emulator.requests if seen.operation == "submit"] == [first["id"], second["id"]]
 
 
-async def test_the_answer_tells_the_outputs_and_one_without_calls_begins_anew(emulator: Emulator, ask: Ask) -> None:
+async def test_the_answer_has_the_outputs_and_a_response_after_it_starts_another_scenario(
+    emulator: Emulator, ask: Ask
+) -> None:
     emulator.script(Scenario(rounds=((FunctionCall("add"),),), reuse_call_ids=True), model=MODEL)
     first = await ended(ask, await begin(ask))
     assert calls(first) == ["call_0"]
@@ -166,21 +170,21 @@ async def test_the_functions_that_are_offered_are_called_by_default(ask: Ask) ->
 
 
 async def test_a_function_may_choose_the_scenario(ask: Ask) -> None:
-    asked: list[RunRequest] = []
+    requests: list[RunRequest] = []
 
     def choose(request: RunRequest) -> Scenario:
-        asked.append(request)
+        requests.append(request)
         return Scenario(answer=request.message.upper())
 
     async with Emulator(choose) as emulator, aiohttp.ClientSession() as session:
         body = {"model": MODEL, "input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]}
         async with session.post(f"{emulator.base_url}/responses", json=body) as answer:
             assert text(await answer.json()) == "HI"
-    (request,) = asked
+    (request,) = requests
     assert (request.model, request.assistant_id, request.thread_id, request.number) == (MODEL, "", "", 0)
 
 
-async def test_a_cancel_takes_its_time_and_may_be_repeated(emulator: Emulator, ask: Ask) -> None:
+async def test_a_cancel_takes_a_moment_and_may_be_repeated(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="never", cancelling=0.5), model=MODEL)
     response = await begin(ask)
     path = f"/responses/{response['id']}/cancel"
@@ -192,7 +196,7 @@ async def test_a_cancel_takes_its_time_and_may_be_repeated(emulator: Emulator, a
     assert (status, body["status"], body["output"], body["usage"]) == (200, "cancelled", [], None)
 
 
-async def test_a_cancel_may_take_no_time_lose_or_stick(emulator: Emulator, ask: Ask) -> None:
+async def test_a_cancel_may_take_no_time_come_too_late_or_never_end(emulator: Emulator, ask: Ask) -> None:
     for cancelling, at_once, later in ((0.0, "cancelled", "cancelled"), (math.inf, "queued", "completed")):
         emulator.script(Scenario(cancelling=cancelling), model=MODEL)
         response = await begin(ask)
@@ -234,13 +238,13 @@ def test_another_status_for_a_late_cancel_is_refused() -> None:
         Emulator(late_cancel=wrong)
 
 
-async def test_what_is_not_in_the_background_can_not_be_cancelled(ask: Ask) -> None:
+async def test_a_response_in_the_foreground_cannot_be_cancelled(ask: Ask) -> None:
     _, body = await ask("POST", "/responses", {"model": MODEL, "input": "Hi"})
     expected = (400, error("Cannot cancel a synchronous response."))
     assert await ask("POST", f"/responses/{body['id']}/cancel") == expected
 
 
-async def test_a_deleted_response_is_gone_for_all_purposes(emulator: Emulator, ask: Ask) -> None:
+async def test_a_deleted_response_is_not_found_by_any_operation(emulator: Emulator, ask: Ask) -> None:
     response = await begin(ask)
     path = f"/responses/{response['id']}"
     assert await ask("DELETE", path) == (200, {"id": response["id"], "object": "response", "deleted": True})
@@ -258,7 +262,7 @@ async def test_a_deleted_response_is_gone_for_all_purposes(emulator: Emulator, a
     )
 
 
-async def test_what_is_not_stored_is_kept_ten_minutes_in_the_background_and_else_not_at_all(ask: Ask) -> None:
+async def test_an_unstored_response_is_kept_for_ten_minutes_if_it_is_in_the_background(ask: Ask) -> None:
     response = await begin(ask, store=False)
     assert (await ended(ask, response))["status"] == "completed"
     await asyncio.sleep(600)
@@ -292,7 +296,7 @@ async def test_input_items_are_listed_with_types_and_ids(ask: Ask) -> None:
     assert (last["data"], last["has_more"]) == ([listed["data"][4]], True)
 
 
-async def test_all_calls_want_their_outputs_and_no_others(emulator: Emulator, ask: Ask) -> None:
+async def test_all_calls_need_outputs_and_no_other_outputs_are_accepted(emulator: Emulator, ask: Ask) -> None:
     emulator.script(TWO_ROUNDS, model=MODEL)
     first = await ended(ask, await begin(ask))
     one, other = calls(first)
@@ -311,7 +315,7 @@ async def test_all_calls_want_their_outputs_and_no_others(emulator: Emulator, as
     assert len(emulator.responses) == 1
 
 
-async def test_nothing_goes_on_from_what_has_not_ended(ask: Ask) -> None:
+async def test_a_response_that_has_not_ended_cannot_be_continued(ask: Ask) -> None:
     response = await begin(ask)
     body = {"model": MODEL, "input": "Hi", "previous_response_id": response["id"]}
     status, answer = await ask("POST", "/responses", body)
@@ -349,18 +353,18 @@ async def test_nothing_goes_on_from_what_has_not_ended(ask: Ask) -> None:
         ({"model": MODEL, "input": "Hi", "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
     ],
 )
-async def test_what_can_not_be_is_refused(ask: Ask, fields: dict[str, Any], param: str, code: str) -> None:
+async def test_invalid_values_are_refused(ask: Ask, fields: dict[str, Any], param: str, code: str) -> None:
     status, body = await ask("POST", "/responses", fields)
     assert (status, body["error"]["param"], body["error"]["code"]) == (400, param, code)
 
 
-async def test_a_look_can_not_be_a_stream(ask: Ask) -> None:
+async def test_a_poll_cannot_be_a_stream(ask: Ask) -> None:
     response = await begin(ask)
     status, body = await ask("GET", f"/responses/{response['id']}", stream="true")
     assert (status, body["error"]["param"]) == (400, "stream")
 
 
-async def test_a_look_may_be_stale(emulator: Emulator, ask: Ask) -> None:
+async def test_a_poll_may_be_stale(emulator: Emulator, ask: Ask) -> None:
     emulator.script(Scenario(end="never", cancelling=0), model=MODEL)
     response = await begin(ask)
     path = f"/responses/{response['id']}"
@@ -373,7 +377,9 @@ async def test_a_look_may_be_stale(emulator: Emulator, ask: Ask) -> None:
     assert (await ask("GET", path))[1]["status"] == "cancelled"
 
 
-async def test_a_fault_may_be_of_one_response_and_of_what_answers_it(emulator: Emulator, ask: Ask) -> None:
+async def test_a_fault_may_be_limited_to_one_response_and_the_submit_of_its_outputs(
+    emulator: Emulator, ask: Ask
+) -> None:
     emulator.script(TWO_ROUNDS, model=MODEL)
     first, other = await begin(ask), await begin(ask)
     emulator.inject(Fault(on="submit", run_id=first["id"], drop=True, acts=True))
@@ -385,7 +391,7 @@ async def test_a_fault_may_be_of_one_response_and_of_what_answers_it(emulator: E
     assert len(emulator.responses) == 4
 
 
-async def test_a_hint_comes_with_what_has_not_ended() -> None:
+async def test_a_poll_hint_is_sent_while_a_response_has_not_ended() -> None:
     async with Emulator(poll_after_ms=1500) as emulator, aiohttp.ClientSession() as session:
         body = {"model": MODEL, "input": "Hi", "background": True}
         async with session.post(f"{emulator.base_url}/responses", json=body) as answer:
@@ -398,7 +404,7 @@ async def test_a_hint_comes_with_what_has_not_ended() -> None:
     assert hints == ["1500", None]
 
 
-@pytest.mark.parametrize("whom", [{}, {"assistant_id": "a", "model": "m"}])
-def test_a_script_is_for_an_assistant_or_for_a_model(whom: dict[str, str]) -> None:
+@pytest.mark.parametrize("target", [{}, {"assistant_id": "a", "model": "m"}])
+def test_a_script_is_for_an_assistant_or_for_a_model(target: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="either assistant_id, for runs, or model"):
-        Emulator().script(Scenario(), **whom)
+        Emulator().script(Scenario(), **target)

@@ -1,4 +1,4 @@
-"""The emulator as a server: resources and lists, headers, what it remembers, how it starts and stops."""
+"""The emulator as a server: resources and lists, headers, recorded requests, start and stop."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_lists_are_paged_in_both_directions(ask: Ask) -> None:
         ({"order": "up"}, "Invalid value: 'up'. Supported values are: 'asc' and 'desc'."),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused(ask: Ask, query: dict[str, str], message: str) -> None:
+async def test_invalid_parameters_of_a_page_are_refused(ask: Ask, query: dict[str, str], message: str) -> None:
     status, answer = await ask("GET", "/assistants", **query)
     assert (status, answer["error"]["message"]) == (400, message)
 
@@ -123,7 +123,7 @@ async def test_time_in_headers_and_bodies_is_virtual(emulator: Emulator) -> None
     assert abs(dates[0] - time.time()) < 60
 
 
-async def test_every_answer_carries_the_servers_headers(emulator: Emulator) -> None:
+async def test_every_answer_has_the_servers_headers(emulator: Emulator) -> None:
     async with aiohttp.ClientSession() as session:
         ids = set()
         for path in ("/threads", "/nothing"):
@@ -137,7 +137,7 @@ async def test_every_answer_carries_the_servers_headers(emulator: Emulator) -> N
     assert all(id.startswith("req_") for id in ids)
 
 
-async def test_a_poll_hint_is_sent_while_a_run_is_not_over() -> None:
+async def test_a_poll_hint_is_sent_while_a_run_has_not_ended() -> None:
     async with Emulator(Scenario(), poll_after_ms=250) as emulator, aiohttp.ClientSession() as session:
         emulator.script(Scenario(), assistant_id="asst_1")
         async with session.post(f"{emulator.base_url}/threads/runs", json={"assistant_id": "asst_1"}) as response:
@@ -152,7 +152,7 @@ async def test_a_poll_hint_is_sent_while_a_run_is_not_over() -> None:
     assert hints == ["250", None]
 
 
-async def test_requests_are_remembered_without_credentials(emulator: Emulator) -> None:
+async def test_requests_are_recorded_without_credentials(emulator: Emulator) -> None:
     loop = asyncio.get_running_loop()
     await asyncio.sleep(5)
     async with aiohttp.ClientSession(headers={"Authorization": "Bearer secret", "X-Thing": "1"}) as session:
@@ -175,7 +175,7 @@ async def test_ids_are_unique_and_the_same_in_every_emulator(emulator: Emulator,
         assert (await response.json())["id"] == ids[0]
 
 
-async def test_it_shows_what_it_does(emulator: Emulator, ask: Ask) -> None:
+async def test_its_repr_shows_where_it_listens_and_its_counts(emulator: Emulator, ask: Ask) -> None:
     await ask("POST", "/threads", {})
     assert repr(emulator) == f"<Emulator {emulator.base_url} runs=0 responses=0 requests=1>"
     assert repr(Emulator()) == "<Emulator stopped runs=0 responses=0 requests=0>"
@@ -188,7 +188,7 @@ async def test_it_may_be_left_from_another_task() -> None:
     await asyncio.create_task(emulator.__aexit__(None, None, None))
 
 
-async def test_it_may_be_left_through_a_generator_that_is_broken_off() -> None:
+async def test_it_may_be_left_through_a_generator_that_is_closed_early() -> None:
     async def ports() -> AsyncIterator[str]:
         async with Emulator() as emulator:
             yield emulator.base_url
@@ -199,7 +199,7 @@ async def test_it_may_be_left_through_a_generator_that_is_broken_off() -> None:
         break
 
 
-async def test_an_error_of_the_body_leaves_unchanged() -> None:
+async def test_an_error_in_the_body_propagates_unchanged() -> None:
     with pytest.raises(ValueError, match="mine"):
         async with Emulator():
             raise ValueError("mine")
@@ -211,7 +211,7 @@ async def test_its_state_outlives_a_restart() -> None:
         async with emulator:
             async with session.post(f"{emulator.base_url}/threads") as response:
                 thread = await response.json()
-            with pytest.raises(RuntimeError, match="started already"):
+            with pytest.raises(RuntimeError, match="already started"):
                 await emulator.start()
         await emulator.stop()
         with pytest.raises(RuntimeError, match="not started"):
@@ -220,7 +220,7 @@ async def test_its_state_outlives_a_restart() -> None:
             assert await response.json() == thread
 
 
-async def test_a_port_that_is_taken_is_an_error(emulator: Emulator) -> None:
+async def test_a_port_that_is_in_use_is_an_error(emulator: Emulator) -> None:
     port = int(emulator.base_url.split(":")[2].split("/")[0])
     other = Emulator(port=port)
     with pytest.raises(OSError, match="address"):
@@ -229,7 +229,7 @@ async def test_a_port_that_is_taken_is_an_error(emulator: Emulator) -> None:
 
 
 @pytest.mark.real_time
-async def test_it_stops_fast_though_connections_are_open() -> None:
+async def test_it_stops_quickly_while_connections_are_open() -> None:
     emulator = Emulator()
     await emulator.start()
     port = int(emulator.base_url.split(":")[2].split("/")[0])
@@ -262,7 +262,7 @@ async def test_two_hundred_runs_are_watched_in_little_time(emulator: Emulator, a
 
 @pytest.mark.parametrize("depth", [101, 900, 5_000, 50_000])
 @pytest.mark.parametrize("path", ["/threads", "/assistants", "/responses"])
-async def test_json_that_is_nested_deep_is_refused_as_by_a_server(emulator: Emulator, path: str, depth: int) -> None:
+async def test_json_that_is_nested_too_deeply_is_refused(emulator: Emulator, path: str, depth: int) -> None:
     raw = b'{"model":"m","input":' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
     async with aiohttp.ClientSession() as session:
         for data in (raw, b"[" * depth + b"]" * depth, b"[" * depth):
@@ -283,7 +283,7 @@ async def test_json_that_is_nested_deep_is_refused_as_by_a_server(emulator: Emul
         ("::1", None, False),
     ],
 )
-async def test_an_emulator_that_others_reach_without_a_key_warns(
+async def test_an_emulator_that_other_machines_reach_without_a_key_logs_a_warning(
     host: str, api_key: str | None, warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Emulator(host=host, api_key=api_key):
@@ -292,9 +292,7 @@ async def test_an_emulator_that_others_reach_without_a_key_warns(
 
 
 @pytest.mark.parametrize(("size", "status"), [(900_000, 400), (1_200_000, 413)])
-async def test_idle_connections_do_not_keep_the_bodies_that_were_refused(
-    emulator: Emulator, size: int, status: int
-) -> None:
+async def test_idle_connections_do_not_keep_refused_bodies(emulator: Emulator, size: int, status: int) -> None:
     body = b'{"metadata": "' + b"x" * size
     tracemalloc.start()
     try:

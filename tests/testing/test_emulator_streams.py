@@ -1,4 +1,4 @@
-"""The emulator streams runs as the official server does: our client reads it, and the official one."""
+"""The emulator streams runs as the official server does: our client and the official client read the streams."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def client(emulator: Emulator) -> AsyncIterator[Client]:
 
 
 async def names(stream: RunStream) -> list[str]:
-    """Give the events' names, with deltas that follow one another as one."""
+    """Return the names of the events, with consecutive deltas merged into one."""
     found: list[str] = []
     async for event in stream:
         if not found or found[-1] != event.event:
@@ -55,7 +55,7 @@ async def begin(client: Client, assistant_id: str = "asst_1") -> RunStream:
     return await client.threads.runs.create(thread.id, assistant_id=assistant_id, stream=True)
 
 
-async def test_a_run_is_told_in_the_official_order(emulator: Emulator, client: Client) -> None:
+async def test_the_events_of_a_run_have_the_official_order(emulator: Emulator, client: Client) -> None:
     before = asyncio.get_running_loop().time()
     async with await begin(client) as stream:
         assert await names(stream) == PLAIN
@@ -82,7 +82,7 @@ async def test_the_text_comes_piece_by_piece_while_the_run_works(client: Client)
     assert times[-1] - times[0] > 0.3
 
 
-async def test_a_thread_that_is_created_with_the_run_is_told_first(client: Client) -> None:
+async def test_a_thread_that_is_created_with_the_run_has_the_first_event(client: Client) -> None:
     thread: Any = {"messages": [{"role": "user", "content": "Hi"}]}
     async with await client.threads.create_and_run(assistant_id="asst_1", thread=thread, stream=True) as stream:
         assert await names(stream) == ["thread.created", *PLAIN]
@@ -91,7 +91,7 @@ async def test_a_thread_that_is_created_with_the_run_is_told_first(client: Clien
     assert stream.run.thread_id == stream.thread.id
 
 
-async def test_a_stream_ends_at_the_calls_and_goes_on_with_their_outputs(client: Client) -> None:
+async def test_a_stream_ends_at_the_calls_and_that_of_the_submit_continues(client: Client) -> None:
     async with await begin(client, "asst_calls") as stream:
         found = await names(stream)
     assert found[3:] == [
@@ -119,7 +119,7 @@ async def test_a_stream_ends_at_the_calls_and_goes_on_with_their_outputs(client:
 
 
 @pytest.mark.parametrize(("end", "last"), [("failed", "failed"), ("incomplete", "incomplete"), ("never", "expired")])
-async def test_other_ends_are_told_as_well(emulator: Emulator, client: Client, end: str, last: str) -> None:
+async def test_other_ends_are_streamed_as_well(emulator: Emulator, client: Client, end: str, last: str) -> None:
     emulator.script(Scenario(end=end, lifetime=30.0), assistant_id="asst_1")
     async with await begin(client) as stream:
         found = await names(stream)
@@ -129,7 +129,7 @@ async def test_other_ends_are_told_as_well(emulator: Emulator, client: Client, e
     assert ("thread.message.incomplete" in found) is (end == "incomplete")
 
 
-async def test_a_cancel_is_told(emulator: Emulator, client: Client) -> None:
+async def test_a_cancel_is_streamed(emulator: Emulator, client: Client) -> None:
     emulator.script(Scenario(working=60.0, answer="a b c d e f"), assistant_id="asst_1")
     async with await begin(client) as stream:
         async for event in stream:
@@ -146,7 +146,7 @@ async def test_a_cancel_is_told(emulator: Emulator, client: Client) -> None:
         ]
 
 
-async def test_a_run_goes_on_when_its_stream_is_left(emulator: Emulator, client: Client) -> None:
+async def test_a_run_continues_when_its_stream_is_left(emulator: Emulator, client: Client) -> None:
     async with await begin(client) as stream:
         await anext(stream)
     assert stream.run is not None
@@ -154,7 +154,7 @@ async def test_a_run_goes_on_when_its_stream_is_left(emulator: Emulator, client:
     assert emulator.runs[stream.run.id]["status"] == "completed"
 
 
-async def test_faults_strike_the_opening(emulator: Emulator, client: Client) -> None:
+async def test_faults_strike_the_opening_of_a_stream(emulator: Emulator, client: Client) -> None:
     emulator.inject(Fault(on="create_run", drop=True, acts=True), Fault(on="create_run", delay_before=5.0))
     with pytest.raises(APIConnectionError):
         await begin(client)
@@ -171,7 +171,7 @@ async def test_a_stream_may_end_too_early_in_four_ways(
 ) -> None:
     emulator.inject(Fault(stream=end, events=events))
     found: list[ThreadStreamEvent] = []
-    stream = await begin(client)  # the thread's creation is no stream, and is not struck
+    stream = await begin(client)  # the creation of the thread is not streamed, so it is not struck
     try:
         async for event in stream:
             found.append(event)
@@ -202,7 +202,7 @@ async def test_the_emulator_stops_while_it_streams() -> None:
                 await names(stream)
 
 
-# The official client; it resolves names and counts timeouts by real time.
+# The official client, in real time: it resolves names in a thread, and its timeouts use the real clock.
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ async def test_the_official_client_reads_a_stream(official: Any) -> None:
     async for event in stream:
         if not found or found[-1] != event.event:
             found.append(event.event)
-    assert found == PLAIN[:-1]  # which it keeps to itself
+    assert found == PLAIN[:-1]  # the official client does not yield `done`
 
 
 @pytest.mark.real_time

@@ -1,4 +1,4 @@
-"""Which requests a fault strikes, how it counts them, and which faults cannot be."""
+"""Which requests a fault strikes, how it counts them, and which faults are invalid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def statuses(ask: Ask, count: int, method: str = "GET", path: str = "/assi
 
 
 async def begin(emulator: Emulator, ask: Ask) -> str:
-    """Start a run that goes on for ever; give its path."""
+    """Start a run that never ends; return its path."""
     emulator.script(Scenario(end="never"), assistant_id="asst_1")
     _, run = await ask("POST", "/threads/runs", {"assistant_id": "asst_1"})
     return f"/threads/{run['thread_id']}/runs/{run['id']}"
@@ -50,7 +50,7 @@ async def test_of_two_faults_the_first_injected_strikes_and_the_second_follows(e
     assert [(injected.matched, injected.struck) for injected in emulator.faults] == [(5, 2), (5, 2)]
 
 
-async def test_a_fault_that_is_due_with_an_earlier_one_misses_its_turn(emulator: Emulator, ask: Ask) -> None:
+async def test_a_fault_that_is_due_with_an_earlier_one_misses_that_request(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(status=500, every=2, times=None), Fault(status=503, every=3, times=None))
     assert await statuses(ask, 9) == [200, 500, 503, 500, 200, 500, 200, 500, 503]
 
@@ -94,13 +94,13 @@ async def test_every_operation_has_a_name(emulator: Emulator, ask: Ask, operatio
     assert [seen.operation for seen in emulator.requests] == [name for name, _, _ in OPERATIONS]
 
 
-async def test_any_is_also_what_the_server_does_not_know(emulator: Emulator, ask: Ask) -> None:
+async def test_any_includes_operations_that_the_server_does_not_know(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(status=503))
     assert (await ask("GET", "/nothing"))[0] == 503
     assert (emulator.requests[0].operation, emulator.requests[0].acted) == ("", False)
 
 
-async def test_a_fault_may_be_of_one_run(emulator: Emulator, ask: Ask) -> None:
+async def test_a_fault_may_be_limited_to_one_run(emulator: Emulator, ask: Ask) -> None:
     first, second = await begin(emulator, ask), await begin(emulator, ask)
     run_id = second.rsplit("/", 1)[1]
     emulator.inject(Fault(run_id=run_id, status=500, times=None))
@@ -112,7 +112,7 @@ async def test_a_fault_may_be_of_one_run(emulator: Emulator, ask: Ask) -> None:
     assert {seen.run_id for seen in emulator.requests if seen.fault is not None} == {run_id}
 
 
-async def test_faults_may_be_taken_back(emulator: Emulator, ask: Ask) -> None:
+async def test_faults_can_be_removed(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(status=500, times=None), Fault(status=503, times=None))
     assert await statuses(ask, 1) == [500]
     del emulator.faults[0]
@@ -121,7 +121,7 @@ async def test_faults_may_be_taken_back(emulator: Emulator, ask: Ask) -> None:
     assert await statuses(ask, 1) == [200]
 
 
-async def test_what_struck_stands_with_the_request(emulator: Emulator, ask: Ask) -> None:
+async def test_a_request_records_the_fault_that_struck_it(emulator: Emulator, ask: Ask) -> None:
     fault = Fault(on="create_thread", status=502, message="bad", acts=True)
     emulator.inject(fault)
     for _ in range(2):
@@ -135,7 +135,7 @@ async def test_what_struck_stands_with_the_request(emulator: Emulator, ask: Ask)
     ]
 
 
-def test_a_fault_shows_what_was_given() -> None:
+def test_the_repr_of_a_fault_shows_its_arguments() -> None:
     fault = Fault(on="poll", status=429, headers={"Retry-After": "2"}, times=None)
     assert repr(fault) == "Fault(on='poll', times=None, status=429, headers={'Retry-After': '2'})"
 
@@ -174,6 +174,6 @@ def test_a_fault_shows_what_was_given() -> None:
         ({"status": 500, "events": 1}, "give stream"),
     ],
 )
-def test_a_fault_that_cannot_be_is_refused(fields: dict[str, Any], advice: str) -> None:
+def test_an_invalid_fault_is_refused(fields: dict[str, Any], advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         Fault(**fields)

@@ -1,4 +1,4 @@
-"""Faults as a user's test meets them: a client watches through them, and the emulator counts what was done."""
+"""Faults as in a user's test: a client watches in spite of them, and the emulator counts what the server did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client(emulator: Emulator) -> AsyncIterator[Client]:
 
 
 def done(emulator: Emulator, operation: str) -> int:
-    """Count what the server did, however it was answered."""
+    """Return how often the server performed an operation, whatever the answer was."""
     return sum(seen.acted for seen in emulator.requests if seen.operation == operation)
 
 
@@ -94,7 +94,9 @@ async def test_a_watch_gets_through_and_runs_each_call_once(emulator: Emulator, 
         Fault(on="submit", delay_after=3),
     ],
 )
-async def test_a_submit_that_went_wrong_is_made_once(emulator: Emulator, client: Client, fault: Fault) -> None:
+async def test_a_submit_whose_answer_went_wrong_takes_effect_once(
+    emulator: Emulator, client: Client, fault: Fault
+) -> None:
     emulator.script(Scenario(rounds=(ROUND,)), assistant_id="asst_1")
     emulator.inject(fault)
     tools, ran = counting()
@@ -127,7 +129,7 @@ async def test_a_cancel_may_be_refused(emulator: Emulator, client: Client) -> No
     assert done(emulator, "cancel") == 0
 
 
-async def test_a_cancel_may_take_its_time(emulator: Emulator, client: Client) -> None:
+async def test_a_cancel_may_take_a_while(emulator: Emulator, client: Client) -> None:
     emulator.script(Scenario(end="never", cancelling=3), assistant_id="asst_1")
     emulator.inject(Fault(on="cancel", delay_before=2, delay_after=2))
     thread = await client.threads.create()
@@ -168,7 +170,7 @@ async def test_a_call_of_another_type_is_for_the_caller(emulator: Emulator, clie
 
 
 @pytest.mark.parametrize("skew", [-86400.0, 86400.0])
-async def test_a_servers_wrong_clock_does_not_end_the_wait(skew: float) -> None:
+async def test_a_servers_wrong_clock_does_not_end_the_watch(skew: float) -> None:
     async with Emulator(Scenario(working=300), clock_skew=skew) as emulator, Client(emulator.base_url) as client:
         emulator.script(Scenario(working=300), assistant_id="asst_1")
         outcome = await client.run(assistant_id="asst_1", message="Go")

@@ -1,4 +1,4 @@
-"""What faults make of answers: statuses, headers and bodies, as a client on the other side gets them."""
+"""How faults change answers: statuses, headers and bodies, as a client receives them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def begin(emulator: Emulator, ask: Ask) -> str:
         (Fault(status=400, message="No.", code="odd"), "No.", "invalid_request_error", "odd"),
     ],
 )
-async def test_an_error_status_has_a_body_in_the_servers_shape(
+async def test_an_error_status_has_a_body_in_the_servers_format(
     emulator: Emulator, fault: Fault, message: str, kind: str, code: str | None
 ) -> None:
     emulator.inject(fault)
@@ -81,7 +81,7 @@ async def test_headers_are_added_and_replaced_whatever_their_case(emulator: Emul
     [(b"\xff\x00", b"\xff\x00"), ("caf\u00e9", "caf\u00e9".encode()), ({"detail": "x"}, b'{"detail":"x"}')],
 )
 @pytest.mark.parametrize("status", [None, 200, 409, 500])
-async def test_a_body_is_sent_as_it_was_given(emulator: Emulator, body: Any, sent: bytes, status: int | None) -> None:
+async def test_a_body_is_sent_as_it_is(emulator: Emulator, body: Any, sent: bytes, status: int | None) -> None:
     emulator.inject(Fault(status=status, body=body))
     got, _, received = await fetch(emulator)
     assert (got, received) == (status or 200, sent)
@@ -117,7 +117,7 @@ async def test_half_a_body_has_the_right_length(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 500])
-async def test_a_cut_body_is_shorter_than_it_says(emulator: Emulator, status: int | None) -> None:
+async def test_a_cut_body_is_shorter_than_its_content_length(emulator: Emulator, status: int | None) -> None:
     emulator.inject(Fault(damage="cut", status=status))
     async with aiohttp.ClientSession() as session, session.get(f"{emulator.base_url}/assistants") as response:
         assert response.status == (status or 200)
@@ -139,7 +139,7 @@ async def test_an_answer_is_repeated_to_the_byte(emulator: Emulator, ask: Ask) -
     assert [seen.acted for seen in emulator.requests[1:]] == [True, False, False, True]
 
 
-async def test_only_the_very_same_request_is_answered_again(emulator: Emulator, ask: Ask) -> None:
+async def test_only_an_identical_request_is_answered_again(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(on="create_thread", damage="repeat", times=None))
     bodies: list[Any] = [{"metadata": {"n": str(n)}} for n in range(2)]
     first, second, again = [(await ask("POST", "/threads", body))[1] for body in (*bodies, bodies[0])]
@@ -179,6 +179,6 @@ async def test_the_servers_clock_may_be_wrong(skew: float) -> None:
         assert abs(date - time.time() - skew) < 30
 
 
-def test_a_clock_that_cannot_be_is_refused() -> None:
+def test_an_invalid_clock_skew_is_refused() -> None:
     with pytest.raises(ValueError, match="clock_skew is inf; give a finite"):
         Emulator(clock_skew=float("inf"))

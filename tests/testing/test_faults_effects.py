@@ -1,4 +1,4 @@
-"""What faults do to the work itself: done or not, late, seen late, or held up while the emulator stops."""
+"""How faults change the effects of requests: performed or not, late, seen late, or delayed when the emulator stops."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_an_error_is_answered_before_or_after_the_effect(
     assert (await ask("GET", path))[1]["status"] == ("cancelling" if acts else "queued")
 
 
-async def test_what_the_server_refuses_has_no_effect(emulator: Emulator, ask: Ask) -> None:
+async def test_a_refused_request_has_no_effect(emulator: Emulator, ask: Ask) -> None:
     emulator.inject(Fault(status=500, acts=True))
     assert (await ask("GET", "/threads/thread_none"))[0] == 500
     assert not emulator.requests[0].acted
@@ -96,7 +96,7 @@ async def test_a_request_that_arrives_late_acts_late(emulator: Emulator, ask: As
     assert loop.time() - start == pytest.approx(5, abs=0.01)
     _, after = await ask("POST", "/threads")
     assert loop.time() - start == pytest.approx(10, abs=0.01)
-    # The second was made at the same moment as the first, then its answer was held back.
+    # The second thread was created at the same moment as the first; then its answer was delayed.
     assert before["created_at"] == after["created_at"]
     assert [seen.at - start for seen in emulator.requests] == pytest.approx([0, 5], abs=0.01)
 
@@ -116,7 +116,7 @@ async def test_answers_may_arrive_out_of_order(emulator: Emulator, ask: Ask) -> 
 
 
 @pytest.mark.parametrize("drop", [False, True])
-async def test_a_request_acts_though_its_client_has_gone(emulator: Emulator, drop: bool) -> None:
+async def test_a_request_takes_effect_although_its_client_has_gone(emulator: Emulator, drop: bool) -> None:
     emulator.inject(Fault(delay_before=5, drop=drop, acts=drop))
     async with aiohttp.ClientSession() as session:
         with pytest.raises(asyncio.TimeoutError):
@@ -129,7 +129,7 @@ async def test_a_request_acts_though_its_client_has_gone(emulator: Emulator, dro
 @pytest.mark.parametrize("client_leaves", [False, True])
 @pytest.mark.parametrize("fault", [Fault(delay_before=60), Fault(delay_after=math.inf)])
 @pytest.mark.real_time
-async def test_a_stop_does_not_wait_for_what_is_held_up(
+async def test_a_stop_does_not_wait_for_delayed_requests(
     caplog: pytest.LogCaptureFixture, fault: Fault, client_leaves: bool
 ) -> None:
     others = asyncio.all_tasks()
@@ -170,7 +170,7 @@ async def test_a_stale_poll_shows_the_run_as_it_was(emulator: Emulator, ask: Ask
         (404, "queued"),
         (404, "in_progress"),
         ("queued", "in_progress"),
-        ("queued", "requires_action"),  # submitted here
+        ("queued", "requires_action"),  # just submitted
         ("in_progress", "queued"),
         ("in_progress", "in_progress"),
         ("queued", "in_progress"),
@@ -191,7 +191,7 @@ async def test_a_stale_poll_shows_the_calls_of_the_round_before(emulator: Emulat
     steps = [(await ask("GET", f"{path}/steps"))[1]["data"] for _ in range(2)]
     assert [[step["status"] for step in listed] for listed in steps] == [["in_progress"], ["in_progress", "completed"]]
     with_old_ids = await ask("POST", f"{path}/submit_tool_outputs", outputs(call_ids(stale)))
-    assert with_old_ids[0] == 400  # a stale look has changed nothing
+    assert with_old_ids[0] == 400  # a stale poll has changed nothing
 
 
 async def test_a_stale_poll_does_not_know_of_a_cancel(emulator: Emulator, ask: Ask) -> None:
@@ -206,11 +206,11 @@ async def test_a_stale_poll_does_not_know_of_a_cancel(emulator: Emulator, ask: A
 async def test_a_stale_list_lacks_what_is_new(emulator: Emulator, ask: Ask) -> None:
     path = await begin(emulator, ask, Scenario(queued=0.25, working=0.5))
     thread, run_id = path.split("/runs/")
-    await asyncio.sleep(1)  # completed a quarter of a second ago
+    await asyncio.sleep(1)  # now it completed a quarter of a second ago
     emulator.inject(*(Fault(on=on, stale=0.5) for on in ("messages", "steps", "poll")), Fault(on="runs", stale=1.1))
     stale = {where: await ask("GET", where) for where in (f"{thread}/messages", f"{path}/steps", path)}
     assert [body.get("data", body.get("status")) for _, body in stale.values()] == [[], [], "in_progress"]
-    assert (await ask("GET", f"{thread}/runs"))[0] == 404  # the thread is not there yet either
+    assert (await ask("GET", f"{thread}/runs"))[0] == 404  # the thread does not exist yet either
     assert [run["id"] for run in (await ask("GET", f"{thread}/runs"))[1]["data"]] == [run_id]
     (message,) = (await ask("GET", f"{thread}/messages"))[1]["data"]
     emulator.inject(Fault(on="message", stale=0.5), Fault(on="thread", stale=2))
@@ -229,7 +229,7 @@ async def test_a_stale_list_of_runs_lacks_the_newest(emulator: Emulator, ask: As
     assert listed == [[first], [second["id"], first]]
 
 
-async def test_a_late_look_into_the_past_changes_nothing(emulator: Emulator, ask: Ask) -> None:
+async def test_a_late_poll_into_the_past_changes_nothing(emulator: Emulator, ask: Ask) -> None:
     path = await begin(emulator, ask, Scenario())
     thread = path.split("/runs/")[0]
     await asyncio.sleep(10)
@@ -249,7 +249,7 @@ async def test_call_ids_may_be_the_same_in_every_round(emulator: Emulator, ask: 
     assert len(emulator.submitted(path.rsplit("/", 1)[1])) == 2
 
 
-async def test_it_starts_again_on_its_port_and_its_runs_have_gone_on() -> None:
+async def test_it_starts_again_on_its_port_and_its_runs_have_continued() -> None:
     async with Emulator() as other:
         port = int(other.base_url.split(":")[2].split("/")[0])
     emulator = Emulator(port=port)

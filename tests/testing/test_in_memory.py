@@ -1,4 +1,4 @@
-"""The emulator behind a transport: the same server as behind a socket, and a client that is given it."""
+"""The emulator as a transport: the same server as over sockets, and a client that uses it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from asyncruns.http import Request, Response
 from asyncruns.testing import Emulator, Fault, FunctionCall, InMemoryTransport, Scenario, VirtualTimeLoop
 
 ROUND: Final = (FunctionCall("f", {"n": 1}), FunctionCall("f", {"n": 2}))
-TIMEOUT_S: Final = 4.0  # aiohttp rounds those above 5 s up to whole seconds
+TIMEOUT_S: Final = 4.0  # aiohttp rounds timeouts above 5 s up to whole seconds
 Server = Emulator | InMemoryTransport
 Story = Callable[[Client, Server], Awaitable[object]]
 
@@ -53,7 +53,7 @@ async def in_memory(**options: Any) -> AsyncIterator[tuple[Client, InMemoryTrans
 
 @pytest.fixture(autouse=True)
 def _same_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every server begin at the same time, so that their answers can be compared byte by byte."""
+    """Start the clock of every server at the same time, so that their answers can be compared byte by byte."""
     monkeypatch.setattr("asyncruns.testing.emulator.backend.time", SimpleNamespace(time=lambda: 1.8e9))
 
 
@@ -70,20 +70,20 @@ def add_one() -> Toolset:
     return Toolset([f])
 
 
-# The same course behind either door
+# The same results with and without sockets
 
 
-async def told(outcome: AnyOutcome[Any], server: Server) -> object:
-    """Give everything of an outcome that does not hang on the random part of the pauses, and what the server saw."""
-    looks_aside = [(seen.operation, seen.run_id, seen.acted) for seen in server.requests if seen.operation != "poll"]
+async def summary_of(outcome: AnyOutcome[Any], server: Server) -> object:
+    """Return all of an outcome that does not depend on the random part of the pauses, and the server's requests."""
+    polls_aside = [(seen.operation, seen.run_id, seen.acted) for seen in server.requests if seen.operation != "poll"]
     text = await outcome.text() if isinstance(outcome, Completed) else None
     run_id = outcome.ref.ids[-1]
-    return type(outcome), outcome.ref, outcome.run, outcome.error, text, looks_aside, server.submitted(run_id)
+    return type(outcome), outcome.ref, outcome.run, outcome.error, text, polls_aside, server.submitted(run_id)
 
 
 async def with_tools(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND, ROUND[:1])), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
 
 
 async def on_one_thread(client: Client, server: Server) -> object:
@@ -91,17 +91,17 @@ async def on_one_thread(client: Client, server: Server) -> object:
     first = await client.run(assistant_id="asst_1", message="Go")
     second = await client.run(assistant_id="asst_1", message="Go on", thread_id=first.unwrap().thread_id)
     listed = [message async for message in client.threads.messages.list(second.unwrap().thread_id or "")]
-    return listed, await told(second, server)
+    return listed, await summary_of(second, server)
 
 
 async def to_expiry(client: Client, server: Server) -> object:
     server.script(Scenario(end="never"), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go"), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go"), server)
 
 
 async def failing(client: Client, server: Server) -> object:
     server.script(Scenario(end="failed", error_code="rate_limit_exceeded"), assistant_id="asst_1")
-    return await told(await client.run(assistant_id="asst_1", message="Go"), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go"), server)
 
 
 async def cancelled(client: Client, server: Server) -> object:
@@ -112,18 +112,18 @@ async def cancelled(client: Client, server: Server) -> object:
         await watcher.cancel_run()
         outcome = await watcher.wait()
     assert isinstance(outcome, Cancelled)
-    return await told(outcome, server)
+    return await summary_of(outcome, server)
 
 
 async def submit_lost(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND,)), assistant_id="asst_1")
     server.inject(Fault(on="submit", drop=True, acts=True), Fault(on="poll", status=500, every=2, times=3))
-    return await told(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(assistant_id="asst_1", message="Go", tools=add_one()), server)
 
 
 async def a_model(client: Client, server: Server) -> object:
     server.script(Scenario(rounds=(ROUND,)), model="m")
-    return await told(await client.run(model="m", message="Go", tools=add_one()), server)
+    return await summary_of(await client.run(model="m", message="Go", tools=add_one()), server)
 
 
 STORIES: Final[tuple[Story, ...]] = (
@@ -138,17 +138,17 @@ STORIES: Final[tuple[Story, ...]] = (
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-async def test_a_story_ends_the_same_behind_either_door(story: Story) -> None:
+async def test_a_run_ends_the_same_with_and_without_sockets(story: Story) -> None:
     async with by_sockets() as (client, server):
         expected = comparable(await story(client, server))
     async with in_memory(latency=0) as (client, transport):
         assert comparable(await story(client, transport)) == expected
 
 
-def comparable(told: object) -> str:
-    """Number ids as they come, and blot out times and nonces: some pauses, and with them the looks, are random."""
+def comparable(summary: object) -> str:
+    """Number the ids in order, and mask times and nonces: some pauses, and with them the polls, are random."""
     names: dict[str, str] = {}
-    text = re.sub(r"\b18\d{8}\b", "a time", re.sub(r"(?<=asyncruns_nonce': ')\w+", "a nonce", repr(told)))
+    text = re.sub(r"\b18\d{8}\b", "a time", re.sub(r"(?<=asyncruns_nonce': ')\w+", "a nonce", repr(summary)))
     return re.sub(r"\b(\w+?)_\w{24}\b", lambda found: names.setdefault(found[0], f"{found[1]}_{len(names)}"), text)
 
 
@@ -176,7 +176,7 @@ FAULTS: Final = (
 
 
 async def exchanges(transport: Transport) -> list[object]:
-    """Ask for about everything that a watch needs, good and bad, at fixed times."""
+    """Send nearly every request that a watch needs, valid and invalid, at fixed times; return the answers."""
     answers: list[object] = []
 
     async def ask(method: str, path: str, body: object = None, query: tuple[tuple[str, str], ...] = ()) -> Any:
@@ -223,16 +223,16 @@ def without_framing(answers: list[object]) -> list[object]:
 
 @pytest.mark.parametrize("fault", [None, *FAULTS], ids=repr)
 async def test_answers_are_the_same_to_the_byte(fault: Fault | None) -> None:
-    given: list[list[object]] = []
-    for door in (by_sockets, in_memory):
-        async with door(poll_after_ms=250) as (client, server):
+    found: list[list[object]] = []
+    for server_of in (by_sockets, in_memory):
+        async with server_of(poll_after_ms=250) as (client, server):
             server.script(Scenario(rounds=(ROUND,)), assistant_id="asst_1")
             server.inject(*([] if fault is None else [fault]))
-            given.append(without_framing(await exchanges(client.transport)))
+            found.append(without_framing(await exchanges(client.transport)))
             began = server.requests[0].at
-            given[-1] += [(seen.operation, seen.run_id, seen.status, seen.acted) for seen in server.requests]
-            given[-1] += [round(seen.at - began, 6) for seen in server.requests]
-    assert given[0] == given[1]
+            found[-1] += [(seen.operation, seen.run_id, seen.status, seen.acted) for seen in server.requests]
+            found[-1] += [round(seen.at - began, 6) for seen in server.requests]
+    assert found[0] == found[1]
 
 
 # The transport itself
@@ -252,7 +252,7 @@ async def test_an_answer_takes_its_latency_by_the_clock_of_the_loop() -> None:
     assert [seen.at - began for seen in transport.requests] == pytest.approx([0, 0.25])
 
 
-async def test_others_get_their_turn_even_without_latency() -> None:
+async def test_other_tasks_run_even_without_latency() -> None:
     transport, turns = InMemoryTransport(), []
 
     async def ask(name: str) -> None:
@@ -265,7 +265,7 @@ async def test_others_get_their_turn_even_without_latency() -> None:
 
 
 @pytest.mark.parametrize("fault", [None, Fault(status=500)])
-async def test_an_answer_that_is_too_late_had_its_effect(fault: Fault | None) -> None:
+async def test_a_request_whose_answer_is_too_late_has_taken_effect(fault: Fault | None) -> None:
     loop = asyncio.get_running_loop()
     transport = InMemoryTransport(latency=3, request_timeout=2)
     transport.inject(*([] if fault is None else [fault]))
@@ -277,7 +277,7 @@ async def test_an_answer_that_is_too_late_had_its_effect(fault: Fault | None) ->
     assert (await transport.send(Request("POST", "/threads", timeout=math.inf))).status == 200
 
 
-async def test_the_server_acts_though_the_client_was_cancelled() -> None:
+async def test_the_server_acts_although_the_client_was_cancelled() -> None:
     transport = InMemoryTransport()
     transport.inject(Fault(on="create_thread", delay_before=5))
     sending = asyncio.create_task(transport.send(Request("POST", "/threads")))
@@ -294,7 +294,7 @@ def broken(*_: object) -> Any:
     raise LookupError("a mistake in a test")
 
 
-async def test_a_mistake_of_the_test_comes_out_of_send() -> None:
+async def test_a_mistake_of_the_test_raises_from_send() -> None:
     transport = InMemoryTransport()
     transport.inject(Fault(on="create_thread", rewrite=broken))
     with pytest.raises(LookupError, match="mistake"):
@@ -304,27 +304,27 @@ async def test_a_mistake_of_the_test_comes_out_of_send() -> None:
         await transport.send(Request("POST", "/threads/runs", body=b'{"assistant_id": "asst_1"}'))
 
 
-async def test_a_mistake_that_comes_too_late_is_told_by_the_loop() -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+async def test_a_mistake_that_comes_too_late_is_reported_by_the_loop() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     transport = InMemoryTransport(request_timeout=1)
     transport.inject(Fault(on="create_thread", rewrite=broken, delay_before=2))
     with pytest.raises(APITimeoutError):
         await transport.send(Request("POST", "/threads"))
     await asyncio.sleep(2)
-    assert [type(context["exception"]) for context in told] == [LookupError]
+    assert [type(context["exception"]) for context in reported] == [LookupError]
 
 
 @pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding", "Content-Encoding", "Connection"])
 def test_a_fault_of_the_wire_is_refused(name: str) -> None:
     transport = InMemoryTransport()
-    with pytest.raises(ValueError, match=f"{name.lower()} has no sense without a wire; use the Emulator"):
+    with pytest.raises(ValueError, match=f"{name.lower()} has no effect without a wire; use the Emulator"):
         transport.inject(Fault(status=500), Fault(headers={name: "7"}))
     assert transport.faults == []
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"latency": -1}, "latency is -1"),
         ({"latency": math.nan}, "latency is nan"),
@@ -333,12 +333,12 @@ def test_a_fault_of_the_wire_is_refused(name: str) -> None:
         ({"late_cancel": 300}, "late_cancel is 300"),
     ],
 )
-def test_what_can_not_be_is_refused(options: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_values_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         InMemoryTransport(**options)
 
 
-async def test_it_shows_what_was_asked_without_credentials() -> None:
+async def test_it_records_requests_without_credentials() -> None:
     transport = InMemoryTransport(Scenario(), latency=0.05)
     query = (("order", "asc"), ("include[]", "a b"))
     await transport.send(get("/threads/t/messages", query=query, headers=(("Api-Key", "sk-hidden"), ("X-Mine", "1"))))
@@ -349,7 +349,7 @@ async def test_it_shows_what_was_asked_without_credentials() -> None:
     assert repr(transport) == "<InMemoryTransport latency=0.05 runs=0 responses=0 requests=1>"
 
 
-def test_it_outlives_an_event_loop_and_its_clock_goes_on() -> None:
+def test_it_outlives_an_event_loop_and_its_clock_continues() -> None:
     transport = InMemoryTransport(Scenario(end="never"))
     transport.script(Scenario(end="never"), assistant_id="asst_1")
 
@@ -365,7 +365,7 @@ def test_it_outlives_an_event_loop_and_its_clock_goes_on() -> None:
     assert len(transport.responses) == 0
 
 
-# A client over it, and over any transport
+# A client over this transport, and over any other
 
 
 async def test_a_client_runs_tools_over_it(memory: tuple[Client, InMemoryTransport]) -> None:
@@ -385,26 +385,26 @@ async def test_ten_minutes_pass_in_no_time(memory: tuple[Client, InMemoryTranspo
     assert all(outcome.elapsed >= 600 for outcome in outcomes)
 
 
-async def test_ten_thousand_looks(memory: tuple[Client, InMemoryTransport]) -> None:
+async def test_ten_thousand_polls(memory: tuple[Client, InMemoryTransport]) -> None:
     client, transport = memory
     transport.script(Scenario(working=9.95), assistant_id="asst_1")
     runs = [await client.threads.create_and_run(assistant_id="asst_1") for _ in range(100)]
 
-    async def look(run_id: str, thread_id: str | None) -> list[str]:
+    async def poll(run_id: str, thread_id: str | None) -> list[str]:
         seen = []
         for _ in range(100):
             await asyncio.sleep(0.1)
             seen.append((await client.threads.runs.retrieve(run_id, thread_id=thread_id or "")).status)
         return seen
 
-    seen = await asyncio.gather(*(look(run.id, run.thread_id) for run in runs))
+    seen = await asyncio.gather(*(poll(run.id, run.thread_id) for run in runs))
     assert all(each == ["in_progress"] * 100 for each in seen)
     assert len(transport.requests) == 10_100
     await asyncio.sleep(0.1)
     assert {run["status"] for run in transport.runs.values()} == {"completed"}
 
 
-async def test_a_refusal_is_the_exception_it_always_is(memory: tuple[Client, InMemoryTransport]) -> None:
+async def test_a_refusal_raises_the_same_exception_as_over_sockets(memory: tuple[Client, InMemoryTransport]) -> None:
     client, transport = memory
     with pytest.raises(NotFoundError, match="No thread found with id 'thread_1'") as caught:
         await client.threads.retrieve("thread_1")
@@ -414,7 +414,7 @@ async def test_a_refusal_is_the_exception_it_always_is(memory: tuple[Client, InM
         await client.threads.create()
 
 
-async def test_resources_try_again_over_a_given_transport() -> None:
+async def test_requests_are_retried_over_a_transport_of_the_caller() -> None:
     transport = InMemoryTransport()
     async with Client(transport=transport) as client:
         transport.inject(Fault(on="create_thread", status=429, times=2))
@@ -432,7 +432,7 @@ class Closing(Transport):
         self.closed += 1
 
 
-async def test_a_given_transport_is_borrowed() -> None:
+async def test_a_transport_of_the_caller_is_not_closed() -> None:
     transport = Closing()
     async with Client(transport=transport) as client:
         assert client.transport is transport
@@ -456,13 +456,13 @@ async def test_a_given_transport_is_borrowed() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_a_given_transport_would_not_heed_is_refused(options: Any, names: str) -> None:
+def test_options_that_a_transport_of_the_caller_would_ignore_are_refused(options: Any, names: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{names} would have no effect beside transport=") as caught:
         Client(transport=InMemoryTransport(), **options)
     assert "hidden" not in str(caught.value)
 
 
-def test_what_is_no_transport_is_refused() -> None:
+def test_a_value_that_is_not_a_transport_is_refused() -> None:
     wrong: Any = SimpleNamespace(send=None)
     with pytest.raises(ConfigurationError, match=r"instance of asyncruns.abc.Transport, not SimpleNamespace"):
         Client(transport=wrong)

@@ -1,4 +1,4 @@
-"""The emulator without sockets streams what the one at a port streams."""
+"""The emulator without sockets streams the same as the server on a port."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def begin(client: Client, **options: Any) -> RunStream:
 
 
 async def whole_course(server: Backend, client: Client) -> list[tuple[float, str, bytes]]:
-    """Give the events of a run with a round of calls: when each came, and with which data but for ids and times."""
+    """Return the events of a run with a round of calls: the time of each, and its data without ids and times."""
     loop = asyncio.get_running_loop()
     began, found = loop.time(), []
 
@@ -68,16 +68,14 @@ async def whole_course(server: Backend, client: Client) -> list[tuple[float, str
     return found
 
 
-async def test_it_streams_as_the_one_at_a_port(transport: InMemoryTransport, client: Client) -> None:
+async def test_it_streams_the_same_as_the_server_on_a_port(transport: InMemoryTransport, client: Client) -> None:
     async with Emulator() as emulator, Client(emulator.base_url) as other:
         emulator.script(SCENARIO, assistant_id="asst_1")
         assert await whole_course(transport, client) == await whole_course(emulator, other)
 
 
 @pytest.mark.parametrize("end", ["close", "error", "break", "silence"])
-async def test_a_stream_ends_too_early_where_a_fault_says_so(
-    transport: InMemoryTransport, client: Client, end: Any
-) -> None:
+async def test_a_fault_ends_a_stream_too_early(transport: InMemoryTransport, client: Client, end: Any) -> None:
     transport.inject(Fault(on="create_run", stream=end, events=2))
     found: list[ThreadStreamEvent] = []
 
@@ -110,7 +108,7 @@ async def test_a_cancelled_read_loses_nothing(client: Client) -> None:
         assert [event.event async for event in stream] == names
 
 
-async def test_a_stream_that_is_sent_for_comes_whole(transport: InMemoryTransport, client: Client) -> None:
+async def test_send_returns_a_whole_stream(transport: InMemoryTransport, client: Client) -> None:
     thread = await client.threads.create()
     body = encode({"assistant_id": "asst_1", "stream": True})
     response = await transport.send(Request("POST", f"/threads/{thread.id}/runs", body=body))
@@ -119,7 +117,7 @@ async def test_a_stream_that_is_sent_for_comes_whole(transport: InMemoryTranspor
     assert response.body.endswith(b"event: done\ndata: [DONE]\n\n")
 
 
-async def test_a_closed_stream_gives_nothing_more(transport: InMemoryTransport, client: Client) -> None:
+async def test_a_closed_stream_returns_no_more_events(transport: InMemoryTransport, client: Client) -> None:
     thread = await client.threads.create()
     body = encode({"assistant_id": "asst_1", "stream": True})
     stream = await transport.stream(Request("POST", f"/threads/{thread.id}/runs", body=body))

@@ -1,4 +1,4 @@
-"""The official client, against the emulator's responses: what works here, works for those who come from there."""
+"""The official client against the emulator's responses, so that its users can rely on the emulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
 MODEL = "gpt-test"
 PROMPT = Scenario(queued=0.02, working=0.02, cancelling=0.0)
 
-# Its HTTP client resolves names and counts timeouts by real time.
+# In real time: its HTTP client resolves names in a thread, and its timeouts use the real clock.
 pytestmark = pytest.mark.real_time
 
 
@@ -113,7 +113,7 @@ async def test_input_items_are_typed_and_a_deleted_response_is_not_found(client:
         await client.responses.retrieve(response.id)
 
 
-async def test_refusals_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_refusals_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.script(Scenario(rounds=((FunctionCall("f"),),), reuse_call_ids=True), model=MODEL)
     first = await client.responses.create(model=MODEL, input="Hi")
     with pytest.raises(openai.BadRequestError, match="No tool output found for function call call_0") as missing:
@@ -126,7 +126,7 @@ async def test_refusals_are_its_exceptions(emulator: Emulator, client: openai.As
         await client.responses.cancel(first.id)
 
 
-async def test_faults_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_faults_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.inject(
         Fault(on="create_response", status=429),
         Fault(on="create_response", status=500),
@@ -138,4 +138,4 @@ async def test_faults_are_its_exceptions(emulator: Emulator, client: openai.Asyn
             await client.responses.create(model=MODEL, input="Hi", background=True)
     with pytest.raises(openai.APIConnectionError):
         await client.responses.create(model=MODEL, input="Hi", background=True)
-    assert len(emulator.responses) == 1  # an orphan
+    assert len(emulator.responses) == 1  # it was created although the client has no answer

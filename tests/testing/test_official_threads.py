@@ -1,4 +1,4 @@
-"""The official client's `beta.threads` and `beta.assistants`, against the emulator, with ours beside it."""
+"""The official client's `beta.threads` and `beta.assistants` against the emulator, compared with our client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADD: Any = {"type": "function", "function": {"name": "add", "parameters": {"type
 PROMPT: dict[str, Any] = {"queued": 0.02, "working": 0.02, "cancelling": 0.0}
 
 pytestmark = [
-    pytest.mark.real_time,  # its HTTP client resolves names and counts timeouts by real time
+    pytest.mark.real_time,  # its HTTP client resolves names in a thread, and its timeouts use the real clock
     pytest.mark.filterwarnings("ignore:(The Assistants API is )?deprecated:DeprecationWarning"),
 ]
 
@@ -116,7 +116,7 @@ async def test_an_error_status_is_the_class_of_the_same_name_in_both_clients(
     async with Client(emulator.base_url, max_retries=0) as mine:
         with pytest.raises(STATUSES[status]) as theirs:
             await client.beta.threads.create()
-        with pytest.raises(Exception) as ours:  # noqa: PT011 - its name is what is asserted
+        with pytest.raises(Exception) as ours:  # noqa: PT011 - the assertion is about its name
             await mine.threads.create()
     expected, found = theirs.value, ours.value
     assert type(found).__name__ == type(expected).__name__
@@ -126,7 +126,7 @@ async def test_an_error_status_is_the_class_of_the_same_name_in_both_clients(
     assert (expected.request_id or "").startswith("req_")
 
 
-async def test_refusals_of_the_emulator_itself_are_its_exceptions(
+async def test_refusals_of_the_emulator_itself_raise_its_exceptions(
     emulator: Emulator, client: openai.AsyncOpenAI
 ) -> None:
     runs = client.beta.threads.runs
@@ -146,7 +146,7 @@ async def test_refusals_of_the_emulator_itself_are_its_exceptions(
             await client.with_options(base_url=locked.base_url).beta.threads.create()
 
 
-async def test_lost_connections_are_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
+async def test_lost_connections_raise_its_exceptions(emulator: Emulator, client: openai.AsyncOpenAI) -> None:
     emulator.inject(Fault(on="create_thread", drop=True), Fault(on="create_thread", delay_after=60.0))
     with pytest.raises(openai.APIConnectionError):
         await client.beta.threads.create()
@@ -181,7 +181,7 @@ def test_every_method_takes_the_official_clients_keywords(path: str) -> None:
     theirs: Any = openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="k").beta
     for name in path.split("."):
         ours, theirs = getattr(ours, name), getattr(theirs, name)
-    hints = get_type_hints(ours, localns={"RunStream": RunStream, "AssistantEventHandler": Any})  # loaded when used
+    hints = get_type_hints(ours, localns={"RunStream": RunStream, "AssistantEventHandler": Any})  # imported on use
     taken: dict[str, inspect.Parameter | None] = {}
     for name, parameter in inspect.signature(ours).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:

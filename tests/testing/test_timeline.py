@@ -1,4 +1,4 @@
-"""Where a run stands is worked out once and kept while it is true; these hold that nobody can tell."""
+"""The position of a run is computed once and cached while it is valid; these tests check that this is invisible."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ scenarios = st.builds(
     cancelling=st.one_of(halves, st.just(math.inf)),
     lifetime=st.integers(0, 12).map(float),
 )
-# Just before, at, and just after every moment at which something may happen.
+# Just before, at, and just after every moment at which a run may change.
 moments = st.builds(lambda half, nearby: half / 2 + nearby, st.integers(0, 26), st.sampled_from([-1e-4, 0.0, 1e-4]))
-events = st.lists(st.tuples(st.sampled_from(["look", "look", "look", "submit", "cancel"]), moments), max_size=12)
+events = st.lists(st.tuples(st.sampled_from(["poll", "poll", "poll", "submit", "cancel"]), moments), max_size=12)
 
 
 @given(scenarios, events)
-def test_what_is_kept_of_a_run_is_what_a_fresh_look_finds(scenario: Scenario, events: list[tuple[str, float]]) -> None:
+def test_a_cached_position_equals_a_newly_computed_one(scenario: Scenario, events: list[tuple[str, float]]) -> None:
     ids = Ids()
     run = EmulatedRun(
         id="run_1",
@@ -45,7 +45,7 @@ def test_what_is_kept_of_a_run_is_what_a_fresh_look_finds(scenario: Scenario, ev
         message_id="msg_1",
     )
     for what, seconds in events:
-        now = EPOCH + seconds  # looks may go back, as those of a replica that lags
+        now = EPOCH + seconds  # may be earlier than before, like the polls of a lagging replica
         if what == "submit" and run.position(now).status == "requires_action" and run.as_of(now) is run:
             run.submissions.append(Submission(now, {"call_0": "1"}))
         elif what == "cancel" and run.cancelled is None:

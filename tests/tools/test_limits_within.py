@@ -1,4 +1,4 @@
-"""A limit within another: who has a place in the inner one has one in the outer one, and gives both back."""
+"""A limit within another: the holder of a place in the inner one has a place in the outer one, and releases both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns.tools import ConcurrencyLimit
 
 
 class Room:
-    """Work that holds a limit until it is let go."""
+    """Work that holds a limit until it is released."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -49,7 +49,9 @@ async def all_work(*limits: ConcurrencyLimit) -> None:
 @pytest.mark.parametrize(
     ("inner", "outer", "most"), [(2, 4, 2), (4, 2, 2), (None, 3, 3), (3, None, 3), (None, None, 6)]
 )
-async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: int | None, most: int) -> None:
+async def test_a_call_holds_and_releases_a_place_in_both_limits(
+    inner: int | None, outer: int | None, most: int
+) -> None:
     around = ConcurrencyLimit(outer)
     limit, room = ConcurrencyLimit(inner, within=around), Room()
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(6)]
@@ -61,7 +63,7 @@ async def test_places_of_both_are_held_and_given_back(inner: int | None, outer: 
     assert taken(limit, around) == [0, 0]
 
 
-async def test_the_outer_places_are_those_of_all_inner_limits() -> None:
+async def test_all_inner_limits_share_the_places_of_the_outer_one() -> None:
     around, room = ConcurrencyLimit(3), Room()
     limits = [ConcurrencyLimit(2, within=around), ConcurrencyLimit(2, within=around)]
     tasks = [asyncio.ensure_future(room.work(limit)) for limit in limits for _ in range(2)]
@@ -72,7 +74,7 @@ async def test_the_outer_places_are_those_of_all_inner_limits() -> None:
     assert taken(*limits, around) == [0, 0, 0]
 
 
-async def test_who_waits_for_the_inner_limit_holds_no_place_of_the_outer_one() -> None:
+async def test_a_waiter_for_the_inner_limit_holds_no_place_in_the_outer_one() -> None:
     around, room = ConcurrencyLimit(2), Room()
     limit = ConcurrencyLimit(1, within=around)
     crowd = [asyncio.ensure_future(room.work(limit)) for _ in range(5)]
@@ -84,7 +86,7 @@ async def test_who_waits_for_the_inner_limit_holds_no_place_of_the_outer_one() -
     await asyncio.gather(*crowd, other)
 
 
-async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_comes_back() -> None:
+async def test_a_waiter_for_the_outer_limit_that_is_cancelled_releases_its_inner_place() -> None:
     around, room = ConcurrencyLimit(1), Room()
     limit = ConcurrencyLimit(1, within=around)
     await around.acquire()
@@ -93,7 +95,7 @@ async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_come
     assert taken(limit, around) == [1, 1]
     first.cancel()
     await several_steps()
-    assert taken(limit, around) == [1, 1]  # the second has the inner place now, and waits for the outer one
+    assert taken(limit, around) == [1, 1]  # now the second holds the inner place and waits for the outer one
     around.release()
     await several_steps()
     assert room.running == 1
@@ -103,7 +105,7 @@ async def test_cancelled_while_it_waits_for_the_outer_limit_the_inner_place_come
     await all_work(limit, around)
 
 
-async def test_taken_and_given_back_by_hand_it_is_a_place_of_both_too() -> None:
+async def test_acquire_and_release_use_both_limits() -> None:
     around = ConcurrencyLimit(1)
     limit, other = ConcurrencyLimit(2, within=around), ConcurrencyLimit(2, within=around)
     await limit.acquire()
@@ -118,7 +120,7 @@ async def test_taken_and_given_back_by_hand_it_is_a_place_of_both_too() -> None:
     await all_work(limit, other, around)
 
 
-async def test_a_failure_gives_both_places_back() -> None:
+async def test_a_failure_releases_both_places() -> None:
     around = ConcurrencyLimit(1)
     limit = ConcurrencyLimit(1, within=around)
     with pytest.raises(ValueError, match="inside"):
@@ -127,14 +129,14 @@ async def test_a_failure_gives_both_places_back() -> None:
     assert taken(limit, around) == [0, 0]
 
 
-async def test_limits_may_be_nested_further() -> None:
+async def test_limits_can_be_nested_in_three_levels() -> None:
     outer = ConcurrencyLimit(1)
     middle = ConcurrencyLimit(2, within=outer)
     limit, room = ConcurrencyLimit(3, within=middle), Room()
     tasks = [asyncio.ensure_future(room.work(limit)) for _ in range(4)]
     await several_steps()
     assert taken(limit, middle, outer) == [3, 2, 1]
-    tasks[1].cancel()  # it waits for the outermost
+    tasks[1].cancel()  # it waits for the outermost limit
     await several_steps()
     assert taken(limit, middle, outer) == [3, 2, 1]
     room.release.set()
@@ -145,7 +147,7 @@ async def test_limits_may_be_nested_further() -> None:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (2, 1), (1, 2), (None, 1)])
-async def test_cancelled_in_every_order_all_places_come_back(
+async def test_all_places_are_released_in_whatever_order_waiters_are_cancelled(
     order: tuple[int, ...], steps: int, inner: int | None, outer: int | None
 ) -> None:
     around = ConcurrencyLimit(outer)

@@ -1,4 +1,4 @@
-"""Coroutines of the caller's that ignore their cancellation are abandoned; all others work as in tasks of their own."""
+"""The caller's coroutines that ignore their cancellation are abandoned; all others work as in tasks of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALL = a_call("f")
 
 
 async def stubborn() -> str:
-    while True:  # as a retry loop with a bare `except:`
+    while True:  # like a retry loop with a bare `except:`
         with contextlib.suppress(BaseException):
             await asyncio.sleep(3600.0)
 
@@ -105,8 +105,8 @@ async def test_a_tool_that_ignores_its_timeout_is_abandoned_and_the_model_is_tol
     assert error_of(output) == "The tool f did not finish within 5 seconds."
     assert loop.time() - began == pytest.approx(5.0 + GRACE_S, abs=0.2)
     assert [type(error) for error in hook.errors] == [TimeoutError]
-    (told,) = [message for message in caplog.messages if "abandoned" in message]
-    assert told.startswith("The tool f (the call 'call_1') ignored its cancellation for 2.5 s")
+    (warning,) = [message for message in caplog.messages if "abandoned" in message]
+    assert warning.startswith("The tool f (the call 'call_1') ignored its cancellation for 2.5 s")
 
 
 @pytest.mark.parametrize("tool", ALL, ids=lambda tool: tool.__name__)
@@ -128,7 +128,7 @@ async def test_a_tool_that_ignores_the_cancellation_of_its_caller_is_abandoned(t
 async def test_a_tool_that_ignores_a_scope_of_its_own_is_abandoned_and_does_not_spin_afterwards(
     tool: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In real time: a scope that was cancelled has something to do in each pass of the loop, so virtual time stands."""
+    """In real time: a cancelled scope runs a callback in each iteration of the loop, so virtual time stands still."""
     monkeypatch.setattr(task, "CANCEL_AGAIN_AFTER_S", 0.05)
     monkeypatch.setattr(task, "ABANDON_AFTER_S", 0.05)
     assert "did not finish" in error_of(await output_of(tool, timeout=0.2))
@@ -154,7 +154,7 @@ async def test_a_scope_of_anyio_around_a_call_does_not_spin_while_the_tool_ends(
 
 
 async def test_an_abandoned_coroutine_is_never_resumed() -> None:
-    gc.collect()  # what other tests left closes itself in tasks, which shall have ended by then
+    gc.collect()  # objects of other tests may close themselves in tasks, which must have ended before the last check
     event = asyncio.Event()
     steps: list[str] = []
 
@@ -187,7 +187,7 @@ async def test_what_is_returned_after_the_timeout_is_discarded() -> None:
     assert "did not finish" in error_of(await output_of(f, timeout=1.0))
 
 
-async def test_a_tool_may_say_at_its_timeout_what_the_model_reads() -> None:
+async def test_a_tool_can_send_the_model_a_text_at_its_timeout() -> None:
     async def f() -> None:
         try:
             await asyncio.sleep(3600.0)
@@ -197,7 +197,7 @@ async def test_a_tool_may_say_at_its_timeout_what_the_model_reads() -> None:
     assert error_of(await output_of(f, timeout=1.0)) == "Too many rows; ask for fewer."
 
 
-async def test_a_cleanup_of_some_seconds_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cleanup_of_two_seconds_is_awaited(caplog: pytest.LogCaptureFixture) -> None:
     cleaned = []
 
     async def f() -> None:
@@ -227,7 +227,7 @@ async def test_a_tool_that_swallows_one_cancellation_ends_at_the_second(caplog: 
     assert ended == [True]
 
 
-async def test_an_abandoned_tool_gives_its_place_back() -> None:
+async def test_an_abandoned_tool_releases_its_place() -> None:
     tools = Toolset({"f": stubborn, "g": asyncio.sleep}, max_concurrency=1, timeout=1.0)
     tools.tool(lambda: "done", name="h")
     first = asyncio.create_task(tools.call(CALL))
@@ -246,8 +246,8 @@ async def test_an_approval_that_ignores_its_cancellation_is_abandoned(caplog: py
         with anyio.move_on_after(1.0):
             await output_of(lambda: 1, approve=approve)
 
-    (told,) = await warnings_after(caplog, call())
-    assert told.startswith("approve (the call 'call_1' of f)")
+    (warning,) = await warnings_after(caplog, call())
+    assert warning.startswith("approve (the call 'call_1' of f)")
 
 
 async def test_a_policy_that_ignores_its_cancellation_is_abandoned(caplog: pytest.LogCaptureFixture) -> None:
@@ -258,8 +258,8 @@ async def test_a_policy_that_ignores_its_cancellation_is_abandoned(caplog: pytes
         with anyio.move_on_after(1.0):
             await output_of(lambda: 1 // 0, if_exception=policy)
 
-    (told,) = await warnings_after(caplog, call())
-    assert told.startswith("The function of if_exception (the call 'call_1' of f)")
+    (warning,) = await warnings_after(caplog, call())
+    assert warning.startswith("The function of if_exception (the call 'call_1' of f)")
 
 
 # What a tool may use
@@ -330,7 +330,7 @@ async def test_scopes_and_task_groups_of_anyio_work_in_a_tool() -> None:
     assert await output_of(f, timeout=60.0) == "done"
 
 
-async def test_the_task_of_a_tool_is_its_own() -> None:
+async def test_each_call_of_a_tool_has_a_task_of_its_own() -> None:
     tasks = []
 
     async def f() -> None:
@@ -377,7 +377,7 @@ async def test_what_a_tool_awaits_is_cancelled_with_it() -> None:
     assert inner[0].cancelled()
 
 
-async def test_a_call_sees_the_context_of_its_caller_and_changes_none() -> None:
+async def test_a_call_sees_the_context_of_its_caller_and_does_not_change_it() -> None:
     var = contextvars.ContextVar("var", default="nobody")
     seen: list[str] = []
 
@@ -419,7 +419,7 @@ async def test_a_tool_that_is_cancelled_before_its_first_step_leaves_no_coroutin
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, asyncio.CancelledError])
 @pytest.mark.parametrize("before", [0, 1])
-async def test_whatever_a_tool_raises_by_itself_it_has_failed(error: type[BaseException], before: int) -> None:
+async def test_a_tool_fails_whatever_it_raises(error: type[BaseException], before: int) -> None:
     async def f() -> None:
         for _ in range(before):
             await asyncio.sleep(0.1)
@@ -435,7 +435,7 @@ async def test_whatever_a_tool_raises_by_itself_it_has_failed(error: type[BaseEx
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-async def test_whatever_an_approval_or_a_hook_raises_by_itself_the_call_has_an_output(
+async def test_a_call_has_an_output_whatever_an_approval_or_a_hook_raises(
     error: type[BaseException],
 ) -> None:
     def fail(*arguments: object) -> bool:
@@ -468,7 +468,7 @@ def test_ctrl_c_passes_through_a_tool(is_async: bool) -> None:
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(tools.call(CALL))
-        with pytest.raises(KeyboardInterrupt):  # the first time, this cancels the main task
+        with pytest.raises(KeyboardInterrupt):  # under `asyncio.run`, the first SIGINT cancels the main task
             asyncio.run(tools.call(CALL))
     finally:
         signal.signal(signal.SIGINT, before)
@@ -479,7 +479,7 @@ def test_ctrl_c_passes_through_a_tool(is_async: bool) -> None:
 
 
 @pytest.mark.real_time
-def test_ctrl_c_twice_ends_a_tool_that_does_not_wait() -> None:
+def test_a_second_ctrl_c_ends_a_tool_that_does_not_await() -> None:
     async def f() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -522,7 +522,7 @@ print("CPU", time.process_time() - began < 1.0)
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("tool", ["stubborn", "with_children"])
-def test_an_abandoned_tool_does_not_hold_up_the_exit(tool: str) -> None:
+def test_an_abandoned_tool_does_not_delay_the_exit(tool: str) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM.replace("TOOL", tool)],
         capture_output=True,
@@ -532,4 +532,4 @@ def test_an_abandoned_tool_does_not_hold_up_the_exit(tool: str) -> None:
     )
     assert "did not finish within 0.05 seconds" in done.stdout
     assert "CPU True" in done.stdout
-    assert "Error" not in done.stderr
+    assert "Traceback" not in done.stderr

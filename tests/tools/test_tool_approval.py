@@ -1,4 +1,4 @@
-"""No tool runs without the approval that is asked for, and only True is one."""
+"""A tool that needs approval never runs without it, and only True approves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Basket(msgspec.Struct):
 
 
 class Shop:
-    """A tool that counts what it did."""
+    """A tool that records its calls."""
 
     def __init__(self) -> None:
         self.bought: list[Any] = []
@@ -52,14 +52,14 @@ both = pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
 
 
 @both
-async def test_an_approved_call_is_done(shop: Shop, is_async: bool) -> None:
+async def test_an_approved_call_is_executed(shop: Shop, is_async: bool) -> None:
     assert await Toolset([shop.buy], approve=with_answer(True, is_async=is_async)).call(BUY) == "bought"
     assert shop.bought == [(["tea"], 1)]
 
 
 @both
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (False, "The call was refused."),
         ("", "The call was refused."),
@@ -68,17 +68,19 @@ async def test_an_approved_call_is_done(shop: Shop, is_async: bool) -> None:
         ("\ud800!", "\ufffd!"),
     ],
 )
-async def test_a_refused_call_is_answered_and_not_done(shop: Shop, is_async: bool, answer: object, told: str) -> None:
+async def test_a_refused_call_is_answered_and_not_executed(
+    shop: Shop, is_async: bool, answer: object, message: str
+) -> None:
     hook = Hook()
     tools = Toolset([shop.buy], approve=with_answer(answer, is_async=is_async), on_error=hook, if_exception="surface")
-    assert error_of(await tools.call(BUY)) == told
+    assert error_of(await tools.call(BUY)) == message
     assert shop.bought == []
     assert hook.errors == []
 
 
 @both
 @pytest.mark.parametrize("answer", [None, 1, 0, {"approved": True}, [True], object(), msgspec.UNSET])
-async def test_anything_else_is_no_approval(shop: Shop, is_async: bool, answer: object) -> None:
+async def test_only_true_approves(shop: Shop, is_async: bool, answer: object) -> None:
     hook = Hook()
     tools = Toolset([shop.buy], approve=with_answer(answer, is_async=is_async), on_error=hook)
     assert error_of(await tools.call(BUY)) == "The call of buy could not be approved."
@@ -91,7 +93,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("error", [ValueError("hunter2"), Stop("hunter2"), asyncio.CancelledError("hunter2")])
-async def test_an_approval_that_raises_is_none(shop: Shop, error: BaseException) -> None:
+async def test_an_approval_that_raises_does_not_approve(shop: Shop, error: BaseException) -> None:
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
         raise error
 
@@ -106,7 +108,7 @@ async def test_an_approval_that_raises_is_none(shop: Shop, error: BaseException)
     assert shop.bought == []
 
 
-async def test_an_approval_may_speak_to_the_model_with_a_tool_error(shop: Shop) -> None:
+async def test_a_tool_error_of_an_approval_is_sent_to_the_model(shop: Shop) -> None:
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
         raise ToolError("Nobody is in the office.")
 
@@ -115,7 +117,7 @@ async def test_an_approval_may_speak_to_the_model_with_a_tool_error(shop: Shop) 
     assert shop.bought == []
 
 
-async def test_it_gets_the_call_and_the_checked_arguments(shop: Shop) -> None:
+async def test_an_approval_receives_the_call_and_the_validated_arguments(shop: Shop) -> None:
     seen: list[object] = []
 
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
@@ -126,7 +128,7 @@ async def test_it_gets_the_call_and_the_checked_arguments(shop: Shop) -> None:
     assert seen == [BUY, {"basket": Basket(["tea"])}]
 
 
-async def test_what_was_shown_for_approval_is_not_what_is_run_and_cannot_change_it(shop: Shop) -> None:
+async def test_an_approval_cannot_change_the_arguments_of_the_tool(shop: Shop) -> None:
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
         arguments["basket"].items.append("a yacht")
         arguments["times"] = 100
@@ -137,18 +139,18 @@ async def test_what_was_shown_for_approval_is_not_what_is_run_and_cannot_change_
 
 
 @pytest.mark.parametrize("call", [a_call("buy", "{"), a_call("buy", '{"basket": 1}'), a_call("sell")])
-async def test_an_invalid_call_is_not_put_before_anyone(shop: Shop, call: Call) -> None:
-    asked: list[Call] = []
+async def test_an_invalid_call_is_not_submitted_for_approval(shop: Shop, call: Call) -> None:
+    seen: list[Call] = []
 
     def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.append(call)
+        seen.append(call)
         return True
 
     error_of(await Toolset([shop.buy], approve=approve).call(call))
-    assert asked == []
+    assert seen == []
 
 
-async def test_a_tools_own_approval_comes_before_the_toolsets() -> None:
+async def test_a_tools_own_approval_replaces_that_of_the_toolset() -> None:
     tools = Toolset(approve=with_answer("by the toolset"))
     tools.tool(lambda: 1, name="inherits")
     tools.tool(lambda: 2, name="own", approve=with_answer("by the tool"))
@@ -164,12 +166,12 @@ async def test_a_tools_own_approval_comes_before_the_toolsets() -> None:
     assert await tools.call(a_call("decorated")) == "4"
 
 
-async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
+async def test_an_approval_holds_no_place_and_does_not_count_towards_the_timeout(shop: Shop) -> None:
     limit = ConcurrencyLimit(1)
-    asked: list[str] = []
+    seen: list[str] = []
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.append(call.id)
+        seen.append(call.id)
         assert limit.running == 0
         await asyncio.sleep(1000)
         return True
@@ -180,7 +182,7 @@ async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
     began = loop.time()
     outputs = asyncio.gather(*(tools.call(call, limit=limit) for call in calls))
     await asyncio.sleep(1)
-    assert asked == ["call_0", "call_1", "call_2"]
+    assert seen == ["call_0", "call_1", "call_2"]
     assert repr(tools) == "<Toolset buy; 0 running>"
     assert await outputs == ["bought"] * 3
     assert loop.time() - began == pytest.approx(1000)
@@ -189,10 +191,10 @@ async def test_it_takes_no_place_and_none_of_the_tools_time(shop: Shop) -> None:
 @pytest.mark.parametrize("how", ["passes", "swallows", "raises"])
 async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing(shop: Shop, how: str) -> None:
     limit = ConcurrencyLimit(1)
-    asked = asyncio.Event()
+    started = asyncio.Event()
 
     async def approve(call: Call, arguments: dict[str, Any]) -> bool:
-        asked.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -205,7 +207,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing
     hook = Hook()
     tools = Toolset([shop.buy], approve=approve, on_error=hook)
     task = asyncio.ensure_future(tools.call(BUY, limit=limit))
-    await asked.wait()
+    await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -215,7 +217,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_approval_does_nothing
 
 
 @pytest.mark.parametrize("approve", [True, "yes", 5])
-def test_what_cannot_approve_is_refused(approve: Any) -> None:
+def test_an_approve_that_cannot_be_called_is_refused(approve: Any) -> None:
     with pytest.raises(ConfigurationError, match="approve must be a function"):
         Toolset(approve=approve)
     with pytest.raises(ConfigurationError, match="approve must be a function"):

@@ -1,5 +1,4 @@
-"""What a model may write as arguments: what fits reaches the tool with its types, and of the rest the model reads where
-and why."""
+"""Arguments as models write them: valid ones reach the tool with their types; errors name the place and the reason."""
 
 from __future__ import annotations
 
@@ -65,12 +64,12 @@ HOTEL = '{"hotels": [{"name": "Ritz"}], "start": "2024-05-01"}'
         (anything, '{"x": {"a": [null, "\\ud83d\\ude00"]}}', '{"a":[null,"\U0001f600"]}'),
     ],
 )
-async def test_what_fits_reaches_the_tool(function: Callable[..., Any], arguments: str, output: str) -> None:
+async def test_valid_arguments_reach_the_tool(function: Callable[..., Any], arguments: str, output: str) -> None:
     assert await output_of(function, arguments) == output
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments", "said"),
+    ("function", "arguments", "expected"),
     [
         (nothing, '{"x": 1}', "Object contains unknown field `x`"),
         (nothing, "[]", "Expected `object`, got `array`"),
@@ -93,7 +92,9 @@ async def test_what_fits_reaches_the_tool(function: Callable[..., Any], argument
         (number, f'{{"x": 1{"0" * 10_000}}}', "$.x"),
     ],
 )
-async def test_what_does_not_fit_is_told_with_its_path(function: Callable[..., Any], arguments: str, said: str) -> None:
+async def test_invalid_arguments_are_reported_with_their_path(
+    function: Callable[..., Any], arguments: str, expected: str
+) -> None:
     message = error_of(await output_of(function, arguments))
     assert message.startswith("Invalid arguments for f: ")
-    assert said in message
+    assert expected in message

@@ -1,4 +1,4 @@
-"""Places: of the caller, of the toolset, and of the process's threads; taken in order, and always given back."""
+"""Places in the limits of the caller, the toolset and the process's threads: granted in order, and always released."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 from toolcalls import a_call, error_of
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools import ConcurrencyLimit, Toolset, threads
+from asyncruns.tools import ConcurrencyLimit, Toolset
+from asyncruns.tools import worker_threads as threads
 
 PATIENCE_SECONDS = 5.0
 
 
 class Work:
-    """A tool that runs until it is let go, and knows how many run."""
+    """A tool that runs until it is released, and counts the running calls."""
 
     def __init__(self) -> None:
         self.release = asyncio.Event()
@@ -40,7 +41,7 @@ async def several_steps() -> None:
 
 
 @pytest.mark.parametrize("at_once", [0, -1])
-def test_a_limit_has_a_place(at_once: int) -> None:
+def test_a_limit_has_at_least_one_place(at_once: int) -> None:
     with pytest.raises(ConfigurationError, match="at least 1"):
         ConcurrencyLimit(at_once)
 
@@ -60,7 +61,7 @@ async def test_the_smaller_limit_counts(mine: int | None, shared: int | None, mo
     assert limit.running == 0
 
 
-async def test_who_waits_for_the_callers_limit_holds_no_place_of_the_toolset() -> None:
+async def test_a_waiter_for_the_callers_limit_holds_no_place_in_the_toolset() -> None:
     work, full, free = Work(), ConcurrencyLimit(1), ConcurrencyLimit(1)
     tools = Toolset({"work": work}, max_concurrency=2)
     crowd = [asyncio.ensure_future(tools.call(a_call("work"), limit=full)) for _ in range(5)]
@@ -72,7 +73,7 @@ async def test_who_waits_for_the_callers_limit_holds_no_place_of_the_toolset() -
     assert await asyncio.gather(*crowd, other) == ["done"] * 6
 
 
-async def test_what_fails_before_the_tool_runs_takes_no_place() -> None:
+async def test_a_call_that_fails_before_the_tool_runs_takes_no_place() -> None:
     limit = ConcurrencyLimit(1)
     await limit.acquire()
     tools = Toolset({"take": lambda days: days})
@@ -86,7 +87,7 @@ ORDERS = list(itertools.permutations(range(3)))
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize(("mine", "shared"), [(1, None), (None, 1), (1, 1), (2, 1)])
-async def test_cancelled_in_every_order_all_places_come_back(
+async def test_all_places_are_released_in_whatever_order_waiters_are_cancelled(
     order: tuple[int, ...], steps: int, mine: int | None, shared: int | None
 ) -> None:
     work, limit = Work(), ConcurrencyLimit(mine)
@@ -106,7 +107,7 @@ async def test_cancelled_in_every_order_all_places_come_back(
     assert repr(tools) == "<Toolset work; 0 running>"
 
 
-async def test_a_place_comes_back_after_a_timeout_and_a_failure() -> None:
+async def test_a_place_is_released_after_a_timeout_and_a_failure() -> None:
     limit = ConcurrencyLimit(1)
     tools = Toolset(timeout=5)
 
@@ -150,7 +151,7 @@ async def test_abandoned_threads_count_until_they_finish(gate: threading.Event) 
     assert threads.running() == threads.MAX_THREADS
     began = loop.time()
     queued = asyncio.ensure_future(tools.call(a_call("quick")))
-    await asyncio.sleep(1000)  # far more than its timeout, which does not run while it queues
+    await asyncio.sleep(1000)  # far longer than its timeout, which does not run while the call queues
     assert not queued.done()
     assert loop.time() - began >= 1000
     gate.set()

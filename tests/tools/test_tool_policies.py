@@ -1,4 +1,4 @@
-"""What becomes of a call that failed is the caller's choice, for each way to fail."""
+"""The caller decides the output of a failed call, for each kind of failure."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ def toolset(**options: Any) -> Toolset:
     return Toolset(TOOLS, timeout=5, **options)
 
 
-def test_every_kind_of_failure_is_tried_here() -> None:
+def test_every_kind_of_failure_is_tested_here() -> None:
     assert {kind.value for kind in FailureKind} == {*CASES, FailureKind.TOOL_ERROR.value}
 
 
 @every_way
-@pytest.mark.parametrize("given", [True, False], ids=["given", "default"])
-async def test_the_model_is_told(option: str, given: bool) -> None:
-    call, _, told = CASES[option]
+@pytest.mark.parametrize("is_explicit", [True, False], ids=["explicit", "default"])
+async def test_by_default_the_model_reads_the_error(option: str, is_explicit: bool) -> None:
+    call, _, message = CASES[option]
     hook = Hook()
-    options: dict[str, Any] = {option: "tell"} if given else {}
-    assert error_of(await toolset(on_error=hook, **options).call(call)).startswith(told)
+    options: dict[str, Any] = {option: "tell"} if is_explicit else {}
+    assert error_of(await toolset(on_error=hook, **options).call(call)).startswith(message)
     assert len(hook.errors) == (option in OBSERVED)
 
 
 @every_way
 async def test_a_call_is_surfaced_with_its_cause(option: str) -> None:
-    call, kind, told = CASES[option]
+    call, kind, message = CASES[option]
     hook = Hook()
     with pytest.raises(CallNotAnsweredError) as caught:
         await toolset(on_error=hook, **{option: "surface"}).call(call)
     error = caught.value
     assert error.call is call
     assert type(error.__cause__) is kind
-    assert f"{call.id!r} is left to the caller: {told}" in str(error)
+    assert f"{call.id!r} is left to the caller: {message}" in str(error)
     assert f'{option} is "surface"' in str(error)
     assert "hunter2" not in str(error)
     assert hook.errors == [error.__cause__] * (option in OBSERVED)
@@ -79,14 +79,14 @@ async def test_a_call_is_surfaced_with_its_cause(option: str) -> None:
 @every_way
 async def test_one_policy_does_not_change_the_others(option: str) -> None:
     tools = toolset(**{option: "surface"})
-    for other, (call, _, told) in CASES.items():
+    for other, (call, _, message) in CASES.items():
         if other != option:
-            assert error_of(await tools.call(call)).startswith(told)
+            assert error_of(await tools.call(call)).startswith(message)
 
 
 @every_way
 @pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
-async def test_a_function_gives_the_output(option: str, is_async: bool) -> None:
+async def test_a_policy_function_returns_the_output(option: str, is_async: bool) -> None:
     call, kind, _ = CASES[option]
     seen: list[tuple[Call, Exception]] = []
 
@@ -109,45 +109,45 @@ class Stop(BaseException):
 
 @every_way
 @pytest.mark.parametrize("error", [RuntimeError("secret"), Stop("secret"), asyncio.CancelledError("secret")])
-async def test_a_function_that_raises_is_as_if_it_were_not_there(
+async def test_a_policy_function_that_raises_has_no_effect(
     option: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     def decide(call: Call, failure: Exception) -> object:
         raise error
 
-    call, _, told = CASES[option]
-    assert error_of(await toolset(**{option: decide}).call(call)).startswith(told)
+    call, _, message = CASES[option]
+    assert error_of(await toolset(**{option: decide}).call(call)).startswith(message)
     assert f"{option} failed" in caplog.text
 
 
-async def test_a_function_may_speak_to_the_model_with_a_tool_error() -> None:
+async def test_a_tool_error_of_a_policy_function_is_sent_to_the_model() -> None:
     def decide(call: Call, failure: Exception) -> object:
         raise ToolError("Try tomorrow.")
 
     assert error_of(await toolset(if_exception=decide).call(a_call("fail"))) == "Try tomorrow."
 
 
-@pytest.mark.parametrize("given", [object(), iter([1]), ["x", {1j}]])
-async def test_a_function_that_gives_nonsense_is_as_if_it_were_not_there(given: object) -> None:
-    tools = toolset(if_exception=lambda call, error: given)
+@pytest.mark.parametrize("result", [object(), iter([1]), ["x", {1j}]])
+async def test_a_policy_function_whose_result_cannot_be_encoded_has_no_effect(result: object) -> None:
+    tools = toolset(if_exception=lambda call, error: result)
     assert error_of(await tools.call(a_call("fail"))) == "The tool fail failed."
 
 
-async def test_the_output_of_a_function_has_the_limit_of_outputs() -> None:
+async def test_the_output_of_a_policy_function_is_limited_as_any_output() -> None:
     tools = toolset(if_exception=lambda call, error: "x" * 101, max_output=100)
     assert "has 101 characters" in error_of(await tools.call(a_call("fail")))
 
 
-async def test_a_tool_error_is_always_told() -> None:
+async def test_the_model_always_reads_a_tool_error() -> None:
     def decide(call: Call, error: Exception) -> object:
-        raise AssertionError("asked about a ToolError")
+        raise AssertionError("called for a ToolError")
 
     for policy in ("surface", decide):
         tools = toolset(**dict.fromkeys(CASES, policy))
         assert error_of(await tools.call(a_call("refuse"))) == "Not on Sundays."
 
 
-async def test_a_tool_error_at_the_timeout_is_told() -> None:
+async def test_the_model_reads_a_tool_error_at_the_timeout() -> None:
     tools = Toolset(timeout=5, if_timeout="surface")
 
     @tools.tool
@@ -160,14 +160,14 @@ async def test_a_tool_error_at_the_timeout_is_told() -> None:
     assert error_of(await tools.call(a_call("slow"))) == "The archive is slow today."
 
 
-async def test_a_result_without_json_is_an_exception_to_the_policy() -> None:
+async def test_a_result_that_cannot_be_encoded_is_subject_to_the_policy_for_exceptions() -> None:
     tools = Toolset({"f": lambda: iter([1])}, if_exception="surface")
     with pytest.raises(CallNotAnsweredError) as caught:
         await tools.call(a_call("f"))
     assert isinstance(caught.value.__cause__, TypeError)
 
 
-async def test_what_is_no_exception_is_wrapped_for_the_caller() -> None:
+async def test_a_base_exception_is_wrapped_for_the_caller() -> None:
     async def leave() -> None:
         raise SystemExit(3)
 
@@ -218,12 +218,12 @@ async def test_a_policy_can_be_cancelled(swallow: bool) -> None:
 
 @every_way
 @pytest.mark.parametrize("policy", ["ignore", "", None, True, 5])
-def test_what_is_no_policy_is_refused(option: str, policy: Any) -> None:
+def test_a_value_that_is_not_a_policy_is_refused(option: str, policy: Any) -> None:
     with pytest.raises(ConfigurationError, match=f'{option} must be "tell", "surface" or a function'):
         Toolset(**{option: policy})
 
 
-def test_the_error_of_a_call_travels() -> None:
+def test_the_error_of_a_call_can_be_copied_and_pickled() -> None:
     error = CallNotAnsweredError("why", call=a_call("f"))
     assert isinstance(error, AsyncRunsError)
     for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):

@@ -1,4 +1,4 @@
-"""Every result becomes a text that can be sent, or a TypeError."""
+"""Every result becomes a text that can be sent, or raises an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Word(str, enum.Enum):  # noqa: UP042
 
 
 class Model:
-    """Looks like pydantic's."""
+    """Looks like a model of pydantic."""
 
     def model_dump(self) -> dict[str, Any]:
         return {"when": datetime(2024, 1, 2, tzinfo=UTC)}
@@ -95,12 +95,12 @@ def generate() -> Any:
 @pytest.mark.parametrize(
     "value", [object(), generate(), range(3), Model, len, {(1, 2): 3}, ValueError("x"), [1j], msgspec.UNSET]
 )
-def test_what_has_no_json_is_refused(value: object) -> None:
+def test_a_value_without_json_is_refused(value: object) -> None:
     with pytest.raises(TypeError):
         encode_output(value)
 
 
-def test_what_holds_itself_is_refused() -> None:
+def test_a_value_that_contains_itself_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(RecursionError):
@@ -130,7 +130,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON) | st.dictionaries(SENDABLE, JSON))
-def test_json_values_come_back(value: object) -> None:
+def test_json_values_survive_encoding(value: object) -> None:
     assert json.loads(encode_output(value)) == value
 
 
@@ -140,7 +140,7 @@ def test_any_text_can_be_sent(value: object) -> None:
 
 
 @given(st.text(st.characters(categories=["Cs", "Lu"])))
-def test_well_formed_text_stays_so(text: str) -> None:
+def test_well_formed_text_is_unchanged(text: str) -> None:
     once = well_formed(text)
     once.encode()
     assert well_formed(once) == once

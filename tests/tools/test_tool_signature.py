@@ -93,7 +93,7 @@ def test_strict_requires_everything_and_has_no_defaults() -> None:
 
 
 @pytest.mark.parametrize("type_", [dict[str, int], dict, Any, list[Any]])
-def test_strict_refuses_what_it_has_no_schema_for(type_: Any) -> None:
+def test_strict_refuses_a_type_without_a_schema(type_: Any) -> None:
     def f(x: Any) -> None: ...
 
     f.__annotations__["x"] = type_
@@ -111,7 +111,7 @@ def test_a_function_without_parameters_has_an_empty_schema() -> None:
     }
 
 
-def test_parameters_without_annotations_take_anything() -> None:
+def test_parameters_without_annotations_accept_anything() -> None:
     assert decoded(lambda x, y=1: None, '{"x": [1, {"a": null}]}') == {"x": [1, {"a": None}]}
 
 
@@ -124,7 +124,7 @@ def test_any_name_of_a_parameter_works() -> None:
     assert list(Signature("f", scope["f"], strict=False).schema["properties"]) == [*names, "rest"]
 
 
-async def test_a_default_may_be_anything_and_is_the_functions_own() -> None:
+async def test_a_default_may_be_any_object_and_is_the_functions_own() -> None:
     sentinel = object()
     kept: list[int] = [1]
 
@@ -174,7 +174,7 @@ async def test_methods_partials_and_callable_objects_are_tools(
     assert await output_of(function, arguments) == output
 
 
-def test_what_a_partial_has_bound_is_not_shown_to_the_model() -> None:
+def test_parameters_bound_by_a_partial_are_not_shown_to_the_model() -> None:
     tools = Toolset([functools.partial(connected, connection=CONNECTION), Greeter()])
     assert tools.names == ("connected", "Greeter")
     function = tools.definitions()[0]["function"]
@@ -197,7 +197,7 @@ def keywords(**xs: int) -> None: ...
 
 
 @pytest.mark.parametrize("function", [positional, variadic, keywords])
-def test_parameters_that_have_no_name_are_refused(function: Callable[..., Any]) -> None:
+def test_parameters_that_cannot_be_passed_by_name_are_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"The parameter xs? of the tool f is .*given by name"):
         Signature("f", function)
 
@@ -216,7 +216,7 @@ def test_a_type_without_a_schema_is_refused_with_the_parameters_name(function: C
         Signature("f", function)
 
 
-def test_a_name_that_only_type_checkers_see_is_refused_in_parameters_alone() -> None:
+def test_a_name_under_type_checking_is_refused_in_parameters_only() -> None:
     with pytest.raises(ConfigurationError, match="the parameter amount of the tool f cannot be resolved"):
         Signature("f", unresolved)
     assert Signature("f", fine).decode('{"x": 1}') == {"x": 1}

@@ -135,7 +135,7 @@ def test_the_definition_is_not_strict_unless_asked(function: Callable[..., Any])
     assert "strict" not in tools.definitions()[0]["function"]
 
 
-def test_descriptions_and_the_limits_that_are_taken_are_kept() -> None:
+def test_descriptions_and_supported_limits_are_kept() -> None:
     properties = strict_schema(of_limits)["properties"]
     assert properties["a"] == {"type": "integer", "minimum": 1, "maximum": 9, "description": "Days."}
     assert properties["b"] == {"type": "string", "pattern": "^a"}
@@ -143,7 +143,7 @@ def test_descriptions_and_the_limits_that_are_taken_are_kept() -> None:
     assert (properties["c"]["minItems"], properties["c"]["maxItems"]) == (1, 5)
 
 
-async def test_a_limit_that_is_not_told_is_checked_all_the_same() -> None:
+async def test_a_limit_that_the_schema_omits_is_still_checked() -> None:
     tools = Toolset()
 
     @tools.tool(strict=True)
@@ -152,7 +152,7 @@ async def test_a_limit_that_is_not_told_is_checked_all_the_same() -> None:
     assert "`str` of length <= 3 - at `$.word`" in await tools.call(a_call("f", '{"word": "long"}'))
 
 
-def test_what_has_a_description_of_its_own_is_written_out() -> None:
+def test_a_reference_with_a_description_of_its_own_is_replaced_by_its_target() -> None:
     schema = strict_schema(of_described)
     size = schema["properties"]["a"]
     assert size["description"] == "The size."
@@ -161,7 +161,7 @@ def test_what_has_a_description_of_its_own_is_written_out() -> None:
     assert schema["properties"]["c"] == {"type": "string", "enum": ["ft", "m"], "description": "The unit."}
 
 
-def test_words_have_their_types() -> None:
+def test_enums_have_their_types() -> None:
     properties = strict_schema(of_words)["properties"]
     assert [properties[name]["type"] for name in "abc"] == ["string", "integer", ["integer", "null", "string"]]
 
@@ -174,7 +174,7 @@ class Pair(NamedTuple):
 @pytest.mark.parametrize(
     "type_", [Any, dict, dict[str, int], list, list[Any], tuple[int, str], Pair, list[Pair], msgspec.Raw]
 )
-def test_what_strict_mode_has_no_schema_for_is_refused(type_: Any) -> None:
+def test_a_type_that_strict_mode_has_no_schema_for_is_refused(type_: Any) -> None:
     def f(x: Any) -> None: ...
 
     f.__annotations__["x"] = type_
@@ -183,6 +183,6 @@ def test_what_strict_mode_has_no_schema_for_is_refused(type_: Any) -> None:
         strict_schema(f)
 
 
-def test_what_a_partial_has_bound_is_not_required() -> None:
+def test_parameters_bound_by_a_partial_are_not_required() -> None:
     bound = functools.partial(of_limits, a=1, c=[2])
     assert strict_schema(bound)["required"] == ["b"]

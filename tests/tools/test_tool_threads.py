@@ -1,4 +1,4 @@
-"""Threads of our own: limited, counted until they end, and never in the way."""
+"""Our own threads: limited, counted until they end, and never an obstacle to the interpreter's exit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from asyncruns.lifecycle import Call
-from asyncruns.tools import Toolset, threads
+from asyncruns.tools import Toolset
+from asyncruns.tools import worker_threads as threads
 from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.tools.threads import run_in_thread
+from asyncruns.tools.worker_threads import run_in_thread
 
 PATIENCE_SECONDS = 5.0
 
 
 class Gate:
-    """A function that blocks until it is opened, and counts who is inside."""
+    """A function that blocks until it is opened, and counts the calls inside."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -54,7 +55,7 @@ def join_tool_threads() -> None:
 
 @contextmanager
 def nothing_unraisable() -> Iterator[None]:
-    """Let what the garbage collector finds be a failure here and not in some later test."""
+    """Collect garbage, so that a warning about an unawaited coroutine fails this test and not a later one."""
     yield
     gc.collect()
 
@@ -65,9 +66,9 @@ async def several_steps() -> None:
 
 
 async def test_the_thread_is_a_daemon_named_after_the_tool() -> None:
-    thread = await run_in_thread(threading.current_thread, name="look")
+    thread = await run_in_thread(threading.current_thread, name="poll")
     assert thread.daemon
-    assert thread.name == "asyncruns-tool-look"
+    assert thread.name == "asyncruns-tool-poll"
     assert threads.running() == 0
 
 
@@ -87,7 +88,7 @@ async def test_the_place_is_kept_until_the_thread_ends(gate: Gate) -> None:
     assert limit.running == 0
 
 
-async def test_no_more_threads_run_than_the_limit(gate: Gate) -> None:
+async def test_at_most_as_many_threads_run_as_the_limit_allows(gate: Gate) -> None:
     limit = ConcurrencyLimit(3)
     tasks = [asyncio.ensure_future(run_in_thread(gate, name="g", limit=limit)) for _ in range(7)]
     await several_steps()
@@ -99,7 +100,7 @@ async def test_no_more_threads_run_than_the_limit(gate: Gate) -> None:
     assert limit.running == 0
 
 
-async def test_on_start_is_called_after_queueing(gate: Gate) -> None:
+async def test_on_start_is_called_when_the_thread_has_started(gate: Gate) -> None:
     limit = ConcurrencyLimit(1)
     started: list[str] = []
     tasks = [
@@ -113,7 +114,7 @@ async def test_on_start_is_called_after_queueing(gate: Gate) -> None:
     assert started == ["a", "b"]
 
 
-async def test_a_thread_that_cannot_start_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_that_cannot_start_releases_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -125,17 +126,17 @@ async def test_a_thread_that_cannot_start_gives_its_place_back(monkeypatch: pyte
     assert await run_in_thread(lambda: 1, name="x", limit=limit) == 1
 
 
-async def give() -> str:
-    return "given"
+async def late_result() -> str:
+    return "late"
 
 
-async def test_a_coroutine_that_nobody_waits_for_is_closed(gate: Gate) -> None:
-    def give_late() -> object:
+async def test_a_coroutine_that_no_task_awaits_is_closed(gate: Gate) -> None:
+    def return_late() -> object:
         gate()
-        return give()
+        return late_result()
 
     with nothing_unraisable():
-        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        task = asyncio.ensure_future(run_in_thread(return_late, name="late"))
         await several_steps()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -146,16 +147,16 @@ async def test_a_coroutine_that_nobody_waits_for_is_closed(gate: Gate) -> None:
 
 
 @pytest.mark.parametrize("result_first", [True, False])
-async def test_a_cancellation_together_with_the_result_drops_the_result(gate: Gate, result_first: bool) -> None:
-    def give_late() -> object:
+async def test_a_cancellation_together_with_the_result_discards_the_result(gate: Gate, result_first: bool) -> None:
+    def return_late() -> object:
         gate()
-        return give()
+        return late_result()
 
     with nothing_unraisable():
-        task = asyncio.ensure_future(run_in_thread(give_late, name="late"))
+        task = asyncio.ensure_future(run_in_thread(return_late, name="late"))
         await several_steps()
         gate.open.set()
-        join_tool_threads()  # its result is on the way: the next step of the loop delivers it
+        join_tool_threads()  # its result is scheduled: the next iteration of the loop delivers it
         if result_first:
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
@@ -203,12 +204,12 @@ def test_one_limit_serves_many_loops() -> None:
     assert [asyncio.run(twice()) for _ in range(3)] == [[1, 1]] * 3
 
 
-async def test_a_place_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
+async def test_a_place_granted_to_a_cancelled_waiter_passes_to_the_next() -> None:
     limit = ConcurrencyLimit(1)
     await limit.acquire()
     second, third = (asyncio.ensure_future(limit.acquire()) for _ in range(2))
     await several_steps()
-    limit.release()  # granted to the second, who has not heard of it yet
+    limit.release()  # the place is granted to the second waiter, which has not woken yet
     second.cancel()
     await third
     assert second.cancelled()
@@ -217,7 +218,7 @@ async def test_a_place_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
     assert limit.running == 0
 
 
-async def test_places_are_given_in_order() -> None:
+async def test_places_are_granted_in_order() -> None:
     limit = ConcurrencyLimit(1)
     order: list[int] = []
 
@@ -230,7 +231,7 @@ async def test_places_are_given_in_order() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-def test_a_hung_tool_does_not_hold_up_the_interpreters_exit() -> None:
+def test_a_hung_tool_does_not_delay_the_interpreters_exit() -> None:
     program = """
 import asyncio, threading
 from asyncruns.lifecycle.values import Call
@@ -249,8 +250,8 @@ print(asyncio.run(tools.call(Call(id="c", name="hang"))))
     assert "Error" not in done.stderr
 
 
-async def test_a_tool_that_is_cancelled_before_its_thread_begins_gives_one_place_back() -> None:
-    """At whichever step: in its queue for a place, for its turn to begin, or in the thread."""
+async def test_a_tool_that_is_cancelled_before_its_thread_begins_releases_its_place_once() -> None:
+    """At every step: while it waits for a place, while it waits for admission, or in the thread."""
 
     def nothing() -> None:
         pass

@@ -1,4 +1,4 @@
-"""Calling tools: whatever the model or a tool does wrong, there is an output."""
+"""Calling tools: there is an output, whatever the model or a tool does wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from toolcalls import Hook, a_call, error_of, output_of
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.lifecycle.values import Call
-from asyncruns.tools import Toolset, threads
+from asyncruns.tools import Toolset
+from asyncruns.tools import worker_threads as threads
 
 
 class Weather(msgspec.Struct):
@@ -28,10 +29,10 @@ class Weather(msgspec.Struct):
 
 
 async def get_weather(city: str, unit: Literal["c", "f"] = "c") -> Weather:
-    """Tell the weather
-    of a city.
+    """Return the weather
+    in a city.
 
-    More that the model does not read.
+    More text, which the model does not read.
     """
     return Weather(city, 20.0 if unit == "c" else 68.0)
 
@@ -60,7 +61,7 @@ def test_tools_are_added_by_decorator_by_mapping_and_by_list() -> None:
     assert "two" not in tools
 
 
-async def test_the_decorator_gives_the_function_back_with_its_type() -> None:
+async def test_the_decorator_returns_the_function_with_its_type() -> None:
     tools = Toolset()
     assert tools.tool(add) is add
     assert tools.tool(name="other")(add) is add
@@ -69,7 +70,7 @@ async def test_the_decorator_gives_the_function_back_with_its_type() -> None:
 
 
 def test_a_taken_name_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="named add already"):
+    with pytest.raises(ConfigurationError, match="already a tool named add"):
         Toolset([add, add])
 
 
@@ -85,30 +86,30 @@ def test_a_lambda_needs_a_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("functions", "said"),
+    ("functions", "expected"),
     [
         ([None], "The tool at position 0 must be a function or another callable; it is None."),
         ([add, 5], "The tool at position 1 must be a function or another callable; it is of the type int."),
         ({"a": 1}, "The tool 'a' must be a function or another callable; it is of the type int."),
         ({"a": None}, "The tool 'a' must be a function or another callable; it is None."),
-        ({1: add}, "The name of a tool is a string, not 1."),
-        ("abc", "A toolset cannot be made of one str."),
-        (b"abc", "A toolset cannot be made of one bytes."),
-        (add, "A toolset cannot be made of one function."),
-        (None, "A toolset cannot be made of one NoneType."),
-        (Toolset(), "A toolset cannot be made of one Toolset."),
+        ({1: add}, "The name of a tool must be a string, not 1."),
+        ("abc", "A toolset cannot be made from a value of the type str."),
+        (b"abc", "A toolset cannot be made from a value of the type bytes."),
+        (add, "A toolset cannot be made from a value of the type function."),
+        (None, "A toolset cannot be made from a value of the type NoneType."),
+        (Toolset(), "A toolset cannot be made from a value of the type Toolset."),
     ],
 )
-def test_what_is_no_function_is_refused(functions: Any, said: str) -> None:
+def test_a_value_that_is_not_a_function_is_refused(functions: Any, expected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Toolset(functions)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(expected)
 
 
-def test_a_name_given_to_the_decorator_by_position_is_refused() -> None:
-    given: Any = "weather"
+def test_a_name_passed_to_the_decorator_by_position_is_refused() -> None:
+    name: Any = "weather"
     with pytest.raises(ConfigurationError, match=r"A tool must be a function .* of the type str"):
-        Toolset().tool(given)
+        Toolset().tool(name)
 
 
 class Lamp:
@@ -126,11 +127,11 @@ class Lamp:
 
 def test_a_method_needs_its_object() -> None:
     tools = Toolset()
-    with pytest.raises(ConfigurationError, match=r"The tool look is a method without its object: .*'self'.*bound"):
+    with pytest.raises(ConfigurationError, match=r"The tool poll is a method without its object: .*'self'.*bound"):
 
         class Robot:
             @tools.tool
-            def look(self, where: str) -> None: ...
+            def poll(self, where: str) -> None: ...
 
     with pytest.raises(ConfigurationError, match=r"'cls'.*bound"):
 
@@ -145,7 +146,7 @@ def test_a_method_needs_its_object() -> None:
     assert tools.names == ()
 
 
-async def test_methods_that_have_their_object_are_tools() -> None:
+async def test_bound_methods_can_be_tools() -> None:
     lamp = Lamp()
     tools = Toolset([lamp.switch, Lamp.name, Lamp.price])
     tools.tool(functools.partial(Lamp.switch, lamp), name="bound")
@@ -158,7 +159,7 @@ async def test_methods_that_have_their_object_are_tools() -> None:
 
 
 @pytest.mark.parametrize("options", [{"timeout": "5"}, {"max_concurrency": [1]}, {"max_output": "many"}])
-def test_what_is_no_number_is_refused(options: dict[str, Any]) -> None:
+def test_a_value_that_is_not_a_number_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="more than 0"):
         Toolset(**options)
 
@@ -170,35 +171,35 @@ def test_a_hook_that_cannot_be_called_is_refused() -> None:
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"max_concurrency": 0}, {"max_output": -1}])
-def test_numbers_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
+def test_numbers_that_are_not_positive_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="more than 0"):
         Toolset(**options)
     with pytest.raises(ConfigurationError, match="timeout must be more than 0"):
         Toolset().tool(add, timeout=-1)
 
 
-async def test_repr_shows_the_names_and_what_runs() -> None:
+async def test_repr_shows_the_names_and_the_running_calls() -> None:
     seen: list[str] = []
     tools = Toolset([get_weather, add])
 
     @tools.tool
-    async def look() -> None:
+    async def poll() -> None:
         seen.append(repr(tools))
 
     assert repr(Toolset()) == "<Toolset empty; 0 running>"
-    await tools.call(a_call("look"))
-    assert seen == ["<Toolset get_weather, add, look; 1 running>"]
-    assert repr(tools) == "<Toolset get_weather, add, look; 0 running>"
+    await tools.call(a_call("poll"))
+    assert seen == ["<Toolset get_weather, add, poll; 1 running>"]
+    assert repr(tools) == "<Toolset get_weather, add, poll; 0 running>"
 
 
-def test_definitions_are_what_the_api_takes() -> None:
+def test_definitions_have_the_format_of_the_api() -> None:
     tools = Toolset([get_weather])
     assert tools.definitions() == [
         {
             "type": "function",
             "function": {
                 "name": "get_weather",
-                "description": "Tell the weather of a city.",
+                "description": "Return the weather in a city.",
                 "parameters": {
                     "type": "object",
                     "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"], "default": "c"}},
@@ -212,7 +213,7 @@ def test_definitions_are_what_the_api_takes() -> None:
     assert tools.definitions()[0]["function"]["parameters"]
 
 
-def test_definitions_for_responses_are_flat_and_say_whether_they_are_strict() -> None:
+def test_definitions_for_responses_are_flat_and_state_whether_they_are_strict() -> None:
     tools = Toolset([get_weather])
     tools.tool(add, description="Adds.", strict=True)
     loose, strict = tools.definitions(wire="responses")
@@ -235,7 +236,7 @@ def test_a_function_without_a_docstring_has_no_description() -> None:
     assert "description" not in Toolset([add]).definitions()[0]["function"]
 
 
-def test_a_given_description_and_strict_are_in_the_definition() -> None:
+def test_an_explicit_description_and_strict_are_in_the_definition() -> None:
     tools = Toolset()
     tools.tool(add, description="Adds.", strict=True)
     function = tools.definitions()[0]["function"]
@@ -247,7 +248,7 @@ def test_a_given_description_and_strict_are_in_the_definition() -> None:
 # Good calls
 
 
-async def test_an_async_and_a_sync_tool_give_their_results() -> None:
+async def test_the_results_of_async_and_sync_tools_are_the_outputs() -> None:
     tools = Toolset([get_weather, add])
     assert await tools.call(a_call("get_weather", '{"city": "Paris"}')) == '{"city":"Paris","degrees":20.0}'
     assert await tools.call(a_call("add", '{"a": 2, "b": 3}')) == "5"
@@ -275,15 +276,15 @@ async def test_a_sync_tool_runs_in_a_thread_of_its_name_and_sees_context_variabl
     assert await output_of(lambda: [threading.current_thread().name, request.get()]) == '["asyncruns-tool-f","r1"]'
 
 
-async def test_what_a_sync_tool_gives_is_awaited() -> None:
+async def test_an_awaitable_returned_by_a_sync_tool_is_awaited() -> None:
     assert await output_of(lambda: get_weather("Rome"), "") == '{"city":"Rome","degrees":20.0}'
 
 
-# What the model did wrong
+# Mistakes of the model
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ('{"city": 5}', "Expected `str`, got `int` - at `$.city`"),
         ("{}", "missing required field `city`"),
@@ -296,22 +297,22 @@ async def test_what_a_sync_tool_gives_is_awaited() -> None:
         ('{"city": "\ud800"', "truncated"),
     ],
 )
-async def test_wrong_arguments_are_told_to_the_model_only(arguments: str, said: str) -> None:
+async def test_invalid_arguments_are_reported_to_the_model_only(arguments: str, expected: str) -> None:
     hook = Hook()
     tools = Toolset([get_weather], on_error=hook)
     message = error_of(await tools.call(a_call("get_weather", arguments)))
     assert message.startswith("Invalid arguments for get_weather: ")
-    assert said in message
+    assert expected in message
     assert hook.errors == []
 
 
-async def test_arguments_nested_without_end_are_told_to_the_model() -> None:
+async def test_arguments_nested_too_deeply_are_reported_to_the_model() -> None:
     message = error_of(await output_of(lambda x: x, '{"x": ' + "[" * 100_000))
     assert message.startswith("Invalid arguments for f: maximum recursion depth exceeded")
 
 
 @pytest.mark.parametrize("name", ["weather", "multi_tool_use.parallel", "", "\ud800"])
-async def test_an_unknown_tool_is_answered_with_the_names_that_exist(name: str) -> None:
+async def test_a_call_of_an_unknown_tool_is_answered_with_the_names_that_exist(name: str) -> None:
     message = error_of(await Toolset([get_weather, add]).call(a_call(name)))
     assert message.startswith("There is no tool named ")
     assert message.endswith(". The tools are: get_weather, add.")
@@ -349,7 +350,7 @@ def _check_that_there_is_an_output(name: str, arguments: str) -> None:
         output.encode()
 
 
-# What a tool did wrong
+# Failures of tools
 
 
 class Secret(BaseException):
@@ -380,7 +381,7 @@ def raiser(error: BaseException) -> tuple[Callable[[], Any], Callable[[], Any]]:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("where", [0, 1], ids=["loop", "thread"])
-async def test_an_exception_is_kept_from_the_model_and_given_to_the_hook(
+async def test_an_exception_is_passed_to_the_hook_and_not_shown_to_the_model(
     error: BaseException, where: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook = Hook()
@@ -407,10 +408,14 @@ async def test_a_keyboard_interrupt_in_a_thread_is_a_failure() -> None:
 async def test_the_text_of_a_tool_error_is_what_the_model_reads(where: int, caplog: pytest.LogCaptureFixture) -> None:
     hook = Hook()
     error = ToolError("No such city: \ud800x")
+    caplog.set_level(logging.INFO)
     assert error_of(await output_of(raiser(error)[where], on_error=hook)) == "No such city: \ufffdx"
     assert hook.errors == [error]
     assert hook.calls == [a_call("f")]
-    assert caplog.messages == ["No such city: \ufffdx (the call 'call_1' of f)"]
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("asyncruns.tools", logging.INFO)
+    assert record.getMessage() == "A ToolError at the call 'call_1' of f"
+    assert vars(record)["tool_call_id"] == "call_1"
     assert error_of(await output_of(raiser(ToolError())[where])) == "The tool f failed."
 
 
@@ -440,7 +445,7 @@ class Broken(msgspec.Struct):
 def take(broken: Broken) -> None: ...
 
 
-async def test_a_check_of_an_argument_is_told_and_a_bug_in_it_is_not() -> None:
+async def test_the_model_reads_the_error_of_an_arguments_check_but_not_a_bug_in_it() -> None:
     assert "x is negative - at `$.broken`" in error_of(await output_of(take, '{"broken": {"x": -1}}'))
     assert error_of(await output_of(take, '{"broken": {"x": 1}}')) == "The tool f failed."
 
@@ -450,7 +455,7 @@ async def test_a_result_that_cannot_be_encoded_is_a_failure(value: object) -> No
     assert error_of(await output_of(lambda: value)) == "The tool f failed."
 
 
-async def test_a_too_long_output_is_answered_with_the_limit() -> None:
+async def test_an_output_that_is_too_long_is_replaced_by_an_error_with_the_limit() -> None:
     assert await output_of(lambda: "x" * 100, max_output=100) == "x" * 100
     message = error_of(await output_of(lambda: "x" * 101, max_output=100))
     assert message == "The output of f has 101 characters, which is more than the limit of 100. Ask for less."
@@ -498,7 +503,7 @@ async def test_a_sync_tool_that_hangs_is_abandoned_and_counted_until_it_ends() -
     assert threads.running() == before
 
 
-async def test_a_timeout_of_the_tool_comes_before_the_toolsets() -> None:
+async def test_a_tools_own_timeout_replaces_that_of_the_toolset() -> None:
     tools = Toolset(timeout=0.01)
 
     async def slow() -> str:
@@ -511,7 +516,7 @@ async def test_a_timeout_of_the_tool_comes_before_the_toolsets() -> None:
     assert "did not finish" in await tools.call(a_call("default"))
 
 
-async def test_the_timeout_does_not_count_queueing() -> None:
+async def test_the_timeout_does_not_include_queueing() -> None:
     tools = Toolset(max_concurrency=1, timeout=0.2)
 
     @tools.tool
@@ -580,7 +585,7 @@ async def test_a_tool_cannot_swallow_our_cancellation(swallow: bool) -> None:
         await task
 
 
-async def test_a_cancelled_queuer_takes_no_place() -> None:
+async def test_a_queued_call_that_is_cancelled_takes_no_place() -> None:
     tools = Toolset(max_concurrency=1)
     release = asyncio.Event()
 

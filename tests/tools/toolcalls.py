@@ -1,4 +1,4 @@
-"""What tests of tools share: calls, their outputs, and a hook that keeps what it gets."""
+"""Helpers for tests of tools: calls, their outputs, and a hook that records its arguments."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def output_of(function: Callable[..., Any], arguments: str = "{}", **optio
 
 
 class Hook:
-    """Keeps what `on_error` gets."""
+    """Records the arguments of `on_error`."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

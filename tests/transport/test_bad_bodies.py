@@ -262,7 +262,7 @@ TROUBLE: dict[str, Callable[[], Answer]] = {
 
 
 @pytest.mark.parametrize("name", TROUBLE)
-async def test_a_look_that_is_answered_badly_is_not_the_end_of_the_wait(name: str) -> None:
+async def test_a_poll_that_is_answered_badly_is_not_the_end_of_the_wait(name: str) -> None:
     trouble = [TROUBLE[name]() for _ in range(3)]
     async with transport_to(run("in_progress"), *trouble, run("completed")) as transport:
         link: Any = Link(transport)

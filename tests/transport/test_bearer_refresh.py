@@ -50,7 +50,7 @@ class Source:
         return text if self.lifetime is None else Token(text, time.time() + self.lifetime)
 
 
-async def look(client: Client) -> None:
+async def poll(client: Client) -> None:
     await client.threads.retrieve("thread_1")
 
 
@@ -62,7 +62,7 @@ def tokens(server: RecordingServer) -> list[str | None]:
 async def test_one_fetch_serves_all_who_wait(lifetime: float | None) -> None:
     source = Source(lifetime, delay=5)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
-        await asyncio.gather(*(look(client) for _ in range(50)))
+        await asyncio.gather(*(poll(client) for _ in range(50)))
         assert source.fetches == 1
         assert tokens(server) == ["Bearer token-1"] * 50
 
@@ -70,11 +70,11 @@ async def test_one_fetch_serves_all_who_wait(lifetime: float | None) -> None:
 async def test_a_token_is_renewed_before_it_expires() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
-        await look(client)
+        await poll(client)
         await asyncio.sleep(3290)  # 300 s before the end is the time
-        await look(client)
+        await poll(client)
         await asyncio.sleep(20)
-        await look(client)
+        await poll(client)
         assert tokens(server) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
 
 
@@ -82,7 +82,7 @@ async def test_a_short_lived_token_is_used_for_most_of_its_life() -> None:
     source = Source(10)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for _ in range(4):
-            await look(client)
+            await poll(client)
             await asyncio.sleep(3.9)  # renewed when a fifth of it is left
         assert source.fetches == 2
 
@@ -91,7 +91,7 @@ async def test_a_token_without_an_expiry_is_asked_for_again_after_a_minute() -> 
     source = Source()
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         for pause in (50, 20, 0):
-            await look(client)
+            await poll(client)
             await asyncio.sleep(pause)
         assert tokens(server) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
 
@@ -101,7 +101,7 @@ async def test_a_refused_token_is_renewed_and_the_request_repeated_once(status: 
     source = Source(3600)
     script = reply(), reply(status), reply()
     async with RecordingServer(*script) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
-        await look(client)
+        await poll(client)
         await client.threads.create(metadata={"a": "b"})  # safe to repeat: the server has done nothing
         assert tokens(server) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
         assert server.seen[1].body == server.seen[2].body == b'{"metadata":{"a":"b"}}'
@@ -112,7 +112,7 @@ async def test_a_second_refusal_is_what_the_caller_gets(status: int, error: type
     source = Source(3600)
     async with RecordingServer(reply(status)) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
         with pytest.raises(error):
-            await look(client)
+            await poll(client)
         assert len(server.seen) == source.fetches == 2
 
 
@@ -132,7 +132,7 @@ async def test_many_refusals_at_once_cost_one_fetch() -> None:
     source = Source(3600, delay=1)
     script = *[reply(401)] * 50, reply()
     async with RecordingServer(*script) as server, Client(server.base_url, auth=BearerAuth(source)) as client:
-        await asyncio.gather(*(look(client) for _ in range(50)))
+        await asyncio.gather(*(poll(client) for _ in range(50)))
         assert source.fetches == 2
         assert tokens(server) == ["Bearer token-1"] * 50 + ["Bearer token-2"] * 50
 
@@ -140,7 +140,7 @@ async def test_many_refusals_at_once_cost_one_fetch() -> None:
 async def test_a_constant_key_is_not_tried_twice() -> None:
     async with RecordingServer(reply(401)) as server, Client(server.base_url, auth=BearerAuth("sk-test")) as client:
         with pytest.raises(AuthenticationError):
-            await look(client)
+            await poll(client)
         assert len(server.seen) == 1
 
 
@@ -151,7 +151,7 @@ async def test_a_credential_that_fails_is_told_by_its_kind_and_nothing_is_sent()
         Client(server.base_url, auth=BearerAuth(source), max_retries=0) as client,
     ):
         with pytest.raises(APIConnectionError, match="LookupError") as caught:
-            await look(client)
+            await poll(client)
         assert caught.value.sent is False
         assert "hidden" not in str(caught.value) + repr(caught.value)
         assert server.seen == []
@@ -171,19 +171,19 @@ async def test_all_who_wait_for_a_credential_that_fails_share_the_failure() -> N
 async def test_a_failed_renewal_leaves_the_token_that_still_holds() -> None:
     source = Source(3600)
     async with RecordingServer() as server, Client(server.base_url, auth=BearerAuth(source)) as client:
-        await look(client)
+        await poll(client)
         source.failure = OSError()
         await asyncio.sleep(3400)
-        await look(client)
-        await look(client)  # it is not asked again at once
+        await poll(client)
+        await poll(client)  # it is not asked again at once
         assert source.fetches == 2
         await asyncio.sleep(15)
         source.failure = None
-        await look(client)
+        await poll(client)
         await asyncio.sleep(4000)
         source.failure = OSError()
         with pytest.raises(APIConnectionError, match="no token"):
-            await look(client)
+            await poll(client)
         assert tokens(server) == ["Bearer token-1"] * 3 + ["Bearer token-3"]
 
 
@@ -193,7 +193,7 @@ async def test_a_credential_that_hangs_is_bounded_by_the_requests_timeout() -> N
     async with Client("http://127.0.0.1:9/v1", auth=BearerAuth(source), request_timeout=7, max_retries=0) as client:
         start = loop.time()
         with pytest.raises(APITimeoutError, match="The credential gave no token") as caught:
-            await look(client)
+            await poll(client)
         assert caught.value.sent is False
         assert loop.time() - start == 7
 

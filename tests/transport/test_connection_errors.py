@@ -140,12 +140,12 @@ async def test_a_connection_that_is_not_made_in_time_has_sent_nothing() -> None:
 
 async def test_a_cancelled_request_leaves_a_client_that_works() -> None:
     async with RecordingServer(SILENCE, reply()) as server, Client(server.base_url) as client:
-        looking = asyncio.create_task(client.threads.retrieve("thread_1"))
+        polling = asyncio.create_task(client.threads.retrieve("thread_1"))
         while not server.seen:
             await asyncio.sleep(0)
-        looking.cancel()
+        polling.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await looking
+            await polling
         assert (await client.threads.retrieve("thread_1")).id == "x_1"
 
 

@@ -142,6 +142,8 @@ def test_there_is_nothing_else_on_it(name: str) -> None:
             getattr(raw, name)
     with pytest.raises(AttributeError, match="RawCalls has no 'steps'"):
         _ = client.assistants.with_raw_response.steps
+    with pytest.raises(AttributeError, match="RawResponses has no 'run'"):  # it would create a response, and lose it
+        _ = client.responses.with_raw_response.run
 
 
 async def test_the_resource_itself_stays_as_it_was(server: RecordingServer, client: Client) -> None:

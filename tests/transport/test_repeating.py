@@ -25,7 +25,7 @@ PASSING: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_a_look_is_repeated_until_it_is_answered(name: str) -> None:
+async def test_a_poll_is_repeated_until_it_is_answered(name: str) -> None:
     async with RecordingServer(PASSING[name], PASSING[name], reply()) as server, Client(server.base_url) as client:
         assert (await client.threads.retrieve("thread_1")).id == "x_1"
 
@@ -38,7 +38,7 @@ async def test_a_look_is_repeated_until_it_is_answered(name: str) -> None:
         ("silent", "(try 3, after APITimeoutError, APITimeoutError)"),
     ],
 )
-async def test_a_look_is_given_up_after_some_tries_and_the_error_names_them(name: str, said: str) -> None:
+async def test_a_poll_is_given_up_after_some_tries_and_the_error_names_them(name: str, said: str) -> None:
     async with RecordingServer(PASSING[name]) as server, Client(server.base_url, max_retries=2) as client:
         with pytest.raises(APIError) as caught:
             await client.threads.retrieve("thread_1")

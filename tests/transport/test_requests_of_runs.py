@@ -184,8 +184,8 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
 
 
 async def test_a_submit_of_neither_outputs_nor_approvals_is_refused(server: RecordingServer, client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match="Give tool_outputs, or tool_approvals"):
+    with pytest.raises(InvalidRequestError, match="Pass tool_outputs, or tool_approvals"):
         await client.threads.runs.submit_tool_outputs("run_1", thread_id="thread_1")
-    with pytest.raises(InvalidRequestError, match="Give tool_outputs, or tool_approvals"):
+    with pytest.raises(InvalidRequestError, match="Pass tool_outputs, or tool_approvals"):
         await client.threads.runs.submit_tool_outputs("run_1", thread_id="thread_1", extra_body={})
     assert server.seen == []

@@ -72,12 +72,12 @@ async def test_a_session_that_its_owner_has_closed_is_told(server: RecordingServ
 async def test_closing_ends_the_requests_that_are_under_way() -> None:
     async with RecordingServer(SILENCE) as server:
         client = Client(server.base_url, max_retries=0)
-        looking = asyncio.create_task(client.threads.create())
+        polling = asyncio.create_task(client.threads.create())
         while not server.seen:
             await asyncio.sleep(0)
         await client.close()
         with pytest.raises(APIConnectionError) as caught:
-            await looking
+            await polling
     assert caught.value.sent is True
 
 

@@ -1,4 +1,4 @@
-"""A server of one background response whose streams break, and are taken up again as a test writes down."""
+"""A server of one background response whose streams break, and are reopened as the test specifies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PIECES: Final = ("One ", "two ", "three ", "four ", "five.")
 TEXT: Final = "".join(PIECES)
 Events = list[dict[str, Any]]
 BREAK: Final = None
-"""In the place of an event: the connection breaks."""
+"""In place of an event: the connection breaks."""
 
 
 def response(status: str, text: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def response(status: str, text: str | None = None, **fields: Any) -> dict[str, A
 
 
 def events_of(pieces: Sequence[str] = PIECES, *, numbered: bool = True, response_id: str = "resp_1") -> Events:
-    """Return what a stream tells of a response, from its beginning to its end."""
+    """Return the events of the stream of a response, from its beginning to its end."""
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     item = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
     found: Events = [
@@ -41,7 +41,7 @@ def events_of(pieces: Sequence[str] = PIECES, *, numbered: bool = True, response
 
 
 class Body(ByteStream):
-    """Gives an event with each read."""
+    """Returns one event for each read."""
 
     def __init__(self, events: Sequence[dict[str, Any] | None], pause: float = 0.01) -> None:
         self.status = 200
@@ -68,23 +68,23 @@ def answer(status: int, body: object) -> Response:
     return Response(status, {"content-type": "application/json"}, data)
 
 
-TakeUp = Callable[[str, int | None], Any]
-"""Called with the path and the number; returns events, an answer, or an exception."""
+Reopen = Callable[[str, int | None], Any]
+"""Called with the path and the sequence number; returns events, an answer, or an exception to raise."""
 
 
 class BrokenServer(Transport):
-    """Tells of the response in a stream that breaks after some events; it has ended after some seconds.
+    """Streams the response until the stream breaks; the response ends after `lasts` seconds.
 
     Attributes:
-        taken_up: Each request that was to take the stream up again: its path, and the number.
-        polls: How often the response was asked for.
+        reopened: The path and the sequence number of each request to reopen the stream.
+        polls: Number of polls.
     """
 
     def __init__(
-        self, first: Sequence[dict[str, Any] | None], take_up: TakeUp, *, lasts: float = 4.0, text: str = TEXT
+        self, first: Sequence[dict[str, Any] | None], reopen: Reopen, *, lasts: float = 4.0, text: str = TEXT
     ) -> None:
-        self.first, self._take_up, self._lasts, self._text = first, take_up, lasts, text
-        self.taken_up: list[tuple[str, int | None]] = []
+        self.first, self._reopen, self._lasts, self._text = first, reopen, lasts, text
+        self.reopened: list[tuple[str, int | None]] = []
         self.polls = 0
         self._began = 0.0
 
@@ -106,8 +106,8 @@ class BrokenServer(Transport):
         query = dict(request.query)
         after = int(query["starting_after"]) if "starting_after" in query else None
         assert (query.get("stream") == "true") is not request.path.endswith("/events")
-        self.taken_up.append((request.path, after))
-        found = self._take_up(request.path, after)
+        self.reopened.append((request.path, after))
+        found = self._reopen(request.path, after)
         if isinstance(found, Exception):
             raise found
         return found if isinstance(found, Response | ByteStream) else Body(found)

@@ -1,4 +1,4 @@
-"""What a watch promises holds in each shell: a test that asks for `shell` runs once for every one."""
+"""Fixtures of the tests of a watch. A test with the argument `shell` runs once for each shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hostile world is made of, as strategies: courses of runs, tools that misbehave, and faults."""
+"""Hypothesis strategies for a hostile world: courses of runs, tools that misbehave, and faults."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from asyncruns.testing import Fault, FunctionCall, Scenario
 
 REQUEST_TIMEOUT_S: Final = 20.0
-LAG_S: Final = 5.0  # so long, and not longer, a read may be older than a submit
+LAG_S: Final = 5.0  # a read is at most this much older than a submit
 
 Does = Literal["quick", "slow", "raises", "hangs", "in_thread", "hangs_in_thread", "missing", "bad_arguments"]
 
-# What calls do is drawn from here, so the usual is frequent.
+# What each call does is drawn from here, so that the usual cases are frequent.
 _USUAL: Final[tuple[Does, ...]] = ("quick", "slow")
 _DOINGS: Final[tuple[Does, ...]] = (
     *_USUAL * 6,
@@ -34,35 +34,35 @@ _PARTIES: Final[tuple[Party, ...]] = (*get_args(Party), "canceller", "leaver")
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, and how its server is set up."""
+    """One run, and the settings of its server."""
 
     rounds: tuple[tuple[tuple[Does, int], ...], ...]
     scenario: Scenario
     clock_skew: float
     poll_after_ms: float | None
     on_lost_submit: Literal["give_up", "resend"]
-    pace: float | None = 0.0  # with streams: seconds that who reads them takes for an event; None is nobody
-    first_stream: Fault | None = None  # strikes the one that begins the run
+    pace: float | None = 0.0  # with streams: seconds that the reader takes for an event; None is no reader
+    first_stream: Fault | None = None  # applies to the stream that begins the run
 
     @property
     def is_alike(self) -> bool:
-        """Whether two rounds ask for the very same calls, so that nobody can tell them apart."""
+        """Whether two rounds ask for the very same calls, so that they can't be distinguished."""
         return self.scenario.reuse_call_ids and len(set(self.rounds)) < len(self.rounds)
 
     def has(self, *doings: Does) -> bool:
-        """Tell whether one of the calls does one of these."""
+        """Return whether one of the calls does one of these."""
         return any(does in doings for round_ in self.rounds for does, _ in round_)
 
 
 def call_of(does: Does, n: int) -> FunctionCall:
-    """Give the call as the model writes it."""
+    """Return the call as the model writes it."""
     if does == "bad_arguments":
         return FunctionCall("quick", f"{{n: {n}")
     return FunctionCall(does, {"n": n})
 
 
 def parties() -> st.SearchStrategy[set[Party]]:
-    """Give who takes part beside the watch and its server: with all of them, runs would seldom come to their calls."""
+    """Return a strategy for the other parties, two at most: with all of them, runs would seldom reach their calls."""
     return st.lists(st.sampled_from(_PARTIES), max_size=2).map(set)
 
 
@@ -97,7 +97,7 @@ def plans(draw: st.DrawFn) -> Plan:
 
 @st.composite
 def stream_faults(draw: st.DrawFn, on: Literal["create_run", "submit"] = "submit") -> Fault:
-    """Give how a stream ends too early; the one that begins a run tells of it at least."""
+    """Return a fault that ends a stream too early; a stream that begins a run has one event at least."""
     least = 1 if on == "create_run" else 0
     return Fault(
         on=on,
@@ -107,7 +107,7 @@ def stream_faults(draw: st.DrawFn, on: Literal["create_run", "submit"] = "submit
     )
 
 
-# Each is what a fault does; where it can't be done to any request, `on` says which.
+# The effects of faults; `on` is set if an effect is only possible for some requests.
 _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
     *({"status": 500},) * 3,
     {"status": 502},
@@ -129,7 +129,7 @@ _EFFECTS: Final[tuple[Mapping[str, Any], ...]] = (
     {"headers": {"Date": "Thu, 01 Jan 2099 00:00:00 GMT"}},
     {"on": "poll", "stale": 1.0},
     {"on": "poll", "stale": 4.0},
-    {"on": "poll", "stale": 9.0},  # longer than we believe in
+    {"on": "poll", "stale": 9.0},  # longer than the lag that a watch reckons with
     {"on": "poll", "damage": "repeat"},  # a cache that should not be there
 )
 
@@ -139,7 +139,7 @@ def faults(draw: st.DrawFn) -> Fault:
     effect: dict[str, Any] = {**draw(st.sampled_from(_EFFECTS))}
     effect.setdefault("on", draw(st.sampled_from(["submit", "submit", "submit", "poll", "any", "cancel"])))
     replaced = effect.get("drop") or effect.get("damage") in ("html", "empty") or effect.get("status", 200) >= 400
-    if replaced and effect.get("status") != 429:  # who throttles has not acted
+    if replaced and effect.get("status") != 429:  # a server that throttles has not acted
         effect["acts"] = draw(st.sampled_from([True, True, False]))
     if "delay_before" not in effect and "delay_after" not in effect:
         effect["delay_before"] = draw(st.sampled_from([0.0, 0.0, 0.0, 1.0]))
@@ -152,10 +152,10 @@ def faults(draw: st.DrawFn) -> Fault:
 
 
 def may_mislead(fault: Fault) -> bool:
-    """Tell whether it shows what is longer gone than we reckon with."""
+    """Return whether it shows a state that is older than the lag that a watch reckons with."""
     return fault.damage == "repeat" or fault.stale > LAG_S
 
 
 def is_wrong_clock(fault: Fault) -> bool:
-    """Tell whether the server's time is wrong in it."""
+    """Return whether the server's time is wrong in its answers."""
     return "Date" in fault.headers or fault.damage == "repeat" or fault.stale > 0

@@ -1,4 +1,4 @@
-"""A hostile world: a server that goes wrong, watches with tools that do too, others at the same run, and the truth."""
+"""A hostile world: a server with faults, watches whose tools misbehave, other clients of the run, and the truth."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from asyncruns.testing import Emulator
 from asyncruns.testing.emulator import SeenRequest
 from asyncruns.testing.emulator.refusals import RefusedError
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
-HELD_THREAD_S: Final = 30.0  # in real time, of which fifteen virtual minutes take some; the world lets it go before
+HELD_THREAD_S: Final = (
+    30.0  # in real time, as fifteen virtual minutes take some; closing the world releases the threads before
+)
 
 
 def free_port() -> int:
-    """Give a port that a server may leave and take again.
+    """Return a port that a server may leave and take again.
 
-    Below those that are given out to clients: one of these may connect to itself while the server is down.
+    It is below the ports of clients: a client on the port of a server that is down may connect to itself.
     """
     while True:
         port = random.SystemRandom().randrange(20000, 32000)
@@ -46,7 +48,7 @@ def free_port() -> int:
 
 
 class TellingEmulator(Emulator):
-    """An emulator that keeps what it refused by itself: faults are none of that."""
+    """An emulator that records the requests that it refused itself, without those refused by a fault."""
 
     def __init__(self, plan: Plan, port: int) -> None:
         super().__init__(plan.scenario, port=port, clock_skew=plan.clock_skew, poll_after_ms=plan.poll_after_ms)
@@ -60,7 +62,7 @@ class TellingEmulator(Emulator):
 
 
 class Watch:
-    """One watch of the run, in a task of its own, and what its tools did."""
+    """One watch of the run, in a task of its own, with a record of what its tools did."""
 
     def __init__(
         self, world: World, number: int, timeout: float | UnsetType | None, on_exit: Literal["leave", "cancel"]
@@ -69,11 +71,11 @@ class Watch:
         self.timeout = timeout
         self.on_exit = on_exit
         self.executed: Counter[tuple[str, int]] = Counter()
-        self.accepted = 0  # rounds of which it was told so
+        self.accepted = 0  # rounds whose outputs were reported as submitted
         self.cancel_asked_at = math.inf
-        self.cancel_refused_at = math.inf  # it is sent again when the status has changed
-        self.began_at = world.loop.time()  # or when it was taken up again
-        self.was_taken_up = False  # by a cancel, after it had ended before its run
+        self.cancel_refused_at = math.inf  # the cancel is sent again when the status has changed
+        self.began_at = world.loop.time()  # or when it was resumed
+        self.was_taken_up = False  # resumed by a cancel, after it had finished before its run
         self.left = False
         self.ends: list[AnyOutcome[Run]] = []
         self._world = world
@@ -110,7 +112,7 @@ class Watch:
             async with self.watcher as watcher:
                 readers = {
                     asyncio.ensure_future(self._read(watcher)),
-                    asyncio.ensure_future(self._world.look_on(watcher)),
+                    asyncio.ensure_future(self._world.poll_on(watcher)),
                 }
                 try:
                     await self._leave.wait()
@@ -185,7 +187,7 @@ class Watch:
 
 
 class World:
-    """All of it, on a loop that the caller owns. Nothing is begun by making one: `begin` creates the run."""
+    """The whole world, on a loop that the caller owns. `begin` starts the server and creates the run."""
 
     shell: Shell = RunWatcher  # of the watches
 
@@ -197,7 +199,7 @@ class World:
         self.watches: list[Watch] = []
         self.theirs: set[int] = set()  # rounds that another party answered
         self.cancelled_by_others = False
-        self.cancel_was_asked = False  # by a watch of ours
+        self.cancel_was_asked = False  # by a watch of this world
         self.let_go = threading.Event()
         self.held_threads: set[threading.Thread] = set()
         self.complaints: list[str] = []
@@ -209,7 +211,7 @@ class World:
         loop.set_exception_handler(lambda _, context: self.complain(repr(context)))
 
     def complain(self, what: str) -> None:
-        """Note what must not be, where raising would not be noticed."""
+        """Record a broken promise, where an exception would not be noticed."""
         self.complaints.append(what)
 
     @contextmanager
@@ -227,7 +229,7 @@ class World:
         self.emulator.requests.clear()
 
     async def begin_run(self) -> None:
-        """Create the run, and say how it is watched."""
+        """Create the run, and set the client that watches it."""
         self.connection = self.client
         assistant = await self.client.assistants.create(model="gpt-4o")
         thread = await self.client.threads.create()
@@ -235,11 +237,11 @@ class World:
         self.ref = self.client.dialect.identify(run, {})
 
     def watched(self) -> Any:
-        """Give what the next watch is told to watch."""
+        """Return what the next watch gets as its run."""
         return self.ref
 
-    async def look_on(self, watcher: OneWatch) -> None:
-        """Do what somebody does beside a watch while it goes on."""
+    async def poll_on(self, watcher: OneWatch) -> None:
+        """Do something concurrently with a watch; for subclasses."""
 
     async def start(self) -> None:
         if not self.is_up:
@@ -279,7 +281,7 @@ class World:
 
     @property
     def rounds(self) -> list[tuple[float, Mapping[str, str]]]:
-        """The rounds that were accepted: how old the run was, and the outputs by the ids of the calls."""
+        """The accepted rounds: the age of the run, and the outputs by call id."""
         return [(one.at - self._run.created, one.outputs) for one in self._run.submissions]
 
     def asked(self, place: int) -> list[tuple[str, str]]:
@@ -290,7 +292,7 @@ class World:
     def was_cancelled(self) -> bool:
         return self._run.cancelled is not None
 
-    # Others, whose own connections are good
+    # Other clients, whose connections have no faults
 
     def others_cancel(self) -> None:
         self.cancelled_by_others |= self._try(lambda: self._runs.cancel(*self.ref.ids, self.emulator.now()))
@@ -325,13 +327,13 @@ class World:
             await asyncio.wait({watch.task for watch in self.watches})
 
     async def close(self) -> None:
-        """Close all that was opened, after all watches were left."""
+        """Close everything that was opened, after all watches were left."""
         self.let_go.set()
         await self.client.close()
         await self.stop()
 
     def leftovers(self) -> list[str]:
-        """Give what is left on the loop, of sockets and of threads, after `close`."""
+        """Return the tasks, sockets and threads that are left after `close`."""
         self.loop.run_until_complete(asyncio.sleep(0))
         left = [f"task {task!r}" for task in asyncio.all_tasks(self.loop)]
         selector: Any = self.loop._selector  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""An emulator in a process of its own, whose state is in a file: killed and started again, it knows its runs.
+"""An emulator in a process of its own, whose state is in a file: after a kill and a restart, it knows its runs.
 
-Arguments: the port, and the file. It writes a line when it listens. What it did is written down before it answers, so
-a kill in between loses an answer and not the deed, as with any server that has a database.
+Arguments: the port, and the file. It writes a line when it listens. What it did is saved before it answers, so
+a kill in between loses an answer but not its effect, as with any server that has a database.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asyncruns.testing.emulator import SeenRequest
 
 ROUNDS = tuple(tuple(FunctionCall("f", {"n": 10 * place + n}) for n in range(3)) for place in range(2))
 SCENARIO = Scenario(queued=0.05, working=0.15, rounds=ROUNDS)
-# Each submit is on its way for a while, before it acts or after: a kill meets some of both.
+# Each submit is in flight for a while, before or after it takes effect: a kill hits some of both kinds.
 SLOW_SUBMITS = (
     Fault(on="submit", delay_before=0.15, every=2, times=None),
     Fault(on="submit", delay_after=0.15, times=None),

@@ -1,6 +1,6 @@
-"""A server of HTTP/1.1 on 127.0.0.1, with TLS or without, that closes connections as it is told.
+"""A server of HTTP/1.1 on 127.0.0.1, with TLS or without, that closes connections as the test specifies.
 
-Its certificates are for nothing but these tests: signed by themselves, so that nobody trusts them.
+Its certificates are only for these tests: they are self-signed, so no client trusts them by default.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def server_tls() -> ssl.SSLContext:
 
 
 Act = Callable[[str, str], Mapping[str, Any] | None]
-"""Called with method and path; returns the body of the answer, or None for none: the connection is closed then."""
+"""Called with method and path; returns the body of the answer, or None to close the connection without one."""
 
 
 class RawServer:
-    """Answers requests, and closes each connection after so many seconds, unannounced.
+    """Answers requests, and closes each connection unannounced after some seconds.
 
     Attributes:
         heads: The head of each request that arrived.
@@ -71,7 +71,7 @@ class RawServer:
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
     def arrived(self, method: str) -> int:
-        """Return how many requests of this method arrived."""
+        """Return the number of requests of this method that arrived."""
         return sum(head.startswith(method + " ") for head in self.heads)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A transport whose answers a test writes down, and a connection around it."""
+"""A transport whose answers the test specifies, and a client around it."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def refused() -> APIConnectionError:
 
 
 class ScriptedTransport(Transport):
-    """Answers looks, submits and cancels each from a list of their own; the last answer of a list repeats."""
+    """Answers polls, submits and cancels from one list each; the last answer of a list repeats."""
 
     def __init__(
         self,
-        looks: list[Scripted],
+        polls: list[Scripted],
         *,
         submits: list[Scripted] | None = None,
         cancels: list[Scripted] | None = None,
         takes: float = 0.01,
         cancels_take: float | None = None,
     ) -> None:
-        self._answers = {"look": looks, "submit": submits or [], "cancel": cancels or []}
+        self._answers = {"poll": polls, "submit": submits or [], "cancel": cancels or []}
         self._takes = takes
         self._cancels_take = takes if cancels_take is None else cancels_take
         self.submits_take = takes
@@ -79,7 +79,7 @@ class ScriptedTransport(Transport):
         return [body for _, asked, body in self.requests if asked == kind]
 
     async def send(self, request: Request) -> Response:
-        kind = "look" if request.method == "GET" else "cancel" if request.path.endswith("/cancel") else "submit"
+        kind = "poll" if request.method == "GET" else "cancel" if request.path.endswith("/cancel") else "submit"
         body = None if request.body is None else json.loads(request.body)
         self.requests.append((anyio.current_time(), kind, body))
         takes = {"cancel": self._cancels_take, "submit": self.submits_take}
@@ -96,7 +96,7 @@ class ScriptedTransport(Transport):
 
 
 class Scene:
-    """The connection that a watcher is given."""
+    """The client that a watcher gets."""
 
     def __init__(self, transport: ScriptedTransport) -> None:
         self.transport = transport
@@ -108,5 +108,5 @@ class Scene:
         return self.messages.pop(0) if self.messages else []
 
 
-def scene(*looks: Scripted, **more: Any) -> Scene:
-    return Scene(ScriptedTransport(list(looks), **more))
+def scene(*polls: Scripted, **more: Any) -> Scene:
+    return Scene(ScriptedTransport(list(polls), **more))

@@ -1,4 +1,4 @@
-"""The shells that watch a run, with one surface, so that one suite holds for all of them: `RunWatcher`, and `Fleet`."""
+"""The shells that watch a run (`RunWatcher` and `Fleet`) with one interface, so that one suite tests both."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from asyncruns.watch.outcome import AnyOutcome
 
 
 class FleetOfOne:
-    """A fleet that watches one run, as if it were a `RunWatcher`: entered, left and asked like one.
+    """A fleet that watches one run, with the interface of a `RunWatcher`.
 
-    It has no limit of its own, looks as often as a single watch does, and does not wait for the end when it is left.
+    It has no limit of its own, polls as often as a single watch does, and does not wait for the end when it is left.
     """
 
     def __init__(
@@ -87,17 +87,17 @@ class FleetOfOne:
 
 OneWatch = RunWatcher[Any] | FleetOfOne
 Shell = Callable[..., OneWatch]
-"""Called with what `RunWatcher` is called with."""
+"""Takes the arguments of `RunWatcher`."""
 
 SHELLS: Final[Mapping[str, Shell]] = {"watcher": RunWatcher, "fleet": FleetOfOne}
 
 
 def is_running(watch: OneWatch) -> bool:
-    """Tell whether the watch takes events from its caller, which it does from its first step until it is left."""
+    """Return whether the watch accepts events from its caller, as it does from its first step until it is left."""
     return watch.fleet.is_running if isinstance(watch, FleetOfOne) else watch._engine.is_running
 
 
 async def watched(shell: Shell, connection: Any, run: Any = None, **options: Any) -> AnyOutcome[Any]:
-    """Watch a run until the watch ends."""
+    """Watch a run until the watch finishes."""
     async with shell(connection, run, **options) as watch:
         return await watch.wait()

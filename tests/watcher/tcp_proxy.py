@@ -1,4 +1,4 @@
-"""A proxy on a port of its own that passes bytes on, and can be killed and started again."""
+"""A proxy on a port of its own that forwards bytes, and can be killed and started again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TcpProxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     async def kill(self) -> None:
-        """Reset every connection, and take no new ones."""
+        """Reset every connection, and accept no new ones."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -37,7 +37,7 @@ class TcpProxy:
             writers.append(back)
             await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
         except (OSError, asyncio.CancelledError):
-            pass  # it is one end's to close, or ours to kill
+            pass  # one end closed it, or `kill` reset it
         finally:
             for each in writers:
                 each.transport.abort()

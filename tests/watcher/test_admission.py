@@ -1,4 +1,4 @@
-"""A thousand watches started together begin a few at a time."""
+"""Admission: a thousand watches that are started together begin a few at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_each_pass_of_the_loop_admits_a_few_in_their_order() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_who_is_cancelled_while_waiting_does_not_hold_up_the_others() -> None:
+async def test_a_cancelled_waiter_does_not_delay_the_others() -> None:
     tasks = [asyncio.create_task(admitted()) for _ in range(50)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -41,35 +41,35 @@ async def test_who_is_cancelled_while_waiting_does_not_hold_up_the_others() -> N
     await admitted()
 
 
-def test_each_loop_has_its_own() -> None:
+def test_each_loop_has_its_own_admission() -> None:
     for _ in range(3):
         with asyncio.Runner() as runner:
             runner.run(admitted())
 
 
-async def test_a_thousand_watches_neither_look_together_nor_drift_back_together() -> None:
+async def test_a_thousand_watches_neither_poll_together_nor_drift_back_together() -> None:
     stage = scene(*[ok("in_progress")] * 4_000, ok("completed"))
-    looks_in_a_pass: list[int] = []
+    polls_in_a_pass: list[int] = []
 
     async def watch() -> None:
         async with RunWatcher(stage, stage.ref, timeout=None) as watcher:
             assert isinstance(await watcher.wait(), Completed)
 
     tasks = [asyncio.create_task(watch()) for _ in range(1000)]
-    while stage.transport.count("look") < 1000:
+    while stage.transport.count("poll") < 1000:
         before = len(stage.transport.requests)
         await asyncio.sleep(0)
-        looks_in_a_pass.append(len(stage.transport.requests) - before)
-    assert max(looks_in_a_pass) <= 4 * ADMITTED_AT_ONCE
+        polls_in_a_pass.append(len(stage.transport.requests) - before)
+    assert max(polls_in_a_pass) <= 4 * ADMITTED_AT_ONCE
     await asyncio.gather(*tasks)
-    # Virtual time stands still while the first looks go out, so what spreads the later ones is the jitter alone.
-    third = [at for at in stage.transport.times("look") if at > stage.transport.times("look")[0] + 0.5]
+    # Virtual time does not advance while the first polls are sent, so only the jitter spreads the later ones.
+    third = [at for at in stage.transport.times("poll") if at > stage.transport.times("poll")[0] + 0.5]
     moments = [round(at, 2) for at in third]
     assert max(moments.count(moment) for moment in set(moments)) < 500
 
 
 class Counting(ScriptedTransport):
-    """Of one watch of many; `sent` counts the requests of all."""
+    """The transport of one watch of many; `sent` counts the requests of all."""
 
     sent = 0
 
@@ -91,15 +91,15 @@ async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watch
         return "out"
 
     async def watch() -> None:
-        looks: list[Scripted] = [ok("in_progress"), ok("requires_action", ("call_1", "f", "{}")), ok("completed")]
-        stage = Scene(Counting(looks, submits=[ok("queued")]))
+        polls: list[Scripted] = [ok("in_progress"), ok("requires_action", ("call_1", "f", "{}")), ok("completed")]
+        stage = Scene(Counting(polls, submits=[ok("queued")]))
         cadence = Cadence.fixed(1.0)
         async with RunWatcher(stage, stage.ref, tools=Toolset([f]), cadence=cadence, timeout=None) as watcher:
             assert isinstance(await watcher.wait(), Completed)
 
     async def fall_asleep() -> None:
         await asyncio.sleep(0.9)
-        loop._virtual.now += 3600.0  # all the next looks are due at once
+        loop._virtual.now += 3600.0  # all the next polls are due at once
 
     loop._run_once = counted
     try:
@@ -110,7 +110,7 @@ async def test_no_pass_of_the_loop_starts_more_than_a_few_requests_of_many_watch
     assert max(started) <= ADMITTED_AT_ONCE
 
 
-async def test_a_watch_that_is_cancelled_before_its_turn_leaves_nothing_behind() -> None:
+async def test_a_watch_that_is_cancelled_before_admission_leaves_nothing_behind() -> None:
     stage = scene(ok("in_progress"))
 
     async def watch() -> None:

@@ -1,4 +1,4 @@
-"""Nothing in the package blocks the event loop: BlockBuster is on in all tests, and here is shown that it bites."""
+"""Nothing in the package blocks the event loop: BlockBuster is on in all tests, and these tests show that it works."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BLOCKING = {
 
 
 def in_package(source: str, module: str = "made_up.py") -> Callable[..., None]:
-    """Give a function whose code stands in a module of the package, as far as a traceback can tell."""
+    """Return a function whose code appears in tracebacks as part of the package."""
     space: dict[str, Any] = {"__name__": "asyncruns.made_up"}
     exec(compile(f"def block(*_):\n    {source}\n", str(PACKAGE / module), "exec"), space)
     block: Callable[..., None] = space["block"]
@@ -64,7 +64,7 @@ async def test_a_blocking_call_in_a_watch_is_found(emulator: Emulator, monkeypat
             await client.watch(run)
 
 
-async def test_a_tool_that_blocks_does_so_in_a_thread(shell: Shell) -> None:
+async def test_a_sync_tool_blocks_in_a_thread_only(shell: Shell) -> None:
     stage = scene(ok("requires_action", ("call_1", "f", "{}")), ok("completed"), submits=[ok("queued")])
 
     def f() -> str:
@@ -77,7 +77,7 @@ async def test_a_tool_that_blocks_does_so_in_a_thread(shell: Shell) -> None:
 
 
 async def test_an_observer_that_blocks_is_found(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
-    """Not ours, but it is us who call it in the loop; so users of BlockBuster find theirs."""
+    """It is the caller's code, but the package calls it in the loop; so BlockBuster finds it for users."""
     stage = scene(ok("in_progress"), ok("completed"))
 
     def block(change: StatusChanged[Any]) -> None:
@@ -89,7 +89,7 @@ async def test_an_observer_that_blocks_is_found(shell: Shell, caplog: pytest.Log
 
 
 async def test_the_clock_may_wait_for_what_is_real(emulator: Emulator) -> None:
-    """It looks again for what is on its way through the loopback, with a sleep, inside of the running loop."""
+    """The virtual loop sleeps a little in the running loop, to let the loopback device deliver what was sent."""
     emulator.script(Scenario(rounds=((FunctionCall("f"),),)), assistant_id="asst_1")
     async with Client(emulator.base_url) as client:
         outcome = await client.run(assistant_id="asst_1", message="Go", tools=Toolset({"f": lambda: time.sleep(0.01)}))

@@ -1,6 +1,6 @@
-"""What a watch promises, whichever wire its run is on and whichever shell it has: one suite for all four.
+"""The promises of a watch, on each wire and in each shell: one suite for all combinations.
 
-What no look can tell on the one wire is at the end, apart.
+What only the polls of one wire can show is tested separately, at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 import msgspec
 import pytest
 from shells import Shell, watched
-from wires import ONE_CALL, PAUSES, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_looks
+from wires import ONE_CALL, PAUSES, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_polls
 
 from asyncruns import (
     Cadence,
@@ -66,7 +66,7 @@ async def test_one_call_begins_a_run_and_watches_it(wire: Wire, tools: Tools) ->
     assert await outcome.text() == "21 degrees"
 
 
-async def test_an_outcome_names_all_that_was_watched(wire: Wire, tools: Tools) -> None:
+async def test_an_outcome_has_the_refs_of_all_that_was_watched(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=TWO_ROUNDS)
     async with wire.watcher(run, tools=tools) as watcher:
         first = watcher.ref
@@ -78,7 +78,7 @@ async def test_an_outcome_names_all_that_was_watched(wire: Wire, tools: Tools) -
     assert outcome.ref.ids[-1] == outcome.unwrap().id
 
 
-async def test_a_name_that_was_written_down_goes_on_where_another_left(wire: Wire, tools: Tools) -> None:
+async def test_a_saved_ref_continues_where_another_watch_left_off(wire: Wire, tools: Tools) -> None:
     left = await wire.watch(await wire.start(rounds=(TWO_CALLS,), working=60.0), timeout=5.0)
     assert isinstance(left, GaveUp)
     ref = msgspec.json.decode(msgspec.json.encode(left.ref), type=RunRef)
@@ -97,23 +97,23 @@ async def test_ids_of_calls_may_be_the_same_in_every_round(wire: Wire, tools: To
     assert len(tools.ran) == len({("add", 1), ("add", second["a"])})
 
 
-async def test_calls_that_are_open_already_are_answered_on_the_first_look(wire: Wire, tools: Tools) -> None:
+async def test_calls_that_are_open_already_are_answered_on_the_first_poll(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     await anyio.sleep(60.0)
     assert isinstance(await wire.watch(run, tools=tools), Completed)
 
 
-async def test_what_tools_do_wrong_is_told_to_the_model(wire: Wire) -> None:
-    calls = ("unknown", "broken", "told", "binary", ("number", "not json"), ("number", "[1]"), ("number", ""))
+async def test_the_model_reads_what_tools_do_wrong(wire: Wire) -> None:
+    calls = ("unknown", "broken", "explained", "binary", ("number", "not json"), ("number", "[1]"), ("number", ""))
     asked = tuple(FunctionCall(*([call] if isinstance(call, str) else call)) for call in calls)
 
     async def broken() -> None:
         raise RuntimeError("the password is hunter2")
 
-    async def told() -> None:
+    async def explained() -> None:
         raise ToolError("Ask for another city.")
 
-    tools = Toolset({"number": lambda: 5, "broken": broken, "told": told, "binary": lambda: b"\xff\x00"})
+    tools = Toolset({"number": lambda: 5, "broken": broken, "explained": explained, "binary": lambda: b"\xff\x00"})
     outcome = await wire.watch(await wire.start(rounds=(asked,)), tools=tools)
     assert isinstance(outcome, Completed)
     (outputs,) = wire.submitted(outcome)
@@ -124,7 +124,7 @@ async def test_what_tools_do_wrong_is_told_to_the_model(wire: Wire) -> None:
     assert "hunter2" not in str(outputs)
 
 
-async def test_tools_in_threads_are_answered_too(wire: Wire) -> None:
+async def test_tools_in_threads_are_run_too(wire: Wire) -> None:
     def add(a: int, b: int) -> int:
         return a + b
 
@@ -132,10 +132,10 @@ async def test_tools_in_threads_are_answered_too(wire: Wire) -> None:
     assert wire.submitted(outcome) == [["7"]]
 
 
-# Who answers
+# Answering calls
 
 
-async def test_where_nobody_answers_the_caller_goes_on(wire: Wire) -> None:
+async def test_a_watch_without_tools_is_resumed_by_the_caller(wire: Wire) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     async with wire.watcher(run) as watcher:
         outcome = await watcher.wait()
@@ -179,9 +179,9 @@ async def test_a_handler_that_raises_ends_the_watch_with_its_error(wire: Wire) -
     assert isinstance(outcome.cause, ValueError)
 
 
-@about_looks
+@about_polls
 @pytest.mark.parametrize("approve", [True, False])
-async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, tools: Tools, approve: bool) -> None:
+async def test_an_approval_is_never_run_but_answered_by_its_handler(wire: Wire, tools: Tools, approve: bool) -> None:
     call = {"id": "appr_1", "name": "add", "arguments": '{"a":1,"b":2}', "server_label": "docs"}
 
     def ask_for_approval(body: dict[str, Any]) -> None:
@@ -218,7 +218,7 @@ async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, 
         assert sent["input"] == [answer]
 
 
-# What goes wrong on the way
+# Faults on the way
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ async def test_an_approval_is_never_run_and_answered_by_its_handler(wire: Wire, 
     ],
     ids=lambda fault: "-".join(str(value) for value in fault.values() if not isinstance(value, dict)),
 )
-@about_looks
-async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Tools, fault: dict[str, Any]) -> None:
+@about_polls
+async def test_ten_bad_polls_in_a_row_do_not_end_the_watch(wire: Wire, tools: Tools, fault: dict[str, Any]) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     wire.emulator.inject(Fault(on="poll", times=10, skip=1, **fault))
     connectivity = []
@@ -252,8 +252,8 @@ async def test_ten_bad_looks_in_a_row_do_not_end_the_wait(wire: Wire, tools: Too
     assert connectivity[-1] is Connectivity.HEALTHY
 
 
-@about_looks
-async def test_a_server_that_is_away_for_long_ends_the_wait(wire: Wire) -> None:
+@about_polls
+async def test_a_long_outage_ends_the_watch(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", status=500, skip=1, times=None))
     outcome = await wire.watch(run, max_outage=20.0)
@@ -262,7 +262,7 @@ async def test_a_server_that_is_away_for_long_ends_the_wait(wire: Wire) -> None:
     assert 20.0 <= outcome.elapsed < 40.0
 
 
-async def test_a_server_that_restarts_between_looks_is_waited_for(wire: Wire, tools: Tools) -> None:
+async def test_a_server_that_restarts_between_polls_is_waited_for(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), working=5.0)
     async with wire.watcher(run, tools=tools) as watcher:
         await anyio.sleep(1.0)
@@ -306,7 +306,7 @@ async def test_a_throttled_submit_is_sent_again(wire: Wire, tools: Tools, header
     assert len(outcome.refs) == (2 if wire.has_new_run_each_round else 1)
 
 
-async def test_a_refused_submit_is_told_with_its_outputs(wire: Wire, tools: Tools) -> None:
+async def test_the_outcome_of_a_refused_submit_has_its_outputs(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     wire.emulator.inject(Fault(on="submit", status=401, times=None))
     outcome = await wire.watch(run, tools=tools)
@@ -317,7 +317,7 @@ async def test_a_refused_submit_is_told_with_its_outputs(wire: Wire, tools: Tool
 
 
 @pytest.mark.parametrize("stale", [1.0, 4.0])
-async def test_looks_at_what_was_do_not_run_a_tool_again(wire: Wire, tools: Tools, stale: float) -> None:
+async def test_stale_polls_do_not_run_a_tool_again(wire: Wire, tools: Tools, stale: float) -> None:
     run = await wire.start(rounds=TWO_ROUNDS)
     wire.emulator.inject(Fault(on="poll", stale=stale, times=None, every=2))
     outcome = await wire.watch(run, tools=tools)
@@ -327,7 +327,7 @@ async def test_looks_at_what_was_do_not_run_a_tool_again(wire: Wire, tools: Tool
     assert wire.count("submit") == 2
 
 
-async def test_a_run_that_was_there_and_is_gone_ends_the_wait(wire: Wire) -> None:
+async def test_a_deleted_run_ends_the_watch(wire: Wire) -> None:
     run = await wire.start(end="never")
     async with wire.watcher(run) as watcher:
         await anyio.sleep(20.0)
@@ -339,8 +339,8 @@ async def test_a_run_that_was_there_and_is_gone_ends_the_wait(wire: Wire) -> Non
         outcome.unwrap()
 
 
-@about_looks
-async def test_a_run_that_nobody_ever_saw_is_not_found(wire: Wire) -> None:
+@about_polls
+async def test_a_run_that_never_existed_is_not_found(wire: Wire) -> None:
     run = await wire.start(end="never")
     ref = wire.connection.dialect.identify(run, {})
     await wire.delete(run)
@@ -350,14 +350,14 @@ async def test_a_run_that_nobody_ever_saw_is_not_found(wire: Wire) -> None:
     assert outcome.run is None
 
 
-async def test_a_replica_that_lacks_a_new_run_is_no_end(wire: Wire) -> None:
+async def test_a_replica_that_lacks_a_new_run_does_not_end_the_watch(wire: Wire) -> None:
     run = await wire.start()
     wire.emulator.inject(Fault(on="poll", status=404, times=3))
     assert isinstance(await wire.watch(run), Completed)
 
 
-@about_looks
-async def test_a_replica_that_lacks_what_a_submit_began_is_no_end(wire: Wire, tools: Tools) -> None:
+@about_polls
+async def test_a_replica_that_lacks_a_new_follow_up_does_not_end_the_watch(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), working=10.0)
     lacking: list[Fault] = []
 
@@ -370,12 +370,12 @@ async def test_a_replica_that_lacks_what_a_submit_began_is_no_end(wire: Wire, to
     assert lacking
     if wire.has_new_run_each_round:
         assert isinstance(outcome, Completed)
-    else:  # that run was there before
+    else:  # the run existed before the submit
         assert outcome.reason is Reason.GONE
 
 
 @pytest.mark.parametrize("status", [401, 403, 400])
-async def test_what_cannot_pass_ends_the_wait_at_once(wire: Wire, status: int) -> None:
+async def test_a_failure_that_cannot_pass_ends_the_watch_at_once(wire: Wire, status: int) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", status=status, skip=1))
     outcome = await wire.watch(run)
@@ -384,7 +384,7 @@ async def test_what_cannot_pass_ends_the_wait_at_once(wire: Wire, status: int) -
     assert outcome.polls == 2
 
 
-async def test_a_status_that_nobody_knows_is_waited_for_and_given_up(wire: Wire) -> None:
+async def test_an_unknown_status_is_waited_for_and_given_up(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="poll", rewrite=lambda body: {**body, "status": "pondering"}, skip=1, times=None))
     outcome = await wire.watch(run, max_unknown_status=10.0)
@@ -392,7 +392,7 @@ async def test_a_status_that_nobody_knows_is_waited_for_and_given_up(wire: Wire)
     assert (outcome.reason, outcome.status) == (Reason.UNKNOWN_STATUS, "pondering")
 
 
-# Ends
+# How runs end
 
 
 async def test_a_failed_run(wire: Wire) -> None:
@@ -405,7 +405,7 @@ async def test_a_failed_run(wire: Wire) -> None:
         await outcome.text()
 
 
-async def test_a_failure_after_a_round_is_told_as_such(wire: Wire, tools: Tools) -> None:
+async def test_a_failure_after_a_round_is_reported_as_such(wire: Wire, tools: Tools) -> None:
     outcome = await wire.watch(await wire.start(rounds=(TWO_CALLS,), end="failed"), tools=tools)
     assert isinstance(outcome, Failed)
     assert wire.submitted(outcome) == [["3", "Sunny in Paris"]]
@@ -418,18 +418,18 @@ async def test_an_incomplete_run(wire: Wire) -> None:
     assert outcome.error.code.startswith("max_")
 
 
-@about_looks
-async def test_a_run_that_never_ends_is_not_waited_for_for_ever(wire: Wire) -> None:
+@about_polls
+async def test_a_run_that_never_ends_is_given_up(wire: Wire) -> None:
     outcome = await wire.watch(await wire.start(end="never"), cadence=Cadence.fixed(300.0))
     if wire.name == "threads":
         assert isinstance(outcome, Expired)
         assert 590.0 < outcome.elapsed < 910.0
-    else:  # these do not expire, and may take hours without saying so
+    else:  # responses do not expire, and may take hours
         assert outcome.reason is Reason.TIMEOUT
         assert outcome.elapsed == pytest.approx(24 * 3600.0, abs=1.0)
 
 
-async def test_a_timeout_is_for_the_whole_wait(wire: Wire, tools: Tools) -> None:
+async def test_a_timeout_is_for_the_whole_watch(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=TWO_ROUNDS, end="never")
     outcome = await wire.watch(run, tools=tools, timeout=12.5)
     assert isinstance(outcome, GaveUp)
@@ -454,8 +454,8 @@ async def test_a_timeout_cuts_hanging_requests_and_tools(wire: Wire) -> None:
     assert outcome.elapsed == pytest.approx(5.0, abs=0.1)
 
 
-@about_looks
-async def test_a_run_that_has_ended_already_takes_one_look(wire: Wire) -> None:
+@about_polls
+async def test_a_run_that_has_ended_already_takes_one_poll(wire: Wire) -> None:
     run = await wire.start()
     await anyio.sleep(60.0)
     outcome = await wire.watch(run)
@@ -467,7 +467,7 @@ async def test_a_run_that_has_ended_already_takes_one_look(wire: Wire) -> None:
 # Cancelling
 
 
-async def test_a_cancel_of_a_run_that_goes_on(wire: Wire) -> None:
+async def test_a_run_that_goes_on_can_be_cancelled(wire: Wire) -> None:
     run = await wire.start(end="never")
     async with wire.watcher(run) as watcher:
         await anyio.sleep(5.0)
@@ -478,7 +478,7 @@ async def test_a_cancel_of_a_run_that_goes_on(wire: Wire) -> None:
     assert wire.count("cancel") == 1
 
 
-async def test_a_cancel_after_a_round_is_of_what_goes_on_then(wire: Wire, tools: Tools) -> None:
+async def test_a_cancel_after_a_round_cancels_what_goes_on_then(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), end="never")
     async with wire.watcher(run, tools=tools) as watcher:
         await anyio.sleep(10.0)
@@ -505,7 +505,7 @@ async def test_a_cancel_while_tools_run_stops_them_and_nothing_is_submitted(wire
         assert stopped.is_set()
     if wire.name == "threads":
         assert isinstance(outcome, Cancelled)
-    else:  # what asks for calls has completed
+    else:  # a response that asks for calls has completed
         assert isinstance(outcome, NeedsCaller)
         assert outcome.reason is Reason.CANCEL_REFUSED
         assert [call.name for call in outcome.calls] == ["add"]
@@ -536,7 +536,7 @@ async def test_a_cancel_after_the_end_does_nothing(wire: Wire) -> None:
     assert wire.count("cancel") == 0
 
 
-async def test_a_completion_that_was_faster_than_the_cancel_is_told_as_it_was(wire: Wire) -> None:
+async def test_a_completion_that_was_faster_than_the_cancel_is_the_outcome(wire: Wire) -> None:
     run = await wire.start(working=20.0, cancelling=60.0)
     async with wire.watcher(run) as watcher:
         await anyio.sleep(2.0)
@@ -546,7 +546,7 @@ async def test_a_completion_that_was_faster_than_the_cancel_is_told_as_it_was(wi
     assert outcome.cancel_requested
 
 
-async def test_a_cancel_that_comes_too_late_is_told_as_it_was(wire: Wire) -> None:
+async def test_a_cancel_that_comes_too_late_does_not_change_the_outcome(wire: Wire) -> None:
     run = await wire.start(working=5.0)
     async with wire.watcher(run) as watcher:
         await anyio.sleep(1.0)
@@ -568,7 +568,7 @@ async def test_a_cancel_that_sticks_is_bounded(wire: Wire) -> None:
     assert outcome.elapsed == pytest.approx(62.0, abs=1.0)
 
 
-async def test_a_cancel_in_trouble_is_sent_again_and_a_refused_one_is_told(wire: Wire) -> None:
+async def test_a_failed_cancel_is_sent_again_and_a_refused_one_is_reported(wire: Wire) -> None:
     run = await wire.start(end="never")
     wire.emulator.inject(Fault(on="cancel", status=503, times=2))
     async with wire.watcher(run) as watcher:
@@ -585,7 +585,7 @@ async def test_a_cancel_in_trouble_is_sent_again_and_a_refused_one_is_told(wire:
     assert any(isinstance(event, CancelRefused) for event in events)
 
 
-async def test_a_cancel_by_another_is_an_end(wire: Wire) -> None:
+async def test_a_cancel_by_another_client_ends_the_watch(wire: Wire) -> None:
     run = await wire.start(end="never")
     async with wire.watcher(run) as watcher:
         await anyio.sleep(5.0)
@@ -598,14 +598,14 @@ async def test_a_cancel_by_another_is_an_end(wire: Wire) -> None:
 # Leaving
 
 
-async def test_who_leaves_leaves_the_run_as_it_is(wire: Wire) -> None:
+async def test_leaving_leaves_the_run_as_it_is(wire: Wire) -> None:
     run = await wire.start(end="never")
     async with wire.watcher(run):
         await anyio.sleep(1.0)
     assert wire.count("cancel") == 0
 
 
-async def test_who_leaves_may_cancel_the_run(wire: Wire, tools: Tools) -> None:
+async def test_leaving_may_cancel_the_run(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,), end="never")
     async with wire.watcher(run, tools=tools, timeout=8.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
@@ -618,7 +618,7 @@ async def test_one_call_may_cancel_the_run(wire: Wire) -> None:
     assert isinstance(outcome, Cancelled)
 
 
-async def test_who_is_cancelled_cancels_the_run_where_that_was_asked_for(wire: Wire) -> None:
+async def test_a_cancelled_caller_cancels_the_run_if_requested(wire: Wire) -> None:
     run = await wire.start(end="never")
     task = asyncio.create_task(wire.watch(run, on_exit="cancel"))
     await anyio.sleep(3.0)
@@ -635,7 +635,7 @@ async def test_a_run_that_has_ended_is_not_cancelled_by_leaving(wire: Wire) -> N
 
 
 async def test_leaving_does_not_cancel_a_response_that_waits_for_outputs(wire: Wire, tools: Tools) -> None:
-    """Nothing goes on then, so why the watch ended is still why."""
+    """Nothing goes on at the server, so the reason of the outcome stays."""
     run = await wire.start(rounds=TWO_ROUNDS)
     async with wire.watcher(run, tools=tools, max_rounds=1, on_exit="cancel") as watcher:
         await watcher.wait()
@@ -647,7 +647,7 @@ async def test_leaving_does_not_cancel_a_response_that_waits_for_outputs(wire: W
         assert wire.count("cancel") == 0
 
 
-async def test_a_submit_on_its_way_is_waited_for_by_who_leaves(wire: Wire) -> None:
+async def test_leaving_waits_for_a_pending_submit(wire: Wire) -> None:
     async def add(a: int, b: int) -> int:
         return a + b
 
@@ -664,7 +664,7 @@ async def test_a_submit_on_its_way_is_waited_for_by_who_leaves(wire: Wire) -> No
 # Observing
 
 
-async def test_statuses_and_the_end_are_observed(wire: Wire, tools: Tools) -> None:
+async def test_statuses_and_the_outcome_are_observed(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=(TWO_CALLS,))
     statuses: list[str] = []
     ends: list[object] = []
@@ -675,7 +675,7 @@ async def test_statuses_and_the_end_are_observed(wire: Wire, tools: Tools) -> No
     assert ends == [outcome]
 
 
-async def test_observers_that_raise_or_hang_do_not_hold_up_the_wait(wire: Wire, tools: Tools) -> None:
+async def test_observers_that_raise_or_hang_do_not_delay_the_outcome(wire: Wire, tools: Tools) -> None:
     async def hang(change: object) -> None:
         await anyio.sleep(1000.0)
 
@@ -687,18 +687,20 @@ async def test_observers_that_raise_or_hang_do_not_hold_up_the_wait(wire: Wire, 
     assert outcome.elapsed < 5.0
 
 
-async def test_events_come_in_their_order_and_each_round_is_told_once(wire: Wire, tools: Tools) -> None:
+async def test_events_come_in_order_and_each_round_is_reported_once(wire: Wire, tools: Tools) -> None:
     async with wire.watcher(await wire.start(rounds=TWO_ROUNDS), tools=tools) as watcher:
         events = [event async for event in watcher]
     kinds = [type(event).__name__ for event in events if type(event).__name__ != "StatusChanged"]
     rounds = [["ActionRequired", *["CallAnswered"] * len(round_), "OutputsSubmitted"] for round_ in TWO_ROUNDS]
     assert kinds == [*rounds[0], *rounds[1], "Ended"]
     assert isinstance(events[-1], Ended)
-    told = [sorted(output for _, output in event.outputs) for event in events if isinstance(event, OutputsSubmitted)]
-    assert told == [["3", "Sunny in Paris"], ["7"]]
+    submitted = [
+        sorted(output for _, output in event.outputs) for event in events if isinstance(event, OutputsSubmitted)
+    ]
+    assert submitted == [["3", "Sunny in Paris"], ["7"]]
 
 
-# A submit whose answer is lost: the wires differ in what a look can tell
+# A submit whose answer is lost: the wires differ in what a poll can show
 
 LOST: Final[tuple[dict[str, Any], ...]] = (
     {"drop": True},
@@ -710,7 +712,7 @@ LOST: Final[tuple[dict[str, Any], ...]] = (
 
 
 def lost(fault: dict[str, Any], *, acts: bool) -> Fault:
-    """Give a fault that loses the answer to a submit, after the server acted or before."""
+    """Return a fault that loses the answer to a submit, after the server acted or before."""
     return Fault(on="submit", acts=acts and fault.get("damage") != "half", **fault)
 
 
@@ -728,7 +730,7 @@ async def responses(shell: Shell) -> AsyncIterator[Wire]:
 
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize("fault", LOST, ids=str)
-async def test_on_threads_looks_tell_what_became_of_a_lost_submit(
+async def test_on_threads_polls_show_what_became_of_a_lost_submit(
     threads: Wire, tools: Tools, fault: dict[str, Any], acts: bool
 ) -> None:
     run = await threads.start(rounds=TWO_ROUNDS)
@@ -741,7 +743,7 @@ async def test_on_threads_looks_tell_what_became_of_a_lost_submit(
 
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize("fault", LOST, ids=str)
-async def test_on_responses_a_lost_submit_ends_the_wait_with_its_outputs(
+async def test_on_responses_a_lost_submit_ends_the_watch_with_its_outputs(
     responses: Wire, tools: Tools, fault: dict[str, Any], acts: bool
 ) -> None:
     run = await responses.start(rounds=TWO_ROUNDS)
@@ -777,7 +779,7 @@ async def test_on_responses_a_lost_submit_may_be_sent_again_and_leaves_an_orphan
 
 
 @pytest.mark.parametrize("on_lost_submit", ["give_up", "resend"])
-async def test_on_responses_a_lost_submit_ends_a_wait_that_is_cancelled(
+async def test_on_responses_a_lost_submit_ends_a_watch_whose_run_is_cancelled(
     responses: Wire, tools: Tools, on_lost_submit: str
 ) -> None:
     run = await responses.start(rounds=(TWO_CALLS,), end="never")
@@ -802,7 +804,7 @@ async def test_on_responses_each_lost_submit_is_sent_again(responses: Wire, tool
     assert len(responses.emulator.responses) == 2 + 4
 
 
-async def test_on_responses_a_create_is_repeated_only_where_that_was_asked_for(responses: Wire) -> None:
+async def test_on_responses_a_create_is_repeated_only_if_requested(responses: Wire) -> None:
     responses.emulator.inject(Fault(on="create_response", drop=True, acts=True, times=2))
     outcome = await responses.run(Scenario(), on_lost_submit="resend")
     assert isinstance(outcome, Completed)

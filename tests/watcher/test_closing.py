@@ -1,4 +1,4 @@
-"""A watch that is left, or over, begins nothing, and holds nobody up."""
+"""A watch that is left, or finished, begins nothing and delays nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def other_tasks() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def test_no_submit_begins_once_a_refused_cancel_lets_who_leaves_go(shell: Shell) -> None:
+async def test_no_submit_begins_after_a_refused_cancel_ended_leaving(shell: Shell) -> None:
     stage = scene(
         ok("requires_action", CALL),
         submits=[THROTTLED, ok("queued")],
@@ -43,7 +43,7 @@ async def test_no_submit_begins_once_a_refused_cancel_lets_who_leaves_go(shell: 
 
 
 @pytest.mark.parametrize("with_handler", [False, True])
-async def test_the_next_round_of_who_has_left_is_not_begun(shell: Shell, with_handler: bool) -> None:
+async def test_the_next_round_is_not_begun_once_the_watch_was_left(shell: Shell, with_handler: bool) -> None:
     begun: list[str] = []
 
     async def g() -> str:
@@ -64,7 +64,7 @@ async def test_the_next_round_of_who_has_left_is_not_begun(shell: Shell, with_ha
     assert stage.transport.count("submit") == 1
 
 
-async def test_a_request_that_hangs_holds_nobody_up_once_the_run_is_over(shell: Shell) -> None:
+async def test_a_request_that_hangs_delays_nothing_once_the_run_has_ended(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[lost()])
     stage.transport.submits_take = 30.0
     async with shell(stage, stage.ref, tools=Toolset([f])) as watcher:
@@ -74,12 +74,12 @@ async def test_a_request_that_hangs_holds_nobody_up_once_the_run_is_over(shell: 
     assert other_tasks() == []
 
 
-async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken(shell: Shell) -> None:
+async def test_a_poll_that_hangs_is_given_up_when_a_cancel_was_accepted(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.2)
         stage.transport._takes = 100.0
-        await anyio.sleep(1.0)  # a look hangs
+        await anyio.sleep(1.0)  # a poll hangs
         stage.transport._takes = 0.01
         began = anyio.current_time()
         await watcher.cancel_run()
@@ -87,17 +87,17 @@ async def test_a_look_that_hangs_is_given_up_when_a_cancel_was_taken(shell: Shel
     assert anyio.current_time() - began < 1.0
 
 
-async def test_an_end_that_comes_while_one_leaves_is_told_to_observers(shell: Shell) -> None:
-    told: list[object] = []
+async def test_an_end_during_leaving_is_reported_to_observers(shell: Shell) -> None:
+    reported: list[object] = []
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
     stage.transport.submits_take = 3.0
-    async with shell(stage, stage.ref, tools=Toolset([f]), on_terminal=told.append) as watcher:
+    async with shell(stage, stage.ref, tools=Toolset([f]), on_terminal=reported.append) as watcher:
         await anyio.sleep(0.5)
     assert isinstance(watcher.outcome, Completed)
-    assert told == [watcher.outcome]
+    assert reported == [watcher.outcome]
 
 
-async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too(shell: Shell) -> None:
+async def test_a_caller_that_is_cancelled_before_the_watch_began_cancels_the_run_too(shell: Shell) -> None:
     stages = [scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")]) for _ in range(30)]
 
     async def fail() -> None:
@@ -113,11 +113,11 @@ async def test_who_is_cancelled_before_the_watch_began_cancels_the_run_too(shell
             for number in range(30):
                 group.create_task(watch(number))
             group.create_task(fail())
-    # Those whose task never ran have watched nothing.
+    # Watches whose task never ran have watched nothing.
     assert [stage.transport.count("cancel") for stage in stages] == [1] * 30
 
 
-async def test_one_who_waits_does_not_miss_that_another_took_the_watch_up(shell: Shell) -> None:
+async def test_a_waiter_notices_that_another_task_resumed_the_watch(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
     async with shell(stage, stage.ref) as watcher:
 
@@ -133,7 +133,7 @@ async def test_one_who_waits_does_not_miss_that_another_took_the_watch_up(shell:
         assert isinstance(first, Completed)
 
 
-async def test_a_reader_may_take_the_watch_up_at_its_end(shell: Shell) -> None:
+async def test_a_reader_may_resume_the_watch_at_its_end(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("completed")])
     async with shell(stage, stage.ref) as watcher:
         waiting = asyncio.create_task(watcher.wait())
@@ -144,7 +144,7 @@ async def test_a_reader_may_take_the_watch_up_at_its_end(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("cancels", [[error(400, "Not supported")], [ok("cancelling")]])
-async def test_an_outcome_stands_until_there_is_another(shell: Shell, cancels: list[Any]) -> None:
+async def test_an_outcome_stays_until_there_is_a_new_one(shell: Shell, cancels: list[Any]) -> None:
     stage = scene(ok("in_progress"), cancels=cancels)
     async with shell(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
@@ -187,7 +187,7 @@ async def cancels_itself() -> str:
 
 @pytest.mark.parametrize("tool", [children_that_fail, cancels_itself])
 @pytest.mark.parametrize("beside", [0, 1])
-async def test_what_a_tool_does_to_its_own_task_does_not_touch_the_watch(
+async def test_what_a_tool_does_to_its_own_task_does_not_affect_the_watch(
     shell: Shell, tool: Callable[[], Any], beside: int
 ) -> None:
     calls = [("call_1", tool.__name__, "{}"), ("call_2", "f", "{}")][: 1 + beside]
@@ -201,7 +201,7 @@ async def test_what_a_tool_does_to_its_own_task_does_not_touch_the_watch(
     assert outputs[1:] == ["out"] * beside
 
 
-async def test_what_a_handler_and_an_observer_do_to_their_tasks_does_not_touch_the_watch(shell: Shell) -> None:
+async def test_what_a_handler_and_an_observer_do_to_their_tasks_does_not_affect_the_watch(shell: Shell) -> None:
     seen: list[str] = []
 
     async def handler(calls: list[Call]) -> dict[str, str]:

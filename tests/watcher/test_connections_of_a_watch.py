@@ -1,4 +1,4 @@
-"""Connections that die, and outages that do not pass, as a watch meets them, over real sockets."""
+"""Connections that die, and failures that do not pass, in a watch over real sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPEN = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": [CA
 
 
 class OneRun:
-    """A run that wants one round of outputs, by the answers of its server."""
+    """The answers of the server of a run that asks for one round of outputs."""
 
     def __init__(self) -> None:
         self.submits = 0
@@ -118,7 +118,7 @@ async def test_a_poll_whose_connection_breaks_is_sent_once(shell: Shell) -> None
 
 
 class Names(aiohttp.abc.AbstractResolver):
-    """Knows what it is told to know."""
+    """A name resolver with the answers of the test."""
 
     def __init__(self, **errors: OSError) -> None:
         self.error: OSError | None = errors.get("error")
@@ -138,7 +138,7 @@ class Names(aiohttp.abc.AbstractResolver):
 
 
 async def gives_up_at_once(shell: Shell, base_url: str, says: str, **options: Any) -> None:
-    """Check that a watch gives up within some seconds, for a cause that says what to set."""
+    """Check that a watch gives up within a few seconds, with a cause that says what to set."""
     began = asyncio.get_running_loop().time()
     async with Client(base_url, **options) as client:
         outcome = await watched(shell, client, thread_id="thread_1", run_id="run_1")
@@ -150,7 +150,7 @@ async def gives_up_at_once(shell: Shell, base_url: str, says: str, **options: An
     assert asyncio.get_running_loop().time() - began < 5
 
 
-async def test_a_certificate_that_nobody_trusts_ends_a_watch_at_once(shell: Shell) -> None:
+async def test_an_untrusted_certificate_ends_a_watch_at_once(shell: Shell) -> None:
     async with RawServer(OneRun().act, tls=server_tls()).running() as server:
         await gives_up_at_once(shell, server.base_url, "ssl=ssl.create_default_context(cafile=")
     assert server.heads == []
@@ -162,7 +162,7 @@ async def test_a_certificate_for_another_host_ends_a_watch_at_once(shell: Shell)
         await gives_up_at_once(shell, server.base_url, "certificate is for another host", ssl=trust)
 
 
-async def test_another_fingerprint_ends_a_watch_at_once(shell: Shell) -> None:
+async def test_a_wrong_fingerprint_ends_a_watch_at_once(shell: Shell) -> None:
     async with RawServer(OneRun().act, tls=server_tls()).running() as server:
         await gives_up_at_once(shell, server.base_url, "fingerprint", ssl=aiohttp.Fingerprint(b"x" * 32))
 
@@ -184,7 +184,7 @@ async def test_http_to_a_port_of_https_ends_a_watch_at_once(shell: Shell) -> Non
     [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), OSError(None, "Domain name not found")],
     ids=["the system's", "of aiodns"],
 )
-async def test_a_host_that_nobody_knows_ends_a_watch_at_once(shell: Shell, error: OSError) -> None:
+async def test_an_unknown_host_ends_a_watch_at_once(shell: Shell, error: OSError) -> None:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Names(error=error))) as session:
         await gives_up_at_once(shell, "http://host.example/v1", "check the host in base_url", session=session)
 
@@ -226,7 +226,7 @@ async def test_a_host_that_has_answered_may_come_back(shell: Shell) -> None:
     assert isinstance(outcome, Completed)
 
 
-async def test_a_response_is_not_waited_for_where_nobody_can_be_reached(shell: Shell) -> None:
+async def test_a_watch_of_a_response_ends_at_once_if_the_server_is_unreachable(shell: Shell) -> None:
     async with RawServer(OneRun().act, tls=server_tls()).running() as server, Client(server.base_url) as client:
         outcome = await watched(shell, client.responses.alone, RunRef("response", ("resp_1",)))
     assert isinstance(outcome, GaveUp)
@@ -234,7 +234,7 @@ async def test_a_response_is_not_waited_for_where_nobody_can_be_reached(shell: S
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["at once", "as a stream"])
-async def test_a_create_is_not_tried_again_where_nobody_can_be_reached(stream: bool) -> None:
+async def test_a_create_is_not_sent_again_if_the_server_is_unreachable(stream: bool) -> None:
     began = asyncio.get_running_loop().time()
     async with RawServer(OneRun().act, tls=server_tls()).running() as server, Client(server.base_url) as client:
         with pytest.raises(APIConnectionError, match="ssl=") as caught:
@@ -243,7 +243,7 @@ async def test_a_create_is_not_tried_again_where_nobody_can_be_reached(stream: b
             else:
                 await client.threads.runs.create("thread_1", assistant_id="asst_1", adopt=True)
     assert not caught.value.passes
-    assert asyncio.get_running_loop().time() - began < 0.4  # the pause before another try would be longer
+    assert asyncio.get_running_loop().time() - began < 0.4  # the pause before another attempt would be longer
 
 
 # Facts 55 and 56
@@ -272,5 +272,5 @@ async def test_a_watch_is_signed_by_a_plain_function(shell: Shell) -> None:
 
 @pytest.mark.real_time
 async def test_a_token_function_that_returns_none_ends_a_watch_at_once(shell: Shell) -> None:
-    nothing: Any = lambda: None  # noqa: E731 - what somebody may write
+    nothing: Any = lambda: None  # noqa: E731 - as a caller may write it
     await gives_up_at_once(shell, "http://127.0.0.1:9/v1", "it returned a NoneType", api_key=nothing)

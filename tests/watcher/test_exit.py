@@ -32,9 +32,9 @@ from asyncruns.watch.outcome import AnyOutcome
 CALL = ("call_1", "f", "{}")
 
 
-def going_on(*ends: Scripted, cancels: list[Scripted] | None = None, looks: int = 1, **more: float) -> Scene:
-    """A run that is in progress for so many looks, whatever happens, and then shows the ends."""
-    return scene(*[ok("in_progress")] * looks, *ends, cancels=cancels or [ok("cancelling")], **more)
+def going_on(*ends: Scripted, cancels: list[Scripted] | None = None, polls: int = 1, **more: float) -> Scene:
+    """Return a scene whose run is in progress for this many polls, and then shows the given ends."""
+    return scene(*[ok("in_progress")] * polls, *ends, cancels=cancels or [ok("cancelling")], **more)
 
 
 async def test_by_default_the_run_is_left_as_it_is(shell: Shell) -> None:
@@ -44,7 +44,7 @@ async def test_by_default_the_run_is_left_as_it_is(shell: Shell) -> None:
     assert stage.transport.count("cancel") == 0
 
 
-async def test_leaving_cancels_the_run_where_that_was_asked_for(shell: Shell) -> None:
+async def test_leaving_cancels_the_run_if_requested(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
@@ -60,7 +60,7 @@ async def test_a_run_that_has_ended_is_not_cancelled(shell: Shell) -> None:
     assert stage.transport.count("cancel") == 0
 
 
-async def test_a_body_that_raises_cancels_too_and_its_error_leaves_as_it_is(shell: Shell) -> None:
+async def test_a_body_that_raises_cancels_too_and_its_error_propagates_unchanged(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
     with pytest.raises(ValueError, match="mine"):
         async with shell(stage, stage.ref, on_exit="cancel"):
@@ -70,7 +70,7 @@ async def test_a_body_that_raises_cancels_too_and_its_error_leaves_as_it_is(shel
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_who_is_cancelled_cancels_the_run(shell: Shell, times: int) -> None:
+async def test_a_cancelled_caller_cancels_the_run(shell: Shell, times: int) -> None:
     stage = going_on(ok("cancelling"), ok("cancelled"))
 
     async def watch() -> None:
@@ -85,10 +85,10 @@ async def test_who_is_cancelled_cancels_the_run(shell: Shell, times: int) -> Non
     with pytest.raises(asyncio.CancelledError):
         await task
     assert stage.transport.count("cancel") == 1
-    assert stage.transport.finished[-1] == "look"
+    assert stage.transport.finished[-1] == "poll"
 
 
-async def test_a_scope_that_is_left_by_its_time_cancels_the_run(shell: Shell) -> None:
+async def test_a_scope_that_times_out_cancels_the_run(shell: Shell) -> None:
     stage = going_on(ok("cancelled"))
     watcher = shell(stage, stage.ref, on_exit="cancel")
     with anyio.move_on_after(0.1):
@@ -98,22 +98,22 @@ async def test_a_scope_that_is_left_by_its_time_cancels_the_run(shell: Shell) ->
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_wait_that_gave_up_cancels_the_run(shell: Shell) -> None:
-    stage = going_on(ok("cancelled"), looks=6)
+async def test_a_watch_that_gave_up_cancels_the_run(shell: Shell) -> None:
+    stage = going_on(ok("cancelled"), polls=6)
     async with shell(stage, stage.ref, timeout=2.0, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
     assert stage.transport.count("cancel") == 1
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_run_that_nobody_answers_is_cancelled(shell: Shell) -> None:
+async def test_a_run_whose_calls_are_not_answered_is_cancelled(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         assert isinstance(await watcher.wait(), NeedsCaller)
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_completion_that_was_faster_is_told_as_it_was(shell: Shell) -> None:
+async def test_a_completion_that_was_faster_is_the_outcome(shell: Shell) -> None:
     stage = going_on(ok("completed"), cancels=[error(400, "Cannot cancel run with status 'completed'.")])
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         pass
@@ -121,7 +121,7 @@ async def test_a_completion_that_was_faster_is_told_as_it_was(shell: Shell) -> N
     assert watcher.outcome.cancel_requested
 
 
-async def test_a_cancel_that_sticks_holds_up_leaving_for_some_seconds_only(shell: Shell) -> None:
+async def test_a_cancel_that_hangs_delays_leaving_for_a_few_seconds_only(shell: Shell) -> None:
     stage = going_on(ok("cancelling"))
     began = anyio.current_time()
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
@@ -134,7 +134,7 @@ async def test_a_cancel_that_sticks_holds_up_leaving_for_some_seconds_only(shell
     assert watcher.status == "cancelling"
 
 
-async def test_a_server_that_does_not_answer_holds_up_leaving_for_some_seconds_only(shell: Shell) -> None:
+async def test_a_server_that_does_not_answer_delays_leaving_for_a_few_seconds_only(shell: Shell) -> None:
     stage = going_on(takes=1000.0)
     began = anyio.current_time()
     async with shell(stage, stage.ref, on_exit="cancel"):
@@ -143,7 +143,7 @@ async def test_a_server_that_does_not_answer_holds_up_leaving_for_some_seconds_o
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving(shell: Shell) -> None:
+async def test_a_server_that_does_not_cancel_does_not_delay_leaving(shell: Shell) -> None:
     stage = going_on(cancels=[error(400, "Not supported")])
     began = anyio.current_time()
     async with shell(stage, stage.ref, on_exit="cancel"):
@@ -155,8 +155,8 @@ async def test_a_server_that_does_not_cancel_does_not_hold_up_leaving(shell: She
 async def test_a_cancel_that_is_refused_while_the_run_is_queued_is_sent_again_when_it_runs(
     shell: Shell, refusal: Scripted
 ) -> None:
-    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
-    stage = scene(*looks, cancels=[refusal, ok("cancelling")])
+    polls = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*polls, cancels=[refusal, ok("cancelling")])
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
         await anyio.sleep(0.1)
     assert stage.transport.count("cancel") == 2
@@ -165,9 +165,9 @@ async def test_a_cancel_that_is_refused_while_the_run_is_queued_is_sent_again_wh
     assert watcher.outcome.cancel_error is None
 
 
-async def test_a_cancel_that_the_caller_of_a_watch_asks_for_is_sent_again_as_well(shell: Shell) -> None:
-    looks = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
-    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+async def test_a_cancel_that_the_caller_requests_is_sent_again_as_well(shell: Shell) -> None:
+    polls = [*[ok("queued")] * 4, ok("in_progress"), ok("cancelled")]
+    stage = scene(*polls, cancels=[error(400, "Run is queued"), ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.1)
         await watcher.cancel_run()
@@ -178,7 +178,7 @@ async def test_a_cancel_that_the_caller_of_a_watch_asks_for_is_sent_again_as_wel
 
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("end", ["completed", "failed", "expired", "cancelled"])
-async def test_after_a_refusal_in_unknown_words_a_poll_tells_the_truth(shell: Shell, status: int, end: str) -> None:
+async def test_after_a_refusal_in_unknown_words_a_poll_shows_the_truth(shell: Shell, status: int, end: str) -> None:
     stage = going_on(ok(end), cancels=[error(status, "No way")])
     began = anyio.current_time()
     async with shell(stage, stage.ref, on_exit="cancel") as watcher:
@@ -191,17 +191,17 @@ async def test_after_a_refusal_in_unknown_words_a_poll_tells_the_truth(shell: Sh
 async def test_what_could_not_be_cancelled_is_a_warning_and_in_the_outcome(
     shell: Shell, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[AnyOutcome[Any]] = []
+    reported: list[AnyOutcome[Any]] = []
     stage = going_on(cancels=[error(400, "No way")])
     began = anyio.current_time()
-    async with shell(stage, stage.ref, on_exit="cancel", on_terminal=told.append) as watcher:
+    async with shell(stage, stage.ref, on_exit="cancel", on_terminal=reported.append) as watcher:
         pass
     assert anyio.current_time() - began == pytest.approx(5.0, abs=0.5)
     assert isinstance(watcher.outcome, GaveUp)
     assert watcher.outcome.reason is Reason.NOT_CANCELLED
     assert not watcher.outcome.cancel_requested
     assert "No way" in str(watcher.outcome.cancel_error)
-    assert told == [watcher.outcome]
+    assert reported == [watcher.outcome]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "thread_1/run_1" in record.getMessage()
@@ -229,22 +229,22 @@ async def test_a_pause_that_the_server_asks_for_does_not_lose_the_cancel() -> No
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_no_tool_runs_while_who_leaves_waits_for_another_status(shell: Shell) -> None:
+async def test_no_tool_runs_while_leaving_waits_for_another_status(shell: Shell) -> None:
     ran: list[str] = []
 
     async def f() -> str:
         ran.append("f")
         return "out"
 
-    looks = [*[ok("queued")] * 3, ok("requires_action", CALL), ok("cancelled")]
-    stage = scene(*looks, cancels=[error(400, "Run is queued"), ok("cancelling")])
+    polls = [*[ok("queued")] * 3, ok("requires_action", CALL), ok("cancelled")]
+    stage = scene(*polls, cancels=[error(400, "Run is queued"), ok("cancelling")])
     async with shell(stage, stage.ref, tools=Toolset([f]), on_exit="cancel") as watcher:
         await anyio.sleep(0.1)
     assert isinstance(watcher.outcome, Cancelled)
     assert (ran, stage.transport.count("submit")) == ([], 0)
 
 
-async def test_a_cancel_under_way_is_waited_for_whatever_leaving_does_else(shell: Shell) -> None:
+async def test_a_pending_cancel_is_waited_for_whatever_else_leaving_does(shell: Shell) -> None:
     stage = going_on(*[ok("in_progress")] * 3, ok("cancelled"), cancels=[error(503), ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         await anyio.sleep(0.1)
@@ -267,9 +267,9 @@ async def test_a_submit_that_hangs_does_not_keep_the_cancel_from_being_sent(shel
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_submit_on_its_way_is_waited_for_before_the_cancel(shell: Shell) -> None:
-    looks = [ok("requires_action", CALL), ok("cancelled")]
-    stage = scene(*looks, submits=[ok("queued")], cancels=[ok("cancelling")])
+async def test_a_pending_submit_is_waited_for_before_the_cancel(shell: Shell) -> None:
+    polls = [ok("requires_action", CALL), ok("cancelled")]
+    stage = scene(*polls, submits=[ok("queued")], cancels=[ok("cancelling")])
     stage.transport.submits_take = 1.0
 
     async def f() -> str:
@@ -281,13 +281,13 @@ async def test_a_submit_on_its_way_is_waited_for_before_the_cancel(shell: Shell)
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_word_that_is_none_of_the_two_is_refused() -> None:
+async def test_an_unknown_value_of_on_exit_is_refused() -> None:
     stage = going_on()
     with pytest.raises(InvalidRequestError, match='"leave" or "cancel"'):
         RunWatcher(stage, stage.ref, on_exit="stop")  # type: ignore[arg-type]
 
 
-async def test_client_watch_tells_what_became_of_a_run_that_it_cancelled() -> None:
+async def test_client_watch_returns_what_became_of_a_run_that_it_cancelled() -> None:
     lasting = Scenario(end="never", cancelling=0.2)
     async with Emulator(lasting) as emulator, Client(emulator.base_url) as client:
         thread = await client.threads.create()
@@ -301,7 +301,7 @@ async def test_client_watch_tells_what_became_of_a_run_that_it_cancelled() -> No
         assert not again.cancel_requested
 
 
-async def test_who_is_given_the_name_of_a_run_goes_on_where_another_left(emulator: Emulator) -> None:
+async def test_a_ref_continues_where_another_watch_left_off(emulator: Emulator) -> None:
     emulator.script(Scenario(working=60.0), assistant_id="asst_1")
     async with Client(emulator.base_url) as first:
         left = await first.run(assistant_id="asst_1", message="Go", timeout=5.0)

@@ -1,4 +1,4 @@
-"""Submits that a server refuses for a moment, answers about another run, forced tools, calls that were cut."""
+"""Submits that a server refuses for a moment, answers about another run, forced tool calls, calls that were cut."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from broken_server import Body
 from shells import Shell, watched
-from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_looks
+from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire, about_polls
 
 from asyncruns import Client, Completed, Expired, GaveUp, NeedsCaller, Reason, RunWatcher, Toolset
 from asyncruns.abc import ByteStream, Transport
@@ -37,7 +37,7 @@ async def test_outputs_that_are_refused_for_a_moment_are_sent_again(
     wire: Wire, tools: Tools, said: str, times: int
 ) -> None:
     if said in ("not stored", "conflict") and wire.name == "threads":
-        return  # what these say is of a follow-up
+        return  # these refusals are about follow-ups of responses
     status, body = (TOO_EARLY | FOR_A_MOMENT)[said]
     run = await wire.start(rounds=TWO_ROUNDS, working=0.1)
     wire.emulator.inject(Fault(on="submit", status=status, body=body, times=times))
@@ -50,7 +50,7 @@ async def test_outputs_that_are_refused_for_a_moment_are_sent_again(
     assert len(set(refused)) == 1
 
 
-async def test_outputs_that_stay_refused_are_given_back_with_the_reason(wire: Wire, tools: Tools) -> None:
+async def test_outputs_that_stay_refused_are_in_the_outcome_with_the_reason(wire: Wire, tools: Tools) -> None:
     status, body = TOO_EARLY["not found"]
     run = await wire.start(rounds=(TWO_CALLS,))
     wire.emulator.inject(Fault(on="submit", status=status, body=body, times=None))
@@ -62,7 +62,7 @@ async def test_outputs_that_stay_refused_are_given_back_with_the_reason(wire: Wi
     assert 15.0 < outcome.elapsed < 25.0
 
 
-async def test_a_poll_that_is_refused_for_a_moment_is_no_end(wire: Wire) -> None:
+async def test_a_poll_that_is_refused_for_a_moment_does_not_end_the_watch(wire: Wire) -> None:
     status, body = FOR_A_MOMENT["queue"]
     run = await wire.start(working=5.0)
     wire.emulator.inject(Fault(on="poll", status=status, body=body, times=3))
@@ -72,9 +72,9 @@ async def test_a_poll_that_is_refused_for_a_moment_is_no_end(wire: Wire) -> None
 # Answers about another run
 
 
-@about_looks
+@about_polls
 @pytest.mark.parametrize("on", ["poll", "submit"])
-async def test_an_answer_about_another_run_is_asked_for_again(
+async def test_a_poll_is_repeated_after_an_answer_about_another_run(
     wire: Wire, tools: Tools, on: Literal["poll", "submit"]
 ) -> None:
     other = await wire.start()
@@ -91,9 +91,9 @@ async def test_an_answer_about_another_run_is_asked_for_again(
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
 
 
-@about_looks
+@about_polls
 async def test_a_gateway_with_ids_of_its_own_may_show_the_servers_in_a_follow_up(wire: Wire, tools: Tools) -> None:
-    """LiteLLM replaces the id of a response, and not that of the one before it."""
+    """LiteLLM replaces the id of a response, but not the id of the response before it."""
     run = await wire.start(rounds=TWO_ROUNDS)
     wire.emulator.inject(
         Fault(on="submit", rewrite=lambda body: {**body, "previous_response_id": "resp_1"}, times=None)
@@ -103,7 +103,7 @@ async def test_a_gateway_with_ids_of_its_own_may_show_the_servers_in_a_follow_up
     assert sorted(tools.ran) == ["add", "add", "get_weather"]
 
 
-@about_looks
+@about_polls
 async def test_a_cancel_that_is_answered_with_another_run_is_confirmed_by_polls(wire: Wire) -> None:
     other = await wire.start()
     await anyio.sleep(10.0)
@@ -130,7 +130,7 @@ async def test_a_server_that_only_answers_with_another_run_is_named_in_the_outco
     assert f"{other.id!r}, not {run.id!r}" in str(outcome.cause)
 
 
-# The last trouble
+# The last failure is the cause
 
 
 async def test_submits_that_all_failed_are_the_cause_of_a_timeout(wire: Wire, tools: Tools) -> None:
@@ -141,12 +141,12 @@ async def test_submits_that_all_failed_are_the_cause_of_a_timeout(wire: Wire, to
     assert "answered 500" in str(outcome.cause)
 
 
-@about_looks
-async def test_a_run_that_expired_for_want_of_its_outputs_says_why_they_were_not_taken(
+@about_polls
+async def test_the_outcome_of_a_run_that_expired_without_its_outputs_says_why_they_were_not_taken(
     wire: Wire, tools: Tools
 ) -> None:
     if wire.name == "responses":
-        return  # these do not expire
+        return  # responses do not expire
     run = await wire.start(rounds=(ONE_CALL,))
     wire.emulator.inject(Fault(on="submit", status=500, times=None))
     outcome = await wire.watch(run, tools=tools)
@@ -167,7 +167,7 @@ async def test_a_run_that_never_stops_calling_is_left_to_the_caller(wire: Wire, 
         with pytest.raises(Exception, match="max_rounds"):
             outcome.unwrap()
         await watch.submit({call.id: "5" for call in outcome.calls})
-        outcome = await watch.wait()  # the next round is one too many again
+        outcome = await watch.wait()  # the next round exceeds the limit again
     assert outcome.reason is Reason.MAX_ROUNDS
     assert len(tools.ran) == 3
 
@@ -176,7 +176,7 @@ UNFORCED: Final = ("auto", "none", {"type": "allowed_tools", "mode": "auto"})
 
 
 class Chain(Transport):
-    """A server of responses, which echo their choice. Its model calls `search` in the first, and when it is forced to.
+    """A server of responses that echo their `tool_choice`. Its model calls `search` in the first, and when forced to.
 
     Args:
         call: What else its calls have.
@@ -238,7 +238,7 @@ async def by_watch(client: Client, shell: Shell, parameters: dict[str, Any], **o
 
 
 async def by_echo(client: Client, shell: Shell, parameters: dict[str, Any], **options: Any) -> Any:
-    """The server echoes the choice, and the watch goes by that."""
+    """The server echoes the choice, and the watch uses the echo."""
     response = await client.responses.create(model="m", input="?", background=True, **parameters)
     return await watched(shell, client.responses.continued(), response, **options)
 
@@ -268,7 +268,7 @@ async def test_a_forcing_choice_is_for_the_first_round(
 
 
 @pytest.mark.parametrize("begin", [by_run, by_watch, by_echo])
-async def test_a_choice_is_kept_where_that_is_asked_for_and_rounds_are_bounded(shell: Shell, begin: Begin) -> None:
+async def test_a_choice_is_kept_if_requested_and_rounds_are_bounded(shell: Shell, begin: Begin) -> None:
     server, tools = Chain(), Searches()
     outcome = await begin(
         Client(transport=server), shell, {"tool_choice": "required"}, tools=tools, keep_tool_choice=True, timeout=3600.0
@@ -295,7 +295,7 @@ async def test_a_forcing_choice_of_a_stream_is_for_the_first_round() -> None:
 
 @pytest.mark.parametrize("arguments", ["", "{}", '{"query": "half', '{"query": "whole"}'])
 @pytest.mark.parametrize("answered_by", ["tools", "handler", "both"])
-async def test_a_call_that_was_cut_is_not_run_and_the_model_is_told(
+async def test_a_call_that_was_cut_is_not_run_and_the_model_reads_why(
     shell: Shell, arguments: str, answered_by: str
 ) -> None:
     server, tools = Chain(status="incomplete", arguments=arguments), Searches()
@@ -315,7 +315,7 @@ async def test_a_call_that_was_cut_is_not_run_and_the_model_is_told(
     assert output["call_id"] == "call_1"
 
 
-async def test_a_call_that_was_cut_is_surfaced_where_the_toolset_says_so(shell: Shell) -> None:
+async def test_a_call_that_was_cut_is_surfaced_if_the_toolset_says_so(shell: Shell) -> None:
     server, tools = Chain(status="incomplete", arguments=""), Toolset(if_invalid_arguments="surface")
     outcome = await by_watch(Client(transport=server), shell, {}, tools=tools)
     assert isinstance(outcome, NeedsCaller)
@@ -326,13 +326,13 @@ async def test_a_call_that_was_cut_is_surfaced_where_the_toolset_says_so(shell: 
     ("status", "arguments", "runs"),
     [
         ("completed", "", True),
-        ("in_progress", '{"query": "x"}', True),  # some servers leave finished items so
+        ("in_progress", '{"query": "x"}', True),  # some servers leave finished items in this status
         ("in_progress", "", False),
         (None, "", True),
         ("something new", '{"query": "x"}', True),
     ],
 )
-async def test_what_may_be_whole_is_run(shell: Shell, status: str | None, arguments: str, runs: bool) -> None:
+async def test_a_call_that_may_be_whole_is_run(shell: Shell, status: str | None, arguments: str, runs: bool) -> None:
     tools = Searches()
     server = Chain(status=status, arguments=arguments)
     assert isinstance(await by_watch(Client(transport=server), shell, {}, tools=tools), Completed)
@@ -343,7 +343,7 @@ async def test_what_may_be_whole_is_run(shell: Shell, status: str | None, argume
 
 
 @pytest.mark.parametrize("status", [404, 405, 500])
-async def test_a_response_that_is_created_completed_is_watched_without_a_poll_that_counts(
+async def test_a_response_that_is_created_completed_is_watched_without_a_successful_poll(
     shell: Shell, status: int
 ) -> None:
     server, tools = Chain(polls=status, background=False), Toolset()
@@ -362,14 +362,14 @@ async def test_a_response_that_is_created_completed_is_watched_without_a_poll_th
 
 
 class StreamedChain(Transport):
-    """Streams a response with one call, and refuses its follow-up some times with an event instead of a status."""
+    """Streams a response with one call, and refuses its follow-up a few times with an event instead of a status."""
 
     def __init__(self, refusal: dict[str, Any], times: int) -> None:
         self.asked: list[bytes | None] = []
         self._refusal, self._times = refusal, times
 
     async def send(self, request: Request) -> Response:
-        return Response(405, {}, b"")  # what has ended need not be polled
+        return Response(405, {}, b"")  # a response that has ended need not be polled
 
     async def stream(self, request: Request) -> Response | ByteStream:
         await anyio.sleep(0.01)
@@ -420,11 +420,11 @@ async def test_a_follow_up_that_is_refused_by_the_first_event_of_its_stream_is_s
     assert len(tools.ran) == 1
     assert len(server.asked) == 2 + times
     assert len(set(server.asked[1:])) == 1
-    told = [event.event for event in events if event.event != "response.output_text.delta"]
-    assert told == ["response.created", "response.completed"] * 2
+    names = [event.event for event in events if event.event != "response.output_text.delta"]
+    assert names == ["response.created", "response.completed"] * 2
 
 
-async def test_an_error_that_may_have_come_after_a_beginning_is_a_lost_answer() -> None:
+async def test_an_error_that_may_have_come_after_the_follow_up_began_is_a_lost_answer() -> None:
     server = StreamedChain({"code": "server_error", "message": "Something went wrong."}, 1)
     tools, outcome, _ = await streamed(server)
     assert outcome.reason is Reason.SUBMIT_LOST

@@ -1,4 +1,4 @@
-"""The times of a watch, each for itself: the server's hints, the wait, a request, a tool, and the run's own expiry."""
+"""The times of a watch are independent: the server's hints, the watch, a request, a tool, and the run's own expiry."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ HINTS: tuple[tuple[dict[str, str], float], ...] = (
 )
 
 
-async def test_each_look_waits_as_the_answer_before_it_asked(shell: Shell) -> None:
+async def test_each_poll_waits_for_as_long_as_the_answer_before_it_hinted(shell: Shell) -> None:
     body = json.dumps(run_body("in_progress")).encode()
     stage = scene(*[Response(200, headers, body) for headers, _ in HINTS], ok("completed"))
     async with shell(stage, stage.ref, timeout=None) as watcher:
         assert isinstance(await watcher.wait(), Completed)
-    times = stage.transport.times("look")
+    times = stage.transport.times("poll")
     for (_, pause), before, after in zip(HINTS, times, times[1:], strict=False):
         assert pause - ROUNDING_S <= after - before - 0.01 <= 1.1 * pause + 0.001
     assert len(times) == len(HINTS) + 1
 
 
-async def test_who_slept_past_the_deadline_looks_once_more(shell: Shell) -> None:
+async def test_a_watch_that_slept_past_the_deadline_polls_once_more(shell: Shell) -> None:
     asleep = False
     stage = scene(lambda: ok("completed" if asleep else "in_progress"))
     loop: Any = asyncio.get_running_loop()
@@ -63,14 +63,14 @@ async def client(emulator: Emulator) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize(("timeout", "end", "seconds"), [(None, Expired, 100.0), (50.0, GaveUp, 50.0)])
-async def test_none_of_the_four_times_stands_for_another(
+async def test_none_of_the_four_times_replaces_another(
     emulator: Emulator, client: Client, timeout: float | None, end: type[Any], seconds: float
 ) -> None:
     async def slow() -> None:
         await anyio.sleep(1000.0)
 
     emulator.script(Scenario(rounds=((FunctionCall("slow"),),), end="never", lifetime=100.0), assistant_id="asst_1")
-    emulator.inject(Fault(on="poll", delay_before=60.0))  # this request ends after 5 s, and not the wait
+    emulator.inject(Fault(on="poll", delay_before=60.0))  # ends this request after 5 s, but not the watch
     outcome = await client.run(
         assistant_id="asst_1", message="Go", tools=Toolset([slow], timeout=20.0), timeout=timeout
     )
@@ -99,7 +99,7 @@ async def test_the_time_of_the_tools_counts_for_the_expiry(emulator: Emulator, c
 
 
 @pytest.mark.parametrize("shown", [{}, {"expires_at": None}], ids=["absent", "null"])
-async def test_a_run_without_an_expiry_is_waited_for_a_quarter_of_an_hour(
+async def test_a_run_without_an_expiry_is_watched_for_a_quarter_of_an_hour(
     emulator: Emulator, client: Client, shown: dict[str, None]
 ) -> None:
     def without(body: dict[str, Any]) -> dict[str, Any]:

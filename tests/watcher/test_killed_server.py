@@ -1,4 +1,4 @@
-"""Real sockets, real time, and a server in another process that is killed, stopped, or cut off in the middle."""
+"""Real sockets, real time, and a server in another process that is killed, stopped, or disconnected."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LAG_S = 0.5  # instead of 5 s, which this server does not need
 
 @pytest.fixture(autouse=True)
 def _short_lag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncruns.lifecycle.ledger.LAG_S", LAG_S)
+    monkeypatch.setattr("asyncruns.lifecycle.ledger.SUBMIT_LAG_S", LAG_S)
     monkeypatch.setattr("asyncruns.lifecycle.machine.NOT_FOUND_GRACE_S", LAG_S)
 
 
 class ServerProcess:
-    """The server, what it remembers, and what is done to it."""
+    """The server, the file with its state, and what is done to it."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -69,7 +69,7 @@ class ServerProcess:
             await process.communicate()
 
     def submissions(self) -> list[list[dict[str, str]]]:
-        """Give the rounds that were accepted, of each run, from the file."""
+        """Return the accepted rounds of each run, from the file."""
         if not self.file.exists():
             return []
         store, _ = self._state()
@@ -82,7 +82,7 @@ class ServerProcess:
         return pickle.loads(self.file.read_bytes())
 
     async def until_submitted(self, rounds: int) -> None:
-        """Wait until so many rounds were accepted, of all runs together."""
+        """Wait until this many rounds were accepted, of all runs together."""
         while sum(map(len, self.submissions())) < rounds:
             await asyncio.sleep(0.005)
 
@@ -98,7 +98,7 @@ async def server(tmp_path: Path) -> AsyncIterator[ServerProcess]:
 
 
 class Telling(Transport):
-    """Passes requests on, and keeps what became of the submits."""
+    """Forwards requests, and records what became of the submits."""
 
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
@@ -121,7 +121,7 @@ class Telling(Transport):
 
 
 class Watches:
-    """Several runs at once, each watched, and what their tools did."""
+    """Several runs at once, each with a watch and a record of what its tools did."""
 
     def __init__(self, client: Client, shell: Shell) -> None:
         self._client = client
@@ -137,7 +137,7 @@ class Watches:
     async def _one(self, number: int, assistant_id: str) -> AnyOutcome[Run]:
         async def f(n: int) -> str:
             self.executed[number, n] += 1
-            await asyncio.sleep(0.02 * number)  # so that they are not all at the same point
+            await asyncio.sleep(0.02 * number)  # so that they are at different points
             return f"{number} {n}"
 
         runs = self._client.threads.runs
@@ -150,7 +150,7 @@ def check_all_went_well(server: ServerProcess, watches: Watches, outcomes: list[
     assert [type(outcome) for outcome in outcomes] == [Completed] * RUNS
     wanted = {(number, call.arguments["n"]) for number in range(RUNS) for round_ in ROUNDS for call in round_}  # type: ignore[index]
     assert watches.executed == Counter(wanted)  # each once
-    # Some answers to submits were lost, some of them with and some without effect: what had none was sent again.
+    # Some answers to submits were lost, of submits with and without effect; those without effect were sent again.
     transport, needed = watches.transport, RUNS * len(ROUNDS)
     assert transport.lost > 0
     assert transport.submits >= needed
@@ -162,7 +162,7 @@ def check_all_went_well(server: ServerProcess, watches: Watches, outcomes: list[
 
 
 async def test_a_server_that_is_killed_and_started_again_loses_no_run(server: ServerProcess, shell: Shell) -> None:
-    """Some submits had arrived, and their answers are lost; some had not; and some were refused a connection."""
+    """Some submits arrived but their answers are lost, some did not arrive, and some were refused a connection."""
     async with Client(server.base_url) as client, asyncio.TaskGroup() as group:
         watches = Watches(client, shell)
         waiting = group.create_task(watches.all())
@@ -188,8 +188,8 @@ async def test_a_server_that_forgot_its_runs_ends_their_watches(server: ServerPr
     assert max(watches.executed.values()) == 1
 
 
-async def test_a_server_that_stands_still_for_a_while_is_waited_for(server: ServerProcess, shell: Shell) -> None:
-    """Requests run into their timeout, and are acted upon all the same when it goes on."""
+async def test_a_server_that_is_stopped_for_a_while_is_waited_for(server: ServerProcess, shell: Shell) -> None:
+    """Requests time out, but the server still acts on them when it continues."""
     async with Client(server.base_url, request_timeout=0.4) as client, asyncio.TaskGroup() as group:
         watches = Watches(client, shell)
         waiting = group.create_task(watches.all())

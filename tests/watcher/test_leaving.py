@@ -1,4 +1,4 @@
-"""Cancels, callbacks and exits at awkward moments."""
+"""Cancelling, callbacks and leaving at awkward moments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_cancel_right_after_entering_is_not_lost(shell: Shell) -> None:
     assert stage.transport.count("cancel") == 1
 
 
-async def test_a_run_that_nobody_answers_can_be_cancelled(shell: Shell) -> None:
+async def test_a_run_whose_calls_are_not_answered_can_be_cancelled(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("cancelled"), cancels=[ok("cancelling")])
     async with shell(stage, stage.ref) as watcher:
         assert isinstance(await watcher.wait(), NeedsCaller)
@@ -65,7 +65,7 @@ async def test_a_watcher_that_was_left_says_where_else_to_cancel(shell: Shell) -
     stage = scene(ok("in_progress"))
     async with shell(stage, stage.ref) as watcher:
         pass
-    with pytest.raises(InvalidRequestError, match="through the client"):
+    with pytest.raises(InvalidRequestError, match="client"):
         await watcher.cancel_run()
 
 
@@ -119,7 +119,7 @@ async def test_a_server_that_does_not_cancel_leaves_the_calls_to_the_caller(shel
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(shell: Shell, times: int) -> None:
+async def test_a_submit_that_hangs_delays_leaving_for_a_few_seconds_only(shell: Shell, times: int) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")])
 
     async def hang(calls: list[Call]) -> dict[str, str]:
@@ -141,7 +141,7 @@ async def test_a_submit_that_hangs_holds_up_leaving_for_some_seconds_only(shell:
     assert anyio.current_time() - began < 6.0
 
 
-async def test_a_hanging_observer_holds_up_neither_the_wait_nor_leaving_for_long(shell: Shell) -> None:
+async def test_a_hanging_observer_delays_neither_the_outcome_nor_leaving_for_long(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
 
     async def hang(change: object) -> None:
@@ -161,7 +161,7 @@ async def cancelled_elsewhere() -> None:
     await task
 
 
-async def test_a_handler_that_lets_out_the_cancellation_of_something_else_has_failed(shell: Shell) -> None:
+async def test_a_handler_that_raises_the_cancellation_of_something_else_has_failed(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL))
 
     async def handler(calls: list[Call]) -> None:
@@ -174,7 +174,7 @@ async def test_a_handler_that_lets_out_the_cancellation_of_something_else_has_fa
     assert "CancelledError" in str(outcome.cause)
 
 
-async def test_an_observer_that_lets_out_the_cancellation_of_something_else_changes_nothing(shell: Shell) -> None:
+async def test_an_observer_that_raises_the_cancellation_of_something_else_changes_nothing(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("completed"))
 
     async def observer(change: object) -> None:
@@ -194,7 +194,7 @@ async def test_events_go_to_one_reader(shell: Shell) -> None:
         await first
 
 
-async def test_what_broke_the_watch_is_logged_when_the_body_fails_too(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_the_watch_is_logged_if_the_body_fails_too(caplog: pytest.LogCaptureFixture) -> None:
     stage = scene(ZeroDivisionError("bug"))
     with pytest.raises(ValueError, match="mine"):
         async with RunWatcher(stage, stage.ref):
@@ -203,7 +203,7 @@ async def test_what_broke_the_watch_is_logged_when_the_body_fails_too(caplog: py
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_what_broke_the_watch_and_was_handled_is_not_raised_again() -> None:
+async def test_an_error_of_the_watch_that_was_handled_is_not_raised_again() -> None:
     stage = scene(ZeroDivisionError("bug"))
     async with RunWatcher(stage, stage.ref) as watcher:
         with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""The benchmark of 200 runs on a server that goes wrong all the time keeps its promise; here with fewer."""
+"""The benchmark of 200 runs on a server with many faults keeps its promise; here with fewer runs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_all_runs_complete_each_call_is_executed_once_and_no_submit_is_refused(benchmark: Any, name: str) -> None:
     figures = benchmark.run(name, RUNS)
     assert benchmark.violations(figures, RUNS) == []
-    # The faults were there: a fifth of all answers, and a third of those to submits.
+    # The faults did occur: a fifth of all answers, and a third of the answers to submits.
     assert figures.answers_spoiled >= figures.requests / 5
     assert figures.submit_answers_lost >= RUNS * benchmark.ROUNDS / 3
 
 
-def test_what_is_not_as_promised_is_told(benchmark: Any) -> None:
+def test_a_broken_promise_is_reported(benchmark: Any) -> None:
     figures = benchmark.run("asyncruns", 3)
     assert "completed is 3, not 4" in benchmark.violations(figures, 4)

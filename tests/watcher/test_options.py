@@ -1,4 +1,4 @@
-"""Options that can't be used are refused before anything is done at a server; and what a wait that failed tells."""
+"""Unusable options are refused before anything is sent; and the outcome of a watch that never reached its server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_wrong_parameter_is_refused_before_a_thread_is_created(emulator:
     assert emulator.requests == []
 
 
-async def test_a_wait_that_never_reached_the_server_says_why(shell: Shell) -> None:
+async def test_the_outcome_of_a_watch_that_never_reached_the_server_says_why(shell: Shell) -> None:
     stage = scene(refused())
     async with shell(stage, stage.ref, timeout=3.0) as watcher:
         outcome = await watcher.wait()

@@ -1,4 +1,4 @@
-"""What a caller that is cancelled early, or closes its client, or ends its loop, still owes the server."""
+"""A caller that is cancelled early, or closes its client, or ends its loop, may still have a run to cancel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL: Final = "gpt-test"
 
 
 class Server(Transport):
-    """A server in memory whose creates take a second, though they have had their effect at once."""
+    """A server in memory whose creates take effect at once, but are answered after a second."""
 
     def __init__(self, creates_take: float = CREATE_TAKES_S) -> None:
         self.inner = InMemoryTransport(latency=0.01)
@@ -69,7 +69,7 @@ RUNS: Final[list[Callable[..., Coroutine[Any, Any, Any]]]] = [run_a_thread, run_
 
 
 async def cancelled_while_it_creates(server: Server, work: Coroutine[Any, Any, Any], times: int = 1) -> float:
-    """Cancel some work while its create is pending; tell how long it took to end then."""
+    """Cancel some work while its create is pending; return how many seconds it then took to end."""
     task = asyncio.create_task(work)
     while not server.creates:
         await anyio.sleep(0.01)
@@ -88,12 +88,12 @@ async def test_a_run_whose_create_is_pending_when_its_caller_is_cancelled_is_can
     run: Callable[..., Coroutine[Any, Any, Any]], times: int
 ) -> None:
     server = Server()
-    told: list[Any] = []
+    reported: list[Any] = []
     client = Client(transport=server)
-    took = await cancelled_while_it_creates(server, run(client, on_exit="cancel", on_terminal=told.append), times)
+    took = await cancelled_while_it_creates(server, run(client, on_exit="cancel", on_terminal=reported.append), times)
     assert took == pytest.approx(CREATE_TAKES_S, abs=0.5)
     assert (len(server.creates), len(server.cancels)) == (1, 1)
-    assert [type(outcome) for outcome in told] == [Cancelled]
+    assert [type(outcome) for outcome in reported] == [Cancelled]
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -141,7 +141,7 @@ async def test_the_helpers_that_create_and_wait_name_the_run_that_goes_on(
     assert server.creates[0] in caplog.text
 
 
-async def test_a_create_that_hangs_holds_up_who_is_cancelled_for_some_seconds_only(
+async def test_a_create_that_hangs_delays_a_cancelled_caller_for_a_few_seconds_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     server = Server(creates_take=1000.0)
@@ -151,7 +151,7 @@ async def test_a_create_that_hangs_holds_up_who_is_cancelled_for_some_seconds_on
     assert "a run may go on" in caplog.text
 
 
-async def test_who_is_cancelled_while_another_run_holds_the_thread_creates_nothing_any_more() -> None:
+async def test_a_caller_that_is_cancelled_while_another_run_holds_the_thread_creates_nothing() -> None:
     server = Server(creates_take=0.0)
     client = Client(transport=server)
     holder = await client.threads.create_and_run(assistant_id=ASSISTANT)
@@ -169,7 +169,7 @@ async def test_who_is_cancelled_while_another_run_holds_the_thread_creates_nothi
 
 
 @pytest.mark.parametrize("passes", [1, 2, 10, 60, 200])
-async def test_watches_that_are_cancelled_some_passes_after_they_were_started_cancel_their_runs(passes: int) -> None:
+async def test_watches_that_are_cancelled_a_few_passes_after_they_were_started_cancel_their_runs(passes: int) -> None:
     server = Server(creates_take=0.0)
     client = Client(transport=server)
     runs = [await client.threads.create_and_run(assistant_id=ASSISTANT) for _ in range(120)]
@@ -188,7 +188,7 @@ async def test_watches_that_are_cancelled_some_passes_after_they_were_started_ca
     assert len(set(server.cancels)) == 201
 
 
-async def test_a_stream_that_is_left_before_it_tells_of_its_run_has_the_run_cancelled_all_the_same() -> None:
+async def test_leaving_a_stream_before_it_names_its_run_still_cancels_the_run() -> None:
     async with Emulator(Scenario(end="never", cancelling=0.05)) as emulator, Client(emulator.base_url) as client:
         emulator.script(Scenario(end="never", cancelling=0.05), assistant_id=ASSISTANT)
         thread = await client.threads.create()
@@ -273,7 +273,7 @@ CLOSINGS: Final = [
 
 
 @pytest.mark.parametrize("leave", CLOSINGS)
-async def test_closing_a_client_waits_for_what_it_owes(
+async def test_closing_a_client_waits_for_pending_cancels(
     leave: Callable[[Client, Run], Coroutine[Any, Any, None]],
 ) -> None:
     async with Emulator() as emulator:
@@ -297,7 +297,7 @@ async def test_closing_a_client_waits_for_a_create_that_is_pending() -> None:
     assert len(server.cancels) == 1
 
 
-async def test_closing_a_client_waits_for_some_seconds_only(caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_a_client_waits_for_a_few_seconds_only(caplog: pytest.LogCaptureFixture) -> None:
     async with Emulator() as emulator:
         emulator.script(Scenario(end="never", cancelling=float("inf")), assistant_id=ASSISTANT)
         async with Client(emulator.base_url) as client:
@@ -386,7 +386,7 @@ async def test_a_client_may_be_closed_from_within_a_watch(on_exit: Literal["leav
 
 
 def ends_with(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Run a program whose tasks go on when it ends, as `asyncio.run` does: all of them are cancelled then, once."""
+    """Run a program and end it with running tasks, as `asyncio.run` does, which cancels all of them once."""
     complaints: list[str] = []
 
     async def listening() -> None:
@@ -401,14 +401,14 @@ def ends_with(main: Callable[[], Coroutine[Any, Any, object]]) -> None:
 @pytest.mark.parametrize("after", [0.0, 0.005, 0.015, 0.3, 3.0])
 @pytest.mark.parametrize("how", ["watched", "forgotten"])
 def test_a_watch_that_goes_on_when_the_loop_ends_cancels_its_run(shell: Shell, after: float, how: str) -> None:
-    told: list[Any] = []
+    reported: list[Any] = []
     stage = scene(
         lambda: ok("cancelled" if "cancel" in stage.transport.finished else "in_progress"), cancels=[ok("cancelling")]
     )
     kept: list[object] = []
 
     async def watch() -> None:
-        watcher = shell(stage, stage.ref, on_exit="cancel", on_terminal=told.append)
+        watcher = shell(stage, stage.ref, on_exit="cancel", on_terminal=reported.append)
         kept.append(watcher)
         if how == "forgotten":
             await watcher.__aenter__()
@@ -423,7 +423,7 @@ def test_a_watch_that_goes_on_when_the_loop_ends_cancels_its_run(shell: Shell, a
 
     ends_with(main)
     assert stage.transport.count("cancel") == 1
-    assert [type(outcome) for outcome in told] == [Cancelled]
+    assert [type(outcome) for outcome in reported] == [Cancelled]
 
 
 @pytest.mark.parametrize("refusal", [error(503), lost(), error(400, "Run is queued")])
@@ -445,8 +445,8 @@ def test_a_cancel_that_fails_while_the_loop_ends_is_sent_again(shell: Shell, ref
 def test_tools_and_a_cancel_that_is_in_flight_are_cut_off_when_the_loop_ends_and_the_run_is_cancelled(
     shell: Shell,
 ) -> None:
-    looks: list[Scripted] = [*[ok("requires_action", ("call_1", "f", "{}"))] * 6, ok("cancelled")]
-    stage = scene(*looks, cancels=[ok("cancelling")], cancels_take=0.4)
+    polls: list[Scripted] = [*[ok("requires_action", ("call_1", "f", "{}"))] * 6, ok("cancelled")]
+    stage = scene(*polls, cancels=[ok("cancelling")], cancels_take=0.4)
 
     async def f() -> None:
         await asyncio.sleep(100.0)
@@ -480,7 +480,7 @@ def test_a_run_whose_create_is_cut_off_when_the_loop_ends_is_found_and_cancelled
     assert (len(servers[0].creates), len(servers[0].cancels)) == (1, 1)
 
 
-def test_a_create_that_is_cut_off_when_the_loop_ends_and_that_nothing_can_find_is_a_warning(
+def test_a_create_that_is_cut_off_when_the_loop_ends_and_cannot_be_found_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:

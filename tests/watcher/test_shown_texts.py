@@ -1,4 +1,4 @@
-"""What errors, reprs and logs quote of a server stays on its line, and commands no terminal."""
+"""Texts of a server stay on one line in errors, reprs and logs, and contain no terminal commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_clean(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "look",
+    "poll",
     [
         ok("failed", last_error={"code": EVIL, "message": EVIL}),
         ok("incomplete", incomplete_details={"reason": EVIL}),
@@ -37,8 +37,8 @@ def is_clean(text: str) -> bool:
     ],
     ids=["failed", "incomplete", "calls", "calls without a name", "error", "text", "redirect", "page"],
 )
-async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, look: Response) -> None:
-    stage = Scene(ScriptedTransport([look]))
+async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, poll: Response) -> None:
+    stage = Scene(ScriptedTransport([poll]))
     stage.ref = RunRef("thread.run", ("thread_1", f"run_{EVIL}"))
     async with shell(stage, stage.ref, timeout=30.0) as watch:
         outcome = await watch.wait()
@@ -49,14 +49,14 @@ async def test_the_message_and_the_repr_of_an_outcome_are_clean(shell: Shell, lo
     assert is_clean(repr(outcome))
 
 
-async def test_what_the_server_said_is_kept_as_it_came(shell: Shell) -> None:
+async def test_the_texts_of_the_server_are_kept_as_they_came(shell: Shell) -> None:
     stage = Scene(ScriptedTransport([ok("failed", last_error={"code": "c", "message": EVIL})]))
     outcome = await watched(shell, stage, stage.ref)
     assert outcome.error is not None
     assert outcome.error.message == EVIL
 
 
-def test_a_warning_quotes_it_cleaned(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_quotes_the_server_cleaned(caplog: pytest.LogCaptureFixture) -> None:
     run = decode(json.dumps({"id": f"run_{EVIL}", "status": "queued", "tools": []}).encode(), Run)
     with caplog.at_level(logging.WARNING):
         warn_of_unknown_tools(run, Toolset({"f": lambda: None}))

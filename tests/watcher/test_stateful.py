@@ -1,4 +1,4 @@
-"""A watch in a hostile world: whatever goes wrong, in whatever order, certain things hold."""
+"""A watch in a hostile world: whatever goes wrong, in whatever order, its promises hold."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from asyncruns import GaveUp, NeedsCaller, Reason
 from asyncruns.lifecycle.machine import TIMED_OUT_OUTPUT
 from asyncruns.testing import Fault, VirtualTimeLoop
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
 
 MAX_OUTAGE_S = 120.0
 CANCEL_BOUND_S = 60.0
-LEAVING_S = 5.0 + 2.0  # for a submit or a cancel on its way, and for observers
-LAST_LOOK_S = 5.0  # a wait that is over takes so long for one more look, where it slept past its end
+LEAVING_S = 5.0 + 2.0  # for a pending submit or cancel, and for observers
+LAST_POLL_S = 5.0  # how long the last poll may take, after a watch slept past its deadline
 ROUNDING_S = 0.5
-# So much life a run has left when its world gets well, and a watch sees it to its own end.
+# The lifetime that a run has left when the faults stop, so that its watch can see it end.
 TIME_TO_RECOVER_S = 110.0
 
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 8 if sys.flags.dev_mode else 40))
@@ -39,14 +39,14 @@ EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", 8 if sys.flags.dev_mode else 4
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Nobody reads what is logged of a hundred worlds in which all goes wrong."""
+    """Turn off logging: no test reads the logs of a hundred worlds with faults."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
 
 
 class HostileWorld(RuleBasedStateMachine):
-    """Rules are what can happen to a watch; invariants are what the README promises of one."""
+    """Rules are what can happen to a watch; invariants are what the guide to watching promises about it."""
 
     world_type: type[World] = World
     world: World | None = None
@@ -68,7 +68,7 @@ class HostileWorld(RuleBasedStateMachine):
         faults: list[Fault],
         dusk: float | None,
     ) -> None:
-        self.dusk = dusk  # so long the faults stay after the last rule; with None, all is left in their midst
+        self.dusk = dusk  # seconds for which faults go on after the last rule; with None, watches are left among faults
         self.parties = parties
         self.loop = VirtualTimeLoop(patience=0.01)
         self.injected: list[Fault] = []
@@ -145,7 +145,7 @@ class HostileWorld(RuleBasedStateMachine):
     @precondition(lambda self: self.has("leaver") and self.open_watches())
     @rule(data=st.data(), how=st.sampled_from(["leave", "cancel", "cancel twice"]), hushed=st.booleans())
     def a_watch_is_left(self, data: st.DataObject, how: str, hushed: bool) -> None:
-        """Leaving takes seconds at most, whatever is on its way; `hushed`, the server answers no submit any more."""
+        """Leaving takes a few seconds at most, whatever is pending; if `hushed`, the server answers no submit."""
         assert self.world
         watch = data.draw(st.sampled_from(self.open_watches()))
         if hushed:
@@ -164,7 +164,7 @@ class HostileWorld(RuleBasedStateMachine):
         assert watch.task.done()
         assert self.loop.time() - began <= LEAVING_S + ROUNDING_S
 
-    # What holds
+    # Invariants
 
     @invariant()
     def a_call_is_executed_at_most_once(self) -> None:
@@ -173,7 +173,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def no_round_is_submitted_in_part(self) -> None:
-        """A whole round may still be too late, where others answered or looks showed what is long gone."""
+        """A complete round may still be too late, if others answered or polls showed a state that is long gone."""
         for operation, message in self.world.emulator.refused if self.world else []:
             if operation == "submit" and not message.startswith("Runs in status"):
                 assert self.world
@@ -183,7 +183,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def outputs_that_had_an_effect_are_not_sent_again(self) -> None:
-        """Nobody can know better where others answer too, or where looks show what is long gone."""
+        """Except if others answer too, or if polls show a state that is long gone: it can't be known then."""
         if not self.world or self.others or any(map(may_mislead, self.injected)):
             return
         for operation, message in self.world.emulator.refused:
@@ -206,7 +206,7 @@ class HostileWorld(RuleBasedStateMachine):
         output = outputs[id]
         is_misled = self.others or any(map(may_mislead, self.injected))
         if is_misled and self.world.plan.scenario.reuse_call_ids:
-            return  # a late submit may hit the next round, of another party or after old looks: the wire can't tell
+            return  # a late submit may hit the next round, of another party or after stale polls, unnoticed
         if output == TIMED_OUT_OUTPUT:
             assert does not in ("missing", "bad_arguments")
             if not any(map(is_wrong_clock, self.injected)):
@@ -245,7 +245,7 @@ class HostileWorld(RuleBasedStateMachine):
                 assert type(outcome).__name__.lower() == outcome.status
 
     def check_why(self, watch: Watch, outcome: AnyOutcome[Run]) -> None:
-        """Check that a watch that ended before its run had to."""
+        """Check that a watch that finished before its run had to."""
         assert self.world
         match outcome.reason:
             case Reason.TIMEOUT:
@@ -271,7 +271,7 @@ class HostileWorld(RuleBasedStateMachine):
             case Reason.OUTPUTS_IGNORED:
                 assert self.world.plan.is_alike or any(map(may_mislead, self.injected))
             case Reason.SUBMIT_REFUSED:
-                # The run asks for other calls by now; or why it refuses was lost with half of the body.
+                # The run now asks for other calls; or the reason of the refusal was lost with half of the body.
                 was_halved = any(fault.damage == "half" for fault in self.injected)
                 assert self.others or was_halved or any(map(may_mislead, self.injected))
                 assert was_halved or "Runs in status" not in str(outcome.cause)
@@ -283,7 +283,7 @@ class HostileWorld(RuleBasedStateMachine):
         for watch in self.watches():
             if not watch.is_over and watch.timeout is not None and not isinstance(watch.timeout, UnsetType):
                 bound = max(watch.timeout, CANCEL_BOUND_S) if watch.was_taken_up else watch.timeout
-                assert self.loop.time() - watch.began_at <= bound + LAST_LOOK_S + ROUNDING_S
+                assert self.loop.time() - watch.began_at <= bound + LAST_POLL_S + ROUNDING_S
 
     @invariant()
     def a_watch_breaks_on_nothing(self) -> None:
@@ -299,7 +299,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_submitted_after_a_cancel(self) -> None:
-        """As long as the server did not refuse it; no tool begins then either, which the tools tell themselves."""
+        """Unless the server refused it. No tool begins then either, which the tools check themselves."""
         if self.world and len(self.world.watches) == 1:
             submits = [seen.at for seen in self.world.emulator.requests if seen.operation == "submit"]
             assert max(submits, default=0.0) <= self.world.watches[0].cancel_asked_at
@@ -312,7 +312,7 @@ class HostileWorld(RuleBasedStateMachine):
     # The end
 
     def teardown(self) -> None:
-        """When all is well again the watch sees the run to its end; and nothing is left behind."""
+        """Once the faults stop, the watch sees the run end; and nothing is left behind."""
         world = self.world
         if world is None:
             return
@@ -340,7 +340,7 @@ class HostileWorld(RuleBasedStateMachine):
         left = world.plan.scenario.lifetime - world.age
         waiting = world.loop.create_task(first.until_over())
         self.do(asyncio.wait({waiting}, timeout=max(left, 0.0) + 70.0))
-        waiting.cancel()  # a tool that hangs, with responses and without a timeout, is waited for without end
+        waiting.cancel()  # with responses and without a timeout, a tool that hangs is waited for without end
         self.an_end_is_the_truth()
         if first.timeout is UNSET and not any(map(is_wrong_clock, self.injected)):
             assert first.is_over
@@ -390,7 +390,7 @@ class WorldOfFleet(World):
 
 
 class HostileFleet(HostileWorld):
-    """The same rules, and the same holds."""
+    """The same rules and invariants."""
 
     world_type = WorldOfFleet
 

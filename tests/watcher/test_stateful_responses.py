@@ -1,4 +1,4 @@
-"""The hostile world once more, with responses: what holds there, but for what no look can tell.
+"""The hostile world with responses: the same promises, except about what a poll can't show.
 
 A submit whose answer is lost ends the watch, or is sent again, which leaves an orphan: never unasked, and no tool runs
 again for it. Each watch has a chain of its own, so there is one of them.
@@ -25,12 +25,12 @@ from asyncruns.watch.outcome import AnyOutcome
 
 __all__ = ["TestHostileFleetOfResponses", "TestHostileResponses", "_quiet"]
 
-LIFETIME_S: Final = 890.0  # these do not expire, and are given up after 15 minutes here
+LIFETIME_S: Final = 890.0  # responses do not expire, and are given up after 15 minutes here
 NOT_HERE: Final[frozenset[Party]] = frozenset({"other submitter", "other watcher"})
 
 
 class WorldOfResponses(World):
-    """A world whose run is a chain of responses; it stands where the watch does."""
+    """A world whose run is a chain of responses; its ref is that of the watch."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, plan: Plan) -> None:
         super().__init__(loop, replace(plan, scenario=replace(plan.scenario, lifetime=LIFETIME_S)))
@@ -79,7 +79,7 @@ class WorldOfResponses(World):
 
 
 class HostileResponses(HostileWorld):
-    """The same rules; the invariants differ where the wire does."""
+    """The same rules; the invariants differ where the API does."""
 
     world_type = WorldOfResponses
 
@@ -93,7 +93,7 @@ class HostileResponses(HostileWorld):
 
     @invariant()
     def outputs_that_had_an_effect_are_not_sent_again(self) -> None:
-        """Where an answer was lost, that is for the caller to decide."""
+        """If an answer was lost, the caller has to decide."""
         if not self.world:
             return
         submits = [seen for seen in self.world.emulator.requests if seen.operation == "submit"]
@@ -126,7 +126,7 @@ class WorldOfFleetOfResponses(WorldOfResponses):
 
 
 class HostileFleetOfResponses(HostileResponses):
-    """The same rules, and the same holds."""
+    """The same rules and invariants."""
 
     world_type = WorldOfFleetOfResponses
 

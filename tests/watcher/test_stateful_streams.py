@@ -1,6 +1,6 @@
-"""The hostile world once more, with a watch that follows streams, which break at random places: the same holds.
+"""The hostile world with a watch that reads streams, which break at random places: the same promises hold.
 
-And what streams alone can do wrong: an event that comes twice, or not in its order.
+It also checks what only streams can do wrong: an event that comes twice, or out of order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ONCE: Final = ("thread.run.created", "thread.message.created", "thread.message.c
 
 
 class WorldOfStreams(World):
-    """A world whose run is begun with a stream, which the first watch follows; somebody reads it, fast or slowly."""
+    """A world whose run begins with a stream, which the first watch reads; its reader is fast or slow."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, plan: Plan) -> None:
         super().__init__(loop, replace(plan, scenario=replace(plan.scenario, answer=ANSWER)))
@@ -50,10 +50,10 @@ class WorldOfStreams(World):
         stream, self.stream = self.stream, None
         return stream or self.ref
 
-    async def look_on(self, watcher: OneWatch) -> None:
+    async def poll_on(self, watcher: OneWatch) -> None:
         if not isinstance(watcher, RunWatcher) or watcher is not self.watches[0].watcher or self.plan.pace is None:
             return
-        while True:  # it may be taken up again
+        while True:  # the watch may be resumed
             async for one in watcher.stream_events():
                 self.events.append(one)
                 await asyncio.sleep(self.plan.pace)
@@ -61,7 +61,7 @@ class WorldOfStreams(World):
 
 
 class HostileStreams(HostileWorld):
-    """The same rules, streams that break, and the same holds."""
+    """The same rules and invariants, with streams that break."""
 
     world_type = WorldOfStreams
 

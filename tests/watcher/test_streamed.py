@@ -1,4 +1,4 @@
-"""A watch over the streams of a run: the same events as with looks, and no stream's weakness is the watch's."""
+"""A watch over the streams of a run: the same events as with polls, and no fault of a stream harms the watch."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.faults import StreamEnd
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS
@@ -49,7 +50,7 @@ DELTA: Final = {
 
 
 class Tools(Toolset):
-    """One function, `add`, which counts how often it was called with what."""
+    """A toolset with one function, `add`, that counts its calls by their arguments."""
 
     def __init__(self) -> None:
         self.calls: Counter[tuple[int, int]] = Counter()
@@ -92,7 +93,7 @@ async def all_of(source: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in source]
 
 
-# What a stream gives
+# Reading streams
 
 
 async def test_the_events_of_a_watch_are_the_same_and_nothing_is_polled(
@@ -124,36 +125,36 @@ async def test_all_events_of_all_streams_come_once_and_in_order(client: Client) 
     async with RunWatcher(client, stream, tools=Tools()) as watcher:
         events = await all_of(watcher.stream_events())
     names = [event.event for event in events]
-    assert names.count("done") == 3  # a stream for each round, and the last
+    assert names.count("done") == 3  # a stream for each round, and the last one
     assert names.count("thread.run.created") == 1
     assert names.count("thread.run.requires_action") == 2
     assert names[-2:] == ["thread.run.completed", "done"]
     assert stream.message is not None
     assert stream.message.text == ANSWER
-    assert len(stream.steps) == 3  # the stream that was given goes on to tell of all
+    assert len(stream.steps) == 3  # the stream object of the caller has the steps of all rounds
 
 
-async def test_who_wants_the_end_only_waits(transport: InMemoryTransport, client: Client) -> None:
+async def test_a_caller_that_needs_the_outcome_only_waits(transport: InMemoryTransport, client: Client) -> None:
     outcome = await client.watch(await begin(client), tools=Tools())
     assert isinstance(outcome, Completed)
     assert polls(transport) == 0
 
 
-async def test_who_only_waits_lets_the_events_go(client: Client) -> None:
+async def test_waiting_without_a_reader_discards_the_events(client: Client) -> None:
     async with RunWatcher(client, await begin(client), tools=Tools()) as watcher:
         await watcher.wait()
-        with pytest.raises(InvalidRequestError, match="begin to read before"):
+        with pytest.raises(InvalidRequestError, match="start to read before"):
             await all_of(watcher.text_deltas())
 
 
-async def test_who_comes_late_misses_nothing(client: Client) -> None:
+async def test_a_reader_that_starts_late_misses_nothing(client: Client) -> None:
     async with RunWatcher(client, await begin(client), tools=Tools()) as watcher:
         await asyncio.sleep(30.0)
         assert watcher.outcome is not None
         assert "".join(await all_of(watcher.text_deltas())) == ANSWER
 
 
-async def test_who_breaks_off_may_read_on(client: Client) -> None:
+async def test_a_reader_that_stopped_may_read_on(client: Client) -> None:
     async with RunWatcher(client, await begin(client), tools=Tools()) as watcher:
         found = []
         async for text in watcher.text_deltas():
@@ -166,7 +167,7 @@ async def test_the_events_go_to_one_reader(client: Client) -> None:
     async with RunWatcher(client, await begin(client), tools=Tools()) as watcher:
         first = asyncio.ensure_future(all_of(watcher.text_deltas()))
         await asyncio.sleep(0.3)
-        with pytest.raises(InvalidRequestError, match="another"):
+        with pytest.raises(InvalidRequestError, match="Another reader"):
             await all_of(watcher.stream_events())
         assert "".join(await first) == ANSWER
 
@@ -176,19 +177,20 @@ async def test_a_slow_reader_stops_the_socket_and_not_the_watch(client: Client, 
     transport.script(Scenario(answer="".join(words), working=1.0), assistant_id="asst_1")
     read = 0
     stream = await begin(client)
-    of_the_stream = stream.next_event
+    source = source_of(stream)
+    of_the_stream = source.next_event
 
     async def counted() -> Any:
         nonlocal read
         read += 1
         return await of_the_stream()
 
-    stream.next_event = counted  # type: ignore[method-assign]
+    source.next_event = counted  # type: ignore[method-assign]
     async with RunWatcher(client, stream) as watcher:
         events = notices(watcher)
         await asyncio.sleep(60.0)
         assert BUFFERED_EVENTS <= read <= BUFFERED_EVENTS + 2
-        assert isinstance(watcher.outcome, Completed)  # by looks
+        assert isinstance(watcher.outcome, Completed)  # by polls
         found = []
         async for text in watcher.text_deltas():
             await asyncio.sleep(0.1)
@@ -205,7 +207,7 @@ async def test_a_fast_reader_is_never_behind(client: Client, transport: InMemory
     assert "StreamBroken" not in events
 
 
-async def test_who_reads_as_fast_as_it_can_is_not_behind_when_much_comes_at_once() -> None:
+async def test_a_fast_reader_is_not_behind_when_much_comes_at_once() -> None:
     said = [{**RUN, "status": "in_progress"}, *[DELTA] * 4 * BUFFERED_EVENTS, {**RUN, "status": "completed"}]
     body = Pieces(b"".join(b"data: " + encode(one) + b"\n\n" for one in said), b"")
     stream = RunStream(Request("POST", "/threads/thread_1/runs"), body)
@@ -215,7 +217,9 @@ async def test_who_reads_as_fast_as_it_can_is_not_behind_when_much_comes_at_once
     assert "StreamBroken" not in events
 
 
-async def test_what_was_read_before_the_watch_is_not_given_again(client: Client, transport: InMemoryTransport) -> None:
+async def test_events_that_were_read_before_the_watch_do_not_come_again(
+    client: Client, transport: InMemoryTransport
+) -> None:
     stream = await begin(client)
     before = [await anext(stream) for _ in range(3)]
     async with RunWatcher(client, stream, tools=Tools()) as watcher:
@@ -226,53 +230,53 @@ async def test_what_was_read_before_the_watch_is_not_given_again(client: Client,
     assert polls(transport) == 0
 
 
-async def test_a_stream_that_was_read_to_its_end_is_gone_on_from(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_stream_that_was_read_to_its_end_can_be_watched(client: Client, transport: InMemoryTransport) -> None:
     stream, tools = await begin(client), Tools()
     async for _ in stream:
         pass
     async with RunWatcher(client, stream, tools=tools) as watcher:
         assert "".join(await all_of(watcher.text_deltas())) == ANSWER
         assert isinstance(await watcher.wait(), Completed)
-    assert polls(transport) == 1  # what a stream told long ago is old
+    assert polls(transport) == 1  # what a stream showed long ago is old
     assert list(tools.calls.values()) == [1, 1, 1]
 
 
-# What goes wrong with one
+# Streams that fail
 
 
 @pytest.mark.parametrize("events", range(1, 16))
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("on", ["create_run", "submit"])
-async def test_a_stream_that_ends_too_early_costs_some_looks(
+async def test_a_stream_that_ends_too_early_costs_some_polls(
     client: Client, transport: InMemoryTransport, on: Any, end: StreamEnd, events: int
 ) -> None:
     transport.inject(Fault(on=on, stream=end, events=events))
     tools, loop = Tools(), asyncio.get_running_loop()
     began = loop.time()
     async with RunWatcher(client, await begin(client), tools=tools) as watcher:
-        texts, told = await asyncio.gather(all_of(watcher.stream_events()), notices(watcher))
+        texts, reported = await asyncio.gather(all_of(watcher.stream_events()), notices(watcher))
         outcome = await watcher.wait()
     assert isinstance(outcome, Completed)
     assert list(tools.calls.values()) == [1, 1, 1]
     assert sum(seen.operation == "submit" for seen in transport.requests) == 2
     deltas = [event.data.text for event in texts if isinstance(event, MessageDeltaEvent)]
     assert ANSWER.startswith("".join(deltas)) or on == "submit"
-    assert told.count("StreamBroken") <= 1
-    assert told[-1] == "Ended completed"
+    assert reported.count("StreamBroken") <= 1
+    assert reported[-1] == "Ended completed"
     assert loop.time() - began < 20.0
     assert polls(transport) < 20
 
 
-async def test_a_stream_that_never_tells_of_its_run_is_an_error(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_stream_that_never_names_its_run_is_an_error(client: Client, transport: InMemoryTransport) -> None:
     transport.inject(Fault(on="create_run", stream="close", events=0))
-    with pytest.raises(APIConnectionError, match=r"before it told of a run.*list the runs"):
+    with pytest.raises(APIConnectionError, match=r"before any event of a run.*list the runs"):
         await client.watch(await begin(client))
     transport.inject(Fault(on="create_run", stream="error", events=0))
     with pytest.raises(APIError, match=r"gave up the stream.*list the runs"):
         await client.watch(await begin(client))
 
 
-async def test_a_silent_stream_is_asked_after(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_run_whose_stream_is_silent_is_polled(client: Client, transport: InMemoryTransport) -> None:
     transport.script(Scenario(queued=0.1, working=22.0, answer="word"), assistant_id="asst_1")
     async with RunWatcher(client, await begin(client)) as watcher:
         outcome = await watcher.wait()
@@ -280,7 +284,7 @@ async def test_a_silent_stream_is_asked_after(client: Client, transport: InMemor
     assert 0 < polls(transport) <= 22.0 / SILENCE_S
 
 
-async def test_the_submit_may_be_lost_though_it_was_to_stream(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_submit_with_a_stream_may_be_lost(client: Client, transport: InMemoryTransport) -> None:
     transport.inject(Fault(on="submit", drop=True, acts=True), Fault(on="submit", skip=1, status=500))
     tools = Tools()
     async with RunWatcher(client, await begin(client), tools=tools) as watcher:
@@ -335,7 +339,7 @@ async def test_leaving_may_cancel_a_run_that_streams(client: Client) -> None:
     assert isinstance(watcher.outcome, Cancelled)
 
 
-async def test_a_wait_has_its_time_whatever_the_stream_says(client: Client, transport: InMemoryTransport) -> None:
+async def test_the_timeout_holds_whatever_the_stream_shows(client: Client, transport: InMemoryTransport) -> None:
     transport.script(Scenario(answer="word " * 50, working=50.0), assistant_id="asst_1")
     async with RunWatcher(client, await begin(client), timeout=3.0) as watcher:
         assert isinstance(await watcher.wait(), GaveUp)
@@ -343,7 +347,7 @@ async def test_a_wait_has_its_time_whatever_the_stream_says(client: Client, tran
     assert texts == []
 
 
-async def test_a_watch_that_needs_the_caller_is_taken_up_with_a_stream(client: Client) -> None:
+async def test_a_watch_that_needs_the_caller_is_resumed_with_a_stream(client: Client) -> None:
     async with RunWatcher(client, await begin(client)) as watcher:
         first = await all_of(watcher.stream_events())
         assert isinstance(watcher.outcome, NeedsCaller)
@@ -356,7 +360,7 @@ async def test_a_watch_that_needs_the_caller_is_taken_up_with_a_stream(client: C
     assert first[-1].event == "done"
 
 
-async def test_a_wait_that_is_cancelled_while_the_stream_begins_closes_it(
+async def test_a_caller_that_is_cancelled_while_the_stream_begins_closes_it(
     client: Client, transport: InMemoryTransport
 ) -> None:
     transport.inject(Fault(on="create_run", stream="silence", events=0))
@@ -366,10 +370,10 @@ async def test_a_wait_that_is_cancelled_while_the_stream_begins_closes_it(
     watching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await watching
-    assert stream._is_over
+    assert source_of(stream)._reader.is_over
 
 
-# Whose stream it is
+# Readers of a stream
 
 
 async def test_a_stream_is_read_by_its_watch_alone(client: Client) -> None:
@@ -381,8 +385,8 @@ async def test_a_stream_is_read_by_its_watch_alone(client: Client) -> None:
             await client.watch(stream)
 
 
-async def test_two_watches_follow_two_streams_of_one_run(client: Client, transport: InMemoryTransport) -> None:
-    """One is given the stream that began the run; the other that of outputs which somebody else gave."""
+async def test_two_watches_read_two_streams_of_one_run(client: Client, transport: InMemoryTransport) -> None:
+    """One reads the stream that began the run; the other that of outputs which another client submitted."""
     async with RunWatcher(client, await begin(client)) as first:
         assert isinstance(await first.wait(), NeedsCaller)
         thread_id, run_id = first.ref.ids
@@ -402,7 +406,7 @@ async def test_two_watches_follow_two_streams_of_one_run(client: Client, transpo
 
 
 async def test_the_ids_must_be_those_of_the_stream(client: Client) -> None:
-    with pytest.raises(InvalidRequestError, match="not that of the run"):
+    with pytest.raises(InvalidRequestError, match="contradicts the run"):
         await client.watch(await begin(client), run_id="run_other")
 
 
@@ -424,7 +428,7 @@ def watcher_of(client: Client, run: Any) -> RunWatcher[Any]:
 
 
 class Pieces(ByteStream):
-    """A body that a test writes down; the last piece comes again and again, unless it is b""."""
+    """A body that the test specifies; the last piece repeats, unless it is b""."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.status = 200
@@ -441,7 +445,7 @@ class Pieces(ByteStream):
 
 
 class Odd(InMemoryTransport):
-    """A server whose first stream tells of the real run, and goes on as a test writes down."""
+    """A server whose first stream names the real run, and continues as the test specifies."""
 
     def __init__(self, *pieces: bytes) -> None:
         super().__init__(latency=0.01)
@@ -468,7 +472,7 @@ class Odd(InMemoryTransport):
     ],
     ids=["an event without end", "a line without end", "comments", "garbage", "error"],
 )
-async def test_a_stream_of_rubbish_costs_some_looks(pieces: list[bytes], cause: type) -> None:
+async def test_a_stream_of_rubbish_costs_some_polls(pieces: list[bytes], cause: type) -> None:
     transport, tools = Odd(*pieces), Tools()
     client = Client(transport=transport)
     async with RunWatcher(client, await begin(client), tools=tools) as watcher:
@@ -489,7 +493,7 @@ async def test_the_data_of_an_event_counts_and_not_its_name() -> None:
         assert (watcher.status, watcher.outcome) == ("in_progress", None)
 
 
-async def test_no_credential_is_shown_of_what_a_stream_says_of_a_fault() -> None:
+async def test_no_credential_is_shown_from_the_error_of_a_stream() -> None:
     fault = {"code": "server_error", "message": "bad key sk-hidden"}
     body = Pieces(b"data: " + encode({**RUN, "status": "failed", "last_error": fault}) + b"\n\n", b"")
     body.redact = lambda text: text.replace(b"sk-hidden", b"***")
@@ -501,7 +505,7 @@ async def test_no_credential_is_shown_of_what_a_stream_says_of_a_fault() -> None
 
 
 async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transport: InMemoryTransport) -> None:
-    """Calls that hang are answered in time for the run to live, though nothing was polled before."""
+    """Calls that hang are answered in time for the run to live, although nothing was polled before."""
     transport.script(Scenario(rounds=ROUNDS, lifetime=60.0), assistant_id="asst_1")
 
     async def add(a: int, b: int) -> int:
@@ -514,7 +518,7 @@ async def test_the_expiry_of_a_run_that_streams_is_known(client: Client, transpo
     assert "did not finish" in str(transport.submitted(outcome.run.id)[0])
 
 
-async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look_succeeds(
+async def test_the_end_that_a_slow_reader_reaches_ends_the_watch_although_no_poll_succeeds(
     client: Client, transport: InMemoryTransport
 ) -> None:
     transport.script(Scenario(answer="word" + " word" * 2 * BUFFERED_EVENTS, working=1.0), assistant_id="asst_1")
@@ -530,10 +534,10 @@ async def test_the_end_that_a_slow_reader_comes_to_ends_the_watch_though_no_look
 # Responses
 
 
-async def test_a_streamed_follow_up_of_a_response_is_waited_for_where_no_look_can_tell(
+async def test_a_streamed_follow_up_of_a_response_is_waited_for_as_no_poll_can_show_it(
     client: Client, transport: InMemoryTransport
 ) -> None:
-    """Its id is unknown until the first event, so nobody may take it for lost because it is late."""
+    """Its id is unknown until the first event, so a late event must not be taken for a lost answer."""
     transport.script(Scenario(rounds=ROUNDS, answer=ANSWER), model="gpt-test")
     late = transport.stream
 

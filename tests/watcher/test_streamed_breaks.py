@@ -1,4 +1,4 @@
-"""Streams that break: they are taken up again, or completed, and each piece of the text is read exactly once."""
+"""Streams that break: they are reopened or completed, and each piece of the text is read exactly once."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import asyncio
 from typing import Any, Final
 
 import pytest
-from broken_server import BREAK, PIECES, TEXT, Body, BrokenServer, Events, TakeUp, answer, events_of, response
+from broken_server import BREAK, PIECES, TEXT, Body, BrokenServer, Events, Reopen, answer, events_of, response
 from test_streamed import ANSWER, ROUNDS, Tools, all_of, polls
 
 from asyncruns import APIConnectionError, Client, Completed, Failed, GaveUp, RunWatcher, StreamBroken
 from asyncruns.errors import APIError
 from asyncruns.testing import Fault, FunctionCall, InMemoryTransport, Scenario
-from asyncruns.watch.stream_follower import TAKE_UP_PAUSES_S
+from asyncruns.watch.stream_reopener import REOPEN_PAUSES_S
 
 WHOLE: Final = events_of()
-BROKEN_AT: Final = 5  # events came: two pieces of the text among them
+BROKEN_AT: Final = 5  # number of events before the break, with two pieces of the text
 GONE: Final = answer(404, {"error": {"message": "No such response"}})
 
 
 async def read(server: BrokenServer) -> tuple[list[str], Any, list[Any]]:
-    """Return what a reader of the text gets, the outcome, and the events of the watch."""
+    """Return the text that a reader gets, the outcome, and the events of the watch."""
     async with Client(transport=server) as client:
         stream = await client.responses.create(model="m", input="?", background=True, stream=True)
         async with RunWatcher(client.responses.continued(), stream) as watcher:
-            texts, told = await asyncio.gather(all_of(watcher.text_deltas()), all_of(aiter(watcher)))
-            return texts, await watcher.wait(), told
+            texts, reported = await asyncio.gather(all_of(watcher.text_deltas()), all_of(aiter(watcher)))
+            return texts, await watcher.wait(), reported
 
 
 async def events_read(server: BrokenServer) -> list[Any]:
@@ -57,17 +57,17 @@ def renamed(events: Events, response_id: str, item_id: str) -> Events:
     return found
 
 
-IN_WAYS: Final[dict[str, TakeUp]] = {
+IN_WAYS: Final[dict[str, Reopen]] = {
     "what follows": lambda path, number: after(number),
     "the last events once more": lambda path, number: after((number or 0) - 3),
     "each event twice": lambda path, number: [event for one in after(number) for event in (one, one)],
     "all from the beginning": lambda path, number: WHOLE,
-    "all from the beginning, numbered anew from 1": lambda path, number: numbered(WHOLE, begin=1),
+    "all from the beginning, numbered again from 1": lambda path, number: numbered(WHOLE, begin=1),
     "all from the beginning, in other pieces": lambda path, number: events_of(["One t", "wo thr", "ee four five."]),
     "all from the beginning, without numbers": lambda path, number: without_numbers(WHOLE),
     "all, in other pieces, without numbers": lambda path, number: events_of([*TEXT], numbered=False),
-    "what follows, numbered anew from 0": lambda path, number: numbered(after(number)),
-    "what follows, numbered anew from 3": lambda path, number: numbered(after(number), begin=3),
+    "what follows, numbered again from 0": lambda path, number: numbered(after(number)),
+    "what follows, numbered again from 3": lambda path, number: numbered(after(number), begin=3),
     "what follows, with gaps": lambda path, number: numbered(after(number), begin=9, step=3),
     "what follows, without numbers": lambda path, number: without_numbers(after(number)),
     "not all that follows": lambda path, number: [*after((number or 0) + 2)[:-1], WHOLE[-1]],
@@ -80,7 +80,7 @@ IN_WAYS: Final[dict[str, TakeUp]] = {
         200, b"".join(b"data: " + _json(event) + b"\n\n" for event in after(number))
     ),
 }
-REFUSED: Final[dict[str, TakeUp]] = {
+REFUSED: Final[dict[str, Reopen]] = {
     "500 of a gateway": lambda path, number: answer(500, b"Unexpected end of JSON input"),
     "500 of a gateway at one path only": lambda path, number: GONE if "events" in path else answer(500, b"oh"),
     "400": lambda path, number: answer(400, {"error": {"message": "stream can only be resumed if ..."}}),
@@ -109,83 +109,83 @@ def _json(event: object) -> bytes:
 
 @pytest.mark.parametrize("way", IN_WAYS)
 @pytest.mark.parametrize("broken_at", [1, 3, 4, BROKEN_AT, 8, 9])
-async def test_each_piece_comes_once_in_whatever_way_a_stream_is_taken_up_again(way: str, broken_at: int) -> None:
+async def test_each_piece_comes_once_in_whatever_way_a_stream_is_reopened(way: str, broken_at: int) -> None:
     server = BrokenServer([*WHOLE[:broken_at], BREAK], IN_WAYS[way])
-    texts, outcome, told = await read(server)
+    texts, outcome, reported = await read(server)
     assert "".join(texts) == TEXT
     assert isinstance(outcome, Completed)
-    assert server.taken_up
-    assert server.polls == 0  # the stream told of the end
-    assert not any(isinstance(event, StreamBroken) for event in told)
+    assert server.reopened
+    assert server.polls == 0  # the stream showed the end
+    assert not any(isinstance(event, StreamBroken) for event in reported)
 
 
 @pytest.mark.parametrize("way", ["what follows", "the last events once more", "all from the beginning"])
-async def test_each_event_comes_once_when_a_stream_is_taken_up_again(way: str) -> None:
+async def test_each_event_comes_once_when_a_stream_is_reopened(way: str) -> None:
     found = await events_read(BrokenServer([*WHOLE[:BROKEN_AT], BREAK], IN_WAYS[way]))
     assert [event.sequence_number for event in found] == list(range(len(WHOLE)))
 
 
 @pytest.mark.parametrize("way", REFUSED)
-async def test_the_text_is_completed_where_a_stream_is_not_taken_up_again(way: str) -> None:
+async def test_the_text_is_completed_if_a_stream_is_not_reopened(way: str) -> None:
     server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], REFUSED[way])
-    texts, outcome, told = await read(server)
+    texts, outcome, reported = await read(server)
     assert texts == [*PIECES[:2], "".join(PIECES[2:])]
     assert (outcome.status, outcome.ref.ids) == ("completed", ("resp_1",))
     assert 0 < server.polls < 20
-    assert len(server.taken_up) <= 2 * len(TAKE_UP_PAUSES_S)
-    assert sum(isinstance(event, StreamBroken) for event in told) >= 1
+    assert len(server.reopened) <= 2 * len(REOPEN_PAUSES_S)
+    assert sum(isinstance(event, StreamBroken) for event in reported) >= 1
 
 
 async def test_the_second_attempt_may_succeed() -> None:
-    def take_up(path: str, number: int | None) -> Any:
-        return after(number) if len(server.taken_up) > 2 else answer(503, b"restarting")
+    def reopen(path: str, number: int | None) -> Any:
+        return after(number) if len(server.reopened) > 2 else answer(503, b"restarting")
 
-    server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], take_up, lasts=100.0)
-    texts, outcome, told = await read(server)
+    server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], reopen, lasts=100.0)
+    texts, outcome, reported = await read(server)
     assert (texts, outcome.status) == ([*PIECES], "completed")
-    assert sum(isinstance(event, StreamBroken) for event in told) == 1
+    assert sum(isinstance(event, StreamBroken) for event in reported) == 1
 
 
 async def test_a_stream_may_break_after_every_event() -> None:
     server = BrokenServer([*WHOLE[:2], BREAK], lambda path, number: [after(number)[0], BREAK], lasts=1000.0)
     texts, outcome, _ = await read(server)
     assert (texts, outcome.status, server.polls) == ([*PIECES], "completed", 0)
-    assert [number for _, number in server.taken_up] == list(range(1, len(WHOLE) - 1))
+    assert [number for _, number in server.reopened] == list(range(1, len(WHOLE) - 1))
 
 
-async def test_a_stream_that_ends_as_if_it_were_whole_is_taken_up_again() -> None:
+async def test_a_stream_that_ends_as_if_it_were_whole_is_reopened() -> None:
     server = BrokenServer(WHOLE[:BROKEN_AT], lambda path, number: after(number))
     assert (await read(server))[0] == [*PIECES]
 
 
-async def test_the_error_of_a_server_that_gives_a_stream_up_is_no_end() -> None:
+async def test_the_error_event_of_a_server_that_ends_a_stream_does_not_end_the_watch() -> None:
     server = BrokenServer([*WHOLE[:4], {"type": "error", "message": "overloaded"}], lambda path, number: after(number))
     assert (await read(server))[0] == [*PIECES]
 
 
-async def test_an_event_of_another_response_breaks_a_stream_and_is_nobodys_state() -> None:
+async def test_an_event_of_another_response_breaks_a_stream_and_is_ignored() -> None:
     stranger = {"type": "response.failed", "response": response("failed", id="resp_9")}
     server = BrokenServer([*WHOLE[:4], stranger, WHOLE[4]], lambda path, number: after(number))
     texts, outcome, _ = await read(server)
     assert (texts, outcome.status) == ([*PIECES], "completed")
-    assert server.taken_up == [("/responses/resp_1", 3)]
+    assert server.reopened == [("/responses/resp_1", 3)]
 
 
-async def test_what_does_not_fit_the_text_is_told_and_not_hidden() -> None:
+async def test_text_that_does_not_fit_is_an_error_and_not_hidden() -> None:
     server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], lambda path, number: GONE, text="Something else.")
-    with pytest.raises(APIConnectionError, match=r"resp_1 broke.*does not fit"):
+    with pytest.raises(APIConnectionError, match=r"resp_1 broke.*does not continue it"):
         await read(server)
     other = [*after(4)[:-1], {**WHOLE[-1], "response": response("completed", "Something else.")}]
-    with pytest.raises(APIConnectionError, match=r"resp_1 broke.*does not fit"):
+    with pytest.raises(APIConnectionError, match=r"resp_1 broke.*does not continue it"):
         await read(BrokenServer([*WHOLE[:BROKEN_AT], BREAK], lambda path, number: other))
 
 
-async def test_a_text_that_its_own_whole_stream_tells_otherwise_is_believed() -> None:
+async def test_a_whole_stream_is_believed_even_if_its_end_has_another_text() -> None:
     trimmed = {**WHOLE[-1], "response": response("completed", "one two three four five")}
     assert (await read(BrokenServer([*WHOLE[:-1], trimmed], lambda path, number: GONE)))[0] == [*PIECES]
 
 
-async def test_a_response_whose_end_alone_is_told_has_its_text() -> None:
+async def test_a_response_of_which_only_the_end_is_streamed_has_its_text() -> None:
     server = BrokenServer([WHOLE[0], WHOLE[-1]], lambda path, number: GONE)
     assert (await read(server))[0] == [TEXT]
     async with Client(transport=server) as client:
@@ -193,14 +193,14 @@ async def test_a_response_whose_end_alone_is_told_has_its_text() -> None:
         assert [text async for text in stream.text_deltas()] == [TEXT]
 
 
-async def test_who_only_waits_is_not_told_of_the_text() -> None:
+async def test_a_caller_that_only_waits_gets_no_error_about_the_text() -> None:
     server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], lambda path, number: GONE, text="Something else.")
     async with Client(transport=server) as client:
         stream = await client.responses.create(model="m", input="?", background=True, stream=True)
         assert isinstance(await client.watch(stream), Completed)
 
 
-async def test_a_watch_that_gives_up_says_that_the_text_is_not_whole() -> None:
+async def test_a_watch_that_gives_up_says_that_the_text_is_incomplete() -> None:
     server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], lambda path, number: GONE, lasts=1000.0)
     async with Client(transport=server) as client:
         stream = await client.responses.create(model="m", input="?", background=True, stream=True)
@@ -210,17 +210,17 @@ async def test_a_watch_that_gives_up_says_that_the_text_is_not_whole() -> None:
             assert isinstance(await watcher.wait(), GaveUp)
 
 
-async def test_who_leaves_ends_the_reading_and_no_attempt_goes_on() -> None:
+async def test_leaving_ends_the_reading_and_no_attempt_goes_on() -> None:
     server = BrokenServer([*WHOLE[:BROKEN_AT], BREAK], lambda path, number: answer(500, b""), lasts=1000.0)
     async with Client(transport=server) as client:
         stream = await client.responses.create(model="m", input="?", background=True, stream=True)
         async with RunWatcher(client.responses.continued(), stream) as watcher:
             reading = asyncio.ensure_future(all_of(watcher.text_deltas()))
             await asyncio.sleep(1.0)
-        attempts = len(server.taken_up)
+        attempts = len(server.reopened)
         assert await reading == [*PIECES[:2]]
         await asyncio.sleep(60.0)
-        assert len(server.taken_up) == attempts
+        assert len(server.reopened) == attempts
 
 
 # The emulator, round after round
@@ -257,7 +257,7 @@ async def test_a_break_in_any_round_of_responses_costs_neither_text_nor_calls(
 
 
 async def test_a_response_that_ended_in_polls_before_its_follow_up_keeps_its_text(emulated: InMemoryTransport) -> None:
-    """Where no stream is taken up again, the text of each response stands before that of the next."""
+    """If no stream is reopened, the text of each response comes before that of the next."""
     emulated.inject(Fault(on="create_response", stream="break", events=3))
     emulated.inject(Fault(on="submit", stream="break", events=3, times=None))
     streamed = emulated.stream
@@ -290,7 +290,7 @@ async def test_the_text_of_a_run_whose_stream_breaks_is_completed_from_its_messa
     assert "".join(texts) == ANSWER
 
 
-async def test_messages_that_lag_are_waited_for_and_messages_that_cannot_be_had_are_told_of(
+async def test_messages_that_lag_are_waited_for_and_messages_that_cannot_be_fetched_are_an_error(
     emulated: InMemoryTransport,
 ) -> None:
     emulated.script(Scenario(answer=ANSWER), assistant_id="asst_1")
@@ -306,7 +306,7 @@ async def test_messages_that_lag_are_waited_for_and_messages_that_cannot_be_had_
                 if is_whole:
                     assert "".join(await all_of(watcher.text_deltas())) == ANSWER
                 else:
-                    with pytest.raises(APIConnectionError, match="could not be had") as caught:
+                    with pytest.raises(APIConnectionError, match="could not be fetched") as caught:
                         await all_of(watcher.text_deltas())
                     assert isinstance(caught.value.__cause__, APIError)
                 assert isinstance(await watcher.wait(), Completed)
@@ -352,7 +352,7 @@ async def test_a_run_that_comes_in_place_of_a_stream_is_polled_and_its_text_is_r
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "requires_action"])
-async def test_an_event_of_another_run_in_a_stream_of_a_run_is_nobodys_state(
+async def test_an_event_of_another_run_in_a_stream_of_a_run_is_ignored(
     emulated: InMemoryTransport, status: str
 ) -> None:
     emulated.script(Scenario(answer=ANSWER), assistant_id="asst_1")
@@ -377,10 +377,10 @@ async def test_an_event_of_another_run_in_a_stream_of_a_run_is_nobodys_state(
         thread = await client.threads.create()
         begun: Any = await client.threads.runs.create(thread.id, assistant_id="asst_1", stream=True)
         async with RunWatcher(client, begun) as watcher:
-            texts, told = await asyncio.gather(all_of(watcher.text_deltas()), all_of(aiter(watcher)))
+            texts, reported = await asyncio.gather(all_of(watcher.text_deltas()), all_of(aiter(watcher)))
             outcome = await watcher.wait()
     assert ("".join(texts), outcome.status) == (ANSWER, "completed")
     assert outcome.run is not None
     assert outcome.run.id == watcher.ref.ids[1] != "run_9"
-    assert sum(isinstance(event, StreamBroken) for event in told) == 1
-    assert not any(getattr(event, "status", "") == "failed" for event in told)
+    assert sum(isinstance(event, StreamBroken) for event in reported) == 1
+    assert not any(getattr(event, "status", "") == "failed" for event in reported)

@@ -1,4 +1,4 @@
-"""What a sceptical reader found: readers that hung, events that got lost, looks that did not come."""
+"""Findings of a review: readers that hung, events that got lost, polls that were not sent."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from asyncruns import (
 from asyncruns.abc import ByteStream
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle.machine import SILENCE_S
+from asyncruns.streams.event_stream import source_of
 from asyncruns.testing import Fault, InMemoryTransport, Scenario
 
 SOON_S: Final = 60.0
 
 
 class Body(ByteStream):
-    """A stream of the emulator's, which a test makes slow or odd."""
+    """A stream of the emulator that the test makes slow or odd."""
 
     def __init__(self, inner: ByteStream) -> None:
         self._inner = inner
@@ -42,7 +43,7 @@ class Body(ByteStream):
 
 
 class Streams(InMemoryTransport):
-    """A server whose streams are made odd by `odd`."""
+    """A server whose streams are modified by `odd`."""
 
     def __init__(self, odd: Callable[[ByteStream], ByteStream], **scenario: Any) -> None:
         super().__init__(latency=0.01)
@@ -70,10 +71,10 @@ async def client(transport: InMemoryTransport) -> AsyncIterator[Client]:
         yield client
 
 
-# Who reads comes to an end
+# Readers come to an end
 
 
-async def test_a_reader_ends_when_looks_see_the_end_before_the_submit_streams(
+async def test_a_reader_ends_when_polls_see_the_end_before_the_submit_streams(
     client: Client, transport: InMemoryTransport
 ) -> None:
     scripted(transport, rounds=ROUNDS[:1], working=2.0)
@@ -91,13 +92,15 @@ async def test_a_reader_ends_with_the_error_that_broke_the_watch(transport: InMe
         raise ValueError("from a stream of the caller's own")
 
     async with RunWatcher(client, stream, tools=Tools()) as watcher:
-        stream.next_event = breaks  # type: ignore[method-assign]
+        source_of(stream).next_event = breaks  # type: ignore[method-assign]
         with pytest.raises(ValueError, match="own"):
             async with asyncio.timeout(SOON_S):
                 await all_of(watcher.text_deltas())
 
 
-async def test_a_reader_ends_when_who_leaves_is_cancelled_again(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_reader_ends_when_a_leaving_caller_is_cancelled_again(
+    client: Client, transport: InMemoryTransport
+) -> None:
     scripted(transport, rounds=(), working=50.0)
     transport.inject(Fault(on="cancel", delay_before=4.0))
     stream, watchers = await begin(client), []
@@ -118,12 +121,12 @@ async def test_a_reader_ends_when_who_leaves_is_cancelled_again(client: Client, 
     await asyncio.wait({holding})
 
 
-async def test_a_reader_has_the_time_of_the_watch(client: Client, transport: InMemoryTransport) -> None:
+async def test_a_reader_ends_at_the_timeout_of_the_watch(client: Client, transport: InMemoryTransport) -> None:
     scripted(transport, rounds=(), answer="word " * 50, working=50.0)
     began = asyncio.get_running_loop().time()
     async with RunWatcher(client, await begin(client), timeout=3.0) as watcher:
         texts = []
-        with pytest.raises(APIConnectionError, match="gave up before the run had ended"):
+        with pytest.raises(APIConnectionError, match="gave up before the run ended"):
             async for text in watcher.text_deltas():
                 texts.append(text)
         assert texts
@@ -131,7 +134,7 @@ async def test_a_reader_has_the_time_of_the_watch(client: Client, transport: InM
         assert isinstance(watcher.outcome, GaveUp)
 
 
-async def test_the_beginning_of_a_stream_has_the_time_of_the_watch(
+async def test_the_timeout_of_the_watch_bounds_the_beginning_of_a_stream(
     client: Client, transport: InMemoryTransport
 ) -> None:
     transport.inject(Fault(on="create_run", stream="silence", events=0))
@@ -141,10 +144,10 @@ async def test_the_beginning_of_a_stream_has_the_time_of_the_watch(
     assert asyncio.get_running_loop().time() - began < 4.0
 
 
-# A stream that is alive and tells nothing
+# A stream that is alive but has no news
 
 
-async def test_pings_are_no_word_of_the_run() -> None:
+async def test_pings_do_not_count_as_news_of_the_run() -> None:
     class Pings(Body):
         async def read(self) -> bytes:
             if data := await super().read():
@@ -195,7 +198,7 @@ async def test_a_reader_may_wait_and_read_on_after_each_round(client: Client) ->
     assert "".join(texts) == ANSWER
 
 
-async def test_who_waits_and_who_reads_may_begin_in_any_order(client: Client) -> None:
+async def test_waiter_and_reader_may_begin_in_any_order(client: Client) -> None:
     async with RunWatcher(client, await begin(client), tools=Tools()) as watcher:
         outcome, texts = await asyncio.gather(watcher.wait(), all_of(watcher.text_deltas()))
     assert isinstance(outcome, Completed)
@@ -203,7 +206,7 @@ async def test_who_waits_and_who_reads_may_begin_in_any_order(client: Client) ->
 
 
 @pytest.mark.parametrize("late", [112.0 + 0.35 * n for n in range(15)])
-async def test_who_comes_very_late_misses_nothing_of_a_slow_stream(late: float) -> None:
+async def test_a_reader_that_starts_very_late_misses_nothing_of_a_slow_stream(late: float) -> None:
     class Slow(Body):
         async def read(self) -> bytes:
             await asyncio.sleep(0.4)
@@ -216,7 +219,7 @@ async def test_who_comes_very_late_misses_nothing_of_a_slow_stream(late: float) 
         assert "".join(await all_of(watcher.text_deltas())) == "".join(words)
 
 
-async def test_what_a_submit_streams_is_given_though_it_tells_of_the_run_late() -> None:
+async def test_the_events_of_a_submit_are_read_even_if_it_names_the_run_late() -> None:
     class Deltas(Body):
         async def read(self) -> bytes:
             while b"event: thread.run.queued" in (data := await super().read()) or b"run.in_progress" in data:
@@ -232,11 +235,11 @@ async def test_what_a_submit_streams_is_given_though_it_tells_of_the_run_late() 
             assert isinstance(await watcher.wait(), Completed)
 
 
-# What is told is right
+# What is reported is right
 
 
-async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> None:
-    class SlowLooks(InMemoryTransport):
+async def test_a_poll_that_is_late_does_not_undo_what_a_stream_showed() -> None:
+    class SlowPolls(InMemoryTransport):
         async def send(self, request: Request) -> Response:
             answer = await super().send(request)
             await asyncio.sleep(1.0 if request.method == "GET" else 0.0)
@@ -246,16 +249,16 @@ async def test_a_look_that_is_late_does_not_take_back_what_a_stream_told() -> No
         await asyncio.sleep(2.0)
         return a + b
 
-    transport = scripted(SlowLooks(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
+    transport = scripted(SlowPolls(), rounds=ROUNDS[:1], working=SILENCE_S + 0.9)
     async with Client(transport=transport) as client:
         stream = await begin(client)
         async with RunWatcher(client, stream, tools=Toolset([add])) as watcher:
-            told = [event for event in await notices(watcher) if event.startswith("StatusChanged")]
+            reported = [event for event in await notices(watcher) if event.startswith("StatusChanged")]
     names = ["queued", "in_progress", "requires_action", "queued", "in_progress", "completed"]
-    assert told == [f"StatusChanged {name}" for name in names]
+    assert reported == [f"StatusChanged {name}" for name in names]
 
 
-async def test_a_slow_end_of_one_stream_is_not_that_of_the_next() -> None:
+async def test_a_slow_end_of_one_stream_is_not_taken_for_that_of_the_next() -> None:
     class SlowClose(Body):
         async def aclose(self) -> None:
             await super().aclose()
@@ -278,14 +281,14 @@ async def test_a_stray_cancellation_of_a_submit_breaks_the_watch_and_says_so() -
             return await super().stream(request)
 
     async with Client(transport=scripted(Stray())) as client:
-        with pytest.raises(RuntimeError, match="nobody had cancelled it"):
+        with pytest.raises(RuntimeError, match="its task was not cancelled"):
             await client.watch(await begin(client), tools=Tools())
 
 
 # Streams of responses
 
 
-async def test_a_stream_of_a_response_that_was_taken_up_is_followed(transport: InMemoryTransport) -> None:
+async def test_a_reopened_stream_of_a_response_is_watched(transport: InMemoryTransport) -> None:
     transport.script(Scenario(answer="word " * 300, working=30.0), model="gpt-4o")
     async with Client(transport=transport) as client:
         stream: Any = await client.responses.create(model="gpt-4o", input="Hi", background=True, stream=True)
@@ -302,7 +305,7 @@ async def test_a_stream_of_a_response_that_was_taken_up_is_followed(transport: I
     assert "".join(deltas) == "word " * 300
 
 
-async def test_a_stream_is_given_to_a_connection_that_speaks_of_it(client: Client) -> None:
+async def test_a_stream_is_given_to_a_client_of_its_dialect(client: Client) -> None:
     stream: Any = await client.responses.create(model="gpt-4o", input="Hi", background=True, stream=True)
     with pytest.raises(InvalidRequestError, match=r"client\.responses\.continued"):
         RunWatcher(client, stream)

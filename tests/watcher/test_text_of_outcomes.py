@@ -1,4 +1,4 @@
-"""The text of an outcome: what a run holds is read from it, and nothing is fetched that is there already."""
+"""The text of an outcome: what a run holds is read from it, and nothing is fetched that it has already."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HI = {"type": "output_text", "text": "Hi"}
 
 
 class Stateless(Transport):
-    """Answers the first request about a response, and knows nothing of it afterwards, as a server without a store."""
+    """Answers the first request about a response, and no other, like a server that does not store responses."""
 
     def __init__(self, **fields: Any) -> None:
         self.body = {"id": "resp_1", "object": "response", "status": "completed", **fields}
@@ -103,7 +103,7 @@ async def test_a_response_that_was_complete_when_it_was_given_needs_no_request(s
     assert await outcome.text() == "Hi"
 
 
-async def test_only_a_completed_run_of_a_thread_is_asked_again_for_its_messages(shell: Shell) -> None:
+async def test_messages_are_fetched_again_only_for_a_completed_run_of_a_thread(shell: Shell) -> None:
     for status, kind, asks in (("completed", Completed, 5), ("failed", Failed, 1)):
         stage = scene(_run(status))
         outcome = await watched(shell, stage, stage.ref)
@@ -136,7 +136,7 @@ def _run(status: str) -> Response:
 
 
 class Streamed(Transport):
-    """Answers with a stream of these events, and then with nothing else."""
+    """Answers with a stream of these events, and nothing afterwards."""
 
     def __init__(self, *events: bytes) -> None:
         self.events = list(events)
@@ -167,7 +167,7 @@ def event(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: ".encode() + msgspec.json.encode({"type": kind, **fields}) + b"\n\n"
 
 
-async def test_a_stream_whose_last_event_lacks_the_output_leaves_the_text_that_its_deltas_told() -> None:
+async def test_a_stream_whose_last_event_lacks_the_output_keeps_the_text_of_its_deltas() -> None:
     head = {"id": "resp_1", "object": "response"}
     transport = Streamed(
         event("response.created", response={**head, "status": "in_progress", "output": []}),

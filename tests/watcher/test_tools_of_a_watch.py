@@ -1,4 +1,4 @@
-"""What a toolset's policies, approvals and limits come to in a watch."""
+"""The effect of a toolset's policies, approvals and limits in a watch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asyncruns import (
     Toolset,
 )
 from asyncruns.lifecycle import Call
-from asyncruns.tools import threads
+from asyncruns.tools import worker_threads as threads
 
 ROUND = (("call_1", "good", "{}"), ("call_2", "bad", "{}"), ("call_3", "slow", "{}"))
 
@@ -67,7 +67,7 @@ async def test_a_failure_that_is_surfaced_costs_the_other_calls_nothing_and_can_
     assert len(stage.transport.bodies("submit")[0]["tool_outputs"]) == 3
 
 
-async def test_a_call_that_is_refused_is_answered_so(shell: Shell) -> None:
+async def test_the_model_reads_that_a_call_was_refused(shell: Shell) -> None:
     stage = asking()
     asked: list[str] = []
 
@@ -97,7 +97,7 @@ async def test_a_watch_may_run_a_few_calls_at_once_only(shell: Shell, limit: int
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "2"])
-async def test_a_limit_that_is_none_is_refused(limit: object) -> None:
+async def test_an_invalid_limit_is_refused(limit: object) -> None:
     stage = asking()
     with pytest.raises(InvalidRequestError, match="max_concurrent_calls"):
         RunWatcher(stage, stage.ref, max_concurrent_calls=limit)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ async def hang() -> None:
 
 async def block_the_loop() -> str:
     end = time.perf_counter() + 0.01
-    while time.perf_counter() < end:  # what it does wrong
+    while time.perf_counter() < end:  # a busy loop, which blocks
         pass
     return "late"
 
@@ -144,7 +144,7 @@ def threads_end() -> Iterator[None]:
     ],
 )
 @pytest.mark.usefixtures("threads_end")
-async def test_whatever_a_tool_does_the_wait_goes_on(shell: Shell, tool: Callable[[], object], output: str) -> None:
+async def test_whatever_a_tool_does_the_watch_goes_on(shell: Shell, tool: Callable[[], object], output: str) -> None:
     stage = scene(ok("requires_action", ONE), submits=[ok("completed")])
     async with shell(stage, stage.ref, tools=Toolset({"f": tool}, timeout=5.0)) as watcher:
         assert isinstance(await watcher.wait(), Completed)
@@ -159,7 +159,7 @@ async def test_a_sync_tool_does_not_stall_the_loop(shell: Shell) -> None:
     loop = asyncio.get_running_loop()
     beats: list[float] = []
     warm = scene(ok("completed"))
-    async with shell(warm, warm.ref) as watcher:  # the first watch of a process loads what anyio needs
+    async with shell(warm, warm.ref) as watcher:  # the first watch of a process loads modules
         await watcher.wait()
 
     async def beat() -> None:
@@ -175,7 +175,7 @@ async def test_a_sync_tool_does_not_stall_the_loop(shell: Shell) -> None:
     assert max(after - before for before, after in itertools.pairwise(beats)) < 0.15
 
 
-async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over(shell: Shell) -> None:
+async def test_a_sync_tool_that_hangs_is_abandoned_when_the_watch_ends(shell: Shell) -> None:
     release = threading.Event()
     hanging: list[threading.Thread] = []
 
@@ -196,7 +196,7 @@ async def test_a_sync_tool_that_hangs_is_abandoned_when_the_wait_is_over(shell: 
 
 
 @pytest.mark.parametrize("status", ["failed", "expired", "cancelled", "completed"])
-async def test_a_run_that_ends_meanwhile_stops_its_tools(shell: Shell, status: str) -> None:
+async def test_a_run_that_ends_stops_its_tools(shell: Shell, status: str) -> None:
     stage = scene(ok("requires_action", ONE), ok("requires_action", ONE), ok(status), submits=[error(400)])
     stopped: list[float] = []
 

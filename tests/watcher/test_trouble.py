@@ -1,4 +1,4 @@
-"""Watching while the network and the server do what they do."""
+"""Watching while the network and the server fail."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ HTML = Response(200, {"content-type": "text/html"}, b"<html>proxy</html>")
     [error(500), error(502), error(503), error(429), HTML, Response(200, {}, b""), Response(200, {}, b'{"id": "ru')],
     ids=["500", "502", "503", "429", "html", "empty", "truncated"],
 )
-async def test_ten_bad_answers_in_a_row_do_not_end_the_wait(shell: Shell, trouble: Response) -> None:
+async def test_ten_bad_answers_in_a_row_do_not_end_the_watch(shell: Shell, trouble: Response) -> None:
     stage = scene(ok("in_progress"), *[trouble] * 10, ok("completed"))
     outcome = await watch(shell, stage)
     assert isinstance(outcome, Completed)
     assert outcome.polls == 12
 
 
-async def test_dropped_and_refused_connections_do_not_end_the_wait(shell: Shell) -> None:
+async def test_dropped_and_refused_connections_do_not_end_the_watch(shell: Shell) -> None:
     stage = scene(refused(), lost(), ok("queued"), lost(), refused(), ok("completed"))
     events = []
     async with shell(stage, stage.ref) as watcher:
@@ -87,7 +87,9 @@ async def test_a_server_that_is_not_there_ends_the_watch_when_the_outage_budget_
         (error(302), Reason.REJECTED),
     ],
 )
-async def test_what_cannot_pass_ends_the_watch_at_once(shell: Shell, answer: Response, reason: Reason) -> None:
+async def test_a_failure_that_cannot_pass_ends_the_watch_at_once(
+    shell: Shell, answer: Response, reason: Reason
+) -> None:
     outcome = await watch(shell, scene(ok("queued"), answer))
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is reason
@@ -95,14 +97,14 @@ async def test_what_cannot_pass_ends_the_watch_at_once(shell: Shell, answer: Res
     assert "req_1" in str(outcome.cause)
 
 
-async def test_a_run_that_was_there_and_is_gone_ends_the_watch(shell: Shell) -> None:
+async def test_a_deleted_run_ends_the_watch(shell: Shell) -> None:
     outcome = await watch(shell, scene(*[ok("queued")] * 20, error(404)))
     assert isinstance(outcome, GaveUp)
     assert outcome.reason is Reason.GONE
     assert outcome.polls == 21
 
 
-async def test_a_replica_that_does_not_have_a_new_run_yet_is_no_end(shell: Shell) -> None:
+async def test_a_replica_that_lacks_a_new_run_does_not_end_the_watch(shell: Shell) -> None:
     outcome = await watch(shell, scene(ok("queued"), error(404), error(404), ok("completed")))
     assert outcome.status == "completed"
 
@@ -113,20 +115,20 @@ async def test_a_retry_after_of_hours_does_not_block_past_the_timeout(shell: She
     assert outcome.elapsed == pytest.approx(30.0, abs=0.1)
 
 
-async def test_a_retry_after_of_hours_does_not_end_the_wait(shell: Shell) -> None:
+async def test_a_retry_after_of_hours_does_not_end_the_watch(shell: Shell) -> None:
     long = [Response(status, {"retry-after": "7200"}, b"") for status in (503, 429, 500)]
     outcome = await watch(shell, scene(ok("queued"), *long, ok("completed")), timeout=None)
     assert isinstance(outcome, Completed)
     assert 180.0 <= outcome.elapsed < 210.0
 
 
-async def test_a_wait_that_only_got_html_says_so_with_its_first_bytes(shell: Shell) -> None:
+async def test_the_outcome_of_a_watch_that_only_got_html_has_its_first_bytes(shell: Shell) -> None:
     outcome = await watch(shell, scene(HTML), max_outage=20.0)
     assert outcome.reason is Reason.UNREACHABLE
     assert "<html>proxy</html>" in str(outcome.cause)
 
 
-async def test_a_hanging_request_does_not_hold_the_wait_beyond_its_timeout(shell: Shell) -> None:
+async def test_a_hanging_request_does_not_hold_the_watch_beyond_its_timeout(shell: Shell) -> None:
     outcome = await watch(shell, scene(ok("queued"), takes=1000.0), timeout=5.0)
     assert isinstance(outcome, GaveUp)
     assert outcome.elapsed == pytest.approx(5.0, abs=0.1)
@@ -141,7 +143,7 @@ async def test_a_stale_read_after_the_submit_does_not_run_the_tool_again(shell: 
     assert stage.transport.count("submit") == 1
 
 
-async def test_a_lost_answer_to_a_submit_is_looked_up(shell: Shell) -> None:
+async def test_a_lost_answer_to_a_submit_is_found_by_polls(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[lost()])
     tools, runs = counting()
     assert isinstance(await watch(shell, stage, tools=tools), Completed)
@@ -159,7 +161,7 @@ async def test_a_submit_that_did_not_arrive_is_sent_again_after_the_lag(shell: S
     assert len(runs) == 1
 
 
-async def test_a_late_submit_is_no_error_and_the_end_is_told(shell: Shell) -> None:
+async def test_a_late_submit_is_no_error_and_the_run_ends_as_it_ended(shell: Shell) -> None:
     late = error(400, 'Runs in status "expired" do not accept tool outputs.')
     stage = scene(ok("requires_action", CALL), ok("expired"), submits=[late])
     tools, _ = counting()
@@ -168,7 +170,7 @@ async def test_a_late_submit_is_no_error_and_the_end_is_told(shell: Shell) -> No
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "completed"])
-async def test_a_submit_that_was_made_by_another_is_no_error_and_the_wait_goes_on(shell: Shell, status: str) -> None:
+async def test_a_submit_by_another_client_is_no_error_and_the_watch_goes_on(shell: Shell, status: str) -> None:
     late = error(400, f'Runs in status "{status}" do not accept tool outputs.')
     stage = scene(ok("requires_action", CALL), ok("in_progress"), ok("completed"), submits=[late])
     tools, runs = counting()
@@ -185,14 +187,14 @@ async def test_a_submit_that_is_refused_keeps_the_outputs(shell: Shell) -> None:
     assert outcome.reason is Reason.SUBMIT_REFUSED
 
 
-async def test_a_look_from_before_a_cancel_does_not_turn_the_status_back(shell: Shell) -> None:
+async def test_a_poll_from_before_a_cancel_does_not_turn_the_status_back(shell: Shell) -> None:
     stage = scene(ok("in_progress"), ok("cancelled"), cancels=[ok("cancelling")], takes=1.0, cancels_take=0.1)
     statuses: list[str] = []
     async with shell(stage, stage.ref, on_status=lambda change: statuses.append(change.status)) as watcher:
-        await anyio.sleep(1.5)  # the second look is on its way
+        await anyio.sleep(1.5)  # the second poll is in flight
         await watcher.cancel_run()
         await watcher.wait()
-    assert stage.transport.count("look") >= 3
+    assert stage.transport.count("poll") >= 3
     assert statuses == ["in_progress", "cancelling", "cancelled"]
 
 
@@ -204,12 +206,12 @@ async def test_an_unknown_status_ends_the_watch_after_a_minute(shell: Shell) -> 
     assert 59.0 < outcome.elapsed < 62.0
 
 
-async def test_cancelling_is_not_an_end(shell: Shell) -> None:
+async def test_cancelling_does_not_end_the_watch(shell: Shell) -> None:
     outcome = await watch(shell, scene(ok("cancelling"), ok("cancelling"), ok("cancelled")))
     assert outcome.status == "cancelled"
 
 
-async def test_calls_of_a_type_that_nobody_knows_are_surfaced(shell: Shell) -> None:
+async def test_calls_of_an_unknown_type_are_surfaced(shell: Shell) -> None:
     body = ok("requires_action", CALL).body.replace(b'"function", "function"', b'"knowledge", "function"')
     stage = scene(Response(200, {}, body))
     tools, runs = counting()
@@ -219,7 +221,7 @@ async def test_calls_of_a_type_that_nobody_knows_are_surfaced(shell: Shell) -> N
     assert runs == []
 
 
-async def test_observers_that_raise_or_dawdle_change_nothing(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+async def test_observers_that_raise_or_are_slow_change_nothing(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
     stage = scene(ok("queued"), ok("in_progress"), ok("completed"))
 
     async def dawdle(change: object) -> None:
@@ -234,7 +236,7 @@ async def test_observers_that_raise_or_dawdle_change_nothing(shell: Shell, caplo
     assert "An observer raised" in caplog.text
 
 
-async def test_the_answer_may_lag_behind_completion(shell: Shell) -> None:
+async def test_the_messages_may_lag_behind_completion(shell: Shell) -> None:
     stage = scene(ok("completed"))
     said = decode(
         b'{"id": "msg_1", "role": "assistant", "content": [{"type": "text", "text": {"value": "Hi"}}]}', Message
@@ -244,7 +246,7 @@ async def test_the_answer_may_lag_behind_completion(shell: Shell) -> None:
     assert await outcome.text() == "Hi"
 
 
-async def test_the_answer_of_a_run_that_said_nothing_is_empty(shell: Shell) -> None:
+async def test_the_text_of_a_run_without_messages_is_empty(shell: Shell) -> None:
     outcome = await watch(shell, scene(ok("completed")))
     began = anyio.current_time()
     assert await outcome.text() == ""
@@ -254,7 +256,7 @@ async def test_the_answer_of_a_run_that_said_nothing_is_empty(shell: Shell) -> N
 # Leaving
 
 
-async def test_leaving_waits_for_a_submit_on_its_way(shell: Shell) -> None:
+async def test_leaving_waits_for_a_pending_submit(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
     async with shell(stage, stage.ref, tools=tools):
@@ -263,7 +265,7 @@ async def test_leaving_waits_for_a_submit_on_its_way(shell: Shell) -> None:
     assert stage.transport.finished[-1] == "submit"
 
 
-async def test_cancelling_who_waits_does_not_lose_a_submit_on_its_way(shell: Shell) -> None:
+async def test_cancelling_the_waiter_does_not_lose_a_pending_submit(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
     task = asyncio.create_task(watch(shell, stage, tools=tools))
@@ -275,7 +277,7 @@ async def test_cancelling_who_waits_does_not_lose_a_submit_on_its_way(shell: She
     assert stage.transport.finished[-1] == "submit"
 
 
-async def test_a_scope_that_is_left_by_its_time_does_not_lose_a_submit_on_its_way(shell: Shell) -> None:
+async def test_a_scope_that_times_out_does_not_lose_a_pending_submit(shell: Shell) -> None:
     stage = scene(ok("requires_action", CALL), submits=[ok("queued")], takes=2.0)
     tools, _ = counting()
     with anyio.move_on_after(3.0) as scope:
@@ -292,7 +294,7 @@ async def test_leaving_leaves_nothing_behind(shell: Shell) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_an_error_of_the_body_leaves_as_it_is(shell: Shell) -> None:
+async def test_an_error_of_the_body_propagates_unchanged(shell: Shell) -> None:
     stage = scene(ok("in_progress"))
     with pytest.raises(ValueError, match="mine"):
         async with shell(stage, stage.ref):
@@ -306,10 +308,10 @@ async def test_a_watcher_may_be_left_from_another_task(shell: Shell) -> None:
     await watcher.__aenter__()
     await anyio.sleep(2.0)
     await asyncio.create_task(watcher.__aexit__(None, None, None))
-    assert stage.transport.count("look") >= 3
+    assert stage.transport.count("poll") >= 3
 
 
-async def test_an_iteration_may_be_broken_off_and_taken_up_again(shell: Shell) -> None:
+async def test_an_iteration_may_be_stopped_and_started_again(shell: Shell) -> None:
     stage = scene(ok("queued"), ok("in_progress"), ok("completed"))
     async with shell(stage, stage.ref) as watcher:
         async for _ in watcher:

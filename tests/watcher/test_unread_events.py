@@ -1,4 +1,4 @@
-"""Events that nobody reads are not kept, but for the newest, and readers get all while they read."""
+"""Without a reader only the newest events are kept; a reader gets all events while it reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY_BYTES = 16_000
 
 
 def changing(polls: int) -> Scene:
-    """Make a run whose status changes at each of so many polls, each with a body of its own, and then ends."""
+    """Return a scene whose run has a new status and a new body at each of `polls` polls, and then ends."""
     numbers = itertools.count()
 
     def next_status() -> Response:
@@ -33,7 +33,7 @@ def changing(polls: int) -> Scene:
 
 
 async def kept(shell: Shell, polls: int, during: Callable[[OneWatch], Any], **options: Any) -> int:
-    """Watch a run to its end, and return how many bytes more there are then, inside of the block."""
+    """Watch a run to its end, and return the bytes of memory that were added while the watch is open."""
     stage = changing(polls)
     async with shell(stage, stage.ref, cadence=Cadence.fixed(1.0), timeout=None, **options) as watcher:
         tracemalloc.start()
@@ -60,7 +60,7 @@ async def break_off(watcher: OneWatch) -> None:
     await until_ended(watcher)
 
 
-async def test_a_watch_that_is_only_waited_for_keeps_no_events(shell: Shell) -> None:
+async def test_waiting_without_a_reader_keeps_no_events(shell: Shell) -> None:
     assert await kept(shell, 200, wait) < 8 * BODY_BYTES
 
 

@@ -1,4 +1,4 @@
-"""The caller's code in a watch: what ignores its cancellation is abandoned, and what turns on its own watch is refused.
+"""The caller's code in a watch: it is abandoned if it ignores its cancellation, and can't wait for its own watch.
 
 Whatever it does, the watch has an outcome, its block can be left, and no other watch notices.
 """
@@ -45,7 +45,7 @@ def asking(*calls: tuple[str, str, str]) -> Scene:
     return scene(ok("requires_action", *(calls or (ONE,))), submits=[ok("completed")])
 
 
-# It ignores its cancellation
+# Code that ignores its cancellation
 
 
 async def test_a_tool_that_ignores_its_timeout_is_answered_as_timed_out_beside_the_others(
@@ -60,8 +60,8 @@ async def test_a_tool_that_ignores_its_timeout_is_answered_as_timed_out_beside_t
     ((outputs,),) = (sent(stage),)
     assert "did not finish within 5 seconds" in outputs["call_1"]
     assert outputs["call_2"] == "done"
-    (told,) = [message for message in caplog.messages if "abandoned" in message]
-    assert told.startswith("The tool f (the call 'call_1') of thread_1/run_1 ignored its cancellation for 2.5 s")
+    (warning,) = [message for message in caplog.messages if "abandoned" in message]
+    assert warning.startswith("The tool f (the call 'call_1') of thread_1/run_1 ignored its cancellation for 2.5 s")
 
 
 OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -73,7 +73,7 @@ OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-async def test_what_ignores_the_end_of_the_wait_holds_up_neither_the_outcome_nor_leaving(
+async def test_code_that_ignores_the_end_of_the_watch_delays_neither_the_outcome_nor_leaving(
     shell: Shell, options: Callable[[], dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = asking()
@@ -109,7 +109,7 @@ async def test_a_watch_that_is_cancelled_ends_although_the_code_of_the_caller_do
 
 
 @pytest.mark.parametrize("name", ["on_status", "on_terminal"])
-async def test_an_observer_that_ignores_its_cancellation_holds_up_leaving_for_some_seconds_only(
+async def test_an_observer_that_ignores_its_cancellation_delays_leaving_for_a_few_seconds_only(
     shell: Shell, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = scene(ok("completed"))
@@ -123,7 +123,7 @@ async def test_an_observer_that_ignores_its_cancellation_holds_up_leaving_for_so
     )
 
 
-async def test_what_a_tool_returns_after_the_wait_is_not_submitted(shell: Shell) -> None:
+async def test_what_a_tool_returns_after_the_watch_is_not_submitted(shell: Shell) -> None:
     async def f() -> str:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600.0)
@@ -135,7 +135,7 @@ async def test_what_a_tool_returns_after_the_wait_is_not_submitted(shell: Shell)
     assert stage.transport.count("submit") == 0
 
 
-async def test_a_cancelled_run_is_not_held_up_by_a_tool_that_goes_on(shell: Shell) -> None:
+async def test_a_cancelled_run_is_not_delayed_by_a_tool_that_goes_on(shell: Shell) -> None:
     stage = scene(ok("requires_action", ONE), cancels=[ok("cancelled")])
     async with shell(stage, stage.ref, tools=Toolset({"f": endless})) as watcher:
         await asyncio.sleep(1.0)
@@ -145,13 +145,13 @@ async def test_a_cancelled_run_is_not_held_up_by_a_tool_that_goes_on(shell: Shel
         assert anyio.current_time() - began < 1.0
 
 
-# It turns on its own watch
+# Code that uses its own watch
 
 
 async def outcome_with(
     shell: Shell, stage: Scene, act: Callable[[OneWatch], Awaitable[object]], **options: Any
 ) -> tuple[Any, list[BaseException]]:
-    """Watch a run whose tool does this with its own watch; return the outcome, and what it was told."""
+    """Watch a run whose tool does this with its own watch; return the outcome, and the errors that the tool got."""
     raised: list[BaseException] = []
 
     async def f() -> str:
@@ -167,7 +167,7 @@ async def outcome_with(
     return outcome, raised
 
 
-async def test_a_tool_cannot_leave_its_own_watch_and_the_model_is_told_that_it_failed(shell: Shell) -> None:
+async def test_a_tool_cannot_leave_its_own_watch_and_the_model_reads_that_it_failed(shell: Shell) -> None:
     stage = asking()
     outcome, (error,) = await outcome_with(shell, stage, lambda watch: watch.__aexit__(None, None, None))
     assert isinstance(outcome, Completed)
@@ -209,7 +209,7 @@ async def test_an_observer_cannot_leave_its_own_watch(shell: Shell, caplog: pyte
     assert "can't leave" in caplog.text
 
 
-async def test_a_tool_that_waits_for_its_own_watch_in_another_task_ends_with_the_wait(shell: Shell) -> None:
+async def test_a_tool_that_waits_for_its_own_watch_in_another_task_ends_with_the_watch(shell: Shell) -> None:
     stage = asking()
 
     async def wait(watch: OneWatch) -> None:

@@ -86,7 +86,7 @@ async def test_the_calls_of_a_round_run_at_the_same_time(
     assert outcome.elapsed < 2.0  # one second for both
 
 
-async def test_a_message_on_a_thread_that_exists(emulator: Emulator, client: Client) -> None:
+async def test_a_message_on_an_existing_thread(emulator: Emulator, client: Client) -> None:
     emulator.script(Scenario(), assistant_id="asst_1")
     thread = await client.threads.create()
     outcome = await client.run(assistant_id="asst_1", message="Hello", thread_id=thread.id)
@@ -94,7 +94,7 @@ async def test_a_message_on_a_thread_that_exists(emulator: Emulator, client: Cli
     assert len((await client.threads.messages.list(thread.id)).data) == 2
 
 
-async def test_statuses_and_the_end_are_observed(
+async def test_statuses_and_the_outcome_are_observed(
     shell: Shell, emulator: Emulator, client: Client, tools: Toolset
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -144,7 +144,7 @@ async def test_the_handler_answers_first_and_leaves_the_rest_to_the_toolset(
     assert [sorted(round_.values()) for round_ in emulator.submitted(run.id)] == [["3", "Rain"]] * 2
 
 
-async def test_a_handler_may_be_a_plain_function_that_gives_a_mapping(
+async def test_a_handler_may_be_a_plain_function_that_returns_a_mapping(
     shell: Shell, emulator: Emulator, client: Client
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -169,7 +169,7 @@ async def test_a_handler_that_raises_ends_the_watch_with_its_error(
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-async def test_a_handler_that_answers_what_was_not_asked_is_told_so(
+async def test_a_handler_that_answers_other_calls_gets_an_error(
     shell: Shell, emulator: Emulator, client: Client
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -178,7 +178,7 @@ async def test_a_handler_that_answers_what_was_not_asked_is_told_so(
     assert "call_x" in str(outcome.cause)
 
 
-async def test_without_anybody_to_answer_the_watch_ends_and_the_caller_goes_on(
+async def test_without_tools_the_watch_ends_and_the_caller_resumes_it(
     shell: Shell, emulator: Emulator, client: Client
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -194,7 +194,7 @@ async def test_without_anybody_to_answer_the_watch_ends_and_the_caller_goes_on(
     assert len(emulator.submitted(run.id)) == 1
 
 
-async def test_a_run_that_waits_already_is_answered_on_the_first_look(
+async def test_a_run_that_waits_already_is_answered_on_the_first_poll(
     emulator: Emulator, client: Client, tools: Toolset
 ) -> None:
     run = await start(emulator, client, rounds=(TWO_CALLS,))
@@ -203,7 +203,7 @@ async def test_a_run_that_waits_already_is_answered_on_the_first_look(
     assert isinstance(outcome, Completed)
 
 
-async def test_a_run_that_has_ended_already_takes_one_look(shell: Shell, emulator: Emulator, client: Client) -> None:
+async def test_a_run_that_has_ended_already_takes_one_poll(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client)
     await anyio.sleep(60.0)
     outcome = await watched(shell, client, thread_id=run.thread_id, run_id=run.id)
@@ -237,7 +237,7 @@ async def test_an_expiry_of_ten_minutes_is_seen(shell: Shell, emulator: Emulator
         outcome.unwrap()
 
 
-async def test_a_timeout_is_for_the_whole_wait(shell: Shell, emulator: Emulator, client: Client) -> None:
+async def test_a_timeout_is_for_the_whole_watch(shell: Shell, emulator: Emulator, client: Client) -> None:
     run = await start(emulator, client, end="never")
     outcome = await watched(shell, client, run, timeout=12.5)
     assert isinstance(outcome, GaveUp)
@@ -261,7 +261,7 @@ async def test_a_cancel_through_the_watcher(shell: Shell, emulator: Emulator, cl
     assert statuses == ["queued", "in_progress", "cancelling", "cancelled"]
 
 
-async def test_a_cancel_that_loses_or_sticks_is_bounded_and_told_as_it_was(
+async def test_a_cancel_that_loses_or_hangs_is_bounded_and_the_outcome_is_true(
     shell: Shell, emulator: Emulator, client: Client
 ) -> None:
     async def cancelled(run: Run) -> AnyOutcome[Run]:
@@ -294,7 +294,7 @@ async def test_a_cancel_by_another_stops_the_tools(shell: Shell, emulator: Emula
         await anyio.sleep(10.0)
         await client.threads.runs.cancel(run.id, thread_id=run.thread_id)
         assert isinstance(await watcher.wait(), Cancelled)
-        await anyio.sleep(0.001)  # in which the tool learns of it
+        await anyio.sleep(0.001)  # so that the tool is cancelled
         assert stopped.is_set()
 
 
@@ -330,7 +330,7 @@ async def test_a_server_may_use_the_same_id_in_every_round(
     assert emulator.submitted(run.id) == [{"call_0": "1"}, {"call_0": str(second["n"])}]
 
 
-async def test_what_tools_do_wrong_never_ends_the_wait(shell: Shell, emulator: Emulator, client: Client) -> None:
+async def test_what_tools_do_wrong_never_ends_the_watch(shell: Shell, emulator: Emulator, client: Client) -> None:
     calls = (
         FunctionCall("unknown"),
         FunctionCall("multi_tool_use.parallel", "{}"),

@@ -1,4 +1,4 @@
-"""Calls that wait for an approval, and calls that are the server's own."""
+"""Calls that wait for an approval, and calls of the server's own tools."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def first_submit(stage: Scene, watcher: OneWatch) -> Any:
         ([{"tool_call_id": "call_1", "approve": False}], {"approve": False}),
     ],
 )
-async def test_approvals_are_sent_as_the_server_wants_them(shell: Shell, given: Any, sent: dict[str, Any]) -> None:
+async def test_approvals_are_sent_in_the_form_of_the_server(shell: Shell, given: Any, sent: dict[str, Any]) -> None:
     stage = approving(mcp())
     body = await first_submit(stage, shell(stage, stage.ref, on_approval=lambda calls: given))
     assert body == {"tool_approvals": [{**sent, "tool_call_id": "call_1"}]}
@@ -76,7 +76,7 @@ async def test_the_handler_sees_what_would_be_done_and_where(shell: Shell) -> No
     ]
 
 
-async def test_one_approval_may_be_given_and_another_refused(shell: Shell) -> None:
+async def test_one_call_may_be_approved_and_another_refused(shell: Shell) -> None:
     stage = approving(mcp("call_1"), mcp("call_2", "delete"))
     watcher = shell(stage, stage.ref, on_approval=lambda calls: {c.id: c.name == "search" for c in calls})
     body = await first_submit(stage, watcher)
@@ -86,7 +86,9 @@ async def test_one_approval_may_be_given_and_another_refused(shell: Shell) -> No
     ]
 
 
-async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_a_toolset(shell: Shell) -> None:
+async def test_without_an_approval_handler_approvals_go_to_the_other_handler_and_never_to_a_toolset(
+    shell: Shell,
+) -> None:
     stage = approving(mcp())
     body = await first_submit(stage, shell(stage, stage.ref, on_requires_action=lambda calls: {"call_1": True}))
     assert body == {"tool_approvals": [{"approve": True, "tool_call_id": "call_1"}]}
@@ -107,7 +109,7 @@ async def test_without_a_handler_of_their_own_they_go_to_the_other_and_never_to_
 
 
 @pytest.mark.parametrize("given", ["yes", 1, {"call_1": "yes"}, {"call_9": True}, [{"approve": True}], {"call_1": {}}])
-async def test_what_is_no_approval_is_never_taken_for_one(shell: Shell, given: Any) -> None:
+async def test_other_values_are_never_taken_for_an_approval(shell: Shell, given: Any) -> None:
     stage = approving(mcp())
     async with shell(stage, stage.ref, on_approval=lambda calls: given) as watcher:
         outcome = await watcher.wait()
@@ -118,7 +120,7 @@ async def test_what_is_no_approval_is_never_taken_for_one(shell: Shell, given: A
 
 
 @pytest.mark.parametrize("given", [None, {}])
-async def test_a_handler_may_leave_them_to_the_caller(shell: Shell, given: Any) -> None:
+async def test_a_handler_may_leave_approvals_to_the_caller(shell: Shell, given: Any) -> None:
     stage = approving(mcp())
     async with shell(stage, stage.ref, on_approval=lambda calls: given) as watcher:
         outcome = await watcher.wait()
@@ -126,7 +128,7 @@ async def test_a_handler_may_leave_them_to_the_caller(shell: Shell, given: Any) 
     assert outcome.reason is Reason.UNANSWERED
 
 
-async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_round(shell: Shell) -> None:
+async def test_a_slow_approval_does_not_delay_the_functions_of_the_round(shell: Shell) -> None:
     body = run_body("requires_action")
     body["required_action"] = {
         "submit_tool_approval": {"tool_calls": [mcp("call_1")]},
@@ -151,21 +153,21 @@ async def test_a_person_who_takes_long_does_not_hold_up_the_functions_of_the_rou
     }
 
 
-async def test_calls_of_the_servers_own_tools_are_left_to_it_and_told_once(shell: Shell) -> None:
+async def test_calls_of_the_servers_own_tools_are_left_to_it_and_reported_once(shell: Shell) -> None:
     own = {"id": "call_1", "type": "azure_function", "name": "queue"}
     waiting = asking(own, kind="submit_tool_outputs")
     stage = scene(*[waiting] * 5, ok("completed"))
-    told: list[Any] = []
+    reported: list[Any] = []
     async with shell(stage, stage.ref, on_requires_action=lambda calls: {"call_1": "rubbish"}) as watcher:
         async for event in watcher:
             if isinstance(event, CallsLeftToServer):
-                told.append([call.id for call in event.calls])
+                reported.append([call.id for call in event.calls])
         assert isinstance(await watcher.wait(), Completed)
-    assert told == [["call_1"]]
+    assert reported == [["call_1"]]
     assert stage.transport.count("submit") == 0
 
 
-async def test_of_a_mixed_round_only_what_is_ours_is_answered(shell: Shell) -> None:
+async def test_of_a_mixed_round_only_the_function_calls_are_answered(shell: Shell) -> None:
     own = {"id": "call_1", "type": "azure_function", "name": "queue"}
     stage = scene(asking(own, function("call_2"), kind="submit_tool_outputs"), submits=[ok("completed")])
 
@@ -177,7 +179,7 @@ async def test_of_a_mixed_round_only_what_is_ours_is_answered(shell: Shell) -> N
     assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
 
 
-async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered(shell: Shell) -> None:
+async def test_the_rest_of_a_round_that_another_client_answered_in_part_is_answered(shell: Shell) -> None:
     both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
     stage = scene(both, rest, submits=[ok("completed")])
 
@@ -190,7 +192,7 @@ async def test_of_a_round_that_another_answered_in_part_the_rest_is_answered(she
     assert stage.transport.bodies("submit") == [{"tool_outputs": [{"tool_call_id": "call_2", "output": "out"}]}]
 
 
-async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_and_no_tool_runs_again(
+async def test_a_server_that_took_only_some_outputs_gets_the_rest_and_no_tool_runs_again(
     shell: Shell,
 ) -> None:
     both, rest = ok("requires_action", *ROUND), ok("requires_action", ROUND[1])
@@ -210,10 +212,10 @@ async def test_a_server_that_took_a_part_of_the_outputs_gets_the_rest_of_them_an
     assert sorted(ran) == [1, 2]
 
 
-async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shell: Shell) -> None:
+async def test_an_approval_is_not_stopped_when_functions_of_the_round_are_late(shell: Shell) -> None:
     started = anyio.current_time()
 
-    def look() -> Response:
+    def poll() -> Response:
         if anyio.current_time() - started >= 30.0:
             return ok("expired")
         body = run_body("requires_action", expires_at=1_700_000_030)
@@ -231,7 +233,7 @@ async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shel
     async def slow() -> None:
         await anyio.sleep(1000.0)
 
-    stage = scene(look, submits=[ok("completed")])
+    stage = scene(poll, submits=[ok("completed")])
     async with shell(stage, stage.ref, tools=Toolset([slow]), on_approval=approve) as watcher:
         assert isinstance(await watcher.wait(), Completed)
     (body,) = stage.transport.bodies("submit")
@@ -240,7 +242,7 @@ async def test_a_person_is_not_stopped_when_functions_of_the_round_are_late(shel
 
 
 @pytest.mark.parametrize("output", [float("nan"), {1, 2}, "\ud800", pytest.param(object(), id="object")], ids=repr)
-async def test_an_output_that_cannot_be_sent_is_refused_in_our_words(shell: Shell, output: Any) -> None:
+async def test_an_output_that_cannot_be_sent_is_refused_with_a_clear_message(shell: Shell, output: Any) -> None:
     stage = scene(asking(function("call_1"), kind="submit_tool_outputs"), submits=[ok("completed")])
     async with shell(stage, stage.ref) as watcher:
         await watcher.wait()

@@ -1,4 +1,4 @@
-"""Begins runs on either wire, watched in each of the ways that there are; what suites over all of these share."""
+"""Begins runs on either wire, and watches them in each way: shared by the suites that cover all combinations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from shells import SHELLS, OneWatch, Shell
 
 from asyncruns import Client, RunWatcher, Toolset
 from asyncruns.abc import RunClient
+from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 from asyncruns.testing import Emulator, FunctionCall, Scenario
@@ -27,7 +28,7 @@ PAUSES: Final = {"threads": "requires_action", "responses": "completed"}  # the 
 
 
 class Wire:
-    """Begins runs on one wire, and gives what watches them, in one of the shells."""
+    """Begins runs on one wire, and returns their watches in one of the shells."""
 
     def __init__(self, name: Name, emulator: Emulator, client: Client, shell: Shell, *, streams: bool) -> None:
         self.name = name
@@ -43,7 +44,7 @@ class Wire:
 
     async def start(self, **scenario: Any) -> Any:
         """Begin a run of a scenario."""
-        self.emulator.script(Scenario(**scenario), **self._who())
+        self.emulator.script(Scenario(**scenario), **self._creator())
         stream: Any = {} if self.streams is None else {"stream": True}
         if self.name == "responses":
             begun: Any = await self.client.responses.create(model=MODEL, input="Hello", background=True, **stream)
@@ -53,8 +54,9 @@ class Wire:
         if self.streams is None:
             return begun
         await anext(begun)
-        self.streams[begun.resource.id] = begun
-        return begun.resource
+        run: Any = source_of(begun).resource
+        self.streams[run.id] = begun
+        return run
 
     def watcher(self, run: Any, **options: Any) -> OneWatch:
         if self.streams is not None:
@@ -66,39 +68,39 @@ class Wire:
             return await watcher.wait()
 
     async def run(self, scenario: Scenario, **options: Any) -> AnyOutcome[Any]:
-        """Do it all in one call, which has one shell."""
-        self.emulator.script(scenario, **self._who())
-        who = {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
-        outcome: AnyOutcome[Any] = await self.client.run(message="Hello", **who, **options)  # type: ignore[call-overload]
+        """Create and watch a run in one call, as `Client.run` does."""
+        self.emulator.script(scenario, **self._creator())
+        start = {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
+        outcome: AnyOutcome[Any] = await self.client.run(message="Hello", **start, **options)  # type: ignore[call-overload]
         return outcome
 
     async def cancel(self, run: Any) -> None:
-        """Cancel the run as somebody else."""
+        """Cancel the run as another client."""
         if self.name == "threads":
             await self.client.threads.runs.cancel(run.id, thread_id=run.thread_id)
         else:
             await self.client.responses.cancel(run.id)
 
     async def delete(self, run: Any) -> None:
-        """Delete the run, as far as that goes."""
+        """Delete the run, as far as the API allows."""
         if self.name == "threads":
             await self.client.threads.delete(run.thread_id)
         else:
             await self.client.responses.delete(run.id)
 
     def submitted(self, outcome: AnyOutcome[Any]) -> list[list[str]]:
-        """Give the outputs of each round that was accepted on the way to this end."""
+        """Return the outputs of each round that was accepted before this outcome."""
         return [sorted(round_.values()) for round_ in self.emulator.submitted(outcome.ref.ids[-1])]
 
     def count(self, operation: str) -> int:
         return sum(seen.operation == operation for seen in self.emulator.requests)
 
-    def _who(self) -> dict[str, Any]:
+    def _creator(self) -> dict[str, Any]:
         return {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
 
 
 WAYS: Final = [*SHELLS, "streamed"]
-about_looks = pytest.mark.parametrize("way", SHELLS)  # a stream would tell before
+about_polls = pytest.mark.parametrize("way", SHELLS)  # a stream would show it before a poll
 
 
 @pytest.fixture(params=WAYS)
@@ -113,7 +115,7 @@ async def wire(request: pytest.FixtureRequest, way: str) -> AsyncIterator[Wire]:
 
 
 class Tools(Toolset):
-    """Tools that take a second each, and note when they were begun."""
+    """Tools that take a second each, and record when they began."""
 
     def __init__(self) -> None:
         super().__init__()

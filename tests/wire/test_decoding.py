@@ -1,4 +1,4 @@
-"""Decoding: absent, null and a value are three things; what is odd is left out, and what nobody knows is kept."""
+"""Decoding: absent, null and a value are distinct; values that do not fit are omitted, unknown objects are kept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(**fields: Any) -> Run:
 @pytest.mark.parametrize(
     "name", [name for name in Run.__struct_fields__ if getattr(Run(id="", status=""), name) is UNSET]
 )
-def test_absent_and_null_are_two_things_and_both_are_false(name: str) -> None:
+def test_absent_and_null_are_distinct_and_both_are_false(name: str) -> None:
     absent, null = getattr(run(), name), getattr(run(**{name: None}), name)
     assert absent is UNSET
     assert null is None
@@ -46,7 +46,7 @@ def test_absent_and_null_are_two_things_and_both_are_false(name: str) -> None:
     assert msgspec.json.decode(encode(run(**{name: None})))[name] is None
 
 
-def test_a_temperature_stays_what_it_is() -> None:
+def test_a_temperature_is_kept_as_sent() -> None:
     assert run(temperature=None, top_p=None).temperature is None
     assert run(temperature=0, top_p=1).temperature == 0
     assert run(temperature=0.25).temperature == 0.25
@@ -55,21 +55,21 @@ def test_a_temperature_stays_what_it_is() -> None:
 @pytest.mark.parametrize(
     "value", ["none", "auto", {"type": "json_object"}, {"type": "json_schema", "json_schema": {"a": 1}}]
 )
-def test_a_response_format_is_a_word_or_an_object(value: object) -> None:
+def test_a_response_format_is_a_string_or_an_object(value: object) -> None:
     assert run(response_format=value).response_format == value
 
 
 @pytest.mark.parametrize("value", ["none", "auto", "required", {"type": "function", "function": {"name": "f"}}])
-def test_a_tool_choice_is_a_word_or_an_object(value: object) -> None:
+def test_a_tool_choice_is_a_string_or_an_object(value: object) -> None:
     assert run(tool_choice=value).tool_choice == value
 
 
 @pytest.mark.parametrize("value", [1_770_000_000, 1_770_000_000.25, 1_770_000_000_000])
-def test_a_time_is_kept_as_it_came(value: float) -> None:
+def test_a_time_is_kept_as_sent(value: float) -> None:
     assert run(created_at=value, expires_at=value).expires_at == value
 
 
-def test_what_does_not_fit_is_left_out_and_all_else_stays() -> None:
+def test_values_that_do_not_fit_are_omitted_and_all_others_kept() -> None:
     found = run(
         created_at={"no": "time"},
         temperature="hot",
@@ -112,14 +112,14 @@ def test_what_does_not_fit_is_left_out_and_all_else_stays() -> None:
         b"<html>",
     ],
 )
-def test_what_is_no_run_raises_a_decode_error_without_showing_it(data: bytes) -> None:
+def test_a_body_that_is_no_run_raises_a_decode_error_without_showing_it(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError) as caught:
         decode(data, Run)
     assert "run_1" not in str(caught.value)
     assert "queued" not in str(caught.value)
 
 
-def test_half_a_character_does_not_cost_the_whole_answer() -> None:
+def test_half_a_surrogate_pair_does_not_make_the_body_invalid() -> None:
     data = rb'{"id":"run_1","status":"queued","instructions":"cut off: \ud83d","model":"\ud83d\ude00 \\ud800"}'
     found = decode(data, Run)
     assert found.instructions == "cut off: ?"
@@ -127,7 +127,7 @@ def test_half_a_character_does_not_cost_the_whole_answer() -> None:
     assert encode(found)
 
 
-def test_tools_of_both_versions_are_known_and_others_kept() -> None:
+def test_tools_of_both_versions_are_typed_and_others_kept() -> None:
     found = run(
         tools=[
             {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "strict": True}},
@@ -152,14 +152,14 @@ def test_tools_of_both_versions_are_known_and_others_kept() -> None:
     ]
 
 
-def test_an_object_without_a_type_is_known_by_its_payload() -> None:
+def test_an_object_without_a_type_is_recognized_by_its_contents() -> None:
     found = run(tools=[{"function": {"name": "f"}}])
     assert isinstance(found.tools, list)
     assert isinstance(found.tools[0], FunctionTool)
     assert found.tools[0].function.name == "f"
 
 
-def test_a_message_gives_its_text_whatever_stands_beside_it() -> None:
+def test_a_message_has_its_text_whatever_other_parts_it_has() -> None:
     content = [
         {"type": "text", "text": {"value": "Hello, ", "annotations": [{"type": "new_kind", "text": "x"}]}},
         {"type": "hologram", "hologram": {}},
@@ -176,7 +176,7 @@ def test_a_message_gives_its_text_whatever_stands_beside_it() -> None:
     assert (Message(id="m").text, Message(id="m", content=None).text) == ("", "")
 
 
-def test_a_step_keeps_its_calls_the_unknown_ones_too() -> None:
+def test_a_step_keeps_its_calls_including_unknown_ones() -> None:
     calls = [
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}, "output": None}},
         {"id": "call_2", "type": "mcp", "output": "x"},
@@ -194,7 +194,7 @@ def test_a_step_keeps_its_calls_the_unknown_ones_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["submit_tool_outputs", "submit_tool_approval"])
-def test_a_call_keeps_arguments_that_come_as_an_object(kind: str) -> None:
+def test_a_call_keeps_arguments_that_are_sent_as_an_object(kind: str) -> None:
     calls = [
         {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}},
         {"id": "call_2", "type": "mcp", "name": "g", "server_label": "s", "arguments": {"a": 1}},
@@ -203,7 +203,7 @@ def test_a_call_keeps_arguments_that_come_as_an_object(kind: str) -> None:
     assert [call.arguments for call in ThreadRunDialect().snapshot(found).calls] == ['{"a":1}'] * 2
 
 
-def test_a_page_holds_objects_of_its_kind() -> None:
+def test_a_page_has_objects_of_its_type() -> None:
     data = b'{"data":[{"id":"asst_1","tools":[{"type":"new_kind"}]},{"id":"asst_2"}],"has_more":1}'
     page: Page[Assistant] = decode(data, Page[Assistant])
     assert [item.id for item in page.data] == ["asst_1", "asst_2"]
@@ -220,7 +220,7 @@ def test_a_page_holds_objects_of_its_kind() -> None:
         (b'{"error":{"message":"No.","param":["a"]}}', "No."),
     ],
 )
-def test_an_error_object_is_read_whatever_its_code(data: bytes, message: str) -> None:
+def test_an_error_object_is_decoded_whatever_its_code(data: bytes, message: str) -> None:
     error = decode(data, ErrorBody).error
     assert error
     assert not isinstance(error, str)
@@ -232,7 +232,7 @@ def test_a_decoder_is_built_once() -> None:
     assert decoder(Page[Thread]) is decoder(Page[Thread])
 
 
-def test_objects_are_values() -> None:
+def test_objects_are_equal_by_value_and_immutable() -> None:
     assert run(model="m") == run(model="m")
     with pytest.raises(AttributeError):
-        run().status = "completed"  # type: ignore[misc]  # frozen: this is what is tested
+        run().status = "completed"  # type: ignore[misc]  # the struct is frozen, which is tested here

@@ -1,4 +1,4 @@
-"""Responses and their items: what is described is typed, what is odd is left out, what nobody knows is kept."""
+"""Responses and their items: documented items are typed, values that do not fit are omitted, other items are kept."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from asyncruns.wire import (
     decode,
     encode,
     epoch_seconds,
-    statuses,
+    status_names,
 )
 from asyncruns.wire.codec import decoder
 
 CALL: Final = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": '{"a":1}'}
 TAGS: Final = {member.__struct_config__.tag for member in get_args(ResponseItem)} - {Unknown.__struct_config__.tag}
-# Of their unions; kept as they came.
+# Members of the official client's unions that have no struct here; kept as sent.
 NOT_TYPED: Final = {"additional_tools", "configuration_update", "program", "program_output"}
 
 FULL: Final[dict[str, Any]] = {
@@ -129,7 +129,7 @@ def item(**fields: Any) -> ResponseItem:
     return found
 
 
-def test_a_full_response_is_read_and_written_as_it_came() -> None:
+def test_a_full_response_is_decoded_and_encoded_as_sent() -> None:
     found = decode(msgspec.json.encode(FULL), ModelResponse)
     assert (found.id, found.status, found.background, found.model) == ("resp_1", "completed", True, "gpt-6")
     assert (found.previous_response_id, epoch_seconds(found.completed_at)) == ("resp_0", 1_790_000_021.5)
@@ -162,7 +162,7 @@ def test_a_full_response_is_read_and_written_as_it_came() -> None:
     assert msgspec.json.decode(encode(found)) == FULL
 
 
-def test_a_full_response_of_known_items_takes_the_fast_way() -> None:
+def test_a_full_response_of_known_items_is_decoded_in_the_fast_way() -> None:
     known = {**FULL, "output": [FULL["output"][0], FULL["output"][1], FULL["output"][3]]}
     data = msgspec.json.encode(known)
     assert decoder(ModelResponse).decode(data) == decode(data, ModelResponse)
@@ -174,7 +174,7 @@ NAMES = dict(zip(ModelResponse.__struct_fields__, ModelResponse.__struct_encode_
 @pytest.mark.parametrize(
     ("field", "name"), [pair for pair in NAMES.items() if pair[0] not in ("id", "status", "object")]
 )
-def test_absent_and_null_are_two_things_and_both_are_false(field: str, name: str) -> None:
+def test_absent_and_null_are_distinct_and_both_are_false(field: str, name: str) -> None:
     absent, null = getattr(response(), field), getattr(response(**{name: None}), field)
     assert (absent, null) == (UNSET, None)
     assert not absent
@@ -182,15 +182,15 @@ def test_absent_and_null_are_two_things_and_both_are_false(field: str, name: str
     assert msgspec.json.decode(encode(response(**{name: None})))[name] is None
 
 
-def test_a_response_has_an_id_and_a_status() -> None:
+def test_a_response_needs_an_id_and_a_status() -> None:
     for body in (b"{}", b'{"id":"resp_1"}', b'{"status":"queued"}', b'{"id":null,"status":"queued"}', b"[]"):
         with pytest.raises(msgspec.DecodeError):
             decode(body, ModelResponse)
 
 
 def test_the_statuses_are_those_of_the_official_client() -> None:
-    known = {value for name, value in vars(statuses).items() if name.isupper() and isinstance(value, str)}
-    ours = known - {"requires_action", "cancelling", "expired"}  # which only runs have
+    known = {value for name, value in vars(status_names).items() if name.isupper() and isinstance(value, str)}
+    ours = known - {"requires_action", "cancelling", "expired"}  # only runs have these
     (status,) = (arg for arg in get_args(Response.model_fields["status"].annotation) if arg is not type(None))
     assert ours <= set(get_args(status))
     assert ours == {"queued", "in_progress", "completed", "failed", "cancelled", "incomplete"}
@@ -198,7 +198,7 @@ def test_the_statuses_are_those_of_the_official_client() -> None:
 
 
 def tags_of(union: Any) -> set[str]:
-    """Give the types that the members of one of the official client's unions have."""
+    """Return the types of the members of one of the official client's unions."""
     members = get_args(get_args(union)[0])
     return {get_args(member.model_fields["type"].annotation)[0] for member in members}
 
@@ -210,7 +210,7 @@ def test_the_items_are_those_of_the_official_client() -> None:
 
 
 @pytest.mark.parametrize("tag", sorted(TAGS))
-def test_an_item_is_known_by_its_type_and_keeps_its_fields(tag: str) -> None:
+def test_an_item_is_recognized_by_its_type_and_keeps_its_fields(tag: str) -> None:
     needed = {"id": "x_1", "call_id": "call_1"}
     found = item(type=tag, **needed, status="failed")
     assert (found.type, found.id) == (tag, "x_1")
@@ -225,7 +225,7 @@ def test_an_item_is_known_by_its_type_and_keeps_its_fields(tag: str) -> None:
 @pytest.mark.parametrize(
     "tag", sorted(tag for tag in TAGS if str(tag).endswith("_call") or tag == "mcp_approval_request")
 )
-def test_a_call_that_can_not_be_answered_is_kept_as_it_came(tag: str) -> None:
+def test_a_call_that_cannot_be_answered_is_kept_as_sent(tag: str) -> None:
     found = item(type=tag, weight=7)
     if isinstance(found, Unknown):
         assert found.raw == {"type": tag, "weight": 7}
@@ -233,7 +233,7 @@ def test_a_call_that_can_not_be_answered_is_kept_as_it_came(tag: str) -> None:
         assert not getattr(found, "call_id", None)
 
 
-def test_arguments_that_come_as_an_object_are_kept() -> None:
+def test_arguments_that_are_sent_as_an_object_are_kept() -> None:
     call = item(**{**CALL, "arguments": {"a": 1}})
     assert isinstance(call, ResponseFunctionToolCall)
     assert call.arguments == '{"a":1}'
@@ -242,7 +242,7 @@ def test_arguments_that_come_as_an_object_are_kept() -> None:
     assert request.arguments == '{"a":[1]}'
 
 
-def test_what_does_not_fit_is_left_out_and_all_else_stays() -> None:
+def test_values_that_do_not_fit_are_omitted_and_all_others_kept() -> None:
     found = response(
         created_at=["no"],
         output=[{**CALL, "id": None, "status": 5}, None, {"type": "local_shell_call", "call_id": "c", "action": "ls"}],
@@ -288,7 +288,7 @@ def test_the_text_of_the_output_is_that_of_all_messages(fields: dict[str, Any], 
     assert response(**fields).output_text == text
 
 
-def test_an_error_and_a_reason_are_open() -> None:
+def test_unknown_error_codes_and_reasons_are_kept() -> None:
     found = response(status="failed", error={"code": "new_code", "message": "No.", "param": None, "misalignment": {}})
     assert found.error
     assert (found.error.code, found.error.message, found.error.param) == ("new_code", "No.", None)
@@ -297,9 +297,9 @@ def test_an_error_and_a_reason_are_open() -> None:
     assert found.incomplete_details.reason == "steered"
 
 
-def test_a_page_of_input_items() -> None:
+def test_a_page_of_input_items_is_decoded() -> None:
     content = [
-        {"type": "input_text", "text": "Look"},
+        {"type": "input_text", "text": "Hi"},
         {"type": "input_image", "detail": "auto", "image_url": "https://a.example/i.png"},
         {"type": "input_file", "file_id": "file_1"},
         {"type": "input_smell", "smell": "x"},
@@ -313,7 +313,7 @@ def test_a_page_of_input_items() -> None:
     page: Page[ResponseItem] = decode(msgspec.json.encode({"data": data, "has_more": False}), Page[ResponseItem])
     message, output, approval, odd = page.data
     assert isinstance(message, ResponseMessage)
-    assert message.text == "Look"
+    assert message.text == "Hi"
     assert isinstance(message.content, list)
     kinds = [ResponseInputText, ResponseInputImage, ResponseInputFile, Unknown]
     assert [type(part) for part in message.content] == kinds
@@ -321,7 +321,7 @@ def test_a_page_of_input_items() -> None:
     assert msgspec.json.decode(encode(page.data)) == data
 
 
-# Anything at all
+# Any JSON at all
 
 FIELDS: Final = sorted(set(ModelResponse.__struct_encode_fields__) - {"id", "status"})
 ITEMS: Final = st.builds(
@@ -331,7 +331,7 @@ ITEMS: Final = st.builds(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(fields=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, max_size=6), status=st.text())
 def test_any_object_with_an_id_and_a_status_is_a_response(fields: dict[str, Any], status: str) -> None:
     found = decode(msgspec.json.encode({**fields, "id": "resp_1", "status": status}), ModelResponse)
@@ -340,7 +340,7 @@ def test_any_object_with_an_id_and_a_status_is_a_response(fields: dict[str, Any]
     assert decode(encode(found), ModelResponse) == found
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(items=st.lists(ITEMS, max_size=4))
 def test_any_list_of_objects_is_an_output(items: list[dict[str, Any]]) -> None:
     found = response(output=items)
@@ -354,21 +354,21 @@ def test_any_list_of_objects_is_an_output(items: list[dict[str, Any]]) -> None:
     assert isinstance(found.output_text, str)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(data=st.data(), place=st.integers(0, 2000))
-def test_no_spoiled_body_raises_anything_but_a_decode_error(data: st.DataObject, place: int) -> None:
+def test_no_damaged_body_raises_anything_but_a_decode_error(data: st.DataObject, place: int) -> None:
     whole = msgspec.json.encode(FULL)
     cut = data.draw(st.binary(max_size=3))
     with suppress(msgspec.DecodeError):
         decode(whole[:place] + cut + whole[place + 1 :], ModelResponse)
 
 
-def test_all_names_are_there_and_come_when_they_are_used() -> None:
+def test_all_names_exist_and_are_loaded_on_first_use() -> None:
     assert all(getattr(wire, name) is not None for name in wire.__all__)
     assert set(wire.__all__) <= set(dir(wire))
     assert wire.__all__ == sorted(wire.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        getattr(wire, "Nothing")  # noqa: B009 - as a user would
+        getattr(wire, "Nothing")  # noqa: B009 - mypy refuses the attribute
     code = (
         "import sys, asyncruns\n"
         "[getattr(asyncruns, name) for name in asyncruns.__all__]\n"

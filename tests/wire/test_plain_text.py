@@ -1,4 +1,4 @@
-"""Text is read where a server writes it plainly, in place of the object or the list that is documented."""
+"""Text that a server sends as a plain string, instead of the documented object or list, is decoded."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ def message(content: Any) -> Message:
     ],
     ids=repr,
 )
-def test_a_message_gives_its_text(content: Any) -> None:
+def test_a_message_has_its_text(content: Any) -> None:
     assert message(content).text == "Hi"
 
 
 @pytest.mark.parametrize("content", [None, [], [None], {}, 5, [{"type": "refusal", "refusal": "No."}]], ids=repr)
-def test_a_message_without_text_has_none(content: Any) -> None:
+def test_a_message_without_text_has_an_empty_text(content: Any) -> None:
     assert message(content).text == ""
 
 
-def test_what_was_plain_is_written_down_as_documented() -> None:
+def test_plain_content_is_encoded_as_documented() -> None:
     written = message("Hi").to_dict()["content"]
     assert written == [{"type": "text", "text": {"value": "Hi"}}]
 
 
 @pytest.mark.parametrize("content", ["Hi", [{"index": 0, "type": "text", "text": "Hi"}], ["Hi"]], ids=repr)
-def test_a_delta_of_a_message_gives_its_text_and_is_joined(content: Any) -> None:
+def test_deltas_of_a_message_have_their_text_and_are_joined(content: Any) -> None:
     body = {"id": "msg_1", "object": "thread.message.delta", "delta": {"content": content}}
     text = msgspec.json.encode(body).decode()
     assert decode(text.encode(), MessageDelta).text == "Hi"
-    told = RunAccumulator()
+    accumulator = RunAccumulator()
     for _ in range(2):
-        told.receive(decode_thread_event("thread.message.delta", text))
-    assert told.message is not None
-    assert told.message.text == "HiHi"
+        accumulator.receive(decode_thread_event("thread.message.delta", text))
+    assert accumulator.message is not None
+    assert accumulator.message.text == "HiHi"
 
 
-def test_the_final_message_of_a_stream_gives_its_text() -> None:
+def test_the_final_message_of_a_stream_has_its_text() -> None:
     body = {"id": "msg_1", "object": "thread.message", "status": "completed", "content": "Hi"}
-    told = RunAccumulator()
-    told.receive(decode_thread_event("thread.message.completed", msgspec.json.encode(body).decode()))
-    assert told.message is not None
-    assert told.message.text == "Hi"
+    accumulator = RunAccumulator()
+    accumulator.receive(decode_thread_event("thread.message.completed", msgspec.json.encode(body).decode()))
+    assert accumulator.message is not None
+    assert accumulator.message.text == "Hi"
 
 
 def step(details: Any) -> Any:
@@ -73,7 +73,7 @@ def step(details: Any) -> Any:
     ).to_dict()["step_details"]
 
 
-def test_a_step_keeps_what_is_plain() -> None:
+def test_a_step_keeps_plain_text() -> None:
     made = {"type": "message_creation", "message_creation": "msg_1"}
     assert step(made) == {"type": "message_creation", "message_creation": {"message_id": "msg_1"}}
     code = {"id": "c", "type": "code_interpreter", "code_interpreter": {"input": "1", "outputs": ["a", None]}}
@@ -83,7 +83,7 @@ def test_a_step_keeps_what_is_plain() -> None:
     assert calls[1]["function"]["output"] == '{"a":1}'
 
 
-def test_a_response_gives_what_only_its_output_text_says() -> None:
+def test_a_response_has_the_text_that_is_only_in_output_text() -> None:
     body = b'{"id":"resp_1","status":"completed","output":null,"output_text":"Hi"}'
     found = decode(body, ModelResponse)
     assert found.output_text == "Hi"

@@ -1,4 +1,4 @@
-"""The typed events of streams: what is documented is typed, what is not is kept, and nothing raises."""
+"""The events of streams: documented events are typed, others are kept, and nothing raises."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def response_event(name: str, data: object) -> Any:
 
 
 def official(union: Any, field: str) -> list[str]:
-    """Give the names of the official client's events."""
+    """Return the names of the official client's events."""
     members = get_args(get_args(union)[0])
     return [name for member in members for name in get_args(member.model_fields[field].annotation)]
 
@@ -121,7 +121,7 @@ def test_a_delta_is_typed_to_its_last_part() -> None:
     assert isinstance(details.tool_calls[0], FunctionToolCallDelta)
 
 
-def test_a_part_of_a_delta_that_nobody_knows_is_kept() -> None:
+def test_an_unknown_part_of_a_delta_is_kept() -> None:
     data = {**MESSAGE_DELTA, "delta": {"content": [{"index": 0, "type": "hologram", "hologram": {"x": 1}}]}}
     (block,) = thread_event("thread.message.delta", data).data.delta.content
     assert isinstance(block, Unknown)
@@ -141,7 +141,7 @@ def test_data_counts_over_the_name() -> None:
     assert response_event("response.created", {"response": RESPONSE}).type == "response.created"
 
 
-def test_what_is_not_known_is_kept_as_it_came() -> None:
+def test_an_unknown_event_is_kept_as_sent() -> None:
     assert thread_event("thread.run.moved", '{"to":1}') == UnknownEvent("thread.run.moved", '{"to":1}')
     assert thread_event("ping", "") == UnknownEvent("ping", "")
     assert thread_event("message", "[1]") == UnknownEvent("message", "[1]")
@@ -165,7 +165,7 @@ def test_data_without_a_name_that_is_no_json_is_undecodable() -> None:
     assert type(response_event("response.created", "{}")) is UndecodableEvent
 
 
-def test_the_end_is_known_by_its_name_or_its_data() -> None:
+def test_the_end_is_recognized_by_its_name_or_its_data() -> None:
     for decode in (thread_event, response_event):
         assert decode("done", "[DONE]") == DoneEvent("done")
         assert decode("message", " [DONE]") == DoneEvent("message", " [DONE]")
@@ -182,14 +182,14 @@ def test_the_end_is_known_by_its_name_or_its_data() -> None:
         ('{"detail":"Sorry"}', '{"detail":"Sorry"}', None),
     ],
 )
-def test_an_error_has_a_message_in_whatever_shape_it_comes(text: str, message: str, code: object) -> None:
+def test_an_error_of_any_shape_has_a_message(text: str, message: str, code: object) -> None:
     for event in (thread_event("error", text), response_event("error", text)):
         assert type(event) is ErrorEvent
         assert event.data.message == message
         assert (event.data.code or None) == code
 
 
-def test_an_error_of_a_response_is_told_by_its_type() -> None:
+def test_an_error_of_a_response_is_recognized_by_its_type() -> None:
     event = response_event("message", {"type": "error", "code": "x", "message": "Sorry", "sequence_number": 2})
     assert type(event) is ErrorEvent
     assert (event.data.message, event.data.code) == ("Sorry", "x")

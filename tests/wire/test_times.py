@@ -1,4 +1,4 @@
-"""Times in all their forms: kept as they came, and read as seconds of the epoch where something is counted by them."""
+"""Times in all their forms: kept as sent, and read as seconds since the epoch by the code that computes with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ READABLE: Final = {
     "text with an offset": ("2024-06-08T14:42:42+02:00", SECONDS),
     "text with an offset to the west": ("2024-06-08T05:42:42.250-0700", SECONDS + 0.25),
     "text without a zone": ("2024-06-08T12:42:42", SECONDS),
-    "text for never": ("9999-12-31T23:59:59Z", 253_402_300_799),  # and not so many milliseconds
+    "text for never": ("9999-12-31T23:59:59Z", 253_402_300_799),  # above 1e11, but a string is never milliseconds
     "text with a space": ("2024-06-08 12:42:42+00:00", SECONDS),
 }
 UNREADABLE: Final[tuple[Any, ...]] = (
@@ -66,13 +66,13 @@ def written(value: object) -> Any:
     return msgspec.json.decode(encode(value))
 
 
-def test_all_times_of_all_objects_are_here() -> None:
+def test_the_times_of_all_objects_are_tested() -> None:
     assert len(TIMES) == 17
 
 
 @pytest.mark.parametrize(("type_", "name"), TIMES)
 @readable
-def test_a_time_is_kept_and_written_as_it_came(type_: type[Any], name: str, came: Any, seconds: float) -> None:
+def test_a_time_is_kept_and_encoded_as_sent(type_: type[Any], name: str, came: Any, seconds: float) -> None:
     found = decoded(type_, **{name: came})
     assert getattr(found, name) == came
     assert type(getattr(found, name)) is type(came)
@@ -82,7 +82,7 @@ def test_a_time_is_kept_and_written_as_it_came(type_: type[Any], name: str, came
 
 
 @pytest.mark.parametrize(("type_", "name"), TIMES)
-def test_null_and_absent_are_no_times_and_not_the_same(type_: type[Any], name: str) -> None:
+def test_null_and_absent_are_no_times_and_stay_distinct(type_: type[Any], name: str) -> None:
     null, absent = decoded(type_, **{name: None}), decoded(type_)
     assert (getattr(null, name), getattr(absent, name)) == (None, UNSET)
     assert written(null)[name] is None
@@ -92,20 +92,20 @@ def test_null_and_absent_are_no_times_and_not_the_same(type_: type[Any], name: s
 
 
 @pytest.mark.parametrize("came", UNREADABLE, ids=repr)
-def test_what_tells_no_time_is_none(came: object) -> None:
+def test_a_value_that_is_no_time_is_none(came: object) -> None:
     assert epoch_seconds(came) is None
 
 
 @pytest.mark.parametrize("came", [True, [], {}, [SECONDS], {"seconds": SECONDS}], ids=repr)
-def test_what_can_not_be_a_time_is_left_out(came: object) -> None:
+def test_a_value_of_a_wrong_type_is_omitted(came: object) -> None:
     found = decoded(Run, expires_at=came, model="m")
     assert (found.expires_at, found.model) == (UNSET, "m")
     assert epoch_seconds(came) is None
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes().map(str))
-def test_nothing_that_stands_for_a_time_raises(came: object) -> None:
+def test_no_value_raises(came: object) -> None:
     found = epoch_seconds(came)
     assert found is None or 0 < found < 1e12
 
@@ -116,12 +116,12 @@ def read(**fields: Any) -> Any:
 
 
 @readable
-def test_the_expiry_that_a_watch_counts_with_is_in_seconds(came: Any, seconds: float) -> None:
+def test_the_expiry_in_a_snapshot_is_in_seconds(came: Any, seconds: float) -> None:
     assert read(expires_at=came).expires_at == seconds
     assert ThreadRunDialect().snapshot(decoded(Run, expires_at=came)).expires_at == seconds
 
 
 @pytest.mark.parametrize("came", UNREADABLE, ids=repr)
-def test_a_run_whose_expiry_can_not_be_read_has_none(came: object) -> None:
+def test_a_run_with_a_malformed_expiry_has_none(came: object) -> None:
     assert read(expires_at=came).expires_at is None
     assert read().expires_at is None

@@ -1,4 +1,4 @@
-"""Objects of a type that nobody knows: kept whole, and written as they came."""
+"""Objects of an unknown type: kept whole, and encoded as sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from asyncruns.wire import Assistant, FunctionTool, Run, RunStep, Thread, Unknown, decode, encode
 from asyncruns.wire.codec import UNKNOWN_TAG
 
-# Finite, and within 64 bits: JSON has no bounds, but other decoders do.
+# Finite numbers within 64 bits: JSON has no such bounds, but decoders do.
 LEAVES = (
     st.none()
     | st.booleans()
@@ -34,7 +34,7 @@ TYPES = st.sampled_from(["function", "mcp", "text", "tool_calls", UNKNOWN_TAG, "
 FIELDS = [name for name in Run.__struct_encode_fields__ if name not in ("id", "status")]
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(
     fields=st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, max_size=6),
     run_id=st.text(),
@@ -46,7 +46,7 @@ def test_any_object_with_an_id_and_a_status_is_a_run(fields: dict[str, Any], run
     assert decode(encode(found), Run) == found
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(tools=st.lists(st.builds(lambda kind, more: {**more, "type": kind}, TYPES, OBJECTS), max_size=4))
 def test_any_list_of_objects_is_a_list_of_tools(tools: list[dict[str, Any]]) -> None:
     found = decode(msgspec.json.encode({"id": "a", "tools": tools}), Assistant)
@@ -57,13 +57,13 @@ def test_any_list_of_objects_is_a_list_of_tools(tools: list[dict[str, Any]]) -> 
             assert msgspec.json.decode(encode(tool)) == given_tool
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(details=JSON | st.builds(lambda kind, more: {**more, "type": kind}, TYPES, OBJECTS))
-def test_any_value_may_stand_in_the_details_of_a_step(details: object) -> None:
+def test_the_details_of_a_step_may_be_any_value(details: object) -> None:
     decode(msgspec.json.encode({"id": "s", "status": "x", "step_details": details}), RunStep)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
     for type_ in (Run, RunStep, Thread):
@@ -71,9 +71,9 @@ def test_no_bytes_raise_anything_but_a_decode_error(data: bytes) -> None:
             decode(data, type_)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(OBJECTS, st.data())
-def test_no_spoiled_json_raises_anything_but_a_decode_error(fields: dict[str, Any], data: st.DataObject) -> None:
+def test_no_damaged_json_raises_anything_but_a_decode_error(fields: dict[str, Any], data: st.DataObject) -> None:
     whole = msgspec.json.encode({"id": "run_1", "status": "queued", "metadata": fields})
     place = data.draw(st.integers(0, len(whole)))
     for spoiled in (
@@ -103,7 +103,7 @@ ODD = {"type": "mcp", "id": "call_1", "name": None, "deep": [{"type": "mcp", "x"
     ],
     ids=str,
 )
-def test_an_unknown_object_is_written_as_it_came(raw: dict[str, Any]) -> None:
+def test_an_unknown_object_is_encoded_as_sent(raw: dict[str, Any]) -> None:
     fields = {"id": "asst_1", "tools": [raw, {"type": "function", "function": {"name": "f"}}]}
     found = decode(msgspec.json.encode(fields), Assistant)
     assert isinstance(found.tools, list)
@@ -121,13 +121,13 @@ def test_an_unknown_object_has_the_servers_type_and_id() -> None:
     assert (Unknown({"type": 5, "id": None}).type, Unknown({"type": 5, "id": None}).id) == ("", "")
 
 
-def test_what_the_user_calls_the_same_is_not_taken_for_one() -> None:
+def test_metadata_with_the_same_tag_is_not_taken_for_an_unknown_object() -> None:
     metadata = {"type": UNKNOWN_TAG}
     body = {"metadata": metadata, "tools": [Unknown(ODD)]}
     assert msgspec.json.decode(encode(body)) == {"metadata": metadata, "tools": [ODD]}
 
 
-def test_iterables_and_mappings_of_any_kind_are_written() -> None:
+def test_iterables_and_mappings_of_any_kind_are_encoded() -> None:
     def generated() -> Iterator[object]:
         yield Unknown(ODD)
         yield MappingProxyType({"type": "file_search"})
@@ -141,6 +141,6 @@ def test_iterables_and_mappings_of_any_kind_are_written() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {"a": object}, 1j, "\ud800", {(1, 2): 3}])
-def test_what_has_no_json_is_refused(value: object) -> None:
+def test_a_value_that_has_no_json_form_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         encode(value)

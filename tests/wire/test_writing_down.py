@@ -1,4 +1,4 @@
-"""`to_dict` and `to_json`, beside those of the official client."""
+"""`to_dict` and `to_json`, compared with those of the official client."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ ASSISTANT = {"id": "asst_1", "object": "assistant", "name": None, "tools": [{"ty
     ],
     ids=["run", "message", "thread", "assistant"],
 )
-def test_what_is_written_down_is_what_the_official_client_writes(
+def test_dicts_and_json_equal_those_of_the_official_client(
     ours: type[Object], theirs: Any, body: dict[str, Any]
 ) -> None:
     found, expected = decode(msgspec.json.encode(body), ours), theirs.construct(**body)
     assert found.to_dict() == expected.to_dict() == body
     assert found.to_dict(exclude_none=True) == expected.to_dict(exclude_none=True)
-    for text, said in (
+    for text, theirs_text in (
         (found.to_json(), expected.to_json()),
         (found.to_json(indent=None), expected.to_json(indent=None)),
     ):
-        assert msgspec.json.decode(text) == msgspec.json.decode(said) == body
-        assert text.count("\n") == said.count("\n")
+        assert msgspec.json.decode(text) == msgspec.json.decode(theirs_text) == body
+        assert text.count("\n") == theirs_text.count("\n")
 
 
-def test_the_names_of_pydantic_are_there() -> None:
+def test_the_method_names_of_pydantic_exist() -> None:
     run = decode(msgspec.json.encode(RUN), Run)
     assert run.model_dump() == run.model_dump(mode="json") == RUN
     assert "last_error" not in run.model_dump(exclude_none=True)
     assert run.model_dump_json() == run.to_json(indent=None)
 
 
-def test_a_part_can_be_written_down_and_changed() -> None:
+def test_the_dict_of_a_part_can_be_modified() -> None:
     run = decode(msgspec.json.encode(RUN), Run)
     assert run.required_action
     written = run.required_action.to_dict()
@@ -75,7 +75,7 @@ def test_a_part_can_be_written_down_and_changed() -> None:
     assert run.to_dict() == RUN
 
 
-def test_an_unknown_object_is_written_as_it_came() -> None:
+def test_the_dict_of_an_unknown_object_is_as_sent() -> None:
     body = {"id": "r", "status": "completed", "tools": [{"type": "telepathy", "range": None}]}
     run = decode(msgspec.json.encode(body), Run)
     assert run.to_dict()["tools"] == body["tools"]
@@ -84,17 +84,17 @@ def test_an_unknown_object_is_written_as_it_came() -> None:
     assert run.tools[0].to_dict(exclude_none=True) == {"type": "telepathy", "range": None}
 
 
-def test_every_object_of_the_wire_can_be_written_down() -> None:
+def test_every_object_of_the_wire_has_these_methods() -> None:
     found = [getattr(wire, name) for name in wire.__all__]
     structs = [each for each in found if isinstance(each, type) and issubclass(each, msgspec.Struct)]
     assert len(structs) > 40
     assert [each for each in structs if not issubclass(each, Object)] == []
 
 
-def test_a_page_can_be_written_down() -> None:
+def test_a_page_can_be_converted_to_a_dict() -> None:
     page = decode(b'{"object": "list", "data": [{"id": "t", "object": "thread"}], "has_more": false}', Page[Thread])
     assert page.to_dict() == {"object": "list", "data": [{"id": "t", "object": "thread"}], "has_more": False}
 
 
-def test_fields_without_a_name_here_are_not_kept() -> None:
+def test_unknown_fields_are_not_kept() -> None:
     assert "surprise" not in decode(b'{"id": "r", "status": "queued", "surprise": 1}', Run).to_dict()

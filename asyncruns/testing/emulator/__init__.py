@@ -1,9 +1,9 @@
-"""A server in this process that speaks two APIs from memory: that of assistants and runs, and that of responses.
+"""A server in this process that emulates two APIs in memory: assistants and runs, and responses.
 
-It has their true lifecycles, and is an independent view of the wire: plain dicts, none of the client's structs, bodies
-and error texts as recorded from real servers. Its clock is the event loop's, so on a `VirtualTimeLoop` a run expires in
-milliseconds. It streams runs and responses. A `Scenario` says what a run does, a `Fault` what goes wrong on the way.
-The `Emulator` answers at a port of this machine, the `InMemoryTransport` without sockets.
+It has their real lifecycles, with streams, and is an independent view of the wire: plain dicts, none of the client's
+structs, and bodies and error texts as recorded from real servers. It uses the event loop's clock, so on a
+`VirtualTimeLoop` a run expires in milliseconds. A `Scenario` defines what a run does, a `Fault` what goes wrong. The
+`Emulator` listens on a port of this machine; the `InMemoryTransport` needs no sockets.
 
 Public: the names of `__all__`.
 """

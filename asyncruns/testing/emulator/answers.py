@@ -1,6 +1,6 @@
-"""The answers of an emulator as values, and what a fault makes of them.
+"""The answers of an emulator as values, and their changes by faults.
 
-Error texts are those of real servers, pages those of a real proxy.
+Error texts are those of real servers, HTML pages those of a real proxy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asyncruns.testing.emulator.faults import Damage, Fault
 
 _LOWEST_SERVER_ERROR: Final = 500
 
-# type, code, message; found by the code, or else by the status
+# (type, code, message), looked up by the fault's code first, then by its status
 _ERRORS: Final[Mapping[str | int, tuple[str, str | None, str]]] = {
     "insufficient_quota": (
         "insufficient_quota",
@@ -52,7 +52,7 @@ _SIGN_IN: Final = "Sign in to the network"
 
 @dataclass(frozen=True, slots=True)
 class EmulatedAnswer:
-    """What goes over the wire; a `Content-Length` beyond the body's means that the connection ends early."""
+    """An HTTP answer; if its `Content-Length` is larger than the body, the connection ends early."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,11 +60,11 @@ class EmulatedAnswer:
 
 
 def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None) -> EmulatedAnswer:
-    """Give what a fault leaves of an answer.
+    """Return an answer as a fault changes it.
 
     Args:
-        answer: The server's own; what it holds is of no meaning where the fault replaces it.
-        earlier: The answer that is repeated, if that is the fault.
+        answer: The server's own answer; its body does not matter if the fault replaces it.
+        earlier: The answer to repeat, if the fault is `damage="repeat"`.
     """
     if earlier is not None:
         answer = earlier
@@ -72,18 +72,20 @@ def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None
         answer = _error(answer, fault)
     if fault.body is not None:
         answer = replace(answer, body=_encoded(fault.body))
-    if fault.rewrite is not None and answer.status == HTTPStatus.OK:
+    if fault.rewrite is not None and answer.status == HTTPStatus.OK:  # a refusal of the server stays as it is
         body = msgspec.json.decode(answer.body)
         changed = fault.rewrite(body)
         answer = replace(answer, body=msgspec.json.encode(body if changed is None else changed))
     if fault.damage is not None:
         answer = _DAMAGED[fault.damage](answer)
+    # Last, so that the fault's status and headers apply to a page or a repeated answer as well.
     status = answer.status if fault.status is None else fault.status
     return _with_headers(replace(answer, status=status), fault.headers)
 
 
 def _error(answer: EmulatedAnswer, fault: Fault) -> EmulatedAnswer:
     status = fault.status or 0
+    # 502 and 504 come from a proxy, which knows no JSON errors; a test that gives a text wants JSON all the same.
     if status in _PAGES and fault.message is None and fault.code is None:
         return _page(answer, f"{status} {HTTPStatus(status).phrase}")
     kind, code, message = _ERRORS.get(fault.code or status) or _ERRORS.get(status) or _unknown(status)
@@ -114,7 +116,7 @@ _DAMAGED: Final[Mapping[Damage, Callable[[EmulatedAnswer], EmulatedAnswer]]] = {
     "empty": lambda answer: replace(answer, body=b""),
     "half": _half,
     "cut": _cut,
-    "repeat": lambda answer: answer,
+    "repeat": lambda answer: answer,  # `earlier` has replaced the answer already
 }
 
 

@@ -1,4 +1,4 @@
-"""Arguments made up from a function's JSON schema: the required properties, each with the plainest value that fits."""
+"""Make up arguments from a function's JSON Schema: the required properties, each with a simple value that fits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-# A schema that requires itself has no finite value; stop there instead of recursing for ever.
+# A schema that requires itself has no finite value; stop instead of recursing forever.
 _MAX_DEPTH: Final = 20
 
 _BY_FORMAT: Final = {
@@ -23,15 +23,16 @@ _Schema = Mapping[str, Any]
 
 
 def made_up_arguments(schema: _Schema) -> dict[str, Any]:
-    """Make up the arguments of one call; `pattern`, `not` and conditions are not honoured."""
+    """Make up the arguments of one call; `pattern`, `not` and conditions are ignored."""
     value = _value(schema, schema, 0)
     return value if isinstance(value, dict) else {}
 
 
 def _value(schema: Any, root: _Schema, depth: int) -> Any:
-    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:  # `true`: anything goes
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:  # the schema `true` allows any value
         return None
     schema = _resolved(schema, root)
+    # The schema's own values first: they fit, whatever its other keywords are.
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
@@ -46,12 +47,13 @@ def _value(schema: Any, root: _Schema, depth: int) -> Any:
 
 
 def _resolved(schema: _Schema, root: _Schema) -> _Schema:
-    """Follow `$ref` and fold `allOf` in."""
+    """Resolve `$ref` and merge the schemas of `allOf`."""
     for _ in range(_MAX_DEPTH):
         if "$ref" not in schema:
             break
         target: Any = root
         for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            # In a JSON pointer (RFC 6901) `~1` stands for `/` and `~0` for `~`, to be replaced in this order.
             target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if part else target
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     merged = {key: value for key, value in schema.items() if key != "allOf"}
@@ -81,6 +83,7 @@ def _type_of(schema: _Schema) -> str:
 
 def _object(schema: _Schema, root: _Schema, depth: int) -> dict[str, Any]:
     properties = schema.get("properties", {})
+    # The title makes strings recognizable: a required string `city` becomes "city".
     return {
         name: _value({"title": name, **_mapping(properties.get(name))}, root, depth)
         for name in schema.get("required", ())
@@ -109,7 +112,7 @@ def _integer(schema: _Schema, _root: _Schema, _depth: int) -> int:
     step = schema.get("multipleOf", 1)
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    if low is not None:
+    if low is not None:  # the smallest multiple of `step` from there: minimum 7, multipleOf 5 -> 10
         value = math.ceil(low / step) * step
         return int(value + step if value == schema.get("exclusiveMinimum") else value)
     if high is not None and high <= step:

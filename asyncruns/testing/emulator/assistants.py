@@ -35,18 +35,18 @@ class EmulatedAssistants:
         return self._add(self._ids.new("asst"), body, now)
 
     def ensure(self, assistant_id: str, now: float) -> None:
-        """Make an assistant with this id and no tools, unless there is one."""
+        """Create an assistant with this id and no tools, unless it exists."""
         if assistant_id not in self._all:
             self._add(assistant_id, {"model": _SCRIPTED_MODEL}, now)
 
     def retrieve(self, assistant_id: str) -> Body:
-        """Give an assistant."""
+        """Return an assistant."""
         if assistant_id not in self._all:
             raise refusals.not_found("assistant", assistant_id)
         return self._all[assistant_id]
 
     def update(self, assistant_id: str, body: Mapping[str, Any]) -> Body:
-        """Change the fields that are given; runs that exist keep what they have."""
+        """Change the fields that are in the body; existing runs keep their settings."""
         changed = dict(self.retrieve(assistant_id))
         changed.update({name: body[name] for name in _CHANGEABLE if name in body})
         if "tools" in body:
@@ -57,13 +57,13 @@ class EmulatedAssistants:
         return changed
 
     def delete(self, assistant_id: str) -> Body:
-        """Delete an assistant; its runs go on."""
+        """Delete an assistant; its runs continue."""
         self.retrieve(assistant_id)
         del self._all[assistant_id]
         return {"id": assistant_id, "object": "assistant.deleted", "deleted": True}
 
     def list(self, query: Mapping[str, str]) -> Body:
-        """Give a page of the assistants."""
+        """Return a page of the assistants."""
         return page(query, list(self._all.values()), "assistant")
 
     def _add(self, assistant_id: str, body: Mapping[str, Any], now: float) -> Body:

@@ -1,7 +1,7 @@
-"""The emulator behind its doors: what it was asked, what goes wrong, and the answers, as values.
+"""The part of the emulator that does not depend on how requests arrive: seen requests, faults, and answers as values.
 
-The doors are `server.py`, a socket, and `memory.py`, a transport. A door says what was asked, and carries the answer
-away; a scenario has the same course behind either.
+There are two ways in: `server.py`, an HTTP server, and `memory.py`, a transport. Each passes the requests on to the
+backend and sends its answers; scenarios and faults behave the same in both.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
 
 LateCancel = Literal[200, 400, 409]
 Act = Callable[[float], EmulatedAnswer]
-"""Does what was asked, as of so many seconds ago, and gives the answer."""
+"""Performs the request and returns the answer; its argument is the `stale` of a fault, in seconds."""
 StreamBytes = Iterator[bytes | float | None]
-"""The events of a stream, times to wait for in between, epoch seconds, and None where the connection breaks."""
+"""The items of a stream: events, times to wait for (epoch seconds), and None if the connection breaks there."""
 
-EVENT_STREAM: Final = "text/event-stream"
 _POLLED: Final = frozenset({"thread.run", "response"})
 
 
 class Backend(ABC):
-    """What `Emulator` and `InMemoryTransport` have in common; they describe the arguments.
+    """Base class of `Emulator` and `InMemoryTransport`, which document the arguments.
 
     Raises:
-        ValueError: If `clock_skew` is not finite, or `late_cancel` is another status.
+        ValueError: If `clock_skew` is not finite, or `late_cancel` is not 200, 400 or 409.
     """
 
     def __init__(
@@ -67,11 +66,12 @@ class Backend(ABC):
         self._store = Store(default_scenario if scenario is None else scenario, late_cancel=late_cancel)
         self._api_key = api_key
         self._poll_after_ms = poll_after_ms
-        # Whole seconds: the wire's times then don't depend on the moment at which a test happened to start.
+        # Whole seconds: the times on the wire then don't depend on the fraction of a second at which a test started.
         self._epoch = float(math.floor(time.time() + clock_skew))
+        # Without a loop the clock stands still. `_go_by` changes loops; the time then continues from where it was.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_start = 0.0
-        self._date = (0, "")
+        self._date = (0, "")  # cached: thousands of answers have the same second
 
     def __repr__(self) -> str:
         runs, responses = len(self._store.runs.all), len(self._store.responses.all)
@@ -80,28 +80,29 @@ class Backend(ABC):
 
     @abstractmethod
     def _where(self) -> str:
-        """Say in a word or two where the door is, for `repr`."""
+        """Return a word or two about where requests arrive, for `repr`."""
 
     @property
     def runs(self) -> Mapping[str, Body]:
-        """Every run by its id, as a GET would show it now."""
+        """All runs by id, each as a GET would return it now."""
         return Shown(self._store.runs.all, self.now)
 
     @property
     def responses(self) -> Mapping[str, Body]:
-        """Every response by its id, as a GET would show it now."""
+        """All responses by id, each as a GET would return it now."""
         return Shown(self._store.responses.all, self.now)
 
     def now(self) -> float:
-        """Give the server's time: epoch seconds, advancing with the loop's clock."""
+        """Return the server's time in epoch seconds; it advances with the loop's clock."""
         if self._loop is None:
             return self._epoch
         return self._epoch + self._loop.time() - self._loop_start
 
     def script(self, scenario: ScenarioSource, *, assistant_id: str | None = None, model: str | None = None) -> None:
-        """Set what an assistant's next runs do, or a model's next responses.
+        """Set the scenario of an assistant's next runs, or of a model's next responses.
 
-        An assistant that doesn't exist is made, with no tools. A chain of responses stays with what it began with.
+        An assistant that doesn't exist is created, without tools. A chain of responses keeps the scenario that it
+        started with.
 
         Raises:
             ValueError: If neither or both of `assistant_id` and `model` are given.
@@ -115,41 +116,45 @@ class Backend(ABC):
             self._store.runs.scripts[assistant_id] = scenario
 
     def inject(self, *faults: Fault) -> None:
-        """Let things go wrong from now on; `faults` shows them, and is where to take them back.
+        """Inject faults from now on; the list `faults` shows them, and removing one from it ends it.
 
-        If several are due for a request, the one that was injected first strikes; the others miss their turn.
+        If several faults are due for a request, the one that was injected first strikes; the others miss that request.
         """
         self.faults.extend(InjectedFault(fault) for fault in faults)
 
     def submitted(self, run_id: str) -> list[dict[str, str]]:
-        """Give the rounds of outputs that were accepted, each by call id; of a response, those on the way to it."""
+        """Return the outputs that were accepted, one dict by call id for each round.
+
+        For a response, these are the rounds that were answered before it in its chain.
+        """
         if (response := self._store.responses.all.get(run_id)) is not None:
             return [dict(done.outputs) for done in response.answered]
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
     def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the server's clock advance with a loop's, from where it is."""
+        """Advance the server's clock with a loop's clock, without a jump."""
         self._epoch, self._loop, self._loop_start = self.now(), loop, loop.time()
 
     def _receive(
-        self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None
+        self, seen: SeenRequest, target: Target, parameters: Mapping[str, str], key: str | None
     ) -> tuple[InjectedFault | None, Act]:
-        """Take note of a request; give the fault that strikes it, and what does as it says."""
+        """Record a request; return the fault that strikes it, and a function that performs it."""
         self.requests.append(seen)
-        return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, asked, key)
+        return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, parameters, key)
 
     def _spoil(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> EmulatedAnswer:
-        """Give what a fault leaves of the answer, acting or not."""
+        """Return the answer as a fault changes it, performing the request if the fault lets it reach the server."""
         fault = injected.fault
         answer = act(fault.stale) if fault.reaches_server else EmulatedAnswer(200, self._headers(self.now()), b"")
         return spoiled(answer, fault, injected.earlier(seen))
 
     def _feed(self, seen: SeenRequest, target: Target, answer: EmulatedAnswer) -> StreamBytes | None:
-        """Give what follows the headers of a good answer, where a stream was asked for; take note of it."""
+        """Return the items of the stream that a successful request asks for, recording its status, or None."""
         if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
             return None
         if seen.fault is not None and seen.fault.stream == "json":
             return None
+        # The answer without a stream tells which run or response was created or resumed.
         found = str(json_object(answer.body).get("id"))
         run, response = self._store.runs.all.get(found), self._store.responses.all.get(found)
         if run is not None:
@@ -159,24 +164,24 @@ class Backend(ABC):
             after = dict(parse_qsl(seen.query)).get("starting_after", -1)
             events = ResponseFeed(response, self.now, starting_after=int(after)).events()
         else:
-            return None  # what a fault has made into something else is sent as it is
+            return None  # a fault has changed the body into something else: send it as it is
         seen.status = answer.status
         return _ended_early(events, seen.fault)
 
     def _answered(self, seen: SeenRequest, answer: EmulatedAnswer) -> None:
-        """Take note of an answer that goes out."""
-        for injected in self.faults:
+        """Record an answer that is sent."""
+        for injected in self.faults:  # faults with damage="repeat" send it again later
             injected.remember(seen, answer)
         seen.status = answer.status
 
     def _act(
-        self, seen: SeenRequest, target: Target, asked: Mapping[str, str], key: str | None, stale: float
+        self, seen: SeenRequest, target: Target, parameters: Mapping[str, str], key: str | None, stale: float
     ) -> EmulatedAnswer:
         now = self.now()
         headers = self._headers(now)
         try:
             self._check_key(key)
-            status, body = 200, self._store.perform(target, asked, read_body(seen.body), now - stale)
+            status, body = 200, self._store.perform(target, parameters, read_body(seen.body), now - stale)
             seen.acted = True
         except refusals.RefusedError as refusal:
             status, body = refusal.status, refusal.body
@@ -212,10 +217,11 @@ class Backend(ABC):
 
 
 def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> StreamBytes:
-    """Give what a fault leaves of a stream."""
+    """Yield the items of a stream as a fault changes it."""
     if fault is None or fault.stream is None:
         yield from events
         return
+    # Times to wait for are passed on, but only events (bytes) count: events=2 ends the stream after the second.
     left = fault.events
     while left > 0 and (event := next(events, None)) is not None:
         yield event
@@ -224,7 +230,7 @@ def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> Stream
         return
     if fault.stream == "error":
         yield ERROR
-    while fault.stream == "silence":
+    while fault.stream == "silence":  # the server or the transport waits for it until the client leaves
         yield math.inf
     if fault.stream == "break":
         yield None

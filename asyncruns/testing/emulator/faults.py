@@ -1,6 +1,7 @@
-"""What goes wrong, as values that a test writes down.
+"""Faults as values: a test states what goes wrong.
 
-`injected.py` counts which requests they strike, `answers.py` makes the bad answers, `server.py` waits, acts and drops.
+`injected.py` counts which requests they strike, `answers.py` makes the bad answers, and `server.py` and `memory.py`
+wait, act and drop connections.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ StreamEnd = Literal["break", "close", "error", "silence", "json"]
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
 _STREAM_ENDS: Final = get_args(StreamEnd)
+# The operations to which `run_id` can apply, since they concern one existing run or response.
 _ON_A_RUN: Final = frozenset(
     {"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items"}
 )
+# The reads that can be answered as of an earlier time, for `stale`.
 _DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step", "input_items"})
-# These leave nothing of what the server says.
+# These kinds of damage keep nothing of the server's own answer.
 _REPLACING: Final = frozenset({"html", "empty", "repeat"})
 _LOWEST_STATUS: Final = 200
 _HIGHEST_STATUS: Final = 599
@@ -67,40 +70,41 @@ class Fault:
         Fault(on="poll", damage="html")                                 # 200, with a proxy's page
         Fault(on="poll", stale=3, times=4)                              # the run as it was 3 s ago
 
-    Faults combine where that has a sense: a stale answer may also be late, an error status may also be cut off.
+    Faults can be combined if that makes sense: a stale answer may also be late, an error status may also be cut off.
 
     Attributes:
-        on: The operation: "any"; reads are named for what they give ("poll" is one run, "runs" a list), writes for what
-            they do ("create_run", "submit"). Of responses, "poll" and "cancel" are as of runs, and "submit" is one that
-            answers the calls of another.
-        run_id: Only requests about this run or response: those with it in their path, "messages" asked for by it, and a
-            "submit" of the answers to its calls.
-        skip: So many matching requests pass first.
-        every: Of the others, each `every`-th is struck: 3 strikes the third, the sixth, ...
-        times: How often it strikes at most; None is for ever.
-        status: The answer's status, 200 to 599. From 400 on, the body is an error in the server's shape, or a proxy's
-            page for 502 and 504.
-        message, code: Of that error; known statuses, and the code "insufficient_quota", have texts of their own.
-        headers: Added to the answer's, or in place of those of the same name (`Date`, say).
-        body: In place of the answer's: bytes and text as they are, a mapping as JSON.
-        rewrite: Is given the decoded body of a good answer; what it returns is sent, or, if that is None, the body
-            that it changed in place. If it raises, aiohttp logs that and answers 500.
-        damage: "html": a proxy's page. "empty": no bytes. "half": the first half, with the right Content-Length.
-            "cut": likewise, with the whole's Content-Length, and then the connection ends. "repeat": the last answer
-            to the very same request since the fault was injected, headers and all; it doesn't strike while there is
-            none.
-        drop: Whether the connection is closed without an answer. HTTP clients may repeat a GET by themselves then, as
-            aiohttp does once, so one drop of a poll can stay unnoticed.
-        acts: Whether the server does what it was asked though the answer is lost (`drop`) or another (`status` from
-            400 on, `body`, `damage` but for "half" and "cut"). With other faults it always acts.
-        stale: Answer as of so many seconds ago, as a replica that lags: threads, messages, runs and steps made since
-            then are not there yet. Deletions and changes of metadata show at once.
-        stream: How a stream ends too early; only requests for one are struck. "break": the connection breaks. "close":
-            the body ends as if it were whole. "error": likewise, after an event `error`. "silence": nothing more comes.
-            "json": there is none at all; the server ignores `stream` and answers with the run or the response.
-        events: After so many events of the stream.
-        delay_before: Seconds until the server acts; it does so even if the client has gone meanwhile.
-        delay_after: Seconds from there until it answers. `math.inf` never does.
+        on: The operation, or "any". Reads are named after what they return ("poll" is one run, "runs" a list), writes
+            after what they do ("create_run", "submit"). For responses, "poll" and "cancel" mean the same as for runs,
+            and "submit" is the creation of a response that answers the calls of another one.
+        run_id: Strike only requests about this run or response: those with the id in the path, "messages" that are
+            listed by it, and a "submit" of outputs for its calls.
+        skip: Number of matching requests that pass before the first one is struck.
+        every: Strike every n-th of the remaining requests: 3 strikes the third, the sixth, ...
+        times: Maximum number of strikes; None means no limit.
+        status: The answer's status, 200 to 599. From 400 on, the body is an error in the server's format, or a proxy's
+            HTML page for 502 and 504.
+        message, code: Fields of that error; common statuses, and the code "insufficient_quota", have default texts.
+        headers: Added to the answer's headers; replace those with the same name, such as `Date`.
+        body: Replaces the answer's body: bytes and strings as they are, a mapping as JSON.
+        rewrite: Called with the decoded body of an answer with status 200. Its return value is sent, or, if that is
+            None, the body that it changed in place. If it raises, aiohttp logs the exception and answers 500.
+        damage: "html": a proxy's page. "empty": no bytes. "half": the first half, with a correct Content-Length.
+            "cut": the first half, with the Content-Length of the whole, after which the connection ends. "repeat": the
+            last answer to an identical request since the fault was injected, including headers; it doesn't strike
+            until there is one.
+        drop: Whether the connection is closed without an answer. HTTP clients may then repeat a GET by themselves, as
+            aiohttp does once, so that a single drop of a poll can go unnoticed.
+        acts: Whether the server performs the request even though its answer is lost (`drop`) or replaced (`status` from
+            400 on, `body`, or `damage` other than "half" and "cut"). With other faults it always does.
+        stale: Answer as of this many seconds ago, like a lagging replica: threads, messages, runs and steps that are
+            newer are not there yet. Deletions and changes of metadata show at once.
+        stream: How a stream ends too early; only requests for a stream are struck. "break": the connection breaks.
+            "close": the body ends as if it were complete. "error": the same, after an event `error`. "silence": no
+            further event comes. "json": there is no stream; the server ignores `stream` and answers with the run or
+            the response.
+        events: Number of events before the stream ends.
+        delay_before: Seconds until the server acts; it acts even if the client has disconnected by then.
+        delay_after: Seconds from then until it answers. `math.inf` never answers.
 
     Raises:
         ValueError: If a field is out of range, if fields contradict each other, or if nothing goes wrong.
@@ -140,17 +144,17 @@ class Fault:
 
     @property
     def is_error(self) -> bool:
-        """Whether its status is an error."""
+        """Whether the status is an error."""
         return self.status is not None and self.status >= _LOWEST_ERROR
 
     @property
     def replaces(self) -> bool:
-        """Whether nothing is left of what the server says."""
+        """Whether nothing of the server's own answer is kept."""
         return self.is_error or self.body is not None or self.damage in _REPLACING
 
     @property
     def reaches_server(self) -> bool:
-        """Whether the server does what it was asked."""
+        """Whether the server performs the request."""
         return self.acts or not (self.drop or self.replaces)
 
     def _wrong_names(self) -> Iterator[str]:
@@ -169,7 +173,7 @@ class Fault:
             if value is not None and value < least:
                 yield f"{name} is {value!r}; give {least} or more"
         for name in ("stale", "delay_before", "delay_after"):
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 yield f"{name} is {getattr(self, name)!r}; give seconds, 0 or more"
         if self.status is not None and not _LOWEST_STATUS <= self.status <= _HIGHEST_STATUS:
             yield f"status is {self.status!r}; give one from {_LOWEST_STATUS} to {_HIGHEST_STATUS}"
@@ -179,7 +183,7 @@ class Fault:
         changed = bool(self.stale) or self.rewrite is not None
         sent = self.status is not None or self.headers or self.body is not None or self.damage is not None
         late = self.delay_before or self.delay_after
-        rules = (
+        rules = (  # (whether it is broken, the message)
             (worded and not self.is_error, "message and code are of an error; give its status, 400 or more"),
             (worded and self.body is not None, "body is the whole answer; leave message and code out"),
             (

@@ -1,4 +1,4 @@
-"""Reading request bodies and query strings, with the refusals that a real server gives."""
+"""Read request bodies and query strings, with the errors of a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncruns.testing.emulator import refusals
 
 MAX_LIMIT: Final = 100
 DEFAULT_LIMIT: Final = 20
-MAX_DEPTH: Final = 100  # of objects and arrays in a body; servers have such limits, too
+MAX_DEPTH: Final = 100  # of nested objects and arrays in a body; real servers have such limits as well
 
 Body = dict[str, Any]
 
@@ -30,7 +30,8 @@ def read_body(raw: bytes) -> Body:
 
 
 def _is_too_deep(body: Body) -> bool:
-    """Tell whether what is read recursively later would be read too deep."""
+    """Return whether the body is nested too deeply for the recursive functions that read it later."""
+    # Level by level and not recursively, since a deep body would exceed Python's own recursion limit here.
     level: list[Any] = [body]
     for _ in range(MAX_DEPTH):
         inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
@@ -65,7 +66,7 @@ def given_list(body: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def tools_of(body: Mapping[str, Any]) -> list[Any]:
-    """Read the tools; a function must have a name, since a default scenario calls it."""
+    """Read the tools; a function must have a name, since the default scenario calls it."""
     tools = given_list(body, "tools")
     for place, tool in enumerate(tools):
         param = f"tools[{place}]"
@@ -92,7 +93,7 @@ def metadata_of(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> Body:
-    """Cut one page out of a listing, as `limit`, `order`, `after` and `before` of the query say."""
+    """Return one page of a list, by the query's `limit`, `order`, `after` and `before`."""
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise refusals.wrong_value("order", order, ("asc", "desc"))
@@ -102,7 +103,7 @@ def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> 
         items = items[_place(items, after, thing) + 1 :]
     if (before := query.get("before")) is not None:
         items = items[: _place(items, before, thing)]
-        shown = items[-limit:]  # the page that ends just before it
+        shown = items[-limit:]  # the page that ends just before it: with limit=2, [a, b, c, d] before d is [b, c]
     else:
         shown = items[:limit]
     return {
@@ -110,7 +111,7 @@ def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> 
         "data": shown,
         "first_id": shown[0]["id"] if shown else None,
         "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > len(shown),
+        "has_more": len(items) > len(shown),  # in the direction of paging
     }
 
 

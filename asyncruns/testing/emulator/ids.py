@@ -1,4 +1,4 @@
-"""Ids like the real ones, the same in every emulator that does the same things."""
+"""Ids like the real ones; an emulator that receives the same requests makes the same ids."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _LENGTH: Final = 24
 
 
 class Ids:
-    """Gives out ids: a counter, hashed, so that they look random and never repeat."""
+    """Makes ids from a counter that is hashed, so that they look random and never repeat."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def new(self, prefix: str) -> str:
-        """Give the next id, like `run_` and 24 letters and digits."""
-        number = int.from_bytes(self._digest(prefix)[:24], "big")
+        """Return the next id: the prefix, such as `run`, then `_` and 24 letters and digits."""
+        number = int.from_bytes(self._digest(prefix)[:24], "big")  # 192 bits; 24 characters of 62 need 143
         text = ""
         for _ in range(_LENGTH):
             number, place = divmod(number, len(_ALPHABET))
@@ -26,7 +26,7 @@ class Ids:
         return f"{prefix}_{text}"
 
     def new_request_id(self) -> str:
-        """Give the next `x-request-id`."""
+        """Return the next `x-request-id`."""
         return f"req_{self._digest('req')[:16].hex()}"
 
     def _digest(self, prefix: str) -> bytes:

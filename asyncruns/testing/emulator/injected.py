@@ -1,4 +1,4 @@
-"""The faults that are in an emulator: whom each has met and struck, and which one strikes next."""
+"""The faults of an emulator: which requests each has matched and struck, and which fault strikes next."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class InjectedFault:
     _answers: dict[tuple[str, str, str, bytes], EmulatedAnswer] = field(default_factory=dict, repr=False)
 
     def is_due(self, seen: SeenRequest) -> bool:
-        """Count a request, and tell whether this one is to be struck."""
+        """Count a request and return whether the fault is due to strike it."""
         fault = self.fault
         if not self._selects(seen):
             return False
+        # With skip=1 and every=3, the fourth, seventh, tenth, ... matching request is due.
         self.matched += 1
         place = self.matched - fault.skip
         used_up = fault.times is not None and self.struck >= fault.times
@@ -36,12 +37,12 @@ class InjectedFault:
         return place > 0 and place % fault.every == 0 and not used_up and not lacks
 
     def remember(self, seen: SeenRequest, answer: EmulatedAnswer) -> None:
-        """Keep an answer, where it is to be repeated."""
+        """Keep an answer if the fault repeats answers."""
         if self.fault.damage == "repeat" and self._selects(seen):
             self._answers[seen.key] = answer
 
     def earlier(self, seen: SeenRequest) -> EmulatedAnswer | None:
-        """Give the last answer to the same request, where it is to be repeated."""
+        """Return the last answer to the same request, or None."""
         return self._answers.get(seen.key)
 
     def _selects(self, seen: SeenRequest) -> bool:
@@ -54,9 +55,10 @@ class InjectedFault:
 def strike(faults: Sequence[InjectedFault], seen: SeenRequest) -> InjectedFault | None:
     """Choose the fault that strikes a request: the first that is due.
 
-    Each fault counts every request that it selects. One that is due while an earlier one strikes misses its turn: that
-    is none of its `times`.
+    Each fault counts every request that it selects. A fault that is due while an earlier one strikes misses that
+    request, which does not count towards its `times`.
     """
+    # A list and not `next()`: `is_due` must count the request for every fault.
     due = [fault for fault in faults if fault.is_due(seen)]
     if not due:
         return None

@@ -1,4 +1,4 @@
-"""Reading the input of a response: messages, and the outputs of calls."""
+"""Read the input of a response: messages, and the outputs of calls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXTS: Final = frozenset({"input_text", "output_text"})
 
 
 def input_items(value: Any, ids: Ids) -> list[Body]:
-    """Give the items of an input, each with a type and an id; a text is a user's message."""
+    """Return the items of an input, each with a type and an id; a string is a user's message."""
     if isinstance(value, str):
         value = [{"role": "user", "content": value}]
     if not isinstance(value, list):
@@ -26,8 +26,12 @@ def input_items(value: Any, ids: Ids) -> list[Body]:
 
 
 def outputs_of(items: Sequence[Body], pending: Sequence[EmulatedCall]) -> dict[str, str]:
-    """Give the outputs among some items, by call id, checked against the calls that wait and those in the items."""
+    """Return the outputs among the items, by call id.
+
+    They are checked against the calls of the previous response and those among the items.
+    """
     outputs = {item["call_id"]: _text(item["output"]) for item in items if item["type"] == "function_call_output"}
+    # A client without `previous_response_id` sends the calls along with their outputs, so both sources count.
     calls = [call.id for call in pending]
     calls += [item["call_id"] for item in items if item["type"] == "function_call"]
     for call_id in calls:
@@ -40,7 +44,7 @@ def outputs_of(items: Sequence[Body], pending: Sequence[EmulatedCall]) -> dict[s
 
 
 def said_in(items: Sequence[Body]) -> str:
-    """Give the text of the last message of a user, or ""."""
+    """Return the text of the last message of a user, or ""."""
     for item in reversed(items):
         if item["type"] == "message" and item.get("role") == "user":
             return "\n".join(part["text"] for part in item["content"] if part.get("type") in _TEXTS)

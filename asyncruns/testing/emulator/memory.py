@@ -1,7 +1,7 @@
-"""The emulator's door without sockets: a transport that a client is given, for tests of many runs.
+"""The emulator without sockets: a transport for a client, for tests of many runs.
 
-A look costs a fraction of what one over a socket does. What this leaves out is the wire itself: connections, framing,
-signatures, and the headers that every request of a client carries.
+A poll costs a fraction of one over a socket. What this leaves out is the wire itself: connections, framing,
+authentication, and the headers that a client sends with every request.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
 from asyncruns.http import Request, Response
+from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
@@ -33,30 +34,30 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 
 
 class InMemoryTransport(Backend, Transport):
-    """A server of assistants and of responses behind a transport, without sockets: `Client(transport=...)`.
+    """An emulated server of assistants, runs and responses as a transport, without sockets: `Client(transport=...)`.
 
-    The same server as the `Emulator`'s: scenarios, faults and refusals are the same. It has neither start nor stop, and
-    its state stays, whatever clients come and go.
+    Scenarios, faults and refusals are those of `Emulator`. It is neither started nor stopped, and its state stays when
+    clients are closed; several clients may share it.
 
-    Faults strike as they do over a socket, but that a dropped or cut answer is an `APIConnectionError` with `sent=True`
-    at once: no HTTP client asks for it again by itself. A stream gives an event with each read. What a scenario
-    function or a `rewrite` raises comes out of `send`, or of `stream`.
+    Faults strike as they do over a socket, except that a dropped or cut answer raises `APIConnectionError` with
+    `sent=True` at once: no HTTP library repeats the request by itself. Each read of a stream returns one event. An
+    exception of a scenario function or of a `rewrite` is raised by `send` or `stream`.
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
-        latency: Seconds that each answer is on its way, by the loop's clock; the server acts at once.
-        request_timeout: Seconds for one request as a whole; None is for ever. A request may have its own.
-        poll_after_ms: If given, answers to a GET of an unfinished run or response carry
-            `openai-poll-after-ms`.
-        clock_skew: Seconds by which the server's clock is ahead of ours, or behind, if negative.
-        late_cancel: How a cancel of a response that has ended is answered: 400 and 409 refuse it, 200 gives it.
+        latency: Seconds until each answer arrives, by the loop's clock; the server acts at once.
+        request_timeout: Seconds for one request as a whole; None means no limit. A request may have its own timeout.
+        poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
+        clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
+        late_cancel: Status of the answer to a cancel of a response that has ended: 400 and 409 refuse it, 200 returns
+            the response.
 
     Attributes:
-        requests: What was asked, and when, in that order; it grows without bound, and may be cleared.
-        faults: What was injected, with counters, in that order; entries may be removed, and the list be cleared.
+        requests: The requests in order of arrival, with their times; it grows without bound and may be cleared.
+        faults: The injected faults with their counters, in order; entries may be removed, and the list may be cleared.
 
     Raises:
-        ValueError: If a number is out of range, or `late_cancel` is another status.
+        ValueError: If a number is out of range, or `late_cancel` is not 200, 400 or 409.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class InMemoryTransport(Backend, Transport):
         if not latency >= 0:
             raise ValueError(f"latency is {latency!r}; give seconds, 0 or more")
         if request_timeout is not None and not request_timeout > 0:
-            raise ValueError(f"request_timeout is {request_timeout!r}; give seconds, more than 0, or None for ever")
+            raise ValueError(f"request_timeout is {request_timeout!r}; give seconds, more than 0, or None for no limit")
         self._latency = latency
         self._timeout = math.inf if request_timeout is None else request_timeout
 
@@ -81,15 +82,15 @@ class InMemoryTransport(Backend, Transport):
         return f"latency={self._latency:g}"
 
     def inject(self, *faults: Fault) -> None:
-        """Let things go wrong from now on, as `Emulator.inject` does.
+        """Inject faults from now on, as `Emulator.inject` does.
 
         Raises:
-            ValueError: If a fault sets a header that says how an answer is framed, which there is no wire for.
+            ValueError: If a fault sets a header of the framing, such as `Content-Length`, which has no effect here.
         """
         for fault in faults:
             if framing := sorted(_FRAMING & {name.lower() for name in fault.headers}):
                 raise ValueError(
-                    f"{framing[0]} has no sense without a wire; use the Emulator, or damage='cut' for an answer that "
+                    f"{framing[0]} has no effect without a wire; use the Emulator, or damage='cut' for an answer that "
                     "ends early"
                 )
         super().inject(*faults)
@@ -100,25 +101,26 @@ class InMemoryTransport(Backend, Transport):
 
     async def stream(self, request: Request) -> Response | ByteStream:
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self._loop:  # the first request, or one of a new loop, as in another `asyncio.run`
             self._go_by(loop)
         path, raw = ROOT + request.path[1:], request.body or b""
-        target, asked = target_of(request.method, path, raw), dict(request.query)
+        target, parameters = target_of(request.method, path, raw), dict(request.query)
         seen = SeenRequest(
             method=request.method,
             path=path,
-            query=urlencode(request.query) if asked else "",
+            query=urlencode(request.query) if parameters else "",
             headers=without_secrets(dict(request.headers)),
             body=raw,
             at=loop.time(),
             operation=target.operation,
-            run_id=target.run_id or asked.get("run_id"),
+            run_id=target.run_id or parameters.get("run_id"),
         )
-        injected, act = self._receive(seen, target, asked, None)
+        injected, act = self._receive(seen, target, parameters, None)
         timeout = self._timeout if request.timeout is None else request.timeout
         if injected is not None:
             answer = await self._fail(request, timeout, injected, seen, act)
         else:
+            # Without a fault the server acts at once and only the answer is delayed, so no `asyncio.timeout` is needed.
             answer = act(0.0)
             self._answered(seen, answer)
             await anyio.sleep(min(self._latency, timeout))
@@ -138,12 +140,12 @@ class InMemoryTransport(Backend, Transport):
             raise _too_late(request) from error
         if injected.fault.drop:
             raise _lost(request, "the connection was dropped")
-        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):
+        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):  # damage="cut"
             raise _lost(request, "the connection ended within the answer")
         return answer
 
     def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[EmulatedAnswer]:
-        """Let the server act and answer when it is time, even if the client has gone meanwhile."""
+        """Have the server act and answer after the fault's delays, even if the client has given up by then."""
         fault = injected.fault
         answered: asyncio.Future[EmulatedAnswer] = asyncio.get_running_loop().create_future()
 
@@ -152,7 +154,7 @@ class InMemoryTransport(Backend, Transport):
                 answer = self._spoil(injected, seen, act)
             except Exception as error:
                 if answered.done():
-                    raise  # nobody waits any more: the loop tells of it
+                    raise  # the client no longer waits: the loop's exception handler reports it
                 answered.set_exception(error)
             else:
                 _after(fault.delay_after, partial(answer_now, answer))
@@ -163,15 +165,16 @@ class InMemoryTransport(Backend, Transport):
             if not answered.done():
                 answered.set_result(answer)
 
+        # By timers and not in the caller's task: as with a real server, a cancelled request still takes effect.
         _after(fault.delay_before, act_now)
         return answered
 
     async def aclose(self) -> None:
-        """Do nothing: there is nothing to close, and other clients may go on."""
+        """Do nothing: there is nothing to close, and other clients may use the transport."""
 
 
 class _Stream(ByteStream):
-    """The events of a stream, one with each read; they are made as they are read."""
+    """The events of a stream, one for each read; an event is made when it is read."""
 
     def __init__(
         self, request: Request, answer: EmulatedAnswer, events: StreamBytes, now: Callable[[], float], timeout: float
@@ -192,6 +195,7 @@ class _Stream(ByteStream):
             if event is None:
                 await self.aclose()
                 raise _lost(self._request, "the connection broke within the stream")
+            # The event that is due may come, or the request's timeout pass, whichever is first.
             await anyio.sleep(min(event, silent_from) - self._now())
             if self._now() >= silent_from:
                 await self.aclose()

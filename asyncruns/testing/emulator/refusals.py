@@ -1,6 +1,6 @@
-"""The error answers, word for word as real servers gave them.
+"""The error answers, word for word as recorded from real servers.
 
-`code` and `param` are null in about half of them; that is recorded, too.
+`code` and `param` are null in about half of them; that is recorded as well.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class RefusedError(Exception):
 
 
 def not_found(thing: str, id: str) -> RefusedError:
-    """Make the 404 of an id; `thing` is "run", "thread", "assistant", "message" or "run step"."""
+    """Make the 404 for an id; `thing` is "run", "thread", "assistant", "message", "run step" or "item"."""
     return RefusedError(f"No {thing} found with id '{id}'.", status=404)
 
 
 def no_such_url(method: str, path: str) -> RefusedError:
-    """Make the 404 of a path that no operation has."""
+    """Make the 404 for a path without an operation."""
     return RefusedError(f"Invalid URL ({method} {path})", status=404)
 
 
 def not_json() -> RefusedError:
-    """Make the 400 of a body that can't be read."""
+    """Make the 400 for a body that cannot be decoded."""
     return RefusedError(
         "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
         "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
@@ -49,17 +49,17 @@ def not_json() -> RefusedError:
 
 
 def too_large(most: int) -> RefusedError:
-    """Make the 413 of a body that has more bytes."""
+    """Make the 413 for a body with more than `most` bytes."""
     return RefusedError(f"The request body is larger than {most} bytes.", status=413)
 
 
 def missing(param: str) -> RefusedError:
-    """Make the 400 of a required parameter that is absent."""
+    """Make the 400 for a required parameter that is missing."""
     return RefusedError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def wrong_type(param: str, expected: str, value: object) -> RefusedError:
-    """Make the 400 of a parameter of another type; `expected` is like "a string"."""
+    """Make the 400 for a parameter of the wrong type; `expected` is like "a string"."""
     got = _KINDS.get(type(value), "something")
     return RefusedError(
         f"Invalid type for '{param}': expected {expected}, but got {got} instead.",
@@ -69,13 +69,13 @@ def wrong_type(param: str, expected: str, value: object) -> RefusedError:
 
 
 def wrong_value(param: str, value: object, supported: Sequence[str]) -> RefusedError:
-    """Make the 400 of a value outside a closed set."""
+    """Make the 400 for a value outside a closed set."""
     names = " and ".join(f"'{one}'" for one in supported)
     return RefusedError(f"Invalid value: '{value}'. Supported values are: {names}.", param=param, code="invalid_value")
 
 
 def out_of_range(param: str, value: int, low: int, high: int) -> RefusedError:
-    """Make the 400 of a number that is too small or too large."""
+    """Make the 400 for a number that is too small or too large."""
     above = value > high
     side, sign, bound = ("above maximum", "<=", high) if above else ("below minimum", ">=", low)
     return RefusedError(
@@ -86,50 +86,50 @@ def out_of_range(param: str, value: int, low: int, high: int) -> RefusedError:
 
 
 def has_active_run(thread_id: str, run_id: str) -> RefusedError:
-    """Make the 400 of a second run on a thread."""
+    """Make the 400 for a second active run on a thread."""
     return RefusedError(f"Thread {thread_id} already has an active run {run_id}.")
 
 
 def locked(thread_id: str, run_id: str) -> RefusedError:
-    """Make the 400 of a message to a thread whose run is active."""
+    """Make the 400 for a message to a thread with an active run."""
     return RefusedError(f"Can't add messages to {thread_id} while a run {run_id} is active.")
 
 
 def no_outputs_accepted(status: str) -> RefusedError:
-    """Make the 400 of tool outputs that nobody waits for."""
+    """Make the 400 for tool outputs to a run that is not in `requires_action`."""
     return RefusedError(f'Runs in status "{status}" do not accept tool outputs.')
 
 
 def wrong_outputs(expected: list[str], got: list[str]) -> RefusedError:
-    """Make the 400 of outputs that are not those of the round."""
+    """Make the 400 for outputs that are not those of the round's calls."""
     return RefusedError(f"Expected tool outputs for call_ids {expected!r}, got {got!r}")
 
 
 def duplicate_outputs() -> RefusedError:
-    """Make the 400 of two outputs for one call."""
+    """Make the 400 for two outputs of one call."""
     return RefusedError("Duplicate call_ids submitted")
 
 
 def not_cancellable(status: str) -> RefusedError:
-    """Make the 400 of a cancel that comes too late, or twice."""
+    """Make the 400 for a cancel that comes too late, or twice."""
     return RefusedError(f"Cannot cancel run with status '{status}'.")
 
 
 def not_updatable(status: str) -> RefusedError:
-    """Make the 400 of an update to a run that is not over."""
+    """Make the 400 for an update of a run that has not ended."""
     return RefusedError(f"Cannot update run with status '{status}'.")
 
 
-# Of responses
+# For responses
 
 
 def no_response(id: str) -> RefusedError:
-    """Make the 404 of a response."""
+    """Make the 404 for a response."""
     return RefusedError(f"Response with id '{id}' not found.", status=404)
 
 
 def no_previous_response(id: str) -> RefusedError:
-    """Make the 400 of a response that goes on from one that is not there."""
+    """Make the 400 for a response that continues one that does not exist."""
     return RefusedError(
         f"Previous response with id '{id}' not found.",
         param="previous_response_id",
@@ -138,7 +138,7 @@ def no_previous_response(id: str) -> RefusedError:
 
 
 def still_going(id: str, status: str) -> RefusedError:
-    """Make the 400 of a response that goes on from one that has not ended; no real server's words are known."""
+    """Make the 400 for a response that continues one that has not ended; no real server's text is known."""
     return RefusedError(
         f"Previous response with id '{id}' has status '{status}': it can't be continued yet.",
         param="previous_response_id",
@@ -146,33 +146,36 @@ def still_going(id: str, status: str) -> RefusedError:
 
 
 def no_output_for(call_id: str) -> RefusedError:
-    """Make the 400 of a call that is not answered."""
+    """Make the 400 for a call without an output."""
     return RefusedError(f"No tool output found for function call {call_id}.", param="input")
 
 
 def no_call_for(call_id: str) -> RefusedError:
-    """Make the 400 of an output that nobody waits for."""
+    """Make the 400 for an output without a call."""
     return RefusedError(f"No tool call found for function call output with call_id {call_id}.", param="input")
 
 
 def synchronous() -> RefusedError:
-    """Make the 400 of a cancel of a response that is not in the background."""
+    """Make the 400 for a cancel of a response that is not in the background."""
     return RefusedError("Cannot cancel a synchronous response.")
 
 
 def over(status: str, http_status: int) -> RefusedError:
-    """Make the error of a cancel that comes too late."""
+    """Make the error for a cancel of a response that has ended."""
     what = "a response in terminal state" if status == "incomplete" else f"a {status} response"
     return RefusedError(f"Cannot cancel {what}.", status=http_status)
 
 
 def no_streams() -> RefusedError:
-    """Make the 400 that no real server gives: an honest refusal is better than an answer in another format."""
+    """Make the 400 for a stream that is not emulated; no real server sends it.
+
+    Refusing is better than answering in another format.
+    """
     return RefusedError("The emulator does not stream this.", param="stream", code="unsupported_parameter")
 
 
 def no_stream_of(id: str) -> RefusedError:
-    """Make the 400 of a stream that can't be taken up; no real server's words are known."""
+    """Make the 400 for a stream that cannot be resumed; no real server's text is known."""
     return RefusedError(
         f"Response with id '{id}' has no stream: it was not created with background=true and stream=true.",
         param="stream",
@@ -180,7 +183,7 @@ def no_stream_of(id: str) -> RefusedError:
 
 
 def wrong_key(key: str) -> RefusedError:
-    """Make the 401 of a key that is not the expected one; most of the key is masked."""
+    """Make the 401 for a wrong key; most of the key is masked."""
     shown = key[: min(5, len(key) // 2)]
     return RefusedError(
         f"Incorrect API key provided: {shown}***. You can find your API key at "
@@ -191,7 +194,7 @@ def wrong_key(key: str) -> RefusedError:
 
 
 def no_key() -> RefusedError:
-    """Make the 401 of a request without a key."""
+    """Make the 401 for a request without a key."""
     return RefusedError(
         "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
         "auth (i.e. Authorization: Bearer YOUR_KEY). You can obtain an API key from "

@@ -1,11 +1,12 @@
-"""One response of the emulator, and its body as it goes over the wire.
+"""One response of the emulator, and its body on the wire.
 
 ::
 
-    queued -> in_progress -> completed, with the calls of its round, or else -> completed | failed | incomplete
-    queued or in_progress -(cancel)-> as it was, for `cancelling` seconds -> cancelled
+    queued -> in_progress -> completed, with the calls of its round; without calls -> completed | failed | incomplete
+    queued or in_progress -(cancel)-> the same status for `cancelling` seconds -> cancelled
 
-There is no status for waiting: a response with calls has completed, and another one goes on from it. It never expires.
+No status means waiting for outputs: a response with calls is completed, and another response continues it. A response
+never expires.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from asyncruns.testing.emulator.timeline import reached, whole
 
 OPEN: Final = frozenset({"queued", "in_progress"})
 _WITH_OUTPUT: Final = frozenset({"completed", "incomplete"})
-# The same thing has another name here; others are sent as they were written.
+# The same reason has another name in this API; all others are sent as the scenario has them.
 _INCOMPLETE_REASONS: Final = {"max_completion_tokens": "max_output_tokens"}
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRound:
-    """A round of calls that were answered, with the outputs by call id."""
+    """A round of calls and their outputs, by call id."""
 
     calls: tuple[EmulatedCall, ...]
     outputs: Mapping[str, str]
@@ -36,15 +37,15 @@ class AnsweredRound:
 
 @dataclass(slots=True, eq=False)
 class EmulatedResponse:
-    """A response: fixed at creation, but for its cancel.
+    """A response: fixed at creation, except for a cancel.
 
     Attributes:
-        answered: The rounds before it, each answered.
-        calls: What it asks for; none, and it is the end of its scenario.
-        item_ids: Of the items of its output.
+        answered: The rounds that were answered before it in its chain.
+        calls: The tool calls in its output; without any, it is the last response of its scenario.
+        item_ids: Ids of the items of its output.
         settings: The body's fields that come from the request.
-        said: The last text of a user on the way to it.
-        streams: Whether it was created with a stream, which then can be taken up again.
+        said: The last text of a user in its chain.
+        streams: Whether it was created with `stream`; if it is in the background, its stream can then be resumed.
     """
 
     id: str
@@ -61,13 +62,13 @@ class EmulatedResponse:
     cancelled: float | None = None
 
     def as_of(self, now: float) -> EmulatedResponse:
-        """Give the response as it was then; itself, if nothing was done to it since."""
+        """Return the response as it was at that time; itself, if it was not cancelled since."""
         if self.cancelled is None or reached(now, self.cancelled):
             return self
         return replace(self, cancelled=None)
 
     def status(self, now: float) -> str:
-        """Tell where the response stands."""
+        """Return the status at that time."""
         status, moment = self.end()
         if reached(now, moment):
             return status
@@ -75,11 +76,11 @@ class EmulatedResponse:
         return "queued" if is_queued else "in_progress"
 
     def pending(self, now: float) -> tuple[EmulatedCall, ...]:
-        """Give the calls that wait for outputs by then."""
+        """Return the calls that wait for outputs at that time."""
         return self.calls if self.status(now) == "completed" else ()
 
     def body(self, now: float) -> Body:
-        """Give the response as the wire has it at that time."""
+        """Return the response as it is on the wire at that time."""
         status = self.status(now)
         return {
             "id": self.id,
@@ -96,7 +97,8 @@ class EmulatedResponse:
         }
 
     def end(self) -> tuple[str, float]:
-        """Give the end that comes first, and when: its own, or a cancel's."""
+        """Return the terminal status and its time: the response's own end or that of a cancel, whichever is first."""
+        # In the foreground the answer to the create already has the end, so the response takes no time.
         took = self.scenario.queued + self.scenario.working if self.background else 0.0
         status = "completed" if self.calls else self.scenario.end
         own = math.inf if status == "never" else self.created + took
@@ -105,11 +107,11 @@ class EmulatedResponse:
 
     @property
     def writes(self) -> bool:
-        """Whether there is an output at its own end."""
+        """Whether it has an output when it ends by itself."""
         return bool(self.calls) or self.scenario.end in _WITH_OUTPUT
 
     def output(self, status: str) -> list[Body]:
-        """Give the items of its output, ended like that."""
+        """Return the items of its output; a message has the given status."""
         if self.calls:
             return [_call_item(item_id, call) for item_id, call in zip(self.item_ids, self.calls, strict=True)]
         part = {"type": "output_text", "annotations": [], "logprobs": [], "text": self._answer()}
@@ -131,7 +133,7 @@ class EmulatedResponse:
         return {"reason": _INCOMPLETE_REASONS.get(reason, reason)}
 
     def _usage(self) -> Body:
-        """Make up the tokens: more with each round."""
+        """Make up the token counts; they grow with each round."""
         given, made = 100 * (1 + len(self.answered)), 20
         return {
             "input_tokens": given,

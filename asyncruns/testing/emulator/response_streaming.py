@@ -1,9 +1,10 @@
-"""The stream of a response: what the server says of it while it goes on, in the order of the official one.
+"""The stream of a response: its events, in the order of the official API.
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 
-Without I/O, as `streaming.py`. What comes when is fixed at the creation, and a cancel only cuts it off: so whoever
-takes the stream up again is told the same, by the same numbers. One in the foreground is told all at once.
+Without I/O, like `streaming.py`. The events and their times are fixed at creation, and a cancel only ends them early.
+So a client that resumes the stream receives the same events with the same numbers. The events of a response in the
+foreground all come at once.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from asyncruns.testing.emulator.streaming import ARGUMENTS_PIECE, LONGEST_WAIT_S
 from asyncruns.testing.emulator.timeline import reached
 
 Planned = tuple[float, str, Body]
-"""When an event comes, its type, and its fields."""
+"""The time of an event (epoch seconds), its type, and its fields."""
 
 
 class ResponseFeed:
-    """Tells of a response from its creation to its end.
+    """Makes the events of a response from its creation to its end.
 
     Args:
-        now: Gives the time, epoch seconds.
-        starting_after: The number of the last event that is known already.
+        now: Returns the time, in epoch seconds.
+        starting_after: Number of the last event that the client already has; -1 is none.
     """
 
     def __init__(self, response: EmulatedResponse, now: Callable[[], float], *, starting_after: int = -1) -> None:
@@ -33,14 +34,15 @@ class ResponseFeed:
         self._known = starting_after
 
     def events(self) -> Iterator[bytes | float]:
-        """Give the events, and times to wait for in between."""
+        """Yield the events, and between them times to wait for, in epoch seconds."""
         number = 0
         for moment, kind, fields in self._plan():
             while not reached(self._now(), min(moment, self._response.end()[1])):
-                yield min(moment, self._now() + LONGEST_WAIT_S)  # somebody may cancel it
+                yield min(moment, self._now() + LONGEST_WAIT_S)  # a client may cancel it
             status, end = self._response.end()
             if status == "cancelled" and reached(moment, end):
                 break
+            # Skipped events are numbered as well, so that a resumed stream continues with the same numbers.
             yield from self._said(number, kind, fields)
             number += 1
         while not reached(self._now(), self._response.end()[1]):
@@ -53,7 +55,7 @@ class ResponseFeed:
             yield framed(kind, {"type": kind, "sequence_number": number, **fields})
 
     def _plan(self) -> Iterator[Planned]:
-        """Give what comes before the end, if nobody cancels it."""
+        """Yield the events before the end, for a response that is not cancelled."""
         response = self._response
         begun = response.created
         yield begun, "response.created", self._begun("queued" if response.background else "in_progress")
@@ -66,12 +68,13 @@ class ResponseFeed:
             yield from _calling(begun + working, index, item) if response.calls else self._writing(begun, working, item)
 
     def _begun(self, status: str) -> Body:
+        # As of the creation. A response that takes no time, as in the foreground, has already ended then: undo that.
         body = self._response.body(self._response.created)
         nothing = dict.fromkeys(("completed_at", "error", "incomplete_details", "usage"))
         return {"response": {**body, **nothing, "status": status, "output": []}}
 
     def _writing(self, begun: float, working: float, item: Body) -> Iterator[Planned]:
-        """Give the message, word by word, over the time that the response works."""
+        """Yield the message, word by word, over the time for which the response works."""
         (whole,) = item["content"]
         place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
         item = {**item, "status": self._response.scenario.end}
@@ -89,7 +92,7 @@ class ResponseFeed:
 
 
 def _calling(moment: float, index: int, item: Body) -> Iterator[Planned]:
-    """Give a call, with its arguments in pieces, as models write them."""
+    """Yield a call, with its arguments in pieces, as models write them."""
     place = {"item_id": item["id"], "output_index": index}
     begun = {**item, "status": "in_progress", "arguments": ""}
     yield moment, "response.output_item.added", {"output_index": index, "item": begun}

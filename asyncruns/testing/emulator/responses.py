@@ -1,7 +1,8 @@
-"""The responses of an emulator: creating them, one after the other, and what a client may do to them.
+"""The responses of an emulator: creating them, continuing them, and the other operations of a client.
 
-A `Scenario` tells a chain: its first response completes with the calls of the first round, one that answers these with
-the calls of the second, and so on to the end. One that goes on from a response without calls begins another.
+A `Scenario` is the course of a chain. The first response completes with the calls of the first round; the response that
+answers these completes with the calls of the second round, and so on. A response that continues one without calls
+starts another scenario.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _SUCCESS: Final = 200
 
 
 class EmulatedResponses:
-    """Creates responses; times are epoch seconds.
+    """Creates, cancels and deletes responses; times are epoch seconds.
 
     Args:
-        scenario: What a response does whose model has no script.
-        late_cancel: The status of the answer to a cancel of a response that has ended: 200 gives the response.
+        scenario: What a response does if its model has no script.
+        late_cancel: Status of the answer to a cancel of a response that has ended; 200 returns the response.
     """
 
     def __init__(self, ids: Ids, scenario: ScenarioSource, late_cancel: int) -> None:
@@ -41,13 +42,14 @@ class EmulatedResponses:
         self.all: dict[str, EmulatedResponse] = {}
 
     def create(self, body: Mapping[str, Any], now: float) -> Body:
-        """Create a response; one that is not in the background has ended in the answer already, if it ever does."""
+        """Create a response; one in the foreground has already ended in the answer, unless its end is "never"."""
         settings = _settings(body)
         items = self._input(body)
         previous = self._previous(body, now)
         pending = () if previous is None else previous.pending(now)
         outputs = outputs_of(items, pending)
         said = said_in(items) or ("" if previous is None else previous.said)
+        # Outputs of the previous response's calls continue its scenario; any other input starts a new one.
         if previous is not None and pending:
             scenario = previous.scenario
             answered = (*previous.answered, AnsweredRound(pending, {call.id: outputs[call.id] for call in pending}))
@@ -67,6 +69,7 @@ class EmulatedResponses:
         background: bool,
         now: float,
     ) -> EmulatedResponse:
+        # After n answered rounds, this response has the calls of round n (from 0), or else the end of the scenario.
         place, calls = len(answered), tuple[EmulatedCall, ...]()
         if place < len(scenario.rounds):
             calls = calls_of(self._ids, scenario.rounds[place], reuse_ids=scenario.reuse_call_ids)
@@ -86,7 +89,7 @@ class EmulatedResponses:
         return response
 
     def retrieve(self, response_id: str, query: Mapping[str, str], now: float) -> Body:
-        """Give a response's body, which stands before its stream where that is asked for."""
+        """Return a response's body, also for a request that resumes the stream, whose parameters are checked here."""
         response = self._find(response_id, now)
         after = query.get("starting_after")
         if query.get("stream") == "true":
@@ -97,7 +100,7 @@ class EmulatedResponses:
         return response.body(now)
 
     def cancel(self, response_id: str, now: float) -> Body:
-        """Begin to cancel a response in the background; doing so twice changes nothing."""
+        """Begin to cancel a response in the background; a second cancel changes nothing."""
         response = self._find(response_id, now)
         status = response.status(now)
         if not response.background:
@@ -109,17 +112,17 @@ class EmulatedResponses:
         return response.body(now)
 
     def delete(self, response_id: str, now: float) -> Body:
-        """Delete a response; nothing can go on from it any more."""
+        """Delete a response; it can no longer be continued."""
         self._find(response_id, now)
         del self.all[response_id]
         return {"id": response_id, "object": "response", "deleted": True}
 
     def list_input_items(self, response_id: str, query: Mapping[str, str], now: float) -> Body:
-        """Give a page of what a response was created with, and not what came before it."""
+        """Return a page of the input of a response, without that of earlier responses."""
         return page(query, self._find(response_id, now).input, "item")
 
     def _find(self, response_id: str, now: float) -> EmulatedResponse:
-        """Give a response; for a time that is past, as it was then."""
+        """Return a response; for a time in the past, as it was then."""
         response = self.all.get(response_id)
         if response is None or not reached(now, response.created) or not _is_kept(response, now):
             raise refusals.no_response(response_id)
@@ -163,7 +166,7 @@ class EmulatedResponses:
 
 
 def answered_by(raw: bytes) -> str | None:
-    """Give the id of the response whose calls a request for another one answers, or None."""
+    """Return the id of the response whose calls a request answers, or None if it answers none."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -171,6 +174,7 @@ def answered_by(raw: bytes) -> str | None:
     items = body.get("input") if isinstance(body, dict) else None
     if not isinstance(items, list):
         return None
+    # Other types of outputs (computer calls, shells, approvals) make it a submit as well.
     kinds = (str(item.get("type", "")) for item in items if isinstance(item, dict))
     if not any(kind.endswith("_output") or kind == "mcp_approval_response" for kind in kinds):
         return None
@@ -181,6 +185,7 @@ def answered_by(raw: bytes) -> str | None:
 def _is_kept(response: EmulatedResponse, now: float) -> bool:
     if response.settings["store"]:
         return True
+    # Unstored responses in the background are kept for a while, so that they can be polled.
     return response.background and not reached(now, response.created + KEPT_UNSTORED_S)
 
 
@@ -210,7 +215,7 @@ def _settings(body: Mapping[str, Any]) -> Body:
 
 
 def _tools(body: Mapping[str, Any]) -> list[Any]:
-    """Read the tools; a function must have a name, since a default scenario calls it."""
+    """Read the tools; a function must have a name, since the default scenario calls it."""
     tools = given_list(body, "tools")
     for place, tool in enumerate(tools):
         param = f"tools[{place}]"

@@ -1,4 +1,4 @@
-"""One run of the emulator, and its body and steps as they go over the wire."""
+"""One run of the emulator, and its body and steps on the wire."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _STEP_STATUS: Final = {"cancelled": "cancelled", "expired": "expired", "failed":
 
 @dataclass(frozen=True, slots=True)
 class EmulatedCall:
-    """A call that the run asks for, with its id."""
+    """A tool call with its id."""
 
     id: str
     name: str
     arguments: str
 
     def body(self, **more: Any) -> Body:
-        """Give the call as it stands in `required_action`; `more` are fields of the function."""
+        """Return the call as in `required_action`; `more` are additional fields of the function."""
         function = {"name": self.name, "arguments": self.arguments, **more}
         return {"id": self.id, "type": "function", "function": function}
 
 
-def calls_of(ids: Ids, asked: Sequence[FunctionCall], *, reuse_ids: bool) -> tuple[EmulatedCall, ...]:
-    """Give the calls of a round, with their ids."""
+def calls_of(ids: Ids, calls: Sequence[FunctionCall], *, reuse_ids: bool) -> tuple[EmulatedCall, ...]:
+    """Return the calls of a round, with ids."""
     return tuple(
         EmulatedCall(f"call_{place}" if reuse_ids else ids.new("call"), call.name, call.text)
-        for place, call in enumerate(asked)
+        for place, call in enumerate(calls)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A round's outputs, by call id, and when they were accepted."""
+    """The outputs of a round, by call id, and the time at which they were accepted."""
 
     at: float
     outputs: Mapping[str, str]
@@ -47,7 +47,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class _KnownPosition:
-    """Where a run stood, true from `since` to `until` while no more was done to it: most looks see just that."""
+    """A cached position of a run, valid from `since` to `until` if no submit or cancel came since; most polls hit it.
+
+    `done` is the number of submissions and the time of the cancel for which it holds.
+    """
 
     done: tuple[int, float | None]
     since: float
@@ -57,10 +60,10 @@ class _KnownPosition:
 
 @dataclass(slots=True, eq=False)
 class EmulatedRun:
-    """A run: fixed at creation, but for its metadata, its submissions and its cancel.
+    """A run: fixed at creation, except for its metadata, its submissions and its cancel.
 
-    `settings` are the body's fields that come from the request. The ids of calls, steps and the message are given out
-    at creation, so that a look at the run changes nothing.
+    `settings` are the body's fields that come from the request or the assistant. The ids of calls, steps and the
+    message are made at creation, so that a poll of the run changes nothing.
     """
 
     id: str
@@ -77,7 +80,7 @@ class EmulatedRun:
     _kept: _KnownPosition | None = field(default=None, init=False, repr=False)
 
     def as_of(self, now: float) -> EmulatedRun:
-        """Give the run as it was then, but for its settings; itself, if nothing was done to it since."""
+        """Return the run as it was at that time, except for its settings; itself, if nothing has changed since."""
         submissions = [submission for submission in self.submissions if reached(now, submission.at)]
         cancelled = self.cancelled if self.cancelled is not None and reached(now, self.cancelled) else None
         if len(submissions) == len(self.submissions) and cancelled == self.cancelled:
@@ -85,8 +88,9 @@ class EmulatedRun:
         return replace(self, submissions=submissions, cancelled=cancelled)
 
     def position(self, now: float) -> Position:
-        """Tell where the run stands."""
+        """Return the run's position at that time."""
         kept, done = self._kept, (len(self.submissions), self.cancelled)
+        # A stale poll asks for an earlier time, so `since` must be checked as well.
         if kept is not None and kept.done == done and kept.since <= now and not reached(now, kept.until):
             return kept.position
         submitted = [submission.at for submission in self.submissions]
@@ -96,16 +100,16 @@ class EmulatedRun:
 
     @property
     def open_round(self) -> tuple[EmulatedCall, ...]:
-        """The calls of the round that is next to be answered."""
+        """The calls of the next round to be answered."""
         return self.rounds[len(self.submissions)]
 
     @property
     def expires(self) -> int:
-        """When it expires, whole epoch seconds."""
+        """The time at which it expires, in whole epoch seconds."""
         return whole(self.created + self.scenario.lifetime)
 
     def body(self, now: float) -> Body:
-        """Give the run as the wire has it at that time."""
+        """Return the run as it is on the wire at that time."""
         position = self.position(now)
         status, ended = position.status, position.ended
         over = status in TERMINAL_STATUSES
@@ -120,7 +124,7 @@ class EmulatedRun:
             "expires_at": None if over else self.expires,
             "cancelled_at": _wire(ended) if status == "cancelled" else None,
             "failed_at": _wire(ended) if status == "failed" else None,
-            # Recorded: set for incomplete and expired runs, too.
+            # As recorded: it is set for incomplete and expired runs as well.
             "completed_at": _wire(ended) if status in ("completed", "incomplete", "expired") else None,
             "required_action": self._required_action() if status == "requires_action" else None,
             "last_error": self._last_error() if status == "failed" else None,
@@ -130,9 +134,10 @@ class EmulatedRun:
         }
 
     def steps(self, now: float) -> list[Body]:
-        """Give the steps that were begun by then, oldest first."""
+        """Return the steps that had begun by that time, oldest first."""
         position = self.position(now)
-        steps = [self._tool_step(place, asked, position) for place, asked in enumerate(position.asked)]
+        # One step for each round that was reached, then one for the message.
+        steps = [self._tool_step(place, asked_at, position) for place, asked_at in enumerate(position.asked)]
         if position.status in ("completed", "incomplete"):
             details = {"type": "message_creation", "message_creation": {"message_id": self.message_id}}
             ended = position.ended or 0.0
@@ -140,10 +145,10 @@ class EmulatedRun:
         return steps
 
     def message_step(self, at: float, details: Body) -> Body:
-        """Give the step of the message, begun."""
+        """Return the step of the message, in progress."""
         return self._step(len(self.rounds), at, "in_progress", at, details)
 
-    def _tool_step(self, place: int, asked: float, position: Position) -> Body:
+    def _tool_step(self, place: int, asked_at: float, position: Position) -> Body:
         calls = self.rounds[place]
         if place < len(self.submissions):
             submission = self.submissions[place]
@@ -152,7 +157,7 @@ class EmulatedRun:
         else:
             tool_calls = [call.body(output=None) for call in calls]
             status, ended = _STEP_STATUS.get(position.status, "in_progress"), position.ended or 0.0
-        return self._step(place, asked, status, ended, {"type": "tool_calls", "tool_calls": tool_calls})
+        return self._step(place, asked_at, status, ended, {"type": "tool_calls", "tool_calls": tool_calls})
 
     def _step(self, place: int, created: float, status: str, ended: float, details: Body) -> Body:
         return {
@@ -184,7 +189,7 @@ class EmulatedRun:
         return {"reason": self.scenario.incomplete_reason}
 
     def _usage(self, status: str) -> Body:
-        """Make up the tokens: more with each round; recorded as 0 for a cancelled run."""
+        """Make up the token counts; they grow with each round. As recorded, a cancelled or expired run has 0."""
         if status in ("cancelled", "expired"):
             return dict(_NOTHING_USED)
         prompt, completion = 100 * (1 + len(self.submissions)), 20 * (1 + len(self.submissions))

@@ -1,4 +1,4 @@
-"""The runs of an emulator: creating them, reading them, and what a client may do to them."""
+"""The runs of an emulator: creating them, reading them, and the other operations of a client."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached
 
 
 class EmulatedRuns:
-    """Creates runs and moves them on; times are epoch seconds.
+    """Creates, reads, cancels and continues runs; times are epoch seconds.
 
     Args:
-        scenario: What a run does whose assistant has no script.
+        scenario: What a run does if its assistant has no script.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class EmulatedRuns:
         self.all: dict[str, EmulatedRun] = {}
 
     def create(self, thread_id: str, body: Mapping[str, Any], now: float) -> Body:
-        """Create a run; refused while another is active on the thread."""
+        """Create a run; refused while another run is active on the thread."""
         thread = self._threads.find(thread_id, now)
         if thread.active is not None:
             raise refusals.has_active_run(thread_id, thread.active.id)
@@ -41,6 +41,7 @@ class EmulatedRuns:
 
     def create_with_thread(self, body: Mapping[str, Any], now: float) -> Body:
         """Create a thread with its messages, and a run on it."""
+        # Everything is checked before the thread is created, so that a refused request creates nothing.
         assistant = self._assistants.retrieve(required_text(body, "assistant_id"))
         settings = _settings(assistant, body)
         thread_body = given(body, "thread", {})
@@ -93,23 +94,23 @@ class EmulatedRuns:
         )
 
     def find(self, thread_id: str, run_id: str, now: float) -> EmulatedRun:
-        """Give a run, its thread settled; for a time that is past, as it was then."""
+        """Return a run after settling its thread; for a time in the past, as it was then."""
         run = self._threads.find(thread_id, now).runs.get(run_id)
         if run is None or not reached(now, run.created):
             raise refusals.not_found("run", run_id)
         return run.as_of(now)
 
     def retrieve(self, thread_id: str, run_id: str, now: float) -> Body:
-        """Give a run's body."""
+        """Return a run's body."""
         return self.find(thread_id, run_id, now).body(now)
 
     def list(self, thread_id: str, query: Mapping[str, str], now: float) -> Body:
-        """Give a page of a thread's runs."""
+        """Return a page of a thread's runs."""
         runs = self._threads.find(thread_id, now).runs.values()
         return page(query, [run.as_of(now).body(now) for run in runs if reached(now, run.created)], "run")
 
     def update(self, thread_id: str, run_id: str, body: Mapping[str, Any], now: float) -> Body:
-        """Change the metadata of a run that is over."""
+        """Change the metadata of a run that has ended."""
         run = self.find(thread_id, run_id, now)
         status = run.position(now).status
         if status not in TERMINAL_STATUSES:
@@ -125,17 +126,18 @@ class EmulatedRuns:
         if status in TERMINAL_STATUSES or status == "cancelling":
             raise refusals.not_cancellable(status)
         run.cancelled = now
-        self._threads.find(thread_id, now)  # settle again: a cancel that takes no time is done
+        self._threads.find(thread_id, now)  # settle again: with `cancelling=0` the run has ended already
         return run.body(now)
 
     def submit(self, thread_id: str, run_id: str, body: Mapping[str, Any], now: float) -> Body:
-        """Take the outputs of the open round: all of them, once."""
+        """Accept the outputs of the open round: exactly one for each call."""
         run = self.find(thread_id, run_id, now)
         outputs = _outputs(body)
         status = run.position(now).status
         if status != "requires_action":
             raise refusals.no_outputs_accepted(status)
         got, expected = [id for id, _ in outputs], [call.id for call in run.open_round]
+        # In any order, but exactly one output for each call; a duplicate has an error of its own, as recorded.
         if len(set(got)) < len(got):
             raise refusals.duplicate_outputs()
         if set(got) != set(expected):
@@ -144,11 +146,11 @@ class EmulatedRuns:
         return run.body(now)
 
     def list_steps(self, thread_id: str, run_id: str, query: Mapping[str, str], now: float) -> Body:
-        """Give a page of a run's steps."""
+        """Return a page of a run's steps."""
         return page(query, self.find(thread_id, run_id, now).steps(now), "run step")
 
     def retrieve_step(self, thread_id: str, run_id: str, step_id: str, now: float) -> Body:
-        """Give one step."""
+        """Return one step."""
         for step in self.find(thread_id, run_id, now).steps(now):
             if step["id"] == step_id:
                 return step
@@ -175,7 +177,7 @@ def _outputs(body: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _settings(assistant: Body, body: Mapping[str, Any]) -> Body:
-    """Give what the run takes from its request, or else from its assistant."""
+    """Return the run's settings: from the request, or from the assistant if they are not in the request."""
     instructions = given(body, "instructions", assistant["instructions"])
     if additional := body.get("additional_instructions"):
         instructions = f"{instructions} {additional}" if instructions else additional

@@ -1,4 +1,4 @@
-"""What a run is to do: values that a test writes down, and the default for a run that nobody scripted."""
+"""What a run does: values that a test states, and the default for a run without a script."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _DURATIONS: Final = ("queued", "working", "cancelling", "lifetime")
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """One call that the model asks for.
+    """One tool call of the model.
 
     Args:
         name: The function's name.
-        arguments: The text as the model writes it, which need not be JSON; a dict is written as JSON.
+        arguments: The text as the model writes it, which need not be JSON; a dict is encoded as JSON.
     """
 
     name: str
@@ -28,7 +28,7 @@ class FunctionCall:
 
     @property
     def text(self) -> str:
-        """The arguments as they go over the wire."""
+        """The arguments as they are on the wire."""
         if isinstance(self.arguments, str):
             return self.arguments
         return msgspec.json.encode(self.arguments).decode()
@@ -36,21 +36,22 @@ class FunctionCall:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """The course of one run, or of the responses that go on from one another; durations are seconds.
+    """The course of one run, or of a chain of responses; durations are in seconds.
 
-    A cancel takes `cancelling` seconds and loses when the run's own end comes sooner; with `math.inf` it sticks.
+    A cancel takes `cancelling` seconds. If the run's own end comes sooner, the cancel has no effect; with `math.inf`, a
+    cancelled run stays in `cancelling` until it expires.
 
     Attributes:
-        queued: In `queued`, at first and again after each submit.
-        working: In `in_progress`, before each round and before the end.
-        rounds: Each round is the calls that are asked for at once.
-        end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires, which a response does
-            not).
+        queued: Time in `queued`, at the start and again after each submit.
+        working: Time in `in_progress`, before each round and before the end.
+        rounds: The rounds of tool calls; the calls of one round are pending at the same time.
+        end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires; a response never
+            expires).
         answer: The assistant's message; None makes one from the outputs or the last user message.
         error_code, error_message: `last_error` of a failed run.
         incomplete_reason: `incomplete_details.reason` of an incomplete run.
-        cancelling: From the cancel to `cancelled`; a response stays as it was meanwhile.
-        lifetime: From creation to expiry; a response has none.
+        cancelling: Time from the cancel to `cancelled`; a response keeps its status during that time.
+        lifetime: Time from creation to expiry; not used for responses.
         reuse_call_ids: Whether the calls of every round are `call_0`, `call_1`, ..., as some servers number them.
     """
 
@@ -69,22 +70,22 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.end not in _ENDS:
             raise ValueError(f"end is {self.end!r}; give one of {sorted(_ENDS)}")
-        if not all(self.rounds):
+        if not all(self.rounds):  # an empty round would wait in `requires_action` for no outputs at all
             raise ValueError("a round has no calls; leave it out")
         for name in _DURATIONS:
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give seconds, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What is known when a run is created; a scenario may be chosen by it.
+    """What is known when a run or a response is created, for choosing its scenario.
 
     Attributes:
         assistant_id, thread_id: "" for a response.
-        tools: The run's own tools, or else its assistant's, as on the wire.
+        tools: The tools of the request, or those of the assistant if it has none, as on the wire.
         message: The text of the last user message, or "".
-        number: How many runs, or responses, this emulator created before.
+        number: Number of runs (for a response: of responses) that this emulator created before.
     """
 
     assistant_id: str
@@ -103,9 +104,9 @@ ScenarioSource = Scenario | Callable[[RunRequest], Scenario]
 
 
 def default_scenario(request: RunRequest) -> Scenario:
-    """Call each function that the run offers once, all in one round, then complete.
+    """Return a scenario that calls each function of the run once, all in one round, and then completes.
 
-    `tool_choice` and `parallel_tool_calls` are obeyed: "none" calls nothing, a named function is the only one called,
+    It respects `tool_choice` and `parallel_tool_calls`: "none" calls nothing, a named function is the only one called,
     and without parallel calls each function has a round of its own.
     """
     calls = tuple(
@@ -120,6 +121,7 @@ def default_scenario(request: RunRequest) -> Scenario:
 
 
 def _offered_functions(request: RunRequest) -> list[Mapping[str, Any]]:
+    # Tools of runs have the function in a field of its own; tools of responses have its fields beside the type.
     functions: list[Mapping[str, Any]] = [
         tool.get("function") or tool for tool in request.tools if tool.get("type") == "function"
     ]

@@ -1,4 +1,4 @@
-"""What an emulator remembers of a request."""
+"""The requests that an emulator records."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _SECRET_HEADERS: Final = frozenset(
 
 @dataclass(slots=True, kw_only=True)
 class SeenRequest:
-    """A request that arrived, and what became of it.
+    """A request that arrived, and its result.
 
     Attributes:
         path, query: As they were sent, not unquoted; the query without its `?`.
-        headers: Lower-case names; credentials are replaced by `***`.
-        at: When it arrived, by the loop's clock.
-        operation: What it asks for, as in `Fault.on`; "" if the server has no such thing.
-        run_id: The run or response that it is about: in its path, asked for in a list of messages, or the one whose
-            calls a new response answers.
-        status: The HTTP status of the answer, once that was sent; 0 before, and for an answer that was dropped.
-        acted: Whether the server did what it was asked, however it was answered; False for what it refused.
-        fault: What struck it, if anything did.
+        headers: Headers with lower-case names; credentials are replaced by `***`.
+        at: Time of arrival, by the loop's clock.
+        operation: The operation, as in `Fault.on`; "" if the server has no such operation.
+        run_id: The run or response that it is about: from the path, from the query of a list of messages, or, for a
+            new response that answers calls, the response that made them.
+        status: The HTTP status of the answer after it was sent; 0 before, and for an answer that was dropped.
+        acted: Whether the server performed the request, whatever the answer was; False if it refused.
+        fault: The fault that struck it, or None.
     """
 
     method: str
@@ -45,19 +45,20 @@ class SeenRequest:
 
     @property
     def key(self) -> tuple[str, str, str, bytes]:
-        """What two requests have in common that ask for the very same."""
+        """A key that is equal for identical requests."""
         return self.method, self.path, self.query, self.body
 
     @property
     def asks_for_a_stream(self) -> bool:
-        """Whether its body or its query says so."""
+        """Whether its body or its query has `stream` set to true."""
         if self.body:
+            # The search is cheap and spares most bodies the decoding.
             return b'"stream"' in self.body and json_object(self.body).get("stream") is True
         return "stream=true" in self.query.split("&")
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Give the JSON object in a body, an empty one where it is none."""
+    """Return the JSON object in a body, or an empty one if the body is not a JSON object."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (ValueError, RecursionError):
@@ -65,6 +66,6 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
-    """Give headers with lower-case names, and `***` for credentials."""
+    """Return the headers with lower-case names, and `***` in place of credentials."""
     lowered = ((name.lower(), value) for name, value in headers.items())
     return {name: "***" if name in _SECRET_HEADERS else value for name, value in lowered}

@@ -1,6 +1,6 @@
-"""The emulator's HTTP side: an aiohttp server on a port of this machine.
+"""The emulator as an HTTP server: aiohttp on a port of this machine.
 
-A low-level server, without aiohttp's routing: it has few paths, and it answers thousands of polls in a test.
+It uses aiohttp's low-level server without routing: it has few paths, and answers thousands of polls in a test.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import msgspec
 from aiohttp import web
 
 from asyncruns.abc import AsyncOnly
+from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import EmulatedAnswer
-from asyncruns.testing.emulator.backend import EVENT_STREAM, Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
@@ -33,28 +34,28 @@ _MAX_BODY_BYTES: Final = 1024**2
 
 
 class Emulator(AsyncOnly, Backend):
-    """A server of assistants and of responses in this process, for tests and demonstrations.
+    """An emulated server of assistants, runs and responses in this process, for tests and demonstrations.
 
-    It may be left from another task than it was entered in, and entered again; its state stays.
+    The task that leaves the `async with` block need not be the one that entered it. The emulator may be entered again;
+    its state stays.
 
     Args:
-        scenario: What runs and responses do: one scenario for all, or a function that chooses; by default each function
-            that a run offers is called once, then the run completes.
-        port: 0 takes a free one.
-        host: Where to listen; a warning is logged where others can reach it and no `api_key` is given.
-        api_key: If given, other keys get a 401; otherwise every request is accepted.
-        poll_after_ms: If given, answers to a GET of an unfinished run or response carry
-            `openai-poll-after-ms`.
-        clock_skew: Seconds by which the server's clock is ahead of ours, or behind, if negative.
-        late_cancel: How a cancel of a response that has ended is answered, which servers do differently: 400 and 409
-            refuse it, 200 gives the response as it is.
+        scenario: What runs and responses do: one scenario for all, or a function that chooses one. By default each
+            function of a run is called once, then the run completes.
+        port: 0 takes a free port.
+        host: Address to listen on. If other machines can reach it and no `api_key` is set, a warning is logged.
+        api_key: If set, requests without this key are answered with 401; otherwise every request is accepted.
+        poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
+        clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
+        late_cancel: Status of the answer to a cancel of a response that has ended, which differs between servers: 400
+            and 409 refuse it, 200 returns the response as it is.
 
     Attributes:
-        requests: What arrived, in that order; it grows without bound, and may be cleared.
-        faults: What was injected, with counters, in that order; entries may be removed, and the list be cleared.
+        requests: The requests in order of arrival; it grows without bound and may be cleared.
+        faults: The injected faults with their counters, in order; entries may be removed, and the list may be cleared.
 
     Raises:
-        ValueError: If `clock_skew` is not finite, or `late_cancel` is another status.
+        ValueError: If `clock_skew` is not finite, or `late_cancel` is not 200, 400 or 409.
     """
 
     def __init__(
@@ -94,11 +95,11 @@ class Emulator(AsyncOnly, Backend):
         """Begin to listen.
 
         Raises:
-            RuntimeError: If it listens already.
-            OSError: If the port is taken.
+            RuntimeError: If it is already listening.
+            OSError: If it cannot listen there; for example, the port is in use.
         """
         if self._runner is not None:
-            raise RuntimeError(f"{self!r} is started already; stop it first")
+            raise RuntimeError(f"{self!r} is already started; stop it first")
         self._go_by(asyncio.get_running_loop())
         runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         await runner.setup()
@@ -109,26 +110,29 @@ class Emulator(AsyncOnly, Backend):
             raise
         self._runner = runner
         if self._api_key is None and not _is_of_this_machine(self._host):
-            log.warning("The emulator listens on %s without a key: whoever reaches it can use it", self._host or "all")
+            log.warning(
+                "The emulator listens on %s without a key: anyone who can reach it can use it; set api_key",
+                self._host or "all",
+            )
 
     async def stop(self) -> None:
-        """Stop listening and close every connection; nothing happens if it is stopped already.
+        """Stop listening and close every connection; do nothing if it is already stopped.
 
-        Requests that a fault holds up get no answer, and no effect if they had none yet.
+        Requests that a fault delays are not answered, and not performed if the delay came before that.
         """
         runner, self._runner = self._runner, None
-        # aiohttp would wait for those whose client is there, and forget those whose client has left.
+        # aiohttp would wait for the handlers whose client is connected, and forget those whose client has left.
         pausing = list(self._pausing)
         for task in pausing:
             task.cancel()
         await asyncio.gather(*pausing, return_exceptions=True)
         if runner is not None:
             await runner.cleanup()
-            await asyncio.sleep(0)  # closed transports give their sockets back in the loop's next round
+            await asyncio.sleep(0)  # closed transports close their sockets in the loop's next iteration
 
     @property
     def base_url(self) -> str:
-        """Where it listens, like `http://127.0.0.1:40123/v1`."""
+        """URL of the API, like `http://127.0.0.1:40123/v1`."""
         if self._runner is None:
             raise RuntimeError("the emulator is not started; use `async with Emulator() as emulator`")
         host, port = self._runner.addresses[0][:2]
@@ -140,7 +144,7 @@ class Emulator(AsyncOnly, Backend):
         if raw is None:
             return _refused(refusals.too_large(_MAX_BODY_BYTES))
         target = target_of(request.method, path, raw)
-        asked = dict(parse_qsl(query, keep_blank_values=True))
+        parameters = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
         seen = SeenRequest(
             method=request.method,
@@ -150,9 +154,9 @@ class Emulator(AsyncOnly, Backend):
             body=raw,
             at=at,
             operation=target.operation,
-            run_id=target.run_id or asked.get("run_id"),
+            run_id=target.run_id or parameters.get("run_id"),
         )
-        injected, act = self._receive(seen, target, asked, request.headers.get("Authorization"))
+        injected, act = self._receive(seen, target, parameters, request.headers.get("Authorization"))
         if injected is None:
             return await self._reply(request, target, seen, act(0.0))
         answer = await self._fail(injected, seen, act)
@@ -182,7 +186,7 @@ class Emulator(AsyncOnly, Backend):
                     await self._pause(event - self.now())
             await response.write_eof()
         except ConnectionError:
-            pass  # the client has left; the run goes on
+            pass  # the client has disconnected; the run continues
         return response
 
     async def _fail(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> EmulatedAnswer:
@@ -195,7 +199,7 @@ class Emulator(AsyncOnly, Backend):
         self._answered(seen, answer)
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         if "Content-Length" in response.headers:
-            response.force_close()  # it may promise more than there is
+            response.force_close()  # a fault may have set a Content-Length that is longer than the body
         return response
 
     async def _pause(self, seconds: float) -> None:
@@ -218,10 +222,10 @@ def _is_of_this_machine(host: str) -> bool:
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:
-    """Read the body; None when it is too large.
+    """Read the body; return None if it is larger than 1 MiB.
 
-    Not `request.read()`: an idle connection keeps its last request, or the exception that refused it, and what these
-    hold, for more than a minute.
+    Do not use `request.read()`: an idle connection keeps its last request, or the exception that refused it, with
+    everything that it references, for more than a minute.
     """
     body = bytearray()
     async for chunk in request.content.iter_any():
@@ -238,4 +242,4 @@ def _refused(refusal: refusals.RefusedError) -> web.Response:
 def _drop(request: web.BaseRequest) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
-    return web.Response()  # written to a closed transport, which aiohttp takes for a client that has left
+    return web.Response()  # written to a closed transport: to aiohttp, the client has disconnected

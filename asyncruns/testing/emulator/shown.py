@@ -1,4 +1,4 @@
-"""What an emulator shows of its runs and responses to a test."""
+"""The view of an emulator's runs and responses that a test reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class _HasBody(Protocol):
 
 
 class Shown(Mapping[str, Body]):
-    """Objects by their ids; each body is made when it is asked for, as it then is."""
+    """Read-only mapping from ids to bodies; each body is made on access, as of that time."""
 
     def __init__(self, objects: Mapping[str, _HasBody], now: Callable[[], float]) -> None:
         self._objects = objects

@@ -1,4 +1,4 @@
-"""The emulator's state and its operations, without I/O: every operation is told the time, in epoch seconds."""
+"""The emulator's state and its operations, without I/O: the time is passed to each operation, in epoch seconds."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.threads import EmulatedThreads
 
 ROOT: Final = "/v1/"
-# Their paths go on from `threads/*/runs/*`.
+# The operations whose paths begin with `threads/*/runs/*`, so that the second id is that of the run.
 _ON_A_RUN: Final = frozenset({"poll", "update_run", "cancel", "submit", "steps", "step"})
 
 
 class Store:
-    """Everything that the server remembers."""
+    """The state of the server."""
 
     def __init__(self, scenario: ScenarioSource, *, late_cancel: int = 400) -> None:
         self.ids: Ids = Ids()
@@ -33,10 +33,10 @@ class Store:
         self.responses: EmulatedResponses = EmulatedResponses(self.ids, scenario, late_cancel)
 
     def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float) -> Body:
-        """Do what a request asks for and give the answer's body.
+        """Perform an operation and return the body of the answer.
 
         Raises:
-            RefusedError: With the error answer.
+            RefusedError: The request is refused; it holds the error answer.
         """
         if (body.get("stream") or query.get("stream") == "true") and not may_stream(target):
             raise refusals.no_streams()
@@ -45,7 +45,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class ServedRequest:
-    """One request, taken apart; `id`, `inner` and `innermost` are the ids in its path, in order."""
+    """The parts of one request; `id`, `inner` and `innermost` are the ids in its path, in order."""
 
     query: Mapping[str, str]
     body: Mapping[str, Any]
@@ -62,9 +62,9 @@ _Perform = Callable[[Store, ServedRequest], Body]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request is aimed at: an operation, and the ids in the path; "" is no operation that there is.
+    """The target of a request: an operation ("" if there is no such operation) and the ids in the path.
 
-    `run_id` is the run in the path, or the response; of a response that answers calls, the one that asked for them.
+    `run_id` is the run or response in the path; for a new response that answers calls, the response that made them.
     """
 
     operation: Operation | Literal[""]
@@ -74,8 +74,8 @@ class Target:
 
 
 def may_stream(target: Target) -> bool:
-    """Tell whether an operation has a stream."""
-    # A poll with one id in its path is of a response.
+    """Return whether an operation can be streamed."""
+    # A poll with one id in its path is that of a response, whose stream can be resumed.
     return target.operation in _STREAMED or (target.operation == "poll" and len(target.ids) == 1)
 
 
@@ -117,19 +117,21 @@ _OPERATIONS: Final[Mapping[str, tuple[Operation, _Perform]]] = {
 
 
 def target_of(method: str, path: str, raw: bytes = b"") -> Target:
-    """Take a path apart, which is like `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
+    """Return the target of a path such as `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
     if path.startswith(ROOT):
         inner = path.removeprefix(ROOT)
+        # First without ids, or `threads/runs` would be taken for a thread with the id "runs".
         if (exact := _OPERATIONS.get(f"{method} {inner}")) is not None:
             return _created(*exact, raw)
         parts = inner.split("/")
+        # Every second part is an id: `threads/thread_1/runs/run_1` has the shape `threads/*/runs/*`.
         shape = "/".join("*" if place % 2 else part for place, part in enumerate(parts))
         found = _OPERATIONS.get(f"{method} {shape}")
         ids = tuple(unquote(part) for part in parts[1::2])
         if found is not None and all(ids):
             return Target(*found, ids[: shape.count("*")], _run_in(parts[0], found[0], ids))
 
-    def refuse(store: Store, asked: ServedRequest) -> Body:
+    def refuse(store: Store, request: ServedRequest) -> Body:
         raise refusals.no_such_url(method, path)
 
     return Target("", refuse)

@@ -1,9 +1,9 @@
-"""The stream of a run: what the server says of it while it goes on, in the order of the official one.
+"""The stream of a run: its events, in the order of the official API.
 
 https://platform.openai.com/docs/api-reference/assistants-streaming/events
 
-Without I/O: the events are made as somebody iterates; a number among them is a time to wait for, in epoch seconds.
-Whoever waits may let the run be cancelled meanwhile, so waits are short.
+Without I/O: the events are made as the caller iterates; a number among them is a time to wait for, in epoch seconds.
+The run may be cancelled while the caller waits, so the waits are short.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from asyncruns.testing.emulator.run import EmulatedRun
 from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
-DONE_EVENT: Final = b"event: done\ndata: [DONE_EVENT]\n\n"
+DONE_EVENT: Final = b"event: done\ndata: [DONE]\n\n"
 ERROR: Final = (
     b'event: error\ndata: {"message":"The server had an error while processing your request. Sorry about that!",'
     b'"type":"server_error","param":null,"code":null}\n\n'
 )
 
-LONGEST_WAIT_S: Final = 0.1  # somebody may cancel the run
+LONGEST_WAIT_S: Final = 0.1  # then check whether the run was cancelled
 PIECE: Final = re.compile(r"\s*\S+|\s+")
 ARGUMENTS_PIECE: Final = 8
 
 
 def framed(name: str, body: Body) -> bytes:
-    """Write an event."""
+    """Return an event as bytes."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(body))
 
 
 class RunFeed:
-    """Tells of a run from its creation, or from the outputs that were just taken, to its end or its next round.
+    """Makes the events of a run from its creation, or from the submit that was just accepted, to its end or next round.
 
     Args:
-        now: Gives the time, epoch seconds.
-        created: The operation that began it.
+        now: Returns the time, in epoch seconds.
+        operation: The operation that began the stream.
     """
 
     def __init__(self, run: EmulatedRun, thread: EmulatedThread, now: Callable[[], float], *, operation: str) -> None:
@@ -52,8 +52,9 @@ class RunFeed:
         self._step: Body | None = None
 
     def events(self) -> Iterator[bytes | float]:
-        """Give the events, and times to wait for in between."""
+        """Yield the events, and between them times to wait for, in epoch seconds."""
         run = self._run
+        # The stream covers one leg of the run: from its creation or last submit to the next round or the end.
         began = run.submissions[-1].at if run.submissions else run.created
         yield from self._opening(began)
         starts = began + run.scenario.queued
@@ -63,7 +64,7 @@ class RunFeed:
             if len(run.submissions) == len(run.rounds) and run.scenario.end in ("completed", "incomplete"):
                 yield from self._writing(starts)
             yield from self._until(starts + run.scenario.working)
-        while self._status in ("queued", "in_progress"):  # one that never ends by itself
+        while self._status in ("queued", "in_progress"):  # a run whose end is "never"
             yield self._now() + LONGEST_WAIT_S
         yield from self._ending()
         yield DONE_EVENT
@@ -78,7 +79,7 @@ class RunFeed:
 
     def _said(self, status: str, *, name: str | None = None) -> bytes:
         body = self._run.body(self._now())
-        if status != body["status"] and status in ("queued", "in_progress"):  # where that took no time
+        if status != body["status"] and status in ("queued", "in_progress"):  # the run is past it: it took no time
             body = {**body, "status": status, "required_action": None, "completed_at": None, "usage": None}
         return framed(f"thread.run.{name or status}", body)
 
@@ -93,7 +94,7 @@ class RunFeed:
         yield self._said("queued")
 
     def _writing(self, starts: float) -> Iterator[bytes | float]:
-        """Give the message, word by word, over the time that the run works."""
+        """Yield the message, word by word, over the time for which the run works."""
         run = self._run
         at = self._now()
         details = {"type": "message_creation", "message_creation": {"message_id": run.message_id}}
@@ -111,6 +112,7 @@ class RunFeed:
             yield framed(f"thread.message.{status}", self._message)
         pieces = PIECE.findall(answer_of(run, self._thread.last_user_text))
         for place, piece in enumerate(pieces):
+            # Spread evenly: with 3 words in 2 s, the words come after 0.5, 1.0 and 1.5 s.
             yield from self._until(starts + run.scenario.working * (place + 1) / (len(pieces) + 1))
             if self._status not in ("in_progress", "completed", "incomplete"):
                 return
@@ -144,7 +146,7 @@ class RunFeed:
         yield framed(f"thread.run.step.{step_status}", {**step, "status": step_status, f"{step_status}_at": at})
 
     def _asking(self) -> Iterator[bytes]:
-        """Give the step that calls tools, with the arguments in pieces, as models write them."""
+        """Yield the step that calls tools, with the arguments in pieces, as models write them."""
         step = self._run.steps(self._now())[-1]
         calls = step["step_details"]["tool_calls"]
         begun = {**step, "step_details": {"type": "tool_calls", "tool_calls": []}}

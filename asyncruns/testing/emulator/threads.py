@@ -1,7 +1,7 @@
 """The threads of an emulator and their messages.
 
-A thread is locked while its run is active. A run's end is noticed when somebody looks: every access to a thread settles
-it first, which adds the answer of a run that has ended meanwhile.
+A thread is locked while a run on it is active. No timer notices the end of a run: every access to a thread settles it
+first, which unlocks it and adds the answer if the run has ended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ANSWERED: Final = ("completed", "incomplete")
 class EmulatedThread:
     """A thread: its body, its messages and runs by id (oldest first), and the run that locks it.
 
-    `created` and `added` (by message id) say since when things are there, to the fraction of a second.
+    `created` and `added` (by message id) are the times of creation, with fractions of a second, which the bodies lack.
     """
 
     body: Body
@@ -55,11 +55,11 @@ class EmulatedThread:
         self.added[message["id"]] = at
 
     def messages_at(self, now: float) -> dict[str, Body]:
-        """Give the messages that were there by then."""
+        """Return the messages that existed at that time."""
         return {id: message for id, message in self.messages.items() if reached(now, self.added[id])}
 
     def settle(self, now: float) -> None:
-        """Notice the end of the active run: unlock the thread, add the answer."""
+        """If the active run has ended, unlock the thread and add the run's answer."""
         run = self.active
         if run is None:
             return
@@ -70,6 +70,7 @@ class EmulatedThread:
         if position.status in _ANSWERED:
             text = answer_of(run, self.last_user_text)
             ended = position.ended or now
+            # With the time of the end and not of this access: no client can see how late the end was noticed.
             self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
 
 
@@ -81,7 +82,7 @@ class EmulatedThreads:
         self._all: dict[str, EmulatedThread] = {}
 
     def find(self, thread_id: str, now: float) -> EmulatedThread:
-        """Give a thread, settled; one that was made later than `now` is not there yet."""
+        """Return a thread after settling it; a thread that was created after `now` is not found."""
         thread = self._all.get(thread_id)
         if thread is None or not reached(now, thread.created):
             raise refusals.not_found("thread", thread_id)
@@ -102,11 +103,11 @@ class EmulatedThreads:
             created=now,
         )
         self.add_messages(thread, given_list(body, "messages"), now)
-        self._all[thread_id] = thread  # only now: a refused message creates nothing
+        self._all[thread_id] = thread  # only here: if a message is refused, no thread is created
         return thread.body
 
     def retrieve(self, thread_id: str, now: float) -> Body:
-        """Give a thread's body."""
+        """Return a thread's body."""
         return self.find(thread_id, now).body
 
     def update(self, thread_id: str, body: Mapping[str, Any], now: float) -> Body:
@@ -121,7 +122,7 @@ class EmulatedThreads:
         return changed
 
     def delete(self, thread_id: str, now: float) -> Body:
-        """Delete a thread; its messages and runs are not found any more."""
+        """Delete a thread; its messages and runs are no longer found."""
         self.find(thread_id, now)
         del self._all[thread_id]
         return {"id": thread_id, "object": "thread.deleted", "deleted": True}
@@ -134,7 +135,7 @@ class EmulatedThreads:
         return self.add_messages(thread, [body], now)[0]
 
     def add_messages(self, thread: EmulatedThread, bodies: Sequence[Any], now: float) -> list[Body]:
-        """Add messages, all or none, whatever the lock says."""
+        """Add all messages or none, even if the thread is locked."""
         made = [self._user_message(thread, body, now) for body in bodies]
         for message in made:
             thread.add(message, now)
@@ -153,14 +154,14 @@ class EmulatedThreads:
         return {**message, "attachments": given_list(body, "attachments"), "metadata": metadata}
 
     def retrieve_message(self, thread_id: str, message_id: str, now: float) -> Body:
-        """Give a message."""
+        """Return a message."""
         messages = self.find(thread_id, now).messages_at(now)
         if message_id not in messages:
             raise refusals.not_found("message", message_id)
         return messages[message_id]
 
     def list_messages(self, thread_id: str, query: Mapping[str, str], now: float) -> Body:
-        """Give a page of the messages, of one run where `run_id` says so."""
+        """Return a page of the messages; with `run_id` in the query, only those of that run."""
         messages = list(self.find(thread_id, now).messages_at(now).values())
         if (run_id := query.get("run_id")) is not None:
             messages = [message for message in messages if message["run_id"] == run_id]
@@ -182,7 +183,7 @@ class EmulatedThreads:
 
 
 def _message(id: str, thread_id: str, role: str, content: Any, at: float, *, run: EmulatedRun | None = None) -> Body:
-    # By GET, messages carry no status, completed_at, incomplete_at or incomplete_details.
+    # As recorded: a GET of a message has no status, completed_at, incomplete_at or incomplete_details.
     return {
         "id": id,
         "object": "thread.message",
@@ -225,12 +226,12 @@ def _text_of(message: Body) -> str:
 
 
 def message_of(run: EmulatedRun, content: list[Any], at: float) -> Body:
-    """Give the message of a run, as it is by GET."""
+    """Return the message of a run as in the answer to a GET."""
     return _message(run.message_id, run.thread_id, "assistant", content, at, run=run)
 
 
 def answer_of(run: EmulatedRun, last_user_text: str) -> str:
-    """Give what a run says."""
+    """Return the text of a run's answer."""
     if run.scenario.answer is not None:
         return run.scenario.answer
     lines = [

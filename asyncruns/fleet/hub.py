@@ -1,0 +1,281 @@
+"""What `Fleet` and its `Watch` handles share: the task of the fleet, its runner, and its outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import anyio
+
+from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting
+from asyncruns.abc import MultiWireClient, RunClient
+from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member import Member
+from asyncruns.fleet.outcomes import Outcomes
+from asyncruns.fleet.runner import Runner
+from asyncruns.fleet.settings import FleetSettings
+from asyncruns.lifecycle import RunRef
+from asyncruns.streams.event_stream import EventStream
+from asyncruns.user_code import check_may_leave, check_may_wait
+from asyncruns.watch.logs import FLEET_LOG
+from asyncruns.watch.observers import Observer, Observers
+from asyncruns.watch.open_watches import OpenWatch, OpenWatches, open_watches_of
+from asyncruns.watch.options import SharedOptions, check_watch_options
+
+R = TypeVar("R")
+
+LEFT: Final = "The fleet was left; make a new one"
+CANCELS_PER_S: Final = 100.0  # the most requests per second that the time for cancels is computed with
+REQUESTS_OF_CANCEL: Final = 2  # the cancel, and a poll that shows its effect
+REFUSED_FOR_S: Final = 600.0  # the most time for cancels if the server has slowed us down; runs expire within it
+
+
+class Hub(Generic[R]):
+    """Runs the one task of a fleet, and checks that the fleet may be entered, used and left.
+
+    Args:
+        client: Sends the requests of watches without a client of their own.
+        requests_per_second: As for `Fleet`, like the other arguments.
+
+    Attributes:
+        runner: Sends what the schedule plans.
+        outcomes: Delivers the outcomes.
+        task: The one task of the fleet.
+    """
+
+    def __init__(
+        self,
+        client: RunClient[R],
+        *,
+        requests_per_second: float | None,
+        max_in_flight: int,
+        on_outcome: Observer | None,
+        on_exit: Literal["drain", "leave", "cancel"],
+        options: SharedOptions,
+    ) -> None:
+        self._client = client
+        self._speaks = client.for_run if isinstance(client, MultiWireClient) else None
+        self._settings = FleetSettings(options)
+        self._on_exit = on_exit
+        self._per_second = math.inf if requests_per_second is None else requests_per_second
+        self._observers = Observers()
+        self.outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
+        budget = Budget(requests_per_second, max_in_flight)
+        self.runner: Runner = Runner(budget, on_end=self.outcomes.note, keeps_unfinished=on_exit == "cancel")
+        self._adding = 0
+        self._read: set[Listener] = set()  # of watches whose events are being read
+        self.task: OwnedTask = OwnedTask(
+            "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
+        )
+        self._open: list[tuple[OpenWatches, OpenWatch]] = []  # one for each client in use
+
+    # Entering and leaving
+
+    async def enter(self) -> None:
+        """Start to run. Safe to cancel: the fleet is left then.
+
+        Raises:
+            InvalidRequestError: The fleet was entered before.
+        """
+        self.task.check_unused()
+        self._register(self._client)
+        await self.task.start(
+            self._drive,
+            name="asyncruns fleet",
+            on_done=self._stopped,
+            leave=lambda: self.exit(asyncio.CancelledError()),
+        )
+
+    async def exit(self, error: BaseException | None) -> None:
+        """Stop running, as `on_exit` says; do not wait for runs if the block was left by an error."""
+        if not self.task.was_started:
+            return
+        self.task.check_is_here()
+        check_may_leave(self.runner, "fleet")
+        try:
+            if error is None and self._on_exit == "drain":
+                await self._drain_all()
+        finally:
+            by = self._leave_by()
+            self._leave(by)
+            await self.task.join(by)
+        self.task.raise_once(error, "The fleet broke")
+
+    def _leave(self, by: float) -> None:
+        for _, watch in self._open:
+            watch.leave_by(by + ENDING_GRACE_S)
+        self.runner.leave(by=by, cancel=self._on_exit == "cancel")
+
+    def _end(self, by: float) -> None:
+        """Leave the fleet because the client is being closed; cancels get the time that the budget needs."""
+        self._leave(max(by, self._leave_by()))
+
+    def _register(self, client: RunClient[Any]) -> None:
+        """Register at a client, so that closing it waits while this fleet is being left."""
+        watches = open_watches_of(client)
+        if all(watches is not known for known, _ in self._open):
+            self._open.append((watches, watches.add(self._end if self._on_exit == "cancel" else None)))
+
+    def _leave_by(self) -> float:
+        """Return when leaving must be over, by the loop's clock: cancelling takes as long as the budget needs.
+
+        For example, cancelling 300 runs at 100 requests per second takes 600 requests, so 6 s in addition to the 5 s
+        for pending ones. If the server has slowed the fleet down to 2 per second, they would take 300 s;
+        with 3000 runs 3000 s, of which 600 s are allowed.
+        """
+        now = loop_time()
+        if self._on_exit != "cancel":
+            return now + LEAVING_GRACE_S
+        roster, budget = self.runner.roster, self.runner.schedule.budget
+        pause = max(budget.ready_at(now) - now, 0.0)
+        requests = REQUESTS_OF_CANCEL * (roster.active + len(roster.unfinished))
+        full = min(self._per_second, CANCELS_PER_S)
+        asking = min(requests / min(budget.rate, full), max(requests / full, REFUSED_FOR_S))
+        return now + LEAVING_GRACE_S + pause + asking
+
+    async def drain(self) -> None:
+        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
+                handlers, which would wait for itself.
+        """
+        self.task.check_is_here()
+        check_may_wait(self.runner, "fleet")
+        while self.goes_on():
+            await self.outcomes.news()
+
+    async def _drain_all(self) -> None:
+        await self.drain()
+        while self.is_running and await self._observers.drained(OBSERVER_GRACE_S) and self.goes_on():
+            await self.drain()  # an observer has added runs
+
+    async def _drive(self, begun: asyncio.Future[None]) -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(outlasting, self._observers.run, group.cancel_scope)
+                await self.runner.run(begun)
+                with anyio.move_on_after(OBSERVER_GRACE_S):
+                    await self._observers.drained(OBSERVER_GRACE_S)
+                group.cancel_scope.cancel()
+        finally:
+            self._observers.tell_of_waiting()
+
+    def _stopped(self) -> None:
+        for watches, known in self._open:
+            watches.remove(known)
+        for listener in list(self._read):
+            listener.stop()
+        for member in self.runner.roster:
+            for listener in member.listeners:
+                listener.stop()
+        self.outcomes.tell()
+
+    # Watches
+
+    def add_run(
+        self, run: Any, ids: Mapping[str, str | None], client: RunClient[Any] | None, options: SharedOptions
+    ) -> tuple[Member, Listener]:
+        """Watch a run; `Fleet.watch` describes the arguments.
+
+        Raises:
+            InvalidRequestError: They are invalid; or the fleet is not running, or runs in another event loop.
+        """
+        self.check_goes_on()
+        if self.runner.is_left:
+            raise InvalidRequestError(LEFT)
+        if isinstance(run, EventStream):
+            raise InvalidRequestError(
+                f"A fleet polls, and cannot read a {type(run).__name__}: watch that with client.watch(stream), or pass "
+                "the run or response of the stream"
+            )
+        if client is None:
+            client = self._client if self._speaks is None else self._speaks(run)
+        else:
+            self._register(client)
+        run = client.dialect.given(run)
+        ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
+        if options:
+            check_watch_options(options, SharedOptions)
+        context = contextvars.copy_context()
+        member = self.runner.roster.find(ref)
+        given = None
+        if member is None:
+            policy, answerers = self._settings.of(options, client.dialect)
+            member = Member(self.runner, client, ref, policy, answerers, context)
+            given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
+        both = self._settings.with_own(options)
+        listener = Listener(
+            self._observers, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
+        )
+        member.add_listener(listener)
+        if not member.is_watched:
+            self.runner.add_member(member, given)
+        return member, listener
+
+    def cancel(self, member: Member, listener: Listener) -> None:
+        """Cancel a watch, and discard the member if it has no other."""
+        member.remove_listener(listener)
+        if not member.listeners:
+            self.runner.let_go(member)
+            self.outcomes.tell()
+        listener.cancel()
+
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """Count as a caller that adds runs; `drain` waits for it."""
+        self._adding += 1
+        try:
+            yield
+        finally:
+            self._adding -= 1
+            self.outcomes.tell()
+
+    @contextlib.contextmanager
+    def reading(self, listener: Listener) -> Iterator[None]:
+        """Count as a reader of the events of a watch; it is woken when the fleet stops."""
+        self._read.add(listener)
+        try:
+            yield
+        finally:
+            self._read.discard(listener)
+
+    async def room_below(self, at_most: int) -> None:
+        """Wait until fewer than `at_most` runs are watched, or have outcomes that wait for a reader. Safe to cancel.
+
+        Raises:
+            InvalidRequestError: The fleet was left in the meantime.
+        """
+        while self.runner.roster.active + self.outcomes.awaiting_reader >= at_most:
+            await self.outcomes.news()
+            self.check_goes_on()
+
+    # State
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the fleet is running, so that runs can be watched."""
+        return self.runner.is_running
+
+    def goes_on(self) -> bool:
+        """Return whether runs are being watched or added."""
+        return self.is_running and bool(self.runner.roster.active or self._adding)
+
+    def check_goes_on(self) -> None:
+        """Check that the fleet is running, in this event loop.
+
+        Raises:
+            InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
+            Exception: The error that broke the fleet, if there was one.
+        """
+        self.task.check_entered()
+        if self.task.is_done:
+            self.task.raise_failure()
+        if not self.is_running:
+            raise InvalidRequestError(LEFT)

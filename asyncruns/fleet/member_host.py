@@ -1,0 +1,49 @@
+"""The interface of the fleet for its members: what they need, and what they report."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from anyio.abc import TaskGroup
+
+from asyncruns.fleet.schedule import Schedule, Slot
+
+M = TypeVar("M", bound=Slot)
+
+
+class Host(ABC, Generic[M]):
+    """The fleet, as its members see it. One object for all of them, as there may be thousands.
+
+    Attributes:
+        schedule: Takes the requests to send for a run, and the times at which it wants to be woken.
+        group: The task group in which tools run; None if the fleet is not running.
+        closing: Whether nothing new may be started.
+        is_left: Whether the fleet is being left, or was left; runs may still be cancelled while it is.
+    """
+
+    schedule: Schedule[M]
+    group: TaskGroup | None
+    closing: bool
+    is_left: bool
+
+    @property
+    def is_running(self) -> bool:
+        """Whether runs can be watched."""
+        return self.group is not None and not self.closing
+
+    @abstractmethod
+    def moved(self) -> None:
+        """Note that the schedule has changed, so something may be due earlier than planned."""
+
+    @abstractmethod
+    def ended(self, member: M) -> None:
+        """Note that the watch of a member has finished; its outcome says how."""
+
+    @abstractmethod
+    def taken_up(self, member: M) -> None:
+        """Note that the watch of a member, which had finished, was reopened."""
+
+    @abstractmethod
+    def renamed(self, member: M) -> None:
+        """Note that a member now watches another run, under its new ref."""

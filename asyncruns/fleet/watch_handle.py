@@ -1,0 +1,167 @@
+"""The handle that a caller has for one watch of a fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from typing import Any, Generic, TypeVar
+
+from asyncruns._loop import loop_time
+from asyncruns.abc import AsyncOnly
+from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.explain import explain
+from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member import Member
+from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
+from asyncruns.user_code import check_may_wait
+from asyncruns.watch.call_answerer import GivenOutputs, texts_of
+from asyncruns.watch.observers import Ended, Feed
+from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.wire.shown_text import on_one_line
+
+R = TypeVar("R")
+
+
+class Watch(AsyncOnly, Generic[R]):
+    """One watch of a fleet, returned by `Fleet.watch`: await it for the outcome, or iterate over its events.
+
+    Several watches of the same run share its polls, and the tools of the first one are used.
+    """
+
+    __slots__ = ("_hub", "_listener", "_member")
+
+    def __init__(self, hub: Hub[Any], member: Member, listener: Listener) -> None:
+        self._hub = hub
+        self._member = member
+        self._listener = listener
+
+    def __await__(self) -> Generator[Any, None, AnyOutcome[R]]:
+        return self.wait().__await__()
+
+    async def wait(self) -> AnyOutcome[R]:
+        """Wait until the watch finishes, and return the outcome; `await watch` is the same.
+
+        Safe to cancel: the watch goes on, in the fleet.
+
+        Raises:
+            asyncio.CancelledError: The watch was cancelled.
+            InvalidRequestError: The fleet was left before the watch finished, or was entered in another event loop; or
+                this was called by one of the tools or handlers of this run, which would wait for itself.
+        """
+        while True:
+            if self._listener.was_cancelled:
+                raise asyncio.CancelledError(f"The watch of {self.ref} was cancelled")
+            outcome = self.outcome
+            if outcome is not None:
+                self._hub.outcomes.delivered(self._member)
+                return outcome
+            self._hub.check_goes_on()
+            check_may_wait(self._member, "watch")
+            await self._listener.ended()
+
+    async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
+        """Iterate over the events from now on; `Ended` is the last one. For one reader, which may stop and start again.
+
+        While there is no reader, the newest 16 events are kept.
+
+        A reader that starts after the watch has finished receives only `Ended`. A reader that starts again after
+        `Ended` gets nothing more; or it waits, if the watch may still be reopened: after `NeedsCaller` and `GaveUp`,
+        until the fleet is left.
+        """
+        feed: Feed[R] = self._listener.feed(self.outcome, goes_on=self.is_active)
+        self._hub.task.check_is_here()
+        with self._hub.reading(self._listener), feed.reader():
+            while event := await self._next_event(feed):
+                if isinstance(event, Ended):
+                    self._hub.outcomes.delivered(self._member)
+                yield event
+                if isinstance(event, Ended):
+                    return
+
+    async def _next_event(self, feed: Feed[R]) -> Notice | Ended[R] | None:
+        if feed.is_empty and self._member.is_finished:  # `Ended` was read before
+            return None
+        return await feed.get()
+
+    async def submit(self, outputs: GivenOutputs) -> None:
+        """Provide outputs for open tool calls; then `await` the watch again.
+
+        The outputs are merged with those that exist already; when all calls of the round have one, all are submitted.
+        May be called while tools run, and after the watch finished as `NeedsCaller`. Safe to cancel; it does not wait.
+
+        Raises:
+            InvalidRequestError: There is no such call, or the watch has finished; nothing was submitted then.
+        """
+        self._check()
+        self._member.told(OutputsProvided(loop_time(), texts_of(outputs)))
+
+    async def cancel_run(self) -> None:
+        """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
+
+        Raises:
+            InvalidRequestError: The watch has finished, and the run has not; cancel it through the client.
+        """
+        self._hub.task.check_is_here()
+        if not self._member.is_over:
+            self._check()
+            self._member.told(CancelAsked(loop_time()))
+
+    def cancel(self) -> bool:
+        """Stop watching; the run goes on at the server. Callers that await this watch get a CancelledError.
+
+        Other watches of the same run go on. When none is left, tools are stopped; a pending submit is not. If the run
+        is watched again, tools that were stopped run again, and so do all others of their round.
+
+        Returns:
+            Whether the watch was active.
+        """
+        self._hub.task.check_is_here()
+        if not self.is_active:
+            return False
+        self._hub.cancel(self._member, self._listener)
+        return True
+
+    def _check(self) -> None:
+        self._hub.task.check_is_here()
+        if self._listener.was_cancelled:
+            raise InvalidRequestError("This watch was cancelled; submit or cancel through the client")
+        self._member.check_may_be_told()
+
+    def explain(self) -> str:
+        """Return a sentence, for people to read, that says why the watch has not finished, or how it finished."""
+        self._hub.task.check_is_here()
+        if self._listener.was_cancelled:
+            return on_one_line(f"{self.ref} is no longer watched: this watch was cancelled.")
+        return on_one_line(explain(self._member, self._hub.runner.schedule, is_running=self._hub.is_running))
+
+    @property
+    def ref(self) -> RunRef:
+        """The ref of the run; it changes if the server starts a new run for each round of outputs."""
+        return self._member.ref
+
+    @property
+    def status(self) -> str:
+        """The last status that was seen, as the server sent it; "" if none was seen."""
+        return self._member.status
+
+    @property
+    def polls(self) -> int:
+        """Number of polls sent."""
+        return self._member.polls
+
+    @property
+    def outcome(self) -> AnyOutcome[R] | None:
+        """How the watch finished; None while it is active."""
+        is_final = self._member.has_ended or not self._hub.is_running
+        return self._member.outcome if is_final else None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the run is being watched through this watch."""
+        return self._hub.is_running and self.outcome is None and not self._listener.was_cancelled
+
+    def __repr__(self) -> str:
+        state = "cancelled" if self._listener.was_cancelled else self._member.machine.state.value
+        seen = f"{self.ref} {self.status or 'not seen'}"
+        return f"<Watch {on_one_line(seen)}, {state}, {self.polls} polls>"

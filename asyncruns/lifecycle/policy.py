@@ -1,0 +1,45 @@
+"""What the caller chooses for a watch, with the defaults of all that it leaves open."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from asyncruns.cadence.cadence import Cadence
+
+WAIT_WITHOUT_EXPIRY_S: Final = 900.0
+MAX_ROUNDS: Final = 50  # far more than a useful agent needs, and few enough to bound the cost of one that never stops
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The caller's choices for a watch.
+
+    Attributes:
+        timeout: Seconds for the whole wait; None means for ever. UNSET means until 60 s after the run's expiry by the
+            server's clock, or for `without_expiry` seconds if no expiry is known.
+        without_expiry: See `timeout`: the longest that runs of this kind usually take.
+        max_outage: Seconds for which requests may fail in a row before the watch gives up; None means no limit.
+        max_unknown_status: Seconds for which a status unknown to this version may stay before the watch gives up; None
+            means no limit.
+        on_lost_submit: What to do if the answer to a submit is lost: "poll" if a poll shows whether the submit was
+            accepted; if none can, "give_up", or "resend" the same outputs.
+        keep_tool_choice: Whether a `tool_choice` that forces a call stays for every round, not for the first only.
+        max_rounds: Number of rounds after which the watch leaves the next one to the caller; None means no limit.
+        cadence: The pauses between polls.
+    """
+
+    timeout: float | UnsetType | None = UNSET
+    without_expiry: float = WAIT_WITHOUT_EXPIRY_S
+    max_outage: float | None = 120.0
+    max_unknown_status: float | None = 60.0
+    on_lost_submit: Literal["poll", "give_up", "resend"] = "poll"
+    keep_tool_choice: bool = False
+    max_rounds: int | None = MAX_ROUNDS
+    cadence: Cadence = Cadence.hinted()
+
+    @property
+    def unknown_s(self) -> float:
+        """`max_unknown_status` as a number of seconds; infinity for no limit."""
+        return math.inf if self.max_unknown_status is None else self.max_unknown_status
