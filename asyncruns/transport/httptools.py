@@ -132,11 +132,16 @@ class HttptoolsTransport(HTTPTransport):
         began = now()
         seconds = self._seconds(request)
         deadline = math.inf if seconds is None else began + seconds
-        is_last = self._is_fresh(pool, request, began)
+        is_read = request.method == "GET"
+        is_plain = is_read and not request.headers and not self._closes_each
+        is_last = False if is_plain else self._is_fresh(pool, request, began)
         connection: Connection | None = None
         try:
             if not is_last:
-                connection = self._pooled(pool, is_read=request.method == "GET")
+                if self._emptied_at != self._trust.suspicions:
+                    self._emptied_at = self._trust.suspicions
+                    pool.close_idle()
+                connection = pool.take_idle(began, is_read=is_read)
             if connection is None:
                 async with asyncio.timeout_at(None if seconds is None else deadline):
                     connection = await pool.take(fresh=is_last)
@@ -164,12 +169,6 @@ class HttptoolsTransport(HTTPTransport):
         if self._closes_each or (request.headers and closes(request.headers)):
             return True
         return self._trust.wants_fresh(request.method, now, pool.has_idle)
-
-    def _pooled(self, pool: Pool, *, is_read: bool) -> Connection | None:
-        if self._emptied_at != self._trust.suspicions:
-            self._emptied_at = self._trust.suspicions
-            pool.close_idle()
-        return pool.take_idle(is_read=is_read)
 
     def _note_answer(self, connection: Connection, now: float, *, is_last: bool) -> None:
         self._trust.answered(now)

@@ -102,10 +102,6 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._fields: list[bytes] = []
         self._body: list[bytes] = []
-        self._reset()
-
-    def _reset(self) -> None:
-        self.has_begun = False
         self._is_whole = False
         self._failure: Exception | None = None
         self._status = 0
@@ -128,7 +124,9 @@ class Connection(asyncio.Protocol):
         self.uses += 1
         self.deadline = deadline
         self._is_last = is_last
-        self._reset()
+        self.has_begun = self._is_whole = False
+        self._start = b""
+        self._read = self._body_size = 0
         waiter = self._waiter = self._loop.create_future()
         self._transport.write(data)
         return waiter

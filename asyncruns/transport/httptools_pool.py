@@ -49,16 +49,17 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    def take_idle(self, *, is_read: bool) -> Connection | None:
+    def take_idle(self, now: float, *, is_read: bool) -> Connection | None:
         """Return an idle connection that is alive, or None if `take` must be called.
+
+        Args:
+            now: By the loop's clock.
+            is_read: Whether the request that it is for may be sent again.
 
         Raises:
             ConfigurationError: The pool is closed, or belongs to another loop.
         """
         self._loop = self._one_loop.check()
-        if not self._idle:
-            return None
-        now = self._loop.time()
         while self._idle:
             connection = self._idle.pop()
             idle_s = now - connection.idle_since

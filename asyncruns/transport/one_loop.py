@@ -20,9 +20,9 @@ class OneLoop:
         Raises:
             ConfigurationError: It is closed, or belongs to another loop.
         """
-        self.check_open()
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        if self._loop is not loop or self._is_closed:
+            self.check_open()
             if self._loop is not None:
                 raise ConfigurationError("This client belongs to another event loop; make one for each loop")
             self._loop = loop

@@ -24,6 +24,7 @@ PAUSE_START_S: Final = 0.5
 PAUSE_CEILING_S: Final = 8.0
 LONGEST_HINT_S: Final = 60.0  # if the server asks for a longer pause, the caller gets its answer at once
 
+_FIRST_ERROR_STATUS: Final = 400
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _QUOTA: Final = b"insufficient_quota"  # a 429 with this code stays: waiting does not help
 
@@ -41,18 +42,28 @@ class RetryTransport(Transport):
         self._max_retries = max_retries
 
     async def send(self, request: Request) -> Response:
-        return await self._retried(request, self._inner.send)
+        # Nearly every request succeeds at once, so it should not pay for the retries of others.
+        try:
+            response = await self._inner.send(request)
+        except APIConnectionError as error:
+            first: Response | APIConnectionError = error
+        else:
+            if response.status < _FIRST_ERROR_STATUS:
+                return response
+            first = response
+        return await self._after(request, self._inner.send, first)
 
     async def stream(self, request: Request) -> Response | ByteStream:
         # Only opening is retried; a stream that has begun is not opened again here.
-        return await self._retried(request, self._inner.stream)
+        return await self._after(request, self._inner.stream, await _try(request, self._inner.stream))
 
-    async def _retried(self, request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer:
+    async def _after(
+        self, request: Request, send: Callable[[Request], Awaitable[Answer]], first: Answer | APIConnectionError
+    ) -> Answer:
         # The first attempt does without tenacity, which costs a third of the time of a request.
-        result = await _try(request, send)
-        if self._max_retries < 1 or not _is_worth_a_retry(request, result):
-            return _unwrap(result)
-        return await self._repeat(request, send, result)
+        if self._max_retries < 1 or not _is_worth_a_retry(request, first):
+            return _unwrap(first)
+        return await self._repeat(request, send, first)
 
     async def _repeat(
         self, request: Request, send: Callable[[Request], Awaitable[Answer]], first: Answer | APIConnectionError

@@ -75,7 +75,11 @@ mQ==
 
 def server_context(kind: str) -> ssl.SSLContext:
     """Return the context of a server with one of the certificates: "right", "for another host" or "expired"."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return with_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), kind)
+
+
+def with_certificate(context: ssl.SSLContext, kind: str) -> ssl.SSLContext:
+    """Load one of the certificates into a context, of a server or of a client, and return it."""
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # a key can only be loaded from a file
         file.write(_KEY + _CERTIFICATES[kind])
         file.flush()

@@ -21,7 +21,7 @@ class Names:
     """Replaces the lookup of names: returns these addresses, or raises an error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int] | OSError) -> None:
-        self.found = list(found)
+        self.found: list[tuple[str, int] | OSError] = list(found)
         self.lookups: list[str] = []
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.getaddrinfo, raising=False)
 

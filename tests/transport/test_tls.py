@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from typing import Final
 
 import pytest
-from certificates import server_context, trusting_context
+from certificates import AUTHORITY, server_context, trusting_context, with_certificate
 from recording_server import RecordingServer
 from transports import make_transport, over
 
@@ -71,6 +72,19 @@ async def test_the_tls_handshake_names_the_host() -> None:
             await transport.send(GET)
         await transport.aclose()
     assert named == ["localhost"]
+
+
+async def test_a_certificate_of_the_client_is_shown_to_a_server_that_wants_one() -> None:
+    wants = server_context("right")
+    wants.verify_mode = ssl.CERT_REQUIRED
+    wants.load_verify_locations(cadata=AUTHORITY)
+    async with RecordingServer(tls=wants) as server:
+        async with Client(https(server), ssl=with_certificate(trusting_context(), "right")) as client:
+            await client.threads.create()
+        async with Client(https(server), ssl=trusting_context(), max_retries=0) as client:
+            with pytest.raises(APIConnectionError):
+                await client.threads.create()
+        assert len(server.seen) == 1
 
 
 async def test_a_handshake_that_is_never_answered_times_out() -> None:
