@@ -176,7 +176,7 @@ class Sessions:
 
 
 async def let_the_loop_notice() -> None:
-    """Let the loop notice which idle connections the server has closed.
+    """Have the loop notice which idle connections the server has closed.
 
     After code that blocked the loop, such a connection looks alive until the loop has read its end; a request over it
     would be lost.

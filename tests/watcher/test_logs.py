@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
 from wires import Wire
 
-from asyncruns import Toolset
+from asyncruns import Completed, RunRef, Toolset
 from asyncruns.fleet import Fleet
-from asyncruns.testing import FunctionCall
+from asyncruns.testing import Fault, FunctionCall
+from asyncruns.watch.logs import fields_of
 
 CALLS = (FunctionCall("recite", {"what": "a secret argument"}),)
 
@@ -57,3 +59,47 @@ async def test_the_logger_of_a_fleet_is_its_own(wire: Wire, caplog: pytest.LogCa
     async with Fleet(wire.connection) as fleet:
         await fleet.watch(run)
     assert {record.name for record in caplog.records if "run_ref" in vars(record)} == {"asyncruns.fleet"}
+
+
+class _Raising(logging.Handler):
+    """A handler of an application with a bug."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the disk is full")
+
+
+async def test_a_handler_that_raises_ends_no_watch(wire: Wire) -> None:
+    reported: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    handler, logger = _Raising(), logging.getLogger("asyncruns")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        run = await wire.start(rounds=(CALLS,))
+        outcome = await wire.watch(run, tools=Toolset([recite]))
+        runs = [await wire.start() for _ in range(3)]
+        async with Fleet(wire.connection) as fleet:
+            ends = [await watch for watch in [fleet.watch(run) for run in runs]]
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert isinstance(outcome, Completed)
+    assert all(isinstance(end, Completed) for end in ends)
+    assert reported
+
+
+async def test_a_cause_is_logged_without_its_text_which_may_quote_a_body(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "asyncruns")
+    run = await wire.start(answer="a secret answer")
+    wire.emulator.inject(Fault(on="poll", damage="half"), Fault(on="poll", status=500))
+    await wire.watch(run)
+    assert "secret" not in caplog.text
+
+
+def test_ids_of_a_server_are_on_one_line_in_the_fields() -> None:
+    fields = fields_of(RunRef("thread.run", ("thread_1", "run\n\x1b[31m1")))
+    assert "\n" not in fields["run_ref"]
+    assert "\x1b" not in fields["run_ref"]
