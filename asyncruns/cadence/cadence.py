@@ -20,7 +20,7 @@ class Cadence(Struct, frozen=True, gc=False):
     Make one with `Cadence.hinted()`, `Cadence.fixed()`, `Cadence.backoff()` or `Cadence.learned()`.
     """
 
-    _strategy: Strategy
+    _strategy: Strategy = None  # type: ignore[assignment]  # refused below
 
     def __post_init__(self) -> None:
         if not isinstance(self._strategy, Strategy):

@@ -1,12 +1,14 @@
 """Logs what happens to a watched run: its statuses and its outcome at INFO, each poll at DEBUG.
 
-The ids are fields of each record, so that a log can be filtered by run. No credential, and no content (messages,
-arguments, outputs), is ever logged. What a server said is logged on one line, without control characters.
+The ids are fields of each record, so that a log can be filtered by run. No credential is ever logged, and below
+WARNING no content (messages, arguments, outputs) either; the error in a warning may quote the start of a response. What
+a server said is logged on one line, without control characters.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Final
 
@@ -81,7 +83,8 @@ def _write(
         log.log(level, message, on_one_line(str(ref)), on_one_line(text), extra=fields_of(ref), exc_info=error)
     except Exception as raised:
         context = {"message": f"Logging to {log.name} raised", "exception": raised}
-        asyncio.get_running_loop().call_exception_handler(context)
+        with contextlib.suppress(Exception):  # asyncio's handler logs as well, perhaps to the same place
+            asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _kind_of(error: Exception) -> str:
