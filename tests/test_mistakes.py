@@ -328,6 +328,21 @@ async def test_a_misspelt_option_is_refused_with_a_suggestion(client: Client) ->
         await client.threads.runs.create("thread_1", assistant_id="asst_1", instruction="x")  # type: ignore[call-overload]
 
 
+def get_weather(city: str) -> str:
+    """Weather of a city."""
+    return city
+
+
+async def test_tools_that_are_no_definitions_are_refused_with_what_to_pass(client: Client) -> None:
+    wrong: Any
+    for wrong, made in ((Toolset([get_weather]), "tools"), ([get_weather], r"Toolset\(\[get_weather\]\)")):
+        right = rf'takes definitions: pass {made}\.definitions\(\), .*{made}\.definitions\(wire="responses"\)$'
+        with pytest.raises(InvalidRequestError, match=right):
+            await client.assistants.create(model="gpt-test", tools=wrong)
+        with pytest.raises(InvalidRequestError, match=right):
+            await client.responses.create(model="gpt-test", tools=wrong)
+
+
 def test_definitions_accept_every_name_of_a_wire() -> None:
     tools = Toolset({"f": lambda: None})
     for word in ("threads", "thread.run", "thread_run", "runs", "assistants"):
