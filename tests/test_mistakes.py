@@ -328,6 +328,35 @@ async def test_a_misspelt_option_is_refused_with_a_suggestion(client: Client) ->
         await client.threads.runs.create("thread_1", assistant_id="asst_1", instruction="x")  # type: ignore[call-overload]
 
 
+async def test_a_parameter_of_the_run_is_not_taken_for_an_option(client: Client, transport: Completing) -> None:
+    assistant: Any = {"assistant_id": "asst_1", "message": "Hi"}
+    model: Any = {"model": "gpt-test", "message": "Hi"}
+    for given, name in ((assistant, "instructions"), (assistant, "tool_choice"), (model, "instructions")):
+        right = (
+            rf"client\.run has no option '{name}'; it is a parameter.*pass parameters=\{{\"{name}\": \.\.\.\}}\. Its"
+        )
+        with pytest.raises(InvalidRequestError, match=right):
+            await client.run(**given, **{name: "x"})
+    with pytest.raises(InvalidRequestError, match=r'pass parameters=\{"model": \.\.\.\}'):
+        await client.run(**assistant, model="gpt-test")
+    assert transport.requests == []
+
+
+async def test_an_option_of_the_fleet_is_known_as_such(client: Client) -> None:
+    wrong: Any = {"request_per_second": 5}
+    with pytest.raises(InvalidRequestError, match=r"This fleet has .*'requests_per_second'\? Its options are requests"):
+        Fleet(client, **wrong)
+    wrong = {"on_outcom": print}
+    with pytest.raises(InvalidRequestError, match="did you mean 'on_outcome'"):
+        Fleet(client, **wrong)
+    ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
+    async with Fleet(client) as fleet:
+        watch: Any = fleet.watch
+        for name in ("on_exit", "requests_per_second"):
+            with pytest.raises(InvalidRequestError, match=f"no option '{name}'; that is an option of the fleet"):
+                watch(**ids, **{name: "x"})
+
+
 def get_weather(city: str) -> str:
     """Weather of a city."""
     return city
