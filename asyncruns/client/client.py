@@ -308,8 +308,13 @@ class Client(AsyncOnly, OtherNames):
 
         Raises:
             ConfigurationError: Neither pair is complete (the message says what is missing), or the environment names a
-                proxy of another kind than HTTP.
+                proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
         """
+        if given := [f"{name}=" for name in ("base_url", "auth", "api_key") if name in options]:
+            raise ConfigurationError(
+                f"{cls.__name__}.from_env() reads the base URL and the key from the environment; with "
+                f"{' and '.join(given)}, use {cls.__name__}(base_url, api_key=...)"
+            )
         base_url, key = pair_of_environment()
         return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
 
