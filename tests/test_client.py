@@ -58,6 +58,8 @@ def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
             assert f"{name} is {'set' if name in names else 'not set'}" in message
         assert "hidden" not in message
         assert "api.openai.com no longer serves threads" in message
+        assert "for a server without keys, any value" in message
+        assert "For responses of OpenAI, set OPENAI_BASE_URL=https://api.openai.com/v1." in message
         return
     client = Client.from_env(version="v1")
     assert (client.base_url, signature(client)) == expected
