@@ -348,6 +348,9 @@ async def test_an_option_of_the_fleet_is_known_as_such(client: Client) -> None:
     wrong = {"on_outcom": print}
     with pytest.raises(InvalidRequestError, match="did you mean 'on_outcome'"):
         Fleet(client, **wrong)
+    wrong = {"on_outcome": [print]}
+    with pytest.raises(InvalidRequestError, match="on_outcome must be a function of the outcome; got list"):
+        Fleet(client, **wrong)
     ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
     async with Fleet(client) as fleet:
         watch: Any = fleet.watch

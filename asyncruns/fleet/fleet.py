@@ -89,6 +89,8 @@ class Fleet(AsyncOnly, Generic[R]):
         check_watch_options(options, SharedOptions, whose="This fleet", others=OPTIONS_OF_FLEETS)
         check_budget(requests_per_second, max_in_flight)
         check_client(client, "Fleet")
+        if on_outcome is not None and not callable(on_outcome):
+            raise InvalidRequestError(f"on_outcome must be a function of the outcome; got {type(on_outcome).__name__}")
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._hub: Hub[R] = Hub(

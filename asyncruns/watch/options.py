@@ -39,6 +39,13 @@ class SharedOptions(TypedDict, total=False):
 
 
 POLICY_OPTIONS: Final = ("timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "cadence")
+FUNCTION_OPTIONS: Final = {
+    "on_status": "the event",
+    "on_requires_action": "the calls",
+    "on_approval": "the calls",
+    "on_terminal": "the outcome",
+}
+"""The options that are functions, each with what it is called with."""
 
 
 class WatchOptions(SharedOptions, total=False):
@@ -96,7 +103,7 @@ def check_watch_options(
     for name, given in options.items():
         what = _what_it_must_be(name, given)
         if what is not None:
-            shown = type(given).__name__ if name == "tools" else repr(given)
+            shown = type(given).__name__ if name == "tools" or name in FUNCTION_OPTIONS else repr(given)
             raise InvalidRequestError(f"{name} must be {what}; got {shown}")
 
 
@@ -119,5 +126,7 @@ def _what_it_must_be(name: str, given: Any) -> str | None:
         case "timeout" | "max_outage" | "max_unknown_status":
             is_seconds = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
             return None if given in (None, UNSET) or is_seconds else "0 seconds or more, or None for ever"
+        case _ if name in FUNCTION_OPTIONS:
+            return None if given is None or callable(given) else f"a function of {FUNCTION_OPTIONS[name]}"
         case _:
             return None
