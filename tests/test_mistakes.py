@@ -263,6 +263,16 @@ def test_another_librarys_client_is_refused() -> None:
             Fleet(theirs)  # type: ignore[arg-type]
 
 
+def test_a_client_of_ones_own_that_lacks_something_is_refused_with_what_it_lacks(client: Client) -> None:
+    class JobClient:
+        transport = client.transport
+
+    lacking: Any = JobClient()
+    for make in (Fleet, lambda given: RunWatcher(given, thread_id="thread_1", run_id="run_1")):
+        with pytest.raises(InvalidRequestError, match=r"^JobClient lacks dialect and answer: a client has"):
+            make(lacking)
+
+
 @pytest.mark.parametrize("key", ["", " ", "\n", "\t "], ids=repr)
 def test_an_empty_key_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (
