@@ -312,6 +312,19 @@ async def test_a_handler_is_for_one_stream() -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("name", ["on_event", "on_end"])
+async def test_a_method_that_is_not_async_is_named(name: str) -> None:
+    heard: list[object] = []
+
+    class Printer(AssistantEventHandler):
+        locals()[name] = lambda self, *event: heard.append(event)
+
+    async with StreamServer(*PLAIN) as server:
+        with pytest.raises(TypeError, match=f"^{name} of Printer must be `async def`$"):
+            await stream_of(server, Printer())
+    assert len(heard) == 1
+
+
 async def test_a_class_is_refused_as_a_handler(emulator: Emulator) -> None:
     made: Any = Ends
     async with Client(emulator.base_url) as client:
