@@ -18,6 +18,7 @@ from openai.types.responses import Response as OfficialResponse
 
 from asyncruns import (
     APIResponseValidationError,
+    APIStatusError,
     BearerAuth,
     Client,
     ConfigurationError,
@@ -382,6 +383,19 @@ async def test_tools_that_are_no_definitions_are_refused_with_what_to_pass(clien
             await client.assistants.create(model="gpt-test", tools=wrong)
         with pytest.raises(InvalidRequestError, match=right):
             await client.responses.create(model="gpt-test", tools=wrong)
+
+
+async def test_definitions_for_the_other_api_are_named_as_such(emulator: Emulator) -> None:
+    tools = Toolset([get_weather])
+    async with Client(emulator.base_url) as client:
+        with pytest.raises(APIStatusError, match=r'for threads: pass tools\.definitions\(wire="responses"\)\.$'):
+            await client.responses.create(model="gpt-test", input="Hi", tools=tools.definitions())
+        with pytest.raises(APIStatusError, match=r"definitions for responses: pass tools\.definitions\(\)\.$"):
+            await client.assistants.create(model="gpt-test", tools=tools.definitions(wire="responses"))
+        nameless = {"type": "function", "function": {"description": "x"}}
+        with pytest.raises(APIStatusError) as caught:
+            await client.assistants.create(model="gpt-test", tools=[nameless])
+    assert "definitions for" not in str(caught.value)
 
 
 def test_definitions_accept_every_name_of_a_wire() -> None:
