@@ -294,7 +294,8 @@ class APIError(AsyncRunsError):
         Args:
             text: The sentence. If it quotes a server, the caller has escaped control characters (`wire.shown_text`).
         """
-        self.message += f" {text}"
+        stop = "." if text[:1].isalpha() and not self.message.endswith((".", "!", "?")) else ""
+        self.message += f"{stop} {text}"
         Exception.__init__(self, self.message)  # which sets `args`
         return self
 

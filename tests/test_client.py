@@ -58,9 +58,22 @@ def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
             assert f"{name} is {'set' if name in names else 'not set'}" in message
         assert "hidden" not in message
         assert "api.openai.com no longer serves threads" in message
+        assert "for a server without keys, any value" in message
+        assert "For responses of OpenAI, set OPENAI_BASE_URL=https://api.openai.com/v1." in message
         return
     client = Client.from_env(version="v1")
     assert (client.base_url, signature(client)) == expected
+
+
+@pytest.mark.parametrize("name", ["api_key", "auth", "base_url"])
+def test_what_the_environment_says_is_not_given_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, NAMES)
+    options: Any = {name: "sk-hidden"}
+    with pytest.raises(
+        ConfigurationError, match=rf"from the environment; with {name}=, use Client\(base_url"
+    ) as caught:
+        Client.from_env(**options)
+    assert "hidden" not in str(caught.value)
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from openai.types.responses import Response as OfficialResponse
 
 from asyncruns import (
     APIResponseValidationError,
+    APIStatusError,
     BearerAuth,
     Client,
     ConfigurationError,
@@ -263,6 +264,16 @@ def test_another_librarys_client_is_refused() -> None:
             Fleet(theirs)  # type: ignore[arg-type]
 
 
+def test_a_client_of_ones_own_that_lacks_something_is_refused_with_what_it_lacks(client: Client) -> None:
+    class JobClient:
+        transport = client.transport
+
+    lacking: Any = JobClient()
+    for make in (Fleet, lambda given: RunWatcher(given, thread_id="thread_1", run_id="run_1")):
+        with pytest.raises(InvalidRequestError, match=r"^JobClient lacks dialect and answer: a client has"):
+            make(lacking)
+
+
 @pytest.mark.parametrize("key", ["", " ", "\n", "\t "], ids=repr)
 def test_an_empty_key_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for make in (
@@ -326,6 +337,65 @@ async def test_a_misspelt_option_is_refused_with_a_suggestion(client: Client) ->
         Fleet(client, on_statuss=print)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="did you mean 'instructions'"):
         await client.threads.runs.create("thread_1", assistant_id="asst_1", instruction="x")  # type: ignore[call-overload]
+
+
+async def test_a_parameter_of_the_run_is_not_taken_for_an_option(client: Client, transport: Completing) -> None:
+    assistant: Any = {"assistant_id": "asst_1", "message": "Hi"}
+    model: Any = {"model": "gpt-test", "message": "Hi"}
+    run: Any = client.run
+    for given, name in ((assistant, "instructions"), (assistant, "tool_choice"), (model, "instructions")):
+        right = rf"client\.run has no option '{name}'; it is a parameter.*pass parameters=\{{\"{name}\": \.\.\.\}}\."
+        with pytest.raises(InvalidRequestError, match=right):
+            await run(**given, **{name: "x"})
+    with pytest.raises(InvalidRequestError, match=r'pass parameters=\{"model": \.\.\.\}'):
+        await client.run(**assistant, model="gpt-test")
+    assert transport.requests == []
+
+
+async def test_an_option_of_the_fleet_is_known_as_such(client: Client) -> None:
+    wrong: Any = {"request_per_second": 5}
+    with pytest.raises(InvalidRequestError, match=r"This fleet has .*'requests_per_second'\? Its options are requests"):
+        Fleet(client, **wrong)
+    wrong = {"on_outcom": print}
+    with pytest.raises(InvalidRequestError, match="did you mean 'on_outcome'"):
+        Fleet(client, **wrong)
+    wrong = {"on_outcome": [print]}
+    with pytest.raises(InvalidRequestError, match="on_outcome must be a function of the outcome; got list"):
+        Fleet(client, **wrong)
+    ids: Any = {"thread_id": "thread_1", "run_id": "run_1"}
+    async with Fleet(client) as fleet:
+        watch: Any = fleet.watch
+        for name in ("on_exit", "requests_per_second"):
+            with pytest.raises(InvalidRequestError, match=f"no option '{name}'; that is an option of the fleet"):
+                watch(**ids, **{name: "x"})
+
+
+def get_weather(city: str) -> str:
+    """Weather of a city."""
+    return city
+
+
+async def test_tools_that_are_no_definitions_are_refused_with_what_to_pass(client: Client) -> None:
+    wrong: Any
+    for wrong, made in ((Toolset([get_weather]), "tools"), ([get_weather], r"Toolset\(\[get_weather\]\)")):
+        right = rf'takes definitions: pass {made}\.definitions\(\), .*{made}\.definitions\(wire="responses"\)$'
+        with pytest.raises(InvalidRequestError, match=right):
+            await client.assistants.create(model="gpt-test", tools=wrong)
+        with pytest.raises(InvalidRequestError, match=right):
+            await client.responses.create(model="gpt-test", tools=wrong)
+
+
+async def test_definitions_for_the_other_api_are_named_as_such(emulator: Emulator) -> None:
+    tools = Toolset([get_weather])
+    async with Client(emulator.base_url) as client:
+        with pytest.raises(APIStatusError, match=r'for threads: pass tools\.definitions\(wire="responses"\)\.$'):
+            await client.responses.create(model="gpt-test", input="Hi", tools=tools.definitions())
+        with pytest.raises(APIStatusError, match=r"definitions for responses: pass tools\.definitions\(\)\.$"):
+            await client.assistants.create(model="gpt-test", tools=tools.definitions(wire="responses"))
+        nameless = {"type": "function", "function": {"description": "x"}}
+        with pytest.raises(APIStatusError) as caught:
+            await client.assistants.create(model="gpt-test", tools=[nameless])
+    assert "definitions for" not in str(caught.value)
 
 
 def test_definitions_accept_every_name_of_a_wire() -> None:

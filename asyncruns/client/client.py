@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from asyncruns.wire import ModelResponse
 
 PAGE_SIZE: Final = 100
+_AS_PARAMETER: Final = 'it is a parameter of the run: pass parameters={"{name}": ...}'
 ANSWER_PAGES: Final = 100  # of one run's messages; a server with more is taken to repeat its pages for ever
 
 AZURE_OPENAI_DOMAIN: Final = ".openai.azure.com"
@@ -307,8 +308,13 @@ class Client(AsyncOnly, OtherNames):
 
         Raises:
             ConfigurationError: Neither pair is complete (the message says what is missing), or the environment names a
-                proxy of another kind than HTTP.
+                proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
         """
+        if given := [f"{name}=" for name in ("base_url", "auth", "api_key") if name in options]:
+            raise ConfigurationError(
+                f"{cls.__name__}.from_env() reads the base URL and the key from the environment; with "
+                f"{' and '.join(given)}, use {cls.__name__}(base_url, api_key=...)"
+            )
         base_url, key = pair_of_environment()
         return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
 
@@ -386,7 +392,7 @@ class Client(AsyncOnly, OtherNames):
             APIError: The thread, the message, the run or the response could not be created. What fails later is in the
                 outcome.
         """
-        check_watch_options(options)
+        check_watch_options(options, whose="client.run", elsewhere=_parameters_of(model))
         if assistant_id is None or model is not None:
             return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
         check_on_busy(on_busy)
@@ -403,7 +409,10 @@ class Client(AsyncOnly, OtherNames):
         self, model: str | None, of_threads: str | None, message: Any, parameters: Any, options: WatchOptions
     ) -> AnyOutcome[ModelResponse]:
         if model is None or of_threads is not None:
-            raise InvalidRequestError("Pass either assistant_id=, with or without thread_id=, or model= alone")
+            raise InvalidRequestError(
+                "Pass either assistant_id=, with or without thread_id=, or model= alone; for another model than the "
+                'assistant\'s, pass parameters={"model": ...}'
+            )
         return await self.responses.run(model, message, parameters, **options)
 
     @overload
@@ -533,3 +542,12 @@ def _check_is_watched(run: object) -> None:
 
     if not isinstance(run, RunRef | EventStream | ModelResponse):
         raise no_run(run, "Pass a run, a response, a stream or a RunRef, or thread_id and run_id")
+
+
+def _parameters_of(model: str | None) -> tuple[Container[str], str]:
+    """Return the names of the parameters of a run or, with a model, of a response; and how to pass one of them."""
+    if model is None:
+        return RunParameters.__annotations__, _AS_PARAMETER
+    from asyncruns.resources.response_parameters import ResponseParameters  # late: most programs use one wire
+
+    return ResponseParameters.__annotations__, _AS_PARAMETER

@@ -210,5 +210,6 @@ def pair_of_environment() -> tuple[str, str]:
     state = ", ".join(f"{name} is {'set' if is_set else 'not set'}" for name, is_set in are_set.items())
     raise ConfigurationError(
         f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
-        f"only sent to the host that it was set for, so both variables of a pair are needed. {RETIRED}"
+        "only sent to the host that it was set for, so both variables of a pair are needed; for a server without keys, "
+        f"any value. For responses of OpenAI, set OPENAI_BASE_URL=https://api.openai.com/v1. {RETIRED}"
     )

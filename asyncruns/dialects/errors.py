@@ -56,6 +56,8 @@ _VERSION: Final = re.compile(r"/v\d")
 _VERSION_IN_QUERY: Final = ".azure.com"  # these hosts take `api-version=` in the query
 _AN_ID: Final = re.compile(r"[_\d]")  # a path segment with one of these is an id: "run_1", but not "runs"
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
+_IN_A_TOOL: Final = r"\btools\[\d+\]\.(?:function|name)\b"
+_FUNCTION_FIELD: Final = b'"function":{'  # definitions for threads have it, those for responses do not
 _NO_SUCH_ROUTE: Final = frozenset({405, 501})
 # A refusal that names a status, or says "yet", may no longer apply when the run has another status.
 _NO_CANCEL: Final = (
@@ -122,7 +124,8 @@ def status_error(request: Request, response: Response, *, host: str = "") -> API
         response: Its response.
         host: The host of the base URL, for hints about that host; "" if it is not known.
     """
-    return status_error_class(response.status)(**_facts(request, response, _next_step(request, response, host)))
+    error = error_object(response)
+    return status_error_class(response.status)(**_facts(request, response, _next_step(request, response, error, host)))
 
 
 def busy_error(request: Request, response: Response, *, thread_id: str, active_run_id: str) -> ThreadBusyError:
@@ -161,7 +164,7 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
     }
 
 
-def _next_step(request: Request, response: Response, host: str) -> str:
+def _next_step(request: Request, response: Response, error: ErrorObject, host: str) -> str:
     if 300 <= response.status < 400:
         where = response.headers.get("location", "elsewhere").split("?")[0]
         return f"Redirects are not followed, since a key goes only to the host it was set for; it points to {where}."
@@ -170,7 +173,19 @@ def _next_step(request: Request, response: Response, host: str) -> str:
         return RETIRED
     if response.status in (404, 405) and (hint := _versioned(request, response)):
         return hint
+    if response.status in (400, 422) and (hint := _of_the_other_wire(request, error)):
+        return hint
     return _NEXT_STEP.get(response.status, "")
+
+
+def _of_the_other_wire(request: Request, error: ErrorObject) -> str:
+    """Return which definitions of tools to send, if the refused ones are those of the other API; otherwise ""."""
+    if not re.search(_IN_A_TOOL, f"{error.param} {error.message}"):
+        return ""
+    is_of_threads = _FUNCTION_FIELD in (request.body or b"")
+    if request.path.startswith("/responses"):
+        return 'These are definitions for threads: pass tools.definitions(wire="responses").' if is_of_threads else ""
+    return "" if is_of_threads else "These are definitions for responses: pass tools.definitions()."
 
 
 def _versioned(request: Request, response: Response) -> str:

@@ -26,6 +26,7 @@ _RIGHT_LINES: Final = (
     ("run_", 'a run is identified together with its thread: thread_id="thread_...", run_id={id!r}'),
     ("", f"{_BY_IDS}, or RunRef('response', (id,)) for a response"),
 )
+_OF_CLIENTS: Final = ("transport", "dialect", "answer")
 
 
 def canonical(dialect: str) -> str:
@@ -96,12 +97,17 @@ def check_client(client: C, where: str) -> C:
         InvalidRequestError: It is a client of another library, or no client.
     """
     # On the class first: reading a property of the instance might have an effect, or raise.
-    if all(hasattr(type(client), name) or hasattr(client, name) for name in ("transport", "dialect", "answer")):
+    lacking = [name for name in _OF_CLIENTS if not (hasattr(type(client), name) or hasattr(client, name))]
+    if not lacking:
         return client
     kind = type(client)
     library = kind.__module__.partition(".")[0]
     if isinstance(client, Awaitable):
         raise _not_awaited(client)
+    if len(lacking) < len(_OF_CLIENTS):  # a client of the caller's own dialect
+        raise InvalidRequestError(
+            f"{kind.__name__} lacks {' and '.join(lacking)}: a client has transport, dialect and answer"
+        )
     origin = "" if library in ("builtins", "asyncruns") else f" of {library}"
     raise InvalidRequestError(
         f"{where} takes a client of asyncruns first; got {kind.__name__}{origin}: make one with "

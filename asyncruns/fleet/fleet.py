@@ -17,6 +17,7 @@ from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
 from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
 from asyncruns.fleet.statistics import Statistics, statistics_of
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
@@ -85,9 +86,11 @@ class Fleet(AsyncOnly, Generic[R]):
         on_exit: Literal["drain", "leave", "cancel"] = "drain",
         **options: Unpack[SharedOptions],
     ) -> None:
-        check_watch_options(options, SharedOptions)
+        check_watch_options(options, SharedOptions, whose="This fleet", others=OPTIONS_OF_FLEETS)
         check_budget(requests_per_second, max_in_flight)
         check_client(client, "Fleet")
+        if on_outcome is not None and not callable(on_outcome):
+            raise InvalidRequestError(f"on_outcome must be a function of the outcome; got {type(on_outcome).__name__}")
         if on_exit not in ("drain", "leave", "cancel"):
             raise InvalidRequestError(f'on_exit must be "drain", "leave" or "cancel"; got {on_exit!r}')
         self._hub: Hub[R] = Hub(

@@ -19,7 +19,7 @@ from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
-from asyncruns.fleet.settings import FleetSettings
+from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
 from asyncruns.streams.event_stream import EventStream
 from asyncruns.user_code import check_may_leave, check_may_wait
@@ -204,7 +204,7 @@ class Hub(Generic[R]):
         run = client.dialect.given(run)
         ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
-            check_watch_options(options, SharedOptions)
+            check_watch_options(options, SharedOptions, elsewhere=(OPTIONS_OF_FLEETS, "that is an option of the fleet"))
         context = contextvars.copy_context()
         member = self.runner.roster.find(ref)
         given = None

@@ -65,7 +65,8 @@ class Listener:
     ) -> None:
         if observer is not None and observer not in notified:
             notified.append(observer)
-            self._observers.put(observer, value, of=owners[0], context=self.context, owners=owners)
+            name = "on_status" if isinstance(value, StatusChanged) else "on_terminal"
+            self._observers.put(observer, value, name, of=owners[0], context=self.context, owners=owners)
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
         """Whether `on_terminal` gets this outcome. Callers that await it do not count: they may be cancelled first."""

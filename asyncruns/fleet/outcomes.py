@@ -57,7 +57,9 @@ class Outcomes(Generic[R]):
         self.polls += outcome.polls
         if self._on_outcome is not None:
             context = member.listeners[0].context if member.listeners else member.context
-            self._observers.put(self._on_outcome, outcome, of=member, context=context, owners=member.owners)
+            self._observers.put(
+                self._on_outcome, outcome, "on_outcome", of=member, context=context, owners=member.owners
+            )
         # With an observer the outcome is delivered; a reader gets it all the same.
         is_had = self._on_outcome is not None or any(listener.observes(outcome) for listener in member.listeners)
         if self._readers or not is_had:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -15,6 +15,9 @@ from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
 from asyncruns.watch.options import SharedOptions, policy_of
+
+OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
+"""The options that only a fleet has, not a single watch in it."""
 
 
 class Answerers(Struct, frozen=True):

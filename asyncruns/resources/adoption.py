@@ -196,7 +196,10 @@ class Creation(Generic[Item]):
             if made is not None:
                 return made
             self._tries += 1
-        raise cast("APIError", self._lost)._extend(f"It is not listed, after any of {TRIES} tries.")
+        what = self._type.__name__.lower()
+        raise cast("APIError", self._lost)._extend(
+            f"The server does not list this {what}, so it was not created by any of {TRIES} tries."
+        )
 
     async def _try(self) -> Item | None:
         """Try once; return the item, or None if the answer was lost and the item certainly does not exist."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict
 
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.http import Request, as_text, query_of
+from asyncruns.tools import Toolset
 from asyncruns.transport.auth import check_header
 from asyncruns.wire import encode
 from asyncruns.wire.codec import present
@@ -119,4 +121,17 @@ def json_body(fields: Mapping[str, Any]) -> bytes:
     try:
         return encode(present(fields))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"The parameters can't be written as JSON: {error}") from error
+        hint = _hint_of_tools(fields.get("tools"))
+        raise InvalidRequestError(f"The parameters can't be written as JSON: {error}{hint}") from error
+
+
+def _hint_of_tools(tools: Any) -> str:
+    """Return what to pass for `tools` instead of a Toolset or of functions; "" for anything else."""
+    if isinstance(tools, Toolset):
+        made = "tools"
+    elif isinstance(tools, list | tuple) and (named := [each for each in tools if inspect.isroutine(each)]):
+        made = f"Toolset([{', '.join(each.__name__ for each in named)}])"
+    else:
+        return ""
+    definitions = f"{made}.definitions()"
+    return f'. tools= takes definitions: pass {definitions}, or for responses {definitions[:-1]}wire="responses")'

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, overload
 
 from asyncruns.abc import AsyncOnly
+from asyncruns.errors import InvalidRequestError
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.run_operations import RunOperations
 from asyncruns.resources.run_parameters import RunParameters, ToolOutput
@@ -52,7 +53,13 @@ class AssistantStreamManager(AsyncOnly, Generic[H]):
 def managed(
     begin: Callable[[], Awaitable[RunStream]], event_handler: H | None
 ) -> AssistantStreamManager[H] | AssistantStreamManager[AssistantEventHandler]:
-    """Return the manager of a stream, with the handler or, if it is None, one that does nothing."""
+    """Return the manager of a stream, with the handler or, if it is None, one that does nothing.
+
+    Raises:
+        InvalidRequestError: The handler is a class.
+    """
+    if isinstance(event_handler, type):
+        raise InvalidRequestError(f"event_handler must be an instance: event_handler={event_handler.__name__}()")
     if event_handler is not None:
         return AssistantStreamManager(begin, event_handler)
     from asyncruns.streams.event_handler import AssistantEventHandler  # late: most programs do not stream

@@ -8,7 +8,7 @@ the background.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Self
 
 from asyncruns.errors import APIError, APITimeoutError, InvalidRequestError
@@ -249,7 +249,7 @@ class _Handled:
                 if self.event is not None:
                     self._calls = self._callbacks.of(self.event)
             for name, arguments in self._calls:
-                await getattr(self._handler, name)(*arguments)
+                await self._call(name, *arguments)
             if self.event is not None:
                 self.source.check_error(self.event)
         except Exception as error:
@@ -259,6 +259,12 @@ class _Handled:
         if event is None:
             await self._ended()
         return event
+
+    async def _call(self, name: str, *arguments: object) -> None:
+        called = getattr(self._handler, name)(*arguments)
+        if not isinstance(called, Awaitable):
+            raise TypeError(f"{name} of {type(self._handler).__name__} must be `async def`")
+        await called
 
     async def _read(self) -> ThreadStreamEvent | None:
         async for event in self.stream:
@@ -270,15 +276,15 @@ class _Handled:
         self.event, self._calls = None, iter(())  # no further method is called for this event
         try:
             if isinstance(error, (APITimeoutError, TimeoutError)):
-                await self._handler.on_timeout()
-            await self._handler.on_exception(error)
+                await self._call("on_timeout")
+            await self._call("on_exception", error)
         finally:
             await self._ended()
 
     async def _ended(self) -> None:
         if not self._is_over:
             self._is_over = True
-            await self._handler.on_end()
+            await self._call("on_end")
 
     async def close(self) -> None:
         await self.stream.close()

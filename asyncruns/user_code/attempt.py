@@ -51,7 +51,7 @@ async def attempt_call(
     Args:
         function: The function to call.
         *arguments: Its arguments.
-        what: The subject of warnings, such as "An observer".
+        what: The subject of warnings, such as "on_status".
         context: The context variables that the function sees, in a copy, so that what it sets is its own; by default
             the current ones.
         owners: The objects that the function works for (see `user_code.OWNERS`); by default those of the context.

@@ -31,6 +31,7 @@ COALESCED: Final = (StatusChanged, ConnectivityChanged)  # a newer one makes an 
 SLOW_OBSERVER_S: Final = 1.0
 
 Observer = Callable[[Any], Awaitable[None] | None]
+_QueuedCall = tuple[Observer, object, str, Context | None, tuple[object, ...]]
 
 
 class Ended(Generic[R]):
@@ -157,36 +158,37 @@ async def deliver(
         while event := await feed.get():
             await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
             if isinstance(event, StatusChanged) and on_status is not None:
-                await call_observer(on_status, event, owners=owners)
+                await call_observer(on_status, event, "on_status", owners=owners)
             elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
-                await call_observer(on_terminal, event.outcome, owners=owners)
+                await call_observer(on_terminal, event.outcome, "on_terminal", owners=owners)
 
 
 async def call_observer(
-    observer: Observer, value: object, *, context: Context | None = None, owners: tuple[object, ...] = ()
+    observer: Observer, value: object, name: str, *, context: Context | None = None, owners: tuple[object, ...] = ()
 ) -> None:
     """Call an observer, and wait until it is done; log what it raises, or that it took 1 s or longer.
 
     Args:
         observer: The function to call.
         value: Its argument.
+        name: The option that it was given as, such as "on_status".
         context: The context variables that it sees, in a copy; by default the current ones.
         owners: The objects that it works for (see `user_code.OWNERS`).
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    result = await attempt_call(observer, value, what="An observer", context=context, owners=owners)
+    result = await attempt_call(observer, value, what=name, context=context, owners=owners)
     if isinstance(result, Raised):
-        log.error("An observer raised an exception; the watch goes on", exc_info=result.error)
+        log.error("%s raised an exception; the watch goes on", name, exc_info=result.error)
     elif (took := loop.time() - began) >= SLOW_OBSERVER_S:
-        log.warning("An observer took %.1f s; the watch went on, and later calls of observers were delayed", took)
+        log.warning("%s took %.1f s; the watch went on, and later calls of observers were delayed", name, took)
 
 
 class Observers:
     """Calls the observers of many runs, one after the other, in the order of the events."""
 
     def __init__(self) -> None:
-        self._queue: OrderedDict[object, tuple[Observer, object, Context | None, tuple[object, ...]]] = OrderedDict()
+        self._queue: OrderedDict[object, _QueuedCall] = OrderedDict()
         self._news: asyncio.Future[None] | None = None
         self._called: asyncio.Future[None] | None = None
         self._calling_since: float | None = None
@@ -196,6 +198,7 @@ class Observers:
         self,
         observer: Observer,
         value: object,
+        name: str,
         *,
         of: object,
         context: Context | None = None,
@@ -208,6 +211,7 @@ class Observers:
         Args:
             observer: The function to call.
             value: Its argument.
+        name: The option that it was given as, such as "on_status".
             of: The run that the value is about.
             context: The context variables that it sees, in a copy; by default those of the task that calls observers.
             owners: The objects that it works for (see `user_code.OWNERS`).
@@ -215,7 +219,7 @@ class Observers:
         is_behind = len(self._queue) >= COALESCE_ABOVE
         key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
         self._queue.pop(key, None)
-        self._queue[key] = (observer, value, context, owners)
+        self._queue[key] = (observer, value, name, context, owners)
         wake(self._news)
 
     async def run(self) -> None:
@@ -224,9 +228,9 @@ class Observers:
         while True:
             while self._queue:
                 await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
-                _, (observer, value, context, owners) = self._queue.popitem(last=False)
+                _, (observer, value, name, context, owners) = self._queue.popitem(last=False)
                 self._calling_since = loop.time()
-                await call_observer(observer, value, context=context, owners=owners)
+                await call_observer(observer, value, name, context=context, owners=owners)
                 self._calling_since = None
                 wake(self._called)
             self._news = loop.create_future()

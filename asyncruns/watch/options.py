@@ -6,7 +6,7 @@ The defaults are those of `lifecycle.Policy`; `RunWatcher` documents all of them
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -39,6 +39,13 @@ class SharedOptions(TypedDict, total=False):
 
 
 POLICY_OPTIONS: Final = ("timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "cadence")
+FUNCTION_OPTIONS: Final = {
+    "on_status": "the event",
+    "on_requires_action": "the calls",
+    "on_approval": "the calls",
+    "on_terminal": "the outcome",
+}
+"""The options that are functions, each with what it is called with."""
 
 
 class WatchOptions(SharedOptions, total=False):
@@ -65,26 +72,38 @@ def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
     )
 
 
-def check_watch_options(options: Mapping[str, Any], known: type = WatchOptions) -> None:
+def check_watch_options(
+    options: Mapping[str, Any],
+    known: type = WatchOptions,
+    *,
+    whose: str = "This watch",
+    others: tuple[str, ...] = (),
+    elsewhere: tuple[Container[str], str] = ((), ""),
+) -> None:
     """Check the options of a watch, before anything is sent.
 
     Args:
         options: The options by name.
         known: The class whose annotations are the known options: `WatchOptions` or `SharedOptions`.
+        whose: What has these options, as the beginning of a message.
+        others: Its options that are not in `known`, for messages.
+        elsewhere: Names that belong somewhere else, and what to say of one of them, with "{name}" for it.
 
     Raises:
         InvalidRequestError: An option is unknown, or its value is unusable; the message says what to pass.
     """
     for name in options:
         if name not in known.__annotations__:
-            near = difflib.get_close_matches(name, known.__annotations__, 1)
+            there_are = (*others, *known.__annotations__)
+            near = difflib.get_close_matches(name, there_are, 1)
             meant = f"did you mean {near[0]!r}? Its options" if near else "its options"
-            there_are = ", ".join(known.__annotations__)
-            raise InvalidRequestError(f"This watch has no option {name!r}; {meant} are {there_are}")
+            if name in elsewhere[0]:
+                meant = f"{elsewhere[1].replace('{name}', name)}. Its options"
+            raise InvalidRequestError(f"{whose} has no option {name!r}; {meant} are {', '.join(there_are)}")
     for name, given in options.items():
         what = _what_it_must_be(name, given)
         if what is not None:
-            shown = type(given).__name__ if name == "tools" else repr(given)
+            shown = type(given).__name__ if name == "tools" or name in FUNCTION_OPTIONS else repr(given)
             raise InvalidRequestError(f"{name} must be {what}; got {shown}")
 
 
@@ -107,5 +126,7 @@ def _what_it_must_be(name: str, given: Any) -> str | None:
         case "timeout" | "max_outage" | "max_unknown_status":
             is_seconds = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
             return None if given in (None, UNSET) or is_seconds else "0 seconds or more, or None for ever"
+        case _ if name in FUNCTION_OPTIONS:
+            return None if given is None or callable(given) else f"a function of {FUNCTION_OPTIONS[name]}"
         case _:
             return None

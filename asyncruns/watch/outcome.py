@@ -25,7 +25,7 @@ from asyncruns.errors import (
     WatchGaveUpError,
     portable,
 )
-from asyncruns.lifecycle import Call, End, EndKind, Outputs, Reason, RunFault, RunRef
+from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
 from asyncruns.wire.shown_text import on_one_line
@@ -155,6 +155,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     outputs: Outputs = ()
     cancel_requested: bool = False
     cancel_error: Exception | None = None
+    _is_unknown: bool = False  # whether the dialect does not know the status
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
@@ -212,7 +213,10 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         return on_one_line(f"<{type(self).__name__} {self.ref} {seen}>")
 
     def _message(self) -> str:
-        what = on_one_line(f"The run {self.ref} is {self.status or 'of unknown status'}{describe(self.error)}")
+        state = f"is {self.status or 'of unknown status'}"
+        if self._is_unknown:
+            state = f"has the status {self.status!r}, which its dialect does not know"
+        what = on_one_line(f"The run {self.ref} {state}{describe(self.error)}")
         if self.reason is not None:
             polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
             what += f"; the watch finished after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
@@ -335,6 +339,7 @@ def outcome_of(
         outputs=end.outputs,
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
+        _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
         _client=client,
     )
     return outcome

@@ -186,7 +186,7 @@ async def test_waiting_for_observers_works_at_any_time_of_the_clock(
     await asyncio.sleep(start - loop.time())
     observers = Observers()
     called = asyncio.create_task(observers.run())
-    observers.put(lambda _: asyncio.sleep(1000.0), "slow", of=1)
+    observers.put(lambda _: asyncio.sleep(1000.0), "slow", "on_status", of=1)
     assert not await observers.drained(2.0)
     called.cancel()
 
@@ -200,7 +200,7 @@ async def test_an_observer_that_was_slow_before_gets_its_full_time_when_leaving_
 
     called = asyncio.create_task(observers.run())
     for n in range(2):
-        observers.put(slow if n == 0 else seen.append, n, of=n)
+        observers.put(slow if n == 0 else seen.append, n, "on_status", of=n)
     await asyncio.sleep(30.0)
     assert await observers.drained(2.0)
     assert seen == [0, 1]

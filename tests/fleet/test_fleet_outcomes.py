@@ -154,7 +154,7 @@ async def test_on_outcome_is_called_once_for_each_outcome_and_its_exceptions_are
         for run in await stage.runs(5):
             fleet.watch(run)
     assert len(seen) == 5
-    assert caplog.text.count("An observer raised") == 5
+    assert caplog.text.count("on_outcome raised") == 5
 
 
 async def test_waiting_for_a_watch_may_be_cancelled_and_started_again(stage: Stage) -> None:

@@ -312,6 +312,26 @@ async def test_a_handler_is_for_one_stream() -> None:
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("name", ["on_event", "on_end"])
+async def test_a_method_that_is_not_async_is_named(name: str) -> None:
+    heard: list[object] = []
+
+    class Printer(AssistantEventHandler):
+        locals()[name] = lambda self, *event: heard.append(event)
+
+    async with StreamServer(*PLAIN) as server:
+        with pytest.raises(TypeError, match=f"^{name} of Printer must be `async def`$"):
+            await stream_of(server, Printer())
+    assert len(heard) == 1
+
+
+async def test_a_class_is_refused_as_a_handler(emulator: Emulator) -> None:
+    made: Any = Ends
+    async with Client(emulator.base_url) as client:
+        with pytest.raises(InvalidRequestError, match=r"must be an instance: event_handler=Ends\(\)$"):
+            client.threads.runs.stream(**IDS, event_handler=made)
+
+
 async def test_a_handler_can_be_used_again_if_its_stream_could_not_begin(emulator: Emulator) -> None:
     handler = Ends()
     emulator.script(Scenario(), assistant_id="asst_1")

@@ -65,9 +65,15 @@ async def test_a_run_that_certainly_does_not_exist_is_created_again_with_the_sam
 
 async def test_a_run_is_created_at_most_three_times(stage: Stage) -> None:
     stage.faulty.lasting[RUNS] = LOST
-    with pytest.raises(APIConnectionError, match=r"Dropped\. It is not listed, after any of 3 tries\.$"):
+    with pytest.raises(APIConnectionError, match=r"Dropped\. The server does not list this run, .* any of 3 tries\.$"):
         await stage.create()
     assert len(stage.faulty.times(RUNS)) == 3
+
+
+async def test_what_is_added_to_the_servers_message_is_a_sentence_of_its_own(stage: Stage) -> None:
+    stage.faulty.lasting[RUNS] = answer(500)
+    with pytest.raises(APIError, match=r"[^.]\. The server does not list this run"):
+        await stage.create()
 
 
 async def test_a_run_that_is_listed_late_is_adopted(stage: Stage) -> None:
@@ -325,4 +331,4 @@ async def test_no_run_is_created_twice_whichever_answers_are_lost(stage: Stage, 
         assert isinstance(result, APIError)
         assert len(stage.runs) <= 1
         # If the run exists, the error must say that it may.
-        assert not stage.runs or re.search(r"may have been created|is not listed", str(result))
+        assert not stage.runs or re.search(r"may have been created|does not list", str(result))

@@ -139,3 +139,22 @@ def test_a_schema_that_requires_itself_ends() -> None:
 @pytest.mark.parametrize("schema", [{}, {"type": "string"}, {"$ref": "#/nowhere"}, {"$ref": "#"}])
 def test_a_schema_that_is_not_an_object_results_in_no_arguments(schema: dict[str, Any]) -> None:
     assert made_up_arguments(schema) == {}
+
+
+CALL = FunctionCall("f")
+
+
+@pytest.mark.parametrize(
+    ("fields", "advice"),
+    [
+        ({"rounds": (CALL,)}, r"rounds=\(\(call,\),\); got a FunctionCall as a round$"),
+        ({"rounds": CALL}, "got a FunctionCall as rounds$"),
+        ({"rounds": (("name",),)}, "got a str as a call$"),
+        ({"rounds": ("name",)}, "got a str as a round$"),
+        ({"rounds": ((),)}, "a round has no calls"),
+        ({"end": "expired"}, "'never'.*; a run with 'never' expires"),
+    ],
+)
+def test_an_invalid_scenario_is_refused(fields: dict[str, Any], advice: str) -> None:
+    with pytest.raises(ValueError, match=advice):
+        Scenario(**fields)

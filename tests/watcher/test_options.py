@@ -17,6 +17,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "0 seconds": {"timeout": -1},
     "max_outage": {"max_outage": "1"},
     "Cadence": {"cadence": 1.0},
+    "on_requires_action must be a function of the calls; got dict": {"on_requires_action": {"call": "x"}},
+    "on_approval must be a function of the calls; got bool": {"on_approval": True},
+    "on_status must be a function of the event; got str": {"on_status": "print"},
+    "on_terminal must be a function of the outcome; got list": {"on_terminal": [print]},
     "on_require_action": {"on_require_action": print},
 }
 

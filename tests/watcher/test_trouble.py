@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from asyncruns import (
     Reason,
     RunWatcher,
     Toolset,
+    WatchGaveUpError,
 )
 from asyncruns.http import Response
 from asyncruns.wire import Message, Run, decode
@@ -206,6 +208,14 @@ async def test_an_unknown_status_ends_the_watch_after_a_minute(shell: Shell) -> 
     assert 59.0 < outcome.elapsed < 62.0
 
 
+async def test_a_timeout_over_an_unknown_status_says_that_the_status_is_unknown(shell: Shell) -> None:
+    outcome = await watch(shell, scene(ok("done")), timeout=3.0)
+    assert isinstance(outcome, GaveUp)
+    for each in (outcome, pickle.loads(pickle.dumps(outcome))):
+        with pytest.raises(WatchGaveUpError, match=r"the status 'done', which its dialect does not know; .*timeout"):
+            each.unwrap()
+
+
 async def test_cancelling_does_not_end_the_watch(shell: Shell) -> None:
     outcome = await watch(shell, scene(ok("cancelling"), ok("cancelling"), ok("cancelled")))
     assert outcome.status == "cancelled"
@@ -233,7 +243,7 @@ async def test_observers_that_raise_or_are_slow_change_nothing(shell: Shell, cap
     with caplog.at_level(logging.ERROR):
         assert (await watch(shell, stage, on_status=dawdle)).elapsed < 2.0
         assert isinstance(await watch(shell, scene(ok("completed")), on_terminal=complain), Completed)
-    assert "An observer raised" in caplog.text
+    assert "on_terminal raised" in caplog.text
 
 
 async def test_the_messages_may_lag_behind_completion(shell: Shell) -> None:

@@ -119,7 +119,7 @@ async def test_an_observer_that_ignores_its_cancellation_delays_leaving_for_a_fe
         assert isinstance(await watcher.wait(), Completed)
     assert anyio.current_time() - began == pytest.approx(2.0 + GRACE_S, abs=0.2)
     assert next(message for message in caplog.messages if "abandoned" in message).startswith(
-        "An observer of thread_1/run_1 ignored"
+        f"{name} of thread_1/run_1 ignored"
     )
 
 
@@ -205,7 +205,7 @@ async def test_an_observer_cannot_leave_its_own_watch(shell: Shell, caplog: pyte
 
     async with shell(stage, stage.ref, on_status=observe) as watch:
         assert isinstance(await watch.wait(), Completed)
-    assert "An observer raised" in caplog.text
+    assert "on_status raised" in caplog.text
     assert "can't leave" in caplog.text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -69,12 +69,33 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.end not in _ENDS:
-            raise ValueError(f"end is {self.end!r}; give one of {sorted(_ENDS)}")
+            raise ValueError(f"end is {self.end!r}; give one of {sorted(_ENDS)}; a run with 'never' expires")
+        if (wrong := _wrong_in(self.rounds)) is not None:
+            raise ValueError(
+                f"rounds is a sequence of rounds, and each round one of FunctionCalls: rounds=((call,),); got a {wrong}"
+            )
         if not all(self.rounds):  # an empty round would wait in `requires_action` for no outputs at all
             raise ValueError("a round has no calls; leave it out")
         for name in _DURATIONS:
             if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give seconds, 0 or more")
+
+
+def _wrong_in(rounds: Any) -> str | None:
+    """Return what is not of the right kind in the rounds of a scenario; None if nothing is."""
+    if not _is_row(rounds):
+        return f"{type(rounds).__name__} as rounds"
+    for each in rounds:
+        if not _is_row(each):
+            return f"{type(each).__name__} as a round"
+        for call in each:
+            if not isinstance(call, FunctionCall):
+                return f"{type(call).__name__} as a call"
+    return None
+
+
+def _is_row(given: object) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str)
 
 
 @dataclass(frozen=True, kw_only=True)
