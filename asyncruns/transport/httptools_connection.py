@@ -85,12 +85,12 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, owner: ConnectionOwner, loop: asyncio.AbstractEventLoop, max_body: int) -> None:
-        self.uses = 0
-        self.deadline = 0.0
-        self.idle_since = 0.0
-        self.may_idle_s = KEEPALIVE_S
-        self.has_begun = False
-        self.is_closed = False
+        self.uses: int = 0
+        self.deadline: float = 0.0
+        self.idle_since: float = 0.0
+        self.may_idle_s: float = KEEPALIVE_S
+        self.has_begun: bool = False
+        self.is_closed: bool = False
         self.broke_with: Exception | None = None
         self._owner = owner
         self._loop = loop
