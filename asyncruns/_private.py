@@ -83,3 +83,15 @@ def close_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey) -> N
     pool: Any = getattr(connector, "_conns", {})
     for protocol, _ in pool.pop(key, ()):
         protocol.close()
+
+
+def close_stray(connector: aiohttp.BaseConnector | None, key: ConnectionKey) -> None:
+    """Close the idle connections of a pool with this key, oldest first, until the first one that received nothing more.
+
+    The oldest is the one that the next request uses. If bytes arrived over it while no request was in flight, aiohttp
+    takes them for the answer to that request, though they may be for another caller. Without the names, it does.
+    """
+    kept: Any = getattr(connector, "_conns", {}).get(key)
+    while kept and getattr(kept[0][0], "should_close", False):
+        protocol, _ = kept.popleft()
+        protocol.close()

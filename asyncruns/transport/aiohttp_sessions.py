@@ -16,7 +16,7 @@ from typing import Final
 
 import aiohttp
 
-from asyncruns._private import close_idle, has_idle, middlewares_of
+from asyncruns._private import close_idle, close_stray, has_idle, middlewares_of
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.base import KEEPALIVE_S, MAX_CONNECTIONS
 from asyncruns.transport.one_loop import OneLoop
@@ -158,6 +158,7 @@ class Sessions:
         if self._emptied_at != self._trust.suspicions:
             self._emptied_at = self._trust.suspicions
             close_idle(request.session.connector, request.connection_key)
+        close_stray(request.session.connector, request.connection_key)
         if self._trust.keeps:  # nothing more to learn
             return await send_once(request, handler)
         is_reused = has_idle(request.session.connector, request.connection_key)

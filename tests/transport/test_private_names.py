@@ -15,7 +15,7 @@ import aiohttp
 from recording_server import RecordingServer, reply
 
 from asyncruns import _private as private
-from asyncruns._private import arrived, close_idle, has_idle, middlewares_of
+from asyncruns._private import arrived, close_idle, close_stray, has_idle, middlewares_of
 
 OVER = ("aiohttp",)
 
@@ -95,3 +95,31 @@ def test_private_names_are_used_in_one_module() -> None:
         if private_use.search(path.read_text(encoding="utf-8"))
     }
     assert found == {"_private.py"}
+
+
+async def test_an_idle_connection_that_received_more_is_found_and_closed() -> None:
+    keys = []
+
+    async def note(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        keys.append(request.connection_key)
+        return await handler(request)
+
+    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply(200, b"{}"))
+        await asyncio.sleep(1)
+        writer.write(reply(200, b"[]"))
+
+    server = await asyncio.start_server(answer_twice, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, aiohttp.ClientSession(middlewares=[note]) as session:
+        async with session.get(url) as response:
+            await response.read()
+        close_stray(session.connector, keys[0])
+        assert has_idle(session.connector, keys[0])
+        await asyncio.sleep(2)
+        close_stray(session.connector, keys[0])
+        assert not has_idle(session.connector, keys[0]), (
+            "ResponseHandler.should_close is gone: bytes that arrive over an idle connection are taken for the answer "
+            "to the next request"
+        )
