@@ -80,7 +80,7 @@ class Answer(asyncio.Protocol):
 
 
 def own_tls() -> ssl.SSLContext:
-    """Give a context with a certificate that nobody trusts; openssl makes it."""
+    """Return a context with a self-signed certificate, made by openssl."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         key, certificate = f"{folder}/key.pem", f"{folder}/certificate.pem"

@@ -45,7 +45,7 @@ def draw(family: str, seed: str, count: int) -> list[float]:
 
 
 def poll_at(cadence: Cadence, durations: list[float]) -> Seen:
-    """Let a cadence poll runs without learning from them, so that all are polled at the same ages."""
+    """Poll runs by a cadence that does not learn from them, so that all are polled at the same ages."""
     strategy = strategy_of(cadence)
     polls: list[float] = []
     age, oldest = 0.0, max(durations)

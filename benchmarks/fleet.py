@@ -10,7 +10,7 @@ The runs last about 5 s (lognormal, sigma 0.6), the same in each repetition for 
 process of its own, one after the other, against a fresh server in another. The stalls of the loop are measured in a
 second pass, so that the heartbeat's CPU time and the memory of its notes are not the client's.
 
-plain aiohttp is a task per run that looks, decodes to the same typed struct and sleeps 1 s; once with the connection
+plain aiohttp is a task per run that polls, decodes to the same typed struct and sleeps 1 s; once with the connection
 limit of 100 that aiohttp has by default, once without one. The goals compare with the one of the two that has the lower
 mean delay. The official client (a task per run, likewise) is measured up to 1,000 runs: beyond, it needs minutes.
 
@@ -71,7 +71,7 @@ class Goal(NamedTuple):
     client: str = OURS
 
     def result(self, ours: Figures, plain: Figures | None) -> dict[str, object]:
-        """Give the figure beside the goal."""
+        """Return the figure beside the goal."""
         value = ours[self.key]
         if self.beside_plain:
             assert plain
@@ -118,7 +118,7 @@ def both_passes(name: str, runs: int, seed: int) -> Figures:
 
 
 def median(repetitions: list[Figures]) -> Figures:
-    """Give the median of each figure; of the percentiles, one by one."""
+    """Return the median of each figure; percentiles are taken one by one."""
     return {
         key: [statistics.median(column) for column in zip(*(one[key] for one in repetitions), strict=True)]
         if isinstance(value, list)
@@ -155,14 +155,14 @@ def header() -> str:
 
 
 def best_plain(figures: Mapping[str, Figures]) -> str | None:
-    """Give the name of the plain client that learns of the ends sooner."""
+    """Return the name of the plain client that learns of the ends sooner."""
     return min(
         (name for name in PLAIN if name in figures), key=lambda name: figures[name]["delay_mean_s"], default=None
     )
 
 
 def goals(results: Results) -> list[dict[str, object]]:
-    """Say which goals are met, of those that can be told from what was measured."""
+    """Return which goals are met, of those that the measured sizes decide."""
     figures = results.get(GOALS_AT, {})
     best = best_plain(figures)
     plain = figures[best] if best else None

@@ -49,7 +49,7 @@ Retrieve = Callable[[int], Awaitable[object]]
 
 
 def unchecked(base_url: str) -> bool:
-    """Give what a client is to be told as `ssl=`: the server's certificate is its own."""
+    """Return the value of `ssl=` for a client: False over TLS, since the server's certificate is self-signed."""
     return not base_url.startswith("https:")
 
 
@@ -105,7 +105,7 @@ WITH: dict[str, Callable[[str, Callable[[Retrieve], Awaitable[float]]], Awaitabl
 
 
 async def measure_client(name: str, base_url: str) -> float:
-    """Give microseconds of CPU time for one retrieve."""
+    """Return the microseconds of CPU time for one retrieve."""
 
     requests = REQUESTS_OF_OPENAI if name == "openai" else REQUESTS
 
@@ -165,7 +165,7 @@ def medians_of(figures: Figures) -> dict[str, dict[str, float]]:
 
 
 def ratios(figures: Figures) -> dict[str, dict[str, float]]:
-    """Give each client's median beside that of plain aiohttp on the same loop, where both were measured."""
+    """Return each client's median beside that of plain aiohttp on the same loop, where both were measured."""
     found: dict[str, dict[str, float]] = {}
     for size, by in medians_of(figures).items():
         for name, value in by.items():

@@ -144,7 +144,7 @@ def test_the_words_of_the_wires_are_known_to_few() -> None:
 
 
 def _texts_outside(rooms: tuple[str, ...]) -> list[str]:
-    """Give every text in the code of other rooms, but for documentation."""
+    """Return every text in the code of other rooms, but for documentation."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES if room(path) not in rooms]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}

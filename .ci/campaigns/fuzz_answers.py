@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let atheris write answers of servers, and check what the lean transport makes of them, whole and cut into pieces.
+"""Fuzz the httptools transport: atheris writes answers of servers, which are parsed whole and cut into pieces.
 
     pip install atheris '.[fast,dev]'
     python .ci/campaigns/fuzz_answers.py -max_total_time=300

@@ -29,7 +29,7 @@ def chance(
 
 
 def teach(strategy: Strategy, ages: Iterable[float], group: tuple[str, ...] = GROUP, stage: int = 0) -> None:
-    """Let runs end at ages that are known exactly."""
+    """End runs at ages that are known exactly."""
     for age in ages:
         strategy.learn(group, stage, after=math.nextafter(age, 0.0), by=age)
 

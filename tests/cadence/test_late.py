@@ -25,19 +25,19 @@ def pause(cadence: LearnedPauses, unseen: float, *, seen: float = 0.0, hint: flo
 
 
 def end(cadence: LearnedPauses, unseen: float, lasts: float) -> None:
-    """Let a run end `lasts` seconds after its watch began."""
+    """End a run `lasts` seconds after its watch began."""
     cadence.late(unseen).learn(GROUP, 0, after=unseen + max(lasts - STEP_S, 0.0), by=unseen + lasts)
 
 
 def whole(cadence: LearnedPauses, lasts: float, runs: int = 50) -> LearnedPauses:
-    """Let runs end that were watched from the start."""
+    """End runs that were watched from the start."""
     for _ in range(runs):
         cadence.learn(GROUP, 0, after=lasts - STEP_S, by=lasts)
     return cadence
 
 
 def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: float = 0.0) -> LearnedPauses:
-    """Let runs end that all last equally long, and whose watches began at random ages."""
+    """End runs that all last equally long, and whose watches began at random ages."""
     random = Random(5)
     for _ in range(runs):
         age = random.uniform(1.0, lasts - 1.0)
@@ -46,7 +46,7 @@ def handed_over(cadence: LearnedPauses, lasts: float, runs: int = 40, wrong_by: 
 
 
 def constant(cadence: LearnedPauses, lasts: float = 5.0, runs: int = 40, unseen: float = YEARS_S) -> LearnedPauses:
-    """Let runs end whose watches all began at the same told age."""
+    """End runs whose watches all began at the same told age."""
     for _ in range(runs):
         end(cadence, unseen, lasts)
     return cadence

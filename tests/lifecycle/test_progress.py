@@ -66,7 +66,7 @@ class Watched(Driver):
         return [(stage, round(after, 6), round(by, 6)) for _, stage, after, by in self.strategy.learns]
 
     def asks(self, *calls: Any) -> None:
-        """Let the run wait for calls, answer them, and let the server accept the outputs a second later."""
+        """Ask for calls, answer them, and accept the outputs a second later."""
         self.shows(Phase.NEEDS_CALLER, *calls)
         self.answers(**{one.id: "1" for one in calls})
         self.shows(Phase.PENDING, asked=Asked.SUBMIT, after=1.0)
