@@ -243,6 +243,8 @@ async def test_it_stops_quickly_while_connections_are_open() -> None:
         await emulator.stop()
         assert time.perf_counter() - began < 1
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def test_two_hundred_runs_are_watched_in_little_time(emulator: Emulator, ask: Ask) -> None:

@@ -9,10 +9,11 @@ import asyncio
 import re
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import aiohttp
-from recording_server import RecordingServer, reply
+from recording_server import RecordingServer, Seen, reply
 
 from asyncruns import _private as private
 from asyncruns._private import arrived, close_idle, close_stray, has_idle, middlewares_of
@@ -104,15 +105,14 @@ async def test_an_idle_connection_that_received_more_is_found_and_closed() -> No
         keys.append(request.connection_key)
         return await handler(request)
 
-    async def answer_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(reply(200, b"{}"))
+    async def answer_twice(seen: Seen) -> AsyncGenerator[bytes, None]:
+        yield reply(200, b"{}")
         await asyncio.sleep(1)
-        writer.write(reply(200, b"[]"))
+        yield reply(200, b"[]")
+        await asyncio.sleep(60)
 
-    server = await asyncio.start_server(answer_twice, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    async with server, aiohttp.ClientSession(middlewares=[note]) as session:
+    async with RecordingServer(answer_twice) as server, aiohttp.ClientSession(middlewares=[note]) as session:
+        url = f"{server.origin}/"
         async with session.get(url) as response:
             await response.read()
         close_stray(session.connector, keys[0])
