@@ -31,7 +31,7 @@ class PollAt(Struct, frozen=True):
 
 
 class RunTools(Struct, frozen=True):
-    """Have these calls answered, concurrently. None of them was handed out before."""
+    """Hand out these calls, to be answered concurrently. None of them was handed out before."""
 
     calls: tuple[Call, ...]
 

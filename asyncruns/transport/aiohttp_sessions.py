@@ -177,7 +177,7 @@ class Sessions:
 
 
 async def let_the_loop_notice() -> None:
-    """Have the loop notice which idle connections the server has closed.
+    """Yield until the loop has noticed which idle connections the server closed.
 
     After code that blocked the loop, such a connection looks alive until the loop has read its end; a request over it
     would be lost.

@@ -145,7 +145,7 @@ class InMemoryTransport(Backend, Transport):
         return answer
 
     def _struck(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> asyncio.Future[EmulatedAnswer]:
-        """Have the server act and answer after the fault's delays, even if the client has given up by then."""
+        """Make the server act and answer after the fault's delays, even if the client has given up by then."""
         fault = injected.fault
         answered: asyncio.Future[EmulatedAnswer] = asyncio.get_running_loop().create_future()
 
