@@ -44,10 +44,14 @@ EVEN_SHARE: Final = 0.03  # of a run is spread evenly over its interval; otherwi
 OPINION_MEMORY_RUNS: Final = 100.0  # runs over which the score of an opinion fades
 LEAST_FORETOLD: Final = 1e-5  # the least probability scored for a run, so that an absurd one does not decide for long
 NEGLIGIBLE: Final = 1e-4  # an opinion with a smaller weight is left out
-# An update takes a millisecond or two, so new runs are collected until they are a certain share of the runs that the
-# long memory holds. With 100 of these an update needs 10 new runs. A surprising run, in whose neighbourhood few runs
-# were expected, counts as four, so a shift is noticed soon: three such runs are enough.
+# An update takes a millisecond or two, so new runs are collected into batches: of a tenth of the runs that the long
+# memory holds, or of 4 % of all runs that were learned if that is more. After 100 runs a batch has 10, after 1,000 it
+# has 40, after 5,000 and more 200. A surprising run, in whose neighbourhood few runs were expected, counts as a tenth
+# of a batch, and at least as four, so a shift is noticed soon: three such runs, or ten, complete a batch.
 BATCH_SHARE: Final = 0.1
+BATCH_SHARE_OF_ALL: Final = 0.04
+LARGEST_BATCH: Final = 200.0
+SURPRISE_BATCH_SHARE: Final = 0.1
 POOL_BATCHES: Final = 4.0  # durations of all groups together only start new groups, so they are updated less often
 SURPRISE_SHARE: Final = 0.05  # of runs; if fewer were expected there, a run is surprising
 SURPRISE_COUNTS: Final = 4.0
@@ -64,6 +68,7 @@ class Durations:
 
     __slots__ = (
         "_base",
+        "_batch",
         "_counts",
         "_hazard",
         "_news",
@@ -91,7 +96,8 @@ class Durations:
         self._scores = [0.0] * OPINIONS  # logarithms; the highest is always 0
         self._opinions = self._smoothed()
         self._pending: list[Span] = []  # runs that are not in the histograms yet,
-        self._news = 0.0  # and what they count
+        self._news = 0.0  # what they count,
+        self._batch = 0.0  # and how many complete a batch
         self._hazard = _cumulative_hazard(self._before())
         self._polls: array[float] | None = None  # computed when first needed, like `_stays`; None after an update
         self._stays: array[float] | None = None  # for each age, the mean time that runs spend below it
@@ -101,12 +107,12 @@ class Durations:
         self.runs += 1
         span = grid.position(min(after, by)), grid.position(by)
         self._pending.append(span)
-        self._news += SURPRISE_COUNTS if self._is_surprise(span) else 1.0
+        self._news += max(SURPRISE_COUNTS, self._batch * SURPRISE_BATCH_SHARE) if self._is_surprise(span) else 1.0
         self.catch_up(1.0 if self._base else POOL_BATCHES)
 
     def catch_up(self, batches: float = 1.0) -> None:
         """Update from the pending runs if there are at least `batches` batches of them."""
-        if self._pending and self._news >= batches * BATCH_SHARE * self._totals[0]:
+        if self._pending and self._news >= batches * self._batch:
             self._reckon()
 
     def pause(self, age: float, poll_worth: float, floor: float) -> float:
@@ -224,6 +230,7 @@ class Durations:
             self._totals[histogram] = self._totals[histogram] * fading + len(self._pending)
         self._pending.clear()
         self._news = 0.0
+        self._batch = max(BATCH_SHARE * self._totals[0], min(BATCH_SHARE_OF_ALL * self.runs, LARGEST_BATCH))
         self._opinions = self._smoothed()
         self._hazard = _cumulative_hazard(self._mixed(base, self._opinions))
         self._polls = self._stays = None

@@ -10,7 +10,7 @@ roster       the runs that the fleet knows, by their refs
 member       one run: executes the commands of its lifecycle; `member_host` is what it needs of the fleet
 listener     passes the events of a run on to one watch of it
 outcomes     delivers the outcomes; `newest` bounds what waits for a reader
-schedule     which run is polled next; `ranks` says how much a due poll is worth
+schedule     which run is polled next: the one whose poll is worth most
 budget       how many requests may be sent now: the rate, and the number in flight
 pace         how fast to send, learned from the server's refusals; `pace_trial` judges whether a cut helped
 explain      the sentence of `Watch.explain()`

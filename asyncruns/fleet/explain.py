@@ -45,7 +45,7 @@ def _queue(schedule: Schedule[Member]) -> str:
 def _poll(member: Member, schedule: Schedule[Member]) -> str:
     if member.is_polling:
         return "a poll is in flight"
-    if member.level >= 0:
+    if member.is_due:
         budget = schedule.budget
         limit = "" if budget.rate == math.inf else f" at {budget.rate:.3g} requests per second"
         before = schedule.before(member)

@@ -15,7 +15,6 @@ from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
-from asyncruns.fleet.ranks import rank_of, reaches_at
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
 from asyncruns.http import Request
@@ -167,13 +166,13 @@ class Member(Slot):
         snapshot = self.machine.snapshot
         return snapshot.status if snapshot else ""
 
-    def rank(self, now: float) -> int:
-        """Return the level of a due poll now."""
-        return rank_of(self.machine, now)
+    def delay(self, now: float) -> float:
+        """Return by how many seconds the watch is expected to be late now in noticing the end of the run."""
+        return self.machine.delay(now)
 
-    def rises_at(self, level: int) -> float:
-        """Return when a due poll reaches a level."""
-        return reaches_at(self.machine, level)
+    def delayed_at(self, delay: float) -> float:
+        """Return when it will be late by so many seconds; or, if that is earlier, when the run expires."""
+        return self.machine.delayed_at(delay)
 
     # Starting and finishing
 

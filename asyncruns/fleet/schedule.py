@@ -3,20 +3,24 @@
 Theory of operation. A poll goes through these stages::
 
     PLANNED    it has a time, in a heap
-    DUE        its time has come; it waits for its turn in one of 8 levels, by how much it is worth now
+    DUE        its time has come; if not all due polls may be sent now, it gets a turn, in a second heap
     IN FLIGHT  it was sent; the run's lifecycle plans the next one when the response arrives
 
-A plan sends, as far as the budget allows: submits and cancels, in the order in which they were added; then polls, from
-the highest level down, and within a level the first to enter goes first. The longer a poll is due, the more it is
-worth (see `ranks.py`), and waiting alone leads to the highest level, so no run waits for ever. The times at which polls
-rise are in a second heap. A third one holds the ticks, the times at which a lifecycle wants to be woken, for a
-deadline, say.
+A plan sends, as far as the budget allows: submits and cancels, in the order in which they were added; then polls, those
+with the earliest turn first.
 
-For example, 20 requests per second are allowed, and 30 polls are due. They are ranked: 5 are on level 6, 25 on level 3.
-The first plan sends one poll of level 6; the next plan, about 50 ms later, sends another. After a quarter of a second
-the 25 others have their turns, unless polls that came due since are worth more.
+The longer a poll is due, the more it is worth: the delay that it ends, which is how long the run is expected to have
+been over, grows. To send first what is worth most, one would have to compute all delays again and again. Instead, the
+turn of a poll is computed once, when it comes due: the time at which its delay reaches the *bar*, the mean delay of the
+polls that are being sent. A poll that is over the bar has its turn in the past, and the earlier it got there, the
+sooner it is sent. Every delay reaches the bar some time, and a turn is never later than the run's expiry, so no run
+waits for ever.
 
-If all due polls may be sent at once, which is the usual case, they are not ranked: they go in the order in which they
+For example, 20 requests per second are allowed, 30 polls are due, and the polls that are sent end a delay of 0.5 s on
+average. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn; another one was at 09:59:58,
+and is polled before it.
+
+If all due polls may be sent at once, which is the usual case, they get no turns: they go in the order in which they
 came due, and this costs almost nothing.
 
 To change a time, another entry is added; the old one is not searched for. An entry that no longer agrees with its run
@@ -30,53 +34,55 @@ import itertools
 import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from asyncruns.fleet.budget import Budget
 
-LEVELS: Final = 8  # 7 is the highest; `ranks.py` defines what each is worth
-NEW: Final = LEVELS  # the level of due polls that are not ranked yet; it does not mean the highest
-RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, ranks or raises, at some microseconds each
+RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, or gives a turn, at some microseconds each
+MEASURED: Final = 4  # one of so many polls that are sent is measured for the bar
+BAR_SHARE: Final = 1 / 16  # of such a poll's delay in the bar
 
 
 class Slot:
-    """A run, as the schedule sees it. A subclass ranks its polls and makes its requests.
+    """A run, as the schedule sees it. A subclass says what its polls are worth, and makes its requests.
 
     Attributes:
         poll_at: When the next poll is due; infinity if none is planned. Unchanged while the poll is due; infinity while
             it is in flight, unless the next one is planned already.
         tick_at: When the machine wants to be woken; infinity for never.
-        level: The level on which its poll is due, from 0, or NEW; -1 if no poll is due.
+        is_due: Whether a poll is due, and waits for its turn.
         is_polling: Whether a poll is in flight.
         generation: Number of times that polls were discarded. A response to a poll that was sent in an earlier
             generation must not be used.
         number: The number of the run in the schedule, from 1; 0 if it never was in one.
     """
 
-    __slots__ = ("_rises_at", "generation", "is_polling", "level", "number", "poll_at", "tick_at")
+    __slots__ = ("_comes_at", "_turn_at", "generation", "is_due", "is_polling", "number", "poll_at", "tick_at")
 
     def __init__(self) -> None:
         self.poll_at: float = math.inf
         self.tick_at: float = math.inf
-        self.level: int = -1
+        self.is_due: bool = False
         self.is_polling: bool = False
         self.generation: int = 0
         self.number: int = 0
-        self._rises_at = math.inf
+        self._comes_at = math.inf  # `poll_at` while a poll is planned but not due; otherwise infinity
+        self._turn_at = math.nan  # the turn of a due poll; NaN if it has none
 
     def discard_poll(self) -> None:
         """Discard the response to the poll in flight, so that another poll may be sent."""
         self.generation += 1
         self.is_polling = False
 
-    def rank(self, now: float) -> int:
-        """Return the level of a due poll now, from 0 to LEVELS - 1."""
+    def delay(self, now: float) -> float:
+        """Return the delay that a poll now is expected to end, in seconds."""
         raise NotImplementedError
 
-    def rises_at(self, level: int) -> float:
-        """Return when a due poll reaches a level, at the latest; infinity for never."""
+    def delayed_at(self, delay: float) -> float:
+        """Return when a poll will end a delay of so many seconds; or, if that is earlier, when the run expires."""
         raise NotImplementedError
 
 
@@ -106,35 +112,39 @@ class Schedule(Generic[S]):
         self.budget: Budget = budget
         self._slots: dict[int, S] = {}
         self._count = 0
-        # The functions return whether an entry is still valid. A due poll has come up already, and while a poll is in
-        # flight the next one has no entry: `landed` adds it.
-        self._polls: _Times[S] = _Times(
-            self._slots, lambda slot, at: slot.poll_at == at and slot.level < 0 and not slot.is_polling
-        )
-        self._ticks: _Times[S] = _Times(self._slots, lambda slot, at: slot.tick_at == at)
-        self._rises: _Times[S] = _Times(self._slots, lambda slot, at: slot._rises_at == at and slot.level >= 0)
-        # Do not use plain dicts: one that is emptied from its front searches through all removed entries each time.
-        self._levels: tuple[OrderedDict[S, None], ...] = tuple(OrderedDict() for _ in range(LEVELS + 1))
-        self._ranked = 0  # due polls on all levels but NEW
-        self._served = 0  # the level of the last poll that was sent; polls need not rise to levels below it
+        self._polls: _Times[S] = _Times(self._slots, attrgetter("_comes_at"))
+        self._ticks: _Times[S] = _Times(self._slots, attrgetter("tick_at"))
+        self._turns: _Times[S] = _Times(self._slots, attrgetter("_turn_at"))
+        # The due polls without a turn. Not a plain dict: one that is emptied from its front searches through all
+        # removed entries each time.
+        self._new: OrderedDict[S, None] = OrderedDict()
+        self._with_turn = 0  # number of due polls with a turn
+        self._bar = 0.0  # the mean delay that the polls sent lately have ended, in seconds
+        self._sent = 0
         self._changes: deque[tuple[S, Any]] = deque()
 
     # What the members want
 
     def poll(self, slot: S, at: float) -> None:
         """Plan the next poll of a run, instead of any planned before; infinity for none."""
-        if slot.level >= 0:
+        if slot.is_due:
             self._leave(slot)
         self._know(slot)
         slot.poll_at = at
         if not slot.is_polling:
-            self._polls.add(at, slot)
+            self._plan_poll(slot)
+
+    def _plan_poll(self, slot: S) -> None:
+        slot._comes_at = slot.poll_at
+        if slot.poll_at < math.inf:
+            self._polls.add(slot.poll_at, slot)
 
     def tick(self, slot: S, at: float) -> None:
         """Plan the next tick of a run, instead of any planned before; infinity for none."""
         self._know(slot)
         slot.tick_at = at
-        self._ticks.add(at, slot)
+        if at < math.inf:
+            self._ticks.add(at, slot)
 
     def change(self, slot: S, job: Any) -> None:
         """Queue a submit or a cancel of a run; these go before all polls."""
@@ -142,9 +152,9 @@ class Schedule(Generic[S]):
 
     def remove(self, slot: S) -> None:
         """Forget the polls and ticks of a run; its queued submits and cancels are still sent."""
-        if slot.level >= 0:
+        if slot.is_due:
             self._leave(slot)
-        slot.poll_at = slot.tick_at = math.inf
+        slot.poll_at = slot.tick_at = slot._comes_at = math.inf
         self._slots.pop(slot.number, None)
 
     def _know(self, slot: S) -> None:
@@ -163,8 +173,7 @@ class Schedule(Generic[S]):
         self.budget.landed()
         if was_poll:
             slot.is_polling = False
-            # Its next poll may have been planned while this one was in flight; such an entry did not count until now.
-            self._polls.add(slot.poll_at, slot)
+            self._plan_poll(slot)  # its next poll, if it was planned while this one was in flight
 
     # Planning
 
@@ -180,7 +189,9 @@ class Schedule(Generic[S]):
             slot.tick_at = math.inf
             ticks.append(slot)
         for slot in self._polls.until(now):
-            self._enter(slot, NEW)
+            slot._comes_at = math.inf
+            slot.is_due = True
+            self._new[slot] = None
         changes: list[tuple[S, Any]] = []
         polls: list[S] = []
         while not ticks and len(changes) + len(polls) < at_most and self.budget.ready_at(now) <= now:
@@ -191,61 +202,41 @@ class Schedule(Generic[S]):
                 changes.append(self._changes.popleft())
             elif self.due and (room := self.budget.places(for_poll=True)):
                 if not polls:
-                    self._order(now, min(room, at_most - len(changes)))
-                slot = self._best()
-                self._leave(slot)
-                slot.poll_at, slot.is_polling = math.inf, True
-                polls.append(slot)
+                    self._set_turns(now, min(room, at_most - len(changes)))
+                polls.append(self._send_next(now))
             else:
                 break
             self.budget.take(now)
         return Plan(ticks, changes, polls, now if ticks else self._wake_at(now))
 
-    def _order(self, now: float, room: int) -> None:
-        """Rank the due polls, unless all of them can be sent now."""
-        new = self._levels[NEW]
+    def _set_turns(self, now: float, room: int) -> None:
+        """Compute the turns of the due polls, unless all of them can be sent now."""
         # With a finite rate, a plan may send one poll only, so of two due polls it matters which is worth more.
-        if not self._ranked and len(new) <= (room if self.budget.rate == math.inf else 1):
-            self._served = 0
+        if not self._with_turn and len(self._new) <= (room if self.budget.rate == math.inf else 1):
             return
-        for slot in list(itertools.islice(new, RUNS_AT_ONCE)):
-            self._leave(slot)
-            self._enter(slot, min(max(slot.rank(now), 0), LEVELS - 1))
-        # Collected first: entering a level adds entries to the heap that `until` takes from.
-        rising: list[S] = []
-        for slot in self._rises.until(now):
-            slot._rises_at = math.inf
-            rising.append(slot)
-        for slot in rising:
-            # Up at least one level, even if rounding gives the old rank again; otherwise this could repeat for ever.
-            level = min(max(slot.rank(now), slot.level + 1), LEVELS - 1)
-            self._leave(slot)
-            self._enter(slot, level)
+        for slot in list(itertools.islice(self._new, RUNS_AT_ONCE)):
+            del self._new[slot]
+            slot._turn_at = slot.delayed_at(self._bar)
+            self._turns.add(slot._turn_at, slot)
+            self._with_turn += 1
 
-    def _best(self) -> S:
-        """Return the run whose poll is worth most; at least one poll must be due."""
-        if not self._ranked:
-            return next(iter(self._levels[NEW]))
-        self._served = max(level for level in range(LEVELS) if self._levels[level])
-        return next(iter(self._levels[self._served]))
-
-    def _enter(self, slot: S, level: int) -> None:
-        slot.level = level
-        self._levels[level][slot] = None
-        if level == NEW:
-            return
-        self._ranked += 1
-        # A poll that is below the level being served has no turn before it reaches that level. So it needs no entry for
-        # each level between: with polls of level 6 being served, one on level 2 rises next when it is worth level 6.
-        if level < LEVELS - 1:
-            slot._rises_at = slot.rises_at(max(level + 1, self._served))
-            self._rises.add(slot._rises_at, slot)
+    def _send_next(self, now: float) -> S:
+        """Return the run whose poll is worth most, and note that the poll is sent; at least one poll must be due."""
+        slot = self._turns.take() if self._with_turn else next(iter(self._new))
+        self._leave(slot)
+        slot.poll_at, slot.is_polling = math.inf, True
+        self._sent += 1
+        if self._sent % MEASURED == 0:
+            self._bar += (slot.delay(now) - self._bar) * BAR_SHARE
+        return slot
 
     def _leave(self, slot: S) -> None:
-        del self._levels[slot.level][slot]
-        self._ranked -= slot.level != NEW
-        slot.level = -1
-        slot._rises_at = math.inf
+        slot.is_due = False
+        if slot in self._new:
+            del self._new[slot]
+        else:
+            self._with_turn -= 1
+            slot._turn_at = math.nan
 
     def _wake_at(self, now: float) -> float:
         """Return when the next thing is to be done, unless a response comes first."""
@@ -261,7 +252,7 @@ class Schedule(Generic[S]):
     @property
     def due(self) -> int:
         """Number of polls that are due and wait for their turn."""
-        return self._ranked + len(self._levels[NEW])
+        return self._with_turn + len(self._new)
 
     @property
     def changes(self) -> int:
@@ -270,14 +261,17 @@ class Schedule(Generic[S]):
 
     def before(self, slot: S) -> int:
         """Return how many requests go before the poll of this run, as things stand; the poll must be due."""
-        higher = self._ranked if slot.level == NEW else sum(map(len, self._levels[slot.level + 1 : LEVELS]))
-        place = next(place for place, other in enumerate(self._levels[slot.level]) if other is slot)
-        return self.changes + higher + place
+        if slot in self._new:
+            place = self._with_turn + next(place for place, other in enumerate(self._new) if other is slot)
+        else:
+            turn = slot._turn_at, slot.number
+            place = sum((other._turn_at, other.number) < turn for other in self.waiting())
+        return self.changes + place
 
     def waiting(self) -> Iterator[S]:
         """Yield the runs whose polls are due."""
-        for level in self._levels:
-            yield from level
+        yield from self._turns.slots()
+        yield from self._new
 
 
 class _Times(Generic[S]):
@@ -288,19 +282,17 @@ class _Times(Generic[S]):
 
     Args:
         slots: The runs by their numbers.
-        holds: Returns whether an entry for a run at a time is valid; stale entries are skipped.
+        time_of: Returns the time of a run; an entry with another time is stale, and skipped.
     """
 
-    def __init__(self, slots: dict[int, S], holds: Callable[[S, float], bool]) -> None:
+    def __init__(self, slots: dict[int, S], time_of: Callable[[S], float]) -> None:
         self._slots = slots
-        self._holds = holds
+        self._time_of = time_of
         self._heap: list[tuple[float, int]] = []
         self._tidy_at = 64
 
     def add(self, at: float, slot: S) -> None:
-        """Add an entry for a run; infinity adds none."""
-        if at == math.inf:
-            return
+        """Add an entry for a run."""
         heapq.heappush(self._heap, (at, slot.number))
         # Without this, a run whose poll is moved a thousand times would leave a thousand stale entries. The heap is
         # tidied when it has twice the valid entries of last time, so the cost per entry stays constant.
@@ -312,8 +304,7 @@ class _Times(Generic[S]):
     def until(self, now: float) -> Iterator[S]:
         """Yield the runs whose time has come, at most as many as one plan takes, and remove their entries.
 
-        The caller must make any other entry with the same time stale before it takes the next run, by changing this
-        run's time or level; otherwise the run may come up twice.
+        The caller must change the time of each run before it takes the next one; otherwise the run may come up twice.
         """
         for _ in range(RUNS_AT_ONCE):
             if self.first() > now:
@@ -326,6 +317,16 @@ class _Times(Generic[S]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else math.inf
 
+    def take(self) -> S:
+        """Return the run with the earliest time, and remove its entry; there must be one."""
+        self.first()
+        return self._slots[heapq.heappop(self._heap)[1]]
+
+    def slots(self) -> Iterator[S]:
+        """Yield the runs that have a valid entry, each once."""
+        for _, number in {entry for entry in self._heap if self._is_new(*entry)}:
+            yield self._slots[number]
+
     def _is_new(self, at: float, number: int) -> bool:
         slot = self._slots.get(number)
-        return slot is not None and self._holds(slot, at)
+        return slot is not None and self._time_of(slot) == at

@@ -187,10 +187,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return self._patience.delay(now)
 
     def delayed_at(self, delay: float) -> float:
-        """Return when the watch will be expected to be `delay` seconds late in noticing the end; may be infinite."""
+        """Return when the watch will be expected to be `delay` seconds late in noticing the end.
+
+        If the run expires before that, its expiry is returned; it is polled first then.
+        """
         if self.state is State.DISPATCHING:
             delay /= DISPATCHING_SHARE
-        return self._patience.delayed_at(delay)
+        at, expiry = self._patience.delayed_at(delay), self._patience.expiry
+        return at if expiry is None or at < expiry else expiry
 
     @property
     def open_calls(self) -> tuple[Call, ...]:
@@ -206,11 +210,6 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def trouble(self) -> Exception | None:
         """Why the last request failed; None if it succeeded."""
         return self._patience.trouble
-
-    @property
-    def expiry(self) -> float:
-        """Time at which the run expires at the server, by the shell's clock; infinity if it is not known."""
-        return math.inf if self._patience.expiry is None else self._patience.expiry
 
     @property
     def polls_once_more(self) -> bool:

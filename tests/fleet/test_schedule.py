@@ -16,40 +16,43 @@ from windows import BEGIN, check_windows
 
 from asyncruns.fleet import schedule as module
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import LEVELS, NEW, RUNS_AT_ONCE, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import BAR_SHARE, MEASURED, RUNS_AT_ONCE, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
-TOP = LEVELS - 1
 MANY = 4096
 
 
 class Run(Slot):
-    """A run that is first ranked at level `first`, and rises by one level after each of the pauses in `rises`."""
+    """A run whose delay begins to grow `wait` seconds after its last poll, by `slope` in each second, until it expires.
 
-    __slots__ = ("first", "name", "ranked_at", "rises")
+    Attributes:
+        since: When its last poll was planned to be due.
+        asked: The bars for which its turn was asked.
+        measured: Number of times that its delay was asked.
+    """
 
-    def __init__(self, name: int = 0, first: int = 0, rises: tuple[float, ...] = ()) -> None:
+    __slots__ = ("asked", "expiry", "measured", "name", "since", "slope", "wait")
+
+    def __init__(self, name: int = 0, wait: float = 0.0, slope: float = 1.0, expiry: float = math.inf) -> None:
         super().__init__()
-        self.name = name
-        self.first = first
-        self.rises = rises
-        self.ranked_at: list[float] = []  # the times at which its rank was requested
+        self.name, self.wait, self.slope, self.expiry = name, wait, slope, expiry
+        self.since = BEGIN
+        self.asked: list[float] = []
+        self.measured = 0
 
-    def rank_of(self, poll_at: float, now: float) -> int:
-        return self.first + sum(poll_at + pause <= now for pause in self.rises)
+    def delay_at(self, now: float) -> float:
+        return max(now - self.since - self.wait, 0.0) * self.slope
 
-    def rise_of(self, poll_at: float, level: int) -> float:
-        steps = level - self.first
-        if steps > len(self.rises):
-            return math.inf
-        return poll_at + self.rises[steps - 1] if steps > 0 else -math.inf
+    def turn_at(self, bar: float) -> float:
+        return min(self.since + self.wait + bar / self.slope, self.expiry)
 
-    def rank(self, now: float) -> int:
-        self.ranked_at.append(now)
-        return self.rank_of(self.poll_at, now)
+    def delay(self, now: float) -> float:
+        self.measured += 1
+        return self.delay_at(now)
 
-    def rises_at(self, level: int) -> float:
-        return self.rise_of(self.poll_at, level)
+    def delayed_at(self, delay: float) -> float:
+        self.asked.append(delay)
+        return self.turn_at(delay)
 
     def __repr__(self) -> str:
         return f"<Run {self.name}>"
@@ -62,16 +65,17 @@ class Known:
         self.poll_at = math.inf
         self.tick_at = math.inf
         self.is_polling = False
-        self.level = -1
-        self.since = 0  # the number of the plan in which it entered that level
-        self.rises_at = math.inf
+        self.came = 0  # the number of the plan in which its poll came due; 0 if it is not due
+        self.turn: float | None = None
 
 
 PAUSES = st.one_of(
     st.sampled_from([0.0, 1e-9, 0.001, 0.02, 0.25, 1.0, 1.0, 2.0, 10.0, 900.0]), st.floats(0.0, 20.0, width=32)
 )
 AHEAD = st.one_of(PAUSES, st.sampled_from([-5.0, -1000.0, math.inf]))
-RISES = st.lists(st.sampled_from([0.0, 0.05, 0.5, 0.5, 1.0, 4.0, 60.0, 600.0]), max_size=9).map(sorted).map(tuple)
+WAITS = st.sampled_from([0.0, 0.05, 0.5, 0.5, 1.0, 4.0, 60.0, 600.0])
+SLOPES = st.sampled_from([1.0, 1.0, 0.5, 0.1, 0.01])
+EXPIRES_IN = st.sampled_from([math.inf, math.inf, 600.0, 5.0, -5.0])
 INDEX = st.integers(0, 10**6)
 
 
@@ -87,7 +91,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(module, "RUNS_AT_ONCE", at_once)
         self.at_once = at_once
-        self.served = 0
+        self.bar, self.sent = 0.0, 0
         self.rate = rate
         self.max_in_flight = max_in_flight
         self.kept = 0 if max_in_flight == 1 else math.ceil(max_in_flight / 10)
@@ -105,16 +109,16 @@ class AnySchedule(RuleBasedStateMachine):
 
     # What the members want
 
-    @rule(first=st.integers(0, TOP), rises=RISES, ahead=AHEAD)
-    def a_run_comes(self, first: int, rises: tuple[float, ...], ahead: float) -> None:
-        run = Run(len(self.runs), first, rises)
+    @rule(wait=WAITS, slope=SLOPES, expires_in=EXPIRES_IN, ahead=AHEAD)
+    def a_run_comes(self, wait: float, slope: float, expires_in: float, ahead: float) -> None:
+        run = Run(len(self.runs), wait, slope, self.now + expires_in)
         self.runs[run] = Known()
         self.poll(run, ahead)
 
     @rule(number=st.integers(2, 12), ahead=AHEAD)
     def many_runs_come(self, number: int, ahead: float) -> None:
         for _ in range(number):
-            self.a_run_comes(0, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0), ahead)
+            self.a_run_comes(0.0, 1.0, math.inf, ahead)
 
     @precondition(lambda self: self.runs)
     @rule(index=INDEX, ahead=AHEAD)
@@ -123,7 +127,8 @@ class AnySchedule(RuleBasedStateMachine):
 
     def poll(self, run: Run, ahead: float) -> None:
         known = self.runs[run]
-        known.poll_at, known.level = self.now + ahead, -1
+        known.poll_at, known.came, known.turn = self.now + ahead, 0, None
+        run.since = min(self.now, self.now + ahead)
         self.schedule.poll(run, self.now + ahead)
 
     @precondition(lambda self: self.runs)
@@ -148,7 +153,7 @@ class AnySchedule(RuleBasedStateMachine):
         run = self.any_run(index)
         known = self.runs[run]
         known.poll_at = known.tick_at = math.inf
-        known.level = -1
+        known.came, known.turn = 0, None
         self.schedule.remove(run)
 
     # Responses
@@ -214,33 +219,39 @@ class AnySchedule(RuleBasedStateMachine):
         due = {run for run, known in self.runs.items() if self.is_to_come(known) and known.poll_at <= now}
         waited = set(self.waiting())
         for run in self.runs:
-            run.ranked_at.clear()
+            run.asked.clear()
+            run.measured = 0
         could_send = self.allowed(at_most, len(waited) + min(len(due), self.at_once)) if not ticks else (0, 0)
         plan = self.schedule.plan(now, at_most)
         self.check_some(plan.ticks, ticks, lambda run: self.runs[run].tick_at)
         for run in plan.ticks:
             self.runs[run].tick_at = math.inf
-        woken = [run for run in due if run.level >= 0 or run in plan.polls]
+        woken = [run for run in due if run.is_due or run in plan.polls]
         self.check_some(woken, due, lambda run: self.runs[run].poll_at)
         for run in woken:
-            self.runs[run].level, self.runs[run].since = NEW, self.plans
-            self.runs[run].rises_at = math.inf
+            self.runs[run].came = self.plans
         assert (len(plan.changes), len(plan.polls)) == could_send
         assert plan.changes == self.changes[: len(plan.changes)]
         del self.changes[: len(plan.changes)]
         self.in_flight += [(run, False) for run, _ in plan.changes]
-        self.check_order(len(plan.polls) and min(self.room, at_most - len(plan.changes)))
+        self.check_turns(len(plan.polls) and min(self.room, at_most - len(plan.changes)))
         for run in plan.polls:
             self.check_is_first(run)
-            known = self.runs[run]
-            known.poll_at, known.level, known.is_polling = math.inf, -1, True
+            self.sends(run)
             self.in_flight.append((run, True))
+        assert sum(run.measured for run in self.runs) == self.sent // MEASURED - (self.sent - could_send[1]) // MEASURED
         self.taken += [now] * (len(plan.changes) + len(plan.polls))
         assert not plan.polls or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
         self.check_wake_at(plan)
-        for run in self.waiting():
-            assert run.level == self.runs[run].level
+        assert {run for run in self.runs if run.is_due} == set(self.waiting())
         return plan
+
+    def sends(self, run: Run) -> None:
+        known = self.runs[run]
+        known.poll_at, known.came, known.turn, known.is_polling = math.inf, 0, None, True
+        self.sent += 1
+        if self.sent % MEASURED == 0:
+            self.bar += (run.delay_at(self.now) - self.bar) * BAR_SHARE
 
     def check_some(self, some: list[Run], those: set[Run], time: Callable[[Run], float]) -> None:
         """Check that `some` are the first of `those`, as many as one plan takes."""
@@ -250,33 +261,18 @@ class AnySchedule(RuleBasedStateMachine):
         rest = those.difference(some)
         assert not some or not rest or max(map(time, some)) <= min(map(time, rest))
 
-    def check_order(self, room: int) -> None:
-        """Check that the first runs, as many as one plan takes, were ranked and raised, if any had to be."""
-        knowns = {run: self.runs[run] for run in self.waiting()}
-        new = {run for run, known in knowns.items() if known.level == NEW}
-        requested = {run for run in self.runs for _ in run.ranked_at}
-        assert requested <= set(knowns)
-        if not room or (len(new) == len(knowns) and len(new) <= (room if self.schedule.budget.rate == math.inf else 1)):
-            assert not requested, "ranked without need"
-            self.served = 0 if room else self.served
+    def check_turns(self, room: int) -> None:
+        """Check that the first runs, as many as one plan takes, were given a turn, if they needed one."""
+        new = {run for run in self.waiting() if self.runs[run].turn is None}
+        asked = [run for run in self.runs for _ in run.asked]
+        at_once = room if self.schedule.budget.rate == math.inf else 1
+        if not room or (len(new) == len(self.waiting()) and len(new) <= at_once):
+            assert not asked, "a turn was computed without need"
             return
-        # Runs that were ranked now may be raised at once, if they are due to rise.
-        ranked = [run for run in requested if run in new]
-        self.check_some(ranked, new, lambda run: knowns[run].since)
-        for run in ranked:
-            self.enter(run, min(run.rank_of(knowns[run].poll_at, self.now), TOP))
-        rising = {run for run, known in knowns.items() if known.rises_at <= self.now}
-        raised = [run for run in requested if len(run.ranked_at) > (run in new)]
-        self.check_some(raised, rising, lambda run: knowns[run].rises_at)
-        for run in raised:
-            level = min(run.rank_of(knowns[run].poll_at, self.now), TOP)
-            assert level > knowns[run].level
-            self.enter(run, level)
-
-    def enter(self, run: Run, level: int) -> None:
-        known = self.runs[run]
-        known.level, known.since = level, self.plans
-        known.rises_at = run.rise_of(known.poll_at, max(level + 1, self.served)) if level < TOP else math.inf
+        self.check_some(asked, new, lambda run: self.runs[run].came)
+        for run in asked:
+            assert run.asked == [pytest.approx(self.bar)]
+            self.runs[run].turn = run.turn_at(run.asked[0])
 
     def check_wake_at(self, plan: Plan[Run]) -> None:
         if plan.ticks:
@@ -303,23 +299,21 @@ class AnySchedule(RuleBasedStateMachine):
         return changes, polls
 
     def is_to_come(self, known: Known) -> bool:
-        return not known.is_polling and known.level < 0
+        return not known.is_polling and not known.came
 
     def waiting(self) -> list[Run]:
-        return [run for run, known in self.runs.items() if known.level >= 0]
+        return [run for run, known in self.runs.items() if known.came]
 
     def check_is_first(self, run: Run) -> None:
         known = self.runs[run]
-        assert known.level >= 0, "this poll was not due, or was planned twice"
-        ranked = [other for other in map(self.runs.__getitem__, self.waiting()) if other.level != NEW]
-        if known.level == NEW:
-            assert not ranked, "a ranked poll waits"
-            ranked = list(map(self.runs.__getitem__, self.waiting()))
+        assert known.came, "this poll was not due, or was planned twice"
+        others = [self.runs[other] for other in self.waiting()]
+        turns = [other.turn for other in others if other.turn is not None]
+        if known.turn is None:
+            assert not turns, "a poll with a turn waits"
+            assert known.came == min(other.came for other in others), "an earlier poll waits"
         else:
-            self.served = known.level
-        for other in ranked:
-            assert other.level <= known.level, "a poll that is worth more waits"
-            assert other.level < known.level or other.since >= known.since, "an earlier poll of this level waits"
+            assert known.turn == min(turns), "a poll with an earlier turn waits"
 
     def next_thing(self) -> float:
         """Return when the next thing is to be done, unless a response comes first."""
@@ -343,12 +337,12 @@ class AnySchedule(RuleBasedStateMachine):
         assert set(waiting) == set(self.waiting())
         assert schedule.changes == len(self.changes)
         assert schedule.budget.in_flight == len(self.in_flight) <= self.max_in_flight
+        turns = {run: (known.turn, run.number) for run, known in self.runs.items() if known.turn is not None}
+        new = [run for run in waiting if run not in turns]
         for run in waiting:
-            ahead = [other for other in waiting if other.level > run.level and other.level != NEW]
-            ahead = [other for other in waiting if other.level != NEW] if run.level == NEW else ahead
-            peers = [other for other in waiting if other.level == run.level]
-            assert schedule.before(run) == len(self.changes) + len(ahead) + peers.index(run)
-        for times in (schedule._polls, schedule._ticks, schedule._rises):
+            before = len(turns) + new.index(run) if run in new else sum(turn < turns[run] for turn in turns.values())
+            assert schedule.before(run) == len(self.changes) + before
+        for times in (schedule._polls, schedule._ticks, schedule._turns):
             assert len(times._heap) <= 2 * len(self.runs) + 64
 
     def teardown(self) -> None:
@@ -406,7 +400,7 @@ def test_without_runs_there_is_nothing_to_do() -> None:
     assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
 
 
-def test_polls_of_a_level_go_in_the_order_in_which_they_came_due() -> None:
+def test_polls_go_in_the_order_in_which_they_came_due() -> None:
     schedule, runs = of(0)
     for number, late in enumerate([3.0, 1.0, 2.0, 1.0]):
         runs.append(Run(number))
@@ -424,106 +418,73 @@ def sent_one_by_one(schedule: Schedule[Run], now: float, polls: int) -> list[int
     return sent
 
 
-def test_a_single_due_poll_is_not_ranked() -> None:
+def test_a_single_due_poll_needs_no_turn() -> None:
     schedule, (run,) = of(1, rate=50.0)
     assert schedule.plan(BEGIN, 5).polls == [run]
-    assert run.ranked_at == []
+    assert run.asked == []
 
 
-def test_polls_that_can_all_be_sent_are_not_ranked() -> None:
+def test_polls_that_can_all_be_sent_need_no_turns() -> None:
     schedule, runs = of(20)
     assert schedule.plan(BEGIN, 20).polls == runs
-    assert [run.ranked_at for run in runs] == [[]] * 20
+    assert [run.asked for run in runs] == [[]] * 20
 
 
-def test_polls_that_come_due_while_nothing_can_be_sent_are_ranked_when_something_can() -> None:
+def test_polls_that_come_due_while_nothing_can_be_sent_get_turns_when_something_can() -> None:
     schedule, runs = of(0, rate=0.1)
-    runs += [Run(0, 0, (10.0,)), Run(1, 0), Run(2, 1), Run(3, TOP)]
+    runs += [Run(0, 3.0), Run(1, 4.0), Run(2, 2.0), Run(3, 1.0)]
     schedule.budget.take(BEGIN)
     for run in runs:
         schedule.poll(run, BEGIN)
     assert schedule.plan(BEGIN + 0.5, 1).polls == []
-    assert [run.ranked_at for run in runs] == [[]] * 4
-    assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 0, 2, 1]
+    assert [run.asked for run in runs] == [[]] * 4
+    assert sent_one_by_one(schedule, BEGIN + 11.0, 4) == [3, 2, 0, 1]
+    assert [len(run.asked) for run in runs] == [1] * 4, "a turn is computed once"
 
 
-def test_a_poll_that_rises_goes_before_the_level_below_and_after_those_already_on_its_level() -> None:
-    schedule, runs = of(0, rate=1.0)
-    runs += [Run(0, 0, (1.0,)), Run(1, 0), Run(2, 1), Run(3, 1), Run(4, 1)]
-    for run in runs:
-        schedule.poll(run, BEGIN)
-    assert sent_one_by_one(schedule, BEGIN, 5) == [2, 3, 4, 0, 1]
+def after_polls(delays: list[float]) -> tuple[Schedule[Run], float]:
+    """Return a schedule whose polls have ended these delays, one after the other, and the time."""
+    schedule, _ = of(0, rate=1.0)
+    now = BEGIN
+    for number, delay in enumerate(delays):
+        now += 5.0
+        run = Run(number)
+        schedule.poll(run, now)
+        run.since = now - delay
+        assert schedule.plan(now, 1).polls == [run]
+        schedule.landed(run, was_poll=True)
+    return schedule, now + 5.0
 
 
-def test_a_rank_that_falls_does_not_bring_a_poll_down() -> None:
-    schedule, runs = of(0, rate=1.0)
-    runs += [Run(0, TOP), Run(1, 3, (1.0,)), Run(2, 1)]
-    for run in runs:
-        schedule.poll(run, BEGIN)
-    assert names(schedule.plan(BEGIN, 1)) == [0]
-    runs[1].first = 0
-    schedule.plan(BEGIN + 1.1, 0)
-    assert runs[1].level == 3
-    assert names(schedule.plan(BEGIN + 1.1, 1)) == [1]
+def test_the_bar_is_the_mean_delay_that_the_last_polls_have_ended() -> None:
+    schedule, _ = after_polls([2.0] * 400)
+    assert schedule._bar == pytest.approx(2.0, rel=0.01)
+    schedule, _ = after_polls([2.0] * 400 + [0.5, 0.0] * 400)
+    assert schedule._bar == pytest.approx(0.25, abs=0.26)
 
 
-@pytest.mark.parametrize("rises_at", [-math.inf, BEGIN - 1.0, BEGIN])
-def test_a_poll_whose_time_to_rise_is_past_rises_by_one_level_in_a_plan(rises_at: float) -> None:
-    ranked_at = []
-
-    class Confused(Slot):
-        __slots__ = ()
-
-        def rank(self, now: float) -> int:
-            ranked_at.append(now)
-            return 0
-
-        def rises_at(self, level: int) -> float:
-            return rises_at
-
-    schedule: Schedule[Confused] = Schedule(Budget(1.0, 10))
-    for _ in range(3):
-        schedule.poll(Confused(), BEGIN)
-    assert len(schedule.plan(BEGIN, 1).polls) == 1
-    assert ranked_at == [BEGIN] * 6  # each is ranked once and raised once
-    assert [slot.level for slot in schedule.waiting()] == [1, 1]
-    assert schedule.plan(BEGIN + 0.5, 1).wake_at > BEGIN + 0.5
+def test_the_poll_that_was_over_the_bar_first_goes_first() -> None:
+    schedule, now = after_polls([1.0] * 400)
+    waits = {0: (5.0, 1.0), 1: (3.0, 1.0), 2: (0.0, 0.01), 3: (0.0, 0.5), 4: (50.0, 1.0)}
+    for name, (wait, slope) in waits.items():
+        run = Run(name, wait, slope, expiry=now + 1.0 if name == 4 else math.inf)
+        schedule.poll(run, now)
+        run.since = now
+    # They end a delay of 1 s from 6 s, 4 s, 100 s and 2 s after their last poll on, and the last one expires after 1 s.
+    assert sent_one_by_one(schedule, now, 5) == [4, 3, 1, 0, 2]
 
 
-def test_the_time_at_which_an_earlier_poll_would_have_risen_does_not_raise_the_next_poll(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "RUNS_AT_ONCE", 2)
-    schedule, runs = of(0, rate=1.0)
-    early, other = Run(0, 3, (5.0,)), Run(1, 2)
-    schedule.poll(early, BEGIN)
-    schedule.poll(other, BEGIN)
-    assert schedule.plan(BEGIN, 1).polls == [early]
-    schedule.landed(early, was_poll=True)
-    early.first, early.rises = 0, ()
-    runs += [Run(number, 5) for number in range(2, 6)]
-    for run in [*runs, early]:
-        schedule.poll(run, BEGIN + 1.0)
-    schedule.plan(BEGIN + 1.0, 0)
-    schedule.plan(BEGIN + 1.0, 0)
-    schedule.plan(BEGIN + 1.0, 0)
-    assert early.level == NEW
-    assert sent_one_by_one(schedule, BEGIN + 10.0, 6) == [2, 3, 4, 5, 1, 0]
-
-
-def test_no_more_are_ranked_in_a_plan_than_it_takes_at_once_however_many_are_sent() -> None:
+def test_no_more_turns_are_given_in_a_plan_than_it_takes_at_once_however_many_are_sent() -> None:
     schedule, runs = of(8 * RUNS_AT_ONCE)
     for _ in range(8):
         schedule.plan(BEGIN, 0)
     assert len(schedule.plan(BEGIN, 8).polls) == 8
-    assert sum(len(run.ranked_at) for run in runs) == RUNS_AT_ONCE
+    assert sum(len(run.asked) for run in runs) == RUNS_AT_ONCE
     assert schedule.due == 8 * RUNS_AT_ONCE - 8
 
 
-def test_unranked_polls_cause_no_early_plan_while_nothing_can_be_sent() -> None:
+def test_polls_without_a_turn_cause_no_early_plan_while_nothing_can_be_sent() -> None:
     schedule, runs = of(4 * RUNS_AT_ONCE, rate=1.0)
-    for run in runs:
-        run.rises = (0.1, 0.2, 0.3)
     plan = schedule.plan(BEGIN, 8)
     assert len(plan.polls) == 1
     assert plan.wake_at == pytest.approx(BEGIN + 1.0)
@@ -533,8 +494,8 @@ def test_unranked_polls_cause_no_early_plan_while_nothing_can_be_sent() -> None:
         assert plan.wake_at == pytest.approx(BEGIN + 1.0)
     assert schedule.due == 4 * RUNS_AT_ONCE - 1
     schedule.plan(plan.wake_at, 8)
-    assert sum(len(run.ranked_at) for run in runs) <= 3 * RUNS_AT_ONCE  # ranked twice, raised once
-    assert max(len(run.ranked_at) for run in runs) == 2
+    assert sum(len(run.asked) for run in runs) == 2 * RUNS_AT_ONCE
+    assert max(len(run.asked) for run in runs) == 1
 
 
 def test_polls_without_a_free_place_wait_for_a_response_only() -> None:
@@ -557,19 +518,6 @@ def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
         schedule.tick(run, BEGIN + at)
     assert schedule.plan(BEGIN + 3.0, 1).ticks == [run]
     assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
-
-
-def test_the_level_served_an_hour_ago_does_not_decide_how_far_polls_rise_now() -> None:
-    schedule, _ = of(0, rate=1.0)
-    for run in (Run(0, TOP), Run(1, TOP)):
-        schedule.poll(run, BEGIN)
-    assert sent_one_by_one(schedule, BEGIN, 2) == [0, 1]
-    schedule.poll(Run(2), BEGIN + 3600.0)
-    assert names(schedule.plan(BEGIN + 3600.0, 1)) == [2]
-    low = Run(3, 0, (1.5, 2.5, 3.5, 4.5, 500.0, 600.0, 700.0))
-    for run in (Run(4, 2), Run(5, 1), Run(6, 0), low):
-        schedule.poll(run, BEGIN + 3600.0)
-    assert sent_one_by_one(schedule, BEGIN + 3601.1, 4) == [4, 5, 3, 6]
 
 
 def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
@@ -601,7 +549,7 @@ def test_changes_of_a_removed_run_are_still_sent() -> None:
 
 def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> None:
     schedule: Schedule[Run] = Schedule(Budget(None, 10))
-    runs = [Run(number, TOP) for number in range(20)]
+    runs = [Run(number) for number in range(20)]
     for run in runs:
         schedule.poll(run, BEGIN)
     assert len(schedule.plan(BEGIN, 20).polls) == 9
@@ -609,47 +557,31 @@ def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> Non
     assert schedule.plan(BEGIN, 20) == Plan([], [(runs[0], "cancel")], [], math.inf)
 
 
-CROWD = st.lists(st.tuples(st.integers(1, 3), st.integers(0, TOP)), min_size=1, max_size=4)
-
-
 @settings(deadline=None, max_examples=60)  # a busy machine is no failure
-@given(CROWD, st.sampled_from([1.0, 3.0]), st.lists(st.floats(0.1, 1.5), min_size=TOP, max_size=TOP))
+@given(
+    st.lists(st.tuples(st.integers(1, 3), WAITS), min_size=1, max_size=4),
+    st.sampled_from([1.0, 3.0]),
+    st.sampled_from([0.0, 1.0, 30.0]),
+    st.sampled_from([1.0, 0.1]),
+)
 def test_a_due_poll_is_sent_although_others_keep_coming(
-    crowd: list[tuple[int, int]], rate: float, pauses: list[float]
+    crowd: list[tuple[int, float]], rate: float, wait: float, slope: float
 ) -> None:
     schedule: Schedule[Run] = Schedule(Budget(rate, 10**6))
-    times = [sum(pauses[: number + 1]) for number in range(TOP)]
-    last = Run(-1, 0, tuple(times))
+    last = Run(-1, wait, slope)
     schedule.poll(last, BEGIN)
-    now, sent, bound = BEGIN, 0, math.inf
+    now = BEGIN
     for step in range(10_000):
-        for number, level in crowd:  # more than the rate allows
+        for number, pause in crowd:  # more than the rate allows
             for _ in range(number):
-                schedule.poll(Run(step, level), now)
-        polls = schedule.plan(now, 1).polls
-        if last in polls:
+                run = Run(step, pause)
+                run.since = now
+                schedule.poll(run, now)
+        if last in schedule.plan(now, 1).polls:
             break
-        sent += len(polls)
-        if last.level == TOP and bound == math.inf:
-            bound = sent + schedule.before(last)
-        assert sent <= bound
         now += 0.5 / rate
     assert last.is_polling
     assert schedule.plan(now, 1).polls != [last]
-
-
-def test_a_poll_below_the_level_that_is_served_rises_to_it_in_time() -> None:
-    schedule, _ = of(0, rate=10.0)
-    low = Run(-1, 0, tuple(float(number) for number in range(1, TOP + 1)))
-    schedule.poll(low, BEGIN)
-    now = BEGIN
-    while not low.is_polling:
-        for number in range(3):  # more than the rate allows, on level 5 alone
-            schedule.poll(Run(number, 5), now)
-        schedule.plan(now, 8)
-        now += 0.1
-        assert now < BEGIN + 7.0, "it has been worth more than all others for a second"
-    assert now > BEGIN + 5.0
 
 
 def test_very_many_runs_with_the_same_time_are_woken_in_several_plans() -> None:
@@ -676,7 +608,7 @@ def test_very_many_polls_are_all_sent_by_plans_that_say_when_to_come_back() -> N
 
 
 def entries(schedule: Schedule[Run]) -> int:
-    return sum(len(times._heap) for times in (schedule._polls, schedule._ticks, schedule._rises))
+    return sum(len(times._heap) for times in (schedule._polls, schedule._ticks, schedule._turns))
 
 
 def played(schedule: Schedule[Run], times: Iterator[float], run: Run) -> None:
