@@ -9,7 +9,7 @@ from pathlib import Path
 def plot_bars(
     medians: Mapping[str, Mapping[str, float]], clients: Sequence[str], labels: Sequence[str], what: str, path: Path
 ) -> None:
-    """Plot the medians on a logarithmic axis.
+    """Plot the medians on a logarithmic axis. A client without a figure under a condition has no bar there.
 
     Args:
         medians: Microseconds by condition and client.
@@ -23,13 +23,16 @@ def plot_bars(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
+    tall = max(3.0, 0.22 * len(clients) * len(medians))
+    figure, axes = pyplot.subplots(figsize=(7, tall), layout="constrained")
+    step = 0.81 / len(clients)
     for row, by in enumerate(medians.values()):
         for offset, name in enumerate(clients):
+            if name not in by:
+                continue
             value = by[name]
-            bar = axes.barh(
-                row + (offset - 1) * 0.27, value, height=0.25, color=f"C{offset}", label=None if row else name
-            )
+            place = row + (offset - (len(clients) - 1) / 2) * step
+            bar = axes.barh(place, value, height=step * 0.92, color=f"C{offset}", label=None if row else name)
             axes.bar_label(bar, labels=[f"{value:.0f} us" if value >= 100 else f"{value:.1f} us"], padding=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xscale("log")

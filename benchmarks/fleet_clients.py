@@ -75,7 +75,6 @@ class Window:
     async def measure(self, watch_all: Callable[[], Awaitable[None]]) -> dict[str, Any]:
         """Begin the runs, watch them all, give the figures."""
         gc.collect()
-        gc.freeze()  # what was imported is no matter for the collector, as in a server that is run with care
         self._peak = memory = self._resident()
         start = control(self.base_url, "POST", f"/start?plan=at_once&n={len(self.names)}&seed={self._seed}")
         background = asyncio.create_task(self._beat() if self._heart else self._sample())

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise, repeat
 from operator import add, mul, sub
@@ -52,15 +51,21 @@ BATCH_SHARE: Final = 0.1
 BATCH_SHARE_OF_ALL: Final = 0.04
 LARGEST_BATCH: Final = 200.0
 SURPRISE_BATCH_SHARE: Final = 0.1
-POOL_BATCHES: Final = 4.0  # durations of all groups together only start new groups, so they are updated less often
+# The durations of all groups together only start new groups, so they are updated less often, and after some hundred
+# runs they learn from every fourth run only.
+POOL_BATCHES: Final = 4.0
+POOL_RUNS: Final = 400
+POOL_SHARE: Final = 4
 SURPRISE_SHARE: Final = 0.05  # of runs; if fewer were expected there, a run is surprising
 SURPRISE_COUNTS: Final = 4.0
 NEAR_CELLS: Final = 15.0  # the neighbourhood: a quarter of an age on either side
 NO_RUNS: Final = 1e-9  # a survival below this counts as 0
-CELLS_AND_END: Final = range(grid.CELLS + 1)
 
 Opinion = tuple[float, "array[float]"]  # the trust in it, from 0 to 1, and its masses
 Span = tuple[float, float]  # grid positions between which a run ended: after, by
+Edges = tuple[
+    int, float, int, float
+]  # of a span: the cell of its begin and the part of it before, and the same of its end
 
 
 class Durations:
@@ -105,6 +110,8 @@ class Durations:
     def learn(self, after: float, by: float) -> None:
         """Note a run that ended between two ages, in seconds. Takes a millisecond or two if a batch is complete."""
         self.runs += 1
+        if self._base is None and self.runs > POOL_RUNS and self.runs % POOL_SHARE:
+            return
         span = grid.position(min(after, by)), grid.position(by)
         self._pending.append(span)
         self._news += max(SURPRISE_COUNTS, self._batch * SURPRISE_BATCH_SHARE) if self._is_surprise(span) else 1.0
@@ -148,23 +155,34 @@ class Durations:
     def age_of_delay(self, after: float, delay: float) -> float:
         """Return the age `by` at which `delay` reaches a number of seconds."""
         after, delay = max(0.0, after), max(0.0, delay)
-        first = int(grid.position(after))
-        stays, left = self._stays or self._summed(), math.exp(-self._hazard_at(after))
-        if left < NO_RUNS or first >= grid.CELLS:
+        at = grid.position(after)
+        first = int(at)
+        if first >= grid.CELLS:
             return after + delay
-        origin = after - self._stay(after) / left  # what `delay` subtracts, the same for all ages
-
-        def delay_at(cell: int) -> float:
-            return AGES[cell] - stays[cell] / left - origin
-
-        # The delay grows with the age: find the first age of the grid at which it is enough, then interpolate.
-        cell = bisect_left(CELLS_AND_END, delay, lo=first + 1, key=delay_at)
-        if cell <= grid.CELLS:
-            below, so_far = (after, 0.0) if cell == first + 1 else (AGES[cell - 1], delay_at(cell - 1))
-            rise = delay_at(cell) - so_far
-            return below + (AGES[cell] - below) * (max(delay - so_far, 0.0) / rise if rise > 0.0 else 1.0)
-        # Beyond the grid the remaining runs count as ended.
-        return grid.END_S + delay - delay_at(grid.CELLS)
+        hazard, stays = self._hazard, self._stays or self._summed()
+        left = math.exp(-hazard[first] - (at - first) * (hazard[first + 1] - hazard[first]))
+        if left < NO_RUNS:
+            return after + delay
+        share = (after - AGES[first]) / (AGES[first + 1] - AGES[first])
+        stay = stays[first] + share * (stays[first + 1] - stays[first])
+        # The delay at the age of a cell is AGES[cell] - stays[cell] / left, less the same at `after`. It grows with the
+        # age: find the first cell at which it is enough, then interpolate. (`bisect` with a key takes twice as long.)
+        so_far = after - stay / left
+        wanted = so_far + delay
+        low, high = first + 1, grid.CELLS + 1
+        while low < high:
+            middle = (low + high) // 2
+            if AGES[middle] - stays[middle] / left < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        if low > grid.CELLS:  # beyond the grid the remaining runs count as ended
+            return wanted + stays[grid.CELLS] / left
+        below = after
+        if low > first + 1:
+            below, so_far = AGES[low - 1], AGES[low - 1] - stays[low - 1] / left
+        rise = AGES[low] - stays[low] / left - so_far
+        return below + (AGES[low] - below) * (max(wanted - so_far, 0.0) / rise if rise > 0.0 else 1.0)
 
     def _stay(self, age: float) -> float:
         """Return the mean time that runs spend below an age: for each run its duration, but at most that age."""
@@ -251,10 +269,11 @@ class Durations:
         fading = (1.0 - 1.0 / OPINION_MEMORY_RUNS) ** len(self._pending)
         # For example, one opinion gave a run 4 %, another 1 %. Their scores move apart by log(4) = 1.39, so the ratio
         # of their weights grows by a factor of four.
-        before = _foretold(base, self._pending)
+        edges = [_edges(span) for span in self._pending]
+        before = _foretold(base, edges)
         scores = [_score(before)]
         for trust, masses in opinions:
-            foretold = _foretold(masses, self._pending)
+            foretold = _foretold(masses, edges)
             scores.append(_score([trust * p + (1.0 - trust) * q for p, q in zip(foretold, before, strict=True)]))
         summed = [old * fading + new for old, new in zip(self._scores, scores, strict=True)]
         top = max(summed)  # subtracted, so that exp() of a score never underflows for all of them
@@ -281,22 +300,22 @@ def _cumulative_hazard(masses: list[float]) -> array[float]:
     return array("d", (-math.log(share / whole) for share in reversed(survival)))
 
 
-def _foretold(masses: Sequence[float], spans: list[Span]) -> list[float]:
-    """Return the probability of each span; a span narrower than a cell is widened to the width of one."""
+def _edges(span: Span) -> Edges:
+    """Return the edges of a span, widened to the width of a cell if it is narrower, each as a cell and a part of it."""
+    after, by = span
+    if by >= grid.CELLS:  # the last cell has no end, so it always counts whole
+        return int(after), after % 1.0, grid.CELLS, 1.0
+    wider = max(0.0, 1.0 - (by - after)) / 2
+    first, last = max(after - wider, 0.0), min(by + wider, float(grid.CELLS))
+    return int(first), first % 1.0, int(last), last % 1.0
+
+
+def _foretold(masses: Sequence[float], edges: list[Edges]) -> list[float]:
+    """Return the probability of each span, given by its edges."""
     below = [0.0, *accumulate(masses)]
-
-    def share(at: float) -> float:
-        cell = int(at)
-        return below[cell] + (at - cell) * masses[cell]
-
-    found: list[float] = []
-    for after, by in spans:
-        if by >= grid.CELLS:  # the last cell has no end, so it always counts whole
-            found.append(below[-1] - share(after))
-            continue
-        wider = max(0.0, 1.0 - (by - after)) / 2
-        found.append(share(min(by + wider, grid.CELLS)) - share(max(after - wider, 0.0)))
-    return found
+    return [
+        below[last] + end * masses[last] - below[first] - begin * masses[first] for first, begin, last, end in edges
+    ]
 
 
 def _score(foretold: list[float]) -> float:

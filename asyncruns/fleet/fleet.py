@@ -199,11 +199,11 @@ class Fleet(AsyncOnly, Generic[R]):
         if at_most < 1:
             raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
         self._hub.check_goes_on()
-        added = 0
+        added, listener = 0, None
         with self._hub.adding():
             async with contextlib.aclosing(_each(runs)) as each:
                 async for run in each:
-                    self.watch(run, **options)
+                    _, listener = self._hub.add_run(run, {}, None, options, listener)
                     added += 1
                     if added % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)

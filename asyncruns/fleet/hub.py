@@ -74,6 +74,7 @@ class Hub(Generic[R]):
             "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
         self._open: list[tuple[OpenWatches, OpenWatch]] = []  # one for each client in use
+        self._last_context = contextvars.Context()
 
     # Entering and leaving
 
@@ -182,9 +183,22 @@ class Hub(Generic[R]):
     # Watches
 
     def add_run(
-        self, run: Any, ids: Mapping[str, str | None], client: RunClient[Any] | None, options: SharedOptions
+        self,
+        run: Any,
+        ids: Mapping[str, str | None],
+        client: RunClient[Any] | None,
+        options: SharedOptions,
+        shared: Listener | None = None,
     ) -> tuple[Member, Listener]:
-        """Watch a run; `Fleet.watch` describes the arguments.
+        """Watch a run; `Fleet.watch` describes the other arguments.
+
+        Args:
+            run: The run.
+            ids: Its ids, by the names of the parameters.
+            client: The client for this run; None for the fleet's.
+            options: The options of this watch.
+            shared: The listener of other watches with the same options that nobody holds. It is used again, to save
+                memory, if the context variables are the same.
 
         Raises:
             InvalidRequestError: They are invalid; or the fleet is not running, or runs in another event loop.
@@ -205,21 +219,32 @@ class Hub(Generic[R]):
         ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
         if options:
             check_watch_options(options, SharedOptions, elsewhere=(OPTIONS_OF_FLEETS, "that is an option of the fleet"))
-        context = contextvars.copy_context()
+        context = self._current_context()
         member = self.runner.roster.find(ref)
         given = None
         if member is None:
             policy, answerers = self._settings.of(options, client.dialect)
             member = Member(self.runner, client, ref, policy, answerers, context)
             given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
-        both = self._settings.with_own(options)
-        listener = Listener(
-            self._observers, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
-        )
+        listener = shared
+        if listener is None or listener.context is not context:
+            both = self._settings.with_own(options)
+            listener = Listener(
+                self._observers, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
+            )
         member.add_listener(listener)
         if not member.is_watched:
             self.runner.add_member(member, given)
         return member, listener
+
+    def _current_context(self) -> contextvars.Context:
+        """Return a copy of the context variables: the last one if they have not changed since, to save memory."""
+        context = contextvars.copy_context()
+        last = self._last_context
+        # By identity: values that are equal may be different objects.
+        if len(context) != len(last) or any(last.get(name, last) is not value for name, value in context.items()):
+            self._last_context = context
+        return self._last_context
 
     def cancel(self, member: Member, listener: Listener) -> None:
         """Cancel a watch, and discard the member if it has no other."""

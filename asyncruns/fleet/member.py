@@ -305,8 +305,11 @@ class Member(Slot):
 
     def polled(self, event: ev.Observed | ev.Refused, generation: int) -> None:
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
-        if generation == self.generation:
-            self.receive(event)
+        try:
+            if generation == self.generation:
+                self.receive(event)
+        except Exception as error:
+            self.broke(error)
 
     def submit_landed(self, now: float) -> None:
         """Note that its submit is no longer in flight."""
@@ -342,14 +345,15 @@ class Member(Slot):
     def _perform(self, command: Command) -> None:
         host = self._host
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
-        if is_left and isinstance(command, do.PollAt | do.RunTools | do.Submit):
-            if not isinstance(command, do.PollAt):
-                self.submit_dropped()  # the machine takes it for sent, so a new watch cannot resume from here
+        if isinstance(command, do.PollAt):
+            if not is_left:
+                self.due_at = command.not_before
+                host.schedule.poll(self, command.not_before)
+            return
+        if is_left and isinstance(command, do.RunTools | do.Submit):
+            self.submit_dropped()  # the machine takes it for sent, so a new watch cannot resume from here
             return
         match command:
-            case do.PollAt(not_before, _):
-                self.due_at = not_before
-                host.schedule.poll(self, not_before)
             case do.RunTools(calls):
                 self._begin_answering(calls)
             case do.StopTools(approvals):

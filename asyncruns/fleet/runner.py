@@ -200,7 +200,7 @@ class Runner(Host[Member]):
         if event is not None:
             self._note(event)
             log_poll(FLEET_LOG, member.ref, event)
-            member.guard(partial(member.polled, event, generation))
+            member.polled(event, generation)
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
         if member.is_finished:

@@ -13,8 +13,7 @@ The longer a poll is due, the more it is worth: the delay that it ends, which is
 been over, grows. To send first what is worth most, one would have to compute all delays again and again. Instead, the
 turn of a poll is computed once, when it comes due: the time at which its delay reaches the *bar*, the mean delay of the
 polls that are being sent. A poll that is over the bar has its turn in the past, and the earlier it got there, the
-sooner it is sent. Every delay reaches the bar some time, and a turn is never later than the run's expiry, so no run
-waits for ever.
+sooner it is sent. A turn is never later than the run's expiry, and at most an hour away, so no run waits for ever.
 
 For example, 20 requests per second are allowed, 30 polls are due, and the polls that are sent end a delay of 0.5 s on
 average. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn; another one was at 09:59:58,
@@ -30,10 +29,9 @@ is stale, and dropped when it comes up or when the heap is tidied.
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
@@ -44,6 +42,7 @@ from asyncruns.fleet.budget import Budget
 RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, or gives a turn, at some microseconds each
 MEASURED: Final = 4  # one of so many polls that are sent is measured for the bar
 BAR_SHARE: Final = 1 / 16  # of such a poll's delay in the bar
+LATEST_TURN_S: Final = 3600.0  # from when a poll comes due to its turn, however little it is worth
 
 
 class Slot:
@@ -70,7 +69,7 @@ class Slot:
         self.generation: int = 0
         self.number: int = 0
         self._comes_at = math.inf  # `poll_at` while a poll is planned but not due; otherwise infinity
-        self._turn_at = math.nan  # the turn of a due poll; NaN if it has none
+        self._turn_at = math.inf  # the turn of a due poll; infinity if it has none
 
     def discard_poll(self) -> None:
         """Discard the response to the poll in flight, so that another poll may be sent."""
@@ -112,9 +111,9 @@ class Schedule(Generic[S]):
         self.budget: Budget = budget
         self._slots: dict[int, S] = {}
         self._count = 0
-        self._polls: _Times[S] = _Times(self._slots, attrgetter("_comes_at"))
-        self._ticks: _Times[S] = _Times(self._slots, attrgetter("tick_at"))
-        self._turns: _Times[S] = _Times(self._slots, attrgetter("_turn_at"))
+        self._polls: _Times[S] = _Times(self._slots, "_comes_at")
+        self._ticks: _Times[S] = _Times(self._slots, "tick_at")
+        self._turns: _Times[S] = _Times(self._slots, "_turn_at")
         # The due polls without a turn. Not a plain dict: one that is emptied from its front searches through all
         # removed entries each time.
         self._new: OrderedDict[S, None] = OrderedDict()
@@ -184,46 +183,59 @@ class Schedule(Generic[S]):
             now: The time.
             at_most: The most requests in this plan.
         """
-        ticks: list[S] = []
-        for slot in self._ticks.until(now):
-            slot.tick_at = math.inf
-            ticks.append(slot)
+        ticks = self._ticks.until(now)
         for slot in self._polls.until(now):
-            slot._comes_at = math.inf
             slot.is_due = True
             self._new[slot] = None
         changes: list[tuple[S, Any]] = []
         polls: list[S] = []
-        while not ticks and len(changes) + len(polls) < at_most and self.budget.ready_at(now) <= now:
-            # Every request takes from the budget, so its rate and its places are checked again before the next one.
-            if self._changes:
-                if not self.budget.places(for_poll=False):
-                    break
-                changes.append(self._changes.popleft())
-            elif self.due and (room := self.budget.places(for_poll=True)):
-                if not polls:
-                    self._set_turns(now, min(room, at_most - len(changes)))
-                polls.append(self._send_next(now))
-            else:
-                break
-            self.budget.take(now)
+        if not ticks:
+            changes = self._send_changes(now, at_most)
+            if not self._changes:
+                polls = self._send_polls(now, at_most - len(changes))
         return Plan(ticks, changes, polls, now if ticks else self._wake_at(now))
+
+    def _send_changes(self, now: float, at_most: int) -> list[tuple[S, Any]]:
+        """Return the submits and cancels that were added first, as many as may be sent now; these count as sent."""
+        changes: list[tuple[S, Any]] = []
+        room = min(self.budget.places(for_poll=False), at_most)
+        while self._changes and len(changes) < room and self.budget.ready_at(now) <= now:
+            changes.append(self._changes.popleft())
+            self.budget.take(now)
+        return changes
+
+    def _send_polls(self, now: float, at_most: int) -> list[S]:
+        """Return the runs whose polls are worth most, as many as may be sent now; these count as sent."""
+        polls: list[S] = []
+        room = min(self.budget.places(for_poll=True), at_most)
+        if not room or not self.due or self.budget.ready_at(now) > now:
+            return polls
+        self._set_turns(now, room)
+        while self.due and len(polls) < room and self.budget.ready_at(now) <= now:
+            polls.append(self._send_next(now))
+            self.budget.take(now)
+        return polls
 
     def _set_turns(self, now: float, room: int) -> None:
         """Compute the turns of the due polls, unless all of them can be sent now."""
         # With a finite rate, a plan may send one poll only, so of two due polls it matters which is worth more.
         if not self._with_turn and len(self._new) <= (room if self.budget.rate == math.inf else 1):
             return
-        for slot in list(itertools.islice(self._new, RUNS_AT_ONCE)):
-            del self._new[slot]
-            slot._turn_at = slot.delayed_at(self._bar)
+        latest = now + LATEST_TURN_S
+        for _ in range(min(len(self._new), RUNS_AT_ONCE)):
+            slot, _ = self._new.popitem(last=False)
+            turn = slot.delayed_at(self._bar)
+            slot._turn_at = turn if turn < latest else latest
             self._turns.add(slot._turn_at, slot)
             self._with_turn += 1
 
     def _send_next(self, now: float) -> S:
-        """Return the run whose poll is worth most, and note that the poll is sent; at least one poll must be due."""
-        slot = self._turns.take() if self._with_turn else next(iter(self._new))
-        self._leave(slot)
+        if self._with_turn:
+            slot = self._turns.take()
+            self._with_turn -= 1
+        else:
+            slot, _ = self._new.popitem(last=False)
+        slot.is_due = False
         slot.poll_at, slot.is_polling = math.inf, True
         self._sent += 1
         if self._sent % MEASURED == 0:
@@ -236,7 +248,7 @@ class Schedule(Generic[S]):
             del self._new[slot]
         else:
             self._with_turn -= 1
-            slot._turn_at = math.nan
+            slot._turn_at = math.inf
 
     def _wake_at(self, now: float) -> float:
         """Return when the next thing is to be done, unless a response comes first."""
@@ -282,17 +294,19 @@ class _Times(Generic[S]):
 
     Args:
         slots: The runs by their numbers.
-        time_of: Returns the time of a run; an entry with another time is stale, and skipped.
+        name: The name of the attribute that has the time of a run. An entry with another time is stale, and skipped.
+            When a run is taken, its time becomes infinity.
     """
 
-    def __init__(self, slots: dict[int, S], time_of: Callable[[S], float]) -> None:
+    def __init__(self, slots: dict[int, S], name: str) -> None:
         self._slots = slots
-        self._time_of = time_of
+        self._name = name
+        self._time_of = attrgetter(name)
         self._heap: list[tuple[float, int]] = []
         self._tidy_at = 64
 
     def add(self, at: float, slot: S) -> None:
-        """Add an entry for a run."""
+        """Add an entry for a run; the time must be finite."""
         heapq.heappush(self._heap, (at, slot.number))
         # Without this, a run whose poll is moved a thousand times would leave a thousand stale entries. The heap is
         # tidied when it has twice the valid entries of last time, so the cost per entry stays constant.
@@ -301,26 +315,28 @@ class _Times(Generic[S]):
             self._heap = sorted({entry for entry in self._heap if self._is_new(*entry)})
             self._tidy_at = max(2 * len(self._heap), 64)
 
-    def until(self, now: float) -> Iterator[S]:
-        """Yield the runs whose time has come, at most as many as one plan takes, and remove their entries.
-
-        The caller must change the time of each run before it takes the next one; otherwise the run may come up twice.
-        """
-        for _ in range(RUNS_AT_ONCE):
-            if self.first() > now:
-                return
-            yield self._slots[heapq.heappop(self._heap)[1]]
+    def until(self, now: float) -> list[S]:
+        """Take the runs whose time has come, at most as many as one plan takes."""
+        taken: list[S] = []
+        while len(taken) < RUNS_AT_ONCE and self.first() <= now:
+            taken.append(self.take())
+        return taken
 
     def first(self) -> float:
         """Return the earliest time of a valid entry, or infinity."""
-        while self._heap and not self._is_new(*self._heap[0]):
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else math.inf
+        heap = self._heap
+        while heap and not self._is_new(*heap[0]):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else math.inf
 
     def take(self) -> S:
-        """Return the run with the earliest time, and remove its entry; there must be one."""
-        self.first()
-        return self._slots[heapq.heappop(self._heap)[1]]
+        """Take the run with the earliest time; there must be one."""
+        while True:
+            at, number = heapq.heappop(self._heap)
+            slot = self._slots.get(number)
+            if slot is not None and self._time_of(slot) == at:
+                setattr(slot, self._name, math.inf)
+                return slot
 
     def slots(self) -> Iterator[S]:
         """Yield the runs that have a valid entry, each once."""
@@ -329,4 +345,4 @@ class _Times(Generic[S]):
 
     def _is_new(self, at: float, number: int) -> bool:
         slot = self._slots.get(number)
-        return slot is not None and self._time_of(slot) == at
+        return slot is not None and bool(self._time_of(slot) == at)

@@ -148,7 +148,7 @@ class Ledger(Struct, eq=False, gc=False):
     """
 
     # Dicts as sets: an empty dict takes a third of the memory of an empty set (64 bytes, not 216), and costs the
-    # garbage collector nothing. A fleet holds ten thousand ledgers.
+    # garbage collector nothing. A fleet may hold ten thousand ledgers.
     _begun: dict[CallKey, None] = field(default_factory=dict)  # handed out
     _outputs: dict[CallKey, str] = field(default_factory=dict)
     _left: dict[CallKey, None] = field(default_factory=dict)  # left to the server, and reported

@@ -28,10 +28,10 @@ Illegal local input raises and leaves the machine unchanged. Nothing that a serv
 from __future__ import annotations
 
 import math
-import sys
+from functools import lru_cache
 from typing import Final, assert_never
 
-from msgspec import Struct, UnsetType, field
+from msgspec import Struct, UnsetType
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
@@ -57,11 +57,18 @@ DISPATCHING_SHARE: Final = 0.1  # what a poll is worth while tools run, compared
 SILENCE_S: Final = 5.0  # after this silence of a stream a poll checks the run; models may think for longer
 TIMED_OUT_OUTPUT: Final = '{"error": "The call did not finish in time."}'  # sent just before the expiry
 
-NOT_ASKED: Final = Cancellation()  # shared by all watches without a cancel, to save memory; never modify it
+# Shared by all watches without a cancel, and by all without calls, to save memory; never modify them.
+NOT_ASKED: Final = Cancellation()
+NO_CALLS: Final = Ledger()
 # Durations are learned from these ends and from rounds of calls. CANCELLED and EXPIRED are absent: they do not show how
 # long the run would have taken.
 ENDS_BY_ITSELF: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.INCOMPLETE)
 _NOT_THERE: Final = (Reason.NOT_FOUND, Reason.GONE)
+
+
+@lru_cache(maxsize=64)  # a dialect knows a few statuses, and ten thousand runs have one of them
+def _reduced(phase: Phase, status: str) -> Snapshot[None]:
+    return Snapshot(phase=phase, status=status, resource=None)
 
 
 class RunLifecycle(Struct, eq=False, gc=False):
@@ -69,7 +76,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     _policy: Policy = Policy()
     _patience: Patience = None  # type: ignore[assignment]
-    _ledger: Ledger = field(default_factory=Ledger)
+    _ledger: Ledger = None  # type: ignore[assignment]
     _cancellation: Cancellation = NOT_ASKED
     _begun: bool = False
     # Whether the server has shown the run to this watch. The caller's object does not count: it may come from a replica
@@ -86,6 +93,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def __post_init__(self) -> None:
         self._patience = Patience(self._policy)
+        self._ledger = NO_CALLS
 
     @property
     def cancel_requested(self) -> bool:
@@ -122,11 +130,19 @@ class RunLifecycle(Struct, eq=False, gc=False):
             return State.DONE
         if self._cancellation.active:
             return State.CANCELLING
-        if current is not None and current.stage is Stage.OPEN:
+        if self._is_dispatching:
             return State.DISPATCHING
         if self._ledger.in_flight or (current is not None and current.stage in (Stage.READY, Stage.UNSURE)):
             return State.SUBMITTING
         return State.POLLING
+
+    @property
+    def _is_dispatching(self) -> bool:
+        """Whether the state is DISPATCHING."""
+        current = self._ledger.current
+        return (
+            current is not None and current.stage is Stage.OPEN and not self._cancellation.active and self.end is None
+        )
 
     @property
     def wake_at(self) -> float:
@@ -134,7 +150,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self.end is not None:
             return math.inf
         # The bounds of a stuck cancel and of an unknown status are absent: only a poll can show that they are over.
-        return min(self._patience.over_at, self._cancellation.at, self._send_at, self._late_at)
+        at = min(self._patience.over_at, self._cancellation.at)
+        return at if self._ledger.current is None else min(at, self._send_at, self._late_at)
 
     def receive(self, event: ev.Event) -> list[Command]:
         """Process an event and return the commands to execute, in order.
@@ -156,11 +173,13 @@ class RunLifecycle(Struct, eq=False, gc=False):
             case ev.Refused():
                 return self._refused(event)
             case ev.CallsAnswered():
+                self._need_ledger()
                 return [*self._record(event.outputs), *self._settle(event.now)]
             case ev.OutputsProvided():
                 outputs = self._ledger.resolve(event.outputs)
                 return [*self._record(outputs), *self._settle(event.now)]
             case ev.CallsUnanswered():
+                self._need_ledger()
                 self._ledger.leave_unanswered(event.calls, event.cause)
                 return self._settle(event.now)
             case ev.CancelAsked():
@@ -182,16 +201,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """
         # The run waits for our outputs, so it can only have expired or been cancelled. Learned durations do not apply,
         # except after a late answer to the previous submit: 8 s after the last poll count as 8 / 2 * 0.1 = 0.4 s.
-        if self.state is State.DISPATCHING:
-            return self._patience.delay(now) * DISPATCHING_SHARE
-        return self._patience.delay(now)
+        return self._patience.delay(now) * (DISPATCHING_SHARE if self._is_dispatching else 1.0)
 
     def delayed_at(self, delay: float) -> float:
         """Return when the watch will be expected to be `delay` seconds late in noticing the end.
 
         If the run expires before that, its expiry is returned; it is polled first then.
         """
-        if self.state is State.DISPATCHING:
+        if self._is_dispatching:
             delay /= DISPATCHING_SHARE
         at, expiry = self._patience.delayed_at(delay), self._patience.expiry
         return at if expiry is None or at < expiry else expiry
@@ -221,9 +238,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
         snapshot = self.snapshot
         if snapshot is None or snapshot.resource is None:
             return
-        if snapshot.phase is not Phase.NEEDS_CALLER and not snapshot.is_final:
-            status = sys.intern(snapshot.status)  # a few distinct words, in ten thousand copies otherwise
-            self.snapshot = Snapshot(phase=snapshot.phase, status=status, fault=snapshot.fault, resource=None)
+        if snapshot.phase is Phase.NEEDS_CALLER or snapshot.is_final:
+            return
+        if snapshot.phase is Phase.UNKNOWN or snapshot.fault is not None:
+            self.snapshot = Snapshot(phase=snapshot.phase, status=snapshot.status, fault=snapshot.fault, resource=None)
+        else:
+            self.snapshot = _reduced(snapshot.phase, snapshot.status)
 
     def waits_for_poll(self, now: float) -> bool:
         """Return whether the default deadline has passed but may be extended until a poll that is due is answered.
@@ -362,8 +382,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
             self._new_at = now
         # While a submit is in flight, only `_tick` sends a cancel, once that has waited long enough. A cancel that
         # waited over a final snapshot has something to stop now.
-        wants_cancel = self._ledger.in_flight is None and self._cancellation.is_due(snapshot, now)
-        if wants_cancel or (is_new and self._cancellation.requested):
+        cancellation = self._cancellation
+        wants_cancel = cancellation is not NOT_ASKED and self._ledger.in_flight is None
+        if (wants_cancel and cancellation.is_due(snapshot, now)) or (is_new and cancellation.requested):
             return [*commands, *self._cancel(), self._poll(now)]
         return commands + self._go_on(snapshot, now, asked_at)
 
@@ -391,7 +412,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         else:
             self._empty_polls = 0
         # Over a final snapshot, a cancel has nothing to stop, although the server took it.
-        if self._nothing_goes_on and self._cancellation.confirm_by < math.inf:
+        if self._cancellation.confirm_by < math.inf and self._nothing_goes_on:
             return [self._finish(now, EndKind.NEEDS_CALLER, Reason.CANCEL_REFUSED)]
         if now >= self._cancellation.confirm_by:
             return [self._finish(now, EndKind.GAVE_UP, Reason.CANCEL_UNCONFIRMED)]
@@ -410,7 +431,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         relies_on_stream = pause is None and self._streams and not self._cancellation.requested
         if relies_on_stream:
             pause = SILENCE_S
-        elif pause is None and self.state is State.DISPATCHING:
+        elif pause is None and self._is_dispatching:
             pause = self._patience.slow_pause(now, hint)
         # A bound that only a poll can notice needs a poll when it is reached: with `max_unknown_status` at 10 s, a hint
         # of 60 s becomes a pause of 10 s.
@@ -441,9 +462,15 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return [self._finish(now, EndKind.NEEDS_CALLER, Reason.NO_CALLS)]
             return [self._poll(now, hint=snapshot.hint)]
         self._empty_polls = 0
+        self._need_ledger()
         calls = tuple(call for call in snapshot.calls if call.kind is not CallKind.SERVER)
         left = self._left_to_server(snapshot.calls)
         return left + (self._round(calls, snapshot, now, asked_at) if calls else self._went_past(snapshot, now))
+
+    def _need_ledger(self) -> None:
+        """Create a ledger of its own, unless the watch has one."""
+        if self._ledger is NO_CALLS:
+            self._ledger = Ledger()
 
     def _left_to_server(self, calls: tuple[Call, ...]) -> list[Command]:
         left = self._ledger.leave_to_server(call for call in calls if call.kind is CallKind.SERVER)

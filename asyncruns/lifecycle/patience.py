@@ -107,18 +107,16 @@ class Patience(Struct, eq=False, gc=False):
     @property
     def deadline(self) -> float:
         """Time at which the wait is over; infinity for never."""
-        return max(self._deadline, self._not_before)
-
-    @property
-    def _deadline(self) -> float:
         timeout = self._policy.timeout
         if timeout is None:
             return math.inf
         if not isinstance(timeout, UnsetType):
-            return self.started + timeout
-        if self.expiry is not None:
-            return self.expiry + AFTER_EXPIRY_S
-        return self.started + self._policy.without_expiry
+            at = self.started + timeout
+        elif self.expiry is not None:
+            at = self.expiry + AFTER_EXPIRY_S
+        else:
+            at = self.started + self._policy.without_expiry
+        return at if at > self._not_before else self._not_before
 
     @property
     def _strategy(self) -> Strategy:

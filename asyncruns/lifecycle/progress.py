@@ -86,6 +86,8 @@ class Progress(Struct, eq=False, gc=False):
             return
         age = snapshot.server_time - snapshot.created_at
         earliest, latest = asked_at - age - CLOCK_GRAIN_S, now - age + CLOCK_GRAIN_S
+        if earliest <= self._earliest and latest >= self._latest:  # nothing new
+            return
         earliest, latest = max(self._earliest, earliest), min(self._latest, latest)
         if earliest > latest:  # a clock is wrong, and it is not known which: keep the earlier bounds
             return

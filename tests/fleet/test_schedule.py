@@ -16,7 +16,7 @@ from windows import BEGIN, check_windows
 
 from asyncruns.fleet import schedule as module
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.schedule import BAR_SHARE, MEASURED, RUNS_AT_ONCE, Plan, Schedule, Slot
+from asyncruns.fleet.schedule import BAR_SHARE, LATEST_TURN_S, MEASURED, RUNS_AT_ONCE, Plan, Schedule, Slot
 from asyncruns.http import RateLimit
 
 MANY = 4096
@@ -272,7 +272,7 @@ class AnySchedule(RuleBasedStateMachine):
         self.check_some(asked, new, lambda run: self.runs[run].came)
         for run in asked:
             assert run.asked == [pytest.approx(self.bar)]
-            self.runs[run].turn = run.turn_at(run.asked[0])
+            self.runs[run].turn = min(run.turn_at(run.asked[0]), self.now + LATEST_TURN_S)
 
     def check_wake_at(self, plan: Plan[Run]) -> None:
         if plan.ticks:
