@@ -18,7 +18,7 @@ import platform
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -98,8 +98,8 @@ class Connection(RunClient[Any]):
     def dialect(self) -> Dialect[Any]:
         return self._dialect
 
-    async def answer(self, resource: Any) -> str:
-        return ""
+    async def answer(self, resource: Any) -> Sequence[Any]:
+        return ()
 
 
 def timed(spent: dict[str, float], name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""CPU time of one retrieve, decoded: asyncruns beside plain aiohttp + msgspec, other HTTP clients, and the official one.
+"""CPU time of one retrieve, decoded: asyncruns beside plain aiohttp + msgspec, other HTTP clients, and `openai`.
 
     python benchmarks/poll_cost.py
     python benchmarks/poll_cost.py --condition "1 KB, TLS" --only "asyncruns;asyncruns:httptools;plain"

@@ -131,12 +131,9 @@ class Schedule(Generic[S]):
         self._know(slot)
         slot.poll_at = at
         if not slot.is_polling:
-            self._plan_poll(slot)
-
-    def _plan_poll(self, slot: S) -> None:
-        slot._comes_at = slot.poll_at
-        if slot.poll_at < math.inf:
-            self._polls.add(slot.poll_at, slot)
+            slot._comes_at = at
+            if at < math.inf:
+                self._polls.add(at, slot)
 
     def tick(self, slot: S, at: float) -> None:
         """Plan the next tick of a run, instead of any planned before; infinity for none."""
@@ -172,7 +169,8 @@ class Schedule(Generic[S]):
         self.budget.landed()
         if was_poll:
             slot.is_polling = False
-            self._plan_poll(slot)  # its next poll, if it was planned while this one was in flight
+            if slot.poll_at < math.inf:  # the next poll was planned while this one was in flight
+                self.poll(slot, slot.poll_at)
 
     # Planning
 
@@ -211,9 +209,11 @@ class Schedule(Generic[S]):
         if not room or not self.due or self.budget.ready_at(now) > now:
             return polls
         self._set_turns(now, room)
-        while self.due and len(polls) < room and self.budget.ready_at(now) <= now:
+        for _ in range(min(room, self.due)):
             polls.append(self._send_next(now))
             self.budget.take(now)
+            if self.budget.ready_at(now) > now:
+                break
         return polls
 
     def _set_turns(self, now: float, room: int) -> None:
@@ -318,8 +318,13 @@ class _Times(Generic[S]):
     def until(self, now: float) -> list[S]:
         """Take the runs whose time has come, at most as many as one plan takes."""
         taken: list[S] = []
-        while len(taken) < RUNS_AT_ONCE and self.first() <= now:
-            taken.append(self.take())
+        heap = self._heap
+        while heap and heap[0][0] <= now and len(taken) < RUNS_AT_ONCE:
+            at, number = heapq.heappop(heap)
+            slot = self._slots.get(number)
+            if slot is not None and self._time_of(slot) == at:
+                setattr(slot, self._name, math.inf)
+                taken.append(slot)
         return taken
 
     def first(self) -> float:
@@ -331,12 +336,10 @@ class _Times(Generic[S]):
 
     def take(self) -> S:
         """Take the run with the earliest time; there must be one."""
-        while True:
-            at, number = heapq.heappop(self._heap)
-            slot = self._slots.get(number)
-            if slot is not None and self._time_of(slot) == at:
-                setattr(slot, self._name, math.inf)
-                return slot
+        self.first()
+        slot = self._slots[heapq.heappop(self._heap)[1]]
+        setattr(slot, self._name, math.inf)
+        return slot
 
     def slots(self) -> Iterator[S]:
         """Yield the runs that have a valid entry, each once."""
