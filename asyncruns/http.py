@@ -73,6 +73,7 @@ class Response(Struct, frozen=True):
 
 # Paths
 
+_PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN_ID_CHARACTERS: Final = 80
 
@@ -84,6 +85,12 @@ def join_path(*segments: str) -> str:
         InvalidRequestError: A segment is not a string, is empty, or has a step in a path (`.` or `..`), plain or
             encoded, alone or beside a slash: URL libraries and proxies resolve those, quoted or not.
     """
+    try:
+        path = "/" + "/".join(segments)
+    except TypeError:  # a segment is no string, which is reported below
+        path = ""
+    if _PLAIN_PATH.fullmatch(path) and path.count("/") == len(segments):  # the usual case, at once
+        return path
     return "/" + "/".join(
         [segment if _is_plain(segment) else _quoted(segments, place) for place, segment in enumerate(segments)]
     )

@@ -103,7 +103,10 @@ async def test_the_script_of_the_readme_prints_the_answer(emulator: Emulator) ->
 
 
 async def test_the_other_blocks_of_the_readme_run(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    tools = Toolset({"get_weather": lambda city: f"21 degrees in {city}"})
+    def get_weather(city: str) -> str:
+        return f"21 degrees in {city}"
+
+    tools = Toolset([get_weather])
     async with Client.from_env() as client:
         assistant = await client.assistants.create(model="gpt-4o", tools=tools.definitions())
         await run_program(README, {"client": client, "assistant": assistant, "tools": tools})

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from asyncruns.lifecycle.values import Call
+from asyncruns.tools.given_schema import GivenSchema
 from asyncruns.tools.policies import Failure
 from asyncruns.tools.results import error_output
 from asyncruns.tools.signature import Signature
@@ -24,7 +25,7 @@ must not block. The arguments are a copy: changes to them do not reach the tool.
 REFUSED: Final = "The call was refused."
 
 
-async def ask(approve: Approve, call: Call, signature: Signature) -> str | Failure | None:
+async def ask(approve: Approve, call: Call, signature: Signature | GivenSchema) -> str | Failure | None:
     """Return None if the call is approved, its output if it is refused, or the failure if `approve` failed.
 
     Safe to cancel: nothing has been executed. An async `approve` is cancelled and awaited, and abandoned if it ignores

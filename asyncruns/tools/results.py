@@ -28,7 +28,7 @@ def encode_output(value: object) -> str:
 
     A string is used as it is. Bytes are decoded as UTF-8, or encoded as base64 if they are not valid UTF-8. None is
     `null`. Everything else becomes JSON: numbers, lists, sets, dicts, structs, dataclasses, dates, decimals, UUIDs, and
-    objects with a `model_dump()`. NaN and the infinities are `null`. Inside JSON, bytes are always base64.
+    models of pydantic. NaN and the infinities are `null`. Inside JSON, bytes are always base64.
 
     Raises:
         TypeError: The value, or a part of it, has no JSON: generators, functions, objects of unknown classes.
@@ -61,10 +61,10 @@ def _text_of(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert an object that msgspec cannot encode; pydantic's models have `model_dump()` for that."""
+    """Convert an object that msgspec cannot encode; models of pydantic have `model_dump` for that."""
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):  # a class has the method as well, but no data
-        return dump()
+        return dump(mode="json")
     raise TypeError(f"A {type(value).__qualname__} cannot be encoded as a tool's output")
 
 

@@ -18,8 +18,12 @@ from typing import Any, Final
 import msgspec
 
 from asyncruns.errors import ConfigurationError
+from asyncruns.tools.annotations import check_nothing_is_ignored, described, is_of_pydantic, parts_of
+from asyncruns.tools.docstrings import parameter_texts
+from asyncruns.tools.pydantic_types import DoesNotFitError, PydanticReader, with_field
 from asyncruns.tools.results import well_formed
 from asyncruns.tools.strict import Schema, make_strict, subschemas
+from asyncruns.tools.time_formats import add_formats, with_formats
 
 _RECEIVERS: Final = frozenset({"self", "cls"})
 
@@ -29,38 +33,64 @@ class InvalidArgumentsError(ValueError):
 
 
 class _Parameter(msgspec.Struct, frozen=True):
+    """One parameter.
+
+    Attributes:
+        name: Its name.
+        type: Its annotation.
+        default: The function's default.
+        text: Its description in the annotation.
+        classes: The classes in its annotation.
+        reader: Reads it with pydantic, if its annotation needs that.
+        make_default: Makes the default of a pydantic field, which the function does not know.
+    """
+
     name: str
     type: Any
     default: Any
+    text: str | None = None
+    classes: tuple[type, ...] = ()
+    reader: PydanticReader | None = None
+    make_default: Callable[[], Any] | None = None
 
     @property
     def required(self) -> bool:
-        return self.default is inspect.Parameter.empty
+        return self.default is inspect.Parameter.empty and self.make_default is None
+
+    @property
+    def decoded_type(self) -> Any:
+        return with_formats(self.type) if self.reader is None else msgspec.Raw
 
 
 class Signature:
     """The parameters of a tool.
 
+    Attributes:
+        schema: The JSON Schema that the model reads.
+        is_whole: Whether the function takes all arguments in one dict: it takes them by name.
+
     Raises:
-        ConfigurationError: A parameter is positional-only or variadic, its type has no JSON Schema, or it is the `self`
-            of an unbound method.
+        ConfigurationError: A parameter is positional-only or variadic, has no annotation, its type has no JSON Schema,
+            something in its annotation would be ignored, or it is the `self` of an unbound method.
     """
+
+    is_whole: Final = False
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
         parameters = [_checked(tool, parameter) for parameter in _parameters(tool, function)]
-        self._fields: Mapping[str, str] = {f"p{index}": parameter.name for index, parameter in enumerate(parameters)}
+        self._fields = {f"p{index}": parameter for index, parameter in enumerate(parameters)}
         struct = msgspec.defstruct(
             f"{tool}_arguments",
             [
-                (field, parameter.type) if parameter.required else (field, parameter.type, _absent())
-                for field, parameter in zip(self._fields, parameters, strict=True)
+                (field, parameter.decoded_type) if parameter.required else (field, parameter.decoded_type, _absent())
+                for field, parameter in self._fields.items()
             ],
-            rename=self._fields,
+            rename={field: parameter.name for field, parameter in self._fields.items()},
             kw_only=True,
             forbid_unknown_fields=True,
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct)
-        self.schema: Schema = _schema(struct, parameters)
+        self.schema: Schema = _schema(struct, parameters, parameter_texts(innermost(function)))
         if strict:
             make_strict(tool, self.schema)
 
@@ -75,10 +105,13 @@ class Signature:
             text = "{}"
         try:
             arguments = self._decoder.decode(well_formed(text))
-        except (msgspec.MsgspecError, RecursionError) as error:
+            return {
+                parameter.name: value
+                for field, parameter in self._fields.items()
+                if (value := _value(parameter, getattr(arguments, field))) is not msgspec.UNSET
+            }
+        except (msgspec.MsgspecError, DoesNotFitError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error
-        values = ((name, getattr(arguments, field)) for field, name in self._fields.items())
-        return {name: value for name, value in values if value is not msgspec.UNSET}
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,6 +119,13 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
     return function
+
+
+def _value(parameter: _Parameter, given: Any) -> Any:
+    """Return the argument for a parameter; UNSET to leave it to the function's own default."""
+    if given is msgspec.UNSET:
+        return given if parameter.make_default is None else parameter.make_default()
+    return given if parameter.reader is None else parameter.reader.decode(bytes(given))
 
 
 def _absent() -> Any:
@@ -118,7 +158,10 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
                 f"The parameter {parameter.name} of the tool {tool} is {parameter.kind.description}. The model "
                 "names each argument, so declare parameters that can be given by name."
             )
-        yield _Parameter(parameter.name, _resolved(tool, parameter, names), parameter.default)
+        annotation, make_default = with_field(_resolved(tool, parameter, names), parameter.default)
+        default = parameter.empty if is_of_pydantic(parameter.default) else parameter.default
+        annotation, text = described(annotation)
+        yield _Parameter(parameter.name, annotation, default, text, make_default=make_default)
 
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
@@ -146,7 +189,10 @@ def _globals_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _resolved(tool: str, parameter: inspect.Parameter, names: dict[str, Any]) -> Any:
     if parameter.annotation is parameter.empty:
-        return Any
+        raise ConfigurationError(
+            f"The parameter {parameter.name} of the tool {tool} has no annotation, so its arguments could not be "
+            "checked. Annotate it; Any accepts everything."
+        )
     # One annotation at a time, so that the return type may be a name under TYPE_CHECKING.
     holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
@@ -159,30 +205,54 @@ def _resolved(tool: str, parameter: inspect.Parameter, names: dict[str, Any]) ->
 
 
 def _checked(tool: str, parameter: _Parameter) -> _Parameter:
+    """Check the type of a parameter, and return the parameter with its reader."""
+    parts = parts_of(parameter.type)
+    check_nothing_is_ignored(tool, parameter.name, parts)
+    if parts.are_of_pydantic:
+        return msgspec.structs.replace(parameter, reader=PydanticReader(tool, parameter.name, parameter.type))
     try:
         msgspec.json.Decoder(parameter.type)
         msgspec.json.schema(parameter.type)
     except Exception as error:
         raise ConfigurationError(
             f"The parameter {parameter.name} of the tool {tool} has the type {parameter.type!r}, for which there is no "
-            "JSON Schema. Use a type that msgspec supports (builtins, Literal, Struct, dataclass, TypedDict, datetime) "
-            f"or bind it with functools.partial. ({str(error).splitlines()[0]})"
+            "JSON Schema. Use a type that msgspec supports (builtins, Literal, Struct, dataclass, TypedDict, ...), "
+            f"a pydantic type, or bind it with functools.partial. ({str(error).splitlines()[0]})"
         ) from error
-    return parameter
+    return msgspec.structs.replace(parameter, classes=parts.classes)
 
 
-def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter]) -> Schema:
-    """Return the struct's schema with the parameters at the top level and the types they refer to in `$defs`."""
+def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter], texts: Mapping[str, str]) -> Schema:
+    """Return the struct's schema with the parameters at the top level and the types they refer to in `$defs`.
+
+    Args:
+        struct: The struct.
+        parameters: The parameters.
+        texts: Descriptions from the docstring; one in an annotation takes precedence.
+    """
     whole = msgspec.json.schema(struct)
     definitions: Schema = whole["$defs"]
     schema: Schema = definitions.pop(whole["$ref"].rpartition("/")[2])
-    if definitions:
-        schema["$defs"] = definitions
+    properties: Schema = schema["properties"]
     for parameter in parameters:
+        add_formats(definitions, parameter.classes)
+        if parameter.reader is not None:
+            properties[parameter.name] = parameter.reader.described_in(definitions)
+        described = properties[parameter.name]
+        if text := parameter.text or described.get("description") or texts.get(parameter.name):
+            described["description"] = text
         if not parameter.required:
             with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON is left out
-                default = msgspec.to_builtins(parameter.default, str_keys=True)
-                schema["properties"][parameter.name]["default"] = default
+                described["default"] = _default_of(parameter)
+    if definitions:
+        schema["$defs"] = definitions
     for part in subschemas(schema):
         part.pop("title", None)  # names of Python classes mean nothing to the model
     return schema
+
+
+def _default_of(parameter: _Parameter) -> Any:
+    default = parameter.default if parameter.make_default is None else parameter.make_default()
+    return (
+        msgspec.to_builtins(default, str_keys=True) if parameter.reader is None else parameter.reader.default(default)
+    )

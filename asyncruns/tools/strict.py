@@ -16,7 +16,7 @@ from asyncruns.errors import ConfigurationError
 Schema = dict[str, Any]
 
 _NAMED_SCHEMAS: Final = ("properties", "$defs")
-_LISTED_SCHEMAS: Final = ("anyOf", "prefixItems")
+_LISTED_SCHEMAS: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE_SCHEMAS: Final = ("items", "additionalProperties", "propertyNames")
 
 _STRUCTURE: Final = frozenset({"$defs", "$ref", "additionalProperties", "anyOf", "items", "properties", "required"})
@@ -51,6 +51,8 @@ def make_strict(tool: str, schema: Schema) -> None:
     """
     _write_out_references(schema)
     for part in list(subschemas(schema)):
+        if "oneOf" in part:  # of pydantic, for a union with a discriminator; only one can fit in any case
+            part["anyOf"] = part.pop("oneOf")
         _make_part_strict(tool, part)
 
 

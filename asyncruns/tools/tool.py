@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.tools.approval import Approve
+from asyncruns.tools.given_schema import GivenSchema
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
 from asyncruns.tools.signature import Signature, innermost
@@ -36,7 +37,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     description: str
     function: Callable[..., Any]
-    signature: Signature
+    signature: Signature | GivenSchema
     timeout: float | None
     strict: bool
     approve: Approve | None
@@ -50,13 +51,15 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         name: str | None,
         description: str | None,
         timeout: float | None,
+        parameters: Mapping[str, Any] | None,
         strict: bool,
         approve: Approve | None,
     ) -> ToolFunction:
         """Make a tool; the name and the description default to the function's own.
 
         Raises:
-            ConfigurationError: The name is not allowed, or a parameter has no JSON Schema (see `Signature`).
+            ConfigurationError: The name is not allowed, or a parameter has no JSON Schema (see `Signature` and
+                `GivenSchema`).
         """
         inner = innermost(function)
         if name is None:
@@ -66,11 +69,16 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
                 f"{name!r} cannot be the name of a tool: it takes 1 to 64 of a-z, A-Z, 0-9, _ and -. "
                 "Pass one with name=."
             )
+        signature: Signature | GivenSchema = (
+            Signature(name, function, strict=strict)
+            if parameters is None
+            else (GivenSchema(name, function, parameters, strict=strict))
+        )
         return cls(
             name=name,
             description=_first_paragraph(inner) if description is None else description,
             function=function,
-            signature=Signature(name, function, strict=strict),
+            signature=signature,
             timeout=timeout,
             strict=strict,
             approve=approve,
@@ -110,11 +118,9 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         async def work() -> str:
             if self.is_async:
                 start()
-                value = await self.function(**arguments)
+                value = await self._call(arguments)
             else:
-                value = await run_in_thread(
-                    lambda: self.function(**arguments), name=self.name, place=place, on_start=start
-                )
+                value = await run_in_thread(lambda: self._call(arguments), name=self.name, place=place, on_start=start)
             return encode_output(value)
 
         driven = UserTask(work(), f"The tool {self.name} (the call {call_id!r})")
@@ -124,6 +130,9 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         if driven.has_expired and not isinstance(error, ToolError):
             return self._timed_out(error)
         return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
+
+    def _call(self, arguments: dict[str, Any]) -> Any:
+        return self.function(arguments) if self.signature.is_whole else self.function(**arguments)
 
     def _timed_out(self, cause: Exception | None) -> Failure:
         unit = "second" if self.timeout == 1 else "seconds"

@@ -131,6 +131,7 @@ class Toolset:
         *,
         name: str | None = None,
         description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
@@ -144,6 +145,7 @@ class Toolset:
         *,
         name: str | None = None,
         description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
@@ -156,23 +158,32 @@ class Toolset:
         *,
         name: str | None = None,
         description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> F | Callable[[F], F]:
         """Add a function. Works as a decorator, with and without arguments, and returns the function unchanged.
 
+        Each parameter has an annotation: a type that msgspec reads, or a model of pydantic. `Annotated` may hold a
+        description as a text, limits as `msgspec.Meta(ge=1)`, or a `pydantic.Field(...)`. With the extra `docstrings`,
+        descriptions also come from the docstring.
+
         Args:
             function: Any callable whose parameters can be passed by name.
             name: Name that the model uses; by default the function's name.
             description: Description that the model reads; by default the first paragraph of the docstring.
+            parameters: The JSON Schema of the parameters, in place of the annotations: for tools from an MCP server or
+                an OpenAPI description. The function takes the arguments by name, or all of them in one dict. Only
+                their names are checked: that required ones are there, and no others if `additionalProperties` is false.
             timeout: Seconds that a call may take; by default the toolset's timeout. None means no limit.
             strict: Whether to use OpenAI's strict mode, whose schema requires every parameter, even with a default.
             approve: As for the toolset, whose `approve` is the default; None approves all calls.
 
         Raises:
-            ConfigurationError: The name is taken or not allowed, a parameter cannot be passed by name, a parameter's
-                type has no JSON Schema, or `function` cannot be called or is an unbound method.
+            ConfigurationError: The name is taken or not allowed, a parameter cannot be passed by name or has no
+                annotation, a parameter's type has no JSON Schema, something in its annotation would be ignored, or
+                `function` cannot be called or is an unbound method.
         """
 
         def add(function: F) -> F:
@@ -182,6 +193,7 @@ class Toolset:
                     function,
                     name=name,
                     description=description,
+                    parameters=parameters,
                     timeout=self._timeout if timeout is msgspec.UNSET else timeout,
                     strict=strict,
                     approve=self._approve if approve is msgspec.UNSET else approve,

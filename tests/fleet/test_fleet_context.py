@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from asyncruns.testing import FunctionCall
 from asyncruns.wire import Run
 
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="none")
+REQUEST: contextvars.ContextVar[dict[str, int]] = contextvars.ContextVar("request")
 
 
 class Seen:
@@ -169,6 +170,27 @@ async def test_each_of_many_runs_has_the_context_of_its_own_call(stage: Stage) -
         "tool": ["0", "1", "2"],
         "on_outcome": ["0", "1", "2"],
     }
+
+
+async def test_each_of_many_runs_that_are_added_together_has_the_context_in_which_it_was_added(stage: Stage) -> None:
+    """Runs added in the same context share one copy of it; what is equal, but another object, is not the same."""
+    found: list[object] = []
+    requests = [{"a": 1}, {"a": 1}, {"a": 1}]
+
+    async def each() -> AsyncIterator[Run]:
+        for request, runs in zip(requests, [await stage.runs(2) for _ in requests], strict=True):
+            REQUEST.set(request)
+            for run in runs:
+                yield run
+
+    def on_terminal(outcome: object) -> None:
+        found.append(REQUEST.get())
+
+    async with Fleet(stage.client) as fleet:
+        assert await fleet.add_many(each(), on_terminal=on_terminal) == 6
+        members = list(fleet._hub.runner.roster)
+        assert len({id(member.listeners[0]) for member in members}) == 3
+    assert sorted(map(id, found)) == sorted([id(request) for request in requests] * 2)
 
 
 async def test_each_watch_of_a_run_has_its_observers_called_in_its_own_context(stage: Stage) -> None:

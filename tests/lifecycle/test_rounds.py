@@ -15,6 +15,8 @@ from asyncruns.lifecycle import (
     Asked,
     Call,
     CallKind,
+    CallsAnswered,
+    CallsUnanswered,
     EndKind,
     OutputsSubmitted,
     Phase,
@@ -27,6 +29,8 @@ from asyncruns.lifecycle import (
     StopTools,
     Submit,
 )
+from asyncruns.lifecycle.ledger import Ledger
+from asyncruns.lifecycle.machine import NO_CALLS
 
 A, B = call("call_a"), call("call_b", "g", '{"x": 1}')
 
@@ -564,3 +568,17 @@ def test_the_calls_of_a_final_snapshot_are_not_cut_short_by_an_expiry(is_final: 
 def test_a_poll_without_calls_follows_the_hint_of_the_server() -> None:
     run = Driver()
     assert pause_of(run.sees(Phase.NEEDS_CALLER, hint=7.0), run.now) == pytest.approx(7.0)
+
+
+def test_what_is_recorded_for_a_watch_without_calls_does_not_reach_other_watches() -> None:
+    """All watches without calls share one ledger, which must stay empty."""
+    odd = Driver()
+    odd.sees(Phase.RUNNING)
+    odd.feed(CallsAnswered(odd.now, ((A, "output"),)))
+    odd.feed(CallsUnanswered(odd.now, (B,)))
+    odd.sees(Phase.NEEDS_CALLER, call("call_c", kind=CallKind.SERVER))
+    run = dispatching()
+    assert handed_out(run) == ["call_a", "call_b"]
+    run.answers(call_a="1", call_b="2")
+    assert submitted(run) == [{"call_a": "1", "call_b": "2"}]
+    assert not any(getattr(NO_CALLS, name) for name in Ledger.__struct_fields__)

@@ -76,7 +76,11 @@ async def test_a_waiter_for_the_callers_limit_holds_no_place_in_the_toolset() ->
 async def test_a_call_that_fails_before_the_tool_runs_takes_no_place() -> None:
     limit = ConcurrencyLimit(1)
     await limit.acquire()
-    tools = Toolset({"take": lambda days: days})
+
+    def take(days: int) -> int:
+        return days
+
+    tools = Toolset([take])
     assert "no tool named" in error_of(await tools.call(a_call("other"), limit=limit))
     assert "Invalid arguments" in error_of(await tools.call(a_call("take", "["), limit=limit))
 

@@ -42,7 +42,8 @@ class Word(str, enum.Enum):  # noqa: UP042
 class Model:
     """Looks like a model of pydantic."""
 
-    def model_dump(self) -> dict[str, Any]:
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        assert mode == "json"
         return {"when": datetime(2024, 1, 2, tzinfo=UTC)}
 
 

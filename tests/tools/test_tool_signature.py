@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,14 +113,23 @@ def test_a_function_without_parameters_has_an_empty_schema() -> None:
     }
 
 
-def test_parameters_without_annotations_accept_anything() -> None:
-    assert decoded(lambda x, y=1: None, '{"x": [1, {"a": null}]}') == {"x": [1, {"a": None}]}
+def test_a_parameter_that_may_be_anything_accepts_anything() -> None:
+    def f(x: Any, y: Any = 1) -> None: ...
+
+    assert decoded(f, '{"x": [1, {"a": null}]}') == {"x": [1, {"a": None}]}
+
+
+@pytest.mark.parametrize("function", [lambda days: days, lambda days=3: days, asyncio.sleep])
+def test_a_parameter_without_an_annotation_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"The parameter (days|delay) of the tool f has no annotation"):
+        Toolset({"f": function})
+    assert Toolset({"f": functools.partial(function, **dict.fromkeys(inspect.signature(function).parameters))}).names
 
 
 def test_any_name_of_a_parameter_works() -> None:
     names = ["type", "title", "__x", "__init__", "__struct_fields__", "p1", "default", "self", "properties"]
     scope: dict[str, Any] = {}
-    exec(f"def f({', '.join(names)}, rest=0): return [{', '.join(names)}]", scope)
+    exec(f"def f({', '.join(f'{name}: int' for name in names)}, rest: int = 0): ...", scope)
     arguments = {name: index for index, name in enumerate(names)}
     assert decoded(scope["f"], msgspec.json.encode(arguments).decode()) == arguments
     assert list(Signature("f", scope["f"], strict=False).schema["properties"]) == [*names, "rest"]

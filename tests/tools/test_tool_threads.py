@@ -236,7 +236,7 @@ def test_a_hung_tool_does_not_delay_the_interpreters_exit() -> None:
 import asyncio, threading
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools import Toolset
-tools = Toolset({"hang": threading.Event().wait}, timeout=0.05)
+tools = Toolset({"hang": lambda: threading.Event().wait()}, timeout=0.05)
 print(asyncio.run(tools.call(Call(id="c", name="hang"))))
 """
     done = subprocess.run(

@@ -307,7 +307,9 @@ async def test_invalid_arguments_are_reported_to_the_model_only(arguments: str, 
 
 
 async def test_arguments_nested_too_deeply_are_reported_to_the_model() -> None:
-    message = error_of(await output_of(lambda x: x, '{"x": ' + "[" * 100_000))
+    def f(x: Any) -> None: ...
+
+    message = error_of(await output_of(f, '{"x": ' + "[" * 100_000))
     assert message.startswith("Invalid arguments for f: maximum recursion depth exceeded")
 
 

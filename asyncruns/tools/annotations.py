@@ -1,0 +1,118 @@
+"""What the annotation of a parameter is made of: whether pydantic must read it, and what would be ignored in it.
+
+msgspec and pydantic each ignore the other's metadata without a word, and a limit that is not checked is worse than an
+error. So an annotation that neither of them reads as a whole is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Annotated, Any, Final, get_args, get_origin
+
+import msgspec
+
+from asyncruns.errors import ConfigurationError
+
+_OF_PYDANTIC: Final = frozenset({"pydantic", "pydantic_core", "pydantic_extra_types", "annotated_types"})
+"""The packages whose classes and metadata pydantic reads, and msgspec does not."""
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What an annotation consists of, the fields of its classes included.
+
+    Attributes:
+        classes: The classes.
+        metadata: What stands beside a type in `Annotated[...]`.
+    """
+
+    classes: tuple[Any, ...]
+    metadata: tuple[Any, ...]
+
+    @property
+    def are_of_pydantic(self) -> bool:
+        """Whether pydantic must read it."""
+        return any(hasattr(one, "__get_pydantic_core_schema__") for one in self.classes) or any(
+            is_of_pydantic(one) for one in self.metadata
+        )
+
+
+def is_of_pydantic(value: object) -> bool:
+    """Return whether this is metadata that pydantic reads, such as a `Field(...)`."""
+    return type(value).__module__.partition(".")[0] in _OF_PYDANTIC
+
+
+def parts_of(annotation: Any) -> Parts:
+    """Return the classes and the metadata in an annotation."""
+    classes: list[Any] = []
+    metadata: list[Any] = []
+    _collect(annotation, classes, metadata)
+    return Parts(tuple(classes), tuple(metadata))
+
+
+def described(annotation: Any) -> tuple[Any, str | None]:
+    """Return an annotation without a text beside it, and that text: `Annotated[int, "How many."]` describes it."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, None
+    inner, *metadata = get_args(annotation)
+    texts = [text for one in metadata if (text := _text_of(one)) is not None]
+    rest = tuple(one for one in metadata if _text_of(one) is None)
+    return (Annotated[(inner, *rest)] if rest else inner), " ".join(texts) or None
+
+
+def check_nothing_is_ignored(tool: str, parameter: str, parts: Parts) -> None:
+    """Check that one library reads all of the metadata.
+
+    Raises:
+        ConfigurationError: Some of it would be ignored.
+    """
+    if parts.are_of_pydantic:
+        ignored = [one for one in parts.metadata if not is_of_pydantic(one)]
+        reason = "is read by pydantic, which ignores"
+        instead = "Use pydantic's Field for all of it"
+    else:
+        ignored = [one for one in parts.metadata if not isinstance(one, msgspec.Meta)]
+        reason = "has in its annotation what nothing here reads:"
+        instead = "Use msgspec.Meta or pydantic's Field, or, beside the type of the parameter itself, a text"
+    if ignored:
+        raise ConfigurationError(
+            f"The parameter {parameter} of the tool {tool} {reason} {', '.join(map(repr, ignored))}. {instead}."
+        )
+
+
+def _text_of(metadata: object) -> str | None:
+    """Return the text of a description: a string, or `typing_extensions.Doc`."""
+    text = getattr(metadata, "documentation", metadata)
+    return text if isinstance(text, str) else None
+
+
+def _collect(annotation: Any, classes: list[Any], metadata: list[Any]) -> None:
+    if hasattr(annotation, "__value__"):  # `type Name = ...`
+        annotation = annotation.__value__
+    if get_origin(annotation) is Annotated:
+        annotation, *beside = get_args(annotation)
+        metadata += beside
+    for part in get_args(annotation):
+        _collect(part, classes, metadata)
+    kind = get_origin(annotation) or annotation
+    if not isinstance(kind, type) or kind in classes:
+        return
+    classes.append(kind)
+    for part in field_types(kind).values():
+        _collect(part, classes, metadata)
+
+
+def field_types(kind: type) -> dict[str, Any]:
+    """Return the annotations of a class's fields, by their names in JSON; pydantic's classes are its own business."""
+    has_fields = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or issubclass(kind, msgspec.Struct)
+    is_named_tuple = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    if not (has_fields or is_named_tuple) or hasattr(kind, "__get_pydantic_core_schema__"):
+        return {}
+    try:
+        hints = typing.get_type_hints(kind, include_extras=True)
+    except Exception:  # a name that cannot be resolved: msgspec or pydantic says so in a moment
+        return {}
+    if issubclass(kind, msgspec.Struct):
+        renamed = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
+        return {renamed[name]: hint for name, hint in hints.items() if name in renamed}
+    return hints
