@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import Snapshot as Snapshot
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
+    from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -148,6 +149,7 @@ _HOMES: Final = {
     "StatusChanged": "asyncruns.lifecycle",
     "StreamBroken": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
+    "TokenUsage": "asyncruns.lifecycle",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
@@ -224,6 +226,7 @@ __all__ = [
     "StatusChanged",
     "StreamBroken",
     "ThreadBusyError",
+    "TokenUsage",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",

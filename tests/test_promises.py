@@ -86,6 +86,7 @@ NAMES = [
     "StatusChanged",
     "StreamBroken",
     "ThreadBusyError",
+    "TokenUsage",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",
@@ -123,11 +124,11 @@ SEEN: dict[str, tuple[Any, str]] = {
         "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
         "threads transport watch base_url",
     ),
-    "Fleet": (Fleet, "add_many drain is_running statistics watch"),
-    "Watch": (Watch, "cancel cancel_run explain is_active outcome polls ref status submit wait"),
+    "Fleet": (Fleet, "add_many drain is_running poll_now statistics watch"),
+    "Watch": (Watch, "cancel cancel_run explain is_active outcome poll_now polls ref status submit wait"),
     "RunWatcher": (
         RunWatcher,
-        "cancel_run outcome polls ref run status stream_events submit text_deltas wait",
+        "cancel_run outcome poll_now polls ref run status stream_events submit text_deltas wait",
     ),
     "Cadence": (Cadence, "backoff fixed hinted learned"),
     "RunStream": (
@@ -141,7 +142,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Outcome": (
         Completed,
         "calls cancel_error cancel_requested cause elapsed error messages outputs polls reason ref refs run status "
-        "text unwrap",
+        "text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

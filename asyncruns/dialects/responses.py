@@ -41,11 +41,13 @@ from asyncruns.lifecycle.values import (
     RunFault,
     RunRef,
     Snapshot,
+    TokenUsage,
     approval_of,
 )
 from asyncruns.wire import ModelResponse, Unknown, decode, encode, response_items, status_names
 from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE
+from asyncruns.wire.responses import ResponseUsage
 
 RESPONSE_PHASES: Final[Mapping[str, Phase]] = {
     status_names.QUEUED: Phase.PENDING,
@@ -249,11 +251,23 @@ class ResponsesDialect(Dialect[ModelResponse]):
             hint=hint,
             ref=RunRef(self.name, (response.id,)),
             is_final=bool(calls),
+            usage=_usage(response.usage) if response.usage else None,
         )
 
     def _window(self, response: ModelResponse) -> object:
         given = _mapping((self._continue_with or {}).get("background_options"))
         return {**given, **_mapping(response.background_options)}.get("completion_window")
+
+
+def _usage(used: ResponseUsage) -> TokenUsage:
+    read, written = used.input_tokens_details, used.output_tokens_details
+    return TokenUsage(
+        input_tokens=used.input_tokens or 0,
+        output_tokens=used.output_tokens or 0,
+        total_tokens=used.total_tokens or 0,
+        cached_tokens=(read.cached_tokens or 0) if read else 0,
+        reasoning_tokens=(written.reasoning_tokens or 0) if written else 0,
+    )
 
 
 class _FollowUp(msgspec.Struct):

@@ -36,11 +36,12 @@ from asyncruns.lifecycle.values import (
     RunFault,
     RunRef,
     Snapshot,
+    TokenUsage,
     approval_of,
 )
 from asyncruns.limits import Limits
 from asyncruns.wire import Run, decode, encode, status_names
-from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.common import Usage, count_in, epoch_seconds
 from asyncruns.wire.names import THREAD_RUN
 from asyncruns.wire.runs import RequiredActionFunctionToolCall, RequiredActionMCPToolCall, ToolCall
 
@@ -216,6 +217,17 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         created_at=epoch_seconds(run.created_at),
         group=(run.assistant_id or "", run.model or ""),
         hint=wait_hint(headers),
+        usage=_usage(run.usage) if run.usage else None,
+    )
+
+
+def _usage(used: Usage) -> TokenUsage:
+    return TokenUsage(
+        input_tokens=used.prompt_tokens or 0,
+        output_tokens=used.completion_tokens or 0,
+        total_tokens=used.total_tokens or 0,
+        cached_tokens=count_in(used.prompt_token_details, "cached_tokens"),
+        reasoning_tokens=count_in(used.completion_tokens_details, "reasoning_tokens"),
     )
 
 

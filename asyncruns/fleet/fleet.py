@@ -210,6 +210,26 @@ class Fleet(AsyncOnly, Generic[R]):
                     await self._hub.room_below(at_most)
         return added
 
+    def poll_now(self, run: RunRef | str) -> bool:
+        """Poll a run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
+
+        If a poll is in flight, no other is sent. Does not wait.
+
+        Args:
+            run: The ref of the run, or its id.
+
+        Returns:
+            Whether the fleet is watching the run.
+
+        Raises:
+            InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
+        """
+        self._hub.check_goes_on()
+        member = self._hub.runner.roster.watched(run)
+        if member is not None:
+            member.poll_now()
+        return member is not None
+
     # Outcomes
 
     async def __aiter__(self) -> AsyncIterator[AnyOutcome[R]]:

@@ -198,6 +198,14 @@ class Member(Slot):
             self._host.schedule.poll(self, now)
             self.receive(ev.Tick(now))
 
+    def poll_now(self) -> None:
+        """Poll at once, as far as the budget allows; a poll in flight will do."""
+        now = loop_time()
+        if not self.is_polling:
+            self.due_at = now
+        self._host.schedule.poll_first(self, now)
+        self._host.moved()
+
     def discard(self) -> None:
         """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
@@ -241,7 +249,8 @@ class Member(Slot):
         self.discard_poll()
         self.is_broken = True
         if self.is_watched:
-            self._finish(End(kind=EndKind.GAVE_UP, snapshot=self.machine.snapshot, reason=Reason.BROKE, cause=error))
+            snapshot, usage = self.machine.snapshot, self.machine.usage
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=snapshot, reason=Reason.BROKE, cause=error, usage=usage))
 
     # Events
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 from asyncruns._loop import wake
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.newest import Newest
+from asyncruns.lifecycle import TokenUsage
 from asyncruns.watch.observers import Observer, Observers
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -28,6 +29,7 @@ class Outcomes(Generic[R]):
     Attributes:
         ended: Number of watches that have finished.
         polls: Number of polls that these took.
+        usage: The tokens that their runs used.
     """
 
     def __init__(self, observers: Observers, on_outcome: Observer | None) -> None:
@@ -42,6 +44,7 @@ class Outcomes(Generic[R]):
         self._news: list[asyncio.Future[None]] = []
         self.ended: int = 0
         self.polls: int = 0
+        self.usage: TokenUsage = TokenUsage()
 
     def note(self, member: Member) -> None:
         """Note that a watch has finished, or was reopened."""
@@ -52,9 +55,11 @@ class Outcomes(Generic[R]):
             self._unread.pop(member, None)
             self.ended -= 1
             self.polls -= outcome.polls
+            self.usage -= outcome.usage
             return
         self.ended += 1
         self.polls += outcome.polls
+        self.usage += outcome.usage
         if self._on_outcome is not None:
             context = member.listeners[0].context if member.listeners else member.context
             self._observers.put(

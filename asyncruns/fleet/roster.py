@@ -54,6 +54,12 @@ class Roster:
                 return self.find(member.ref) or member
         return self._watched.get(member.ref, member)
 
+    def watched(self, run: RunRef | str) -> Member | None:
+        """Return the member that watches a run, given its ref or its own id; None if there is none."""
+        if isinstance(run, RunRef):
+            return self._watched.get(run)
+        return next((member for ref, member in self._watched.items() if ref.ids[-1] == run), None)
+
     def add(self, member: Member) -> None:
         """Note that a run is being watched."""
         for ref in member.refs:

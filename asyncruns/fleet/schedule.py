@@ -135,6 +135,17 @@ class Schedule(Generic[S]):
             if at < math.inf:
                 self._polls.add(at, slot)
 
+    def poll_first(self, slot: S, now: float) -> None:
+        """Make a planned poll due now, before all others; if none is planned, or one is in flight, do nothing."""
+        if slot.is_polling or slot.poll_at == math.inf:
+            return
+        if slot.is_due:
+            self._leave(slot)
+        slot.poll_at, slot.is_due = now, True
+        slot._comes_at, slot._turn_at = math.inf, -math.inf
+        self._turns.add(-math.inf, slot)
+        self._with_turn += 1
+
     def tick(self, slot: S, at: float) -> None:
         """Plan the next tick of a run, instead of any planned before; infinity for none."""
         self._know(slot)
@@ -306,7 +317,7 @@ class _Times(Generic[S]):
         self._tidy_at = 64
 
     def add(self, at: float, slot: S) -> None:
-        """Add an entry for a run; the time must be finite."""
+        """Add an entry for a run; the time must not be infinity."""
         heapq.heappush(self._heap, (at, slot.number))
         # Without this, a run whose poll is moved a thousand times would leave a thousand stale entries. The heap is
         # tidied when it has twice the valid entries of last time, so the cost per entry stays constant.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from msgspec import Struct
-
 from asyncruns._loop import loop_time
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
+from asyncruns.lifecycle import TokenUsage
+from asyncruns.wire.plain import Plain
 
 
-class Statistics(Struct, frozen=True, kw_only=True, gc=False):
+class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     """A fleet at one moment; counts are since it was entered.
 
     Attributes:
@@ -24,6 +24,7 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
         polls: Number of polls sent.
         ended: Number of watches that have finished.
         polls_per_run: Mean number of polls of the watches that have finished; 0 if none has.
+        usage: The tokens that the runs of these used, as far as the server says.
         throttled: The share of requests that the server refused with 429, from 0 to 1.
     """
 
@@ -35,6 +36,7 @@ class Statistics(Struct, frozen=True, kw_only=True, gc=False):
     polls: int
     ended: int
     polls_per_run: float
+    usage: TokenUsage
     throttled: float
 
 
@@ -50,5 +52,6 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         polls=runner.polls,
         ended=outcomes.ended,
         polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
+        usage=outcomes.usage,
         throttled=budget.throttled / budget.taken if budget.taken else 0.0,
     )

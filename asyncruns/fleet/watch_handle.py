@@ -108,6 +108,18 @@ class Watch(AsyncOnly, Generic[R]):
             self._check()
             self._member.receive_from_caller(CancelAsked(loop_time()))
 
+    def poll_now(self) -> None:
+        """Poll the run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
+
+        If a poll is in flight, no other is sent. Nothing happens if the watch has finished. Does not wait.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop.
+        """
+        self._hub.task.check_is_here()
+        if self.is_active:
+            self._member.poll_now()
+
     def cancel(self) -> bool:
         """Stop watching; the run goes on at the server. Callers that await this watch get a CancelledError.
 

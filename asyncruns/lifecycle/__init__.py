@@ -74,6 +74,7 @@ from asyncruns.lifecycle.values import (
     RunFault,
     RunRef,
     Snapshot,
+    TokenUsage,
     approval_of,
 )
 
@@ -129,5 +130,6 @@ __all__ = [
     "StreamEnded",
     "Submit",
     "Tick",
+    "TokenUsage",
     "approval_of",
 ]

@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from asyncruns.lifecycle.notices import Notice
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Answers, Call, Outputs, Snapshot
+from asyncruns.lifecycle.values import Answers, Call, Outputs, Snapshot, TokenUsage
+
+NOTHING_USED: Final = TokenUsage()
 
 
 class PollAt(Struct, frozen=True):
@@ -136,6 +138,7 @@ class End(Struct, frozen=True, kw_only=True):
         cause: The last error, which may be why; None if there was none, or if the run completed.
         calls: The open calls; empty if the run has ended.
         outputs: The outputs that exist for the open round; empty if the run has ended.
+        usage: The tokens used, over all runs that were watched.
     """
 
     kind: EndKind
@@ -144,6 +147,7 @@ class End(Struct, frozen=True, kw_only=True):
     cause: Exception | None = None
     calls: tuple[Call, ...] = ()
     outputs: Outputs = ()
+    usage: TokenUsage = NOTHING_USED
 
 
 class Finish(Struct, frozen=True):

@@ -38,13 +38,23 @@ from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
 from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
-from asyncruns.lifecycle.commands import ENDS, Command, End, EndKind, Reason
+from asyncruns.lifecycle.commands import ENDS, NOTHING_USED, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
-from asyncruns.lifecycle.values import Answers, AnySnapshot, Asked, Call, CallKind, Refusal, RefusalKind, Snapshot
+from asyncruns.lifecycle.values import (
+    Answers,
+    AnySnapshot,
+    Asked,
+    Call,
+    CallKind,
+    Refusal,
+    RefusalKind,
+    Snapshot,
+    TokenUsage,
+)
 
 # How long a 404 to a poll or a cancel is tolerated after the watch began, or after a submit began a new run: a replica
 # may not have the run yet.
@@ -88,6 +98,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _streams: bool = False  # whether a stream reports the run, so that polls only check its silence
     _new_at: float = -math.inf  # when the watched run began to exist, as far as is known: a 404 is tolerated after it
     _unsettled: Exception | None = None  # why the last submit of this round failed, until one is accepted
+    _used_before: TokenUsage = NOTHING_USED  # by the runs before the present one
+    _used: TokenUsage = NOTHING_USED  # by the present run, as far as was seen
     snapshot: AnySnapshot | None = None
     end: End | None = None
 
@@ -214,6 +226,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return at if expiry is None or at < expiry else expiry
 
     @property
+    def usage(self) -> TokenUsage:
+        """The tokens used so far, over all runs that were watched, as far as the server says."""
+        return self._used_before + self._used
+
+    @property
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have no output yet."""
         return self._ledger.missing()
@@ -285,6 +302,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
             cause=cause,
             calls=() if kind.is_final else self._ledger.missing(),
             outputs=() if kind.is_final else self._ledger.outputs(self._ledger.current),
+            usage=self.usage,
         )
         return do.Finish(self.end)
 
@@ -372,12 +390,14 @@ class RunLifecycle(Struct, eq=False, gc=False):
             self._went_on(now)  # if the answer to a submit was lost, this shows that the submit was accepted
         # Read this before `_status` replaces the snapshot.
         was_final = self.snapshot is not None and self.snapshot.is_final
+        is_new = event.asked is Asked.SUBMIT and was_final
+        if is_new:
+            self._used_before, self._used = self.usage, NOTHING_USED
         commands += self._status(snapshot, now)
         if snapshot.phase.is_terminal:
             if snapshot.phase in ENDS_BY_ITSELF:
                 self._patience.left_stage(now)
             return [*commands, self._finish(now, ENDS[snapshot.phase])]
-        is_new = event.asked is Asked.SUBMIT and was_final
         if is_new:  # the submit began another run, which replicas may not have yet
             self._new_at = now
         # While a submit is in flight, only `_tick` sends a cancel, once that has waited long enough. A cancel that
@@ -392,6 +412,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         """Keep the snapshot, and report its status if it has changed."""
         previous = self.snapshot.status if self.snapshot else None
         self.snapshot = snapshot
+        if snapshot.usage is not None:
+            self._used = snapshot.usage
         if snapshot.status == previous:
             return []
         self._unknown_since = now if snapshot.phase is Phase.UNKNOWN else None

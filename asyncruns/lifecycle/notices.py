@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Generic, TypeVar
-
-from msgspec import Struct
+from typing import Any, ClassVar, Generic, TypeVar
 
 from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, Outputs
+from asyncruns.wire.plain import Plain
 
 R = TypeVar("R")
 
@@ -22,7 +21,13 @@ class Connectivity(enum.Enum):
     LOST = "lost"  # requests have failed for 15 s or longer
 
 
-class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
+class _Event(Plain, frozen=True):
+    """Base class: in JSON, `event` has the name of the class."""
+
+    _kind: ClassVar[str] = "event"
+
+
+class StatusChanged(_Event, Generic[R], frozen=True, kw_only=True):
     """The status of the run has changed since the last poll.
 
     Attributes:
@@ -38,32 +43,32 @@ class StatusChanged(Struct, Generic[R], frozen=True, kw_only=True):
     run: R
 
 
-class ActionRequired(Struct, frozen=True, kw_only=True):
+class ActionRequired(_Event, frozen=True, kw_only=True):
     """The run waits for a new round of calls."""
 
     calls: tuple[Call, ...]
 
 
-class CallAnswered(Struct, frozen=True, kw_only=True):
+class CallAnswered(_Event, frozen=True, kw_only=True):
     """A call has its output."""
 
     call_id: str
     output: str
 
 
-class OutputsSubmitted(Struct, frozen=True, kw_only=True):
+class OutputsSubmitted(_Event, frozen=True, kw_only=True):
     """The server accepted the outputs of a round."""
 
     outputs: Outputs
 
 
-class CallsLeftToServer(Struct, frozen=True, kw_only=True):
+class CallsLeftToServer(_Event, frozen=True, kw_only=True):
     """The run waits for calls that its server answers itself. The watch goes on."""
 
     calls: tuple[Call, ...]
 
 
-class EndRevoked(Struct, frozen=True, kw_only=True):
+class EndRevoked(_Event, frozen=True, kw_only=True):
     """The server shows another status after the run had ended, although an end is final. The outcome stays.
 
     Attributes:
@@ -75,7 +80,7 @@ class EndRevoked(Struct, frozen=True, kw_only=True):
     previous: str
 
 
-class ConnectivityChanged(Struct, frozen=True, kw_only=True):
+class ConnectivityChanged(_Event, frozen=True, kw_only=True):
     """The watch reaches the server worse or better than before. `cause` is the last error; None if healthy."""
 
     connectivity: Connectivity
@@ -85,7 +90,7 @@ class ConnectivityChanged(Struct, frozen=True, kw_only=True):
         return pickled_fields(self)
 
 
-class StreamBroken(Struct, frozen=True, kw_only=True):
+class StreamBroken(_Event, frozen=True, kw_only=True):
     """The stream no longer reports the run, so the watch polls. No event is repeated.
 
     The stream broke or ended too early and could not be reopened at once where it broke (a few more tries follow), or
@@ -101,7 +106,7 @@ class StreamBroken(Struct, frozen=True, kw_only=True):
         return pickled_fields(self)
 
 
-class CancelRefused(Struct, frozen=True, kw_only=True):
+class CancelRefused(_Event, frozen=True, kw_only=True):
     """The server does not cancel the run in this status.
 
     If tools were stopped for the cancel and the run waits for them, the watch finishes as `NeedsCaller`; otherwise it

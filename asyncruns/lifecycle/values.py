@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.wire.plain import Plain
 
 R = TypeVar("R")
 
@@ -25,7 +26,7 @@ class CallKind(enum.Enum):
     OTHER = "other"  # unknown to this version: left to the caller, never answered automatically
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Plain, frozen=True, kw_only=True):
     """One call that the run waits for.
 
     Attributes:
@@ -48,8 +49,10 @@ class Call(Struct, frozen=True, kw_only=True):
     is_cut: bool = False
 
 
-class RunRef(Struct, frozen=True, gc=False):
+class RunRef(Plain, frozen=True, gc=False):
     """The dialect and ids of a run. It can be stored, to watch the run later.
+
+    `msgspec.convert(ref.to_dict(), RunRef)` is the ref again.
 
     Attributes:
         dialect: The name of the dialect that can poll the run.
@@ -63,11 +66,35 @@ class RunRef(Struct, frozen=True, gc=False):
         return "/".join(self.ids)
 
 
-class RunFault(Struct, frozen=True):
+class RunFault(Plain, frozen=True):
     """Why a run did not succeed, in the server's words. It is not an HTTP error, even if its code looks like one."""
 
     code: str
     message: str
+
+
+class TokenUsage(Plain, frozen=True, kw_only=True, gc=False):
+    """How many tokens the model read and wrote; may be added. What a server does not count is 0.
+
+    Attributes:
+        input_tokens: Tokens read; `prompt_tokens` of a run on a thread.
+        output_tokens: Tokens written; `completion_tokens` of a run on a thread.
+        total_tokens: Both together, as the server counts.
+        cached_tokens: Those of `input_tokens` that came from a cache.
+        reasoning_tokens: Those of `output_tokens` that were reasoning.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+    def __sub__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(**{name: getattr(self, name) - getattr(other, name) for name in self.__struct_fields__})
 
 
 class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
@@ -87,6 +114,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
         ref: The ref of the run; None means unchanged. With some servers a submit begins another run, which is watched
             from then on.
         is_final: Whether this never changes although it waits for the caller: outputs begin another run.
+        usage: The tokens that the run has used so far; None if not sent.
     """
 
     phase: Phase
@@ -101,6 +129,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     hint: float | None = None
     ref: RunRef | None = None
     is_final: bool = False
+    usage: TokenUsage | None = None
 
 
 class RefusalKind(enum.Enum):

@@ -264,6 +264,11 @@ class Engine(Generic[R]):
         if self._is_done():
             self._stop()
 
+    def poll_now(self) -> None:
+        """Send the planned poll at once; a poll in flight will do."""
+        if self._poll_at < math.inf:
+            self._schedule_poll(loop_time())
+
     @property
     def is_running(self) -> bool:
         """Whether events from outside are accepted: `run` has begun, and is not closing."""

@@ -19,6 +19,7 @@ from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.wire.plain import json_of
 
 R = TypeVar("R")
 
@@ -47,6 +48,14 @@ class Ended(Generic[R]):
     def status(self) -> str:
         """The run's last known status, as the server spells it; "" if no poll succeeded."""
         return self.outcome.status
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain JSON values, as the other events do."""
+        return {"event": "Ended", "outcome": self.outcome.to_dict()}
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the same as JSON text; `indent` is None for a single line."""
+        return json_of(self.to_dict(), indent)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Ended, (self.outcome,)

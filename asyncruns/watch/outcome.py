@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 import anyio
-from msgspec import Struct
 
 from asyncruns.abc import Dialect, RunClient, Transport
 from asyncruns.errors import (
@@ -25,9 +24,10 @@ from asyncruns.errors import (
     WatchGaveUpError,
     portable,
 )
-from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef
+from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
+from asyncruns.wire.plain import Plain
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
     return run.messages if isinstance(run, HoldsMessages) else None
 
 
-class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
+class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch finished.
 
     Match on the subclass, or take the success path: `unwrap()` returns the completed run and `text()` its text, and
@@ -119,7 +119,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
             case Failed() | Cancelled() | Expired() | Incomplete():
                 print(outcome.error)
 
-    An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
+    `to_dict()` and `to_json()` return it as JSON, in which `outcome` is the name of the class, without the messages of
+    a run on a thread, which have to be fetched. An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
     run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
 
     Attributes:
@@ -129,6 +130,8 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         run: The typed run as last seen; None if no poll succeeded. A fleet does not keep the bodies of runs that go on,
             so in a fleet it is usually also None for `GaveUp`.
         polls: Number of polls sent.
+        usage: The tokens used, over all rounds and all these runs, as far as the server says: those of runs on threads
+            are known when they end.
         elapsed: Seconds from the beginning of the watch to this outcome.
         error: The server's error, with `code` and `message`, when the run ended badly; None if it sent none.
         reason: Why the watch finished before the run ended; None if the run ended.
@@ -148,6 +151,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     run: R | None
     polls: int
     elapsed: float
+    usage: TokenUsage = TokenUsage()
     error: RunFault | None = None
     reason: Reason | None = None
     cause: Exception | None = None
@@ -159,6 +163,7 @@ class Outcome(Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
+    _kind: ClassVar[str] = "outcome"
 
     def unwrap(self) -> R:
         """Return the run if it is completed, otherwise raise.
@@ -331,6 +336,7 @@ def outcome_of(
         status=snapshot.status if snapshot else "",
         run=snapshot.resource if snapshot else None,
         polls=polls,
+        usage=end.usage,
         elapsed=elapsed,
         error=snapshot.fault if snapshot else None,
         reason=end.reason,

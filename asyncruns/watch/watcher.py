@@ -394,6 +394,18 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if not self._engine.is_over:
             self._receive_if_running(CancelAsked(loop_time()))
 
+    def poll_now(self) -> None:
+        """Poll the run at once: a webhook says that it has ended, say. Does not wait.
+
+        If a poll is in flight, no other is sent. Nothing happens if the watch has finished.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered, or was left, or was entered in another event loop.
+        """
+        self._task.check_entered()
+        if self._engine.is_running:
+            self._engine.poll_now()
+
     def _receive_if_running(self, event: Event) -> None:
         if not self._engine.is_running or self._engine.is_over:
             raise InvalidRequestError(

@@ -36,6 +36,12 @@ def epoch_seconds(value: object) -> float | None:
     return value / 1000.0 if value > _MILLISECONDS_ABOVE else float(value)
 
 
+def count_in(details: object, name: str) -> int:
+    """Return a number of tokens in an object of details; 0 if it is not there."""
+    count = details.get(name) if isinstance(details, dict) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) else 0
+
+
 def _seconds_of_text(text: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)

@@ -23,10 +23,12 @@ from asyncruns import (
     NeedsCaller,
     OutputsSubmitted,
     Reason,
+    TokenUsage,
 )
 from asyncruns.http import Request
 from asyncruns.testing import Emulator, Fault, Scenario
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.wire import ModelResponse, Run
 
 # The same run watched twice
 
@@ -368,3 +370,33 @@ async def test_reprs_show_live_state_and_no_secret(emulator: Emulator) -> None:
             emulator.inject(Fault(on="poll", status=401))
             shown = [repr(await watch), repr(fleet), repr(watch), watch.explain(), repr(fleet.statistics())]
     assert not any("sk-hidden" in text for text in shown)
+
+
+async def test_the_statistics_have_the_sum_of_the_tokens(stage: Stage) -> None:
+    tools = Tools()
+    runs: list[Run | ModelResponse] = [
+        *await stage.runs(2, rounds=(ONE_CALL,)),
+        await stage.response(rounds=(ONE_CALL,)),
+    ]
+    async with Fleet(stage.client, tools=tools) as fleet:
+        assert fleet.statistics().usage == TokenUsage()
+        for run in runs:
+            fleet.watch(run)
+        outcomes = [outcome async for outcome in fleet]
+        total = sum((outcome.usage for outcome in outcomes), TokenUsage())
+        assert fleet.statistics().usage == total
+        assert total.total_tokens > 0
+
+
+async def test_tokens_of_a_watch_that_is_reopened_count_once(stage: Stage) -> None:
+    response = await stage.response(rounds=(ONE_CALL,))
+    async with Fleet(stage.client, on_exit="leave") as fleet:
+        watch = fleet.watch(response)
+        first = await watch.wait()
+        assert isinstance(first, NeedsCaller)
+        assert fleet.statistics().usage == first.usage
+        await watch.submit({first.calls[0].id: "done"})
+        last = await watch.wait()
+        assert isinstance(last, Completed)
+        assert fleet.statistics().usage == last.usage
+        assert last.usage.total_tokens > first.usage.total_tokens > 0

@@ -156,6 +156,15 @@ class AnySchedule(RuleBasedStateMachine):
         known.came, known.turn = 0, None
         self.schedule.remove(run)
 
+    @precondition(lambda self: self.runs)
+    @rule(index=INDEX)
+    def a_poll_is_wanted_first(self, index: int) -> None:
+        run = self.any_run(index)
+        known = self.runs[run]
+        self.schedule.poll_first(run, self.now)
+        if not known.is_polling and known.poll_at < math.inf:
+            known.poll_at, known.came, known.turn = self.now, max(self.plans, 1), -math.inf
+
     # Responses
 
     @precondition(lambda self: self.in_flight)

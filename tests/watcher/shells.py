@@ -65,6 +65,9 @@ class FleetOfOne:
     async def submit(self, outputs: GivenOutputs) -> None:
         await self.watch.submit(outputs)
 
+    def poll_now(self) -> None:
+        self.watch.poll_now()
+
     async def cancel_run(self) -> None:
         await self.watch.cancel_run()
 
