@@ -119,8 +119,10 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
             case Failed() | Cancelled() | Expired() | Incomplete():
                 print(outcome.error)
 
-    `to_dict()` and `to_json()` return it as JSON, in which `outcome` is the name of the class, without the messages of
-    a run on a thread, which have to be fetched. An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
+    `to_dict()` and `to_json()` return it as JSON, in which `outcome` is the name of the class; messages that have to be
+    fetched are not in it.
+
+    An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
     run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
 
     Attributes:

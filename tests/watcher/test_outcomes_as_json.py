@@ -93,7 +93,7 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
         polls=1,
         elapsed=2.0,
         cancel_requested=False,
-        cancel_error=None,  # type: ignore[arg-type]
+        cancel_error=None,
     )
     assert isinstance(outcome, GaveUp)
     found = outcome.to_dict()

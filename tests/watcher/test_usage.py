@@ -19,7 +19,7 @@ async def counted_by_the_server(wire: Wire, outcome: Any) -> int:
     if wire.name == "threads":
         return int(outcome.run.usage.total_tokens)
     found = [await wire.client.responses.retrieve(ref.ids[0]) for ref in outcome.refs]
-    return sum(response.usage.total_tokens for response in found if response.usage)
+    return sum(response.usage.total_tokens or 0 for response in found if response.usage)
 
 
 async def test_the_usage_is_that_of_all_rounds(wire: Wire, tools: Tools) -> None:
