@@ -115,7 +115,8 @@ DEEP_NAMES = (
     "testing.VirtualTimeLoop",
 )
 OPTIONS = (
-    "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "keep_tool_choice",
+    "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
+    "keep_tool_choice",
     "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {

@@ -123,6 +123,11 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="give up after the server was unreachable for this long (default %(default)g)",
     )
+    parser.add_argument(
+        "--observe",
+        action="store_true",
+        help="another process answers the calls: go on while the run waits for outputs",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 

@@ -16,6 +16,7 @@ from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
 from asyncruns.lifecycle import EndKind, RunRef
 from asyncruns.watch.observers import Ended
+from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import Completed
 from asyncruns.watch.watcher import RunWatcher
 
@@ -55,6 +56,7 @@ def main(options: argparse.Namespace) -> int:
             JsonReport() if options.json else LineReport(),
             timeout=UNSET if options.timeout is None else options.timeout,
             max_outage=options.max_outage,
+            observe_only=options.observe,
         )
     )
 
@@ -67,6 +69,7 @@ async def watch(
     *,
     timeout: float | UnsetType | None = UNSET,
     max_outage: float | None = None,
+    observe_only: bool = False,
 ) -> int:
     """Watch a run or a response, report on it, close the client, and return the exit code.
 
@@ -79,14 +82,15 @@ async def watch(
     Raises:
         InvalidRequestError: An id is not valid.
     """
+    given: WatchOptions = {"timeout": timeout, "max_outage": max_outage, "observe_only": observe_only}
     async with client:
         watcher: RunWatcher[Any]
         if run_id is not None:
-            watcher = RunWatcher(client, thread_id=id, run_id=run_id, timeout=timeout, max_outage=max_outage)
+            watcher = RunWatcher(client, thread_id=id, run_id=run_id, **given)
         else:
             responses = client.responses.continued()
             ref = RunRef(responses.dialect.name, (id,))
-            watcher = RunWatcher(responses, ref, timeout=timeout, max_outage=max_outage)
+            watcher = RunWatcher(responses, ref, **given)
         async with watcher:
             async for event in watcher:
                 if not isinstance(event, Ended):

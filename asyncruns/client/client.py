@@ -32,7 +32,7 @@ from asyncruns.client.options import (
     version_header,
     with_proxy_of_environment,
 )
-from asyncruns.dialects.given import given_run, no_run
+from asyncruns.dialects.given import given_run, no_run, with_response_id
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -431,6 +431,9 @@ class Client(AsyncOnly, OtherNames):
     ) -> AnyOutcome[ModelResponse]: ...
 
     @overload
+    async def watch(self, *, response_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[ModelResponse]: ...
+
+    @overload
     async def watch(self, run: HasId | Mapping[str, Any], **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
 
     async def watch(
@@ -439,6 +442,7 @@ class Client(AsyncOnly, OtherNames):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
+        response_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any]:
         """Watch a run until it ends, answer its tool calls, and return the outcome.
@@ -452,9 +456,10 @@ class Client(AsyncOnly, OtherNames):
         Args:
             run: A run, a response, a `RunRef`, or the stream that `stream=True` returned. A run or a response of
                 another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
-                omitted, pass `thread_id` and `run_id`.
+                omitted, pass `thread_id` and `run_id`, or `response_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
+            response_id: The response, when `run` is not given.
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
 
         Returns:
@@ -467,6 +472,7 @@ class Client(AsyncOnly, OtherNames):
             APIError: The stream ended, or `timeout` passed, before the stream named its run. What fails later is in the
                 outcome.
         """
+        run = with_response_id(run, response_id, thread_id=thread_id, run_id=run_id)
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def for_run(self, run: object) -> RunClient[Any]:

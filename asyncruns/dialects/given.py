@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from asyncruns.errors import InvalidRequestError
+from asyncruns.http import require_id
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
 
@@ -74,6 +75,19 @@ def no_run(run: object, wanted: str) -> InvalidRequestError:
     elif isinstance(run_id := getattr(run, "id", None), str) and run_id.startswith("thread_"):
         hint = f": {_right_line(run_id)}"
     return InvalidRequestError(f"{wanted}; got {type(run).__name__}{hint}")
+
+
+def with_response_id(run: Any, response_id: str | None, **ids: str | None) -> Any:
+    """Return the run, or the ref of the response that `response_id` names.
+
+    Raises:
+        InvalidRequestError: Both are given, or it cannot be an id.
+    """
+    if response_id is None:
+        return run
+    if run is not None or any(given is not None for given in ids.values()):
+        raise InvalidRequestError(f"response_id names a response by itself: leave out run, {', '.join(ids)}")
+    return RunRef(RESPONSE, (require_id("response_id", response_id),))
 
 
 def check_ids(thread_id: str, run_id: str) -> None:

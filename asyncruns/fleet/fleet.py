@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
 
 from asyncruns.abc import AsyncOnly, RunClient
-from asyncruns.dialects.given import check_client
+from asyncruns.dialects.given import check_client, with_response_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
 from asyncruns.fleet.hub import Hub
@@ -68,8 +68,8 @@ class Fleet(AsyncOnly, Generic[R]):
             "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown_status`, `max_rounds`, `keep_tool_choice`, `on_lost_submit`, `on_status`,
-            `on_terminal`; and `max_concurrent_calls`, for all runs together. By default, `cadence` is
+            `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `on_lost_submit`,
+            `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default, `cadence` is
             `Cadence.learned()`.
 
     Raises:
@@ -139,6 +139,11 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> Watch[R]: ...
 
     @overload
+    def watch(
+        self, *, response_id: str, client: RunClient[Any] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[Any]: ...
+
+    @overload
     def watch(self, run: T, *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]) -> Watch[T]: ...
 
     def watch(
@@ -147,6 +152,7 @@ class Fleet(AsyncOnly, Generic[R]):
         *,
         thread_id: str | None = None,
         run_id: str | None = None,
+        response_id: str | None = None,
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
@@ -160,7 +166,10 @@ class Fleet(AsyncOnly, Generic[R]):
         watches of a run share, such as one of the fleet, is called once for all of them.
 
         Args:
-            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`.
+            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`, or `response_id`.
+            thread_id: The thread of the run, when `run` is not given.
+            run_id: The run, when `run` is not given.
+            response_id: The response, when `run` is not given.
             client: The client for this run, instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
             **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
@@ -172,6 +181,7 @@ class Fleet(AsyncOnly, Generic[R]):
                 `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
+        run = with_response_id(run, response_id, **ids)
         member, listener = self._hub.add_run(run, ids, client, options)
         return Watch(self._hub, member, listener)
 
@@ -222,9 +232,12 @@ class Fleet(AsyncOnly, Generic[R]):
             Whether the fleet is watching the run.
 
         Raises:
-            InvalidRequestError: The fleet was not entered, or was left, or was entered in another event loop.
+            InvalidRequestError: This is neither a ref nor an id; or the fleet was not entered, or was left, or was
+                entered in another event loop.
         """
         self._hub.check_goes_on()
+        if not isinstance(run, RunRef | str):
+            raise InvalidRequestError(f"poll_now takes a RunRef, or the id of a run; got {type(run).__name__}")
         member = self._hub.runner.roster.watched(run)
         if member is not None:
             member.poll_now()

@@ -429,7 +429,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self._cancellation.is_hopeless(snapshot.phase):
             return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
-            if not self._cancellation.requested:
+            # A snapshot that never changes shows nothing more, whoever answers its calls.
+            is_for_another = self._policy.observe_only and not snapshot.is_final
+            if not self._cancellation.requested and not is_for_another:
                 return self._needs_caller(snapshot, now, asked_at)
         else:
             self._empty_polls = 0

@@ -27,6 +27,7 @@ class Policy(Struct, frozen=True, kw_only=True):
             accepted; if none can, "give_up", or "resend" the same outputs.
         keep_tool_choice: Whether a `tool_choice` that forces a call stays for every round, not for the first only.
         max_rounds: Number of rounds after which the watch leaves the next one to the caller; None means no limit.
+        observe_only: Whether another process answers the calls of the run, so that the watch goes on past them.
         cadence: The pauses between polls.
     """
 
@@ -37,6 +38,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     on_lost_submit: Literal["poll", "give_up", "resend"] = "poll"
     keep_tool_choice: bool = False
     max_rounds: int | None = MAX_ROUNDS
+    observe_only: bool = False
     cadence: Cadence = Cadence.hinted()
 
     @property

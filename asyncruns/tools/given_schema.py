@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import msgspec
 
@@ -13,6 +14,7 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.tools.results import well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.strict import Schema, make_strict
+from asyncruns.wire.plain import plain_value
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
@@ -24,12 +26,11 @@ class GivenSchema:
         tool: The name of the tool.
         function: The function.
         schema: The JSON Schema of an object. Only the names are checked against it: required ones that are missing, and
-            others if `additionalProperties` is false. The rest is left to the function.
+            others, unless the schema and the function take any. The rest is left to the function.
         strict: Whether the schema must fit strict mode.
 
     Attributes:
         schema: The schema that the model reads.
-        is_whole: Whether the function takes one dict.
 
     Raises:
         ConfigurationError: The schema is not one of an object, or the function takes its arguments in neither way.
@@ -42,11 +43,14 @@ class GivenSchema:
                 f'The parameters of the tool {tool} must be a JSON Schema of an object, such as {{"type": "object", '
                 f'"properties": {{}}}}; got {schema!r}'
             )
-        self.schema: Schema = {"type": "object", "properties": {}, **copy.deepcopy(dict(schema))}
+        sent = {name: value for name, value in schema.items() if value is not None}
+        self.schema: Schema = plain_value({"type": "object", "properties": {}, **sent})
         self._names = frozenset(self.schema["properties"])
         self._required = tuple(self.schema.get("required", ()))
-        self._is_closed = self.schema.get("additionalProperties") is False
-        self.is_whole: bool = self._takes_one_dict(tool, function)
+        self._bound = _bound_in(function)
+        self._is_whole = False
+        is_open = self.schema.get("additionalProperties") is not False or "patternProperties" in self.schema
+        self._takes_any = self._find_way(tool, function) and is_open
         if strict:
             make_strict(tool, self.schema)
 
@@ -64,24 +68,58 @@ class GivenSchema:
         for name in self._required:
             if name not in arguments:
                 raise InvalidArgumentsError(f"Object missing required field `{name}`")
-        unknown = sorted(set(arguments) - self._names) if self._is_closed else []
-        if unknown:
-            raise InvalidArgumentsError(f"Object contains unknown field `{unknown[0]}`")
+        for name in arguments:
+            if name in self._bound or not (self._takes_any or name in self._names):
+                raise InvalidArgumentsError(f"Object contains unknown field `{name}`")
         return arguments
 
-    def _takes_one_dict(self, tool: str, function: Callable[..., Any]) -> bool:
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Call the function with these arguments."""
+        return function(arguments) if self._is_whole else function(**arguments)
+
+    def _find_way(self, tool: str, function: Callable[..., Any]) -> bool:
+        """Find out how the function takes its arguments; return whether it takes names that the schema does not have.
+
+        Raises:
+            ConfigurationError: It takes them neither by name nor in one dict.
+        """
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):
-            return False
+            return True
+        parameters = [one for one in parameters if one.name not in self._bound]
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-        needed = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+        needed = [one for one in parameters if one.default is one.empty and one.kind not in _VARIADIC]
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         if (takes_any or self._names <= named) and all(one.name in self._names for one in needed):
-            return False
-        if len(needed) == 1 and needed[0].kind is not needed[0].KEYWORD_ONLY:
+            return takes_any
+        if len(needed) == 1 and not named & self._names and _may_be_a_dict(function, needed[0]):
+            self._is_whole = True
             return True
         raise ConfigurationError(
             f"The tool {tool} takes neither the parameters of its schema by name nor all of them in one dict: declare "
-            f"**arguments, one parameter, or the names of the schema: {', '.join(sorted(self._names))}"
+            f"**arguments, one parameter that is a dict, or the names of the schema: {', '.join(sorted(self._names))}"
         )
+
+
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _bound_in(function: Callable[..., Any]) -> frozenset[str]:
+    """Return the names that a `functools.partial` has bound; the model must not set them."""
+    bound: set[str] = set()
+    while isinstance(function, functools.partial):
+        bound.update(function.keywords)
+        function = function.func
+    return frozenset(bound)
+
+
+def _may_be_a_dict(function: Callable[..., Any], parameter: inspect.Parameter) -> bool:
+    if parameter.kind is parameter.KEYWORD_ONLY:
+        return False
+    try:
+        kind: Any = typing.get_type_hints(function).get(parameter.name, Any)
+    except Exception:  # a name that is known to type checkers only
+        return True
+    kind = get_origin(kind) or kind
+    return kind is Any or (isinstance(kind, type) and issubclass(kind, Mapping))

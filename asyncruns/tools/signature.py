@@ -18,9 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools.annotations import check_nothing_is_ignored, described, is_of_pydantic, parts_of
+from asyncruns.tools.annotations import check_nothing_is_ignored, described, parts_of
 from asyncruns.tools.docstrings import parameter_texts
-from asyncruns.tools.pydantic_types import DoesNotFitError, PydanticReader, with_field
+from asyncruns.tools.pydantic_types import DoesNotFitError, PydanticReader, is_made_anew, schemas_of, with_field
 from asyncruns.tools.results import well_formed
 from asyncruns.tools.strict import Schema, make_strict, subschemas
 from asyncruns.tools.time_formats import add_formats, with_formats
@@ -67,14 +67,11 @@ class Signature:
 
     Attributes:
         schema: The JSON Schema that the model reads.
-        is_whole: Whether the function takes all arguments in one dict: it takes them by name.
 
     Raises:
         ConfigurationError: A parameter is positional-only or variadic, has no annotation, its type has no JSON Schema,
             something in its annotation would be ignored, or it is the `self` of an unbound method.
     """
-
-    is_whole: Final = False
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
         parameters = [_checked(tool, parameter) for parameter in _parameters(tool, function)]
@@ -105,13 +102,23 @@ class Signature:
             text = "{}"
         try:
             arguments = self._decoder.decode(well_formed(text))
+            given = {field: getattr(arguments, field) for field in self._fields}
             return {
-                parameter.name: value
+                parameter.name: value if parameter.reader is None else parameter.reader.decode(bytes(value))
                 for field, parameter in self._fields.items()
-                if (value := _value(parameter, getattr(arguments, field))) is not msgspec.UNSET
+                if (value := given[field]) is not msgspec.UNSET
             }
         except (msgspec.MsgspecError, DoesNotFitError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error
+
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Call the function with these arguments, and with the defaults that only the annotations have."""
+        made = {
+            parameter.name: parameter.make_default()
+            for parameter in self._fields.values()
+            if parameter.make_default is not None and parameter.name not in arguments
+        }
+        return function(**arguments, **made)
 
 
 def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,13 +126,6 @@ def innermost(function: Callable[..., Any]) -> Callable[..., Any]:
     while isinstance(function, functools.partial):
         function = function.func
     return function
-
-
-def _value(parameter: _Parameter, given: Any) -> Any:
-    """Return the argument for a parameter; UNSET to leave it to the function's own default."""
-    if given is msgspec.UNSET:
-        return given if parameter.make_default is None else parameter.make_default()
-    return given if parameter.reader is None else parameter.reader.decode(bytes(given))
 
 
 def _absent() -> Any:
@@ -158,8 +158,7 @@ def _parameters(tool: str, function: Callable[..., Any]) -> Iterator[_Parameter]
                 f"The parameter {parameter.name} of the tool {tool} is {parameter.kind.description}. The model "
                 "names each argument, so declare parameters that can be given by name."
             )
-        annotation, make_default = with_field(_resolved(tool, parameter, names), parameter.default)
-        default = parameter.empty if is_of_pydantic(parameter.default) else parameter.default
+        annotation, default, make_default = with_field(_resolved(tool, parameter, names), parameter.default)
         annotation, text = described(annotation)
         yield _Parameter(parameter.name, annotation, default, text, make_default=make_default)
 
@@ -234,16 +233,19 @@ def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter], texts: M
     definitions: Schema = whole["$defs"]
     schema: Schema = definitions.pop(whole["$ref"].rpartition("/")[2])
     properties: Schema = schema["properties"]
+    readers = {parameter.name: parameter.reader for parameter in parameters if parameter.reader is not None}
+    if readers:
+        read, models = schemas_of(readers, definitions)
+        properties.update(read)
+        definitions.update(models)
     for parameter in parameters:
         add_formats(definitions, parameter.classes)
-        if parameter.reader is not None:
-            properties[parameter.name] = parameter.reader.described_in(definitions)
-        described = properties[parameter.name]
-        if text := parameter.text or described.get("description") or texts.get(parameter.name):
-            described["description"] = text
+        shown = properties[parameter.name]
+        if text := parameter.text or texts.get(parameter.name):
+            shown["description"] = text
         if not parameter.required:
-            with contextlib.suppress(TypeError, ValueError, RecursionError):  # a default without JSON is left out
-                described["default"] = _default_of(parameter)
+            with contextlib.suppress(Exception):  # a default without JSON is left out, and so is one of a factory
+                shown["default"] = _default_of(parameter)
     if definitions:
         schema["$defs"] = definitions
     for part in subschemas(schema):
@@ -252,7 +254,16 @@ def _schema(struct: type[msgspec.Struct], parameters: list[_Parameter], texts: M
 
 
 def _default_of(parameter: _Parameter) -> Any:
-    default = parameter.default if parameter.make_default is None else parameter.make_default()
+    """Return the default of a parameter as JSON.
+
+    Raises:
+        ValueError: It has none, or another value at each call.
+    """
+    default = parameter.default
+    if parameter.make_default is not None:
+        if is_made_anew(parameter.make_default):
+            raise ValueError("a factory makes it")
+        default = parameter.make_default()
     return (
         msgspec.to_builtins(default, str_keys=True) if parameter.reader is None else parameter.reader.default(default)
     )

@@ -49,11 +49,16 @@ def make_strict(tool: str, schema: Schema) -> None:
     Raises:
         ConfigurationError: Strict mode cannot express the type of a parameter.
     """
-    _write_out_references(schema)
-    for part in list(subschemas(schema)):
-        if "oneOf" in part:  # of pydantic, for a union with a discriminator; only one can fit in any case
-            part["anyOf"] = part.pop("oneOf")
-        _make_part_strict(tool, part)
+    try:
+        _write_out_references(schema)
+        for part in list(subschemas(schema)):
+            if "oneOf" in part:  # of pydantic, for a union with a discriminator; only one can fit in any case
+                part["anyOf"] = part.pop("oneOf")
+            _make_part_strict(tool, part)
+    except (KeyError, AttributeError, TypeError) as error:  # only in a schema that was given
+        raise ConfigurationError(
+            f"The tool {tool} cannot be strict: its schema has a part that is no object"
+        ) from error
 
 
 def _write_out_references(schema: Schema) -> None:
@@ -78,7 +83,8 @@ def _make_part_strict(tool: str, part: Schema) -> None:
     if "enum" in part:  # msgspec leaves out the type of an enum, and strict mode requires one
         types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
         part["type"] = types[0] if len(types) == 1 else types
-    contents = _CONTENTS.get(str(part.get("type")))
+    kinds = part.get("type")
+    contents = next((_CONTENTS[kind] for kind in _as_list(kinds) if kind in _CONTENTS), None)
     if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and not isinstance(part.get(contents), dict)):
         raise ConfigurationError(
             f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with arbitrary keys, or "
@@ -88,9 +94,13 @@ def _make_part_strict(tool: str, part: Schema) -> None:
     _keep_only(part, _TAKEN)
     if part.get("format") not in _FORMATS:
         part.pop("format", None)
-    if part.get("type") == "object":
+    if "object" in _as_list(kinds):
         part["required"] = list(part["properties"])
         part["additionalProperties"] = False
+
+
+def _as_list(kinds: Any) -> list[Any]:
+    return kinds if isinstance(kinds, list) else [kinds]
 
 
 def _keep_only(part: Schema, keywords: Set[str]) -> None:

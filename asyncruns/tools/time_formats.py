@@ -6,7 +6,7 @@ import datetime
 import types
 import typing
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -14,19 +14,27 @@ from asyncruns.tools.annotations import field_types
 from asyncruns.tools.strict import Schema
 
 _FORMATS: Final = {datetime.datetime: "date-time", datetime.time: "time"}
+_UNIONS: Final = (typing.Union, types.UnionType)
+_CONTAINERS: Final = (list, set, frozenset, tuple, dict)
+_BESIDE: Final = ("default", "description")
 
 
 def with_formats(annotation: Any) -> Any:
-    """Return an annotation whose times have a format in their schemas; fields of classes are left as they are."""
+    """Return an annotation whose times have a format in their schemas; only unions and builtin containers are entered.
+
+    The schema of a generic class is named after its parameters, so these must not be changed.
+    """
     kind, parts = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and annotation in _FORMATS:
         return Annotated[annotation, msgspec.Meta(extra_json_schema={"format": _FORMATS[annotation]})]
     if kind is Annotated:
         return Annotated[(with_formats(parts[0]), *parts[1:])]
-    changed = parts if kind is Literal else tuple(map(with_formats, parts))
-    if kind is None or changed == parts:
+    if kind not in _UNIONS and kind not in _CONTAINERS:
         return annotation
-    return typing.Union[changed] if kind in (typing.Union, types.UnionType) else kind[changed]  # noqa: UP007
+    changed = tuple(map(with_formats, parts))
+    if changed == parts:
+        return annotation
+    return typing.Union[changed] if kind in _UNIONS else kind[changed]  # noqa: UP007
 
 
 def add_formats(definitions: Schema, classes: Iterable[type]) -> None:
@@ -35,7 +43,16 @@ def add_formats(definitions: Schema, classes: Iterable[type]) -> None:
         properties = definitions.get(kind.__name__, {}).get("properties", {})
         for name, annotation in field_types(kind).items():
             changed = with_formats(annotation)
-            if changed != annotation and name in properties:
-                schema = msgspec.json.schema(changed)
-                schema.pop("$defs", None)
-                properties[name] = {**properties[name], **schema}
+            if changed == annotation or name not in properties:
+                continue
+            beside = {key: value for key, value in properties[name].items() if key in _BESIDE}
+            # A class of the same name, or a type that is written in another way, has another schema: leave it alone.
+            if {**_alone(annotation), **beside} == properties[name]:
+                properties[name] = {**_alone(changed), **beside}
+
+
+def _alone(annotation: Any) -> Schema:
+    """Return the schema of a type, without the definitions that it refers to."""
+    schema = msgspec.json.schema(annotation)
+    schema.pop("$defs", None)
+    return schema

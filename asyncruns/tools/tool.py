@@ -132,7 +132,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
 
     def _call(self, arguments: dict[str, Any]) -> Any:
-        return self.function(arguments) if self.signature.is_whole else self.function(**arguments)
+        return self.signature.call(self.function, arguments)
 
     def _timed_out(self, cause: Exception | None) -> Failure:
         unit = "second" if self.timeout == 1 else "seconds"

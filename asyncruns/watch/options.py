@@ -29,6 +29,7 @@ class SharedOptions(TypedDict, total=False):
     max_unknown_status: float | None
     max_concurrent_calls: int | None
     max_rounds: int | None
+    observe_only: bool
     keep_tool_choice: bool
     cadence: Cadence | None
     on_lost_submit: Literal["give_up", "resend"]
@@ -38,7 +39,9 @@ class SharedOptions(TypedDict, total=False):
     on_terminal: Observer | None
 
 
-POLICY_OPTIONS: Final = ("timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "cadence")
+POLICY_OPTIONS: Final = (
+    "timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "observe_only", "cadence",
+)  # fmt: skip
 FUNCTION_OPTIONS: Final = {
     "on_status": "the event",
     "on_requires_action": "the calls",
@@ -46,6 +49,9 @@ FUNCTION_OPTIONS: Final = {
     "on_terminal": "the outcome",
 }
 """The options that are functions, each with what it is called with."""
+
+
+ANSWERING_OPTIONS: Final = ("tools", "on_requires_action", "on_approval")
 
 
 class WatchOptions(SharedOptions, total=False):
@@ -105,6 +111,9 @@ def check_watch_options(
         if what is not None:
             shown = type(given).__name__ if name == "tools" or name in FUNCTION_OPTIONS else repr(given)
             raise InvalidRequestError(f"{name} must be {what}; got {shown}")
+    answering = [name for name in ANSWERING_OPTIONS if options.get(name) is not None]
+    if options.get("observe_only") and answering:
+        raise InvalidRequestError(f"A watch with observe_only=True answers nothing: leave out {', '.join(answering)}")
 
 
 def _what_it_must_be(name: str, given: Any) -> str | None:
@@ -117,7 +126,7 @@ def _what_it_must_be(name: str, given: Any) -> str | None:
         case "max_concurrent_calls" | "max_rounds":
             is_count = isinstance(given, int) and not isinstance(given, bool) and given >= 1
             return None if given is None or is_count else "1 or more, or None for no limit"
-        case "keep_tool_choice":
+        case "keep_tool_choice" | "observe_only":
             return None if isinstance(given, bool) else "True or False"
         case "on_exit":
             return None if given in ("leave", "cancel") else '"leave" or "cancel"'

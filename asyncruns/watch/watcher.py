@@ -92,6 +92,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         max_rounds: Number of rounds of tool calls to answer. If the run then asks for another one, the watch finishes
             as `NeedsCaller` with its calls and `Reason.MAX_ROUNDS`; `submit()` continues from there. None is no limit.
             Default 50: far more than agents need, and a bound on the cost of one that never ends.
+        observe_only: Whether another process answers the calls: this watch then answers nothing, and goes on while the
+            run waits for outputs. The outputs to a response begin another one, which this watch cannot know of, so it
+            finishes as `NeedsCaller` there. Default False.
         keep_tool_choice: Whether a `tool_choice` that forces a tool call is repeated in each follow-up of a response.
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
@@ -397,7 +400,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def poll_now(self) -> None:
         """Poll the run at once: a webhook says that it has ended, say. Does not wait.
 
-        If a poll is in flight, no other is sent. Nothing happens if the watch has finished.
+        If a poll is in flight, no other is sent. A `Retry-After` of the server does not count. Nothing happens if the
+        watch has finished.
 
         Raises:
             InvalidRequestError: The watcher was not entered, or was left, or was entered in another event loop.

@@ -1,10 +1,14 @@
-"""Converts refs, events, outcomes and statistics to plain JSON values, as `Object` does for the objects of the wire."""
+"""Converts refs, events, outcomes and statistics to plain JSON values, as `Object` does for the objects of the wire.
+
+It never raises: what has no JSON becomes the name of its type, so that a log line or a web page is not lost for it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, ClassVar
 
 import msgspec
@@ -21,10 +25,11 @@ class Plain(Struct, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, at any depth; the caller may modify them.
 
-        Exceptions become `{"type": ..., "message": ...}`, infinite numbers null.
+        Exceptions become `{"type": ..., "message": ...}`, infinite numbers null, and objects without JSON the name of
+        their type.
         """
         kind = {self._kind: type(self).__name__} if self._kind else {}
-        return kind | _fields_of(self)
+        return kind | _public(self, self.__struct_fields__)
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the same as JSON text.
@@ -43,33 +48,56 @@ def json_of(value: object, indent: int | None) -> str:
 
 def plain_value(value: Any) -> Any:
     """Return a value as plain JSON values."""
+    try:
+        return _converted(value)
+    except Exception:  # whatever the classes of a caller do
+        return f"<{type(value).__name__}>"
+
+
+def _converted(value: Any) -> Any:
     match value:
         case None | UnsetType():
             return None
-        case float():
-            return value if math.isfinite(value) else None
+        case bool():
+            return value
         case enum.Enum():
             return plain_value(value.value)
-        case bool() | int() | str():
-            return value
-        case Plain() | Object():
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case int():
+            return int(value)
+        case str():
+            return _well_formed(str.__str__(value))
+        case type():
+            return f"<{value.__name__}>"
+        case Plain():
             return value.to_dict()
+        case Object():
+            return plain_value(value.to_dict())
         case Struct():
-            return _fields_of(value)
+            return _public(value, value.__struct_fields__)
         case Exception():
-            return {"type": type(value).__name__, "message": str(value)}
+            return {"type": type(value).__name__, "message": plain_value(str(value))}
         case Mapping():
-            return {str(name): plain_value(item) for name, item in value.items()}
+            return {_well_formed(str(plain_value(name))): plain_value(item) for name, item in value.items()}
         case list() | tuple() | Set():
             return [plain_value(item) for item in value]
-        case _:  # a run of a dialect of the caller's own
-            return msgspec.to_builtins(value, enc_hook=_dumped, str_keys=True)
+        case _:
+            return _of_another_kind(value)
 
 
-def _fields_of(struct: Struct) -> dict[str, Any]:
-    return {name: plain_value(getattr(struct, name)) for name in struct.__struct_fields__ if not name.startswith("_")}
-
-
-def _dumped(value: Any) -> Any:
+def _of_another_kind(value: Any) -> Any:
+    """Convert the run of a dialect of the caller's own, or a part of it."""
+    if dataclasses.is_dataclass(value):
+        return _public(value, [field.name for field in dataclasses.fields(value)])
     dump = getattr(value, "model_dump", None)  # of pydantic
-    return dump(mode="json") if callable(dump) else str(value)
+    return plain_value(dump(mode="json")) if callable(dump) else msgspec.to_builtins(value)
+
+
+def _public(value: object, names: Iterable[str]) -> dict[str, Any]:
+    return {name: plain_value(getattr(value, name)) for name in names if not name.startswith("_")}
+
+
+def _well_formed(text: str) -> str:
+    """Return the text as valid Unicode: half of a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()

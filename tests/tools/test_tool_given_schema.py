@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -90,11 +92,73 @@ def test_the_given_schema_is_not_changed() -> None:
     assert tools.definitions()[0]["function"]["parameters"]["required"] == ["city"]
 
 
+def passed_on(*arguments: Any, **named: Any) -> Any:
+    return ["passed on", list(arguments), named]
+
+
+async def test_names_that_are_not_the_models_cannot_be_set() -> None:
+    def who(city: str, user_id: int = 0, _admin: bool = False) -> Any:
+        return [city, user_id, _admin]
+
+    tools = Toolset()
+    tools.tool(functools.partial(who, user_id=1), name="who", parameters={"properties": {"city": {}}})
+    assert await output_of(tools, '{"city": "Rome"}') == ["Rome", 1, False]
+    for name in ("user_id", "_admin", "other"):
+        error = (await output_of(tools, f'{{"city": "Rome", "{name}": 2}}'))["error"]
+        assert f"unknown field `{name}`" in error
+    some = Toolset()
+    some.tool(functools.partial(by_any_name, user_id=1), name="f", parameters={"properties": {}})
+    assert "unknown field `user_id`" in (await output_of(some, '{"user_id": 2}'))["error"]
+
+
+async def test_a_wrapper_gets_the_arguments_by_name() -> None:
+    tools = Toolset()
+    tools.tool(passed_on, parameters=SCHEMA)
+    assert await output_of(tools, '{"city": "Rome"}') == ["passed on", [], {"city": "Rome"}]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": None, "required": None},
+        MappingProxyType({"properties": MappingProxyType({"city": MappingProxyType({"type": "string"})})}),
+        {"patternProperties": {"^c": {}}, "additionalProperties": False},
+    ],
+)
+async def test_schemas_of_unusual_forms_are_taken(schema: Any) -> None:
+    tools = Toolset()
+    tools.tool(by_any_name, name="f", parameters=schema)
+    assert await output_of(tools, '{"city": "Rome"}') == ["by any name", {"city": "Rome"}]
+    assert msgspec.json.encode(tools.definitions())
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": True}},
+        {"properties": {"a": {"$ref": "#/definitions/A", "description": "b"}}, "definitions": {"A": {}}},
+    ],
+)
+def test_what_strict_mode_cannot_express_is_refused(schema: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be strict"):
+        Toolset().tool(by_any_name, name="f", parameters=schema, strict=True)
+
+
+def test_an_object_that_may_be_null_is_closed_in_strict_mode() -> None:
+    tools = Toolset()
+    nullable = {"type": ["object", "null"], "properties": {"b": {"type": "string"}}}
+    tools.tool(by_any_name, name="f", parameters={"properties": {"a": nullable}}, strict=True)
+    found = tools.definitions()[0]["function"]["parameters"]["properties"]["a"]
+    assert (found["required"], found["additionalProperties"]) == (["b"], False)
+
+
+def text_for_a_typo(q: str) -> None: ...
+def some_of_the_names(city: str, limit: int = 5) -> None: ...
 def neither(place: str, nights: int) -> None: ...
 def keyword_only(*, arguments: dict[str, Any]) -> None: ...
 
 
-@pytest.mark.parametrize("function", [neither, keyword_only, lambda: None])
+@pytest.mark.parametrize("function", [neither, keyword_only, lambda: None, text_for_a_typo, some_of_the_names])
 def test_a_function_that_takes_them_in_neither_way_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match="neither the parameters of its schema by name"):
         Toolset().tool(function, name="f", parameters=SCHEMA)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import enum
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NotRequired, TypeVar
 
 import msgspec
 import pytest
 from annotated_types import Gt
-from pydantic import BaseModel, Field, PositiveInt, SecretStr
+from pydantic import AnyUrl, BaseModel, Field, JsonValue, PositiveInt, SecretStr, conint, field_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from typing_extensions import Doc
+from typing_extensions import Doc, TypedDict
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
 from asyncruns.tools import InvalidArgumentsError, Toolset
 from asyncruns.tools.signature import Signature
+
+T = TypeVar("T")
 
 
 class Colour(enum.Enum):
@@ -53,6 +56,10 @@ class Point(msgspec.Struct):
     x: int
 
 
+class Globals:
+    Point = Point
+
+
 @dataclass
 class Trip:
     places: list[Place]
@@ -60,7 +67,14 @@ class Trip:
 
 @pydantic_dataclass
 class Checked:
-    nights: Annotated[int, Field(ge=1)]
+    nights: int = Field(ge=1)
+
+    @field_validator("nights")
+    @classmethod
+    def is_even(cls, nights: int) -> int:
+        if nights % 2:
+            raise ValueError("odd")
+        return nights
 
 
 def decoded(function: Callable[..., Any], arguments: str) -> dict[str, Any]:
@@ -129,7 +143,8 @@ def test_the_schema_has_descriptions_limits_and_models() -> None:
         "default": 3,
     }
     assert schema["properties"]["when"] == {"type": "string", "format": "date-time"}
-    assert schema["properties"]["trip"]["properties"]["places"]["items"] == {"$ref": "#/$defs/Place"}
+    assert schema["properties"]["place"] == {"$ref": "#/$defs/Place"}
+    assert schema["$defs"]["Trip"]["properties"]["places"]["items"] == {"$ref": "#/$defs/Place"}
     assert schema["$defs"]["Place"]["properties"]["title"] == {
         "type": "string",
         "description": "Its name.",
@@ -170,15 +185,25 @@ def test_times_have_a_format_wherever_they_stand() -> None:
     )
 
 
-def test_a_field_as_a_default_is_read_as_pydantic_reads_it() -> None:
-    def f(a: int = Field(ge=1), b: int = Field(2, ge=1), c: list[int] = Field(default_factory=list)) -> None: ...  # noqa: B008
+async def test_a_field_as_a_default_is_read_as_pydantic_reads_it() -> None:
+    made = iter(range(100))
+    seen: list[tuple[int, int, int]] = []
 
-    def g(d: Annotated[int, Field(4)]) -> None: ...
+    def f(a: int = Field(ge=1), b: int = Field(2, ge=1), c: int = Field(default_factory=lambda: next(made))) -> None:
+        seen.append((a, b, c))
 
-    assert decoded(f, '{"a": 1}') == {"a": 1, "b": 2, "c": []}
-    assert decoded(f, '{"a": 1}')["c"] is not decoded(f, '{"a": 1}')["c"]
-    assert decoded(g, "") == {"d": 4}
-    assert Signature("f", f).schema["required"] == ["a"]
+    def g(d: Annotated[int, Field(4)], u: AnyUrl = AnyUrl("https://x")) -> int:  # noqa: B008
+        return d
+
+    schema = Signature("f", f).schema
+    assert schema["required"] == ["a"]
+    assert [one.get("default") for one in schema["properties"].values()] == [None, 2, None]
+    tools = Toolset([f, g])
+    for number in range(2):
+        await tools.call(Call(id=f"c{number}", name="f", arguments='{"a": 1}'))
+    assert seen == [(1, 2, 0), (1, 2, 1)], "the factory is called once for each call"
+    assert await tools.call(Call(id="c", name="g")) == "4"
+    assert "required" not in Signature("g", g).schema or Signature("g", g).schema["required"] == []
     with pytest.raises(InvalidArgumentsError, match="missing required field `a`"):
         decoded(f, "")
 
@@ -195,6 +220,8 @@ def test_unions_recursive_models_and_types_of_pydantic_are_read() -> None:
     text = '{"pet": {"kind": "cat"}, "node": {"value": 1, "rest": {"value": 2}}, "checked": {"nights": 2}}'
     arguments = decoded(f, text)
     assert arguments == {"pet": Cat(kind="cat"), "node": Node(value=1, rest=Node(value=2)), "checked": Checked(2)}
+    with pytest.raises(InvalidArgumentsError, match=r"odd - at `\$\.checked\.nights`"):
+        decoded(f, text.replace('"nights": 2', '"nights": 3'))
     with pytest.raises(InvalidArgumentsError, match=r"greater than 0 - at `\$\.count`"):
         decoded(f, text[:-1] + ', "count": 0}')
     strict = Signature("f", f, strict=True).schema
@@ -202,31 +229,34 @@ def test_unions_recursive_models_and_types_of_pydantic_are_read() -> None:
     assert strict["$defs"]["Node"]["additionalProperties"] is False
 
 
-def test_two_models_of_one_name_are_told_apart() -> None:
-    def models() -> type[BaseModel]:
-        class Part(BaseModel):
-            size: int
+def order_of(kind: type) -> type[BaseModel]:
+    class Item(BaseModel):
+        size: kind  # type: ignore[valid-type]
 
-        class Item(BaseModel):
-            part: Part
+    class Order(BaseModel):
+        items: list[Item]
 
-        return Item
+    return Order
 
-    Item = models()
 
-    class Part(BaseModel):
-        weight: float
+def test_models_of_one_name_are_told_apart_at_any_depth() -> None:
+    def f(old: Any, new: Any, point: Any, other: Any) -> None: ...
 
-    class Box(BaseModel):
-        parts: list[Part]
+    class Point(BaseModel):  # beside the struct of this name
+        y: str
 
-    def f(item: Any, box: Any) -> None: ...
-
-    f.__annotations__.update(item=Item, box=Box)
+    f.__annotations__.update(old=list[order_of(int)], new=list[order_of(str)], point=Globals.Point, other=Point)  # type: ignore[misc]
     schema = Signature("f", f).schema
-    assert schema["$defs"]["Part"]["properties"] == {"size": {"type": "integer"}}
-    assert schema["$defs"]["box_Part"]["properties"] == {"weight": {"type": "number"}}
-    assert schema["properties"]["box"]["properties"]["parts"]["items"] == {"$ref": "#/$defs/box_Part"}
+    definitions = schema["$defs"]
+
+    def size_in(name: str) -> Any:
+        order = definitions[schema["properties"][name]["items"]["$ref"].rpartition("/")[2]]
+        item = definitions[order["properties"]["items"]["items"]["$ref"].rpartition("/")[2]]
+        return item["properties"]["size"]["type"]
+
+    assert (size_in("old"), size_in("new")) == ("integer", "string")
+    found = {name: definitions[schema["properties"][name]["$ref"].rpartition("/")[2]] for name in ("point", "other")}
+    assert [list(one["properties"]) for one in found.values()] == [["x"], ["y"]]
 
 
 async def test_a_model_is_a_result() -> None:
@@ -269,6 +299,12 @@ class WithMeta(BaseModel):
     a: int
 
 
+class OldDict(TypedDict):
+    a: Annotated[int, "a text that msgspec ignores"]
+
+
+def aliased(a: Annotated[int, Field(alias="b")]) -> None: ...
+def in_a_dict(a: OldDict) -> None: ...
 def mixed(a: Annotated[int, msgspec.Meta(ge=1), Field(le=3)]) -> None: ...
 def unknown(a: Annotated[int, object()]) -> None: ...
 def nested(a: list[Annotated[int, "a text"]]) -> None: ...
@@ -276,7 +312,7 @@ def in_a_class(a: WithText) -> None: ...
 def beside_a_model(a: Annotated[WithMeta, msgspec.Meta(description="ignored")]) -> None: ...
 
 
-@pytest.mark.parametrize("function", [mixed, unknown, nested, in_a_class, beside_a_model])
+@pytest.mark.parametrize("function", [mixed, unknown, nested, in_a_class, in_a_dict, beside_a_model, aliased])
 def test_what_would_be_ignored_is_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match="The parameter a of the tool f"):
         Signature("f", function)
@@ -287,6 +323,44 @@ def test_metadata_of_annotated_types_is_checked() -> None:
 
     with pytest.raises(InvalidArgumentsError, match="greater than 3"):
         decoded(f, '{"a": 3}')
+
+
+def test_types_that_pydantic_makes_are_read() -> None:
+    def f(a: Any, b: Any) -> None: ...
+
+    f.__annotations__.update(a=conint(ge=1), b=JsonValue)
+    assert decoded(f, '{"a": 1, "b": [{"c": null}]}') == {"a": 1, "b": [{"c": None}]}
+    with pytest.raises(InvalidArgumentsError, match="equal to 1"):
+        decoded(f, '{"a": 0, "b": 1}')
+
+
+@dataclass
+class Kept:
+    x: ClassVar[datetime] = datetime(2026, 1, 1)
+    f: Final[datetime] = datetime(2026, 1, 1)
+    t: time | None = None
+
+
+class Partial(TypedDict):
+    at: NotRequired[datetime]
+
+
+class Page(msgspec.Struct, Generic[T]):
+    items: list[T]
+
+
+class Outer(msgspec.Struct):
+    page: Page[datetime]
+
+
+def test_times_in_unusual_fields_do_no_harm() -> None:
+    def f(a: Kept, b: Partial, c: Outer, d: Page[datetime]) -> None: ...
+
+    schema = Signature("f", f).schema
+    text = msgspec.json.encode(schema).decode()
+    for reference in re.findall(r'"#/\$defs/(.*?)"', text):
+        assert reference in schema["$defs"]
+    assert schema["$defs"]["Kept"]["properties"]["t"]["anyOf"][0]["format"] == "time"
 
 
 def test_a_type_without_a_schema_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from wires import TWO_ROUNDS, Tools, Wire
 
 from asyncruns import (
@@ -19,6 +19,7 @@ from asyncruns import (
     GaveUp,
     RunRef,
     Snapshot,
+    StatusChanged,
 )
 from asyncruns.lifecycle import Connectivity, End, EndKind, Phase, Reason
 from asyncruns.watch.outcome import LeftBehind, outcome_of
@@ -69,8 +70,34 @@ class Model(BaseModel):
 
 
 class Odd:
+    """Has no JSON, and its text may be a secret."""
+
     def __str__(self) -> str:
-        return "odd"
+        return "sk-secret"
+
+
+class Raising(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@dataclass
+class Private:
+    state: str
+    _token: str = "sk-secret"
+
+
+class Holding(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    odd: Odd
+
+
+class Text(str):
+    __slots__ = ()
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +105,13 @@ class Odd:
     [
         (Job("done"), {"state": "done"}),
         (Model(state="done"), {"state": "done"}),
-        ({1: [Odd(), float("inf")]}, {"1": ["odd", None]}),
+        ({1: [Odd(), float("inf")], ("a", 2): Text("b")}, {"1": ["<Odd>", None], "['a', 2]": "b"}),
+        (Private("done"), {"state": "done"}),
+        (Job("\ud800"), {"state": "?"}),
+        (Job(float("inf")), {"state": None}),  # type: ignore[arg-type]
+        (Holding(odd=Odd()), "<Holding>"),
+        (Model, "<Model>"),
+        ([Raising()], ["<Raising>"]),
         (None, None),
     ],
 )
@@ -100,6 +133,11 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
     assert json.loads(json.dumps(found))["run"] == expected
     assert found["reason"] == "timeout"
     assert found["cause"] == {"type": "APIConnectionError", "message": str(cause)}
+
+
+def test_a_run_that_contains_itself_becomes_json() -> None:
+    event: StatusChanged[Any] = StatusChanged(status="x", phase=Phase.RUNNING, previous=None, run=CYCLE)
+    assert json.loads(event.to_json())["run"]
 
 
 def test_an_event_with_an_error_becomes_json() -> None:

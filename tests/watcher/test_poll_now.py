@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from wires import Wire
+from wires import Wire, about_polls
 
 from asyncruns import Cadence, Client, Completed, Fleet, InvalidRequestError, RunRef, RunWatcher
 from asyncruns._loop import loop_time
@@ -12,9 +12,8 @@ from asyncruns._loop import loop_time
 SLOW = Cadence.fixed(30.0)
 
 
+@about_polls
 async def test_a_poll_is_sent_at_once(wire: Wire) -> None:
-    if wire.streams is not None:  # the stream reports the end
-        return
     run = await wire.start(queued=0.1, working=1.0)
     async with wire.watcher(run, cadence=SLOW) as watcher:
         await anyio.sleep(2.0)
@@ -29,9 +28,8 @@ async def test_a_poll_is_sent_at_once(wire: Wire) -> None:
         assert watcher.polls == polls + 1
 
 
+@about_polls
 async def test_a_run_that_goes_on_is_polled_at_its_pace_again(wire: Wire) -> None:
-    if wire.streams is not None:
-        return
     run = await wire.start(working=70.0)
     async with wire.watcher(run, cadence=SLOW) as watcher:
         for _ in range(3):
