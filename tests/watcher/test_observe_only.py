@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from wires import ONE_CALL, TWO_ROUNDS, Tools, Wire
+from wires import ONE_CALL, TWO_ROUNDS, Tools, Wire, about_polls
 
 from asyncruns import Client, Completed, Expired, Fleet, InvalidRequestError, NeedsCaller, Toolset
 
@@ -53,7 +53,8 @@ async def test_what_answers_calls_is_refused_beside_it() -> None:
 # By the id of a response
 
 
-async def test_a_response_is_watched_by_its_id(wire: Wire, tools: Tools) -> None:
+@about_polls
+async def test_a_response_is_watched_by_its_id(wire: Wire) -> None:
     run = await wire.start(queued=0.1, working=0.5)
     if wire.name == "threads":
         with pytest.raises(
