@@ -46,16 +46,12 @@ NEGLIGIBLE: Final = 1e-4  # an opinion with a smaller weight is left out
 # An update takes a millisecond or two, so new runs are collected into batches: of a tenth of the runs that the long
 # memory holds, or of 4 % of all runs that were learned if that is more. After 100 runs a batch has 10, after 1,000 it
 # has 40, after 5,000 and more 200. A surprising run, in whose neighbourhood few runs were expected, counts as a tenth
-# of a batch, and at least as four, so a shift is noticed soon: three such runs, or ten, complete a batch.
+# of a batch, and at least as four, so a shift is noticed soon: three such runs, or ten, complete a batch. No batch has
+# more than twice as many runs as the one before, so the batches after a shift are small.
 BATCH_SHARE: Final = 0.1
 BATCH_SHARE_OF_ALL: Final = 0.04
 LARGEST_BATCH: Final = 200.0
 SURPRISE_BATCH_SHARE: Final = 0.1
-# The durations of all groups together only start new groups, so they are updated less often, and after some hundred
-# runs they learn from every fourth run only.
-POOL_BATCHES: Final = 4.0
-POOL_RUNS: Final = 400
-POOL_SHARE: Final = 4
 SURPRISE_SHARE: Final = 0.05  # of runs; if fewer were expected there, a run is surprising
 SURPRISE_COUNTS: Final = 4.0
 NEAR_CELLS: Final = 15.0  # the neighbourhood: a quarter of an age on either side
@@ -107,15 +103,17 @@ class Durations:
         self._polls: array[float] | None = None  # computed when first needed, like `_stays`; None after an update
         self._stays: array[float] | None = None  # for each age, the mean time that runs spend below it
 
-    def learn(self, after: float, by: float) -> None:
-        """Note a run that ended between two ages, in seconds. Takes a millisecond or two if a batch is complete."""
+    def learn(self, after: float, by: float, batches: float = 1.0) -> None:
+        """Note a run that ended between two ages, in seconds; with so many batches, which takes a few ms, update."""
         self.runs += 1
-        if self._base is None and self.runs > POOL_RUNS and self.runs % POOL_SHARE:
-            return
         span = grid.position(min(after, by)), grid.position(by)
         self._pending.append(span)
         self._news += max(SURPRISE_COUNTS, self._batch * SURPRISE_BATCH_SHARE) if self._is_surprise(span) else 1.0
-        self.catch_up(1.0 if self._base else POOL_BATCHES)
+        self.catch_up(batches)
+
+    def skip(self) -> None:
+        """Count a run without learning from it."""
+        self.runs += 1
 
     def catch_up(self, batches: float = 1.0) -> None:
         """Update from the pending runs if there are at least `batches` batches of them."""
@@ -236,19 +234,24 @@ class Durations:
         # Judge first: an opinion must be scored on runs that it does not contain yet.
         self._judge(base, self._opinions)
         believed = self.masses()
-        shares = [share for span in self._pending for share in _shares(span, believed)]
+        shares = [list(_shares(span, believed)) for span in self._pending]
         for histogram, memory in enumerate(HISTOGRAMS):
-            # Each new run takes 1 / memory from the weight of all older ones. With a memory of 15, a run counts for a
-            # half after 10 more runs, and for a tenth after 33.
-            fading = (1.0 - 1.0 / memory) ** len(self._pending)
+            # Each run takes 1 / memory from the weight of all older ones. With a memory of 15, a run counts for a half
+            # after 10 more runs, and for a tenth after 33.
+            left = 1.0 - 1.0 / memory
+            fading = left ** len(shares)
             counts = array("d", map(mul, self._counts[histogram], repeat(fading)))
-            for cell, share in shares:
-                counts[cell] += share
+            weight = fading
+            for parts in shares:
+                weight /= left  # of the first run left ** (number - 1), of the last one 1
+                for cell, share in parts:
+                    counts[cell] += share * weight
             self._counts[histogram] = counts
-            self._totals[histogram] = self._totals[histogram] * fading + len(self._pending)
+            self._totals[histogram] = self._totals[histogram] * fading + (1.0 - fading) * memory
+        usual = max(BATCH_SHARE * self._totals[0], min(BATCH_SHARE_OF_ALL * self.runs, LARGEST_BATCH))
+        self._batch = min(usual, 2.0 * len(self._pending))
         self._pending.clear()
         self._news = 0.0
-        self._batch = max(BATCH_SHARE * self._totals[0], min(BATCH_SHARE_OF_ALL * self.runs, LARGEST_BATCH))
         self._opinions = self._smoothed()
         self._hazard = _cumulative_hazard(self._mixed(base, self._opinions))
         self._polls = self._stays = None

@@ -18,6 +18,10 @@ from asyncruns.cadence.durations import LEAST_FORETOLD, Durations
 # older than their watch are kept in a second store of the same size.
 GROUPS_KEPT: Final = 64
 AGES_MEMORY_RUNS: Final = 50.0  # runs over which the score of the told ages fades
+POOL_BATCHES: Final = 4.0
+POOL_RUNS: Final = 400
+POOL_SHARE: Final = 0.25
+GOLDEN_RATIO: Final = (math.sqrt(5.0) - 1.0) / 2.0
 MOST_PER_RUN: Final = 2.5  # the most that one run changes the score: below DECIDING_SCORE (4), so no run decides alone
 
 GroupStage = tuple[tuple[str, ...], int]
@@ -100,9 +104,16 @@ class LearnedDurations(Struct, frozen=True, kw_only=True, gc=False, eq=False):
         if by != by:  # NaN
             return
         all_groups = self._touched(((), stage), None)
-        all_groups.learn(after, by)
-        if group:
-            self._touched((group, stage), all_groups).learn(after, by)
+        if not group:
+            all_groups.learn(after, by)
+            return
+        # All groups together only start new ones, so they are updated less often, and after some hundred runs a quarter
+        # of them will do: by a multiple of the golden ratio, so that no pattern of the caller's runs matters.
+        if all_groups.runs <= POOL_RUNS or all_groups.runs * GOLDEN_RATIO % 1.0 < POOL_SHARE:
+            all_groups.learn(after, by, POOL_BATCHES)
+        else:
+            all_groups.skip()
+        self._touched((group, stage), all_groups).learn(after, by)
 
     def pause(self, known: Durations, age: float) -> float:
         """Return the pause at an age for these durations, between floor and ceiling."""

@@ -186,7 +186,12 @@ class Fleet(AsyncOnly, Generic[R]):
         return Watch(self._hub, member, listener)
 
     async def add_many(
-        self, runs: Iterable[Any] | AsyncIterable[Any], *, at_most: int = 10_000, **options: Unpack[SharedOptions]
+        self,
+        runs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        at_most: int = 10_000,
+        client: RunClient[Any] | None = None,
+        **options: Unpack[SharedOptions],
     ) -> int:
         """Watch all runs of an iterable, pausing while `at_most` are being watched; return how many runs there were.
 
@@ -196,6 +201,7 @@ class Fleet(AsyncOnly, Generic[R]):
         Args:
             runs: Runs, responses or `RunRef`s. An async generator is always closed at the end.
             at_most: The most runs watched at once by the whole fleet, including those whose outcomes wait for a reader.
+            client: The client for these runs, as for `watch`.
             **options: As for `watch`.
 
         Raises:
@@ -213,7 +219,7 @@ class Fleet(AsyncOnly, Generic[R]):
         with self._hub.adding():
             async with contextlib.aclosing(_each(runs)) as each:
                 async for run in each:
-                    _, listener = self._hub.add_run(run, {}, None, options, listener)
+                    _, listener = self._hub.add_run(run, {}, client, options, listener)
                     added += 1
                     if added % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
@@ -223,7 +229,7 @@ class Fleet(AsyncOnly, Generic[R]):
     def poll_now(self, run: RunRef | str) -> bool:
         """Poll a run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
 
-        If a poll is in flight, no other is sent. Does not wait.
+        If a poll is in flight, another one follows it, unless that shows the end. Does not wait.
 
         Args:
             run: The ref of the run, or its id.

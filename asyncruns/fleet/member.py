@@ -72,6 +72,7 @@ class Member(Slot):
         "_answering",
         "_earlier",
         "_host",
+        "_polls_again",
         "_started",
         "_submit_landed_at",
         "client",
@@ -101,6 +102,7 @@ class Member(Slot):
         self._answerers = answerers
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
+        self._polls_again = False  # whether a poll was wanted while one was in flight
         self._started = -math.inf
         self._submit_landed_at = -math.inf  # infinity while a submit is queued or in flight
         self.client: RunClient[Any] = client
@@ -199,10 +201,12 @@ class Member(Slot):
             self.receive(ev.Tick(now))
 
     def poll_now(self) -> None:
-        """Poll at once, as far as the budget allows; a poll in flight will do."""
+        """Poll at once, as far as the budget allows; after a poll in flight, unless that shows the end."""
+        if self.is_polling:
+            self._polls_again = True
+            return
         now = loop_time()
-        if not self.is_polling:
-            self.due_at = now
+        self.due_at = min(self.due_at, now)  # it may be due already
         self._host.schedule.poll_first(self, now)
         self._host.moved()
 
@@ -358,6 +362,9 @@ class Member(Slot):
             if not is_left:
                 self.due_at = command.not_before
                 host.schedule.poll(self, command.not_before)
+                if self._polls_again and not self.is_polling:
+                    self._polls_again = False
+                    self.poll_now()
             return
         if is_left and isinstance(command, do.RunTools | do.Submit):
             self.submit_dropped()  # the machine takes it for sent, so a new watch cannot resume from here

@@ -11,13 +11,14 @@ with the earliest turn first.
 
 The longer a poll is due, the more it is worth: the delay that it ends, which is how long the run is expected to have
 been over, grows. To send first what is worth most, one would have to compute all delays again and again. Instead, the
-turn of a poll is computed once, when it comes due: the time at which its delay reaches the *bar*, the mean delay of the
-polls that are being sent. A poll that is over the bar has its turn in the past, and the earlier it got there, the
-sooner it is sent. A turn is never later than the run's expiry, and at most an hour away, so no run waits for ever.
+turn of a poll is computed once, when it comes due: the time at which its delay reaches the *bar*, the median delay of
+the polls that are being sent, or the run's expiry if that is earlier. A turn is never before the time at which the poll
+came due, and at most an hour later. So a poll that is over the bar already waits only for those that came due before
+it, and no crowd of polls that keep coming back, however much they are worth, makes another one wait for ever.
 
-For example, 20 requests per second are allowed, 30 polls are due, and the polls that are sent end a delay of 0.5 s on
-average. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn; another one was at 09:59:58,
-and is polled before it.
+For example, 20 requests per second are allowed, 30 polls are due, and half of the polls that are sent end a delay of
+more than 0.5 s. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn. Another one has been
+over for longer, and came due at 10:00:01: it is polled before.
 
 If all due polls may be sent at once, which is the usual case, they get no turns: they go in the order in which they
 came due, and this costs almost nothing.
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from operator import attrgetter
@@ -40,8 +42,10 @@ from msgspec import Struct
 from asyncruns.fleet.budget import Budget
 
 RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, or gives a turn, at some microseconds each
-MEASURED: Final = 4  # one of so many polls that are sent is measured for the bar
-BAR_SHARE: Final = 1 / 16  # of such a poll's delay in the bar
+MEASURED: Final = 0.25  # the share of the polls that are sent whose delays are measured for the bar
+BAR_STEP: Final = 1.05  # by which each of them raises or lowers the bar: as many do one as the other at the median
+LEAST_BAR_S: Final = 0.001
+LEAD_S: Final = 2.0  # by which a poll that is over the bar may go before others that came due earlier
 LATEST_TURN_S: Final = 3600.0  # from when a poll comes due to its turn, however little it is worth
 
 
@@ -49,8 +53,8 @@ class Slot:
     """A run, as the schedule sees it. A subclass says what its polls are worth, and makes its requests.
 
     Attributes:
-        poll_at: When the next poll is due; infinity if none is planned. Unchanged while the poll is due; infinity while
-            it is in flight, unless the next one is planned already.
+        poll_at: When the next poll is due; infinity if none is planned. While the poll is due, when it came due;
+            infinity while it is in flight, unless the next one is planned already.
         tick_at: When the machine wants to be woken; infinity for never.
         is_due: Whether a poll is due, and waits for its turn.
         is_polling: Whether a poll is in flight.
@@ -118,8 +122,8 @@ class Schedule(Generic[S]):
         # removed entries each time.
         self._new: OrderedDict[S, None] = OrderedDict()
         self._with_turn = 0  # number of due polls with a turn
-        self._bar = 0.0  # the mean delay that the polls sent lately have ended, in seconds
-        self._sent = 0
+        self._bar = LEAST_BAR_S  # about the median delay that the polls sent lately have ended, in seconds
+        self._draw = random.Random(1)  # noqa: S311 - only picks polls to measure, so that no pattern of theirs matters
         self._changes: deque[tuple[S, Any]] = deque()
 
     # What the members want
@@ -236,7 +240,7 @@ class Schedule(Generic[S]):
         for _ in range(min(len(self._new), RUNS_AT_ONCE)):
             slot, _ = self._new.popitem(last=False)
             turn = slot.delayed_at(self._bar)
-            slot._turn_at = turn if turn < latest else latest
+            slot._turn_at = max(slot.poll_at - LEAD_S, turn if turn < latest else latest)
             self._turns.add(slot._turn_at, slot)
             self._with_turn += 1
 
@@ -248,9 +252,9 @@ class Schedule(Generic[S]):
             slot, _ = self._new.popitem(last=False)
         slot.is_due = False
         slot.poll_at, slot.is_polling = math.inf, True
-        self._sent += 1
-        if self._sent % MEASURED == 0:
-            self._bar += (slot.delay(now) - self._bar) * BAR_SHARE
+        if self._draw.random() < MEASURED:
+            is_over = slot.delay(now) > self._bar
+            self._bar = max(self._bar * (BAR_STEP if is_over else 1 / BAR_STEP), LEAST_BAR_S)
         return slot
 
     def _leave(self, slot: S) -> None:

@@ -111,7 +111,8 @@ class Watch(AsyncOnly, Generic[R]):
     def poll_now(self) -> None:
         """Poll the run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
 
-        If a poll is in flight, no other is sent. Nothing happens if the watch has finished. Does not wait.
+        If a poll is in flight, another one follows it, unless that shows the end. Nothing happens if the watch has
+        finished. Does not wait.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop.

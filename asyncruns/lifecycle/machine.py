@@ -355,6 +355,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if round_ is None:
             return
         if isinstance(event, ev.Observed):
+            if self.snapshot is not None and self.snapshot.is_final:
+                self._used_before, self._used = self.usage, event.snapshot.usage or NOTHING_USED
             self._ledger.accept(round_, event.now)  # it counts for `max_rounds` if the watch is reopened
         else:
             round_.move(Stage.UNSURE, event.now)
@@ -429,7 +431,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if self._cancellation.is_hopeless(snapshot.phase):
             return [self._leave_uncancelled(now)]
         if snapshot.phase is Phase.NEEDS_CALLER:
-            # A snapshot that never changes shows nothing more, whoever answers its calls.
+            # A snapshot that never changes shows nothing more, even after another process has answered its calls.
             is_for_another = self._policy.observe_only and not snapshot.is_final
             if not self._cancellation.requested and not is_for_another:
                 return self._needs_caller(snapshot, now, asked_at)

@@ -34,7 +34,10 @@ def with_formats(annotation: Any) -> Any:
     changed = tuple(map(with_formats, parts))
     if changed == parts:
         return annotation
-    return typing.Union[changed] if kind in _UNIONS else kind[changed]  # noqa: UP007
+    if kind in _UNIONS:
+        return typing.Union[changed]  # noqa: UP007
+    generic: Any = kind
+    return generic[changed]
 
 
 def add_formats(definitions: Schema, classes: Iterable[type]) -> None:

@@ -114,6 +114,7 @@ class Engine(Generic[R]):
         self._poll_at = math.inf
         self._if_silent = 0.0  # the poll is only due if the stream has been silent for this many seconds
         self._poll_moved: asyncio.Future[None] | None = None
+        self._polls_again = False  # whether a poll was wanted while one was in flight
         self._tick_at = math.inf
         self._tick_timer: asyncio.TimerHandle | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -265,9 +266,11 @@ class Engine(Generic[R]):
             self._stop()
 
     def poll_now(self) -> None:
-        """Send the planned poll at once; a poll in flight will do."""
+        """Send the planned poll at once; after a poll in flight, unless that shows the end."""
         if self._poll_at < math.inf:
             self._schedule_poll(loop_time())
+        elif self._machine.end is None:
+            self._polls_again = True
 
     @property
     def is_running(self) -> bool:
@@ -354,6 +357,9 @@ class Engine(Generic[R]):
         match command:
             case PollAt(not_before, not_after, if_silent):
                 self._schedule_poll(random.uniform(not_before, not_after), if_silent)  # noqa: S311 - only spreads polls
+                if self._polls_again:
+                    self._polls_again = False
+                    self._schedule_poll(loop_time())
             case RunTools(calls):
                 self._answering.begin(calls, group)
             case StopTools(approvals):

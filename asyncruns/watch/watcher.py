@@ -400,8 +400,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def poll_now(self) -> None:
         """Poll the run at once: a webhook says that it has ended, say. Does not wait.
 
-        If a poll is in flight, no other is sent. A `Retry-After` of the server does not count. Nothing happens if the
-        watch has finished.
+        If a poll is in flight, another one follows it, unless that shows the end. A `Retry-After` of the server is not
+        waited for. Nothing happens if the watch has finished.
 
         Raises:
             InvalidRequestError: The watcher was not entered, or was left, or was entered in another event loop.

@@ -47,7 +47,7 @@ async def test_it_goes_before_all_other_polls_and_the_budget_holds(stage: Stage)
         assert stage.count("poll") - sent <= 3
 
 
-async def test_a_poll_in_flight_will_do(stage: Stage) -> None:
+async def test_one_poll_follows_the_one_in_flight(stage: Stage) -> None:
     run = await stage.run(working=100.0)
     async with Fleet(stage.client, cadence=SLOW, on_exit="leave") as fleet:
         watch = fleet.watch(run)
@@ -57,4 +57,16 @@ async def test_a_poll_in_flight_will_do(stage: Stage) -> None:
             watch.poll_now()
             await anyio.sleep(0.001)
         await anyio.sleep(5.0)
-        assert watch.polls == polls + 1
+        assert watch.polls == polls + 2
+
+
+async def test_a_poll_on_request_does_not_make_an_outage_of_a_budget(stage: Stage) -> None:
+    """A poll that is due and held back stays held back, for as long as before."""
+    runs = await stage.runs(30, working=300.0)
+    async with Fleet(stage.client, requests_per_second=1, cadence=Cadence.fixed(1.0), on_exit="leave") as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        await anyio.sleep(20.0)
+        held = next(watch for watch in watches if watch._member.is_due)
+        due_at = held._member.due_at
+        held.poll_now()
+        assert held._member.due_at == due_at

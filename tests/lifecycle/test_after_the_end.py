@@ -17,8 +17,10 @@ from asyncruns.lifecycle import (
     Reason,
     RefusalKind,
     Report,
+    RunRef,
     RunTools,
     State,
+    TokenUsage,
 )
 
 A, B = call("call_a"), call("call_b")
@@ -231,3 +233,16 @@ def test_a_submit_that_was_accepted_after_the_end_counts_as_a_round() -> None:
     commands = run.sees(Phase.NEEDS_CALLER, B)
     assert pick(commands, RunTools) == []
     assert end_of(commands).reason is Reason.MAX_ROUNDS
+
+
+def test_tokens_of_a_response_count_although_the_next_one_begins_after_the_watch_has_finished() -> None:
+    run = Driver(timeout=10.0, on_lost_submit="resend")
+    ref, used = RunRef("response", ("resp_1",)), TokenUsage(total_tokens=100)
+    run.sees(Phase.NEEDS_CALLER, A, ref=ref, usage=used, is_final=True)
+    run.answers(call_a="output")
+    assert end_of(run.passes(10.0)).usage.total_tokens == 100
+    run.now += 1.0
+    run.sees(Phase.RUNNING, asked=Asked.SUBMIT, ref=RunRef("response", ("resp_2",)))
+    run.cancels()
+    ended = run.sees(Phase.CANCELLED, ref=RunRef("response", ("resp_2",)), usage=TokenUsage(total_tokens=7))
+    assert end_of(ended).usage.total_tokens == 107

@@ -575,7 +575,7 @@ def test_what_is_recorded_for_a_watch_without_calls_does_not_reach_other_watches
     odd = Driver()
     odd.sees(Phase.RUNNING)
     odd.feed(CallsAnswered(odd.now, ((A, "output"),)))
-    odd.feed(CallsUnanswered(odd.now, (B,)))
+    Driver().feed(CallsUnanswered(odd.now, (B,)))
     odd.sees(Phase.NEEDS_CALLER, call("call_c", kind=CallKind.SERVER))
     run = dispatching()
     assert handed_out(run) == ["call_a", "call_b"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from wires import ONE_CALL, TWO_ROUNDS, Tools, Wire, about_polls
@@ -43,6 +44,7 @@ async def test_a_fleet_may_only_look_on(wire: Wire, tools: Tools) -> None:
 
 async def test_what_answers_calls_is_refused_beside_it() -> None:
     async with Client("http://127.0.0.1:1/v1", api_key="key") as client:
+        given: Any
         for given in ({"tools": Toolset()}, {"on_requires_action": print}, {"on_approval": print}):
             with pytest.raises(InvalidRequestError, match=f"answers nothing: leave out {next(iter(given))}"):
                 await client.watch(thread_id="t", run_id="r", observe_only=True, **given)
