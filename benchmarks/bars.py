@@ -38,5 +38,6 @@ def plot_bars(
     axes.set_xscale("log")
     axes.margins(x=0.2)
     axes.set_xlabel(what)
-    axes.legend()
+    axes.invert_yaxis()  # the first one on top
+    figure.legend(loc="outside lower center", ncols=3)
     figure.savefig(path, dpi=120)
