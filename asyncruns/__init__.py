@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
+    from asyncruns.tools import ToolContext as ToolContext
     from asyncruns.tools import Toolset as Toolset
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
@@ -150,6 +151,7 @@ _HOMES: Final = {
     "StreamBroken": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "TokenUsage": "asyncruns.lifecycle",
+    "ToolContext": "asyncruns.tools",
     "ToolError": "asyncruns.errors",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
@@ -227,6 +229,7 @@ __all__ = [
     "StreamBroken",
     "ThreadBusyError",
     "TokenUsage",
+    "ToolContext",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",

@@ -87,6 +87,7 @@ NAMES = [
     "StreamBroken",
     "ThreadBusyError",
     "TokenUsage",
+    "ToolContext",
     "ToolError",
     "Toolset",
     "UnprocessableEntityError",
@@ -116,7 +117,7 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice",
+    "keep_tool_choice", "context",
     "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {

@@ -68,9 +68,9 @@ class Fleet(AsyncOnly, Generic[R]):
             "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `on_lost_submit`,
-            `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default, `cadence` is
-            `Cadence.learned()`.
+            `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`,
+            `on_lost_submit`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default,
+            `cadence` is `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.

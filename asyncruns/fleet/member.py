@@ -36,7 +36,7 @@ from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
 from asyncruns.watch.observers import Ended, Observer
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
@@ -394,7 +394,7 @@ class Member(Slot):
         if self._answering is None:
             self._answering = self._answerers.begin(self._posted, (*self.owners, ANSWERING), self.context)
         if self._host.group is not None:
-            self._answering.begin(calls, self._host.group)
+            self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
     def _posted(self, event: Event) -> None:
         self.guard(partial(self.receive, event))

@@ -27,6 +27,7 @@ class Answerers(Struct, frozen=True):
     approve: ApprovalHandler | None
     tools: Toolset | None
     limit: ConcurrencyLimit | None
+    value: object
 
     def begin(
         self, post: Callable[[Event], None], owners: tuple[object, ...], context: contextvars.Context
@@ -37,6 +38,7 @@ class Answerers(Struct, frozen=True):
             approve=self.approve,
             tools=self.tools,
             limit=self.limit,
+            value=self.value,
             post=post,
             owners=owners,
             context=context,
@@ -77,6 +79,7 @@ class FleetSettings:
                 approve=both.get("on_approval"),
                 tools=both.get("tools"),
                 limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
+                value=both.get("context"),
             ),
         )
         if not options:

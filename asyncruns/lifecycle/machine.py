@@ -231,6 +231,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
         return self._used_before + self._used
 
     @property
+    def answer_by(self) -> float:
+        """Time by which the calls of the current round must be answered; infinity if there is no limit."""
+        round_ = self._ledger.current
+        return min(math.inf if round_ is None else round_.answer_by, self._patience.over_at)
+
+    @property
     def open_calls(self) -> tuple[Call, ...]:
         """The calls that have no output yet."""
         return self._ledger.missing()

@@ -7,6 +7,7 @@ tool            one function: its definition, and one execution
 signature       the parameters: decoding arguments, and their JSON Schema; strict: the subset of strict mode
 annotations     what an annotation consists of; pydantic_types, time_formats, docstrings: what msgspec does not read
 given_schema    the same for a function whose JSON Schema is given
+context         what a tool may know of its call, without the model seeing it
 results         how a return value becomes the text of the output
 policies        what becomes of a call that failed
 approval        asks before a call is executed
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.tools.context import ToolContext
 from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError
@@ -29,6 +31,7 @@ __all__ = [
     "ConcurrencyLimit",
     "FailurePolicy",
     "InvalidArgumentsError",
+    "ToolContext",
     "Toolset",
     "encode_output",
     "error_output",

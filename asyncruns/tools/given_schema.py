@@ -11,6 +11,7 @@ from typing import Any, Final, get_origin
 import msgspec
 
 from asyncruns.errors import ConfigurationError
+from asyncruns.tools.context import ToolContext, parameter_for_context
 from asyncruns.tools.results import well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.strict import Schema, make_strict
@@ -49,6 +50,7 @@ class GivenSchema:
         self._required = tuple(self.schema.get("required", ()))
         self._bound = _bound_in(function)
         self._is_whole = False
+        self._context = parameter_for_context(function)
         is_open = self.schema.get("additionalProperties") is not False or "patternProperties" in self.schema
         self._takes_any = self._find_way(tool, function) and is_open
         if strict:
@@ -69,13 +71,14 @@ class GivenSchema:
             if name not in arguments:
                 raise InvalidArgumentsError(f"Object missing required field `{name}`")
         for name in arguments:
-            if name in self._bound or not (self._takes_any or name in self._names):
+            if name in self._bound or name == self._context or not (self._takes_any or name in self._names):
                 raise InvalidArgumentsError(f"Object contains unknown field `{name}`")
         return arguments
 
-    def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Call the function with these arguments."""
-        return function(arguments) if self._is_whole else function(**arguments)
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], context: ToolContext[Any]) -> Any:
+        """Call the function with these arguments and its context."""
+        more = {} if self._context is None else {self._context: context}
+        return function(arguments, **more) if self._is_whole else function(**arguments, **more)
 
     def _find_way(self, tool: str, function: Callable[..., Any]) -> bool:
         """Find out how the function takes its arguments; return whether it takes names that the schema does not have.
@@ -87,7 +90,7 @@ class GivenSchema:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):
             return True
-        parameters = [one for one in parameters if one.name not in self._bound]
+        parameters = [one for one in parameters if one.name not in self._bound and one.name != self._context]
         named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
         needed = [one for one in parameters if one.default is one.empty and one.kind not in _VARIADIC]
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)

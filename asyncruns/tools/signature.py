@@ -19,6 +19,7 @@ import msgspec
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.tools.annotations import check_nothing_is_ignored, described, parts_of
+from asyncruns.tools.context import ToolContext, is_context
 from asyncruns.tools.docstrings import parameter_texts
 from asyncruns.tools.pydantic_types import DoesNotFitError, PydanticReader, is_made_anew, schemas_of, with_field
 from asyncruns.tools.results import well_formed
@@ -74,7 +75,9 @@ class Signature:
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
-        parameters = [_checked(tool, parameter) for parameter in _parameters(tool, function)]
+        found = list(_parameters(tool, function))
+        self._context = next((one.name for one in found if is_context(one.type)), None)
+        parameters = [_checked(tool, parameter) for parameter in found if not is_context(parameter.type)]
         self._fields = {f"p{index}": parameter for index, parameter in enumerate(parameters)}
         struct = msgspec.defstruct(
             f"{tool}_arguments",
@@ -111,13 +114,15 @@ class Signature:
         except (msgspec.MsgspecError, DoesNotFitError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error
 
-    def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Call the function with these arguments, and with the defaults that only the annotations have."""
-        made = {
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any], context: ToolContext[Any]) -> Any:
+        """Call the function with these arguments, its context, and the defaults that only the annotations have."""
+        made: dict[str, Any] = {
             parameter.name: parameter.make_default()
             for parameter in self._fields.values()
             if parameter.make_default is not None and parameter.name not in arguments
         }
+        if self._context is not None:
+            made[self._context] = context
         return function(**arguments, **made)
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from asyncruns.errors import ConfigurationError, ToolError
 from asyncruns.tools.approval import Approve
+from asyncruns.tools.context import ToolContext
 from asyncruns.tools.given_schema import GivenSchema
 from asyncruns.tools.policies import Failure, FailureKind
 from asyncruns.tools.results import encode_output
@@ -99,18 +100,21 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
             function["strict"] = True
         return {"type": "function", "function": function}
 
-    async def run(self, arguments: dict[str, Any], call_id: str) -> str | Failure:
+    async def run(self, arguments: dict[str, Any], context: ToolContext[Any]) -> str | Failure:
         """Call the function and encode its return value; the timeout does not include waiting for a thread.
 
         A value that is returned after the timeout is discarded. Safe to cancel: a coroutine function is cancelled and
         awaited, and abandoned if it ignores its cancellation; a thread is abandoned and continues to run.
         """
         if self.is_async:
-            return await self._run(arguments, call_id, None)
+            return await self._run(arguments, context, None)
         with await place_for_thread() as place:
-            return await self._run(arguments, call_id, place)
+            return await self._run(arguments, context, place)
 
-    async def _run(self, arguments: dict[str, Any], call_id: str, place: Place | None) -> str | Failure:
+    async def _run(self, arguments: dict[str, Any], context: ToolContext[Any], place: Place | None) -> str | Failure:
+        def call() -> Any:
+            return self.signature.call(self.function, arguments, context)
+
         def start() -> None:
             if self.timeout is not None:
                 driven.expire_in(self.timeout)
@@ -118,21 +122,18 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         async def work() -> str:
             if self.is_async:
                 start()
-                value = await self._call(arguments)
+                value = await call()
             else:
-                value = await run_in_thread(lambda: self._call(arguments), name=self.name, place=place, on_start=start)
+                value = await run_in_thread(call, name=self.name, place=place, on_start=start)
             return encode_output(value)
 
-        driven = UserTask(work(), f"The tool {self.name} (the call {call_id!r})")
+        driven = UserTask(work(), f"The tool {self.name} (the call {context.call.id!r})")
         output = await driven.result()
         error = output.error if isinstance(output, Raised) else None
         # A ToolError that is raised on the timeout's cancellation is the tool's own text for the model: keep it.
         if driven.has_expired and not isinstance(error, ToolError):
             return self._timed_out(error)
         return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
-
-    def _call(self, arguments: dict[str, Any]) -> Any:
-        return self.signature.call(self.function, arguments)
 
     def _timed_out(self, cause: Exception | None) -> Failure:
         unit = "second" if self.timeout == 1 else "seconds"

@@ -17,6 +17,7 @@ from asyncruns.lifecycle.values import Call
 from asyncruns.tools.approval import Approve, ask
 from asyncruns.tools.checks import check_callable, check_positive, named_functions
 from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.tools.context import RunFacts, ToolContext, context_for
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
 from asyncruns.tools.results import error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
@@ -167,7 +168,7 @@ class Toolset:
 
         Each parameter has an annotation: a type that msgspec reads, or a model of pydantic. `Annotated` may hold a
         description as a text, limits as `msgspec.Meta(ge=1)`, or a `pydantic.Field(...)`. With the extra `docstrings`,
-        descriptions also come from the docstring.
+        descriptions also come from the docstring. A parameter of type `ToolContext` is not shown to the model.
 
         Args:
             function: Any callable whose parameters can be passed by name.
@@ -225,7 +226,14 @@ class Toolset:
             raise ConfigurationError(f'wire must be "threads" or "responses"; got {wire!r}')
         return [tool.definition(named) for tool in self._tools.values()]
 
-    async def call(self, call: Call, *, limit: ConcurrencyLimit | None = None) -> str:
+    async def call(
+        self,
+        call: Call,
+        *,
+        limit: ConcurrencyLimit | None = None,
+        context: object = None,
+        facts: RunFacts | None = None,
+    ) -> str:
         """Execute one call and return its output.
 
         An error is an output as well: a JSON object with the key `error`. So is a refused approval.
@@ -238,6 +246,8 @@ class Toolset:
         Args:
             call: The tool call of the model.
             limit: Another limit to take a place in while the tool runs, before the toolset's own.
+            context: The `value` of the `ToolContext` that tools may ask for.
+            facts: What is known of the run, for the same; None outside of a watch.
 
         Raises:
             CallNotAnsweredError: The call failed, and the policy for its failure is "surface".
@@ -245,7 +255,7 @@ class Toolset:
             KeyboardInterrupt: Ctrl-C was pressed while a function of the caller ran in the loop. If such a function
                 raises KeyboardInterrupt itself, the call fails, as with any exception.
         """
-        output = await self._do(call, limit)
+        output = await self._do(call, limit, context_for(call, context, facts or RunFacts()))
         if isinstance(output, Failure):
             self._observe(call, output)
             output = await self._policies.output_for(call, output)
@@ -257,7 +267,7 @@ class Toolset:
             f"{self._max_output}. Ask for less."
         )
 
-    async def _do(self, call: Call, limit: ConcurrencyLimit | None) -> str | Failure:
+    async def _do(self, call: Call, limit: ConcurrencyLimit | None, context: ToolContext[Any]) -> str | Failure:
         # In this order: what can fail without the tool is checked before `approve` is called, and a place is taken
         # last, so that a slow approval does not block other calls.
         if call.is_cut:
@@ -275,10 +285,10 @@ class Toolset:
                 return refused
         if limit is None:
             async with self._limit:
-                return await tool.run(arguments, call.id)
+                return await tool.run(arguments, context)
         # The caller's limit first: a call that waits for it holds no place that other runs could use.
         async with limit, self._limit:
-            return await tool.run(arguments, call.id)
+            return await tool.run(arguments, context)
 
     def _observe(self, call: Call, failure: Failure) -> None:
         """Log a failure of the caller's code, and pass it to `on_error`; a model's mistake is left to the model."""

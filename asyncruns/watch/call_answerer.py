@@ -15,10 +15,21 @@ from anyio.abc import TaskGroup
 
 from asyncruns._loop import loop_time
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
-from asyncruns.lifecycle import Answers, Call, CallKind, CallsAnswered, CallsUnanswered, Event, Outputs
+from asyncruns.lifecycle import (
+    Answers,
+    Call,
+    CallKind,
+    CallsAnswered,
+    CallsUnanswered,
+    Event,
+    Outputs,
+    RunLifecycle,
+    RunRef,
+)
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.concurrency import ConcurrencyLimit
+from asyncruns.tools.context import RunFacts
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
 
@@ -44,6 +55,7 @@ class CallAnswerer:
         approve: Called with the approvals of a round, in place of the handler.
         tools: Runs the functions that the handler left out.
         limit: Number of calls to run at once; None is no limit.
+        value: What the caller gave as `context=`, for the tools.
         post: Called with each event; must not wait.
         owners: The objects that handlers and tools work for (see `user_code.OWNERS`).
         context: The context variables that handlers and tools see, each in a copy; by default the current ones.
@@ -56,6 +68,7 @@ class CallAnswerer:
         approve: ApprovalHandler | None,
         tools: Toolset | None,
         limit: ConcurrencyLimit | None,
+        value: object,
         post: Callable[[Event], None],
         owners: tuple[object, ...] = (),
         context: contextvars.Context | None = None,
@@ -64,6 +77,8 @@ class CallAnswerer:
         self._approve = approve
         self._tools = tools
         self._limit = limit
+        self._value = value
+        self._facts = RunFacts()
         self._post = post
         self._owners = owners
         self._context = contextvars.copy_context() if context is None else context
@@ -79,8 +94,9 @@ class CallAnswerer:
             if approvals or not asks:
                 scope.cancel()
 
-    def begin(self, calls: tuple[Call, ...], group: TaskGroup) -> None:
+    def begin(self, calls: tuple[Call, ...], group: TaskGroup, facts: RunFacts) -> None:
         """Start to answer these calls in tasks of the group; `stop` also cancels tasks that have not run yet."""
+        self._facts = facts
         if self._approve is not None:
             approvals = tuple(call for call in calls if call.kind is CallKind.APPROVAL)
             calls = tuple(call for call in calls if call.kind is not CallKind.APPROVAL)
@@ -160,11 +176,18 @@ class CallAnswerer:
             self._post(CallsUnanswered(loop_time(), (call,)))
             return
         try:
-            output = await tools.call(call, limit=self._limit)
+            output = await tools.call(call, limit=self._limit, context=self._value, facts=self._facts)
         except CallNotAnsweredError as error:
             self._post(CallsUnanswered(loop_time(), (call,), error))
         else:
             self._post(CallsAnswered(loop_time(), ((call, output),)))
+
+
+def facts_of(ref: RunRef, machine: RunLifecycle) -> RunFacts:
+    """Return what is known of a run that asks for calls."""
+    resource = None if machine.snapshot is None else machine.snapshot.resource
+    metadata = getattr(resource, "metadata", None)
+    return RunFacts(ref=ref, metadata=metadata if isinstance(metadata, Mapping) else {}, answer_by=machine.answer_by)
 
 
 def texts_of(outputs: GivenOutputs) -> Outputs:

@@ -61,7 +61,7 @@ from asyncruns.lifecycle import (
     Tick,
 )
 from asyncruns.user_code import ANSWERING
-from asyncruns.watch.call_answerer import CallAnswerer
+from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import WATCH_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 from asyncruns.watch.stream_follower import StreamFollower
@@ -361,7 +361,7 @@ class Engine(Generic[R]):
                     self._polls_again = False
                     self._schedule_poll(loop_time())
             case RunTools(calls):
-                self._answering.begin(calls, group)
+                self._answering.begin(calls, group, facts_of(self.ref, self._machine))
             case StopTools(approvals):
                 self._answering.stop(approvals=approvals)
             case Submit(answers, snapshot, keep):

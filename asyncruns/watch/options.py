@@ -31,6 +31,7 @@ class SharedOptions(TypedDict, total=False):
     max_rounds: int | None
     observe_only: bool
     keep_tool_choice: bool
+    context: object
     cadence: Cadence | None
     on_lost_submit: Literal["give_up", "resend"]
     on_status: Observer | None

@@ -98,6 +98,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         keep_tool_choice: Whether a `tool_choice` that forces a tool call is repeated in each follow-up of a response.
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
+        context: Any object for the tools of this run, which get it as `value` of their `ToolContext`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -164,6 +165,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             approve=options.get("on_approval"),
             tools=options.get("tools"),
             limit=None if (at_once := options.get("max_concurrent_calls")) is None else ConcurrencyLimit(at_once),
+            value=options.get("context"),
             post=self._receive,
         )
         self._engine = Engine(

@@ -1,0 +1,75 @@
+"""What a tool may know of the call that it answers, without the model seeing it."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, get_origin
+
+from msgspec import Struct, field
+
+from asyncruns.lifecycle.values import Call, RunRef
+
+T = TypeVar("T")
+
+
+class RunFacts(Struct, frozen=True, kw_only=True):
+    """What is known of a run when it asks for calls.
+
+    Attributes:
+        ref: The ref of the run; None for a call outside of a watch.
+        metadata: The metadata of the run, as last seen; empty if the server sent none.
+        answer_by: When its calls must be answered, by the loop's clock; infinity if there is no limit.
+    """
+
+    ref: RunRef | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    answer_by: float = math.inf
+
+
+class ToolContext(Struct, Generic[T], frozen=True, kw_only=True):
+    """What a tool may know of the call that it answers. The model does not see a parameter of this type.
+
+    A tool asks for it by its annotation, `ToolContext` or `ToolContext[Session]`, under any name::
+
+        @tools.tool
+        async def refund(order: str, context: ToolContext[Session]) -> str:
+            await context.value.refund(order, by=context.call.id)
+
+        await client.run(..., tools=tools, context=session)
+
+    Attributes:
+        call: The call, as the model wrote it.
+        value: What the caller gave as `context=` to `client.run`, `client.watch`, `RunWatcher`, `Fleet` or
+            `fleet.watch`; None if nothing. It is not copied.
+        ref: The ref of the run; None if `toolset.call` was called without a watch.
+        metadata: The metadata of the run, as last seen.
+        answer_by: When the call must be answered, by the clock of the loop: the watch ends, or the run is about to
+            expire. Infinity if there is no limit.
+    """
+
+    call: Call
+    value: T
+    ref: RunRef | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    answer_by: float = math.inf
+
+
+def context_for(call: Call, value: object, facts: RunFacts) -> ToolContext[Any]:
+    """Return the context of one call."""
+    return ToolContext(call=call, value=value, ref=facts.ref, metadata=facts.metadata, answer_by=facts.answer_by)
+
+
+def is_context(annotation: object) -> bool:
+    """Return whether an annotation asks for the context."""
+    return (get_origin(annotation) or annotation) is ToolContext
+
+
+def parameter_for_context(function: Callable[..., Any]) -> str | None:
+    """Return the name of the parameter that takes the context; None if there is none, or annotations are unreadable."""
+    try:
+        hints = typing.get_type_hints(function)
+    except Exception:  # a name that is known to type checkers only
+        return None
+    return next((name for name, annotation in hints.items() if name != "return" and is_context(annotation)), None)
