@@ -12,13 +12,13 @@ with the earliest turn first.
 The longer a poll is due, the more it is worth: the delay that it ends, which is how long the run is expected to have
 been over, grows. To send first what is worth most, one would have to compute all delays again and again. Instead, the
 turn of a poll is computed once, when it comes due: the time at which its delay reaches the *bar*, the median delay of
-the polls that are being sent, or the run's expiry if that is earlier. A turn is never before the time at which the poll
-came due, and at most an hour later. So a poll that is over the bar already waits only for those that came due before
-it, and no crowd of polls that keep coming back, however much they are worth, makes another one wait for ever.
+the polls that are being sent, or the run's expiry if that is earlier. A turn is at most 2 s before the time at which
+the poll came due, however much that is worth, and at most an hour away, however little. So a crowd of polls that keep
+coming back does not make another one wait for ever: those that come due 2 s after its turn go after it.
 
 For example, 20 requests per second are allowed, 30 polls are due, and half of the polls that are sent end a delay of
-more than 0.5 s. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn. Another one has been
-over for longer, and came due at 10:00:01: it is polled before.
+more than 0.5 s. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn. Another one probably
+was at 09:59:58 already, but its poll came due at 10:00:01, so its turn is 09:59:59: it is polled before.
 
 If all due polls may be sent at once, which is the usual case, they get no turns: they go in the order in which they
 came due, and this costs almost nothing.
@@ -45,8 +45,8 @@ RUNS_AT_ONCE: Final = 256  # runs that one plan wakes, makes due, or gives a tur
 MEASURED: Final = 0.25  # the share of the polls that are sent whose delays are measured for the bar
 BAR_STEP: Final = 1.05  # by which each of them raises or lowers the bar: as many do one as the other at the median
 LEAST_BAR_S: Final = 0.001
-LEAD_S: Final = 2.0  # by which a poll that is over the bar may go before others that came due earlier
-LATEST_TURN_S: Final = 3600.0  # from when a poll comes due to its turn, however little it is worth
+LEAD_S: Final = 2.0  # by which a turn may be before the time at which the poll came due
+LATEST_TURN_S: Final = 3600.0  # by which it may be after the time at which it is computed
 
 
 class Slot:
