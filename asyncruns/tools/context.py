@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, get_origin
 
 from msgspec import Struct, field
@@ -28,7 +27,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     answer_by: float = math.inf
 
 
-class ToolContext(Struct, Generic[T], frozen=True, kw_only=True):
+class ToolContext(RunFacts, Generic[T], frozen=True, kw_only=True):
     """What a tool may know of the call that it answers. The model does not see a parameter of this type.
 
     A tool asks for it by its annotation, `ToolContext` or `ToolContext[Session]`, under any name::
@@ -51,9 +50,6 @@ class ToolContext(Struct, Generic[T], frozen=True, kw_only=True):
 
     call: Call
     value: T
-    ref: RunRef | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    answer_by: float = math.inf
 
 
 def context_for(call: Call, value: object, facts: RunFacts) -> ToolContext[Any]:
@@ -64,12 +60,3 @@ def context_for(call: Call, value: object, facts: RunFacts) -> ToolContext[Any]:
 def is_context(annotation: object) -> bool:
     """Return whether an annotation asks for the context."""
     return (get_origin(annotation) or annotation) is ToolContext
-
-
-def parameter_for_context(function: Callable[..., Any]) -> str | None:
-    """Return the name of the parameter that takes the context; None if there is none, or annotations are unreadable."""
-    try:
-        hints = typing.get_type_hints(function)
-    except Exception:  # a name that is known to type checkers only
-        return None
-    return next((name for name, annotation in hints.items() if name != "return" and is_context(annotation)), None)

@@ -11,13 +11,14 @@ from typing import Any, Final, get_origin
 import msgspec
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools.context import ToolContext, parameter_for_context
+from asyncruns.tools.context import ToolContext, is_context
 from asyncruns.tools.results import well_formed
-from asyncruns.tools.signature import InvalidArgumentsError
+from asyncruns.tools.signature import InvalidArgumentsError, innermost
 from asyncruns.tools.strict import Schema, make_strict
 from asyncruns.wire.plain import plain_value
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, Any])
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class GivenSchema:
@@ -50,7 +51,8 @@ class GivenSchema:
         self._required = tuple(self.schema.get("required", ()))
         self._bound = _bound_in(function)
         self._is_whole = False
-        self._context = parameter_for_context(function)
+        self._types = _types_in(function)
+        self._context = next((name for name, kind in self._types.items() if is_context(kind)), None)
         is_open = self.schema.get("additionalProperties") is not False or "patternProperties" in self.schema
         self._takes_any = self._find_way(tool, function) and is_open
         if strict:
@@ -96,7 +98,7 @@ class GivenSchema:
         takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
         if (takes_any or self._names <= named) and all(one.name in self._names for one in needed):
             return takes_any
-        if len(needed) == 1 and not named & self._names and _may_be_a_dict(function, needed[0]):
+        if len(needed) == 1 and not named & self._names and self._may_be_a_dict(needed[0]):
             self._is_whole = True
             return True
         raise ConfigurationError(
@@ -104,8 +106,11 @@ class GivenSchema:
             f"**arguments, one parameter that is a dict, or the names of the schema: {', '.join(sorted(self._names))}"
         )
 
-
-_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    def _may_be_a_dict(self, parameter: inspect.Parameter) -> bool:
+        kind = self._types.get(parameter.name, Any)
+        kind = get_origin(kind) or kind
+        is_mapping = kind is Any or (isinstance(kind, type) and issubclass(kind, Mapping))
+        return is_mapping and parameter.kind is not parameter.KEYWORD_ONLY
 
 
 def _bound_in(function: Callable[..., Any]) -> frozenset[str]:
@@ -117,12 +122,12 @@ def _bound_in(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(bound)
 
 
-def _may_be_a_dict(function: Callable[..., Any], parameter: inspect.Parameter) -> bool:
-    if parameter.kind is parameter.KEYWORD_ONLY:
-        return False
+def _types_in(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parameters, by name; none if an annotation is known to type checkers only."""
+    inner = innermost(function)
     try:
-        kind: Any = typing.get_type_hints(function).get(parameter.name, Any)
-    except Exception:  # a name that is known to type checkers only
-        return True
-    kind = get_origin(kind) or kind
-    return kind is Any or (isinstance(kind, type) and issubclass(kind, Mapping))
+        hints = typing.get_type_hints(inner if inspect.isroutine(inner) else type(inner).__call__)
+    except Exception:
+        return {}
+    hints.pop("return", None)
+    return hints

@@ -105,11 +105,10 @@ class Signature:
             text = "{}"
         try:
             arguments = self._decoder.decode(well_formed(text))
-            given = {field: getattr(arguments, field) for field in self._fields}
             return {
                 parameter.name: value if parameter.reader is None else parameter.reader.decode(bytes(value))
                 for field, parameter in self._fields.items()
-                if (value := given[field]) is not msgspec.UNSET
+                if (value := getattr(arguments, field)) is not msgspec.UNSET
             }
         except (msgspec.MsgspecError, DoesNotFitError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error

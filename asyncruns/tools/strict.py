@@ -57,7 +57,7 @@ def make_strict(tool: str, schema: Schema) -> None:
             _make_part_strict(tool, part)
     except (KeyError, AttributeError, TypeError) as error:  # only in a schema that was given
         raise ConfigurationError(
-            f"The tool {tool} cannot be strict: its schema has a part that is no object"
+            f"The tool {tool} cannot be strict: a part of its schema is no object, or not in $defs"
         ) from error
 
 

@@ -83,7 +83,14 @@ async def test_a_tool_with_a_given_schema_gets_it_as_well() -> None:
     async def in_one_dict(arguments: dict[str, Any], context: ToolContext[Session]) -> str:
         return f"{arguments} {context.value.user}"
 
-    for function in (by_name, in_one_dict):
+    class InOneDict:
+        async def __call__(self, arguments: dict[str, Any], context: ToolContext[Session]) -> str:
+            return f"{arguments} {context.value.user}"
+
+    async def partly(word: str, context: ToolContext[Session], **arguments: Any) -> str:
+        return f"{arguments} {context.value.user}"
+
+    for function in (by_name, in_one_dict, InOneDict(), functools.partial(partly, word="a")):
         tools = Toolset()
         tools.tool(function, name="f", parameters=SCHEMA)
         assert await tools.call(CALL, context=Session("Ann")) == "{'n': 1} Ann"
