@@ -62,16 +62,19 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
     from asyncruns.lifecycle import TokenUsage as TokenUsage
+    from asyncruns.lifecycle import ToolReported as ToolReported
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
     from asyncruns.tools import ToolContext as ToolContext
     from asyncruns.tools import Toolset as Toolset
+    from asyncruns.tools import to_thread as to_thread
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
     from asyncruns.transport.auth import BearerAuth as BearerAuth
     from asyncruns.transport.auth import NoAuth as NoAuth
     from asyncruns.transport.auth import PortkeyAuth as PortkeyAuth
+    from asyncruns.watch.call_answerer import Calls as Calls
     from asyncruns.watch.observers import Ended as Ended
     from asyncruns.watch.outcome import AnyOutcome as AnyOutcome
     from asyncruns.watch.outcome import Cancelled as Cancelled
@@ -104,6 +107,7 @@ _HOMES: Final = {
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
     "CallNotAnsweredError": "asyncruns.errors",
+    "Calls": "asyncruns.watch.call_answerer",
     "CallsLeftToServer": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.watch.outcome",
@@ -153,10 +157,12 @@ _HOMES: Final = {
     "TokenUsage": "asyncruns.lifecycle",
     "ToolContext": "asyncruns.tools",
     "ToolError": "asyncruns.errors",
+    "ToolReported": "asyncruns.lifecycle",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
     "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
+    "to_thread": "asyncruns.tools",
 }
 
 # Public modules: `asyncruns.testing.Emulator` works after `import asyncruns`.
@@ -182,6 +188,7 @@ __all__ = [
     "Call",
     "CallAnswered",
     "CallNotAnsweredError",
+    "Calls",
     "CallsLeftToServer",
     "CancelRefused",
     "Cancelled",
@@ -231,10 +238,12 @@ __all__ = [
     "TokenUsage",
     "ToolContext",
     "ToolError",
+    "ToolReported",
     "Toolset",
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "to_thread",
 ]
 
 

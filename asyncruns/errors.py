@@ -207,8 +207,8 @@ def _deep(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def pickled_fields(value: Any) -> tuple[Any, ...]:
-    """Return the result of `__reduce__` for a struct whose fields may hold exceptions."""
-    fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__}
+    """Return the result of `__reduce__` for a struct whose fields may hold exceptions; private ones are left out."""
+    fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__ if not name.startswith("_")}
     return _rebuilt, (type(value), fields)
 
 

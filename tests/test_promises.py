@@ -40,6 +40,7 @@ NAMES = [
     "Call",
     "CallAnswered",
     "CallNotAnsweredError",
+    "Calls",
     "CallsLeftToServer",
     "CancelRefused",
     "Cancelled",
@@ -89,10 +90,12 @@ NAMES = [
     "TokenUsage",
     "ToolContext",
     "ToolError",
+    "ToolReported",
     "Toolset",
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "to_thread",
 ]
 DEEP_NAMES = (
     "wire.decode",
@@ -118,7 +121,7 @@ DEEP_NAMES = (
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
     "keep_tool_choice", "context",
-    "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
+    "cadence", "on_lost_submit", "on_event", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
@@ -143,8 +146,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "calls cancel_error cancel_requested cause elapsed error messages outputs polls reason ref refs run status "
-        "text to_dict to_json unwrap usage",
+        "at calls cancel_error cancel_requested cause context elapsed error messages outputs polls reason ref refs run "
+        "run_elapsed status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

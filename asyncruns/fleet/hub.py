@@ -228,10 +228,7 @@ class Hub(Generic[R]):
             given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         listener = shared
         if listener is None or listener.context is not context:
-            both = self._settings.with_own(options)
-            listener = Listener(
-                self._observers, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
-            )
+            listener = Listener(self._observers, self._settings.observers(options), context=context)
         member.add_listener(listener)
         if not member.is_watched:
             self.runner.add_member(member, given)

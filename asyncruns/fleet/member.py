@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from msgspec.structs import replace
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.listener import Listener
@@ -38,7 +38,7 @@ from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.observers import Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.shown_text import on_one_line
 
@@ -382,8 +382,7 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
-                self._deliver(notice)
-                log_notice(FLEET_LOG, self.ref, notice)
+                self._notify(notice)
             case do.Finish(end):
                 self.stop()
                 self._finish(end)
@@ -392,7 +391,8 @@ class Member(Slot):
 
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
-            self._answering = self._answerers.begin(self._posted, (*self.owners, ANSWERING), self.context)
+            owners = (*self.owners, ANSWERING)
+            self._answering = self._answerers.begin(self._posted, self._notify, owners, self.context)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
@@ -406,6 +406,8 @@ class Member(Slot):
             self.client,
             polls=self.polls,
             elapsed=loop_time() - self._started,
+            at=wall_time(),
+            context=self._answerers.value,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
         )
@@ -420,8 +422,14 @@ class Member(Slot):
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
+    def _notify(self, notice: Notice) -> None:
+        self._deliver(stamped(notice, self.ref, self._answerers.value))
+        log_notice(FLEET_LOG, self.ref, notice)
+
     def _deliver(self, event: Notice | Ended[Any]) -> None:
-        notified: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
+        notified: list[
+            tuple[Observer, str]
+        ] = []  # an observer of the whole fleet is called once for all watches of the run
         for listener in self.listeners:
             listener.deliver(event, notified, self.owners)
 

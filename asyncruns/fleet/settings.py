@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
 
 from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
-from asyncruns.lifecycle import Event, Policy
+from asyncruns.lifecycle import Event, Notice, Policy
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
+from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
 
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
@@ -30,7 +31,11 @@ class Answerers(Struct, frozen=True):
     value: object
 
     def begin(
-        self, post: Callable[[Event], None], owners: tuple[object, ...], context: contextvars.Context
+        self,
+        post: Callable[[Event], None],
+        notify: Callable[[Notice], None],
+        owners: tuple[object, ...],
+        context: contextvars.Context,
     ) -> CallAnswerer:
         """Return a `CallAnswerer` for one run; that class describes the arguments."""
         return CallAnswerer(
@@ -40,6 +45,7 @@ class Answerers(Struct, frozen=True):
             limit=self.limit,
             value=self.value,
             post=post,
+            notify=notify,
             owners=owners,
             context=context,
         )
@@ -56,6 +62,7 @@ class FleetSettings:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
+        self._observers = _observers_in(self._options)
         self._shared: dict[str, tuple[Policy, Answerers]] = {}  # for runs without options of their own, by dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
@@ -65,6 +72,12 @@ class FleetSettings:
         both: SharedOptions = {**self._options, **options}
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
+
+    def observers(self, options: SharedOptions) -> Mapping[str, Any]:
+        """Return the observers of a watch by option; watches without observers of their own share the fleet's."""
+        if not any(name in options for name in OBSERVER_OPTIONS):
+            return self._observers
+        return _observers_in({**self._options, **options})
 
     def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers]:
         """Return the policy and the answerers of a watch; watches without options of their own share them."""
@@ -85,3 +98,7 @@ class FleetSettings:
         if not options:
             self._shared[dialect.name] = settings
         return settings
+
+
+def _observers_in(options: SharedOptions) -> Mapping[str, Any]:
+    return {name: options[name] for name in OBSERVER_OPTIONS if options.get(name) is not None}

@@ -60,6 +60,7 @@ from asyncruns.lifecycle.notices import (
     OutputsSubmitted,
     StatusChanged,
     StreamBroken,
+    ToolReported,
 )
 from asyncruns.lifecycle.phases import OBSERVABLE, STEPS, TERMINAL, Phase, State
 from asyncruns.lifecycle.policy import Policy
@@ -131,5 +132,6 @@ __all__ = [
     "Submit",
     "Tick",
     "TokenUsage",
+    "ToolReported",
     "approval_of",
 ]

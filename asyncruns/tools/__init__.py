@@ -25,6 +25,7 @@ from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.toolset import Toolset
+from asyncruns.tools.worker_threads import to_thread
 
 __all__ = [
     "Approve",
@@ -35,4 +36,5 @@ __all__ = [
     "Toolset",
     "encode_output",
     "error_output",
+    "to_thread",
 ]

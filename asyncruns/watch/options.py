@@ -34,6 +34,7 @@ class SharedOptions(TypedDict, total=False):
     context: object
     cadence: Cadence | None
     on_lost_submit: Literal["give_up", "resend"]
+    on_event: Observer | None
     on_status: Observer | None
     on_requires_action: Handler | None
     on_approval: ApprovalHandler | None
@@ -44,6 +45,7 @@ POLICY_OPTIONS: Final = (
     "timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "observe_only", "cadence",
 )  # fmt: skip
 FUNCTION_OPTIONS: Final = {
+    "on_event": "the event",
     "on_status": "the event",
     "on_requires_action": "the calls",
     "on_approval": "the calls",

@@ -134,7 +134,10 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         polls: Number of polls sent.
         usage: The tokens used, over all rounds and all these runs, as far as the server says: those of runs on threads
             are known when they end.
-        elapsed: Seconds from the beginning of the watch to this outcome.
+        elapsed: Seconds from the beginning of the watch to this outcome; see `run_elapsed` for the run's own.
+        at: When the watch finished, in seconds since the epoch, by this machine's clock.
+        run_elapsed: Seconds from the creation of the run to its end, both by the server's clock, so mostly whole
+            numbers; of the last run if there are several. None if the server does not say, as of expired runs.
         error: The server's error, with `code` and `message`, when the run ended badly; None if it sent none.
         reason: Why the watch finished before the run ended; None if the run ended.
         cause: The exception that led to this outcome, if any.
@@ -153,6 +156,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     run: R | None
     polls: int
     elapsed: float
+    at: float = 0.0
+    run_elapsed: float | None = None
     usage: TokenUsage = TokenUsage()
     error: RunFault | None = None
     reason: Reason | None = None
@@ -162,10 +167,16 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     cancel_requested: bool = False
     cancel_error: Exception | None = None
     _is_unknown: bool = False  # whether the dialect does not know the status
+    _context: object = None
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
     _kind: ClassVar[str] = "outcome"
+
+    @property
+    def context(self) -> Any:
+        """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
+        return self._context
 
     def unwrap(self) -> R:
         """Return the run if it is completed, otherwise raise.
@@ -204,11 +215,12 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "_client"}
+        left_out = ("_client", "_context")
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name not in left_out}
         return _restored, (type(self), fields)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        shared = ("_client", "cause")
+        shared = ("_client", "_context", "cause")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return type(self)(
             **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
@@ -327,6 +339,8 @@ def outcome_of(
     *,
     polls: int,
     elapsed: float,
+    at: float,
+    context: object,
     cancel_requested: bool,
     cancel_error: Exception | None,
 ) -> AnyOutcome[R]:
@@ -340,6 +354,8 @@ def outcome_of(
         polls=polls,
         usage=end.usage,
         elapsed=elapsed,
+        at=at,
+        run_elapsed=snapshot.elapsed if snapshot else None,
         error=snapshot.fault if snapshot else None,
         reason=end.reason,
         cause=end.cause,
@@ -348,6 +364,7 @@ def outcome_of(
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
         _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
+        _context=context,
         _client=client,
     )
     return outcome

@@ -26,11 +26,12 @@ from asyncruns._loop import (
     OwnedTask,
     loop_time,
     outlasting,
+    wall_time,
 )
 from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
@@ -38,7 +39,7 @@ from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Feed, deliver
+from asyncruns.watch.observers import OBSERVER_OPTIONS, Ended, Feed, calls_for, deliver, stamped
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
@@ -98,7 +99,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         keep_tool_choice: Whether a `tool_choice` that forces a tool call is repeated in each follow-up of a response.
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
-        context: Any object for the tools of this run, which get it as `value` of their `ToolContext`. Default None.
+        context: Any object of the caller's. Tools of this run get it as `value` of their `ToolContext`, handlers as
+            `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -109,15 +111,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
             taken, as with responses. "give_up" (default) finishes with `Reason.SUBMIT_LOST`; "resend" sends the same
             outputs again, which may create a second response. Tools do not run again in either case. No effect on a
             run of a thread, where a poll shows it.
-        on_status: Observer, called with a `StatusChanged` for each new status. What an observer raises is logged and
-            does not affect the watch. Default None, as for the other callbacks.
-        on_requires_action: Handler, called once for each round with the list of its calls. It returns outputs, as a
-            mapping by call id or a list of `{"tool_call_id": ..., "output": ...}`, or None. Calls that it leaves out
-            go to `tools`. If it raises, the watch finishes as `NeedsCaller` with the exception as `cause`.
+        on_event: Observer, called with every event, `Ended` included. What an observer raises is logged and does not
+            affect the watch. Default None, as for the other callbacks.
+        on_status: Observer, called with a `StatusChanged` for each new status.
+        on_requires_action: Handler, called once for each round with the list of its calls (see `Calls`). It returns
+            outputs, as a mapping by call id or a list of `{"tool_call_id": ..., "output": ...}`, or None. Calls that it
+            leaves out go to `tools`, as soon as it has returned. So that slow outputs delay nothing else, it may return
+            them as awaitables: `return {call.id: ask_a_person(call)}`. If it or one of these raises, the watch finishes
+            as `NeedsCaller` with the exception as `cause`.
         on_approval: Handler, called with the calls that ask for the approval of a tool behind the server. It returns
-            True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`), a
-            list of such dicts with their `tool_call_id`, or None. It may take its time: it has no time limit of its
-            own, but is stopped when the watch finishes. Default None: approvals go to `on_requires_action`.
+            True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`, or
+            awaitables), a list of such dicts with their `tool_call_id`, or None. It may take its time: it has no time
+            limit of its own, but is stopped when the watch finishes. Default None: approvals go to
+            `on_requires_action`.
         on_terminal: Observer, called with the outcome when the watch finishes, unless as `NeedsCaller`; called again if
             a run that was given up is cancelled afterwards.
 
@@ -167,6 +173,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             limit=None if (at_once := options.get("max_concurrent_calls")) is None else ConcurrencyLimit(at_once),
             value=options.get("context"),
             post=self._receive,
+            notify=self._notify,
         )
         self._engine = Engine(
             client,
@@ -175,13 +182,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._answering,
             self._following,
             cancels_on_exit=self._cancels_on_exit,
-            on_notice=self._deliver,
+            on_notice=self._notify,
             on_end=self._end,
         )
         timeout = options.get("timeout", UNSET)
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
-        self._on_status, self._on_terminal = options.get("on_status"), options.get("on_terminal")
-        self._observed: Feed[R] | None = Feed() if self._on_status or self._on_terminal else None
+        self._context = options.get("context")
+        self._observers = {name: options.get(name) for name in OBSERVER_OPTIONS}
+        self._observed: Feed[R] | None = Feed() if any(self._observers.values()) else None
         self._iterated: Feed[R] = Feed()
         self._ended = asyncio.Event()
         self._task = OwnedTask(
@@ -455,7 +463,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            observe = partial(deliver, self._observed, self._on_status, self._on_terminal, (self._engine,))
+            observe = partial(deliver, self._observed, self._observers, (self._engine,))
             group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
@@ -473,12 +481,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._following is not None:
             self._following.held.finish()
 
+    def _notify(self, notice: Notice) -> None:
+        self._deliver(stamped(notice, self.ref, self._context))
+        log_notice(WATCH_LOG, self.ref, notice)
+
     def _deliver(self, event: Notice | Ended[R]) -> None:
-        if self._observed is not None and isinstance(event, StatusChanged | Ended):
+        if self._observed is not None and any(calls_for(event, self._observers)):
             self._observed.put(event)
         self._iterated.put(event)
-        if not isinstance(event, Ended):
-            log_notice(WATCH_LOG, self.ref, event)
 
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
@@ -490,6 +500,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._client,
             polls=self.polls,
             elapsed=loop_time() - self._started,
+            at=wall_time(),
+            context=self._context,
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
         )
