@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import CurrentState as CurrentState
     from asyncruns.lifecycle import EndRevoked as EndRevoked
+    from asyncruns.lifecycle import Gap as Gap
     from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
     from asyncruns.lifecycle import Phase as Phase
     from asyncruns.lifecycle import Reason as Reason
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import Snapshot as Snapshot
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
+    from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.lifecycle import ToolReported as ToolReported
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
@@ -117,12 +120,14 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "CurrentState": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.watch.observers",
     "EventTooLargeError": "asyncruns.errors",
     "Expired": "asyncruns.watch.outcome",
     "Failed": "asyncruns.watch.outcome",
     "Fleet": "asyncruns.fleet",
+    "Gap": "asyncruns.lifecycle",
     "GaveUp": "asyncruns.watch.outcome",
     "Incomplete": "asyncruns.watch.outcome",
     "InternalServerError": "asyncruns.errors",
@@ -153,6 +158,7 @@ _HOMES: Final = {
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
     "StreamBroken": "asyncruns.lifecycle",
+    "TextAdded": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "TokenUsage": "asyncruns.lifecycle",
     "ToolContext": "asyncruns.tools",
@@ -198,12 +204,14 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "CurrentState",
     "EndRevoked",
     "Ended",
     "EventTooLargeError",
     "Expired",
     "Failed",
     "Fleet",
+    "Gap",
     "GaveUp",
     "Incomplete",
     "InternalServerError",
@@ -234,6 +242,7 @@ __all__ = [
     "Statistics",
     "StatusChanged",
     "StreamBroken",
+    "TextAdded",
     "ThreadBusyError",
     "TokenUsage",
     "ToolContext",

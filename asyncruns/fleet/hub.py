@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -69,7 +70,7 @@ class Hub(Generic[R]):
         budget = Budget(requests_per_second, max_in_flight)
         self.runner: Runner = Runner(budget, on_end=self.outcomes.note, keeps_unfinished=on_exit == "cancel")
         self._adding = 0
-        self._read: set[Listener] = set()  # of watches whose events are being read
+        self._read: Counter[Listener] = Counter()  # of watches whose events are being read, with how many read them
         self.task: OwnedTask = OwnedTask(
             "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
@@ -264,11 +265,13 @@ class Hub(Generic[R]):
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:
         """Count as a reader of the events of a watch; it is woken when the fleet stops."""
-        self._read.add(listener)
+        self._read[listener] += 1
         try:
             yield
         finally:
-            self._read.discard(listener)
+            self._read[listener] -= 1
+            if not self._read[listener]:
+                del self._read[listener]
 
     async def room_below(self, at_most: int) -> None:
         """Wait until fewer than `at_most` runs are watched, or have outcomes that wait for a reader. Safe to cancel.

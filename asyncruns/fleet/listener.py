@@ -10,6 +10,7 @@ from typing import Any
 from asyncruns.lifecycle import Notice
 from asyncruns.watch.observers import Ended, Feed, Observer, Observers, calls_for
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.subscribers import Stamp, Subscribers
 
 
 class Listener:
@@ -25,7 +26,7 @@ class Listener:
         was_cancelled: Whether its watch was cancelled; it gets no more events then.
     """
 
-    __slots__ = ("_ended", "_feed", "_observers", "_queue", "context", "was_cancelled")
+    __slots__ = ("_ended", "_feed", "_observers", "_queue", "_subscribers", "context", "was_cancelled")
 
     def __init__(self, queue: Observers, observers: Mapping[str, Any], *, context: contextvars.Context) -> None:
         self._queue = queue
@@ -34,6 +35,7 @@ class Listener:
         self.was_cancelled: bool = False
         self._ended: asyncio.Event | None = None
         self._feed: Feed[Any] | None = None
+        self._subscribers: Subscribers[Any] | None = None
 
     def deliver(
         self, event: Notice | Ended[Any], notified: list[tuple[Observer, str]], owners: tuple[object, ...]
@@ -47,6 +49,8 @@ class Listener:
         """
         if self._feed is not None:
             self._feed.put(event)
+        if self._subscribers is not None:
+            self._subscribers.put(event)
         for observer, value, name in calls_for(event, self._observers):
             if (observer, name) not in notified:
                 notified.append((observer, name))
@@ -80,6 +84,12 @@ class Listener:
                 self._feed.close()
         return self._feed
 
+    def subscribers(self, stamp: Stamp) -> Subscribers[Any]:
+        """Return the subscribers of this watch."""
+        if self._subscribers is None:
+            self._subscribers = Subscribers(stamp)
+        return self._subscribers
+
     def cancel(self) -> None:
         """Note that the watch was cancelled, and wake the reader and the caller that awaits it."""
         self.was_cancelled = True
@@ -91,3 +101,5 @@ class Listener:
             self._ended.set()
         if self._feed is not None:
             self._feed.close()
+        if self._subscribers is not None:
+            self._subscribers.close()

@@ -38,7 +38,7 @@ from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Observer, stamped
+from asyncruns.watch.observers import E, Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.shown_text import on_one_line
 
@@ -423,8 +423,12 @@ class Member(Slot):
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
     def _notify(self, notice: Notice) -> None:
-        self._deliver(stamped(notice, self.ref, self._answerers.value))
+        self._deliver(self.stamped(notice))
         log_notice(FLEET_LOG, self.ref, notice)
+
+    def stamped(self, event: E) -> E:
+        """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""
+        return stamped(event, self.ref, self._answerers.value)
 
     def _deliver(self, event: Notice | Ended[Any]) -> None:
         notified: list[

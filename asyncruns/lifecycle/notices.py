@@ -158,6 +158,34 @@ class CancelRefused(_Event, frozen=True, kw_only=True):
     cause: Exception
 
 
+class CurrentState(_Event, frozen=True, kw_only=True):
+    """The state of a watch, for a subscriber that begins, or that missed events.
+
+    Attributes:
+        status: The run's status, as the server spells it; "" if it is not known yet.
+        phase: What the status means.
+        calls: The calls of the current round that have no output yet.
+        text: The text of the run so far, if it is streamed; otherwise "".
+    """
+
+    status: str
+    phase: Phase
+    calls: tuple[Call, ...] = ()
+    text: str = ""
+
+
+class TextAdded(_Event, frozen=True, kw_only=True):
+    """A piece of the text of a streamed run."""
+
+    text: str
+
+
+class Gap(_Event, frozen=True, kw_only=True):
+    """A subscriber was too slow, and so many events were dropped for it. The next event is the `CurrentState`."""
+
+    dropped: int
+
+
 Notice = (
     StatusChanged[Any]
     | ActionRequired

@@ -17,7 +17,16 @@ from msgspec.structs import replace
 
 from asyncruns._loop import wake, wall_time
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import ConnectivityChanged, Notice, RunRef, StatusChanged, ToolReported
+from asyncruns.lifecycle import (
+    ConnectivityChanged,
+    CurrentState,
+    Gap,
+    Notice,
+    RunRef,
+    StatusChanged,
+    TextAdded,
+    ToolReported,
+)
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
@@ -81,8 +90,11 @@ class Ended(Generic[R]):
         return f"Ended({self.outcome!r})"
 
 
-def stamped(notice: Notice, ref: RunRef, context: object) -> Notice:
-    """Return a notice with the time, the ref of its run, and what the caller gave as `context=`."""
+E = TypeVar("E", bound=Notice | CurrentState | Gap | TextAdded)
+
+
+def stamped(notice: E, ref: RunRef, context: object) -> E:
+    """Return an event with the time, the ref of its run, and what the caller gave as `context=`."""
     return replace(notice, at=wall_time(), ref=ref, _context=context)
 
 

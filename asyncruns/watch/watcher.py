@@ -8,9 +8,10 @@ group held open by `__aenter__` could do neither.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack
@@ -39,11 +40,12 @@ from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import OBSERVER_OPTIONS, Ended, Feed, calls_for, deliver, stamped
+from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_for, deliver, stamped
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
+from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -149,6 +151,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         run = check_client(client, "RunWatcher").dialect.given(run)
         check_watch_options(options)
         self._client = client
+        self._context = options.get("context")
+        self._subscribers: Subscribers[R] = Subscribers(self._stamped)
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
@@ -160,7 +164,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
             ref = RunRef(client.dialect.name, ())  # the ids come from the stream, on entering
-            self._following = StreamFollower(client, source)
+            self._following = StreamFollower(client, source, self._subscribers)
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
@@ -184,10 +188,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancels_on_exit=self._cancels_on_exit,
             on_notice=self._notify,
             on_end=self._end,
+            on_read=self._tell_subscribers_of_end,
         )
         timeout = options.get("timeout", UNSET)
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
-        self._context = options.get("context")
         self._observers = {name: options.get(name) for name in OBSERVER_OPTIONS}
         self._observed: Feed[R] | None = Feed() if any(self._observers.values()) else None
         self._iterated: Feed[R] = Feed()
@@ -318,6 +322,41 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 if isinstance(event, Ended):
                     return
         self._task.raise_failure()
+
+    async def subscribe(self) -> AsyncGenerator[Subscribed[R]]:
+        """Iterate over the state of the watch as it is, and over its events from now on; the last one is `Ended`.
+
+        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. For a
+        streamed run that has the text so far, and the text that follows comes as `TextAdded`s. A subscriber that begins
+        after the watch has finished gets the state and `Ended`.
+
+        A subscriber holds up nothing. If it is 256 events behind, these are dropped, and it gets a `Gap`, which says
+        how many, and the `CurrentState` again. While there are subscribers, and no reader of `stream_events` or
+        `text_deltas`, the events of the stream are not kept for one. Ends without `Ended` when the block is left before
+        the watch finishes.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop.
+        """
+        self._task.check_entered()
+        if self._following is not None:
+            await asyncio.sleep(0)  # as in `wait`
+            self._following.held.discard()
+        async with contextlib.aclosing(self._subscribers.read(self._machine, self._ended_with)) as events:
+            async for event in events:
+                yield event
+
+    def _ended_with(self) -> Ended[R] | None:
+        """Return the end of the watch, if subscribers have nothing to get before it; otherwise None."""
+        may_end = self._following is None or not self._following.is_wanted
+        return Ended(self.outcome) if self.outcome is not None and self._ended.is_set() and may_end else None
+
+    def _tell_subscribers_of_end(self) -> None:
+        if (end := self._ended_with()) is not None:
+            self._subscribers.put(end)
+
+    def _stamped(self, event: E) -> E:
+        return stamped(event, self.ref, self._context)
 
     async def stream_events(self) -> AsyncIterator[Any]:
         """Iterate over the server's own events, each once: of the given stream, and of the stream of each later round.
@@ -476,19 +515,24 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self) -> None:
         self._ended.set()
         self._iterated.close()
+        if self.outcome is not None:
+            self._subscribers.put(Ended(self.outcome))
+        self._subscribers.close()
         if self._open is not None:
             open_watches_of(self._client).remove(self._open)
         if self._following is not None:
             self._following.held.finish()
 
     def _notify(self, notice: Notice) -> None:
-        self._deliver(stamped(notice, self.ref, self._context))
+        self._deliver(self._stamped(notice))
         log_notice(WATCH_LOG, self.ref, notice)
 
     def _deliver(self, event: Notice | Ended[R]) -> None:
         if self._observed is not None and any(calls_for(event, self._observers)):
             self._observed.put(event)
         self._iterated.put(event)
+        if not isinstance(event, Ended):
+            self._subscribers.put(event)
 
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
@@ -507,6 +551,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
+        self._tell_subscribers_of_end()
         log_outcome(WATCH_LOG, self.outcome)
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()
