@@ -117,7 +117,7 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice", "context",
+    "keep_tool_choice", "context", "label",
     "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
@@ -143,8 +143,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "calls cancel_error cancel_requested cause elapsed error messages outputs polls reason ref refs run status "
-        "text to_dict to_json unwrap usage",
+        "calls cancel_error cancel_requested cause elapsed error label messages outputs polls reason ref refs run "
+        "status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

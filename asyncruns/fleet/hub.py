@@ -223,8 +223,7 @@ class Hub(Generic[R]):
         member = self.runner.roster.find(ref)
         given = None
         if member is None:
-            policy, answerers = self._settings.of(options, client.dialect)
-            member = Member(self.runner, client, ref, policy, answerers, context)
+            member = self._member_of(client, ref, options, context)
             given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         listener = shared
         if listener is None or listener.context is not context:
@@ -236,6 +235,15 @@ class Hub(Generic[R]):
         if not member.is_watched:
             self.runner.add_member(member, given)
         return member, listener
+
+    def _member_of(
+        self, client: RunClient[Any], ref: RunRef, options: SharedOptions, context: contextvars.Context
+    ) -> Member:
+        label = self._settings.with_own(options).get("label")
+        own: SharedOptions = options.copy()
+        own.pop("label", None)  # runs that have nothing but a label of their own share their settings
+        policy, answerers = self._settings.of(own, client.dialect)
+        return Member(self.runner, client, ref, policy, answerers, context, label)
 
     def _current_context(self) -> contextvars.Context:
         """Return a copy of the context variables: the last one if they have not changed since, to save memory."""

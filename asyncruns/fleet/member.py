@@ -53,6 +53,7 @@ class Member(Slot):
         policy: The options of the watch.
         answerers: What answers its tool calls.
         context: The context variables that handlers and tools see, each call in a copy.
+        label: What its outcome has as `label`.
 
     Attributes:
         client: The argument of the same name.
@@ -62,7 +63,7 @@ class Member(Slot):
         polls: Number of polls sent.
         due_at: The time for which the last poll was planned.
         outcome: How the watch finished, the last time that it did.
-        context: The argument of the same name.
+        context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
         is_watched: Whether the fleet is watching it: it has neither finished nor been discarded.
     """
@@ -80,6 +81,7 @@ class Member(Slot):
         "due_at",
         "is_broken",
         "is_watched",
+        "label",
         "listeners",
         "machine",
         "outcome",
@@ -95,9 +97,11 @@ class Member(Slot):
         policy: Policy,
         answerers: Answerers,
         context: contextvars.Context,
+        label: object,
     ) -> None:
         super().__init__()
         self.context: contextvars.Context = context
+        self.label: object = label
         self._host = host
         self._answerers = answerers
         self._answering: CallAnswerer | None = None
@@ -408,6 +412,7 @@ class Member(Slot):
             elapsed=loop_time() - self._started,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
+            label=self.label,
         )
         if not self.listeners:  # discarded
             return

@@ -27,7 +27,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
-from asyncruns.wire.plain import Plain
+from asyncruns.wire.plain import Plain, is_plain
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         cancel_error: Why the run was not cancelled although `on_exit="cancel"` or `cancel_run()` asked for it: the
             server's answer to the cancel, or an `APITimeoutError` if no poll confirmed it in time. If the outcome is
             `GaveUp` or `NeedsCaller`, the run may go on, and cost money. None if it was cancelled.
+        label: What the caller passed as `label=`. `to_dict()` has it only if it is a plain JSON value.
     """
 
     ref: RunRef
@@ -161,6 +162,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     outputs: Outputs = ()
     cancel_requested: bool = False
     cancel_error: Exception | None = None
+    label: Any = None
     _is_unknown: bool = False  # whether the dialect does not know the status
     _client: RunClient[R]
 
@@ -202,6 +204,12 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         """
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = super().to_dict()
+        if not is_plain(self.label):
+            del fields["label"]
+        return fields
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "_client"}
@@ -329,6 +337,7 @@ def outcome_of(
     elapsed: float,
     cancel_requested: bool,
     cancel_error: Exception | None,
+    label: object,
 ) -> AnyOutcome[R]:
     """Return the typed outcome for an end of the lifecycle."""
     snapshot = end.snapshot
@@ -347,6 +356,7 @@ def outcome_of(
         outputs=end.outputs,
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
+        label=label,
         _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
         _client=client,
     )

@@ -99,6 +99,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
         context: Any object for the tools of this run, which get it as `value` of their `ToolContext`. Default None.
+        label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
+            as `label`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -159,6 +161,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         self._cancels_on_exit = options.get("on_exit") == "cancel"
+        self._label = options.get("label")
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
             handler=options.get("on_requires_action"),
@@ -492,6 +495,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
+            label=self._label,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
