@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
+    from asyncruns.fleet import CreateRequest as CreateRequest
     from asyncruns.fleet import Fleet as Fleet
     from asyncruns.fleet import Statistics as Statistics
     from asyncruns.fleet import Watch as Watch
@@ -113,6 +114,7 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "CreateRequest": "asyncruns.fleet",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.watch.observers",
     "EventTooLargeError": "asyncruns.errors",
@@ -191,6 +193,7 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "CreateRequest",
     "EndRevoked",
     "Ended",
     "EventTooLargeError",

@@ -49,6 +49,7 @@ NAMES = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "CreateRequest",
     "EndRevoked",
     "Ended",
     "EventTooLargeError",
@@ -126,8 +127,8 @@ SEEN: dict[str, tuple[Any, str]] = {
         "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
         "threads transport watch base_url",
     ),
-    "Fleet": (Fleet, "add_many drain is_running poll_now statistics watch"),
-    "Watch": (Watch, "cancel cancel_run explain is_active outcome poll_now polls ref status submit wait"),
+    "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
+    "Watch": (Watch, "cancel cancel_run created explain is_active outcome poll_now polls ref status submit wait"),
     "RunWatcher": (
         RunWatcher,
         "cancel_run outcome poll_now polls ref run status stream_events submit text_deltas wait",

@@ -38,7 +38,7 @@ from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
-from asyncruns.resources.base import VERSIONED_PATHS, Server, Via
+from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.start_run import NewRun, StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
@@ -421,7 +421,7 @@ class Client(AsyncOnly, OtherNames):
     def _new_run(
         self,
         options: SharedOptions,
-        via: Via | None = None,
+        once: Transport | None = None,
         *,
         whose: str = "client.run",
         known: type = WatchOptions,
@@ -438,7 +438,7 @@ class Client(AsyncOnly, OtherNames):
 
         Args:
             options: The options of its watch.
-            via: If given, the create is sent through another transport; see `Server.through`.
+            once: If given, the create is sent through this transport; see `Server.through`.
             whose: What has these options, as the beginning of a message.
             known: The class whose annotations are the known options.
 
@@ -449,7 +449,7 @@ class Client(AsyncOnly, OtherNames):
         if isinstance(message, bytes | Mapping) or not isinstance(message, Iterable):
             raise InvalidRequestError(f"message must be a text, or a list of parts; got {type(message).__name__}")
         content = message if isinstance(message, str) else list(message)  # may be sent twice
-        creator = self if via is None else self._through(via)
+        creator = self if once is None else self._through(once)
         if assistant_id is None or model is not None:
             model = _model_alone(model, assistant_id=assistant_id, thread_id=thread_id, key=key)
             return self.responses._new_run(model, content, parameters, options, creator.responses)
@@ -466,13 +466,13 @@ class Client(AsyncOnly, OtherNames):
         start.check(self._server.limits)
         return NewRun(self, partial(start.run, creator.threads))
 
-    def _through(self, via: Via) -> Client:
+    def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
         view = copy.copy(self)
         vars(view).pop("responses", None)
         view._own = None
-        view._server = server = self._server.through(via)
-        view.transport = server.once or server.transport
+        view._server = server = self._server.through(once)
+        view.transport = once
         view.assistants, view.threads = Assistants(server), Threads(view, server)
         return view
 

@@ -42,6 +42,10 @@ class Listener:
         self._ended: asyncio.Event | None = None
         self._feed: Feed[Any] | None = None
 
+    def is_like(self, on_status: Observer | None, on_terminal: Observer | None, context: contextvars.Context) -> bool:
+        """Return whether a listener with these arguments would be the same."""
+        return self._on_status is on_status and self._on_terminal is on_terminal and self.context is context
+
     def deliver(self, event: Notice | Ended[Any], notified: list[Observer], owners: tuple[object, ...]) -> None:
         """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 

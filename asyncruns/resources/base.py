@@ -28,9 +28,6 @@ from asyncruns.wire import Page, Run, decode
 
 T = TypeVar("T")
 
-Via = Callable[[Transport], Transport]
-"""Returns a transport that sends through another one."""
-
 FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].content"
 """The only documented value of `include` for run steps.
 
@@ -63,16 +60,15 @@ class Server(Struct, frozen=True):
     open_watches: OpenWatches = field(default_factory=OpenWatches)
     max_retries: int = 0
 
-    def through(self, via: Via) -> Server:
+    def through(self, once: Transport) -> Server:
         """Return the same server, to which all requests are sent through another transport.
 
         Requests are repeated more often there, unless they are never: a fleet sends slower when the server refuses
         them, and a create of many should not fail for that.
 
         Args:
-            via: Returns that transport, around the one that sends each request once.
+            once: That transport; it sends each request once.
         """
-        once = via(self.once or self.transport)
         max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries else 0
         return replace(
             self, transport=RetryTransport(once, max_retries=max_retries), once=once, max_retries=max_retries

@@ -12,7 +12,7 @@ from asyncruns.abc import Dialect, Transport
 from asyncruns.dialects.responses import ResponsesDialect
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.resources.base import Server, Via
+from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.run_parameters import split_options
@@ -69,8 +69,8 @@ class ResponseClient:
         response = await retrieve(*ref.ids, **cast("CallOptions", self._options))
         return [item for item in response.output or [] if isinstance(item, ResponseMessage)]
 
-    def _through(self, via: Via) -> ResponseClient:
+    def _through(self, once: Transport) -> ResponseClient:
         """Return this client, with its answers fetched through another transport; see `Server.through`."""
         view = copy.copy(self)
-        view._server = self._server.through(via)
+        view._server = self._server.through(once)
         return view

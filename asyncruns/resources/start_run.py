@@ -6,8 +6,8 @@ For a run: a thread if needed, a message on it, and the run; `Responses` does th
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Required, TypedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,25 +27,9 @@ from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.wire import FunctionTool, Run, Thread
 from asyncruns.wire.shown_text import on_one_line
 
-if TYPE_CHECKING:
-    from asyncruns.resources.response_parameters import ResponseParameters
-
 log: Final = logging.getLogger("asyncruns.watch")
 
 THREAD_TRIES: Final = 2  # each lost answer may leave an orphaned thread, so few
-
-
-class RunArguments(TypedDict, total=False):
-    """What `Client.run` takes besides the options of the watch."""
-
-    message: Required[str | Iterable[Mapping[str, Any]]]
-    assistant_id: str | None
-    model: str | None
-    thread_id: str | None
-    parameters: RunParameters | ResponseParameters | None
-    on_busy: OnBusy
-    adopt: bool
-    key: str | None
 
 
 class NewRun(Struct, frozen=True):

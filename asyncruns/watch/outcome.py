@@ -56,6 +56,7 @@ _WHY: Final = {
     Reason.OUTPUTS_IGNORED: "the server accepted the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
     Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; pass outputs to watcher.submit() to go on",
+    Reason.NOT_CREATED: "the run could not be created, or was not, since the fleet was left",
     Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
     Reason.SUBMIT_LOST: "the answer to a submit was lost, and polls can't show if it was accepted; a new run may go on",
 }
@@ -126,8 +127,9 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
 
     Attributes:
-        ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one.
-        refs: The refs of all these runs, oldest first.
+        ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one. It has no ids
+            if the reason is `NOT_CREATED`.
+        refs: The refs of all these runs, oldest first; empty if none was created.
         status: The last known status, as the server spells it; "" if no poll succeeded.
         run: The typed run as last seen; None if no poll succeeded. A fleet does not keep the bodies of runs that go on,
             so in a fleet it is usually also None for `GaveUp`.
@@ -232,7 +234,9 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         if self._is_unknown:
             state = f"has the status {self.status!r}, which its dialect does not know"
         what = on_one_line(f"The run {self.ref} {state}{describe(self.error)}")
-        if self.reason is not None:
+        if self.reason is Reason.NOT_CREATED:
+            what = f"{_WHY[self.reason][0].upper()}{_WHY[self.reason][1:]}"
+        elif self.reason is not None:
             polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
             what += f"; the watch finished after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
         if self.calls:
@@ -330,6 +334,7 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
 
 def outcome_of(
     end: End,
+    ref: RunRef,
     refs: tuple[RunRef, ...],
     client: RunClient[R],
     *,
@@ -342,7 +347,7 @@ def outcome_of(
     """Return the typed outcome for an end of the lifecycle."""
     snapshot = end.snapshot
     outcome: AnyOutcome[R] = _TYPES[end.kind](
-        ref=refs[-1],
+        ref=ref,
         refs=refs,
         status=snapshot.status if snapshot else "",
         run=snapshot.resource if snapshot else None,

@@ -489,6 +489,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             return
         self.outcome = outcome_of(
             end,
+            self._engine.ref,
             self._engine.refs,
             self._client,
             polls=self.polls,

@@ -121,6 +121,7 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
     end = End(kind=EndKind.GAVE_UP, snapshot=snapshot, reason=Reason.TIMEOUT, cause=cause)
     outcome = outcome_of(
         end,
+        REF,
         (REF,),
         LeftBehind(),
         polls=1,
