@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import ToolError as ToolError
     from asyncruns.errors import UnprocessableEntityError as UnprocessableEntityError
     from asyncruns.errors import WatchGaveUpError as WatchGaveUpError
+    from asyncruns.fleet import CreateRequest as CreateRequest
     from asyncruns.fleet import Fleet as Fleet
     from asyncruns.fleet import Statistics as Statistics
     from asyncruns.fleet import Watch as Watch
@@ -120,6 +121,7 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "CreateRequest": "asyncruns.fleet",
     "CurrentState": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.watch.observers",
@@ -204,6 +206,7 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "CreateRequest",
     "CurrentState",
     "EndRevoked",
     "Ended",

@@ -50,6 +50,7 @@ NAMES = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "CreateRequest",
     "CurrentState",
     "EndRevoked",
     "Ended",
@@ -123,7 +124,7 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice", "context",
+    "keep_tool_choice", "context", "label",
     "cadence", "on_lost_submit", "on_event", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
@@ -132,8 +133,11 @@ SEEN: dict[str, tuple[Any, str]] = {
         "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
         "threads transport watch base_url",
     ),
-    "Fleet": (Fleet, "add_many drain is_running poll_now statistics watch"),
-    "Watch": (Watch, "cancel cancel_run explain is_active outcome poll_now polls ref status submit subscribe wait"),
+    "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
+    "Watch": (
+        Watch,
+        "cancel cancel_run created explain is_active outcome poll_now polls ref status submit subscribe wait",
+    ),
     "RunWatcher": (
         RunWatcher,
         "cancel_run outcome poll_now polls ref run status stream_events submit subscribe text_deltas wait",
@@ -149,8 +153,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "at calls cancel_error cancel_requested cause context elapsed error messages outputs polls reason ref refs run "
-        "run_elapsed status text to_dict to_json unwrap usage",
+        "at calls cancel_error cancel_requested cause context elapsed error label messages outputs polls reason ref "
+        "refs run run_elapsed status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

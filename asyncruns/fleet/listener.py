@@ -37,6 +37,10 @@ class Listener:
         self._feed: Feed[Any] | None = None
         self._subscribers: Subscribers[Any] | None = None
 
+    def is_like(self, observers: Mapping[str, Any], context: contextvars.Context) -> bool:
+        """Return whether a listener with these arguments would be the same."""
+        return self._observers == observers and self.context is context
+
     def deliver(
         self, event: Notice | Ended[Any], notified: list[tuple[Observer, str]], owners: tuple[object, ...]
     ) -> None:

@@ -56,14 +56,14 @@ class RunRef(Plain, frozen=True, gc=False):
 
     Attributes:
         dialect: The name of the dialect that can poll the run.
-        ids: The ids that the dialect needs, in its order.
+        ids: The ids that the dialect needs, in its order; none if the run was not created, or not yet.
     """
 
     dialect: str
     ids: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "/".join(self.ids)
+        return "/".join(self.ids) or "(no id)"
 
 
 class RunFault(Plain, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
@@ -17,9 +17,10 @@ from asyncruns.resources.options import CallOptions
 from asyncruns.resources.response_client import ResponseClient
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.run_parameters import split_options
+from asyncruns.resources.start_run import NewRun
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.watch.create_guard import CreateGuard
-from asyncruns.watch.options import WatchOptions
+from asyncruns.watch.options import SharedOptions, WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
@@ -81,7 +82,7 @@ class Responses(_Responses):
     @cached_property
     def alone(self) -> ResponseClient:
         """The client for watches without `continue_with`: follow-ups repeat the echoed parameters. Can be shared."""
-        return ResponseClient(self.retrieve, self._server, None)
+        return ResponseClient(_retrieving, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
         """Return a client for a watcher or fleet of responses: `RunWatcher(client.responses.continued(), response)`.
@@ -92,7 +93,7 @@ class Responses(_Responses):
         Raises:
             InvalidRequestError: `continue_with` is not valid.
         """
-        return ResponseClient(self.retrieve, self._server, continue_with)
+        return ResponseClient(_retrieving, self._server, continue_with)
 
     async def watch(
         self,
@@ -149,6 +150,30 @@ class Responses(_Responses):
             InvalidRequestError: `parameters` has a model or input as well.
             APIError: The response could not be created, or it is not known whether it was.
         """
+        new = self._new_run(model, message, parameters, options)
+        response = await new.create(create_guard_for(new.client, options))
+        return await watch_to_outcome(new.client, response, options)
+
+    def _new_run(
+        self,
+        model: str,
+        message: str | Iterable[Any],
+        parameters: ResponseParameters | None,
+        options: SharedOptions,
+        creator: Responses | None = None,
+    ) -> NewRun:
+        """Return the response that `run` creates.
+
+        Args:
+            model: The model.
+            message: The `input` of the response.
+            parameters: Its other parameters.
+            options: Those of the watch.
+            creator: Creates it in place of this resource, over another transport.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+        """
         given_by_caller = parameters or {}
         for name in ("model", "input"):
             if name in given_by_caller:
@@ -165,9 +190,10 @@ class Responses(_Responses):
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
-        guard = create_guard_for(self.continued(continue_with), options)
-        response = await self._created(cast("ResponseParameters", given), tries, guard)
-        return await self.watch(response, continue_with=continue_with, **options)
+        created = (creator or self)._created
+        return NewRun(
+            self.continued(continue_with), lambda guard: created(cast("ResponseParameters", given), tries, guard)
+        )
 
     @property
     def with_raw_response(self) -> RawResponses:
@@ -311,3 +337,7 @@ class Responses(_Responses):
                     raise
                 if tries < 1:
                     raise error._extend("It may exist, but cannot be found without its id.") from error.__cause__
+
+
+def _retrieving(server: Server) -> Callable[..., Awaitable[ModelResponse]]:
+    return Responses(server).retrieve

@@ -32,6 +32,7 @@ class SharedOptions(TypedDict, total=False):
     observe_only: bool
     keep_tool_choice: bool
     context: object
+    label: object
     cadence: Cadence | None
     on_lost_submit: Literal["give_up", "resend"]
     on_event: Observer | None

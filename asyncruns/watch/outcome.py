@@ -27,7 +27,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.wire import Message
-from asyncruns.wire.plain import Plain
+from asyncruns.wire.plain import Plain, is_plain
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ _WHY: Final = {
     Reason.OUTPUTS_IGNORED: "the server accepted the outputs twice and still asks for them",
     Reason.SUBMIT_REFUSED: "the server refused the outputs",
     Reason.MAX_ROUNDS: "it asked for calls again after max_rounds rounds; pass outputs to watcher.submit() to go on",
+    Reason.NOT_CREATED: "the run could not be created, or was not, since the fleet was left",
     Reason.BROKE: "watching it raised an unexpected error; the other watches go on",
     Reason.SUBMIT_LOST: "the answer to a submit was lost, and polls can't show if it was accepted; a new run may go on",
 }
@@ -126,8 +127,9 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
 
     Attributes:
-        ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one.
-        refs: The refs of all these runs, oldest first.
+        ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one. It has no ids
+            if the reason is `NOT_CREATED`.
+        refs: The refs of all these runs, oldest first; empty if none was created.
         status: The last known status, as the server spells it; "" if no poll succeeded.
         run: The typed run as last seen; None if no poll succeeded. A fleet does not keep the bodies of runs that go on,
             so in a fleet it is usually also None for `GaveUp`.
@@ -148,6 +150,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         cancel_error: Why the run was not cancelled although `on_exit="cancel"` or `cancel_run()` asked for it: the
             server's answer to the cancel, or an `APITimeoutError` if no poll confirmed it in time. If the outcome is
             `GaveUp` or `NeedsCaller`, the run may go on, and cost money. None if it was cancelled.
+        label: What the caller passed as `label=`. `to_dict()` has it only if it is a plain JSON value.
     """
 
     ref: RunRef
@@ -166,6 +169,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     outputs: Outputs = ()
     cancel_requested: bool = False
     cancel_error: Exception | None = None
+    label: Any = None
     _is_unknown: bool = False  # whether the dialect does not know the status
     _context: object = None
     _client: RunClient[R]
@@ -214,6 +218,12 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
+    def to_dict(self) -> dict[str, Any]:
+        fields = super().to_dict()
+        if not is_plain(self.label):
+            del fields["label"]
+        return fields
+
     def __reduce__(self) -> tuple[Any, ...]:
         left_out = ("_client", "_context")
         fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name not in left_out}
@@ -236,7 +246,9 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         if self._is_unknown:
             state = f"has the status {self.status!r}, which its dialect does not know"
         what = on_one_line(f"The run {self.ref} {state}{describe(self.error)}")
-        if self.reason is not None:
+        if self.reason is Reason.NOT_CREATED:
+            what = f"{_WHY[self.reason][0].upper()}{_WHY[self.reason][1:]}"
+        elif self.reason is not None:
             polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
             what += f"; the watch finished after {self.elapsed:.1f} s and {polls}: {_WHY[self.reason]}"
         if self.calls:
@@ -334,6 +346,7 @@ _TYPES: Final[Mapping[EndKind, type[Any]]] = {
 
 def outcome_of(
     end: End,
+    ref: RunRef,
     refs: tuple[RunRef, ...],
     client: RunClient[R],
     *,
@@ -343,11 +356,12 @@ def outcome_of(
     context: object,
     cancel_requested: bool,
     cancel_error: Exception | None,
+    label: object,
 ) -> AnyOutcome[R]:
     """Return the typed outcome for an end of the lifecycle."""
     snapshot = end.snapshot
     outcome: AnyOutcome[R] = _TYPES[end.kind](
-        ref=refs[-1],
+        ref=ref,
         refs=refs,
         status=snapshot.status if snapshot else "",
         run=snapshot.resource if snapshot else None,
@@ -363,6 +377,7 @@ def outcome_of(
         outputs=end.outputs,
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
+        label=label,
         _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
         _context=context,
         _client=client,

@@ -86,11 +86,13 @@ class Subscribers(Generic[R]):
         for queue in self._queues:
             wake(queue.news)
 
-    async def read(self, machine: RunLifecycle, ended: Callable[[], Ended[R] | None]) -> AsyncGenerator[Subscribed[R]]:
+    async def read(
+        self, machine: Callable[[], RunLifecycle], ended: Callable[[], Ended[R] | None]
+    ) -> AsyncGenerator[Subscribed[R]]:
         """Iterate over the state as it is, and over the events from now on; the last one is `Ended`.
 
         Args:
-            machine: The lifecycle of the run.
+            machine: Returns the lifecycle of the run.
             ended: Returns the end of the watch; None if it has not finished.
         """
         queue = _Queue()
@@ -98,11 +100,11 @@ class Subscribers(Generic[R]):
             queue.put(end)
         self._queues[queue] = None
         try:
-            yield self._state(machine)
+            yield self._state(machine())
             while True:
                 if queue.dropped:
                     # Both at once, so that the events that follow are those that the state does not have.
-                    state, dropped, queue.dropped = self._state(machine), queue.dropped, 0
+                    state, dropped, queue.dropped = self._state(machine()), queue.dropped, 0
                     yield self._stamp(Gap(dropped=dropped))
                     yield state
                 elif queue.events:

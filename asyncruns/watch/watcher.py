@@ -103,6 +103,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
             a thread, where the server decides.
         context: Any object of the caller's. Tools of this run get it as `value` of their `ToolContext`, handlers as
             `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
+        label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
+            as `label`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -169,6 +171,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         self._cancels_on_exit = options.get("on_exit") == "cancel"
+        self._label = options.get("label")
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
             handler=options.get("on_requires_action"),
@@ -342,7 +345,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._following is not None:
             await asyncio.sleep(0)  # as in `wait`
             self._following.held.discard()
-        async with contextlib.aclosing(self._subscribers.read(self._machine, self._ended_with)) as events:
+        async with contextlib.aclosing(self._subscribers.read(lambda: self._machine, self._ended_with)) as events:
             async for event in events:
                 yield event
 
@@ -540,6 +543,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             return
         self.outcome = outcome_of(
             end,
+            self._engine.ref,
             self._engine.refs,
             self._client,
             polls=self.polls,
@@ -548,6 +552,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             context=self._context,
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
+            label=self._label,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
