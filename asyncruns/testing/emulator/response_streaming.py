@@ -81,12 +81,16 @@ class ResponseFeed:
         end = begun + working
         added = {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}
         yield begun, "response.output_item.added", added
-        yield begun, "response.content_part.added", {**place, "part": {**whole, "text": ""}}
-        pieces = PIECE.findall(whole["text"])
+        # The events of a text and those of a refusal differ in their names, and in the field of the text.
+        kind, name, more = ("refusal", "refusal", {})
+        if whole["type"] == "output_text":
+            kind, name, more = ("output_text", "text", {"logprobs": list[Body]()})
+        yield begun, "response.content_part.added", {**place, "part": {**whole, name: ""}}
+        pieces = PIECE.findall(whole[name])
         for number, piece in enumerate(pieces, 1):
             moment = begun + working * number / (len(pieces) + 1)
-            yield moment, "response.output_text.delta", {**place, "delta": piece, "logprobs": []}
-        yield end, "response.output_text.done", {**place, "text": whole["text"], "logprobs": []}
+            yield moment, f"response.{kind}.delta", {**place, "delta": piece, **more}
+        yield end, f"response.{kind}.done", {**place, name: whole[name], **more}
         yield end, "response.content_part.done", {**place, "part": whole}
         yield end, "response.output_item.done", {"output_index": 0, "item": item}
 
