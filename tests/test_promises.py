@@ -58,6 +58,7 @@ NAMES = [
     "GaveUp",
     "Incomplete",
     "InternalServerError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "NeedsCaller",
     "NoAuth",
@@ -70,6 +71,7 @@ NAMES = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "RefusalError",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -117,7 +119,7 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice", "context",
+    "keep_tool_choice", "context", "output_type",
     "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
@@ -143,8 +145,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "calls cancel_error cancel_requested cause elapsed error messages outputs polls reason ref refs run status "
-        "text to_dict to_json unwrap usage",
+        "calls cancel_error cancel_requested cause elapsed error messages outputs parsed polls reason ref refs run "
+        "status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

@@ -39,7 +39,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.options import check_names
-from asyncruns.resources.run_parameters import RunParameters
+from asyncruns.resources.run_parameters import RunParameters, with_response_format
 from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
 from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
@@ -379,7 +379,9 @@ class Client(AsyncOnly, OtherNames):
                 message and the run.
             adopt: Whether message and run get a pair `asyncruns_nonce` in their metadata, by which they are found if an
                 answer is lost. Default True. The run gets none if `parameters` has 16 pairs already, the limit.
-            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there. The
+                strict JSON Schema of `output_type` is sent, for an answer that `outcome.parsed()` reads; its JSON must
+                be an object.
 
         Returns:
             The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
@@ -398,6 +400,10 @@ class Client(AsyncOnly, OtherNames):
         check_on_busy(on_busy)
         given: RunParameters = parameters or RunParameters()
         check_names(given, RunParameters)
+        if "output_type" in given:
+            raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
+        output_type = options.get("output_type")
+        given = cast("RunParameters", with_response_format({**given, "output_type": output_type}))
         guard = create_guard_for(self, options)
         run = await start_run(
             self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, guard=guard

@@ -69,8 +69,8 @@ class Fleet(AsyncOnly, Generic[R]):
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`,
-            `on_lost_submit`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default,
-            `cadence` is `Cadence.learned()`.
+            `output_type`, `on_lost_submit`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs
+            together. By default, `cadence` is `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.

@@ -223,8 +223,8 @@ class Hub(Generic[R]):
         member = self.runner.roster.find(ref)
         given = None
         if member is None:
-            policy, answerers = self._settings.of(options, client.dialect)
-            member = Member(self.runner, client, ref, policy, answerers, context)
+            policy, answerers, output_type = self._settings.of(options, client.dialect)
+            member = Member(self.runner, client, ref, policy, answerers, context, output_type)
             given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
         listener = shared
         if listener is None or listener.context is not context:

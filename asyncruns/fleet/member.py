@@ -53,6 +53,7 @@ class Member(Slot):
         policy: The options of the watch.
         answerers: What answers its tool calls.
         context: The context variables that handlers and tools see, each call in a copy.
+        output_type: The type that the run's text is read as, or None.
 
     Attributes:
         client: The argument of the same name.
@@ -72,6 +73,7 @@ class Member(Slot):
         "_answering",
         "_earlier",
         "_host",
+        "_output_type",
         "_polls_again",
         "_started",
         "_submit_landed_at",
@@ -95,11 +97,13 @@ class Member(Slot):
         policy: Policy,
         answerers: Answerers,
         context: contextvars.Context,
+        output_type: Any,
     ) -> None:
         super().__init__()
         self.context: contextvars.Context = context
         self._host = host
         self._answerers = answerers
+        self._output_type = output_type
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
         self._polls_again = False  # whether a poll was wanted while one was in flight
@@ -408,6 +412,7 @@ class Member(Slot):
             elapsed=loop_time() - self._started,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
+            output_type=self._output_type,
         )
         if not self.listeners:  # discarded
             return

@@ -56,7 +56,7 @@ class FleetSettings:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
-        self._shared: dict[str, tuple[Policy, Answerers]] = {}  # for runs without options of their own, by dialect
+        self._shared: dict[str, tuple[Policy, Answerers, Any]] = {}  # for runs without options of their own, by dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
         """Return the options of a watch, filled up with the fleet's; a cadence of None is the fleet's, too."""
@@ -66,8 +66,11 @@ class FleetSettings:
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
 
-    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers]:
-        """Return the policy and the answerers of a watch; watches without options of their own share them."""
+    def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers, Any]:
+        """Return the policy, the answerers and the output type of a watch.
+
+        Watches without options of their own share them.
+        """
         if not options and dialect.name in self._shared:
             return self._shared[dialect.name]
         both = self.with_own(options)
@@ -81,6 +84,7 @@ class FleetSettings:
                 limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
                 value=both.get("context"),
             ),
+            both.get("output_type"),
         )
         if not options:
             self._shared[dialect.name] = settings

@@ -99,6 +99,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
         context: Any object for the tools of this run, which get it as `value` of their `ToolContext`. Default None.
+        output_type: The type that `outcome.parsed()` reads the run's text as: a pydantic model, a msgspec Struct, a
+            dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
+            sent when the run is created, as by `client.run(output_type=...)`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -158,6 +161,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
+        self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._machine = RunLifecycle(policy_of(options, client.dialect))
         self._answering = CallAnswerer(
@@ -492,6 +496,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             elapsed=loop_time() - self._started,
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
+            output_type=self._output_type,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
