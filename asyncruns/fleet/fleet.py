@@ -161,7 +161,8 @@ class Fleet(AsyncOnly, Generic[R]):
         Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
         A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
-        `on_status` and `on_terminal` count. The same holds if the other watch was cancelled while its submit was
+        `on_status` and `on_terminal` count; an outcome that another watch shares is read by its `output_type`, unless
+        you pass the type to `parsed()`. The same holds if the other watch was cancelled while its submit was
         pending, until 5 s after the response: its tools have run, and do not run again. An observer that several
         watches of a run share, such as one of the fleet, is called once for all of them.
 

@@ -115,7 +115,8 @@ class Responses(_Responses):
             response: The response, a `RunRef`, the id, or the stream of a response.
             continue_with: The parameters that it was created with, including `extra_headers` and the like, which polls
                 use, too. By default those that the response echoes, but some servers omit or hide some of them: pass
-                this with MCP tools, a template (`prompt`) or `include`.
+                this with MCP tools, a template (`prompt`) or `include`, and for an `output_type` if the server does not
+                echo `text`. An `output_type` here is sent, and one beside it only reads the text.
             **options: See `RunWatcher`.
 
         Raises:

@@ -122,8 +122,8 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
 class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch finished.
 
-    Match on the subclass, or take the success path: `unwrap()` returns the completed run and `text()` its text, and
-    both raise a `RunError` for every other outcome::
+    Match on the subclass, or take the success path: `unwrap()` returns the completed run, `text()` its text and
+    `parsed()` that text as a value, and all three raise a `RunError` for every other outcome::
 
         match outcome:
             case Completed():

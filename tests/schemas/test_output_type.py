@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import msgspec
@@ -179,6 +180,10 @@ class Plain:
     pass
 
 
+class Uncalled(pydantic.BaseModel):
+    call: Callable[[], int]
+
+
 class Undescribed(msgspec.Struct):
     name: Annotated[str, "the name"]
 
@@ -192,6 +197,8 @@ class Undescribed(msgspec.Struct):
         (Plain, "got Plain"),
         (Unresolved, "Nowhere"),
         (City | Trip, "more than one dict-like type"),
+        (Callable[[], int], "got .*Callable"),
+        (Uncalled, "output_type Uncalled uses pydantic, which has no JSON Schema"),
         (Undescribed, "has in its annotation what nothing here reads: 'the name'"),
     ],
 )

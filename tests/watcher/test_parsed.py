@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pickle
 import sys
-from typing import Any, TypedDict
+from typing import Any, TypedDict, assert_type
 
 import msgspec
 import pydantic
@@ -106,6 +106,9 @@ async def test_the_type_may_be_given_to_parsed_instead(wire: Wire) -> None:
     run = await wire.start(answer=OSLO)
     outcome = await wire.watch(run, output_type=Town)
     town = await outcome.parsed(Town)
+    assert_type(town, Town)
+    assert_type(await outcome.parsed(Hamlet), Hamlet)
+    assert_type(await outcome.parsed(dict[str, Any]), dict[str, Any])
     assert town.population == 700_000
     assert await outcome.parsed(City) == City(**OSLO)
     assert await outcome.parsed(dict) == OSLO
