@@ -497,7 +497,8 @@ class InvalidOutputError(AsyncRunsError):
 
     Attributes:
         ref: The `RunRef` of the run.
-        text: The whole text; "" if the run wrote none. The error of msgspec or pydantic is the `__cause__`.
+        text: The whole text that was read; "" if the run wrote none. The error of msgspec or pydantic is the
+            `__cause__`.
     """
 
     def __init__(self, message: str, *, ref: Any, text: str) -> None:

@@ -93,7 +93,7 @@ def with_text_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
         return sent
     text = sent.get("text") or {}
     if text.get("format"):
-        raise InvalidRequestError("Pass either output_type= or a format in text, which output_type= becomes")
+        raise InvalidRequestError("output_type is sent as the format in text: leave out the one that is given")
     made = output_type_of(output_type)
     chosen = {"type": "json_schema", "name": made.name, "schema": made.schema, "strict": True}
     return {**sent, "text": {**text, "format": chosen}}

@@ -89,7 +89,7 @@ def with_response_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if output_type is None:
         return sent
     if sent.get("response_format"):
-        raise InvalidRequestError("Pass either output_type= or a response_format, which output_type= becomes")
+        raise InvalidRequestError("output_type is sent as the response_format: leave out the one that is given")
     made = output_type_of(output_type)
     schema = {"name": made.name, "schema": made.schema, "strict": True}
     return {**sent, "response_format": {"type": "json_schema", "json_schema": schema}}

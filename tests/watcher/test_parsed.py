@@ -187,7 +187,10 @@ async def test_a_format_beside_the_type_is_refused_before_anything_is_sent(wire:
     given: Any = {"response_format": {"type": "json_object"}}
     if wire.name == "responses":
         given = {"text": {"format": {"type": "json_object"}}}
-    for parameters, why in ((given, "Pass either output_type= or a"), ({"output_type": City}, "not in the parameters")):
+    for parameters, why in (
+        (given, "output_type is sent as the .*: leave out"),
+        ({"output_type": City}, "not in the parameters"),
+    ):
         with pytest.raises(InvalidRequestError, match=why):
             await wire.run(Scenario(), output_type=City, parameters=parameters)
     assert wire.emulator.requests == []

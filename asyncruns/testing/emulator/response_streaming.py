@@ -9,7 +9,8 @@ foreground all come at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.response import EmulatedResponse
@@ -18,6 +19,9 @@ from asyncruns.testing.emulator.timeline import reached
 
 Planned = tuple[float, str, Body]
 """The time of an event (epoch seconds), its type, and its fields."""
+
+# For each type of part, the field of its text, and the other fields of the events about the text.
+_PARTS: Final[Mapping[str, tuple[str, Body]]] = {"output_text": ("text", {"logprobs": []}), "refusal": ("refusal", {})}
 
 
 class ResponseFeed:
@@ -81,10 +85,8 @@ class ResponseFeed:
         end = begun + working
         added = {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}
         yield begun, "response.output_item.added", added
-        # The events of a text and those of a refusal differ in their names, and in the field of the text.
-        kind, name, more = ("refusal", "refusal", {})
-        if whole["type"] == "output_text":
-            kind, name, more = ("output_text", "text", {"logprobs": list[Body]()})
+        kind = whole["type"]
+        name, more = _PARTS[kind]
         yield begun, "response.content_part.added", {**place, "part": {**whole, name: ""}}
         pieces = PIECE.findall(whole[name])
         for number, piece in enumerate(pieces, 1):

@@ -106,13 +106,13 @@ def _wrong_with_part(part: _Schema) -> str | None:
     if kinds is None and part.keys().isdisjoint({"$ref", "anyOf"} | _NOT_PERMITTED):
         return "schema must have a 'type' key."
     if kinds == "object" or (isinstance(kinds, list) and "object" in kinds):
-        properties, required = part.get("properties") or {}, part.get("required")
+        properties, required = part.get("properties") or {}, part.get("required") or []
         if part.get("additionalProperties") is not False:
             return "'additionalProperties' is required to be supplied and to be false."
         every = "'required' is required to be supplied and to be an array including every key in properties."
-        if missing := [name for name in properties if name not in (required or ())]:
+        if missing := [name for name in properties if name not in required]:
             return f"{every} Missing '{missing[0]}'."
-        if extra := [name for name in required or () if name not in properties]:
+        if extra := [name for name in required if name not in properties]:
             return f"{every} Extra required key '{extra[0]}' supplied."
     not_permitted = sorted(part.keys() & _NOT_PERMITTED)
     return f"'{not_permitted[0]}' is not permitted." if not_permitted else None
