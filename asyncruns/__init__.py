@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from asyncruns.errors import ConflictError as ConflictError
     from asyncruns.errors import EventTooLargeError as EventTooLargeError
     from asyncruns.errors import InternalServerError as InternalServerError
+    from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
+    from asyncruns.errors import RefusalError as RefusalError
     from asyncruns.errors import RunCancelledError as RunCancelledError
     from asyncruns.errors import RunError as RunError
     from asyncruns.errors import RunExpiredError as RunExpiredError
@@ -133,6 +135,7 @@ _HOMES: Final = {
     "GaveUp": "asyncruns.watch.outcome",
     "Incomplete": "asyncruns.watch.outcome",
     "InternalServerError": "asyncruns.errors",
+    "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
@@ -145,6 +148,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
+    "RefusalError": "asyncruns.errors",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -218,6 +222,7 @@ __all__ = [
     "GaveUp",
     "Incomplete",
     "InternalServerError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "NeedsCaller",
     "NoAuth",
@@ -230,6 +235,7 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "RefusalError",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",

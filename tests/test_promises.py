@@ -62,6 +62,7 @@ NAMES = [
     "GaveUp",
     "Incomplete",
     "InternalServerError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "NeedsCaller",
     "NoAuth",
@@ -74,6 +75,7 @@ NAMES = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "RefusalError",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -124,7 +126,7 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice", "context", "label",
+    "keep_tool_choice", "context", "label", "output_type",
     "cadence", "on_lost_submit", "on_event", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
@@ -153,8 +155,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "at calls cancel_error cancel_requested cause context elapsed error label messages outputs polls reason ref "
-        "refs run run_elapsed status text to_dict to_json unwrap usage",
+        "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
+        "ref refs run run_elapsed status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

@@ -79,8 +79,8 @@ class Fleet(AsyncOnly, Generic[R]):
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
-            `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together.
-            By default, `cadence` is `Cadence.learned()`.
+            `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
+            runs together. By default, `cadence` is `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.
@@ -173,9 +173,10 @@ class Fleet(AsyncOnly, Generic[R]):
         Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
         A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
-        the observers count, so the label stays that of the first watch. The same holds if the other watch was cancelled
-        while its submit was pending, until 5 s after the response: its tools have run, and do not run again. An
-        observer that several watches of a run share, such as one of the fleet, is called once for all of them.
+        the observers count, so the label and the `output_type` stay those of the first watch. The same holds if the
+        other watch was cancelled while its submit was pending, until 5 s after the response: its tools have run, and do
+        not run again. An observer that several watches of a run share, such as one of the fleet, is called once for all
+        of them.
 
         Args:
             run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`, or `response_id`.

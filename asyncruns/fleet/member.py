@@ -427,6 +427,7 @@ class Member(Slot):
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
             label=self.label,
+            output_type=self._answerers.output_type,
         )
         if not self.listeners:  # discarded
             return

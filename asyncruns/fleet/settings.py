@@ -22,13 +22,19 @@ OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome"
 
 
 class Answerers(Struct, frozen=True):
-    """What answers the tool calls of runs; shared by many runs."""
+    """What answers the tool calls of runs, and reads what they write; shared by many runs.
+
+    Attributes:
+        handler: As for `CallAnswerer`, as are `approve`, `tools`, `limit` and `value`.
+        output_type: The type that `outcome.parsed()` reads the text of a run as, or None.
+    """
 
     handler: Handler | None
     approve: ApprovalHandler | None
     tools: Toolset | None
     limit: ConcurrencyLimit | None
     value: object
+    output_type: type[object] | None
 
     def begin(
         self,
@@ -93,6 +99,7 @@ class FleetSettings:
                 tools=both.get("tools"),
                 limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
                 value=both.get("context"),
+                output_type=both.get("output_type"),
             ),
         )
         if not options:

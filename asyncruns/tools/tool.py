@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asyncruns.errors import ConfigurationError, ToolError
+from asyncruns.schemas.strict import NotStrictError
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.context import ToolContext
 from asyncruns.tools.given_schema import GivenSchema
@@ -73,11 +74,14 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
                 f"{name!r} cannot be the name of a tool: it takes 1 to 64 of a-z, A-Z, 0-9, _ and -. "
                 "Pass one with name=."
             )
-        signature: Signature | GivenSchema = (
-            Signature(name, function, strict=strict)
-            if parameters is None
-            else (GivenSchema(name, function, parameters, strict=strict))
-        )
+        signature: Signature | GivenSchema
+        try:
+            if parameters is None:
+                signature = Signature(name, function, strict=strict)
+            else:
+                signature = GivenSchema(name, function, parameters, strict=strict)
+        except NotStrictError as error:
+            raise ConfigurationError(f"The tool {name} cannot be strict: {error}, or leave strict off.") from error
         return cls(
             name=name,
             description=_first_paragraph(inner) if description is None else description,

@@ -105,6 +105,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
             `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
         label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
             as `label`. Default None.
+        output_type: The type that `outcome.parsed()` reads the run's text as: a pydantic model, a msgspec Struct, a
+            dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
+            sent when the run is created, as by `client.run(output_type=...)`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -170,6 +173,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
+        self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._label = options.get("label")
         self._machine = RunLifecycle(policy_of(options, client.dialect))
@@ -553,6 +557,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
             label=self._label,
+            output_type=self._output_type,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
