@@ -26,6 +26,7 @@ from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
+from asyncruns.streams.event_stream import EventStream
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
@@ -156,6 +157,11 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> Watch[Any]: ...
 
     @overload
+    def watch(
+        self, run: EventStream[T, Any], *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[T]: ...
+
+    @overload
     def watch(self, run: T, *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]) -> Watch[T]: ...
 
     def watch(
@@ -178,8 +184,14 @@ class Fleet(AsyncOnly, Generic[R]):
         not run again. An observer that several watches of a run share, such as one of the fleet, is called once for all
         of them.
 
+        Of a stream, the events that show the run replace most of its polls, and subscribers of the watch get its text.
+        While it is open it holds one of the client's connections, of which there are 100. `ref` has no ids until the
+        stream names its run: see `Watch.created`. If it ends before that, the outcome is `GaveUp` with
+        `Reason.NOT_CREATED`.
+
         Args:
-            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`, or `response_id`.
+            run: The run, a response, a `RunRef`, or the stream that `stream=True` returned; otherwise pass `thread_id`
+                and `run_id`, or `response_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.

@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Mapping
 from typing import Any
 
-from asyncruns.lifecycle import Notice
+from asyncruns.lifecycle import Notice, TextAdded
 from asyncruns.watch.observers import Ended, Feed, Observer, Observers, calls_for
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
 from asyncruns.watch.subscribers import Stamp, Subscribers
@@ -42,7 +42,12 @@ class Listener:
         return self._observers == observers and self.context is context
 
     def deliver(
-        self, event: Notice | Ended[Any], notified: list[tuple[Observer, str]], owners: tuple[object, ...]
+        self,
+        event: Notice | Ended[Any],
+        notified: list[tuple[Observer, str]],
+        owners: tuple[object, ...],
+        *,
+        holds_end: bool = False,
     ) -> None:
         """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 
@@ -50,11 +55,12 @@ class Listener:
             event: What happened.
             notified: The observers that were called by other watches of the run, with their options; ours are added.
             owners: The objects that the observers work for, the run first.
+            holds_end: Whether subscribers are told of this end later, after the rest of the text.
         """
         if self._feed is not None:
             self._feed.put(event)
-        if self._subscribers is not None:
-            self._subscribers.put(event)
+        if not holds_end:
+            self.tell_subscribers(event)
         for observer, value, name in calls_for(event, self._observers):
             if (observer, name) not in notified:
                 notified.append((observer, name))
@@ -88,11 +94,21 @@ class Listener:
                 self._feed.close()
         return self._feed
 
-    def subscribers(self, stamp: Stamp) -> Subscribers[Any]:
-        """Return the subscribers of this watch."""
+    def subscribers(self, stamp: Stamp, texts: list[str] | None) -> Subscribers[Any]:
+        """Return the subscribers of this watch; `texts` is the text of a streamed run so far."""
         if self._subscribers is None:
-            self._subscribers = Subscribers(stamp)
+            self._subscribers = Subscribers(stamp, texts)
         return self._subscribers
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether there are subscribers now."""
+        return bool(self._subscribers)
+
+    def tell_subscribers(self, event: Notice | TextAdded | Ended[Any]) -> None:
+        """Pass an event on to subscribers only."""
+        if self._subscribers is not None:
+            self._subscribers.put(event)
 
     def cancel(self) -> None:
         """Note that the watch was cancelled, and wake the reader and the caller that awaits it."""

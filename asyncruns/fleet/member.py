@@ -15,6 +15,7 @@ from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import PermittedClient
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
@@ -67,6 +68,7 @@ class Member(Slot):
         context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
         is_watched: Whether the fleet is watching it, or creates it: it has neither finished nor been discarded.
+        stream: Reads the streams of the run; None if it is only polled.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
     """
 
@@ -89,6 +91,7 @@ class Member(Slot):
         "outcome",
         "polls",
         "ref",
+        "stream",
         "successor",
     )
 
@@ -121,6 +124,7 @@ class Member(Slot):
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
         self.is_watched: bool = False
+        self.stream: MemberStream | None = None
         self.successor: Member | None = None
 
     @property
@@ -221,6 +225,8 @@ class Member(Slot):
     def discard(self) -> None:
         """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
+        if self.stream is not None:
+            self.stream.stop()
         self.is_watched = False
 
     def stop(self) -> None:
@@ -244,6 +250,16 @@ class Member(Slot):
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
+
+    def receive_safely(self, event: Event) -> None:
+        """Receive an event; an unexpected error finishes the watch, but no other."""
+        self.guard(partial(self.receive, event))
+
+    def plan_poll(self, at: float) -> None:
+        """Plan the next poll."""
+        self.due_at = at
+        self._host.schedule.poll(self, at)
+        self._host.moved()
 
     def guard(self, act: Callable[[], object]) -> None:
         """Call `act` for this run. An unexpected error finishes its watch, but no other."""
@@ -375,8 +391,7 @@ class Member(Slot):
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
         if isinstance(command, do.PollAt):
             if not is_left:
-                self.due_at = command.not_before
-                host.schedule.poll(self, command.not_before)
+                self._plan_poll(command.not_before, command.if_silent)
                 if self._polls_again and not self.is_polling:
                     self._polls_again = False
                     self.poll_now()
@@ -404,15 +419,22 @@ class Member(Slot):
             case _:
                 assert_never(command)
 
+    def _plan_poll(self, at: float, if_silent: float) -> None:
+        if self.stream is None or not if_silent:
+            if self.stream is not None:
+                self.stream.forget_poll()
+            self.due_at = at
+            self._host.schedule.poll(self, at)
+        else:
+            self._host.schedule.poll(self, math.inf)
+            self.stream.plan_poll(at, if_silent)
+
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
             owners = (*self.owners, ANSWERING)
-            self._answering = self._answerers.begin(self._posted, self._notify, owners, self.context)
+            self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
-
-    def _posted(self, event: Event) -> None:
-        self.guard(partial(self.receive, event))
 
     def _finish(self, end: End) -> None:
         self.outcome = outcome_of(
@@ -435,7 +457,10 @@ class Member(Slot):
         self._host.ended(self)
         if self._host.is_left:
             warn_of_uncancelled(FLEET_LOG, self.outcome)
-        self._deliver(Ended(self.outcome))
+        ended = Ended(self.outcome)
+        self._deliver(ended)
+        if self.stream is not None:
+            self.stream.finish(end, ended)
         log_outcome(FLEET_LOG, self.outcome)
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
@@ -449,11 +474,11 @@ class Member(Slot):
         return stamped(event, self.ref, self._answerers.value)
 
     def _deliver(self, event: Notice | Ended[Any]) -> None:
-        notified: list[
-            tuple[Observer, str]
-        ] = []  # an observer of the whole fleet is called once for all watches of the run
+        # An observer of the whole fleet is called once for all watches of the run.
+        notified: list[tuple[Observer, str]] = []
+        holds_end = self.stream is not None and isinstance(event, Ended)
         for listener in self.listeners:
-            listener.deliver(event, notified, self.owners)
+            listener.deliver(event, notified, self.owners, holds_end=holds_end)
 
     def check_accepts_events(self) -> None:
         """Check that the watch is active or can be reopened.

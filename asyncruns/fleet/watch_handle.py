@@ -112,9 +112,10 @@ class Watch(AsyncOnly, Generic[R]):
     async def subscribe(self) -> AsyncGenerator[Subscribed[R]]:
         """Iterate over the state of the watch as it is, and over its events from now on; the last one is `Ended`.
 
-        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. A
-        subscriber that begins after the watch has finished gets the state and `Ended`. It holds up nothing: if it is
-        256 events behind, these are dropped, and it gets a `Gap`, which says how many, and the `CurrentState` again.
+        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. For a
+        streamed run that has the text so far, and the text that follows comes as `TextAdded`. A subscriber that begins
+        after the watch has finished gets the state and `Ended`. It holds up nothing: if it is 256 events behind, these
+        are dropped, and it gets a `Gap`, which says how many, and the `CurrentState` again.
 
         Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes.
 
@@ -122,7 +123,8 @@ class Watch(AsyncOnly, Generic[R]):
             InvalidRequestError: The fleet was entered in another event loop.
         """
         self._hub.task.check_is_here()
-        subscribers = self._listener.subscribers(self._stamped)
+        stream = self._member.stream
+        subscribers = self._listener.subscribers(self._stamped, None if stream is None else stream.texts)
         if self._listener.was_cancelled or not self._hub.is_running:
             subscribers.close()
         with self._hub.reading(self._listener):

@@ -44,7 +44,7 @@ from asyncruns.streams.opening import asking, events_of
 from asyncruns.watch.requests import check_is_ours, refusal_of
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
 from asyncruns.watch.stream_reopener import StreamReopener
-from asyncruns.watch.subscribers import Subscribers
+from asyncruns.watch.subscribers import TextReaders
 from asyncruns.wire import encode
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class StreamFollower(Generic[R]):
     Args:
         client: The client that opens the next streams.
         stream: The source of the first stream; from now on nothing else may read it.
-        subscribers: Get the text as it arrives, in addition to the reader of `held`.
+        readers: Get the text as it arrives, in addition to the reader of `held`.
 
     Attributes:
         given: The run as the stream had shown it before it was handed over, which may be old; or None.
@@ -78,14 +78,14 @@ class StreamFollower(Generic[R]):
         missing: Why the text that the reader got is incomplete, if that is known; or None.
     """
 
-    def __init__(self, client: RunClient[R], stream: EventSource[R, Any], subscribers: Subscribers[R]) -> None:
+    def __init__(self, client: RunClient[R], stream: EventSource[R, Any], readers: TextReaders) -> None:
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
         self.held: StreamBuffer = StreamBuffer()
         self._client = client
         self._stream = stream
-        self._subscribers = subscribers
+        self._readers = readers
         self._early: deque[Any] = deque()  # events read until one named the run; they are for the reader, too
         self.is_open: bool = False
         self.owes: bool = False
@@ -405,12 +405,12 @@ class StreamFollower(Generic[R]):
 
     @property
     def _has_readers(self) -> bool:
-        """Whether there are subscribers, or there is or may come a reader."""
-        return bool(self._subscribers) or not self.held.is_discarded
+        """Whether there are readers of the text, or there is or may come a reader of the events."""
+        return bool(self._readers) or not self.held.is_discarded
 
     def _tell(self, event: Any) -> None:
         if text := self._stream.text_in(event):
-            self._subscribers.add_text(text)
+            self._readers.add_text(text)
 
     def text_in(self, event: Any) -> str:
         """Return the piece of text that an event adds to a message, or ""."""

@@ -55,19 +55,34 @@ class Stamp(Protocol):
     def __call__(self, event: E, /) -> E: ...
 
 
+class TextReaders(Protocol):
+    """Those that get the text of a streamed run as it arrives; false if there is nobody now."""
+
+    def __bool__(self) -> bool: ...
+
+    def add_text(self, text: str) -> None:
+        """Pass on a piece of text, and keep it for those that begin later. Does not wait."""
+        ...
+
+
 class Subscribers(Generic[R]):
-    """The subscribers of one watch."""
+    """The subscribers of one watch.
 
-    __slots__ = ("_is_closed", "_queues", "_stamp", "_text")
+    Args:
+        stamp: Completes an event.
+        texts: The pieces of the text so far, if they are kept elsewhere.
+    """
 
-    def __init__(self, stamp: Stamp) -> None:
+    __slots__ = ("_is_closed", "_queues", "_stamp", "_texts")
+
+    def __init__(self, stamp: Stamp, texts: list[str] | None = None) -> None:
         self._stamp = stamp
         self._queues: dict[_Queue, None] = {}
-        self._text: list[str] = []
+        self._texts = [] if texts is None else texts
         self._is_closed = False
 
-    def __len__(self) -> int:
-        return len(self._queues)
+    def __bool__(self) -> bool:
+        return bool(self._queues)
 
     def put(self, event: Notice | TextAdded | Ended[Any]) -> None:
         """Pass an event on. Does not wait."""
@@ -76,7 +91,7 @@ class Subscribers(Generic[R]):
 
     def add_text(self, text: str) -> None:
         """Pass on a piece of text, and keep it for those that begin later. Does not wait."""
-        self._text.append(text)
+        self._texts.append(text)
         if self._queues:
             self.put(self._stamp(TextAdded(text=text)))
 
@@ -127,6 +142,6 @@ class Subscribers(Generic[R]):
                 status=snapshot.status if snapshot else "",
                 phase=snapshot.phase if snapshot else Phase.UNKNOWN,
                 calls=machine.open_calls,
-                text="".join(self._text),
+                text="".join(self._texts),
             )
         )
