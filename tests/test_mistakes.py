@@ -287,7 +287,7 @@ def test_an_empty_key_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", "https://host.example/v1")
     monkeypatch.setenv("ASYNCRUNS_API_KEY", key)
-    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
+    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is empty"):
         Client.from_env()
 
 

@@ -19,9 +19,9 @@ _KEY_HELP: Final = (
 _WATCH_EPILOG: Final = """\
 Tool calls are listed but not answered: the watch then ends with "needs the caller".
 
-Without --base-url, the server and its key are taken from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY (or from
-OPENAI_BASE_URL and OPENAI_API_KEY). With --base-url but without --api-key, a key from the environment is used only if
-it was set for the same URL.
+Without --base-url, the server and its key are taken from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, which may be left
+out, or else from OPENAI_BASE_URL (default: https://api.openai.com/v1) and OPENAI_API_KEY. With --base-url but without
+--api-key, a key from the environment is used only if it was set for the same URL.
 
 The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used, but not for this machine, nor for hosts in NO_PROXY.
 

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
+from asyncruns.client.environment import server_of_environment, with_proxy_of_environment
 from asyncruns.client.options import (
     ApiKey,
     ClientOptions,
@@ -28,9 +29,7 @@ from asyncruns.client.options import (
     given_base_url,
     given_transport,
     own_headers,
-    pair_of_environment,
     version_header,
-    with_proxy_of_environment,
 )
 from asyncruns.dialects.given import given_run, no_run, with_response_id
 from asyncruns.dialects.thread_run import ThreadRunDialect
@@ -89,6 +88,9 @@ class Client(AsyncOnly, OtherNames):
             outcome = await client.run(assistant_id="asst_1", message="Hello", tools=toolset)
             print(await outcome.text())
 
+    A global client that is never closed may be used by one `asyncio.run` after another: its connections are closed at
+    the end of each. Two event loops at a time, in two threads, need a client each.
+
     `Client.azure`, `Client.portkey` and `Client.from_env` create clients for particular servers.
 
     Args:
@@ -109,8 +111,9 @@ class Client(AsyncOnly, OtherNames):
         validate: Whether requests that the documented API refuses raise here, before they are sent, with the field and
             the rule: metadata, page sizes, token limits, numbers of tools. Default True; use False for servers that
             accept more.
-        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings apply,
-            and its middlewares run. aiohttp's own second attempt is off for the requests of this client.
+        session: An `aiohttp.ClientSession` of the event loop that uses the client, to borrow; it is not closed here.
+            Its proxy and `trust_env` settings apply, and its middlewares run. aiohttp's own second attempt is off for
+            the requests of this client.
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` apply. Default False.
         ssl: An `ssl.SSLContext` or `aiohttp.Fingerprint`; False turns off certificate checks. Default True.
@@ -296,8 +299,9 @@ class Client(AsyncOnly, OtherNames):
     def from_env(cls, **options: Unpack[ClientOptions]) -> Client:
         """Create a client from environment variables.
 
-        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or if that pair is incomplete, `OPENAI_BASE_URL` with
-        `OPENAI_API_KEY`. The pairs are never mixed: a key is only sent to the host that it was set for.
+        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, which is optional: without it no credential is sent. If
+        there is no such URL, reads `OPENAI_API_KEY` with `OPENAI_BASE_URL`, by default https://api.openai.com/v1, which
+        serves responses but no threads. The pairs are never mixed: a key is only sent to the host that it was set for.
 
         The proxy is read from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case, except
         for servers on this machine. `proxy=` takes precedence, and None turns the proxy off; a `session` has its own
@@ -307,16 +311,16 @@ class Client(AsyncOnly, OtherNames):
             **options: The options of `Client`, except `base_url`, `auth` and `api_key`.
 
         Raises:
-            ConfigurationError: Neither pair is complete (the message says what is missing), or the environment names a
-                proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
+            ConfigurationError: The environment names no server (the message says what is missing), or an empty
+                `ASYNCRUNS_API_KEY`, or a proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
         """
         if given := [f"{name}=" for name in ("base_url", "auth", "api_key") if name in options]:
             raise ConfigurationError(
                 f"{cls.__name__}.from_env() reads the base URL and the key from the environment; with "
                 f"{' and '.join(given)}, use {cls.__name__}(base_url, api_key=...)"
             )
-        base_url, key = pair_of_environment()
-        return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
+        base_url, key = server_of_environment()
+        return cls(base_url, api_key=key, **with_proxy_of_environment(base_url, options))
 
     @overload
     async def run(
