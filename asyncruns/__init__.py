@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
     from asyncruns.lifecycle import TokenUsage as TokenUsage
+    from asyncruns.resources.response_parameters import ResponseParameters as ResponseParameters
+    from asyncruns.resources.run_parameters import RunParameters as RunParameters
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -134,6 +136,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
+    "ResponseParameters": "asyncruns.resources.response_parameters",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -142,6 +145,7 @@ _HOMES: Final = {
     "RunIncompleteError": "asyncruns.errors",
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
+    "RunParameters": "asyncruns.resources.run_parameters",
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watch.watcher",
@@ -212,6 +216,7 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "ResponseParameters",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -220,6 +225,7 @@ __all__ = [
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
+    "RunParameters",
     "RunRef",
     "RunStream",
     "RunWatcher",
