@@ -6,9 +6,10 @@ It must not close what it borrowed (a session, a transport), nor connections tha
 from __future__ import annotations
 
 import asyncio
+import copy
 import ssl as ssl_module
 from collections.abc import Container, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
 from urllib.parse import urlsplit
@@ -39,10 +40,9 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.run_shapes import no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
-from asyncruns.resources.options import check_names
-from asyncruns.resources.run_parameters import RunParameters
-from asyncruns.resources.start_run import start_run, warn_of_unknown_tools
-from asyncruns.resources.thread_lock import OnBusy, check_on_busy
+from asyncruns.resources.run_parameters import RunParameters, with_response_format
+from asyncruns.resources.start_run import NewRun, StartOfRun
+from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
@@ -58,7 +58,7 @@ from asyncruns.transport.auth import (
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.transport.urls import check_base_url
 from asyncruns.watch.open_watches import OpenWatches
-from asyncruns.watch.options import WatchOptions, check_watch_options
+from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Message, Run
@@ -204,7 +204,11 @@ class Client(AsyncOnly, OtherNames):
         self.dialect: Dialect[Run] = ThreadRunDialect(host=host)
         retrying = RetryTransport(transport, max_retries=max_retries)
         server = self._server = Server(
-            retrying, self.dialect, self.dialect.limits if validate else None, once=transport
+            retrying,
+            self.dialect,
+            self.dialect.limits if validate else None,
+            once=transport,
+            max_retries=max_retries,
         )
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self.assistants: Assistants = Assistants(server)
@@ -358,6 +362,7 @@ class Client(AsyncOnly, OtherNames):
         parameters: RunParameters | None = None,
         on_busy: OnBusy = "raise",
         adopt: bool = True,
+        key: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Run]: ...
 
@@ -381,6 +386,7 @@ class Client(AsyncOnly, OtherNames):
         parameters: Any = None,
         on_busy: OnBusy = "raise",
         adopt: bool = True,
+        key: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any]:
         """Send a message to an assistant or a model, watch the run until it ends, and return the outcome.
@@ -408,43 +414,100 @@ class Client(AsyncOnly, OtherNames):
             on_busy: What to do if another run is active on the thread: "raise" (default), or "wait" until it has ended;
                 see `threads.runs.create`. That wait is not part of `timeout`. Another run may still start between the
                 message and the run.
+            key: A string of 1 to 512 characters that makes the call safe to repeat, also by another process after a
+                crash: the run and its message get it in their metadata, as `asyncruns_key`. If the thread has a run
+                with this key, that one is watched, whatever its status, and nothing is created; if it has only the
+                message, the run is created. Needs `thread_id`. What it cannot promise: of two processes that call
+                this at the very same moment, both may add their message, and on a server that lets a thread have
+                two active runs, both may start a run; and a server that keeps no metadata finds nothing.
             adopt: Whether message and run get a pair `asyncruns_nonce` in their metadata, by which they are found if an
                 answer is lost. Default True. The run gets none if `parameters` has 16 pairs already, the limit.
-            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there. The
+                strict JSON Schema of `output_type` is sent, for an answer that `outcome.parsed()` reads; its JSON must
+                be an object.
 
         Returns:
             The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
             run ends is never raised; `outcome.text()` and `outcome.unwrap()` raise if it is not completed.
 
         Raises:
-            InvalidRequestError: Neither or both of `assistant_id` and `model` are given, or an option is unusable;
-                nothing was sent.
+            InvalidRequestError: Neither or both of `assistant_id` and `model` are given, or an option is unusable, or
+                the run can have no `key`; nothing was sent.
             ThreadBusyError: Another run is active on the thread; the error names it.
             APIError: The thread, the message, the run or the response could not be created. What fails later is in the
                 outcome.
         """
-        check_watch_options(options, whose="client.run", elsewhere=_parameters_of(model))
-        if assistant_id is None or model is not None:
-            return await self._run_model(model, assistant_id or thread_id, message, parameters, options)
-        check_on_busy(on_busy)
-        given: RunParameters = parameters or RunParameters()
-        check_names(given, RunParameters)
-        guard = create_guard_for(self, options)
-        run = await start_run(
-            self.threads, thread_id, assistant_id, message, given, on_busy=on_busy, adopt=adopt, guard=guard
+        new = self._new_run(
+            options,
+            message=message,
+            assistant_id=assistant_id,
+            model=model,
+            thread_id=thread_id,
+            parameters=parameters,
+            on_busy=on_busy,
+            adopt=adopt,
+            key=key,
         )
-        warn_of_unknown_tools(run, options.get("tools"))
-        return await self.watch(run, **options)
+        run = await new.create(create_guard_for(new.client, options))
+        return await watch_to_outcome(new.client, run, options)
 
-    async def _run_model(
-        self, model: str | None, of_threads: str | None, message: Any, parameters: Any, options: WatchOptions
-    ) -> AnyOutcome[ModelResponse]:
-        if model is None or of_threads is not None:
-            raise InvalidRequestError(
-                "Pass either assistant_id=, with or without thread_id=, or model= alone; for another model than the "
-                'assistant\'s, pass parameters={"model": ...}'
-            )
-        return await self.responses.run(model, message, parameters, **options)
+    def _new_run(
+        self,
+        options: SharedOptions,
+        once: Transport | None = None,
+        *,
+        whose: str = "client.run",
+        known: type = WatchOptions,
+        message: str | Iterable[Mapping[str, Any]],
+        assistant_id: str | None = None,
+        model: str | None = None,
+        thread_id: str | None = None,
+        parameters: Any = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = True,
+        key: str | None = None,
+    ) -> NewRun:
+        """Return the run or the response that `run` creates; that describes the other arguments.
+
+        Args:
+            options: The options of its watch.
+            once: If given, the create is sent through this transport; see `Server.through`.
+            whose: What has these options, as the beginning of a message.
+            known: The class whose annotations are the known options.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+        """
+        check_watch_options(options, known, whose=whose, elsewhere=_parameters_of(model))
+        if isinstance(message, bytes | Mapping) or not isinstance(message, Iterable):
+            raise InvalidRequestError(f"message must be a text, or a list of parts; got {type(message).__name__}")
+        content = message if isinstance(message, str) else list(message)  # may be sent twice
+        creator = self if once is None else self._through(once)
+        if assistant_id is None or model is not None:
+            model = _model_alone(model, assistant_id=assistant_id, thread_id=thread_id, key=key)
+            return self.responses._new_run(model, content, parameters, options, creator.responses)
+        start = StartOfRun(
+            assistant_id=assistant_id,
+            content=content,
+            parameters=_with_output_type(parameters or {}, options.get("output_type")),
+            thread_id=thread_id,
+            on_busy=on_busy,
+            adopt=adopt,
+            key=key,
+            tools=options.get("tools"),
+        )
+        start.check(self._server.limits)
+        return NewRun(self, partial(start.run, creator.threads))
+
+    def _through(self, once: Transport) -> Client:
+        """Return this client, with all requests sent through another transport; see `Server.through`."""
+        view = copy.copy(self)
+        vars(view).pop("responses", None)
+        view._own = None
+        view._server = server = self._server.through(once)
+        view.transport = once
+        view.assistants, view.threads = Assistants(server), Threads(view, server)
+        return view
 
     @overload
     async def watch(
@@ -585,6 +648,26 @@ def _check_is_watched(run: object) -> None:
 
     if not isinstance(run, RunRef | EventStream | ModelResponse):
         raise no_run(run, "Pass a run, a response, a stream or a RunRef, or thread_id and run_id")
+
+
+def _model_alone(model: str | None, **others: str | None) -> str:
+    if others.pop("key") is not None and model is not None:
+        raise InvalidRequestError(
+            "key= is searched for in the list of a thread's runs, and the Responses API has no list of responses: it "
+            "needs a journal, which asyncruns has not yet"
+        )
+    if model is None or any(given is not None for given in others.values()):
+        raise InvalidRequestError(
+            "Pass either assistant_id=, with or without thread_id=, or model= alone; for another model than the "
+            'assistant\'s, pass parameters={"model": ...}'
+        )
+    return model
+
+
+def _with_output_type(parameters: Mapping[str, Any], output_type: type[object] | None) -> RunParameters:
+    if "output_type" in parameters:
+        raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
+    return cast("RunParameters", with_response_format({**parameters, "output_type": output_type}))
 
 
 def _parameters_of(model: str | None) -> tuple[Container[str], str]:

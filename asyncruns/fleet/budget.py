@@ -41,11 +41,13 @@ class Budget:
         per_second: The highest rate in requests per second. None for no limit of ours: only the server's refusals
             limit it.
         max_in_flight: The most requests in flight at once.
+
+    Attributes:
+        max_in_flight: The argument of the same name.
     """
 
     __slots__ = (
         "_believes_from",
-        "_max_in_flight",
         "_next_at",
         "_pace",
         "_row",
@@ -55,11 +57,12 @@ class Budget:
         "_told_at",
         "_told_left",
         "_told_until",
+        "max_in_flight",
     )
 
     def __init__(self, per_second: float | None, max_in_flight: int) -> None:
         self._pace = Pace(math.inf if per_second is None else per_second)
-        self._max_in_flight = max_in_flight
+        self.max_in_flight: int = max_in_flight
         self._next_at = -math.inf  # when the rate allows the next request
         self._row = 0  # refusals without an accepted request between
         self._row_at = -1  # the number of the last refused response
@@ -94,8 +97,8 @@ class Budget:
     def places(self, *, for_poll: bool) -> int:
         """Return how many more requests may be in flight. Polls leave a tenth free, so that no submit waits for one."""
         # Rounded up: of 64 places 7 are kept, so 57 polls may be in flight. A single place is for both.
-        kept = -(-self._max_in_flight // 10) if for_poll and self._max_in_flight > 1 else 0
-        return max(self._max_in_flight - kept - self.in_flight, 0)
+        kept = -(-self.max_in_flight // 10) if for_poll and self.max_in_flight > 1 else 0
+        return max(self.max_in_flight - kept - self.in_flight, 0)
 
     def ready_at(self, now: float) -> float:
         """Return when the rate allows the next request; not after `now` if it is allowed now."""

@@ -13,11 +13,22 @@ from asyncruns.lifecycle import Connectivity, State
 def explain(member: Member, schedule: Schedule[Member], *, is_running: bool) -> str:
     """Return a sentence that says what the run and the fleet are waiting for."""
     outcome = member.outcome
+    if not member.ref.ids:
+        return _uncreated(member, schedule, is_running=is_running)
     if outcome is not None and member.has_ended:
         return f"{_what(member)}; the watch finished as {type(outcome).__name__}."
     if not is_running:
         return f"{_what(member)}; the fleet was left before the watch finished."
     return f"{_what(member)}; {_doing(member, schedule)}{_trouble(member)}."
+
+
+def _uncreated(member: Member, schedule: Schedule[Member], *, is_running: bool) -> str:
+    if member.outcome is not None:
+        cause = member.outcome.cause
+        return f"The run was not created{': ' if cause else ''}{cause or ''}; the watch finished as GaveUp."
+    if not is_running:
+        return "The run was not created before the fleet was left."
+    return f"The run is not created yet; {schedule.permits} requests for creates and messages wait for the budget."
 
 
 def _what(member: Member) -> str:

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from types import TracebackType
-from typing import Any, Final, Generic, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client, with_response_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
+from asyncruns.fleet.create_request import ARGUMENTS, CreateOptions, CreateRequest
 from asyncruns.fleet.hub import Hub
+from asyncruns.fleet.listener import Listener
+from asyncruns.fleet.member import Member
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS
 from asyncruns.fleet.statistics import Statistics, statistics_of
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
+from asyncruns.resources.run_parameters import RunParameters
+from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.wire import Run
+
+if TYPE_CHECKING:
+    from asyncruns.resources.response_parameters import ResponseParameters
+    from asyncruns.wire import ModelResponse
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -68,9 +78,9 @@ class Fleet(AsyncOnly, Generic[R]):
             "leave" and "cancel" wait at most 2 s for observers. A warning is logged if not all of them could be called.
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
-            `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`,
-            `on_lost_submit`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default,
-            `cadence` is `Cadence.learned()`.
+            `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
+            `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
+            runs together. By default, `cadence` is `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.
@@ -114,11 +124,13 @@ class Fleet(AsyncOnly, Generic[R]):
         await self._hub.exit(error)
 
     async def drain(self) -> None:
-        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
+        """Wait until no run is being created or watched, and nothing adds runs. Safe to cancel: the fleet goes on.
+
+        What adds runs is `add_many`, `run_many`, and the block of a `keep_open`.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
-                handlers, which would wait for itself.
+                handlers, or by a task within `keep_open`, which would wait for itself.
         """
         await self._hub.drain()
 
@@ -161,9 +173,10 @@ class Fleet(AsyncOnly, Generic[R]):
         Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
         A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
-        `on_status` and `on_terminal` count. The same holds if the other watch was cancelled while its submit was
-        pending, until 5 s after the response: its tools have run, and do not run again. An observer that several
-        watches of a run share, such as one of the fleet, is called once for all of them.
+        the observers count, so the label and the `output_type` stay those of the first watch. The same holds if the
+        other watch was cancelled while its submit was pending, until 5 s after the response: its tools have run, and do
+        not run again. An observer that several watches of a run share, such as one of the fleet, is called once for all
+        of them.
 
         Args:
             run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`, or `response_id`.
@@ -212,10 +225,10 @@ class Fleet(AsyncOnly, Generic[R]):
             raise InvalidRequestError(
                 f"add_many takes an iterable of runs; got {type(runs).__name__}. For one run: fleet.watch(run)"
             )
-        if at_most < 1:
-            raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
+        _check_at_most(at_most)
         self._hub.check_goes_on()
         added, listener = 0, None
+        last = len(runs) if isinstance(runs, Sized) else None
         with self._hub.adding():
             async with contextlib.aclosing(_each(runs)) as each:
                 async for run in each:
@@ -223,8 +236,150 @@ class Fleet(AsyncOnly, Generic[R]):
                     added += 1
                     if added % ADDED_AT_ONCE == 0:
                         await asyncio.sleep(0)
-                    await self._hub.room_below(at_most)
+                    # Before the next run is taken, not before it is added: it may be created by being taken.
+                    if added != last:
+                        await self._hub.room_below(at_most)
         return added
+
+    # Creating runs
+
+    @overload
+    def run(
+        self,
+        *,
+        assistant_id: str,
+        message: str | Iterable[Mapping[str, Any]],
+        thread_id: str | None = None,
+        parameters: RunParameters | None = None,
+        on_busy: OnBusy = "raise",
+        adopt: bool = True,
+        key: str | None = None,
+        client: RunClient[Any] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> Watch[Run]: ...
+
+    @overload
+    def run(
+        self,
+        *,
+        model: str,
+        message: str | Iterable[Mapping[str, Any]],
+        parameters: ResponseParameters | None = None,
+        client: RunClient[Any] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> Watch[ModelResponse]: ...
+
+    def run(
+        self,
+        *,
+        message: str | Iterable[Mapping[str, Any]],
+        client: RunClient[Any] | None = None,
+        **request: Any,
+    ) -> Watch[Any]:
+        """Create a run or a response as `Client.run` does, and watch it. Returns a `Watch` at once.
+
+        Every request for that is within the budget of the fleet; creates and polls take turns. A create that the server
+        refuses for its rate (429) is repeated for about a minute. One that fails is an outcome: `GaveUp` with
+        `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one that is, as its `ref` has no
+        ids. If the answer to the create was lost, its cause says so, and the run may exist.
+
+        Until the run is created, the ref of the watch has no ids; `await watch.created()` returns it with them. The
+        create sees the context variables of the caller, as tools do.
+
+        Nothing is lost silently: if the watch is cancelled while the run is being created, or the fleet is left, the
+        answer is awaited for at most 5 s. With `on_exit="cancel"` a run that was created is cancelled then; otherwise a
+        warning names it. "drain" waits for the creates, and then for their runs; otherwise, creates that were not sent
+        yet finish as `GaveUp` when the fleet is left.
+
+        Args:
+            message: As for `Client.run`.
+            client: The `Client` that creates and watches this run, instead of the fleet's; of the same server.
+            **request: What `Client.run` takes (`assistant_id` or `model`, `thread_id`, `parameters`, `on_busy`,
+                `adopt`, `key`), and the options of `watch`. If a run with the `key` is watched by the fleet already,
+                this watch shares it.
+
+        Raises:
+            InvalidRequestError: An argument is invalid, and nothing will be sent; or the client cannot create runs; or
+                the fleet was not entered, was left, or was entered in another event loop.
+        """
+        return Watch(self._hub, *self._create({**request, "message": message, "client": client}))
+
+    def _create(self, request: Mapping[str, Any], shared: Listener | None = None) -> tuple[Member, Listener]:
+        """Create a run as `run` does, and watch it; `Hub.add_create` describes `shared` and the result."""
+        if "message" not in request:
+            raise InvalidRequestError("it has no message")
+        options = dict(request)
+        client = options.pop("client", None)
+        arguments = {name: options.pop(name) for name in ARGUMENTS & request.keys()}
+        return self._hub.add_create(arguments, client, cast("SharedOptions", options), shared)
+
+    async def run_many(
+        self,
+        requests: Iterable[CreateRequest] | AsyncIterable[CreateRequest],
+        *,
+        at_most: int = 10_000,
+        **common: Unpack[CreateOptions],
+    ) -> int:
+        """Create a run for each request and watch it, as `run` does; return how many requests there were.
+
+        The iterable is read as the budget allows creates, and while fewer than `at_most` runs are created or watched;
+        one request is read ahead. The event loop stays responsive. Safe to cancel: what was begun goes on.
+
+        Args:
+            requests: Dictionaries of the keyword arguments of `run`. An async generator is always closed at the end.
+            at_most: The most runs created and watched at once by the whole fleet, including those whose outcomes wait
+                for a reader.
+            **common: Keyword arguments for all of them; those of a request take precedence.
+
+        Raises:
+            InvalidRequestError: A request is invalid (the message has its number), or the fleet was left in the
+                meantime; the requests before it go on.
+        """
+        if isinstance(requests, str | bytes | Mapping) or not isinstance(requests, Iterable | AsyncIterable):
+            raise InvalidRequestError(
+                f"run_many takes an iterable of dictionaries; got {type(requests).__name__}. For one: fleet.run(...)"
+            )
+        _check_at_most(at_most)
+        self._hub.check_goes_on()
+        count, listener = 0, None
+        with self._hub.adding():
+            async with contextlib.aclosing(_each(requests)) as each:
+                async for request in each:
+                    count += 1
+                    await self._hub.room_below(at_most, queue=ADDED_AT_ONCE)
+                    try:
+                        _, listener = self._create({**common, **request}, listener)
+                    except (InvalidRequestError, TypeError) as error:
+                        raise InvalidRequestError(f"Request {count} is invalid: {error}") from error
+                    if count % ADDED_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        return count
+
+    @contextlib.contextmanager
+    def keep_open(self) -> Iterator[None]:
+        """Keep iterations over the outcomes, and `drain`, going while the block is entered: more runs will come.
+
+        A producer holds it while it adds runs one by one, so that a consumer does not end in between, when all runs
+        have just ended::
+
+            async def produce():
+                with fleet.keep_open():
+                    async for job in queue:
+                        fleet.run(assistant_id="asst_1", message=job.text, label=job)
+
+            producing = asyncio.create_task(produce())
+            async for outcome in fleet: ...
+
+        May be entered several times, and by several tasks. A consumer that enters it around its own iteration reads
+        until the fleet is left, which ends the iteration in any case. `add_many` and `run_many` need no such block.
+        Leaving the fleet with "drain" waits for the blocks of other tasks, but not for one of the task that leaves.
+
+        Raises:
+            InvalidRequestError: The fleet was not entered, was left, or was entered in another event loop.
+        """
+        self._hub.check_goes_on()
+        with self._hub.adding():
+            yield
 
     def poll_now(self, run: RunRef | str) -> bool:
         """Poll a run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
@@ -252,7 +407,9 @@ class Fleet(AsyncOnly, Generic[R]):
     # Outcomes
 
     async def __aiter__(self) -> AsyncIterator[AnyOutcome[R]]:
-        """Iterate over the outcomes as they come, until no run is being watched.
+        """Iterate over the outcomes as they come, until no run is being created or watched, and nothing adds runs.
+
+        If other tasks add runs later, they say so with `keep_open`.
 
         Outcomes from before the iteration are included, unless they were delivered: to `on_outcome`, `on_terminal`, or
         a caller that awaited the watch or read its events to the end. Until then they are kept; while no caller
@@ -291,6 +448,11 @@ class Fleet(AsyncOnly, Generic[R]):
         counts = f"{runner.roster.active} active, {self._hub.outcomes.ended} ended, {runner.polls} polls"
         in_flight = runner.schedule.budget.in_flight
         return f"<Fleet {counts}, {in_flight} in flight{'' if self.is_running else ', not running'}>"
+
+
+def _check_at_most(at_most: int) -> None:
+    if at_most < 1:
+        raise InvalidRequestError(f"at_most must be 1 or more; got {at_most!r}")
 
 
 async def _each(runs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import contextvars
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
 
-from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting
+from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting, wake
 from asyncruns.abc import MultiWireClient, RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.creates import CreatesRuns, PendingRun
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.outcomes import Outcomes
+from asyncruns.fleet.permits import PermittedTransport
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
@@ -67,9 +70,15 @@ class Hub(Generic[R]):
         self._observers = Observers()
         self.outcomes: Outcomes[R] = Outcomes(self._observers, on_outcome)
         budget = Budget(requests_per_second, max_in_flight)
-        self.runner: Runner = Runner(budget, on_end=self.outcomes.note, keeps_unfinished=on_exit == "cancel")
-        self._adding = 0
-        self._read: set[Listener] = set()  # of watches whose events are being read
+        self.runner: Runner = Runner(
+            budget,
+            on_end=self.outcomes.note,
+            on_begun=self.outcomes.wake_all,
+            keeps_unfinished=on_exit == "cancel",
+        )
+        self._adding: list[asyncio.Task[Any] | None] = []  # the tasks that add runs
+        self._leaving: asyncio.Task[Any] | None = None  # the task that leaves: it adds no more
+        self._read: Counter[Listener] = Counter()  # of watches whose events are being read, with how many read them
         self.task: OwnedTask = OwnedTask(
             "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
@@ -99,6 +108,7 @@ class Hub(Generic[R]):
             return
         self.task.check_is_here()
         check_may_leave(self.runner, "fleet")
+        self._leaving = asyncio.current_task()
         try:
             if error is None and self._on_exit == "drain":
                 await self._drain_all()
@@ -137,20 +147,26 @@ class Hub(Generic[R]):
             return now + LEAVING_GRACE_S
         roster, budget = self.runner.roster, self.runner.schedule.budget
         pause = max(budget.ready_at(now) - now, 0.0)
+        if self.runner.creates.begun:
+            pause += LEAVING_GRACE_S  # for their answers; the runs are cancelled then
         requests = REQUESTS_OF_CANCEL * (roster.active + len(roster.unfinished))
         full = min(self._per_second, CANCELS_PER_S)
         asking = min(requests / min(budget.rate, full), max(requests / full, REFUSED_FOR_S))
         return now + LEAVING_GRACE_S + pause + asking
 
     async def drain(self) -> None:
-        """Wait until no run is being watched and no `add_many` is running. Safe to cancel: the fleet goes on.
+        """Wait until no run is being created or watched, and nothing adds runs. Safe to cancel: the fleet goes on.
 
         Raises:
             InvalidRequestError: The fleet was entered in another event loop; or this was called by one of its tools or
-                handlers, which would wait for itself.
+                handlers, or by the task that adds runs, which would wait for itself.
         """
         self.task.check_is_here()
         check_may_wait(self.runner, "fleet")
+        if asyncio.current_task() in self._adding and asyncio.current_task() is not self._leaving:
+            raise InvalidRequestError(
+                "drain() waits until nothing adds runs, and this task does: leave keep_open() before"
+            )
         while self.goes_on():
             await self.outcomes.news()
 
@@ -175,7 +191,9 @@ class Hub(Generic[R]):
             watches.remove(known)
         for listener in list(self._read):
             listener.stop()
-        for member in self.runner.roster:
+        for pending in self.runner.creates:
+            wake(pending.answered)
+        for member in (*self.runner.roster, *(pending.member for pending in self.runner.creates)):
             for listener in member.listeners:
                 listener.stop()
         self.outcomes.wake_all()
@@ -197,8 +215,8 @@ class Hub(Generic[R]):
             ids: Its ids, by the names of the parameters.
             client: The client for this run; None for the fleet's.
             options: The options of this watch.
-            shared: The listener of other watches with the same options that nobody holds. It is used again, to save
-                memory, if the context variables are the same.
+            shared: The listener of another watch that nobody holds. It is used again, to save memory, if the observers
+                and the context variables are the same.
 
         Raises:
             InvalidRequestError: They are invalid; or the fleet is not running, or runs in another event loop.
@@ -223,18 +241,67 @@ class Hub(Generic[R]):
         member = self.runner.roster.find(ref)
         given = None
         if member is None:
-            policy, answerers = self._settings.of(options, client.dialect)
-            member = Member(self.runner, client, ref, policy, answerers, context)
+            member = self._member_of(client, ref, options, context)
             given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
-        listener = shared
-        if listener is None or listener.context is not context:
-            both = self._settings.with_own(options)
-            listener = Listener(
-                self._observers, on_status=both.get("on_status"), on_terminal=both.get("on_terminal"), context=context
-            )
+        listener = self._listener_of(options, context, shared)
         member.add_listener(listener)
         if not member.is_watched:
             self.runner.add_member(member, given)
+        return member, listener
+
+    def _member_of(
+        self, client: RunClient[Any], ref: RunRef, options: SharedOptions, context: contextvars.Context
+    ) -> Member:
+        label = self._settings.with_own(options).get("label")
+        own: SharedOptions = options.copy()
+        own.pop("label", None)  # runs that have nothing but a label of their own share their settings
+        policy, answerers = self._settings.of(own, client.dialect)
+        return Member(self.runner, client, ref, policy, answerers, context, label)
+
+    def _listener_of(self, options: SharedOptions, context: contextvars.Context, shared: Listener | None) -> Listener:
+        observers = self._settings.observers(options)
+        if shared is not None and shared.is_like(observers, context):
+            return shared
+        return Listener(self._observers, observers, context=context)
+
+    def add_create(
+        self,
+        arguments: Mapping[str, Any],
+        client: RunClient[Any] | None,
+        options: SharedOptions,
+        shared: Listener | None = None,
+    ) -> tuple[Member, Listener]:
+        """Create a run, and watch it then; `Fleet.run` describes the other arguments.
+
+        Args:
+            arguments: What `Client.run` takes, but for the options of the watch.
+            client: The client that creates the run; None for the fleet's.
+            options: The options of this watch.
+            shared: As for `add_run`.
+
+        Raises:
+            InvalidRequestError: They are invalid; or the fleet is not running, or runs in another event loop.
+        """
+        self.check_goes_on()
+        if self.runner.is_left:
+            raise InvalidRequestError(LEFT)
+        creator: RunClient[Any] = self._client if client is None else client
+        if not isinstance(creator, CreatesRuns):
+            raise InvalidRequestError(
+                f"A Client creates runs, and this is a {type(creator).__name__}: pass client=, or create the run, and "
+                "watch it with fleet.watch(run)"
+            )
+        if client is not None:
+            self._register(client)
+        sender = PermittedTransport(creator, self.runner.permits)
+        new = creator._new_run(
+            self._settings.with_own(options), sender, whose="fleet.run", known=SharedOptions, **arguments
+        )
+        context = self._current_context()
+        member = self._member_of(new.client, RunRef(new.client.dialect.name, ()), options, context)
+        listener = self._listener_of(options, context, shared)
+        member.add_listener(listener)
+        self.runner.add_create(PendingRun(member, new, sender))
         return member, listener
 
     def _current_context(self) -> contextvars.Context:
@@ -246,10 +313,17 @@ class Hub(Generic[R]):
             self._last_context = context
         return self._last_context
 
+    async def answered(self, member: Member) -> None:
+        """Wait until the run of a member is created, or will not be, or the fleet has stopped. Safe to cancel."""
+        pending = self.runner.creates.of(member)
+        if pending is not None:
+            await asyncio.wait({pending.answered})
+
     def cancel(self, member: Member, listener: Listener) -> None:
         """Cancel a watch, and discard the member if it has no other."""
         member.remove_listener(listener)
         if not member.listeners:
+            self.runner.creates.give_up(member)
             self.runner.discard(member)
             self.outcomes.wake_all()
         listener.cancel()
@@ -257,29 +331,37 @@ class Hub(Generic[R]):
     @contextlib.contextmanager
     def adding(self) -> Iterator[None]:
         """Count as a caller that adds runs; `drain` waits for it."""
-        self._adding += 1
+        task = asyncio.current_task()
+        self._adding.append(task)
         try:
             yield
         finally:
-            self._adding -= 1
+            self._adding.remove(task)
             self.outcomes.wake_all()
 
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:
         """Count as a reader of the events of a watch; it is woken when the fleet stops."""
-        self._read.add(listener)
+        self._read[listener] += 1
         try:
             yield
         finally:
-            self._read.discard(listener)
+            self._read[listener] -= 1
+            if not self._read[listener]:
+                del self._read[listener]
 
-    async def room_below(self, at_most: int) -> None:
+    async def room_below(self, at_most: int, *, queue: float = math.inf) -> None:
         """Wait until fewer than `at_most` runs are watched, or have outcomes that wait for a reader. Safe to cancel.
+
+        Args:
+            at_most: The number of runs.
+            queue: How many creates may wait for the budget.
 
         Raises:
             InvalidRequestError: The fleet was left in the meantime.
         """
-        while self.runner.roster.active + self.outcomes.awaiting_reader >= at_most:
+        runner = self.runner
+        while runner.roster.active + self.outcomes.awaiting_reader >= at_most or runner.creates.waiting >= queue:
             await self.outcomes.news()
             self.check_goes_on()
 
@@ -291,8 +373,9 @@ class Hub(Generic[R]):
         return self.runner.is_running
 
     def goes_on(self) -> bool:
-        """Return whether runs are being watched or added."""
-        return self.is_running and bool(self.runner.roster.active or self._adding)
+        """Return whether runs are being watched or added. A fleet does not wait for the task that leaves it."""
+        is_adding = any(task is None or task is not self._leaving for task in self._adding)
+        return self.is_running and (self.runner.roster.active > 0 or is_adding)
 
     def check_goes_on(self) -> None:
         """Check that the fleet is running, in this event loop.

@@ -10,11 +10,12 @@ from typing import Any, assert_never
 
 from msgspec.structs import replace
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.permits import PermittedClient
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
 from asyncruns.http import Request
@@ -38,7 +39,7 @@ from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.observers import E, Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.shown_text import on_one_line
 
@@ -49,10 +50,11 @@ class Member(Slot):
     Args:
         host: The fleet.
         client: Sends the requests; its dialect makes and reads them.
-        ref: The ref of the run.
+        ref: The ref of the run; without ids, it is still to be created.
         policy: The options of the watch.
         answerers: What answers its tool calls.
         context: The context variables that handlers and tools see, each call in a copy.
+        label: What its outcome has as `label`.
 
     Attributes:
         client: The argument of the same name.
@@ -62,9 +64,10 @@ class Member(Slot):
         polls: Number of polls sent.
         due_at: The time for which the last poll was planned.
         outcome: How the watch finished, the last time that it did.
-        context: The argument of the same name.
+        context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
-        is_watched: Whether the fleet is watching it: it has neither finished nor been discarded.
+        is_watched: Whether the fleet is watching it, or creates it: it has neither finished nor been discarded.
+        successor: The member that watches its run in its place, if the run that was to be created was watched already.
     """
 
     __slots__ = (
@@ -80,11 +83,13 @@ class Member(Slot):
         "due_at",
         "is_broken",
         "is_watched",
+        "label",
         "listeners",
         "machine",
         "outcome",
         "polls",
         "ref",
+        "successor",
     )
 
     def __init__(
@@ -95,9 +100,11 @@ class Member(Slot):
         policy: Policy,
         answerers: Answerers,
         context: contextvars.Context,
+        label: object,
     ) -> None:
         super().__init__()
         self.context: contextvars.Context = context
+        self.label: object = label
         self._host = host
         self._answerers = answerers
         self._answering: CallAnswerer | None = None
@@ -114,11 +121,12 @@ class Member(Slot):
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
         self.is_watched: bool = False
+        self.successor: Member | None = None
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
-        """The refs of all runs that were watched, in order."""
-        return (*self._earlier, self.ref)
+        """The refs of all runs that were watched, in order; none before the run is created."""
+        return (*self._earlier, self.ref) if self.ref.ids else ()
 
     @property
     def owners(self) -> tuple[object, ...]:
@@ -256,6 +264,13 @@ class Member(Slot):
             snapshot, usage = self.machine.snapshot, self.machine.usage
             self._finish(End(kind=EndKind.GAVE_UP, snapshot=snapshot, reason=Reason.BROKE, cause=error, usage=usage))
 
+    def not_created(self, error: Exception | None, *, since: float) -> None:
+        """Finish the watch, since there is no run to watch; `since` is when it was to be created."""
+        if self.is_watched and self.listeners:
+            self._started = since
+            self.is_broken = True
+            self._finish(End(kind=EndKind.GAVE_UP, snapshot=None, reason=Reason.NOT_CREATED, cause=error))
+
     # Events
 
     def wake(self, now: float) -> None:
@@ -382,8 +397,7 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
-                self._deliver(notice)
-                log_notice(FLEET_LOG, self.ref, notice)
+                self._notify(notice)
             case do.Finish(end):
                 self.stop()
                 self._finish(end)
@@ -392,7 +406,8 @@ class Member(Slot):
 
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
-            self._answering = self._answerers.begin(self._posted, (*self.owners, ANSWERING), self.context)
+            owners = (*self.owners, ANSWERING)
+            self._answering = self._answerers.begin(self._posted, self._notify, owners, self.context)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
 
@@ -402,12 +417,17 @@ class Member(Slot):
     def _finish(self, end: End) -> None:
         self.outcome = outcome_of(
             end,
+            self.ref,
             self.refs,
-            self.client,
+            PermittedClient(self.client, self._host.permits),
             polls=self.polls,
             elapsed=loop_time() - self._started,
+            at=wall_time(),
+            context=self._answerers.value,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
+            label=self.label,
+            output_type=self._answerers.output_type,
         )
         if not self.listeners:  # discarded
             return
@@ -420,8 +440,18 @@ class Member(Slot):
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
+    def _notify(self, notice: Notice) -> None:
+        self._deliver(self.stamped(notice))
+        log_notice(FLEET_LOG, self.ref, notice)
+
+    def stamped(self, event: E) -> E:
+        """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""
+        return stamped(event, self.ref, self._answerers.value)
+
     def _deliver(self, event: Notice | Ended[Any]) -> None:
-        notified: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
+        notified: list[
+            tuple[Observer, str]
+        ] = []  # an observer of the whole fleet is called once for all watches of the run
         for listener in self.listeners:
             listener.deliver(event, notified, self.owners)
 
@@ -429,8 +459,10 @@ class Member(Slot):
         """Check that the watch is active or can be reopened.
 
         Raises:
-            InvalidRequestError: It has finished and cannot be reopened.
+            InvalidRequestError: It has finished and cannot be reopened; or its run is not created yet.
         """
+        if self.is_watched and not self.ref.ids:
+            raise InvalidRequestError("The run is not created yet: await watch.created() first")
         if not self._host.is_running or self.is_finished or not self.listeners:
             raise InvalidRequestError(
                 f"The watch of {on_one_line(str(self.ref))} has finished; submit or cancel through the client"

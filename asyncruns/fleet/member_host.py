@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from anyio.abc import TaskGroup
 
+from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.schedule import Schedule, Slot
 
 M = TypeVar("M", bound=Slot)
@@ -17,12 +18,14 @@ class Host(ABC, Generic[M]):
 
     Attributes:
         schedule: Takes the requests to send for a run, and the times at which it wants to be woken.
+        permits: Keep requests for the messages of a run, which callers send later, within the budget.
         group: The task group in which tools run; None if the fleet is not running.
         closing: Whether nothing new may be started.
         is_left: Whether the fleet is being left, or was left; runs may still be cancelled while it is.
     """
 
     schedule: Schedule[M]
+    permits: Permits
     group: TaskGroup | None
     closing: bool
     is_left: bool

@@ -21,7 +21,7 @@ class Roster:
             is left.
 
     Attributes:
-        active: Number of members being watched.
+        active: Number of members being watched, including those whose runs are not created yet.
         unfinished: The newest runs whose watch finished before the run ended, if these are kept.
     """
 
@@ -61,7 +61,7 @@ class Roster:
         return next((member for ref, member in self._watched.items() if ref.ids[-1] == run), None)
 
     def add(self, member: Member) -> None:
-        """Note that a run is being watched."""
+        """Note that a run is being watched, or is to be created: then it has no ref, and is not found yet."""
         for ref in member.refs:
             self._watched.setdefault(ref, member)
         self.unfinished.pop(member.ref, None)
@@ -77,7 +77,7 @@ class Roster:
             self._discarded.update(dict.fromkeys(member.refs, member))
 
     def rename(self, member: Member) -> None:
-        """Add the new ref of a member; it is still found by its earlier ones."""
+        """Add the new ref of a member, or the first one; it is still found by its earlier ones."""
         self._watched[member.ref] = member
 
     def end(self, member: Member) -> None:

@@ -19,12 +19,14 @@ from msgspec.structs import replace
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.budget import Budget
+from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
-from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, Snapshot
+from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, Snapshot
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 
@@ -39,15 +41,26 @@ class Runner(Host[Member]):
     Args:
         budget: How many requests may be sent.
         on_end: Called with each member whose watch finishes or is reopened. Must not wait.
+        on_begun: Called when creates of the queue have begun.
         keeps_unfinished: Whether `leave` may cancel runs whose watch finished before the run ended.
 
     Attributes:
+        creates: The runs that are being created.
         roster: The members.
         polls: Number of polls sent.
     """
 
-    def __init__(self, budget: Budget, *, on_end: Callable[[Member], object], keeps_unfinished: bool = False) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        on_end: Callable[[Member], object],
+        on_begun: Callable[[], object] = lambda: None,
+        keeps_unfinished: bool = False,
+    ) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)
+        self.permits: Permits = Permits(self.schedule, self.moved)
+        self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
@@ -94,11 +107,13 @@ class Runner(Host[Member]):
         try:
             async with anyio.create_task_group() as self.group:
                 self._idle.clear()
+                self.permits.open()
                 wake(begun)
                 try:
-                    await self._plan()
+                    await self._plan(self.group)
                     await self._end_leaving()
                 finally:
+                    self.permits.close()
                     self._close()
                 self.group.cancel_scope.cancel()  # pending submits and cancels are shielded
         finally:
@@ -118,11 +133,13 @@ class Runner(Host[Member]):
             member.guard(partial(member.changed, event))
         self.leave(by=min(self._leave_by, loop_time() + LEAVING_GRACE_S), cancel=True)
 
-    async def _plan(self) -> None:
+    async def _plan(self, group: anyio.abc.TaskGroup) -> None:
         """Make plans and hand out their requests, until the fleet has been left."""
         schedule = self.schedule
         while not self._is_done():
             self._ask_for_cancels()
+            if begins_create := self._may_begin_create():
+                self.creates.begin(group, BEGUN_AT_ONCE - schedule.permits)
             now = loop_time()
             plan = schedule.plan(now, BEGUN_AT_ONCE)
             for member in plan.ticks:
@@ -131,10 +148,15 @@ class Runner(Host[Member]):
                 self._hand(member, request, asked)
             for member in plan.polls:
                 self._hand(member, None, Asked.POLL)
-            if plan.wake_at <= now or self._to_cancel:
+            self.permits.grant(plan.permits)
+            if plan.wake_at <= now or self._to_cancel or begins_create or self._may_begin_create():
                 await asyncio.sleep(0)
             else:
                 await self._until(plan.wake_at)
+
+    def _may_begin_create(self) -> bool:
+        """Whether to begin creates: the budget has nearly caught up with those that have begun, or all are dropped."""
+        return self.creates.waiting > 0 and (self.is_left or self.schedule.permits < BEGUN_AT_ONCE)
 
     def _is_done(self) -> bool:
         """Whether the fleet was left, and there is nothing more to wait for, or no more time."""
@@ -142,7 +164,8 @@ class Runner(Host[Member]):
             return False
         while not self._to_cancel and self._cancelling and not self._cancelling[-1].is_cancelling:
             self._cancelling.pop()
-        waits = self._to_cancel or self._cancelling or self.schedule.changes or self._changing
+        creates = self.creates.waiting or self.creates.begun
+        waits = self._to_cancel or self._cancelling or self.schedule.changes or self._changing or creates
         return not waits or loop_time() >= self._leave_by
 
     async def _until(self, at: float) -> None:
@@ -251,6 +274,40 @@ class Runner(Host[Member]):
         self.roster.add(member)
         member.begin(given)
 
+    def add_create(self, pending: PendingRun) -> None:
+        """Create a run, and watch it then."""
+        pending.member.is_watched = True
+        self.roster.add(pending.member)
+        self.creates.add(pending)
+
+    def created(self, member: Member, run: Any) -> Member:
+        """Watch a run that was created for a member; return that member, or the one that watches the run already.
+
+        A run that was found by its `key` may be watched already.
+        """
+        ref = member.client.dialect.identify(run, {})
+        known = self.roster.find(ref)
+        if known is None:
+            member.ref = ref
+            self.roster.rename(member)
+            member.guard(lambda: member.begin(member.client.dialect.snapshot(run)))
+            return member
+        for listener in member.listeners:
+            known.add_listener(listener)
+        member.successor, member.is_watched = known, False
+        self.roster.discard(member)
+        if not known.is_watched:
+            self.add_member(known, None)
+        return known
+
+    def cancel_created(self, member: Member) -> None:
+        """Cancel a run that was just created."""
+        if self.is_left:
+            self._cancelling.append(member)
+            self._to_cancel.append(member)
+        else:
+            member.receive_from_caller(CancelAsked(loop_time()))
+
     def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
         member.discard()
@@ -300,6 +357,7 @@ class Runner(Host[Member]):
             self.closing = True
         self._to_cancel = self._cancelling.copy()
         self.is_left = True
+        self.creates.leave()
         self.moved()
 
     def _ask_for_cancels(self) -> None:

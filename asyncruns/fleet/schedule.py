@@ -7,7 +7,9 @@ Theory of operation. A poll goes through these stages::
     IN FLIGHT  it was sent; the run's lifecycle plans the next one when the response arrives
 
 A plan sends, as far as the budget allows: submits and cancels, in the order in which they were added; then polls, those
-with the earliest turn first.
+with the earliest turn first, alternating with *permits*, in the order in which they were asked for. A permit is for one
+request that is not planned here, such as a create: ten thousand of them do not hold up the polls, nor the reverse.
+Since a create may take long, permits take more than half of the places in flight only while no poll is due.
 
 The longer a poll is due, the more it is worth: the delay that it ends, which is how long the run is expected to have
 been over, grows. To send first what is worth most, one would have to compute all delays again and again. Instead, the
@@ -99,12 +101,14 @@ class Plan(Struct, Generic[S], gc=False):
         ticks: Runs to wake. If there are any, the plan sends nothing: waking them may change the schedule.
         changes: Submits and cancels to send, as they were added.
         polls: Runs to poll.
+        permits: Permits to grant, as they were asked for.
         wake_at: When to plan again, unless something changes before; if that is not after now, at once.
     """
 
     ticks: list[S]
     changes: list[tuple[S, Any]]
     polls: list[S]
+    permits: list[Any]
     wake_at: float
 
 
@@ -125,6 +129,9 @@ class Schedule(Generic[S]):
         self._bar = LEAST_BAR_S  # about the median delay that the polls sent lately have ended, in seconds
         self._draw = random.Random(1)  # noqa: S311 - only picks polls to measure, so that no pattern of theirs matters
         self._changes: deque[tuple[S, Any]] = deque()
+        self._permits: OrderedDict[Any, None] = OrderedDict()  # permits that are waited for
+        self._permitted = 0  # number of requests in flight that have a permit
+        self._permit_is_next = True  # whether a permit goes before the next poll
 
     # What the members want
 
@@ -161,6 +168,14 @@ class Schedule(Generic[S]):
         """Queue a submit or a cancel of a run; these go before all polls."""
         self._changes.append((slot, job))
 
+    def permit(self, permit: Any) -> None:
+        """Queue a permit for one request; these alternate with polls. It is any object, which the plan returns."""
+        self._permits[permit] = None
+
+    def withdraw(self, permit: Any) -> None:
+        """Forget a permit that is not waited for any more; if it was granted, do nothing."""
+        self._permits.pop(permit, None)
+
     def remove(self, slot: S) -> None:
         """Forget the polls and ticks of a run; its queued submits and cancels are still sent."""
         if slot.is_due:
@@ -187,6 +202,11 @@ class Schedule(Generic[S]):
             if slot.poll_at < math.inf:  # the next poll was planned while this one was in flight
                 self.poll(slot, slot.poll_at)
 
+    def permit_landed(self) -> None:
+        """Note that a request that had a permit is no longer in flight."""
+        self.budget.landed()
+        self._permitted -= 1
+
     # Planning
 
     def plan(self, now: float, at_most: int) -> Plan[S]:
@@ -202,11 +222,12 @@ class Schedule(Generic[S]):
             self._new[slot] = None
         changes: list[tuple[S, Any]] = []
         polls: list[S] = []
+        permits: list[Any] = []
         if not ticks:
             changes = self._send_changes(now, at_most)
             if not self._changes:
-                polls = self._send_polls(now, at_most - len(changes))
-        return Plan(ticks, changes, polls, now if ticks else self._wake_at(now))
+                self._send_others(now, at_most - len(changes), polls, permits)
+        return Plan(ticks, changes, polls, permits, now if ticks else self._wake_at(now))
 
     def _send_changes(self, now: float, at_most: int) -> list[tuple[S, Any]]:
         """Return the submits and cancels that were added first, as many as may be sent now; these count as sent."""
@@ -217,24 +238,39 @@ class Schedule(Generic[S]):
             self.budget.take(now)
         return changes
 
-    def _send_polls(self, now: float, at_most: int) -> list[S]:
-        """Return the runs whose polls are worth most, as many as may be sent now; these count as sent."""
-        polls: list[S] = []
+    def _send_others(self, now: float, at_most: int, polls: list[S], permits: list[Any]) -> None:
+        """Add the runs whose polls are worth most, alternating with permits, as many as may be sent now.
+
+        These count as sent.
+        """
         room = min(self.budget.places(for_poll=True), at_most)
-        if not room or not self.due or self.budget.ready_at(now) > now:
-            return polls
+        if not room or not (self.due or self._permits) or self.budget.ready_at(now) > now:
+            return
         self._set_turns(now, room)
-        for _ in range(min(room, self.due)):
-            polls.append(self._send_next(now))
+        for _ in range(min(room, self.due + len(self._permits))):
+            if self._permits and self._sends_permit():
+                permits.append(self._permits.popitem(last=False)[0])
+                self._permitted += 1
+            else:
+                polls.append(self._send_next(now))
             self.budget.take(now)
             if self.budget.ready_at(now) > now:
                 break
-        return polls
+
+    def _sends_permit(self) -> bool:
+        """Return whether the next request is one with a permit, not a poll; there must be a permit."""
+        if not self.due:
+            return True
+        is_next = self._permit_is_next and 2 * self._permitted < self.budget.max_in_flight
+        self._permit_is_next = not is_next
+        return is_next
 
     def _set_turns(self, now: float, room: int) -> None:
         """Compute the turns of the due polls, unless all of them can be sent now."""
-        # With a finite rate, a plan may send one poll only, so of two due polls it matters which is worth more.
-        if not self._with_turn and len(self._new) <= (room if self.budget.rate == math.inf else 1):
+        # With a finite rate, or alternating with permits, a plan may send one poll only, so of two due polls it matters
+        # which is worth more.
+        sends_all = self.budget.rate == math.inf and not self._permits
+        if not self._with_turn and len(self._new) <= (room if sends_all else 1):
             return
         latest = now + LATEST_TURN_S
         for _ in range(min(len(self._new), RUNS_AT_ONCE)):
@@ -268,7 +304,7 @@ class Schedule(Generic[S]):
     def _wake_at(self, now: float) -> float:
         """Return when the next thing is to be done, unless a response comes first."""
         at = self._ticks.first()
-        if self._changes or self.due:  # other polls that come due do not change what is sent next
+        if self._changes or self._permits or self.due:  # other polls that come due do not change what is sent next
             # Without a free place nothing can be sent until a response arrives, and then the caller plans again.
             has_place = self.budget.places(for_poll=not self._changes)
             return min(at, max(self.budget.ready_at(now), now)) if has_place else at
@@ -286,6 +322,11 @@ class Schedule(Generic[S]):
         """Number of submits and cancels that wait for their turn."""
         return len(self._changes)
 
+    @property
+    def permits(self) -> int:
+        """Number of permits that are waited for."""
+        return len(self._permits)
+
     def before(self, slot: S) -> int:
         """Return how many requests go before the poll of this run, as things stand; the poll must be due."""
         if slot in self._new:
@@ -293,7 +334,7 @@ class Schedule(Generic[S]):
         else:
             turn = slot._turn_at, slot.number
             place = sum((other._turn_at, other.number) < turn for other in self.waiting())
-        return self.changes + place
+        return self.changes + place + min(self.permits, place + self._permit_is_next)
 
     def waiting(self) -> Iterator[S]:
         """Yield the runs whose polls are due."""

@@ -16,8 +16,9 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     """A fleet at one moment; counts are since it was entered.
 
     Attributes:
-        active: Number of runs being watched.
-        due: Number of polls, submits and cancels that wait for their turn.
+        active: Number of runs being watched or created.
+        creating: Number of runs that are not created yet.
+        due: Number of requests that wait for their turn.
         in_flight: Number of requests in flight.
         lag: Seconds for which the poll that has been due the longest has waited for its turn; 0 if none waits.
         budget: Requests per second that are allowed now; None if there is no limit.
@@ -29,6 +30,7 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     """
 
     active: int
+    creating: int
     due: int
     in_flight: int
     lag: float
@@ -45,7 +47,8 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
     schedule, budget, now = runner.schedule, runner.schedule.budget, loop_time()
     return Statistics(
         active=runner.roster.active,
-        due=schedule.due + schedule.changes,
+        creating=runner.creates.waiting + runner.creates.begun,
+        due=schedule.due + schedule.changes + schedule.permits,
         in_flight=budget.in_flight,
         lag=max((now - member.poll_at for member in schedule.waiting()), default=0.0),
         budget=None if budget.rate == math.inf else budget.rate,

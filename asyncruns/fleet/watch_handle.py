@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, Generic, TypeVar
 
 from asyncruns._loop import loop_time
@@ -16,25 +17,30 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
-from asyncruns.watch.observers import Ended, Feed
+from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.subscribers import Subscribed
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
 
 
 class Watch(AsyncOnly, Generic[R]):
-    """One watch of a fleet, returned by `Fleet.watch`: await it for the outcome, or iterate over its events.
+    """One watch of a fleet, returned by `Fleet.watch` and `run`: await it for the outcome, or iterate over its events.
 
     Several watches of the same run share its polls, and the tools of the first one are used.
     """
 
-    __slots__ = ("_hub", "_listener", "_member")
+    __slots__ = ("_first", "_hub", "_listener")
 
     def __init__(self, hub: Hub[Any], member: Member, listener: Listener) -> None:
         self._hub = hub
-        self._member = member
+        self._first = member
         self._listener = listener
+
+    @property
+    def _member(self) -> Member:
+        return self._first.successor or self._first
 
     def __await__(self) -> Generator[Any, None, AnyOutcome[R]]:
         return self.wait().__await__()
@@ -60,6 +66,25 @@ class Watch(AsyncOnly, Generic[R]):
             check_may_wait(self._member, "watch")
             await self._listener.ended()
 
+    async def created(self) -> RunRef:
+        """Wait until the run that `Fleet.run` creates is created, and return its ref.
+
+        Safe to cancel: the create goes on, in the fleet.
+
+        Raises:
+            WatchGaveUpError: The run was not created; the error's `outcome` says why.
+            asyncio.CancelledError: The watch was cancelled.
+            InvalidRequestError: The fleet was left before, or was entered in another event loop.
+        """
+        while not self.ref.ids:
+            if self._listener.was_cancelled:
+                raise asyncio.CancelledError("This watch was cancelled before its run was created")
+            if self.outcome is not None:
+                self.outcome.unwrap()
+            self._hub.check_goes_on()
+            await self._hub.answered(self._member)
+        return self.ref
+
     async def __aiter__(self) -> AsyncIterator[Notice | Ended[R]]:
         """Iterate over the events from now on; `Ended` is the last one. For one reader, which may stop and start again.
 
@@ -84,6 +109,35 @@ class Watch(AsyncOnly, Generic[R]):
             return None
         return await feed.get()
 
+    async def subscribe(self) -> AsyncGenerator[Subscribed[R]]:
+        """Iterate over the state of the watch as it is, and over its events from now on; the last one is `Ended`.
+
+        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. A
+        subscriber that begins after the watch has finished gets the state and `Ended`. It holds up nothing: if it is
+        256 events behind, these are dropped, and it gets a `Gap`, which says how many, and the `CurrentState` again.
+
+        Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop.
+        """
+        self._hub.task.check_is_here()
+        subscribers = self._listener.subscribers(self._stamped)
+        if self._listener.was_cancelled or not self._hub.is_running:
+            subscribers.close()
+        with self._hub.reading(self._listener):
+            async with contextlib.aclosing(subscribers.read(lambda: self._member.machine, self._ended_with)) as events:
+                async for event in events:
+                    if isinstance(event, Ended):
+                        self._hub.outcomes.delivered(self._member)
+                    yield event
+
+    def _stamped(self, event: E) -> E:
+        return self._member.stamped(event)
+
+    def _ended_with(self) -> Ended[R] | None:
+        return None if self.outcome is None else Ended(self.outcome)
+
     async def submit(self, outputs: GivenOutputs) -> None:
         """Provide outputs for open tool calls; then `await` the watch again.
 
@@ -99,12 +153,17 @@ class Watch(AsyncOnly, Generic[R]):
     async def cancel_run(self) -> None:
         """Ask the server to cancel the run, as `RunWatcher.cancel_run` does. Safe to cancel; it does not wait.
 
+        A run that is still to be created is cancelled then.
+
         Raises:
             InvalidRequestError: The watch was cancelled, or broke, or its fleet was left, and the run has not ended;
                 cancel it through the client.
         """
         self._hub.task.check_is_here()
-        if not self._member.is_over:
+        pending = self._hub.runner.creates.of(self._member)
+        if pending is not None:
+            pending.is_cancel_asked = True
+        elif not self._member.is_over:
             self._check()
             self._member.receive_from_caller(CancelAsked(loop_time()))
 
@@ -123,6 +182,9 @@ class Watch(AsyncOnly, Generic[R]):
 
     def cancel(self) -> bool:
         """Stop watching; the run goes on at the server. Callers that await this watch get a CancelledError.
+
+        A run that `Fleet.run` has not created yet is not created; if it is being created at this moment, it goes on,
+        and a warning names it, or it is cancelled if the fleet has `on_exit="cancel"`.
 
         Other watches of the same run go on. When none is left, tools are stopped; a pending submit is not. If the run
         is watched again, tools that were stopped run again, and so do all others of their round.
@@ -151,7 +213,10 @@ class Watch(AsyncOnly, Generic[R]):
 
     @property
     def ref(self) -> RunRef:
-        """The ref of the run; it changes if the server starts a new run for each round of outputs."""
+        """The ref of the run; it changes if the server starts a new run for each round of outputs.
+
+        While the run of `Fleet.run` is not created, it has no ids: `ref.ids` is empty.
+        """
         return self._member.ref
 
     @property
@@ -176,6 +241,8 @@ class Watch(AsyncOnly, Generic[R]):
         return self._hub.is_running and self.outcome is None and not self._listener.was_cancelled
 
     def __repr__(self) -> str:
-        state = "cancelled" if self._listener.was_cancelled else self._member.machine.state.value
+        state = self._member.machine.state.value if self.ref.ids else "creating" if self.is_active else "not created"
+        if self._listener.was_cancelled:
+            state = "cancelled"
         seen = f"{self.ref} {self.status or 'not seen'}"
         return f"<Watch {on_one_line(seen)}, {state}, {self.polls} polls>"

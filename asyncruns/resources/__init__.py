@@ -10,13 +10,23 @@ options            the options of every call; run_parameters, response_parameter
 pages              lists, page by page
 thread_items       creates runs and messages: with thread_lock (another run holds the thread) and adoption (the answer
                    to a create was lost); patient_reads reads for both
-start_run          the first half of `Client.run`: a thread, a message, a run
+start_run          the first half of `Client.run`: a thread, a message, a run; keyed makes that safe to repeat
 response_client    the client through which a watch polls a response and creates the follow-ups
 """
 
 from asyncruns.resources.adoption import NONCE_KEY
 from asyncruns.resources.base import FILE_SEARCH_CONTENT, PageCall, RawCalls, RawResponse
+from asyncruns.resources.keyed import KEY_NAME
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.thread_lock import OnBusy
 
-__all__ = ["FILE_SEARCH_CONTENT", "NONCE_KEY", "CallOptions", "OnBusy", "PageCall", "RawCalls", "RawResponse"]
+__all__ = [
+    "FILE_SEARCH_CONTENT",
+    "KEY_NAME",
+    "NONCE_KEY",
+    "CallOptions",
+    "OnBusy",
+    "PageCall",
+    "RawCalls",
+    "RawResponse",
+]

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from asyncruns.abc import ByteStream, Dialect, Transport
 from asyncruns.dialects.errors import bad_answer
@@ -21,6 +22,7 @@ from asyncruns.limits import Limits
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.resources.pages import PageCall as PageCall
 from asyncruns.streams.opening import accepting, events_of, object_of
+from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import Page, Run, decode
 
@@ -32,6 +34,8 @@ FILE_SEARCH_CONTENT: Final = "step_details.tool_calls[*].file_search.results[*].
 https://platform.openai.com/docs/api-reference/run-steps
 """
 
+
+PATIENT_RETRIES: Final = 10  # with their pauses, about a minute
 
 VERSIONED_PATHS: Final = ("/threads", "/assistants")
 """Prefixes of the paths whose requests carry the API's version in the header `OpenAI-Beta`."""
@@ -45,6 +49,7 @@ class Server(Struct, frozen=True):
         dialect: Turns error answers into exceptions.
         limits: The limits that are checked before sending; None checks nothing.
         once: Sends each request once, for callers that retry by themselves; None to use `transport`.
+        max_retries: How often `transport` repeats a request.
         open_watches: The client's watches that are in progress.
     """
 
@@ -53,6 +58,21 @@ class Server(Struct, frozen=True):
     limits: Limits | None = None
     once: Transport | None = None
     open_watches: OpenWatches = field(default_factory=OpenWatches)
+    max_retries: int = 0
+
+    def through(self, once: Transport) -> Server:
+        """Return the same server, to which all requests are sent through another transport.
+
+        Requests are repeated more often there, unless they are never: a fleet sends slower when the server refuses
+        them, and a create of many should not fail for that.
+
+        Args:
+            once: That transport; it sends each request once.
+        """
+        max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries else 0
+        return replace(
+            self, transport=RetryTransport(once, max_retries=max_retries), once=once, max_retries=max_retries
+        )
 
 
 class Resource:

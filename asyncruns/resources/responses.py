@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, Literal, Unpack, cast, overload
 
@@ -15,11 +15,12 @@ from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.response_client import ResponseClient
-from asyncruns.resources.response_parameters import ResponseParameters
+from asyncruns.resources.response_parameters import ResponseParameters, with_text_format
 from asyncruns.resources.run_parameters import split_options
+from asyncruns.resources.start_run import NewRun
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.watch.create_guard import CreateGuard
-from asyncruns.watch.options import WatchOptions
+from asyncruns.watch.options import SharedOptions, WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
@@ -82,7 +83,7 @@ class Responses(_Responses):
     @cached_property
     def alone(self) -> ResponseClient:
         """The client for watches without `continue_with`: follow-ups repeat the echoed parameters. Can be shared."""
-        return ResponseClient(self.retrieve, self._server, None)
+        return ResponseClient(_retrieving, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
         """Return a client for a watcher or fleet of responses: `RunWatcher(client.responses.continued(), response)`.
@@ -93,7 +94,7 @@ class Responses(_Responses):
         Raises:
             InvalidRequestError: `continue_with` is not valid.
         """
-        return ResponseClient(self.retrieve, self._server, continue_with)
+        return ResponseClient(_retrieving, self._server, continue_with)
 
     async def watch(
         self,
@@ -116,7 +117,8 @@ class Responses(_Responses):
             response: The response, a `RunRef`, the id, or the stream of a response.
             continue_with: The parameters that it was created with, including `extra_headers` and the like, which polls
                 use, too. By default those that the response echoes, but some servers omit or hide some of them: pass
-                this with MCP tools, a template (`prompt`) or `include`.
+                this with MCP tools, a template (`prompt`) or `include`, and for an `output_type` if the server does not
+                echo `text`. An `output_type` here is sent, and one beside it only reads the text.
             **options: See `RunWatcher`.
 
         Raises:
@@ -144,16 +146,40 @@ class Responses(_Responses):
             model: As in `create`.
             message: The `input` of the response.
             parameters: See `ResponseParameters`.
-            **options: See `RunWatcher`.
+            **options: See `RunWatcher`. The schema of `output_type` is sent with the response and each follow-up.
 
         Raises:
-            InvalidRequestError: `parameters` has a model or input as well.
+            InvalidRequestError: `parameters` has a model or input, or a format beside `output_type`; nothing was sent.
             APIError: The response could not be created, or it is not known whether it was.
         """
+        new = self._new_run(model, message, parameters, options)
+        response = await new.create(create_guard_for(new.client, options))
+        return await watch_to_outcome(new.client, response, options)
+
+    def _new_run(
+        self,
+        model: str,
+        message: str | Iterable[Any],
+        parameters: ResponseParameters | None,
+        options: SharedOptions,
+        creator: Responses | None = None,
+    ) -> NewRun:
+        """Return the response that `run` creates.
+
+        Args:
+            model: The model.
+            message: The `input` of the response.
+            parameters: Its other parameters.
+            options: Those of the watch.
+            creator: Creates it in place of this resource, over another transport.
+
+        Raises:
+            InvalidRequestError: An argument is invalid; nothing was sent.
+        """
         given_by_caller = parameters or {}
-        for name in ("model", "input"):
+        for name, passed_as in (("model", "model="), ("input", "message="), ("output_type", "output_type=")):
             if name in given_by_caller:
-                raise InvalidRequestError(f"Pass {name} as model= or message=, not in the parameters as well")
+                raise InvalidRequestError(f"Pass {name} as {passed_as}, not in the parameters")
         tools = options.get("tools")
         given: dict[str, Any] = {
             "model": model,
@@ -161,14 +187,17 @@ class Responses(_Responses):
             "store": True,
             **({"tools": tools.definitions(wire="responses")} if tools else {}),
             **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
+            "output_type": options.get("output_type"),
             "background": True,  # last, since the parameters must not replace it: a watch polls
         }
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
+        given = with_text_format(given)
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
-        guard = create_guard_for(self.continued(continue_with), options)
-        response = await self._created(cast("ResponseParameters", given), tries, guard)
-        return await self.watch(response, continue_with=continue_with, **options)
+        created = (creator or self)._created
+        return NewRun(
+            self.continued(continue_with), lambda guard: created(cast("ResponseParameters", given), tries, guard)
+        )
 
     @property
     def with_raw_response(self) -> RawResponses:
@@ -209,7 +238,7 @@ class Responses(_Responses):
             APIError: The server did not answer; after a timeout or a dropped connection the response may exist. The
                 request is not repeated, since there is no list of responses to find out.
         """
-        body, options = split_options(parameters, ResponseParameters)
+        body, options = split_options(with_text_format(parameters), ResponseParameters)
         if stream:
             request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
             return ResponseStream(request, await self._open_stream(request))
@@ -347,3 +376,7 @@ class Responses(_Responses):
                     raise
                 if tries < 1:
                     raise error._extend("It may exist, but cannot be found without its id.") from error.__cause__
+
+
+def _retrieving(server: Server) -> Callable[..., Awaitable[ModelResponse]]:
+    return Responses(server).retrieve

@@ -1,15 +1,26 @@
-"""Creates a thread if needed, a message on it, and a run: the first half of `Client.run`."""
+"""The first half of `Client.run`: what is created is checked and held as a value, and then created.
+
+For a run: a thread if needed, a message on it, and the run; `Responses` does the same for a response.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from asyncruns.abc import RunClient
 from asyncruns.errors import APIError
+from asyncruns.http import join_path, require_id
+from asyncruns.limits import Limits
 from asyncruns.resources.adoption import is_lost
+from asyncruns.resources.keyed import check_key, create_once, with_key
+from asyncruns.resources.options import check_names
 from asyncruns.resources.run_parameters import RunParameters
-from asyncruns.resources.thread_lock import OnBusy
+from asyncruns.resources.thread_lock import OnBusy, check_on_busy
 from asyncruns.resources.threads import Threads
 from asyncruns.tools import Toolset
 from asyncruns.watch.create_guard import CreateGuard
@@ -21,35 +32,92 @@ log: Final = logging.getLogger("asyncruns.watch")
 THREAD_TRIES: Final = 2  # each lost answer may leave an orphaned thread, so few
 
 
-async def start_run(
-    threads: Threads,
-    thread_id: str | None,
-    assistant_id: str,
-    message: str | Iterable[Mapping[str, Any]],
-    parameters: RunParameters,
-    *,
-    on_busy: OnBusy,
-    adopt: bool,
-    guard: CreateGuard,
-) -> Run:
-    """Add a message to a thread, or to a new one if `thread_id` is None, and start a run; see `Client.run`.
+class NewRun(Struct, frozen=True):
+    """A run or a response that is to be created; its arguments were checked.
 
-    Safe to cancel; what was created stays. The guard handles a run whose create is then pending.
-
-    Raises:
-        APIError: The thread, the message or the run could not be created.
+    Attributes:
+        client: The client that watches it.
+        create: Creates it, and returns it. Safe to cancel; what was created stays, and the guard handles a run whose
+            create is then pending. Raises an `APIError` if it could not be created.
     """
-    content = message if isinstance(message, str) else list(message)  # may be sent twice: an iterator would be used up
-    if thread_id is None:
-        thread_id = (await _new_thread(threads, content, tries=THREAD_TRIES if adopt else 1)).id
-    else:
-        await threads.messages.create(thread_id, content=content, on_busy=on_busy, adopt=adopt)
-    return await threads.runs._create_kept(
-        thread_id, assistant_id, parameters, on_busy=on_busy, adopt=adopt, guard=guard
-    )
+
+    client: RunClient[Any]
+    create: Callable[[CreateGuard], Awaitable[Any]]
 
 
-async def _new_thread(threads: Threads, content: str | list[Mapping[str, Any]], *, tries: int) -> Thread:
+class StartOfRun(Struct, frozen=True, kw_only=True):
+    """A run that is to be started on a thread; the attributes are described by `Client.run`."""
+
+    assistant_id: str
+    content: str | list[Any]
+    parameters: RunParameters
+    thread_id: str | None
+    on_busy: OnBusy
+    adopt: bool
+    key: str | None
+    tools: Toolset | None
+
+    def check(self, limits: Limits | None) -> None:
+        """Check the arguments before anything is sent.
+
+        Raises:
+            InvalidRequestError: One is invalid, or beyond these limits; None for no limits.
+            TypeError: There is no such parameter.
+        """
+        check_on_busy(self.on_busy)
+        require_id("assistant_id", self.assistant_id)
+        if self.thread_id is not None:
+            join_path(self.thread_id)
+        check_names(self.parameters, RunParameters)
+        if limits is not None:
+            limits.check(self.parameters, tools=limits.run_tools)
+        if self.key is not None:
+            check_key(self.key, self.thread_id, self.parameters, limits or Limits())
+
+    async def run(self, threads: Threads, guard: CreateGuard) -> Run:
+        """Add the message to the thread, or to a new one, and start the run.
+
+        Safe to cancel; what was created stays. The guard handles a run whose create is then pending.
+
+        Raises:
+            APIError: The thread, the message or the run could not be created.
+        """
+        if self.thread_id is None:
+            thread = await _new_thread(threads, self.content, tries=THREAD_TRIES if self.adopt else 1)
+            run = await self._create(threads, thread.id, guard)
+        elif self.key is None:
+            await threads.messages.create(self.thread_id, content=self.content, on_busy=self.on_busy, adopt=self.adopt)
+            run = await self._create(threads, self.thread_id, guard)
+        else:
+            run = await self._create_once(threads, self.thread_id, self.key, guard)
+        warn_of_unknown_tools(run, self.tools)
+        return run
+
+    async def _create(self, threads: Threads, thread_id: str, guard: CreateGuard) -> Run:
+        return await threads.runs._create_kept(
+            thread_id, self.assistant_id, self.parameters, on_busy=self.on_busy, adopt=self.adopt, guard=guard
+        )
+
+    async def _create_once(self, threads: Threads, thread_id: str, key: str, guard: CreateGuard) -> Run:
+        metadata = with_key(self.parameters.get("metadata"), key)
+        keyed = replace(self, parameters={**self.parameters, "metadata": metadata}, on_busy="raise")
+
+        async def create_message() -> None:
+            await threads.messages.create(
+                thread_id, content=self.content, metadata=with_key(None, key), adopt=self.adopt
+            )
+
+        return await create_once(
+            threads,
+            thread_id,
+            key,
+            create_message,
+            lambda: keyed._create(threads, thread_id, guard),
+            on_busy=self.on_busy,
+        )
+
+
+async def _new_thread(threads: Threads, content: str | list[Any], *, tries: int) -> Thread:
     """Create a thread with a message; after a lost answer, create another one.
 
     No server lists threads by their metadata, so a thread whose answer was lost can't be found. But an orphaned thread

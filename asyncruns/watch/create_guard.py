@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, joined, loop_time
-from asyncruns.errors import APIStatusError
+from asyncruns.errors import APIConnectionError, APIStatusError
 from asyncruns.watch.open_watches import OpenWatches
 
 T = TypeVar("T")
@@ -79,5 +79,12 @@ class CreateGuard:
             self._lost()
         elif (error := task.exception()) is None:
             await self._late(task.result())
-        elif not isinstance(error, APIStatusError) or error.status >= 500:  # a 4xx: no run was created
+        elif not _had_no_effect(error):
             self._lost()
+
+
+def _had_no_effect(error: BaseException) -> bool:
+    """Return whether a create that failed so has certainly created nothing."""
+    if isinstance(error, APIConnectionError):
+        return not error.sent
+    return isinstance(error, APIStatusError) and error.status < 500

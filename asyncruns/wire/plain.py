@@ -46,6 +46,22 @@ def json_of(value: object, indent: int | None) -> str:
     return (data if indent is None else msgspec.json.format(data, indent=indent)).decode()
 
 
+def is_plain(value: object) -> bool:
+    """Return whether a value is JSON already, at any depth: what was decoded from JSON is."""
+    try:
+        return _is_plain(value)
+    except RecursionError:  # it contains itself
+        return False
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
+
 def plain_value(value: Any) -> Any:
     """Return a value as plain JSON values."""
     try:

@@ -381,3 +381,26 @@ async def test_add_many_keeps_the_event_loop_responsive(stage: Stage) -> None:
         await fleet.add_many(runs, timeout=60.0)
         beating.cancel()
     assert max(after - before for before, after in pairwise(turns)) <= 32
+
+
+# Labels
+
+
+async def test_a_label_comes_back_with_each_outcome_and_that_of_the_first_watch_stays(stage: Stage) -> None:
+    runs = await stage.runs(3)
+    async with Fleet(stage.client, label="of the fleet") as fleet:
+        fleet.watch(runs[0])
+        fleet.watch(runs[1], label={"row": 1})
+        second = fleet.watch(runs[1], label={"row": 2})
+        await fleet.add_many(runs[2:], label=None)
+        labels = {outcome.ref.ids[-1]: outcome.label async for outcome in fleet}
+        assert (await second).label == {"row": 1}
+    assert labels == dict(zip([run.id for run in runs], ["of the fleet", {"row": 1}, None], strict=True))
+
+
+async def test_runs_with_a_label_share_the_settings_of_the_fleet(stage: Stage) -> None:
+    first, second = await stage.runs(2)
+    async with Fleet(stage.client) as fleet:
+        watches = [fleet.watch(first), fleet.watch(second, label="x")]
+        assert watches[0]._member.machine._policy is watches[1]._member.machine._policy
+        await fleet.drain()

@@ -110,6 +110,9 @@ class AnySchedule(RuleBasedStateMachine):
         self.schedule: Schedule[Run] = Schedule(Budget(rate, max_in_flight))
         self.runs: dict[Run, Known] = {}
         self.changes: list[tuple[Run, int]] = []
+        self.permits: list[str] = []
+        self.permit_is_next = True
+        self.permitted = 0
         self.in_flight: list[tuple[Run, bool]] = []
         self.taken: list[float] = []
         self.plans = 0
@@ -158,6 +161,20 @@ class AnySchedule(RuleBasedStateMachine):
             self.changes.append((run, self.jobs))
             self.schedule.change(run, self.jobs)
 
+    @rule(number=st.integers(1, 12))
+    def permits_are_wanted(self, number: int) -> None:
+        for _ in range(number):
+            self.jobs += 1
+            self.permits.append(f"permit {self.jobs}")
+            self.schedule.permit(self.permits[-1])
+
+    @precondition(lambda self: self.permits)
+    @rule(index=INDEX)
+    def a_permit_is_wanted_no_more(self, index: int) -> None:
+        permit = self.permits.pop(index % len(self.permits))
+        self.schedule.withdraw(permit)
+        self.schedule.withdraw(permit)
+
     @precondition(lambda self: self.runs)
     @rule(index=INDEX)
     def a_run_goes(self, index: int) -> None:
@@ -185,6 +202,12 @@ class AnySchedule(RuleBasedStateMachine):
         if was_poll:
             self.runs[run].is_polling = False
         self.schedule.landed(run, was_poll=was_poll)
+
+    @precondition(lambda self: self.permitted)
+    @rule()
+    def an_answer_to_a_request_with_a_permit_comes(self) -> None:
+        self.permitted -= 1
+        self.schedule.permit_landed()
 
     @precondition(lambda self: self.in_flight)
     @rule(ahead=AHEAD)
@@ -224,7 +247,7 @@ class AnySchedule(RuleBasedStateMachine):
     @rule(at_most=st.integers(1, 8), late=st.sampled_from([0.0, 0.0, 0.001, 0.01]))
     def it_is_planned_until_nothing_is_to_be_done(self, at_most: int, late: float) -> None:
         begun = len(self.taken)
-        limit = 20 * len(self.runs) + 10  # plans with nothing to send
+        limit = 20 * len(self.runs) + len(self.permits) + 10  # plans with nothing to send
         for plans in itertools.count():
             assert plans <= limit + len(self.taken) - begun, "plans without an end"
             wake_at = self.plan(at_most).wake_at
@@ -241,7 +264,8 @@ class AnySchedule(RuleBasedStateMachine):
         for run in self.runs:
             run.asked.clear()
             run.measured = 0
-        could_send = self.allowed(at_most, len(waited) + min(len(due), self.at_once)) if not ticks else (0, 0)
+        waiting = len(waited) + min(len(due), self.at_once)
+        changes, others = self.allowed(at_most, waiting) if not ticks else (0, "")
         plan = self.schedule.plan(now, at_most)
         self.check_some(plan.ticks, ticks, lambda run: self.runs[run].tick_at)
         for run in plan.ticks:
@@ -250,18 +274,22 @@ class AnySchedule(RuleBasedStateMachine):
         self.check_some(woken, due, lambda run: self.runs[run].poll_at)
         for run in woken:
             self.runs[run].came = self.plans
-        assert (len(plan.changes), len(plan.polls)) == could_send
+        assert (len(plan.changes), len(plan.polls), len(plan.permits)) == (changes, *map(others.count, "ab"))
         assert plan.changes == self.changes[: len(plan.changes)]
         del self.changes[: len(plan.changes)]
         self.in_flight += [(run, False) for run, _ in plan.changes]
-        self.check_turns(len(plan.polls) and min(self.room, at_most - len(plan.changes)))
+        self.check_turns(len(others) and min(self.room, at_most - len(plan.changes)))
+        assert plan.permits == self.permits[: len(plan.permits)]
+        del self.permits[: len(plan.permits)]
+        self.permitted += len(plan.permits)
         for run in plan.polls:
             self.check_is_first(run)
             self.sends(run)
             self.in_flight.append((run, True))
         assert self.schedule._bar == pytest.approx(self.bar)
-        self.taken += [now] * (len(plan.changes) + len(plan.polls))
-        assert not plan.polls or (not self.changes and len(self.in_flight) <= self.max_in_flight - self.kept)
+        self.taken += [now] * (len(plan.changes) + len(others))
+        in_flight = len(self.in_flight) + self.permitted
+        assert not others or (not self.changes and in_flight <= self.max_in_flight - self.kept)
         self.check_wake_at(plan)
         assert {run for run in self.runs if run.is_due} == set(self.waiting())
         return plan
@@ -285,7 +313,7 @@ class AnySchedule(RuleBasedStateMachine):
         """Check that the first runs, as many as one plan takes, were given a turn, if they needed one."""
         new = {run for run in self.waiting() if self.runs[run].turn is None}
         asked = [run for run in self.runs for _ in run.asked]
-        at_once = room if self.schedule.budget.rate == math.inf else 1
+        at_once = room if self.schedule.budget.rate == math.inf and not self.permits else 1
         if not room or (len(new) == len(self.waiting()) and len(new) <= at_once):
             assert not asked, "a turn was computed without need"
             return
@@ -304,20 +332,29 @@ class AnySchedule(RuleBasedStateMachine):
         if not (plan.changes or plan.polls):
             assert plan.wake_at >= min(next_thing, math.nextafter(self.now, math.inf)), "plans without an end"
 
-    def allowed(self, at_most: int, waiting: int) -> tuple[int, int]:
-        """Return how many changes and polls the budget allows now."""
+    def allowed(self, at_most: int, waiting: int) -> tuple[int, str]:
+        """Return how many changes the budget allows now, and what then: "a" for each poll, "b" for each permit."""
         budget = copy.deepcopy(self.schedule.budget)
-        changes = polls = self.room = 0
-        while changes + polls < at_most and budget.ready_at(self.now) <= self.now:
+        changes = self.room = 0
+        others = ""
+        while changes + len(others) < at_most and budget.ready_at(self.now) <= self.now:
             if changes < len(self.changes) and budget.places(for_poll=False):
                 changes += 1
-            elif changes == len(self.changes) and polls < waiting and budget.places(for_poll=True):
+            elif changes == len(self.changes) and budget.places(for_poll=True):
                 self.room = self.room or budget.places(for_poll=True)
-                polls += 1
+                polls, permits = waiting - others.count("a"), len(self.permits) - others.count("b")
+                if not polls and not permits:
+                    break
+                is_permit = not polls
+                if polls and permits:
+                    out = self.permitted + others.count("b")
+                    is_permit = self.permit_is_next and out < self.max_in_flight / 2
+                    self.permit_is_next = not is_permit
+                others += "b" if is_permit else "a"
             else:
                 break
             budget.take(self.now)
-        return changes, polls
+        return changes, others
 
     def is_to_come(self, known: Known) -> bool:
         return not known.is_polling and not known.came
@@ -340,7 +377,7 @@ class AnySchedule(RuleBasedStateMachine):
         """Return when the next thing is to be done, unless a response comes first."""
         times = [known.tick_at for known in self.runs.values()]
         budget = self.schedule.budget
-        if self.changes or self.waiting():
+        if self.changes or self.permits or self.waiting():
             if budget.places(for_poll=not self.changes):
                 times.append(max(budget.ready_at(self.now), self.now))
         else:
@@ -357,12 +394,14 @@ class AnySchedule(RuleBasedStateMachine):
         assert schedule.due == len(waiting)
         assert set(waiting) == set(self.waiting())
         assert schedule.changes == len(self.changes)
-        assert schedule.budget.in_flight == len(self.in_flight) <= self.max_in_flight
+        assert schedule.permits == len(self.permits)
+        assert schedule.budget.in_flight == len(self.in_flight) + self.permitted <= self.max_in_flight
         turns = {run: (known.turn, run.number) for run, known in self.runs.items() if known.turn is not None}
         new = [run for run in waiting if run not in turns]
         for run in waiting:
             before = len(turns) + new.index(run) if run in new else sum(turn < turns[run] for turn in turns.values())
-            assert schedule.before(run) == len(self.changes) + before
+            permits = min(len(self.permits), before + self.permit_is_next)
+            assert schedule.before(run) == len(self.changes) + before + permits
         for times in (schedule._polls, schedule._ticks, schedule._turns):
             assert len(times._heap) <= 2 * len(self.runs) + 64
 
@@ -381,12 +420,15 @@ class AnySchedule(RuleBasedStateMachine):
         for _ in range(10_000):
             while self.in_flight:
                 self.an_answer_comes(-1)
+            while self.permitted:
+                self.an_answer_to_a_request_with_a_permit_comes()
             wake_at = self.plan(20).wake_at
             if wake_at < math.inf:
                 self.now = max(self.now, wake_at)
-            elif not self.in_flight:
+            elif not self.in_flight and not self.permitted:
                 break
         assert not self.waiting()
+        assert not self.permits
         assert not self.changes
         assert self.next_thing() == math.inf
 
@@ -418,7 +460,7 @@ def names(plan: Plan[Run]) -> list[int]:
 
 def test_without_runs_there_is_nothing_to_do() -> None:
     schedule: Schedule[Run] = Schedule(Budget(50.0, 10))
-    assert schedule.plan(BEGIN, 4) == Plan([], [], [], math.inf)
+    assert schedule.plan(BEGIN, 4) == Plan([], [], [], [], math.inf)
 
 
 def test_polls_go_in_the_order_in_which_they_came_due() -> None:
@@ -564,7 +606,7 @@ def test_a_tick_that_is_moved_there_and_back_comes_once() -> None:
     for at in (1.0, 2.0, 1.0):
         schedule.tick(run, BEGIN + at)
     assert schedule.plan(BEGIN + 3.0, 1).ticks == [run]
-    assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], math.inf)
+    assert schedule.plan(BEGIN + 3.0, 1) == Plan([], [], [], [], math.inf)
 
 
 def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
@@ -574,14 +616,14 @@ def test_a_moved_poll_is_planned_at_its_new_time_only() -> None:
     schedule.poll(run, BEGIN + 20.0)
     assert schedule.plan(BEGIN + 19.9, 1).polls == []
     assert schedule.plan(BEGIN + 20.0, 1).polls == [run]
-    assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], math.inf)
+    assert schedule.plan(BEGIN + 1e6, 1) == Plan([], [], [], [], math.inf)
 
 
 def test_a_poll_planned_while_another_is_in_flight_waits_for_that_one() -> None:
     schedule, (run,) = of(1)
     assert schedule.plan(BEGIN, 1).polls == [run]
     schedule.poll(run, BEGIN)
-    assert schedule.plan(BEGIN + 1.0, 1) == Plan([], [], [], math.inf)
+    assert schedule.plan(BEGIN + 1.0, 1) == Plan([], [], [], [], math.inf)
     schedule.landed(run, was_poll=True)
     assert schedule.plan(BEGIN + 1.0, 1).polls == [run]
 
@@ -591,7 +633,43 @@ def test_changes_of_a_removed_run_are_still_sent() -> None:
     schedule.change(run, "submit")
     schedule.tick(run, BEGIN)
     schedule.remove(run)
-    assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], math.inf)
+    assert schedule.plan(BEGIN, 5) == Plan([], [(run, "submit")], [], [], math.inf)
+
+
+def test_permits_are_granted_in_order_and_alternating_with_polls() -> None:
+    schedule, runs = of(6)
+    for permit in "abcdef":
+        schedule.permit(permit)
+    schedule.withdraw("c")
+    plans = [schedule.plan(BEGIN, 1) for _ in range(11)]
+    assert [plan.permits for plan in plans] == [["a"], [], ["b"], [], ["d"], [], ["e"], [], ["f"], [], []]
+    assert [run for plan in plans for run in plan.polls] == runs
+    assert schedule.plan(BEGIN, 1).wake_at == math.inf
+
+
+def test_slow_requests_with_a_permit_leave_half_of_the_places_to_due_polls() -> None:
+    schedule: Schedule[Run] = Schedule(Budget(None, 20))
+    for permit in range(100):
+        schedule.permit(permit)
+    for number in range(100):
+        schedule.poll(Run(number), BEGIN)
+    granted = 0
+    for _ in range(60):
+        plan = schedule.plan(BEGIN, 1)
+        granted += len(plan.permits)
+        for run in plan.polls:
+            schedule.landed(run, was_poll=True)
+    assert (granted, schedule.due) == (10, 50)
+
+
+def test_requests_with_a_permit_may_have_all_places_while_no_poll_is_due_but_those_of_changes() -> None:
+    schedule: Schedule[Run] = Schedule(Budget(None, 20))
+    for permit in range(100):
+        schedule.permit(permit)
+    assert len(schedule.plan(BEGIN, 50).permits) == 18
+    schedule.poll(Run(), BEGIN)
+    schedule.permit_landed()
+    assert len(schedule.plan(BEGIN, 50).polls) == 1
 
 
 def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> None:
@@ -601,7 +679,7 @@ def test_a_change_goes_before_earlier_polls_and_has_a_place_kept_for_it() -> Non
         schedule.poll(run, BEGIN)
     assert len(schedule.plan(BEGIN, 20).polls) == 9
     schedule.change(runs[0], "cancel")
-    assert schedule.plan(BEGIN, 20) == Plan([], [(runs[0], "cancel")], [], math.inf)
+    assert schedule.plan(BEGIN, 20) == Plan([], [(runs[0], "cancel")], [], [], math.inf)
 
 
 @settings(deadline=None, max_examples=60)  # a busy machine is no failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -61,6 +61,9 @@ class FleetOfOne:
 
     def __aiter__(self) -> AsyncIterator[Notice | Ended[Any]]:
         return aiter(self.watch)
+
+    def subscribe(self) -> AsyncGenerator[Any]:
+        return self.watch.subscribe()
 
     async def submit(self, outputs: GivenOutputs) -> None:
         await self.watch.submit(outputs)

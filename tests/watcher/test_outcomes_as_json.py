@@ -121,12 +121,16 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
     end = End(kind=EndKind.GAVE_UP, snapshot=snapshot, reason=Reason.TIMEOUT, cause=cause)
     outcome = outcome_of(
         end,
+        REF,
         (REF,),
         LeftBehind(),
         polls=1,
         elapsed=2.0,
+        at=1_800_000_000.0,
+        context=None,
         cancel_requested=False,
         cancel_error=None,
+        label=None,
     )
     assert isinstance(outcome, GaveUp)
     found = outcome.to_dict()
@@ -135,15 +139,36 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
     assert found["cause"] == {"type": "APIConnectionError", "message": str(cause)}
 
 
+CYCLIC: list[Any] = []
+CYCLIC.append(CYCLIC)
+
+
+@pytest.mark.parametrize("label", [None, "row 7", 7, {"row": [1, 2.5, None]}, ("a", "b")])
+async def test_a_label_comes_back_in_the_outcome_and_in_its_json(wire: Wire, label: Any) -> None:
+    run = await wire.start()
+    outcome = await wire.watch(run, label=label)
+    assert outcome.label is label
+    assert json.loads(outcome.to_json())["label"] == json.loads(json.dumps(label))
+
+
+@pytest.mark.parametrize("label", [object(), Odd(), Job("x"), {1: 2}, [Job("x")], CYCLIC])
+async def test_a_label_that_is_no_json_is_left_out_of_the_json(wire: Wire, label: Any) -> None:
+    outcome = await wire.watch(await wire.start(), label=label)
+    assert outcome.label is label
+    assert "label" not in outcome.to_dict()
+
+
 def test_a_run_that_contains_itself_becomes_json() -> None:
     event: StatusChanged[Any] = StatusChanged(status="x", phase=Phase.RUNNING, previous=None, run=CYCLE)
     assert json.loads(event.to_json())["run"]
 
 
 def test_an_event_with_an_error_becomes_json() -> None:
-    event = ConnectivityChanged(connectivity=Connectivity.LOST, cause=ValueError("no"))
+    event = ConnectivityChanged(connectivity=Connectivity.LOST, cause=ValueError("no"), at=2.5, ref=REF)
     assert event.to_dict() == {
         "event": "ConnectivityChanged",
+        "at": 2.5,
+        "ref": REF.to_dict(),
         "connectivity": "lost",
         "cause": {"type": "ValueError", "message": "no"},
     }
