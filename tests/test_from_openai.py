@@ -227,7 +227,7 @@ async def test_objects_of_the_official_client_are_watched_over_both_wires(emulat
                 async with Fleet(client) as fleet:
                     fleet.watch(each)
                     assert [outcome.status async for outcome in fleet] == ["completed"]
-                async with RunWatcher(client.for_run(each), each) as watcher:
+                async with RunWatcher(client, each) as watcher:
                     assert (await watcher.wait()).ref == RunRef.of(each)
 
 

@@ -86,7 +86,7 @@ class Responses(_Responses):
         return ResponseClient(_retrieving, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
-        """Return a client for a watcher or fleet of responses: `RunWatcher(client.responses.continued(), response)`.
+        """Return a client for a watcher or fleet of responses whose follow-ups need other parameters than they echo.
 
         Args:
             continue_with: As in `watch`.
