@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.lifecycle import ToolReported as ToolReported
+    from asyncruns.resources.response_parameters import ResponseParameters as ResponseParameters
+    from asyncruns.resources.run_parameters import RunParameters as RunParameters
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -149,6 +151,7 @@ _HOMES: Final = {
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
     "RefusalError": "asyncruns.errors",
+    "ResponseParameters": "asyncruns.resources.response_parameters",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -157,6 +160,7 @@ _HOMES: Final = {
     "RunIncompleteError": "asyncruns.errors",
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
+    "RunParameters": "asyncruns.resources.run_parameters",
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watch.watcher",
@@ -236,6 +240,7 @@ __all__ = [
     "RateLimitError",
     "Reason",
     "RefusalError",
+    "ResponseParameters",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -244,6 +249,7 @@ __all__ = [
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
+    "RunParameters",
     "RunRef",
     "RunStream",
     "RunWatcher",

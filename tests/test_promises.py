@@ -76,6 +76,7 @@ NAMES = [
     "RateLimitError",
     "Reason",
     "RefusalError",
+    "ResponseParameters",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -84,6 +85,7 @@ NAMES = [
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
+    "RunParameters",
     "RunRef",
     "RunStream",
     "RunWatcher",
@@ -132,8 +134,8 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
-        "threads transport watch base_url",
+        "answer assistants azure beta close dialect for_run from_env from_openai messages portkey responses run "
+        "run_steps runs threads transport watch base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (
@@ -147,11 +149,11 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Cadence": (Cadence, "backoff fixed hinted learned"),
     "RunStream": (
         RunStream,
-        "close error is_done is_whole message messages request_id run step steps text_deltas thread",
+        "close error is_done is_whole message messages ref request_id run step steps text_deltas thread",
     ),
     "ResponseStream": (
         ResponseStream,
-        "close error is_done is_whole request_id response sequence_number text_deltas",
+        "close error is_done is_whole ref request_id response sequence_number text_deltas",
     ),
     "Outcome": (
         Completed,

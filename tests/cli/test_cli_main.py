@@ -86,14 +86,14 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
+        (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
         (("watch", "t", "r", "--base-url", "ftp://x"), "base_url must be an absolute URL"),
         (("watch", "..", "r", "--base-url", HERE), "thread_id '..'"),
         (("watch", "..", "--base-url", HERE), "'..' is not an id"),
         (("watch", "", "--base-url", HERE), "response_id must be"),
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
-        (("watch", "x"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
+        (("watch", "x"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--base-url", HERE, "--header", "x=a\nb"), "control character"),
         (("demo", "--api-key", "hidden"), "--api-key needs --base-url"),
     ],
@@ -203,8 +203,9 @@ async def test_the_url_and_the_key_come_from_the_environment(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
-    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
-        connect(None, None)
+    async with connect(None, None) as client:
+        await client.threads.create()
+    assert "authorization" not in emulator.requests[-1].headers
     monkeypatch.setenv("ASYNCRUNS_API_KEY", "here")
     async with connect(None, None, auth_header="api-key") as client:
         await client.threads.create()
