@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
+    from asyncruns.errors import InvalidWebhookSignatureError as InvalidWebhookSignatureError
     from asyncruns.errors import NotFoundError as NotFoundError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.lifecycle import ToolReported as ToolReported
+    from asyncruns.resources.webhooks import WebhookEvent as WebhookEvent
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -137,6 +139,7 @@ _HOMES: Final = {
     "InternalServerError": "asyncruns.errors",
     "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
+    "InvalidWebhookSignatureError": "asyncruns.errors",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
@@ -174,6 +177,7 @@ _HOMES: Final = {
     "UnprocessableEntityError": "asyncruns.errors",
     "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
+    "WebhookEvent": "asyncruns.resources.webhooks",
     "to_thread": "asyncruns.tools",
 }
 
@@ -224,6 +228,7 @@ __all__ = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -261,6 +266,7 @@ __all__ = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 

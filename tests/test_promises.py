@@ -64,6 +64,7 @@ NAMES = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -101,6 +102,7 @@ NAMES = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 DEEP_NAMES = (
@@ -133,7 +135,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
         "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
-        "threads transport watch base_url",
+        "threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -54,6 +54,7 @@ class ClientOptions(TypedDict, total=False):
     trust_env: bool
     ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
     http: HTTPLibrary
+    webhook_secret: str | Sequence[str] | None
 
 
 def given_base_url(base_url: str | None) -> str:
