@@ -135,6 +135,12 @@ def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
+    parser.add_argument(
+        "--webhook-url", metavar="URL", help="post a signed event there when a response in the background ends"
+    )
+    parser.add_argument(
+        "--webhook-secret", metavar="SECRET", help="sign these with it; by default one is made and printed"
+    )
 
 
 # argparse prints the text of these errors, so they must not show the value: it may be a credential.
