@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
+    from asyncruns.errors import InvalidWebhookSignatureError as InvalidWebhookSignatureError
     from asyncruns.errors import NotFoundError as NotFoundError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import ToolReported as ToolReported
     from asyncruns.resources.response_parameters import ResponseParameters as ResponseParameters
     from asyncruns.resources.run_parameters import RunParameters as RunParameters
+    from asyncruns.resources.webhooks import WebhookEvent as WebhookEvent
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -139,6 +141,7 @@ _HOMES: Final = {
     "InternalServerError": "asyncruns.errors",
     "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
+    "InvalidWebhookSignatureError": "asyncruns.errors",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
@@ -178,6 +181,7 @@ _HOMES: Final = {
     "UnprocessableEntityError": "asyncruns.errors",
     "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
+    "WebhookEvent": "asyncruns.resources.webhooks",
     "to_thread": "asyncruns.tools",
 }
 
@@ -228,6 +232,7 @@ __all__ = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -267,6 +272,7 @@ __all__ = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 

@@ -64,6 +64,7 @@ NAMES = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -103,6 +104,7 @@ NAMES = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 DEEP_NAMES = (
@@ -135,7 +137,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
         "answer assistants azure beta close dialect for_run from_env from_openai messages portkey responses run "
-        "run_steps runs threads transport watch base_url",
+        "run_steps runs threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (

@@ -160,6 +160,12 @@ def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fault", action="append", type=_fault, default=[], metavar="FAULT", help="what goes wrong; repeatable"
     )
+    parser.add_argument(
+        "--webhook-url", metavar="URL", help="post a signed event there when a response in the background ends"
+    )
+    parser.add_argument(
+        "--webhook-secret", metavar="SECRET", help="sign these with it; by default one is made and printed"
+    )
 
 
 # The emulator is imported late: the other commands don't need it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl as ssl_module
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -44,6 +44,7 @@ from asyncruns.resources.run_parameters import RunParameters, with_response_form
 from asyncruns.resources.start_run import NewRun, StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
+from asyncruns.resources.webhook_secrets import given_secrets
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
+    from asyncruns.resources.webhooks import Webhooks
     from asyncruns.streams.response_stream import ResponseStream
     from asyncruns.streams.run_stream import RunStream
     from asyncruns.wire import ModelResponse
@@ -126,7 +128,10 @@ class Client(AsyncOnly, OtherNames):
             aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
             connection and no other, and errors say alike whether a request may have acted.
         transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
-            borrowed: not closed here. Of the other options only `max_retries` and `validate` can be given with it.
+            borrowed: not closed here. Of the other options only `max_retries`, `validate` and `webhook_secret` can be
+            given with it.
+        webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
+            is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -160,6 +165,7 @@ class Client(AsyncOnly, OtherNames):
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
         http: HTTPLibrary = "aiohttp",
         transport: Transport | None = None,
+        webhook_secret: str | Sequence[str] | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -210,6 +216,7 @@ class Client(AsyncOnly, OtherNames):
             once=transport,
             max_retries=max_retries,
         )
+        self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
@@ -220,6 +227,13 @@ class Client(AsyncOnly, OtherNames):
         from asyncruns.resources.responses import Responses  # imported late: its many structs take time to import
 
         return Responses(self._server)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Webhooks of this server: `unwrap` checks the signature of one, and returns its event."""
+        from asyncruns.resources.webhooks import Webhooks
+
+        return Webhooks(self._webhook_secrets)
 
     @classmethod
     def azure(

@@ -6,7 +6,7 @@ An error message here must never show what may be a credential: keys, headers, s
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -51,6 +51,7 @@ class ClientOptions(TypedDict, total=False):
     trust_env: bool
     ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
     http: HTTPLibrary
+    webhook_secret: str | Sequence[str] | None
 
 
 def given_base_url(base_url: str | None) -> str:

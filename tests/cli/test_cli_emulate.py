@@ -134,8 +134,10 @@ async def test_new_runs_get_the_scenarios_in_turn() -> None:
     assert seen == [("completed", "one"), ("failed", ""), ("completed", "one")]
 
 
-async def test_what_the_emulator_was_told_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    serving = asyncio.create_task(serve("127.0.0.1", 0, None, (Scenario(), Scenario()), [Fault(status=500)]))
+async def test_what_the_emulator_was_told_is_shown(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(file, [{}, {}])
+    options = make_parser().parse_args(["emulate", "--scenario", path, "--fault", "status=500"])
+    serving = asyncio.create_task(serve(options))
     while "Fault" not in (shown := capsys.readouterr().out):
         await asyncio.sleep(0.01)
     assert "Runs have 2 scenarios, in turn\nFault(status=500)\n" in shown

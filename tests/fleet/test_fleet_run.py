@@ -578,8 +578,10 @@ async def test_faults_of_many_kinds_double_no_run_and_lose_none(stage: Stage) ->
         outcomes = await _all(fleet)
         assert await running == 300
     assert sorted(outcome.label for outcome in outcomes) == list(range(300))
-    assert {type(outcome) for outcome in outcomes} == {Completed}
-    assert len(stage.server.runs) == 300
+    completed = sum(isinstance(outcome, Completed) for outcome in outcomes)
+    # By chance, all tries of one create may be lost: then there is no run, and the outcome says so.
+    assert sum(outcome.reason is Reason.NOT_CREATED for outcome in outcomes) == 300 - completed <= 10
+    assert len(stage.server.runs) == completed
 
 
 # More will come
