@@ -189,7 +189,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             if source.dialect != client.dialect.name:
                 raise InvalidRequestError(
                     f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}: "
-                    "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
+                    "use RunWatcher(client, stream) with a Client, which watches both"
                 )
             ref = RunRef(client.dialect.name, ())  # the ids come from the stream, on entering
             self._following = StreamFollower(client, source, self._subscribers)
