@@ -166,6 +166,13 @@ async def test_the_dialect_of_the_guide_to_dialects_is_watched(tmp_path: Path) -
     assert "48 results" in printed
 
 
+def test_the_guide_to_web_backends_quotes_the_example() -> None:
+    program = (ROOT / "examples" / "web_backend" / "app.py").read_text(encoding="utf-8")
+    quoted = blocks_of(ROOT / "examples" / "guides" / "web-backend.md", "py")
+    assert len(quoted) > 5
+    assert [block for block in quoted if block not in program] == []
+
+
 @pytest.mark.real_time
 async def test_the_application_of_the_guide_to_fleets_answers(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

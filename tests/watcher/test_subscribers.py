@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from shells import FleetOfOne
 from wires import ONE_CALL, TWO_ROUNDS, Tools, Wire
 
 from asyncruns import (
@@ -188,7 +189,7 @@ async def test_a_subscriber_that_stops_leaves_nothing_behind(wire: Wire) -> None
             async with aclosing(watch.subscribe()) as events:
                 await anext(events)
         gc.collect()
-        listener: Any = watch.watch._listener if hasattr(watch, "watch") else watch
+        listener: Any = watch.watch._listener if isinstance(watch, FleetOfOne) else watch
         assert not listener._subscribers
 
 
