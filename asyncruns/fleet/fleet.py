@@ -271,6 +271,9 @@ class Fleet(AsyncOnly, Generic[R]):
         **options: Unpack[SharedOptions],
     ) -> Watch[ModelResponse]: ...
 
+    @overload
+    def run(self, **request: Unpack[CreateRequest]) -> Watch[Any]: ...
+
     def run(
         self,
         *,

@@ -17,6 +17,7 @@ from asyncruns import (
     Cancelled,
     Client,
     Completed,
+    Ended,
     Fleet,
     GaveUp,
     InvalidRequestError,
@@ -242,7 +243,7 @@ async def test_a_create_that_fails_is_an_outcome_for_everybody(stage: Stage, wir
         assert fleet.statistics().ended == 1
         assert fleet.statistics().active == fleet.statistics().creating == 0
         read = await reading
-    assert (seen, [event.outcome for event in events if hasattr(event, "outcome")]) == ([outcome], [outcome])
+    assert (seen, [event.outcome for event in events if isinstance(event, Ended)]) == ([outcome], [outcome])
     assert read is outcome
     assert isinstance(outcome, GaveUp)
     assert (outcome.reason, outcome.ref.ids, outcome.refs, outcome.run) == (Reason.NOT_CREATED, (), (), None)
@@ -409,9 +410,10 @@ async def test_draining_waits_for_creates_and_then_for_their_runs(stage: Stage) 
 
 
 async def test_a_fleet_that_is_left_by_an_error_drops_creates(stage: Stage) -> None:
+    watches: list[Watch[Any]] = []
     with pytest.raises(LookupError):
         async with Fleet(stage.client, requests_per_second=1) as fleet:
-            watches = [begin(fleet) for _ in range(20)]
+            watches += [begin(fleet) for _ in range(20)]
             raise LookupError
     assert [type(watch.outcome) for watch in watches] == [GaveUp] * 20
     assert stage.server.runs == {}
