@@ -63,14 +63,13 @@ class ManyPrompts:
 
     async def save(self, prompt: Prompt, outcome: Completed[Any]) -> None:
         try:
-            with anyio.CancelScope(shield=True):  # it would be asked again
-                line = json.dumps({"id": prompt["id"], "answer": await outcome.text()})
+            with anyio.CancelScope(shield=True):  # otherwise ctrl-C would make it be asked again
+                line = {"id": prompt["id"], "answer": await outcome.text()}
+                self.answers.write(json.dumps(line) + "\n")
+                self.answers.flush()
+                self.answered += 1
         except APIError as error:
             self.fail(prompt, error)
-        else:
-            self.answers.write(f"{line}\n")
-            self.answers.flush()
-            self.answered += 1
 
     def fail(self, prompt: Prompt, why: object) -> None:
         self.failed += 1

@@ -57,11 +57,11 @@ class Fleet(AsyncOnly, Generic[R]):
 
     Args:
         client: A `Client`, or another client that `RunWatcher` accepts.
-        requests_per_second: The most requests in every second: polls, submits and cancels, and what `run` creates and
-            the outcomes fetch. The default of 100 polls 200
-            runs every 2 s; it is lowered automatically when the server refuses more. With None, only the server's
-            refusals limit the rate. If the server enforces a limit, pass a tenth less: requests come closer together on
-            the network, and at the full rate some 2 % would be refused, for no gain.
+        requests_per_second: The most requests in every second: polls, submits and cancels, what `run` creates, and the
+            messages that outcomes fetch. The default of 100 polls 200 runs every 2 s; it is lowered automatically when
+            the server refuses more. With None, only the server's refusals limit the rate. If the server enforces a
+            limit, pass a tenth less: requests come closer together on the network, and at the full rate some 2 % would
+            be refused, for no gain.
         max_in_flight: The most requests in flight at once. A client has 100 connections.
         on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so start slow
             work in a task of its own: while observers are far behind, only the newest status of a run is kept.
@@ -284,9 +284,10 @@ class Fleet(AsyncOnly, Generic[R]):
         """Create a run or a response as `Client.run` does, and watch it. Returns a `Watch` at once.
 
         Every request for that is within the budget of the fleet; creates and polls take turns. A create that the server
-        refuses for its rate (429) is repeated for about a minute. One that fails is an outcome: `GaveUp` with
-        `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one that is, as its `ref` has no
-        ids. If the answer to the create was lost, its cause says so, and the run may exist.
+        refuses for its rate (429) is repeated for about a minute, unless the client has `max_retries=0`. One that fails
+        is an outcome: `GaveUp` with `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one
+        that is, as its `ref` has no ids. If the answer to the create was lost, its cause says so, and the run may
+        exist.
 
         Until the run is created, the ref of the watch has no ids; `await watch.created()` returns it with them. The
         create sees the context variables of the caller, as tools do.
