@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from asyncruns.errors import ConflictError as ConflictError
     from asyncruns.errors import EventTooLargeError as EventTooLargeError
     from asyncruns.errors import InternalServerError as InternalServerError
+    from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
     from asyncruns.errors import NotFoundError as NotFoundError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
     from asyncruns.errors import RateLimitError as RateLimitError
+    from asyncruns.errors import RefusalError as RefusalError
     from asyncruns.errors import RunCancelledError as RunCancelledError
     from asyncruns.errors import RunError as RunError
     from asyncruns.errors import RunExpiredError as RunExpiredError
@@ -53,7 +55,9 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import CurrentState as CurrentState
     from asyncruns.lifecycle import EndRevoked as EndRevoked
+    from asyncruns.lifecycle import Gap as Gap
     from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
     from asyncruns.lifecycle import Phase as Phase
     from asyncruns.lifecycle import Reason as Reason
@@ -62,17 +66,21 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import Snapshot as Snapshot
     from asyncruns.lifecycle import StatusChanged as StatusChanged
     from asyncruns.lifecycle import StreamBroken as StreamBroken
+    from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
+    from asyncruns.lifecycle import ToolReported as ToolReported
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
     from asyncruns.tools import ToolContext as ToolContext
     from asyncruns.tools import Toolset as Toolset
+    from asyncruns.tools import to_thread as to_thread
     from asyncruns.transport.auth import ApiKeyAuth as ApiKeyAuth
     from asyncruns.transport.auth import Auth as Auth
     from asyncruns.transport.auth import BearerAuth as BearerAuth
     from asyncruns.transport.auth import NoAuth as NoAuth
     from asyncruns.transport.auth import PortkeyAuth as PortkeyAuth
+    from asyncruns.watch.call_answerer import Calls as Calls
     from asyncruns.watch.observers import Ended as Ended
     from asyncruns.watch.outcome import AnyOutcome as AnyOutcome
     from asyncruns.watch.outcome import Cancelled as Cancelled
@@ -105,6 +113,7 @@ _HOMES: Final = {
     "Call": "asyncruns.lifecycle",
     "CallAnswered": "asyncruns.lifecycle",
     "CallNotAnsweredError": "asyncruns.errors",
+    "Calls": "asyncruns.watch.call_answerer",
     "CallsLeftToServer": "asyncruns.lifecycle",
     "CancelRefused": "asyncruns.lifecycle",
     "Cancelled": "asyncruns.watch.outcome",
@@ -115,15 +124,18 @@ _HOMES: Final = {
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
     "CreateRequest": "asyncruns.fleet",
+    "CurrentState": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
     "Ended": "asyncruns.watch.observers",
     "EventTooLargeError": "asyncruns.errors",
     "Expired": "asyncruns.watch.outcome",
     "Failed": "asyncruns.watch.outcome",
     "Fleet": "asyncruns.fleet",
+    "Gap": "asyncruns.lifecycle",
     "GaveUp": "asyncruns.watch.outcome",
     "Incomplete": "asyncruns.watch.outcome",
     "InternalServerError": "asyncruns.errors",
+    "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
@@ -136,6 +148,7 @@ _HOMES: Final = {
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
+    "RefusalError": "asyncruns.errors",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -151,14 +164,17 @@ _HOMES: Final = {
     "Statistics": "asyncruns.fleet",
     "StatusChanged": "asyncruns.lifecycle",
     "StreamBroken": "asyncruns.lifecycle",
+    "TextAdded": "asyncruns.lifecycle",
     "ThreadBusyError": "asyncruns.errors",
     "TokenUsage": "asyncruns.lifecycle",
     "ToolContext": "asyncruns.tools",
     "ToolError": "asyncruns.errors",
+    "ToolReported": "asyncruns.lifecycle",
     "Toolset": "asyncruns.tools",
     "UnprocessableEntityError": "asyncruns.errors",
     "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
+    "to_thread": "asyncruns.tools",
 }
 
 # Public modules: `asyncruns.testing.Emulator` works after `import asyncruns`.
@@ -184,6 +200,7 @@ __all__ = [
     "Call",
     "CallAnswered",
     "CallNotAnsweredError",
+    "Calls",
     "CallsLeftToServer",
     "CancelRefused",
     "Cancelled",
@@ -194,15 +211,18 @@ __all__ = [
     "Connectivity",
     "ConnectivityChanged",
     "CreateRequest",
+    "CurrentState",
     "EndRevoked",
     "Ended",
     "EventTooLargeError",
     "Expired",
     "Failed",
     "Fleet",
+    "Gap",
     "GaveUp",
     "Incomplete",
     "InternalServerError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "NeedsCaller",
     "NoAuth",
@@ -215,6 +235,7 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "RefusalError",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -230,14 +251,17 @@ __all__ = [
     "Statistics",
     "StatusChanged",
     "StreamBroken",
+    "TextAdded",
     "ThreadBusyError",
     "TokenUsage",
     "ToolContext",
     "ToolError",
+    "ToolReported",
     "Toolset",
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "to_thread",
 ]
 
 

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import math
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -66,6 +67,12 @@ async def admitted() -> None:
 def loop_time() -> float:
     """Return the time of the running loop, in seconds; all times of a watch are by this clock."""
     return asyncio.get_running_loop().time()
+
+
+def wall_time() -> float:
+    """Return the seconds since the epoch: of this machine's clock, or of a loop that has a clock of its own."""
+    own: Callable[[], float] | None = getattr(asyncio.get_running_loop(), "wall_time", None)
+    return time.time() if own is None else own()
 
 
 def wake(waiting: asyncio.Future[None] | None) -> None:

@@ -28,6 +28,8 @@
     │   ├── RunNeedsCallerError       the caller must answer the calls that are still open
     │   └── WatchGaveUpError          the watch gave up before the run ended
     │       └── RunGoneError          the run existed and is gone: deleted or purged
+    ├── InvalidOutputError            raised by `outcome.parsed()`: the text does not fit the output type
+    ├── RefusalError                  raised by `outcome.parsed()`: the model refused to answer
     ├── CallNotAnsweredError          a tool call failed, and the toolset's policy leaves it to the caller
     └── ToolError                     raise it in a tool: the model reads its text
     ForeignError                      replaces an exception that could not be pickled; never raised
@@ -207,8 +209,8 @@ def _deep(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def pickled_fields(value: Any) -> tuple[Any, ...]:
-    """Return the result of `__reduce__` for a struct whose fields may hold exceptions."""
-    fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__}
+    """Return the result of `__reduce__` for a struct whose fields may hold exceptions; private ones are left out."""
+    fields = {name: portable(getattr(value, name)) for name in value.__struct_fields__ if not name.startswith("_")}
     return _rebuilt, (type(value), fields)
 
 
@@ -488,3 +490,32 @@ class WatchGaveUpError(RunError):
 
 class RunGoneError(WatchGaveUpError):
     """The run existed, and now the server has no such run: it was deleted, or purged."""
+
+
+class InvalidOutputError(AsyncRunsError):
+    """The run is completed, but its text is not a value of the output type; the message says where and why.
+
+    Attributes:
+        ref: The `RunRef` of the run.
+        text: The whole text that was read; "" if the run wrote none. The error of msgspec or pydantic is the
+            `__cause__`.
+    """
+
+    def __init__(self, message: str, *, ref: Any, text: str) -> None:
+        super().__init__(message)
+        self.ref = ref
+        self.text = text
+
+
+class RefusalError(AsyncRunsError):
+    """The run is completed, but the model refused to answer.
+
+    Attributes:
+        ref: The `RunRef` of the run.
+        refusal: What the model wrote instead of an answer.
+    """
+
+    def __init__(self, message: str, *, ref: Any, refusal: str) -> None:
+        super().__init__(message)
+        self.ref = ref
+        self.refusal = refusal

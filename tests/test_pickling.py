@@ -106,6 +106,9 @@ def made(kind: type[AsyncRunsError]) -> AsyncRunsError:
         "thread_id": "thread_1",
         "call": CALL,
         "outcome": outcome(),
+        "ref": RunRef("thread.run", ("thread_1", "run_1")),
+        "text": "{",
+        "refusal": "No.",
     }
     parameters = {name: each for base in reversed(kind.__mro__) for name, each in _parameters(base).items()}
     error = kind("It failed.", **{name: known[name] for name in parameters if name != "message"})
@@ -231,7 +234,7 @@ OUTCOMES: Final = [Outcome, *Outcome.__subclasses__()]
 @pytest.mark.parametrize("kind", OUTCOMES, ids=lambda kind: kind.__name__)
 def test_an_outcome_is_pickled_without_its_client(kind: type[Outcome[Any]], twin: Twin) -> None:
     cause = APIConnectionError("dropped", sent=True)
-    one = outcome(kind, reason=Reason.UNREACHABLE, cause=cause, cancel_requested=True)
+    one = outcome(kind, reason=Reason.UNREACHABLE, cause=cause, cancel_requested=True, _output_type=list[Call])
     other = twin(one)
     assert type(other) is kind
     for name in set(one.__struct_fields__) - {"_client", "cause"}:

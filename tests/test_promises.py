@@ -41,6 +41,7 @@ NAMES = [
     "Call",
     "CallAnswered",
     "CallNotAnsweredError",
+    "Calls",
     "CallsLeftToServer",
     "CancelRefused",
     "Cancelled",
@@ -51,15 +52,18 @@ NAMES = [
     "Connectivity",
     "ConnectivityChanged",
     "CreateRequest",
+    "CurrentState",
     "EndRevoked",
     "Ended",
     "EventTooLargeError",
     "Expired",
     "Failed",
     "Fleet",
+    "Gap",
     "GaveUp",
     "Incomplete",
     "InternalServerError",
+    "InvalidOutputError",
     "InvalidRequestError",
     "NeedsCaller",
     "NoAuth",
@@ -72,6 +76,7 @@ NAMES = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "RefusalError",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -87,14 +92,17 @@ NAMES = [
     "Statistics",
     "StatusChanged",
     "StreamBroken",
+    "TextAdded",
     "ThreadBusyError",
     "TokenUsage",
     "ToolContext",
     "ToolError",
+    "ToolReported",
     "Toolset",
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "to_thread",
 ]
 DEEP_NAMES = (
     "wire.decode",
@@ -119,8 +127,8 @@ DEEP_NAMES = (
 )
 OPTIONS = (
     "tools", "timeout", "max_outage", "max_unknown_status", "max_concurrent_calls", "max_rounds", "observe_only",
-    "keep_tool_choice", "context", "label",
-    "cadence", "on_lost_submit", "on_status", "on_requires_action", "on_approval", "on_terminal",
+    "keep_tool_choice", "context", "label", "output_type",
+    "cadence", "on_lost_submit", "on_event", "on_status", "on_requires_action", "on_approval", "on_terminal",
 )  # fmt: skip
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
@@ -129,10 +137,13 @@ SEEN: dict[str, tuple[Any, str]] = {
         "threads transport watch base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
-    "Watch": (Watch, "cancel cancel_run created explain is_active outcome poll_now polls ref status submit wait"),
+    "Watch": (
+        Watch,
+        "cancel cancel_run created explain is_active outcome poll_now polls ref status submit subscribe wait",
+    ),
     "RunWatcher": (
         RunWatcher,
-        "cancel_run outcome poll_now polls ref run status stream_events submit text_deltas wait",
+        "cancel_run outcome poll_now polls ref run status stream_events submit subscribe text_deltas wait",
     ),
     "Cadence": (Cadence, "backoff fixed hinted learned"),
     "RunStream": (
@@ -145,8 +156,8 @@ SEEN: dict[str, tuple[Any, str]] = {
     ),
     "Outcome": (
         Completed,
-        "calls cancel_error cancel_requested cause elapsed error label messages outputs polls reason ref refs run "
-        "status text to_dict to_json unwrap usage",
+        "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
+        "ref refs run run_elapsed status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

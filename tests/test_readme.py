@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -172,7 +173,7 @@ async def test_the_application_of_the_guide_to_fleets_answers(
     monkeypatch.syspath_prepend(tmp_path)
 
     def ask() -> Any:
-        from app import app  # type: ignore[import-not-found]  # written just now
+        app = import_module("app").app  # written just now
         from fastapi.testclient import TestClient
 
         with TestClient(app) as server:

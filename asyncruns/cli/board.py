@@ -24,6 +24,7 @@ from asyncruns.lifecycle import (
     RunFault,
     StatusChanged,
     StreamBroken,
+    ToolReported,
 )
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher
@@ -134,7 +135,14 @@ class Board:
             case ConnectivityChanged(connectivity=connectivity):
                 healthy = connectivity is Connectivity.HEALTHY
                 row.result = "" if healthy else f"the server does not answer: {connectivity.value}"
-            case OutputsSubmitted() | CancelRefused() | CallsLeftToServer() | EndRevoked() | StreamBroken():
+            case (
+                OutputsSubmitted()
+                | ToolReported()
+                | CancelRefused()
+                | CallsLeftToServer()
+                | EndRevoked()
+                | StreamBroken()
+            ):
                 pass
             case _:
                 assert_never(notice)

@@ -21,6 +21,7 @@ from asyncruns.lifecycle import (
     OutputsSubmitted,
     StatusChanged,
     StreamBroken,
+    ToolReported,
 )
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -62,7 +63,7 @@ class LineReport(Reporter):
                     self._line("", f"left to the server: {_shown(call)}")
             case EndRevoked(status=status, previous=previous):
                 complain(f"the server shows the run as {status} after it was {previous}")
-            case CallAnswered() | OutputsSubmitted() | CancelRefused() | StreamBroken():
+            case CallAnswered() | ToolReported() | OutputsSubmitted() | CancelRefused() | StreamBroken():
                 pass  # this watch answers no calls, cancels no run and reads no stream
             case _:
                 assert_never(notice)
@@ -104,7 +105,7 @@ class JsonReport(Reporter):
                 self._line("calls_left", calls=[_call(call) for call in calls])
             case EndRevoked(status=status, previous=previous):
                 self._line("end_revoked", status=status, previous=previous)
-            case CallAnswered() | OutputsSubmitted() | CancelRefused() | StreamBroken():
+            case CallAnswered() | ToolReported() | OutputsSubmitted() | CancelRefused() | StreamBroken():
                 pass
             case _:
                 assert_never(notice)

@@ -39,7 +39,7 @@ from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
-from asyncruns.resources.run_parameters import RunParameters
+from asyncruns.resources.run_parameters import RunParameters, with_response_format
 from asyncruns.resources.start_run import NewRun, StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
@@ -391,7 +391,9 @@ class Client(AsyncOnly, OtherNames):
                 two active runs, both may start a run; and a server that keeps no metadata finds nothing.
             adopt: Whether message and run get a pair `asyncruns_nonce` in their metadata, by which they are found if an
                 answer is lost. Default True. The run gets none if `parameters` has 16 pairs already, the limit.
-            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
+            **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there. The
+                strict JSON Schema of `output_type` is sent, for an answer that `outcome.parsed()` reads; its JSON must
+                be an object.
 
         Returns:
             The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
@@ -456,7 +458,7 @@ class Client(AsyncOnly, OtherNames):
         start = StartOfRun(
             assistant_id=assistant_id,
             content=content,
-            parameters=parameters or RunParameters(),
+            parameters=_with_output_type(parameters or {}, options.get("output_type")),
             thread_id=thread_id,
             on_busy=on_busy,
             adopt=adopt,
@@ -623,6 +625,12 @@ def _model_alone(model: str | None, **others: str | None) -> str:
             'assistant\'s, pass parameters={"model": ...}'
         )
     return model
+
+
+def _with_output_type(parameters: Mapping[str, Any], output_type: type[object] | None) -> RunParameters:
+    if "output_type" in parameters:
+        raise InvalidRequestError("Pass output_type as output_type=, not in the parameters")
+    return cast("RunParameters", with_response_format({**parameters, "output_type": output_type}))
 
 
 def _parameters_of(model: str | None) -> tuple[Container[str], str]:

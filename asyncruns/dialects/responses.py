@@ -247,6 +247,7 @@ class ResponsesDialect(Dialect[ModelResponse]):
             expires_at=expires_at,
             server_time=server_time(headers),
             created_at=epoch_seconds(response.created_at),
+            ended_at=epoch_seconds(response.completed_at),
             group=(response.model or "",),
             hint=hint,
             ref=RunRef(self.name, (response.id,)),

@@ -215,10 +215,23 @@ def _snapshot(run: Run, headers: Mapping[str, str]) -> Snapshot[Run]:
         expires_at=epoch_seconds(run.expires_at),
         server_time=server_time(headers),
         created_at=epoch_seconds(run.created_at),
+        ended_at=_ended_at(run, phase) if phase.is_terminal else None,
         group=(run.assistant_id or "", run.model or ""),
         hint=wait_hint(headers),
         usage=_usage(run.usage) if run.usage else None,
     )
+
+
+_ENDED_AT: Final = {
+    Phase.SUCCEEDED: "completed_at",
+    Phase.FAILED: "failed_at",
+    Phase.CANCELLED: "cancelled_at",
+    Phase.INCOMPLETE: "completed_at",
+}
+
+
+def _ended_at(run: Run, phase: Phase) -> float | None:
+    return epoch_seconds(getattr(run, _ENDED_AT[phase])) if phase in _ENDED_AT else None
 
 
 def _usage(used: Usage) -> TokenUsage:

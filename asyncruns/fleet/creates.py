@@ -64,7 +64,7 @@ class PendingRun:
     Args:
         member: Watches it from then on.
         new: Creates it.
-        sender: Sends the requests for that.
+        sender: Sends the requests for that; None if there are none.
 
     Attributes:
         member: The argument of the same name; the others, too.
@@ -76,10 +76,10 @@ class PendingRun:
         is_lost: Whether it is then not known if it was created.
     """
 
-    def __init__(self, member: Member, new: NewRun, sender: PermittedTransport) -> None:
+    def __init__(self, member: Member, new: NewRun, sender: PermittedTransport | None) -> None:
         self.member: Member = member
         self.new: NewRun = new
-        self.sender: PermittedTransport = sender
+        self.sender: PermittedTransport | None = sender
         self.task: asyncio.Task[Any] | None = None
         self.began: float = loop_time()
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -141,6 +141,12 @@ class Creates:
         """Return the create of a member's run; None if there is none, or not any more."""
         return self._begun.get(member) or self._queue.get(member)
 
+    def begin_now(self, pending: PendingRun, group: anyio.abc.TaskGroup) -> None:
+        """Begin a create that needs no permit, such as one whose answer is a stream that is open already."""
+        self._begun[pending.member] = pending
+        # It sees the context variables of the caller.
+        pending.member.context.copy().run(group.start_soon, self._create, pending)
+
     # The planning task
 
     def begin(self, group: anyio.abc.TaskGroup, at_most: int) -> None:
@@ -149,10 +155,8 @@ class Creates:
             self._drop()
             return
         for _ in range(min(len(self._queue), at_most)):
-            member, pending = self._queue.popitem(last=False)
-            self._begun[member] = pending
-            # The create sees the context variables of the caller.
-            member.context.copy().run(group.start_soon, self._create, pending)
+            _, pending = self._queue.popitem(last=False)
+            self.begin_now(pending, group)
         self._has_room()
 
     def _drop(self) -> None:
@@ -221,7 +225,8 @@ class Creates:
             return
         pending = self._begun.get(member)
         if pending is not None:
-            pending.sender.stop_writing()
+            if pending.sender is not None:
+                pending.sender.stop_writing()
             if pending.task is not None:
                 pending.task.cancel()
 

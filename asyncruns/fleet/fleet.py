@@ -26,6 +26,7 @@ from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.thread_lock import OnBusy
+from asyncruns.streams.event_stream import EventStream
 from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
@@ -81,8 +82,8 @@ class Fleet(AsyncOnly, Generic[R]):
             `Client.close` waits for a fleet that is being left.
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
-            `on_lost_submit`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all runs together. By default,
-            `cadence` is `Cadence.learned()`.
+            `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
+            runs together. By default, `cadence` is `Cadence.learned()`.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.
@@ -158,6 +159,11 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> Watch[Any]: ...
 
     @overload
+    def watch(
+        self, run: EventStream[T, Any], *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[T]: ...
+
+    @overload
     def watch(self, run: T, *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]) -> Watch[T]: ...
 
     def watch(
@@ -175,13 +181,19 @@ class Fleet(AsyncOnly, Generic[R]):
         Tools, handlers and observers see the context variables of the caller, each call in a copy.
 
         A run that is already being watched is not polled twice: the new watch shares its polls, and of the options only
-        `on_status` and `on_terminal` count, so the label stays that of the first watch. The same holds if the other
-        watch was cancelled while its submit was pending, until 5 s after the response: its tools have run, and do not
-        run again. An observer that several watches of a run share, such as one of the fleet, is called once for all of
-        them.
+        the observers count, so the label and the `output_type` stay those of the first watch. The same holds if the
+        other watch was cancelled while its submit was pending, until 5 s after the response: its tools have run, and do
+        not run again. An observer that several watches of a run share, such as one of the fleet, is called once for all
+        of them.
+
+        Of a stream, the events that show the run replace most of its polls, and subscribers of the watch get its text.
+        While it is open it holds one of the client's connections, of which there are 100. `ref` has no ids until the
+        stream names its run: see `Watch.created`. If it ends before that, the outcome is `GaveUp` with
+        `Reason.NOT_CREATED`.
 
         Args:
-            run: The run, a response or a `RunRef`; otherwise pass `thread_id` and `run_id`, or `response_id`.
+            run: The run, a response, a `RunRef`, or the stream that `stream=True` returned; otherwise pass `thread_id`
+                and `run_id`, or `response_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import anyio
+from msgspec import UNSET, UnsetType
 
 from asyncruns._loop import ENDING_GRACE_S, LEAVING_GRACE_S, OBSERVER_GRACE_S, OwnedTask, loop_time, outlasting, wake
 from asyncruns.abc import MultiWireClient, RunClient
@@ -18,12 +21,14 @@ from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import CreatesRuns, PendingRun
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
+from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.permits import PermittedTransport
 from asyncruns.fleet.runner import Runner
 from asyncruns.fleet.settings import OPTIONS_OF_FLEETS, FleetSettings
 from asyncruns.lifecycle import RunRef
-from asyncruns.streams.event_stream import EventStream
+from asyncruns.resources.start_run import NewRun
+from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.user_code import check_may_leave, check_may_wait
 from asyncruns.watch.logs import FLEET_LOG
 from asyncruns.watch.observers import Observer, Observers
@@ -77,7 +82,7 @@ class Hub(Generic[R]):
         )
         self._adding: list[asyncio.Task[Any] | None] = []  # the tasks that add runs
         self._leaving: asyncio.Task[Any] | None = None  # the task that leaves: it adds no more
-        self._read: set[Listener] = set()  # of watches whose events are being read
+        self._read: Counter[Listener] = Counter()  # of watches whose events are being read, with how many read them
         self.task: OwnedTask = OwnedTask(
             "fleet", log=FLEET_LOG, entering="Fleet(...) as fleet", once="A Fleet is entered once; make a new one"
         )
@@ -223,19 +228,16 @@ class Hub(Generic[R]):
         self.check_goes_on()
         if self.runner.is_left:
             raise InvalidRequestError(LEFT)
-        if isinstance(run, EventStream):
-            raise InvalidRequestError(
-                f"A fleet polls, and cannot read a {type(run).__name__}: watch that with client.watch(stream), or pass "
-                "the run or response of the stream"
-            )
         if client is None:
             client = self._client if self._speaks is None else self._speaks(run)
         else:
             self._register(client)
         run = client.dialect.given(run)
-        ref = client.dialect.identify(run, {name: id_ for name, id_ in ids.items() if id_ is not None})
-        if options:
-            check_watch_options(options, SharedOptions, elsewhere=(OPTIONS_OF_FLEETS, "that is an option of the fleet"))
+        named = {name: id_ for name, id_ in ids.items() if id_ is not None}
+        if isinstance(run, EventStream):
+            return self._add_stream(run, named, client, options)
+        ref = client.dialect.identify(run, named)
+        check_own_options(options)
         context = self._current_context()
         member = self.runner.roster.find(ref)
         given = None
@@ -248,6 +250,29 @@ class Hub(Generic[R]):
             self.runner.add_member(member, given)
         return member, listener
 
+    def _add_stream(
+        self, stream: EventStream[Any, Any], ids: Mapping[str, str], client: RunClient[Any], options: SharedOptions
+    ) -> tuple[Member, Listener]:
+        check_own_options(options)
+        source = source_of(stream)
+        if source.is_claimed or source.dialect != client.dialect.name:
+            raise InvalidRequestError(
+                "Another watch reads this stream: watch its run by its ids"
+                if source.is_claimed
+                else f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}"
+            )
+        context = self._current_context()
+        member = self._member_of(client, RunRef(client.dialect.name, ()), options, context)
+        member.stream = following = MemberStream(member, client, source, self.outcomes.wake_all)
+        listener = self._listener_of(options, context, None)
+        member.add_listener(listener)
+        timeout = self._settings.with_own(options).get("timeout", UNSET)
+        begin = partial(following.begin, ids, None if isinstance(timeout, UnsetType) else timeout)
+        cancels = self._on_exit == "cancel"  # then leaving waits for the name of the run
+        new = NewRun(client, lambda guard: guard.keep(begin()) if cancels else begin())
+        self.runner.add_stream(PendingRun(member, new, None))
+        return member, listener
+
     def _member_of(
         self, client: RunClient[Any], ref: RunRef, options: SharedOptions, context: contextvars.Context
     ) -> Member:
@@ -258,11 +283,10 @@ class Hub(Generic[R]):
         return Member(self.runner, client, ref, policy, answerers, context, label)
 
     def _listener_of(self, options: SharedOptions, context: contextvars.Context, shared: Listener | None) -> Listener:
-        both = self._settings.with_own(options)
-        on_status, on_terminal = both.get("on_status"), both.get("on_terminal")
-        if shared is not None and shared.is_like(on_status, on_terminal, context):
+        observers = self._settings.observers(options)
+        if shared is not None and shared.is_like(observers, context):
             return shared
-        return Listener(self._observers, on_status=on_status, on_terminal=on_terminal, context=context)
+        return Listener(self._observers, observers, context=context)
 
     def add_create(
         self,
@@ -342,11 +366,13 @@ class Hub(Generic[R]):
     @contextlib.contextmanager
     def reading(self, listener: Listener) -> Iterator[None]:
         """Count as a reader of the events of a watch; it is woken when the fleet stops."""
-        self._read.add(listener)
+        self._read[listener] += 1
         try:
             yield
         finally:
-            self._read.discard(listener)
+            self._read[listener] -= 1
+            if not self._read[listener]:
+                del self._read[listener]
 
     async def room_below(self, at_most: int, *, queue: float = math.inf) -> None:
         """Wait until fewer than `at_most` runs are watched, or have outcomes that wait for a reader. Safe to cancel.
@@ -373,7 +399,7 @@ class Hub(Generic[R]):
     def goes_on(self) -> bool:
         """Return whether runs are being watched or added. A fleet does not wait for the task that leaves it."""
         is_adding = any(task is None or task is not self._leaving for task in self._adding)
-        return self.is_running and (self.runner.roster.active > 0 or is_adding)
+        return self.is_running and (self.runner.roster.active > 0 or is_adding or self.runner.is_reading)
 
     def check_goes_on(self) -> None:
         """Check that the fleet is running, in this event loop.
@@ -387,3 +413,9 @@ class Hub(Generic[R]):
             self.task.raise_failure()
         if not self.is_running:
             raise InvalidRequestError(LEFT)
+
+
+def check_own_options(options: SharedOptions) -> None:
+    """Check the options of one watch of a fleet."""
+    if options:
+        check_watch_options(options, SharedOptions, elsewhere=(OPTIONS_OF_FLEETS, "that is an option of the fleet"))

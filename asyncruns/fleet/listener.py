@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Mapping
 from typing import Any
 
-from asyncruns.lifecycle import Notice, StatusChanged
-from asyncruns.watch.observers import Ended, Feed, Observer, Observers
+from asyncruns.lifecycle import Notice, TextAdded
+from asyncruns.watch.observers import Ended, Feed, Observer, Observers, calls_for
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
+from asyncruns.watch.subscribers import Stamp, Subscribers
 
 
 class Listener:
     """Listens to one run, for one `Watch`; the run may have several.
 
     Args:
-        observers: The queue of the fleet, which calls the observers.
-        on_status: Called with each new status.
-        on_terminal: Called with the outcome.
+        queue: The queue of the fleet, which calls the observers.
+        observers: The observers of this watch, by option.
         context: The context variables that these see, each call in a copy.
 
     Attributes:
@@ -25,56 +26,51 @@ class Listener:
         was_cancelled: Whether its watch was cancelled; it gets no more events then.
     """
 
-    __slots__ = ("_ended", "_feed", "_observers", "_on_status", "_on_terminal", "context", "was_cancelled")
+    __slots__ = ("_ended", "_feed", "_observers", "_queue", "_subscribers", "context", "was_cancelled")
 
-    def __init__(
-        self,
-        observers: Observers,
-        *,
-        on_status: Observer | None,
-        on_terminal: Observer | None,
-        context: contextvars.Context,
-    ) -> None:
+    def __init__(self, queue: Observers, observers: Mapping[str, Any], *, context: contextvars.Context) -> None:
+        self._queue = queue
         self._observers = observers
-        self._on_status, self._on_terminal = on_status, on_terminal
         self.context: contextvars.Context = context
         self.was_cancelled: bool = False
         self._ended: asyncio.Event | None = None
         self._feed: Feed[Any] | None = None
+        self._subscribers: Subscribers[Any] | None = None
 
-    def is_like(self, on_status: Observer | None, on_terminal: Observer | None, context: contextvars.Context) -> bool:
+    def is_like(self, observers: Mapping[str, Any], context: contextvars.Context) -> bool:
         """Return whether a listener with these arguments would be the same."""
-        return self._on_status is on_status and self._on_terminal is on_terminal and self.context is context
+        return self._observers == observers and self.context is context
 
-    def deliver(self, event: Notice | Ended[Any], notified: list[Observer], owners: tuple[object, ...]) -> None:
+    def deliver(
+        self,
+        event: Notice | Ended[Any],
+        notified: list[tuple[Observer, str]],
+        owners: tuple[object, ...],
+        *,
+        holds_end: bool = False,
+    ) -> None:
         """Pass an event on to the reader, to the observers, and to the caller that awaits the watch.
 
         Args:
             event: What happened.
-            notified: The observers that were called by other watches of the run; ours is added.
+            notified: The observers that were called by other watches of the run, with their options; ours are added.
             owners: The objects that the observers work for, the run first.
+            holds_end: Whether subscribers are told of this end later, after the rest of the text.
         """
         if self._feed is not None:
             self._feed.put(event)
-        if isinstance(event, StatusChanged):
-            self._have_observed(self._on_status, event, notified, owners)
-        elif isinstance(event, Ended):
-            if self.observes(event.outcome):
-                self._have_observed(self._on_terminal, event.outcome, notified, owners)
-            if self._ended is not None:
-                self._ended.set()
-
-    def _have_observed(
-        self, observer: Observer | None, value: object, notified: list[Observer], owners: tuple[object, ...]
-    ) -> None:
-        if observer is not None and observer not in notified:
-            notified.append(observer)
-            name = "on_status" if isinstance(value, StatusChanged) else "on_terminal"
-            self._observers.put(observer, value, name, of=owners[0], context=self.context, owners=owners)
+        if not holds_end:
+            self.tell_subscribers(event)
+        for observer, value, name in calls_for(event, self._observers):
+            if (observer, name) not in notified:
+                notified.append((observer, name))
+                self._queue.put(observer, value, name, of=owners[0], context=self.context, owners=owners)
+        if isinstance(event, Ended) and self._ended is not None:
+            self._ended.set()
 
     def observes(self, outcome: AnyOutcome[Any]) -> bool:
         """Whether `on_terminal` gets this outcome. Callers that await it do not count: they may be cancelled first."""
-        return self._on_terminal is not None and not isinstance(outcome, NeedsCaller)
+        return "on_terminal" in self._observers and not isinstance(outcome, NeedsCaller)
 
     async def ended(self) -> None:
         """Wait until the watch has finished, was cancelled, or the fleet has stopped. Safe to cancel."""
@@ -98,6 +94,22 @@ class Listener:
                 self._feed.close()
         return self._feed
 
+    def subscribers(self, stamp: Stamp, texts: list[str] | None) -> Subscribers[Any]:
+        """Return the subscribers of this watch; `texts` is the text of a streamed run so far."""
+        if self._subscribers is None:
+            self._subscribers = Subscribers(stamp, texts)
+        return self._subscribers
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether there are subscribers now."""
+        return bool(self._subscribers)
+
+    def tell_subscribers(self, event: Notice | TextAdded | Ended[Any]) -> None:
+        """Pass an event on to subscribers only."""
+        if self._subscribers is not None:
+            self._subscribers.put(event)
+
     def cancel(self) -> None:
         """Note that the watch was cancelled, and wake the reader and the caller that awaits it."""
         self.was_cancelled = True
@@ -109,3 +121,5 @@ class Listener:
             self._ended.set()
         if self._feed is not None:
             self._feed.close()
+        if self._subscribers is not None:
+            self._subscribers.close()

@@ -10,11 +10,12 @@ from typing import Any, assert_never
 
 from msgspec.structs import replace
 
-from asyncruns._loop import loop_time
+from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import PermittedClient
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
@@ -39,7 +40,7 @@ from asyncruns.lifecycle.patience import FINAL_POLL_S
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Observer
+from asyncruns.watch.observers import E, Ended, Observer, stamped
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.wire.shown_text import on_one_line
 
@@ -67,6 +68,7 @@ class Member(Slot):
         context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
         is_watched: Whether the fleet is watching it, or creates it: it has neither finished nor been discarded.
+        stream: Reads the streams of the run; None if it is only polled.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
     """
 
@@ -89,6 +91,7 @@ class Member(Slot):
         "outcome",
         "polls",
         "ref",
+        "stream",
         "successor",
     )
 
@@ -121,6 +124,7 @@ class Member(Slot):
         self.outcome: AnyOutcome[Any] | None = None
         self.is_broken: bool = False
         self.is_watched: bool = False
+        self.stream: MemberStream | None = None
         self.successor: Member | None = None
 
     @property
@@ -221,6 +225,8 @@ class Member(Slot):
     def discard(self) -> None:
         """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
+        if self.stream is not None:
+            self.stream.stop()
         self.is_watched = False
 
     def stop(self) -> None:
@@ -244,6 +250,16 @@ class Member(Slot):
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
+
+    def receive_safely(self, event: Event) -> None:
+        """Receive an event; an unexpected error finishes the watch, but no other."""
+        self.guard(partial(self.receive, event))
+
+    def plan_poll(self, at: float) -> None:
+        """Plan the next poll."""
+        self.due_at = at
+        self._host.schedule.poll(self, at)
+        self._host.moved()
 
     def guard(self, act: Callable[[], object]) -> None:
         """Call `act` for this run. An unexpected error finishes its watch, but no other."""
@@ -375,8 +391,7 @@ class Member(Slot):
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
         if isinstance(command, do.PollAt):
             if not is_left:
-                self.due_at = command.not_before
-                host.schedule.poll(self, command.not_before)
+                self._plan_poll(command.not_before, command.if_silent)
                 if self._polls_again and not self.is_polling:
                     self._polls_again = False
                     self.poll_now()
@@ -397,22 +412,29 @@ class Member(Slot):
             case do.Cancel():
                 host.schedule.change(self, (self.client.dialect.cancel(self.ref), Asked.CANCEL))
             case do.Report(notice):
-                self._deliver(notice)
-                log_notice(FLEET_LOG, self.ref, notice)
+                self._notify(notice)
             case do.Finish(end):
                 self.stop()
                 self._finish(end)
             case _:
                 assert_never(command)
 
+    def _plan_poll(self, at: float, if_silent: float) -> None:
+        if self.stream is None or not if_silent:
+            if self.stream is not None:
+                self.stream.forget_poll()
+            self.due_at = at
+            self._host.schedule.poll(self, at)
+        else:
+            self._host.schedule.poll(self, math.inf)
+            self.stream.plan_poll(at, if_silent)
+
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:
-            self._answering = self._answerers.begin(self._posted, (*self.owners, ANSWERING), self.context)
+            owners = (*self.owners, ANSWERING)
+            self._answering = self._answerers.begin(self.receive_safely, self._notify, owners, self.context)
         if self._host.group is not None:
             self._answering.begin(calls, self._host.group, facts_of(self.ref, self.machine))
-
-    def _posted(self, event: Event) -> None:
-        self.guard(partial(self.receive, event))
 
     def _finish(self, end: End) -> None:
         self.outcome = outcome_of(
@@ -422,9 +444,12 @@ class Member(Slot):
             PermittedClient(self.client, self._host.permits),
             polls=self.polls,
             elapsed=loop_time() - self._started,
+            at=wall_time(),
+            context=self._answerers.value,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
             label=self.label,
+            output_type=self._answerers.output_type,
         )
         if not self.listeners:  # discarded
             return
@@ -432,15 +457,28 @@ class Member(Slot):
         self._host.ended(self)
         if self._host.is_left:
             warn_of_uncancelled(FLEET_LOG, self.outcome)
-        self._deliver(Ended(self.outcome))
+        ended = Ended(self.outcome)
+        self._deliver(ended)
+        if self.stream is not None:
+            self.stream.finish(end, ended)
         log_outcome(FLEET_LOG, self.outcome)
         if self.is_over:
             self.listeners = ()  # frees them: the outcome keeps the member, and may wait long for a reader
 
+    def _notify(self, notice: Notice) -> None:
+        self._deliver(self.stamped(notice))
+        log_notice(FLEET_LOG, self.ref, notice)
+
+    def stamped(self, event: E) -> E:
+        """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""
+        return stamped(event, self.ref, self._answerers.value)
+
     def _deliver(self, event: Notice | Ended[Any]) -> None:
-        notified: list[Observer] = []  # an observer of the whole fleet is called once for all watches of the run
+        # An observer of the whole fleet is called once for all watches of the run.
+        notified: list[tuple[Observer, str]] = []
+        holds_end = self.stream is not None and isinstance(event, Ended)
         for listener in self.listeners:
-            listener.deliver(event, notified, self.owners)
+            listener.deliver(event, notified, self.owners, holds_end=holds_end)
 
     def check_accepts_events(self) -> None:
         """Check that the watch is active or can be reopened.

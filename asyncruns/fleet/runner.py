@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 import anyio
 import anyio.abc
@@ -22,11 +23,12 @@ from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.member_host import Host
+from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
-from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, Snapshot
+from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.requests import send_for_event
 
@@ -72,6 +74,7 @@ class Runner(Host[Member]):
         self._waiting: asyncio.Future[None] | None = None  # what the planning task waits for
         self._idle: list[asyncio.Future[Job]] = []  # sending tasks that wait for their next job
         self._changing: dict[anyio.CancelScope, Member] = {}  # submits and cancels in flight
+        self._streams: WeakSet[MemberStream] = WeakSet()
         self._cut_off: list[tuple[Member, Asked]] = []  # those whose tasks were cancelled from outside
         self._leave_by = math.inf
         self._has_ended = False
@@ -118,6 +121,8 @@ class Runner(Host[Member]):
                 self.group.cancel_scope.cancel()  # pending submits and cancels are shielded
         finally:
             self.group = None
+            for stream in list(self._streams):
+                await stream.close()
 
     def _outlasts(self) -> bool:
         """Return whether to go on and cancel the runs, although a task of the fleet was cancelled from outside."""
@@ -237,7 +242,7 @@ class Runner(Host[Member]):
             self._changing[scope] = member
             is_cut_off = True
             try:
-                event = await send_for_event(member.client, request, asked, self._heed)
+                event = await self._send_change(member, request, asked)
                 is_cut_off = False
             except Exception as error:
                 is_cut_off = False
@@ -253,6 +258,14 @@ class Runner(Host[Member]):
             self._note(event)
             log_poll(FLEET_LOG, member.ref, event)
             member.guard(partial(member.changed, event))
+            if member.stream is not None and asked is Asked.SUBMIT and not scope.cancelled_caught:
+                member.stream.submitted(event)
+
+    async def _send_change(self, member: Member, request: Request, asked: Asked) -> Observed | Refused:
+        event = None
+        if member.stream is not None and asked is Asked.SUBMIT:
+            event = await member.stream.submit(request)
+        return event or await send_for_event(member.client, request, asked, self._heed)
 
     def _heed(self, response: Response) -> None:
         limit = rate_limit(response.headers)
@@ -274,24 +287,43 @@ class Runner(Host[Member]):
         self.roster.add(member)
         member.begin(given)
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether subscribers still wait for the rest of a stream whose run has ended."""
+        return any(stream.is_wanted for stream in self._streams)
+
     def add_create(self, pending: PendingRun) -> None:
         """Create a run, and watch it then."""
         pending.member.is_watched = True
         self.roster.add(pending.member)
         self.creates.add(pending)
 
+    def add_stream(self, pending: PendingRun) -> None:
+        """Read a stream until it names its run, and watch that then."""
+        pending.member.is_watched = True
+        self.roster.add(pending.member)
+        if self.group is not None:
+            self.creates.begin_now(pending, self.group)
+
     def created(self, member: Member, run: Any) -> Member:
         """Watch a run that was created for a member; return that member, or the one that watches the run already.
 
-        A run that was found by its `key` may be watched already.
+        A run that was found by its `key`, or that a stream has named, may be watched already. Of a stream, `run` is the
+        ref.
         """
         ref = member.client.dialect.identify(run, {})
         known = self.roster.find(ref)
         if known is None:
             member.ref = ref
             self.roster.rename(member)
-            member.guard(lambda: member.begin(member.client.dialect.snapshot(run)))
+            given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
+            member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
+            if member.stream is not None and self.group is not None:
+                self._streams.add(member.stream)
+                member.stream.start(self.group)
             return member
+        if member.stream is not None:
+            member.stream.stop()
         for listener in member.listeners:
             known.add_listener(listener)
         member.successor, member.is_watched = known, False
@@ -327,7 +359,8 @@ class Runner(Host[Member]):
         self.roster.end(member)
         if member.is_over:
             for scope, other in self._changing.items():
-                if other is member:  # its response cannot change anything any more
+                # Its response cannot change anything any more.
+                if other is member and (member.stream is None or not member.stream.hasten()):
                     scope.cancel()
         self._on_end(member)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
 
 from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
-from asyncruns.lifecycle import Event, Policy
+from asyncruns.lifecycle import Event, Notice, Policy
 from asyncruns.tools import Toolset
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
+from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
 
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
@@ -21,16 +22,26 @@ OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome"
 
 
 class Answerers(Struct, frozen=True):
-    """What answers the tool calls of runs; shared by many runs."""
+    """What answers the tool calls of runs, and reads what they write; shared by many runs.
+
+    Attributes:
+        handler: As for `CallAnswerer`, as are `approve`, `tools`, `limit` and `value`.
+        output_type: The type that `outcome.parsed()` reads the text of a run as, or None.
+    """
 
     handler: Handler | None
     approve: ApprovalHandler | None
     tools: Toolset | None
     limit: ConcurrencyLimit | None
     value: object
+    output_type: type[object] | None
 
     def begin(
-        self, post: Callable[[Event], None], owners: tuple[object, ...], context: contextvars.Context
+        self,
+        post: Callable[[Event], None],
+        notify: Callable[[Notice], None],
+        owners: tuple[object, ...],
+        context: contextvars.Context,
     ) -> CallAnswerer:
         """Return a `CallAnswerer` for one run; that class describes the arguments."""
         return CallAnswerer(
@@ -40,6 +51,7 @@ class Answerers(Struct, frozen=True):
             limit=self.limit,
             value=self.value,
             post=post,
+            notify=notify,
             owners=owners,
             context=context,
         )
@@ -56,6 +68,7 @@ class FleetSettings:
         self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
+        self._observers = _observers_in(self._options)
         self._shared: dict[str, tuple[Policy, Answerers]] = {}  # for runs without options of their own, by dialect
 
     def with_own(self, options: SharedOptions) -> SharedOptions:
@@ -65,6 +78,12 @@ class FleetSettings:
         both: SharedOptions = {**self._options, **options}
         both["cadence"] = options.get("cadence") or self._options.get("cadence")
         return both
+
+    def observers(self, options: SharedOptions) -> Mapping[str, Any]:
+        """Return the observers of a watch by option; watches without observers of their own share the fleet's."""
+        if not any(name in options for name in OBSERVER_OPTIONS):
+            return self._observers
+        return _observers_in({**self._options, **options})
 
     def of(self, options: SharedOptions, dialect: Dialect[Any]) -> tuple[Policy, Answerers]:
         """Return the policy and the answerers of a watch; watches without options of their own share them."""
@@ -80,8 +99,13 @@ class FleetSettings:
                 tools=both.get("tools"),
                 limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
                 value=both.get("context"),
+                output_type=both.get("output_type"),
             ),
         )
         if not options:
             self._shared[dialect.name] = settings
         return settings
+
+
+def _observers_in(options: SharedOptions) -> Mapping[str, Any]:
+    return {name: options[name] for name in OBSERVER_OPTIONS if options.get(name) is not None}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any, Generic, TypeVar
 
 from asyncruns._loop import loop_time
@@ -16,8 +17,9 @@ from asyncruns.fleet.member import Member
 from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
-from asyncruns.watch.observers import Ended, Feed
+from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.subscribers import Subscribed
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -106,6 +108,37 @@ class Watch(AsyncOnly, Generic[R]):
         if feed.is_empty and self._member.is_finished:  # `Ended` was read before
             return None
         return await feed.get()
+
+    async def subscribe(self) -> AsyncGenerator[Subscribed[R]]:
+        """Iterate over the state of the watch as it is, and over its events from now on; the last one is `Ended`.
+
+        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. For a
+        streamed run that has the text so far, and the text that follows comes as `TextAdded`. A subscriber that begins
+        after the watch has finished gets the state and `Ended`. It holds up nothing: if it is 256 events behind, these
+        are dropped, and it gets a `Gap`, which says how many, and the `CurrentState` again.
+
+        Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes.
+
+        Raises:
+            InvalidRequestError: The fleet was entered in another event loop.
+        """
+        self._hub.task.check_is_here()
+        stream = self._member.stream
+        subscribers = self._listener.subscribers(self._stamped, None if stream is None else stream.texts)
+        if self._listener.was_cancelled or not self._hub.is_running:
+            subscribers.close()
+        with self._hub.reading(self._listener):
+            async with contextlib.aclosing(subscribers.read(lambda: self._member.machine, self._ended_with)) as events:
+                async for event in events:
+                    if isinstance(event, Ended):
+                        self._hub.outcomes.delivered(self._member)
+                    yield event
+
+    def _stamped(self, event: E) -> E:
+        return self._member.stamped(event)
+
+    def _ended_with(self) -> Ended[R] | None:
+        return None if self.outcome is None else Ended(self.outcome)
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Provide outputs for open tool calls; then `await` the watch again.

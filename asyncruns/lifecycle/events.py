@@ -44,10 +44,11 @@ class Refused(Struct, frozen=True):
 
 
 class CallsAnswered(Struct, frozen=True):
-    """Calls that were handed out have their outputs."""
+    """Calls that were handed out have their outputs. `failed` says whether these are errors for the model to read."""
 
     now: float
     outputs: tuple[tuple[Call, str], ...]
+    failed: bool = False
 
 
 class OutputsProvided(Struct, frozen=True):

@@ -238,14 +238,14 @@ class Ledger(Struct, eq=False, gc=False):
         self._left.update(dict.fromkeys(map(key_of, new)))
         return new
 
-    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool) -> list[tuple[str, str]]:
-        """Record outputs; return those that were recorded, by call id. A later one is dropped unless `replace`."""
+    def record(self, outputs: Iterable[tuple[Call, str]], *, replace: bool) -> list[tuple[Call, str]]:
+        """Record outputs; return those that were recorded. A later one is dropped unless `replace`."""
         recorded = []
         for call, output in outputs:
             key = key_of(call)
             if replace or key not in self._outputs:
                 self._outputs[key] = output
-                recorded.append((call.id, output))
+                recorded.append((call, output))
         return recorded
 
     def resolve(self, outputs: Outputs) -> Answers:

@@ -186,7 +186,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
                 return self._refused(event)
             case ev.CallsAnswered():
                 self._need_ledger()
-                return [*self._record(event.outputs), *self._settle(event.now)]
+                return [*self._record(event.outputs, failed=event.failed), *self._settle(event.now)]
             case ev.OutputsProvided():
                 outputs = self._ledger.resolve(event.outputs)
                 return [*self._record(outputs), *self._settle(event.now)]
@@ -562,9 +562,11 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _max_rounds(self) -> float:
         return math.inf if self._policy.max_rounds is None else self._policy.max_rounds
 
-    def _record(self, outputs: Answers, *, replace: bool = False) -> list[Command]:
-        recorded = self._ledger.record(outputs, replace=replace)
-        return [do.Report(notices.CallAnswered(call_id=call_id, output=output)) for call_id, output in recorded]
+    def _record(self, outputs: Answers, *, replace: bool = False, failed: bool = False) -> list[Command]:
+        return [
+            do.Report(notices.CallAnswered(call_id=call.id, tool=call.name, output=output, failed=failed))
+            for call, output in self._ledger.record(outputs, replace=replace)
+        ]
 
     def _settle(self, now: float) -> list[Command]:
         """Submit if every call is answered; finish if no handler or tool will supply the missing outputs."""
@@ -806,4 +808,4 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _answer_late_calls(self, now: float) -> list[Command]:
         """Answer the unfinished calls with an error, so that the outputs of the others are not lost with the run."""
         late = tuple((call, TIMED_OUT_OUTPUT) for call in self._late_calls())
-        return [do.StopTools(approvals=False), *self._record(late), *self._settle(now)]
+        return [do.StopTools(approvals=False), *self._record(late, failed=True), *self._settle(now)]

@@ -1,4 +1,7 @@
-"""What a watch reports while it goes on: all events of `async for event in watcher` except the last, `Ended`."""
+"""What a watch reports while it goes on: all events of `async for event in watcher` except the last, `Ended`.
+
+The lifecycle makes them; the watch that delivers them adds when, of which run, and for which caller.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Call, Outputs
+from asyncruns.lifecycle.values import Call, Outputs, RunRef
 from asyncruns.wire.plain import Plain
 
 R = TypeVar("R")
@@ -21,10 +24,31 @@ class Connectivity(enum.Enum):
     LOST = "lost"  # requests have failed for 15 s or longer
 
 
-class _Event(Plain, frozen=True):
-    """Base class: in JSON, `event` has the name of the class."""
+class _Event(Plain, frozen=True, kw_only=True):
+    """What all events have. In JSON, `event` is the name of the class.
+
+    Attributes:
+        at: When it was noticed, in seconds since the epoch, by this machine's clock.
+        ref: The ref of the run.
+    """
 
     _kind: ClassVar[str] = "event"
+
+    at: float = 0.0
+    ref: RunRef = RunRef("", ())
+    _context: object = None
+
+    @property
+    def context(self) -> Any:
+        """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
+        return self._context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickled_fields(self)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name[0] != "_")
+        return f"{type(self).__name__}({shown})"
 
 
 class StatusChanged(_Event, Generic[R], frozen=True, kw_only=True):
@@ -50,10 +74,34 @@ class ActionRequired(_Event, frozen=True, kw_only=True):
 
 
 class CallAnswered(_Event, frozen=True, kw_only=True):
-    """A call has its output."""
+    """A call has its output.
+
+    Attributes:
+        call_id: The id of the call.
+        tool: The name that the model called.
+        output: The output.
+        failed: Whether the output is an error of ours: the tool raised, took too long, was refused by an approval, was
+            called in a wrong way, or does not exist. False for an output of a handler or of the caller.
+    """
 
     call_id: str
+    tool: str
     output: str
+    failed: bool = False
+
+
+class ToolReported(_Event, frozen=True, kw_only=True):
+    """A tool reports its progress, with `ToolContext.report`.
+
+    Attributes:
+        call_id: The id of the call.
+        tool: The name that the model called.
+        progress: What the tool passed.
+    """
+
+    call_id: str
+    tool: str
+    progress: Any
 
 
 class OutputsSubmitted(_Event, frozen=True, kw_only=True):
@@ -86,9 +134,6 @@ class ConnectivityChanged(_Event, frozen=True, kw_only=True):
     connectivity: Connectivity
     cause: Exception | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickled_fields(self)
-
 
 class StreamBroken(_Event, frozen=True, kw_only=True):
     """The stream no longer reports the run, so the watch polls. No event is repeated.
@@ -102,9 +147,6 @@ class StreamBroken(_Event, frozen=True, kw_only=True):
 
     cause: Exception | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickled_fields(self)
-
 
 class CancelRefused(_Event, frozen=True, kw_only=True):
     """The server does not cancel the run in this status.
@@ -115,14 +157,40 @@ class CancelRefused(_Event, frozen=True, kw_only=True):
 
     cause: Exception
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickled_fields(self)
+
+class CurrentState(_Event, frozen=True, kw_only=True):
+    """The state of a watch, for a subscriber that begins, or that missed events.
+
+    Attributes:
+        status: The run's status, as the server spells it; "" if it is not known yet.
+        phase: What the status means.
+        calls: The calls of the current round that have no output yet.
+        text: The text of the run so far, if it is streamed; otherwise "".
+    """
+
+    status: str
+    phase: Phase
+    calls: tuple[Call, ...] = ()
+    text: str = ""
+
+
+class TextAdded(_Event, frozen=True, kw_only=True):
+    """A piece of the text of a streamed run."""
+
+    text: str
+
+
+class Gap(_Event, frozen=True, kw_only=True):
+    """A subscriber was too slow, and so many events were dropped for it. The next event is the `CurrentState`."""
+
+    dropped: int
 
 
 Notice = (
     StatusChanged[Any]
     | ActionRequired
     | CallAnswered
+    | ToolReported
     | CallsLeftToServer
     | OutputsSubmitted
     | ConnectivityChanged

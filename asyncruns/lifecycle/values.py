@@ -109,6 +109,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
         expires_at: When the server will expire the run, in seconds since the server's epoch; None if not sent.
         server_time: The server's clock when it answered, in seconds since its epoch; None if not sent.
         created_at: When the run was created, by the same clock; None if not sent.
+        ended_at: When it ended, by the same clock; None if it has not, or if not sent.
         group: Key of runs that mostly take about equally long, such as those of the same assistant and model.
         hint: Seconds that the server asks to wait before the next poll; None if it does not.
         ref: The ref of the run; None means unchanged. With some servers a submit begins another run, which is watched
@@ -125,11 +126,19 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     expires_at: float | None = None
     server_time: float | None = None
     created_at: float | None = None
+    ended_at: float | None = None
     group: tuple[str, ...] = ()
     hint: float | None = None
     ref: RunRef | None = None
     is_final: bool = False
     usage: TokenUsage | None = None
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds from the creation of the run to its end; None if the server did not say."""
+        if self.created_at is None or self.ended_at is None:
+            return None
+        return max(self.ended_at - self.created_at, 0.0)
 
 
 class RefusalKind(enum.Enum):

@@ -14,7 +14,7 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
 from asyncruns.resources.options import CallOptions, json_body, make_request
-from asyncruns.resources.response_parameters import ResponseParameters
+from asyncruns.resources.response_parameters import ResponseParameters, with_text_format
 from asyncruns.resources.run_parameters import split_options
 from asyncruns.watch.open_watches import OpenWatches
 from asyncruns.wire import ModelResponse, ResponseMessage
@@ -33,7 +33,7 @@ def _dialect(continue_with: Mapping[str, Any] | None) -> ResponsesDialect:
     if not isinstance(cast("object", continue_with), Mapping):
         raise InvalidRequestError(f"continue_with must be a mapping of response parameters; got {continue_with!r}")
     try:
-        body, options = split_options(continue_with, ResponseParameters)
+        body, options = split_options(with_text_format(continue_with), ResponseParameters)
     except TypeError as error:
         raise InvalidRequestError(f"continue_with: {error}") from None
     extra = options.pop("extra_body", None) or {}

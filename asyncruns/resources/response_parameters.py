@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.resources.options import CallOptions
+from asyncruns.schemas.output_type import output_type_of
 from asyncruns.wire import Maybe
 
 
@@ -31,6 +33,8 @@ class ResponseParameters(CallOptions, total=False):
         metadata: Up to 16 pairs; keys up to 64 characters, values up to 512.
         reasoning: `{"effort": ..., "summary": ...}`, for models that reason.
         text: `{"format": ..., "verbosity": ...}`; a format `{"type": "json_schema", ...}` for structured answers.
+        output_type: A pydantic model, a msgspec Struct, a dataclass or a TypedDict, whose strict JSON Schema is sent as
+            the format in `text`. Pass it to the watch as well, for `outcome.parsed()`.
         max_output_tokens: Includes reasoning; a response that would use more ends as incomplete.
         temperature: 0 to 2; the server's default is 1.
         top_p: 0 to 1; the server's default is 1.
@@ -58,6 +62,7 @@ class ResponseParameters(CallOptions, total=False):
     metadata: Maybe[Mapping[str, str]]
     reasoning: Maybe[Mapping[str, Any]]
     text: Maybe[Mapping[str, Any]]
+    output_type: type[object] | None
     max_output_tokens: Maybe[int]
     temperature: Maybe[float]
     top_p: Maybe[float]
@@ -74,3 +79,21 @@ class ResponseParameters(CallOptions, total=False):
     access_programs: Maybe[Mapping[str, Any]]
     safety_identifier: Maybe[str]
     user: Maybe[str]
+
+
+def with_text_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a response with the schema of their `output_type` as the format in `text`.
+
+    Raises:
+        InvalidRequestError: There is a format as well, or the type has no strict schema.
+    """
+    sent = dict(parameters)
+    output_type = sent.pop("output_type", None)
+    if output_type is None:
+        return sent
+    text = sent.get("text") or {}
+    if text.get("format"):
+        raise InvalidRequestError("output_type is sent as the format in text: leave out the one that is given")
+    made = output_type_of(output_type)
+    chosen = {"type": "json_schema", "name": made.name, "schema": made.schema, "strict": True}
+    return {**sent, "text": {**text, "format": chosen}}

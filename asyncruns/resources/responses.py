@@ -15,7 +15,7 @@ from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.response_client import ResponseClient
-from asyncruns.resources.response_parameters import ResponseParameters
+from asyncruns.resources.response_parameters import ResponseParameters, with_text_format
 from asyncruns.resources.run_parameters import split_options
 from asyncruns.resources.start_run import NewRun
 from asyncruns.streams.response_stream import ResponseStream
@@ -116,7 +116,8 @@ class Responses(_Responses):
             response: The response, a `RunRef`, the id, or the stream of a response.
             continue_with: The parameters that it was created with, including `extra_headers` and the like, which polls
                 use, too. By default those that the response echoes, but some servers omit or hide some of them: pass
-                this with MCP tools, a template (`prompt`) or `include`.
+                this with MCP tools, a template (`prompt`) or `include`, and for an `output_type` if the server does not
+                echo `text`. An `output_type` here is sent, and one beside it only reads the text.
             **options: See `RunWatcher`.
 
         Raises:
@@ -144,10 +145,10 @@ class Responses(_Responses):
             model: As in `create`.
             message: The `input` of the response.
             parameters: See `ResponseParameters`.
-            **options: See `RunWatcher`.
+            **options: See `RunWatcher`. The schema of `output_type` is sent with the response and each follow-up.
 
         Raises:
-            InvalidRequestError: `parameters` has a model or input as well.
+            InvalidRequestError: `parameters` has a model or input, or a format beside `output_type`; nothing was sent.
             APIError: The response could not be created, or it is not known whether it was.
         """
         new = self._new_run(model, message, parameters, options)
@@ -175,9 +176,9 @@ class Responses(_Responses):
             InvalidRequestError: An argument is invalid; nothing was sent.
         """
         given_by_caller = parameters or {}
-        for name in ("model", "input"):
+        for name, passed_as in (("model", "model="), ("input", "message="), ("output_type", "output_type=")):
             if name in given_by_caller:
-                raise InvalidRequestError(f"Pass {name} as model= or message=, not in the parameters as well")
+                raise InvalidRequestError(f"Pass {name} as {passed_as}, not in the parameters")
         tools = options.get("tools")
         given: dict[str, Any] = {
             "model": model,
@@ -185,9 +186,11 @@ class Responses(_Responses):
             "store": True,
             **({"tools": tools.definitions(wire="responses")} if tools else {}),
             **{name: list(value) if isinstance(value, Iterator) else value for name, value in given_by_caller.items()},
+            "output_type": options.get("output_type"),
             "background": True,  # last, since the parameters must not replace it: a watch polls
         }
         tries = CREATE_TRIES if options.get("on_lost_submit") == "resend" else 1
+        given = with_text_format(given)
         again = {name: value for name, value in given.items() if name != "input"}  # a follow-up's input: the outputs
         continue_with = cast("ResponseParameters", again)
         created = (creator or self)._created
@@ -234,7 +237,7 @@ class Responses(_Responses):
             APIError: The server did not answer; after a timeout or a dropped connection the response may exist. The
                 request is not repeated, since there is no list of responses to find out.
         """
-        body, options = split_options(parameters, ResponseParameters)
+        body, options = split_options(with_text_format(parameters), ResponseParameters)
         if stream:
             request = self._request("POST", "responses", body={**body, "stream": True}, options=options)
             return ResponseStream(request, await self._open_stream(request))

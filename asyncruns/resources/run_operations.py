@@ -12,7 +12,13 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.resources.base import PageCall, RawCalls, Server
 from asyncruns.resources.options import CallOptions
-from asyncruns.resources.run_parameters import RunParameters, ToolApproval, ToolOutput, split_options
+from asyncruns.resources.run_parameters import (
+    RunParameters,
+    ToolApproval,
+    ToolOutput,
+    split_options,
+    with_response_format,
+)
 from asyncruns.resources.steps import Steps
 from asyncruns.resources.thread_items import ThreadItems
 from asyncruns.resources.thread_lock import OnBusy
@@ -126,7 +132,7 @@ class RunOperations(ThreadItems):
                 thread_id, assistant_id, parameters, include=include, on_busy=on_busy, adopt=adopt, guard=None
             )
         require_id("assistant_id", assistant_id)
-        settings, options = split_options(parameters, RunParameters)
+        settings, options = split_options(with_response_format(parameters), RunParameters)
         segments, query = ("threads", thread_id, "runs"), {"include": include}
         body = {"assistant_id": assistant_id, **settings}
         return await self._create_stream(
@@ -150,7 +156,7 @@ class RunOperations(ThreadItems):
             guard: Awaits each try, so that the run is not lost when the caller is cancelled; None for no guard.
         """
         require_id("assistant_id", assistant_id)
-        settings, options = split_options(parameters, RunParameters)
+        settings, options = split_options(with_response_format(parameters), RunParameters)
         return await self._create(
             Run,
             *("threads", thread_id, "runs"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Required, TypedDict, cast
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.resources.options import CallOptions, check_names
+from asyncruns.schemas.output_type import output_type_of
 from asyncruns.wire import Maybe
 
 
@@ -41,6 +43,8 @@ class RunSettings(CallOptions, total=False):
         parallel_tool_calls: The server's default is true.
         response_format: "auto", or an object. With `{"type": "json_object"}`, the instructions must ask for JSON as
             well: otherwise the model may write white space until the token limit, and the run seems stuck.
+        output_type: A pydantic model, a msgspec Struct, a dataclass or a TypedDict, whose strict JSON Schema is sent as
+            the `response_format`. Pass it to the watch as well, for `outcome.parsed()`.
     """
 
     model: Maybe[str]
@@ -55,6 +59,7 @@ class RunSettings(CallOptions, total=False):
     tool_choice: Maybe[str | Mapping[str, Any]]
     parallel_tool_calls: Maybe[bool]
     response_format: Maybe[str | Mapping[str, Any]]
+    output_type: type[object] | None
 
 
 class RunParameters(RunSettings, total=False):
@@ -69,6 +74,25 @@ class RunParameters(RunSettings, total=False):
     additional_instructions: Maybe[str]
     additional_messages: Maybe[Iterable[Mapping[str, Any]]]
     reasoning_effort: Maybe[str]
+
+
+def with_response_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a run with the schema of their `output_type` as the `response_format`.
+
+    https://platform.openai.com/docs/api-reference/runs/createRun#runs-createrun-response_format
+
+    Raises:
+        InvalidRequestError: Both are given, or the type has no strict schema.
+    """
+    sent = dict(parameters)
+    output_type = sent.pop("output_type", None)
+    if output_type is None:
+        return sent
+    if sent.get("response_format"):
+        raise InvalidRequestError("output_type is sent as the response_format: leave out the one that is given")
+    made = output_type_of(output_type)
+    schema = {"name": made.name, "schema": made.schema, "strict": True}
+    return {**sent, "response_format": {"type": "json_schema", "json_schema": schema}}
 
 
 def split_options(parameters: Mapping[str, Any], known: type) -> tuple[dict[str, Any], CallOptions]:

@@ -13,7 +13,7 @@ from asyncruns.resources.base import PageCall, RawCalls, Resource, Server
 from asyncruns.resources.messages import Messages
 from asyncruns.resources.options import CallOptions
 from asyncruns.resources.run_operations import RawRuns
-from asyncruns.resources.run_parameters import RunSettings, split_options
+from asyncruns.resources.run_parameters import RunSettings, split_options, with_response_format
 from asyncruns.resources.run_polling import cadence_of, polled
 from asyncruns.resources.run_streaming import AssistantStreamManager, H, managed
 from asyncruns.resources.runs import Runs
@@ -180,7 +180,7 @@ class Threads(Resource):
             APIError: The server refused the request, or did not answer.
         """
         require_id("assistant_id", assistant_id)
-        settings, options = split_options(parameters, RunSettings)
+        settings, options = split_options(with_response_format(parameters), RunSettings)
         body = {"assistant_id": assistant_id, "thread": thread, "tool_resources": tool_resources, **settings}
         if stream:
             from asyncruns.streams.run_stream import RunStream  # late: most programs do not stream

@@ -122,11 +122,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, *, patience: float = THREAD_PATIENCE_S) -> None:
         self._virtual = _VirtualSelector(patience)
+        self._epoch = time.time()
         super().__init__(self._virtual)
 
     def time(self) -> float:
         """Return the virtual time in seconds; it starts at 1000 and only a wait advances it."""
         return self._virtual.now
+
+    def wall_time(self) -> float:
+        """Return the time in seconds since the epoch that events carry: it advances with the virtual time."""
+        return self._epoch + self.time() - _FIRST_TIME_S
 
     def run_in_executor(self, executor: Any, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
         """Run a function in an executor; virtual time stands still until it ends, for at most `patience` seconds."""

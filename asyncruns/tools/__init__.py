@@ -4,8 +4,7 @@ Public: the names of `__all__`. The modules:
 
 toolset         the functions together: finds the one that is called, applies the limits and the policies
 tool            one function: its definition, and one execution
-signature       the parameters: decoding arguments, and their JSON Schema; strict: the subset of strict mode
-annotations     what an annotation consists of; pydantic_types, time_formats, docstrings: what msgspec does not read
+signature       the parameters: decoding arguments, and their JSON Schema; docstrings: their descriptions
 given_schema    the same for a function whose JSON Schema is given
 context         what a tool may know of its call, without the model seeing it
 results         how a return value becomes the text of the output
@@ -25,6 +24,7 @@ from asyncruns.tools.policies import FailurePolicy
 from asyncruns.tools.results import encode_output, error_output
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.toolset import Toolset
+from asyncruns.tools.worker_threads import to_thread
 
 __all__ = [
     "Approve",
@@ -35,4 +35,5 @@ __all__ = [
     "Toolset",
     "encode_output",
     "error_output",
+    "to_thread",
 ]

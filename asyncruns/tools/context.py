@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, get_origin
 
 from msgspec import Struct, field
@@ -25,6 +25,7 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     ref: RunRef | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     answer_by: float = math.inf
+    _report: Callable[[Call, object], None] | None = None  # may be called in any thread
 
 
 class ToolContext(RunFacts, Generic[T], frozen=True, kw_only=True):
@@ -51,10 +52,25 @@ class ToolContext(RunFacts, Generic[T], frozen=True, kw_only=True):
     call: Call
     value: T
 
+    def report(self, progress: object) -> None:
+        """Report how far the tool has come: readers of the watch's events and `on_event` get a `ToolReported`.
+
+        The model does not see it. May be called in any thread, and returns at once. Does nothing once the call has its
+        output, or was stopped, and outside of a watch.
+
+        Args:
+            progress: Any value, such as a text, a number, or a dict with values that have JSON.
+        """
+        if self._report is not None:
+            self._report(self.call, progress)
+
+    def __repr__(self) -> str:
+        return f"<ToolContext of the call {self.call.id!r} of {self.call.name}>"  # `value` may hold a credential
+
 
 def context_for(call: Call, value: object, facts: RunFacts) -> ToolContext[Any]:
     """Return the context of one call."""
-    return ToolContext(call=call, value=value, ref=facts.ref, metadata=facts.metadata, answer_by=facts.answer_by)
+    return ToolContext(call=call, value=value, **{name: getattr(facts, name) for name in RunFacts.__struct_fields__})
 
 
 def is_context(annotation: object) -> bool:

@@ -11,10 +11,10 @@ from typing import Any, Final, get_origin
 import msgspec
 
 from asyncruns.errors import ConfigurationError
+from asyncruns.schemas.strict import Schema, make_strict
 from asyncruns.tools.context import ToolContext, is_context
 from asyncruns.tools.results import well_formed
 from asyncruns.tools.signature import InvalidArgumentsError, innermost
-from asyncruns.tools.strict import Schema, make_strict
 from asyncruns.wire.plain import plain_value
 
 _DECODER: Final = msgspec.json.Decoder(dict[str, Any])
@@ -36,6 +36,7 @@ class GivenSchema:
 
     Raises:
         ConfigurationError: The schema is not one of an object, or the function takes its arguments in neither way.
+        NotStrictError: It is to be strict, and strict mode cannot express it.
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], schema: Mapping[str, Any], *, strict: bool) -> None:
@@ -56,7 +57,7 @@ class GivenSchema:
         is_open = self.schema.get("additionalProperties") is not False or "patternProperties" in self.schema
         self._takes_any = self._find_way(tool, function) and is_open
         if strict:
-            make_strict(tool, self.schema)
+            make_strict(self.schema)
 
     def decode(self, text: str) -> dict[str, Any]:
         """Decode the model's text into arguments; "" and `null` mean none.

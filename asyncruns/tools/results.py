@@ -14,6 +14,13 @@ from typing import Any
 import msgspec
 
 
+class CallOutput(msgspec.Struct, frozen=True):
+    """The output of a call. `failed` says whether it is an error, for the model to read."""
+
+    text: str
+    failed: bool = False
+
+
 def well_formed(text: str) -> str:
     """Return the text as valid Unicode: surrogate pairs are joined, and lone surrogates become U+FFFD."""
     try:

@@ -18,13 +18,13 @@ from typing import Any, Final
 import msgspec
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools.annotations import check_nothing_is_ignored, described, parts_of
+from asyncruns.schemas.annotations import check_nothing_is_ignored, described, parts_of
+from asyncruns.schemas.pydantic_types import DoesNotFitError, PydanticReader, is_made_anew, schemas_of, with_field
+from asyncruns.schemas.strict import Schema, make_strict, subschemas
+from asyncruns.schemas.time_formats import add_formats, with_formats
 from asyncruns.tools.context import ToolContext, is_context
 from asyncruns.tools.docstrings import parameter_texts
-from asyncruns.tools.pydantic_types import DoesNotFitError, PydanticReader, is_made_anew, schemas_of, with_field
 from asyncruns.tools.results import well_formed
-from asyncruns.tools.strict import Schema, make_strict, subschemas
-from asyncruns.tools.time_formats import add_formats, with_formats
 
 _RECEIVERS: Final = frozenset({"self", "cls"})
 
@@ -72,6 +72,7 @@ class Signature:
     Raises:
         ConfigurationError: A parameter is positional-only or variadic, has no annotation, its type has no JSON Schema,
             something in its annotation would be ignored, or it is the `self` of an unbound method.
+        NotStrictError: It is to be strict, and strict mode cannot express the type of a parameter.
     """
 
     def __init__(self, tool: str, function: Callable[..., Any], *, strict: bool = False) -> None:
@@ -92,7 +93,7 @@ class Signature:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(struct)
         self.schema: Schema = _schema(struct, parameters, parameter_texts(innermost(function)))
         if strict:
-            make_strict(tool, self.schema)
+            make_strict(self.schema)
 
     def decode(self, text: str) -> dict[str, Any]:
         """Decode the model's text into keyword arguments; "" and `null` mean no arguments.
@@ -210,16 +211,18 @@ def _resolved(tool: str, parameter: inspect.Parameter, names: dict[str, Any]) ->
 def _checked(tool: str, parameter: _Parameter) -> _Parameter:
     """Check the type of a parameter, and return the parameter with its reader."""
     parts = parts_of(parameter.type)
-    check_nothing_is_ignored(tool, parameter.name, parts)
+    whose = f"The parameter {parameter.name} of the tool {tool}"
+    check_nothing_is_ignored(whose, parts)
     if parts.are_of_pydantic:
-        return msgspec.structs.replace(parameter, reader=PydanticReader(tool, parameter.name, parameter.type))
+        reader = PydanticReader(whose, parameter.type, path=f"$.{parameter.name}")
+        return msgspec.structs.replace(parameter, reader=reader)
     try:
         msgspec.json.Decoder(parameter.type)
         msgspec.json.schema(parameter.type)
     except Exception as error:
         raise ConfigurationError(
-            f"The parameter {parameter.name} of the tool {tool} has the type {parameter.type!r}, for which there is no "
-            "JSON Schema. Use a type that msgspec supports (builtins, Literal, Struct, dataclass, TypedDict, ...), "
+            f"{whose} has the type {parameter.type!r}, for which there is no JSON Schema. Use a type that msgspec "
+            "supports (builtins, Literal, Struct, dataclass, TypedDict, ...), "
             f"a pydantic type, or bind it with functools.partial. ({str(error).splitlines()[0]})"
         ) from error
     return msgspec.structs.replace(parameter, classes=parts.classes)

@@ -11,11 +11,12 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asyncruns.errors import ConfigurationError, ToolError
+from asyncruns.schemas.strict import NotStrictError
 from asyncruns.tools.approval import Approve
 from asyncruns.tools.context import ToolContext
 from asyncruns.tools.given_schema import GivenSchema
 from asyncruns.tools.policies import Failure, FailureKind
-from asyncruns.tools.results import encode_output
+from asyncruns.tools.results import CallOutput, encode_output
 from asyncruns.tools.signature import Signature, innermost
 from asyncruns.tools.worker_threads import Place, place_for_thread, run_in_thread
 from asyncruns.user_code import Raised, UserTask
@@ -32,6 +33,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         timeout: Seconds that a call may take from its start; None means no limit.
         approve: Called before each call to approve it; None approves all.
+        idempotent: Whether a call may safely begin twice.
         is_async: Whether the function is called in the loop and not in a thread.
     """
 
@@ -42,6 +44,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None
     strict: bool
     approve: Approve | None
+    idempotent: bool
     is_async: bool
 
     @classmethod
@@ -55,6 +58,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         parameters: Mapping[str, Any] | None,
         strict: bool,
         approve: Approve | None,
+        idempotent: bool,
     ) -> ToolFunction:
         """Make a tool; the name and the description default to the function's own.
 
@@ -70,11 +74,14 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
                 f"{name!r} cannot be the name of a tool: it takes 1 to 64 of a-z, A-Z, 0-9, _ and -. "
                 "Pass one with name=."
             )
-        signature: Signature | GivenSchema = (
-            Signature(name, function, strict=strict)
-            if parameters is None
-            else (GivenSchema(name, function, parameters, strict=strict))
-        )
+        signature: Signature | GivenSchema
+        try:
+            if parameters is None:
+                signature = Signature(name, function, strict=strict)
+            else:
+                signature = GivenSchema(name, function, parameters, strict=strict)
+        except NotStrictError as error:
+            raise ConfigurationError(f"The tool {name} cannot be strict: {error}, or leave strict off.") from error
         return cls(
             name=name,
             description=_first_paragraph(inner) if description is None else description,
@@ -83,6 +90,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
             timeout=timeout,
             strict=strict,
             approve=approve,
+            idempotent=idempotent,
             is_async=_is_async(inner),
         )
 
@@ -100,7 +108,7 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
             function["strict"] = True
         return {"type": "function", "function": function}
 
-    async def run(self, arguments: dict[str, Any], context: ToolContext[Any]) -> str | Failure:
+    async def run(self, arguments: dict[str, Any], context: ToolContext[Any]) -> CallOutput | Failure:
         """Call the function and encode its return value; the timeout does not include waiting for a thread.
 
         A value that is returned after the timeout is discarded. Safe to cancel: a coroutine function is cancelled and
@@ -111,7 +119,9 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         with await place_for_thread() as place:
             return await self._run(arguments, context, place)
 
-    async def _run(self, arguments: dict[str, Any], context: ToolContext[Any], place: Place | None) -> str | Failure:
+    async def _run(
+        self, arguments: dict[str, Any], context: ToolContext[Any], place: Place | None
+    ) -> CallOutput | Failure:
         def call() -> Any:
             return self.signature.call(self.function, arguments, context)
 
@@ -133,7 +143,9 @@ class ToolFunction(msgspec.Struct, frozen=True, kw_only=True):
         # A ToolError that is raised on the timeout's cancellation is the tool's own text for the model: keep it.
         if driven.has_expired and not isinstance(error, ToolError):
             return self._timed_out(error)
-        return output if isinstance(output, str) else Failure.by(output.error, f"The tool {self.name} failed.")
+        if isinstance(output, Raised):
+            return Failure.by(output.error, f"The tool {self.name} failed.")
+        return CallOutput(output)
 
     def _timed_out(self, cause: Exception | None) -> Failure:
         unit = "second" if self.timeout == 1 else "seconds"

@@ -19,7 +19,7 @@ from asyncruns.tools.checks import check_callable, check_positive, named_functio
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.tools.context import RunFacts, ToolContext, context_for
 from asyncruns.tools.policies import MISTAKES_OF_THE_MODEL, Failure, FailureKind, FailurePolicy, Policies
-from asyncruns.tools.results import error_output, well_formed
+from asyncruns.tools.results import CallOutput, error_output, well_formed
 from asyncruns.tools.signature import InvalidArgumentsError
 from asyncruns.tools.tool import ToolFunction, Wire
 from asyncruns.user_code import Raised
@@ -136,6 +136,7 @@ class Toolset:
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
+        idempotent: bool = False,
     ) -> F: ...
 
     @overload
@@ -150,6 +151,7 @@ class Toolset:
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
+        idempotent: bool = False,
     ) -> Callable[[F], F]: ...
 
     def tool(
@@ -163,6 +165,7 @@ class Toolset:
         timeout: float | msgspec.UnsetType | None = msgspec.UNSET,
         strict: bool = False,
         approve: Approve | msgspec.UnsetType | None = msgspec.UNSET,
+        idempotent: bool = False,
     ) -> F | Callable[[F], F]:
         """Add a function. Works as a decorator, with and without arguments, and returns the function unchanged.
 
@@ -178,6 +181,8 @@ class Toolset:
                 an OpenAPI description. The function takes the arguments by name, or all of them in one dict. Only
                 their names are checked: that required ones are there, and no others if `additionalProperties` is false.
             timeout: Seconds that a call may take; by default the toolset's timeout. None means no limit.
+            idempotent: Whether a call may safely begin twice, as a lookup may. asyncruns never begins one twice by
+                itself; this is recorded for what may, such as a journal after a crash: see `is_idempotent`.
             strict: Whether to use OpenAI's strict mode, whose schema requires every parameter, even with a default.
             approve: As for the toolset, whose `approve` is the default; None approves all calls.
 
@@ -198,6 +203,7 @@ class Toolset:
                     timeout=self._timeout if timeout is msgspec.UNSET else timeout,
                     strict=strict,
                     approve=self._approve if approve is msgspec.UNSET else approve,
+                    idempotent=idempotent,
                 )
             )
             return function
@@ -210,6 +216,10 @@ class Toolset:
         if tool.name in self._tools:
             raise ConfigurationError(f"There is already a tool named {tool.name}. Pass another name with name=.")
         self._tools[tool.name] = tool
+
+    def is_idempotent(self, name: str) -> bool:
+        """Return whether a call of this tool may safely begin twice; False if there is no such tool."""
+        return name in self._tools and self._tools[name].idempotent
 
     def definitions(self, wire: Wire = "threads") -> list[dict[str, Any]]:
         """Return the tools as a request takes them in `tools=`; the caller may modify the list.
@@ -255,19 +265,25 @@ class Toolset:
             KeyboardInterrupt: Ctrl-C was pressed while a function of the caller ran in the loop. If such a function
                 raises KeyboardInterrupt itself, the call fails, as with any exception.
         """
-        output = await self._do(call, limit, context_for(call, context, facts or RunFacts()))
-        if isinstance(output, Failure):
-            self._observe(call, output)
-            output = await self._policies.output_for(call, output)
-        if len(output) <= self._max_output:
-            return output
+        return (await self.output_of(context_for(call, context, facts or RunFacts()), limit)).text
+
+    async def output_of(self, context: ToolContext[Any], limit: ConcurrencyLimit | None = None) -> CallOutput:
+        """Execute the call of a context, as `call` does, and return its output together with whether it failed."""
+        call = context.call
+        done = await self._do(call, limit, context)
+        if isinstance(done, Failure):
+            self._observe(call, done)
+            done = CallOutput(await self._policies.output_for(call, done), failed=True)
+        if len(done.text) <= self._max_output:
+            return done
         # Not truncated: half a JSON document would look complete to the model.
-        return error_output(
-            f"The output of {_shown(call.name)} has {len(output)} characters, which is more than the limit of "
+        too_long = (
+            f"The output of {_shown(call.name)} has {len(done.text)} characters, which is more than the limit of "
             f"{self._max_output}. Ask for less."
         )
+        return CallOutput(error_output(too_long), failed=True)
 
-    async def _do(self, call: Call, limit: ConcurrencyLimit | None, context: ToolContext[Any]) -> str | Failure:
+    async def _do(self, call: Call, limit: ConcurrencyLimit | None, context: ToolContext[Any]) -> CallOutput | Failure:
         # In this order: what can fail without the tool is checked before `approve` is called, and a place is taken
         # last, so that a slow approval does not block other calls.
         if call.is_cut:
@@ -280,7 +296,7 @@ class Toolset:
         if isinstance(arguments, Failure):
             return arguments
         if tool.approve is not None:
-            refused = await ask(tool.approve, call, tool.signature)
+            refused = await ask(tool.approve, context, tool.signature)
             if refused is not None:
                 return refused
         if limit is None:

@@ -12,11 +12,15 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asyncruns._loop import admitted
 from asyncruns.tools.concurrency import ConcurrencyLimit
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_THREADS: Final = 64
 THREAD_NAME_PREFIX: Final = "asyncruns-tool-"
@@ -163,3 +167,27 @@ async def run_in_thread(
         raise
     result = job.outcome()
     return await result if inspect.isawaitable(result) else result
+
+
+async def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a blocking function in a thread that Ctrl-C does not wait for, such as `input` in a handler or an approval.
+
+    As `asyncio.to_thread`, but in a daemon thread: at its end, `asyncio.run` waits for the threads of that function, so
+    after Ctrl-C a program would hang until Enter is pressed
+    (https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.shutdown_default_executor). At most 64 run at
+    a time in the process, those of tools included.
+
+    Safe to cancel: the thread is abandoned; it goes on, and what the function returns is discarded.
+
+    Args:
+        function: The function to call.
+        *args: Its arguments.
+        **kwargs: Its arguments by name.
+
+    Raises:
+        RuntimeError: No thread could be started, or the function raised SystemExit or KeyboardInterrupt.
+        BaseException: Any other exception of the function.
+    """
+    name = getattr(function, "__name__", "function")
+    result: T = await run_in_thread(partial(function, *args, **kwargs), name=name)
+    return result

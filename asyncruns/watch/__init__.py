@@ -10,8 +10,9 @@ requests         sends one request, and returns its result as an event
 call_answerer    has the calls of a round answered: by handlers first, then by the toolset
 stream_follower  reads the streams of the run; stream_buffer: holds their events for the reader
 stream_reopener  reopens a broken stream
+subscribers      passes the events on to any number of subscribers
 observers        calls observers, and delivers events to readers
-outcome          how a watch finished, and the text of that
+outcome          how a watch finished, and the text of that; parsed: the text as a value
 logs             what is logged of a watch, for a fleet as well
 open_watches     which watches closing the client waits for; create_guard: a create whose caller is cancelled
 

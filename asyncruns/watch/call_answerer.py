@@ -1,17 +1,23 @@
 """Answers the calls of a round: with the caller's handlers first, and with the toolset for the calls they leave out.
 
 It posts events. It must never raise what a handler or a tool raised, nor run a call that the model did not finish
-writing.
+writing. Nor does a slow handler delay the tools of calls that it leaves out, if it returns its own slow outputs as
+awaitables.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.errors import CallNotAnsweredError, InvalidRequestError
@@ -22,26 +28,52 @@ from asyncruns.lifecycle import (
     CallsAnswered,
     CallsUnanswered,
     Event,
+    Notice,
     Outputs,
     RunLifecycle,
     RunRef,
+    ToolReported,
 )
 from asyncruns.lifecycle.ledger import check_answers
 from asyncruns.tools import Toolset, encode_output
 from asyncruns.tools.concurrency import ConcurrencyLimit
-from asyncruns.tools.context import RunFacts
+from asyncruns.tools.context import RunFacts, context_for
 from asyncruns.user_code import OWNERS, Raised
 from asyncruns.user_code.attempt import attempt_call, attempt_now
 
 GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """Outputs of calls: a mapping by call id, or a list of `{"tool_call_id": ..., "output": ...}`."""
 
-Handler = Callable[[list[Call]], Awaitable[GivenOutputs | None] | GivenOutputs | None]
+
+class Calls(list[Call]):
+    """The calls that a handler is to answer, with what is known of their run.
+
+    Attributes:
+        ref: The ref of the run.
+        metadata: The metadata of the run, as last seen; empty if the server sent none.
+        answer_by: When the calls must be answered, by the loop's clock; infinity if there is no limit.
+        context: What the caller gave as `context=`; None if nothing.
+    """
+
+    def __init__(self, calls: Iterable[Call], facts: RunFacts, context: object) -> None:
+        super().__init__(calls)
+        self.ref: RunRef | None = facts.ref
+        self.metadata: Mapping[str, Any] = facts.metadata
+        self.answer_by: float = facts.answer_by
+        self.context: Any = context
+
+
+Handler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]
 
 Approvals = bool | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """True or False for all calls; a mapping by call id; or dicts with "tool_call_id", "approve" and "headers"."""
 
-ApprovalHandler = Callable[[list[Call]], Awaitable[Approvals | None] | Approvals | None]
+ApprovalHandler = Callable[[Calls], Awaitable[Approvals | None] | Approvals | None]
+
+_Job = Callable[[tuple[Call, ...], list[Awaitable[Any]]], Coroutine[Any, Any, None]]
+
+_Read = Callable[[Any, tuple[Call, ...]], list[tuple[str, Any]]]
+"""Returns what a handler returned as pairs of call id and output. It must raise for another form."""
 
 
 _NO_TOOLS: Final = Toolset()  # answers cut calls with an error text when there is a handler but no toolset
@@ -57,6 +89,7 @@ class CallAnswerer:
         limit: Number of calls to run at once; None is no limit.
         value: What the caller gave as `context=`, for the tools.
         post: Called with each event; must not wait.
+        notify: Called with the progress that tools report; must not wait.
         owners: The objects that handlers and tools work for (see `user_code.OWNERS`).
         context: The context variables that handlers and tools see, each in a copy; by default the current ones.
     """
@@ -70,6 +103,7 @@ class CallAnswerer:
         limit: ConcurrencyLimit | None,
         value: object,
         post: Callable[[Event], None],
+        notify: Callable[[Notice], None],
         owners: tuple[object, ...] = (),
         context: contextvars.Context | None = None,
     ) -> None:
@@ -80,6 +114,8 @@ class CallAnswerer:
         self._value = value
         self._facts = RunFacts()
         self._post = post
+        self._notify = notify
+        self._running: set[str] = set()  # the ids of calls whose tools run, and may report progress
         self._owners = owners
         self._context = contextvars.copy_context() if context is None else context
         self._scopes: dict[anyio.CancelScope, bool] = {}  # of each running job, with whether it asks for approvals
@@ -96,7 +132,7 @@ class CallAnswerer:
 
     def begin(self, calls: tuple[Call, ...], group: TaskGroup, facts: RunFacts) -> None:
         """Start to answer these calls in tasks of the group; `stop` also cancels tasks that have not run yet."""
-        self._facts = facts
+        self._facts = replace(facts, _report=partial(self._report, asyncio.get_running_loop()))
         if self._approve is not None:
             approvals = tuple(call for call in calls if call.kind is CallKind.APPROVAL)
             calls = tuple(call for call in calls if call.kind is not CallKind.APPROVAL)
@@ -106,7 +142,7 @@ class CallAnswerer:
     def _start(
         self,
         group: TaskGroup,
-        job: Callable[[tuple[Call, ...]], Coroutine[Any, Any, None]],
+        job: _Job,
         calls: tuple[Call, ...],
         *,
         asks: bool,
@@ -116,71 +152,102 @@ class CallAnswerer:
             self._scopes[scope] = asks
             self._context.copy().run(group.start_soon, self._in_scope, scope, job, calls)
 
-    async def _in_scope(
-        self,
-        scope: anyio.CancelScope,
-        job: Callable[[tuple[Call, ...]], Coroutine[Any, Any, None]],
-        calls: tuple[Call, ...],
-    ) -> None:
+    async def _in_scope(self, scope: anyio.CancelScope, job: _Job, calls: tuple[Call, ...]) -> None:
         OWNERS.set(self._owners)
+        owed: list[Awaitable[Any]] = []
         try:
             with scope:
                 if not scope.cancel_called:
-                    await job(calls)
+                    await job(calls, owed)
         finally:
             del self._scopes[scope]
+            for output in owed:
+                _close_unstarted(output)
 
-    async def _ask_for_approval(self, calls: tuple[Call, ...]) -> None:
-        for call in await self._ask(self._approve, calls, _approvals_of, "on_approval"):
-            self._post(CallsUnanswered(loop_time(), (call,)))
+    async def _ask_for_approval(self, calls: tuple[Call, ...], owed: list[Awaitable[Any]]) -> None:
+        async with anyio.create_task_group() as group:
+            for call in await self._ask(self._approve, calls, _approvals_of, "on_approval", group, owed):
+                self._post(CallsUnanswered(loop_time(), (call,)))
 
-    async def _answer_others(self, calls: tuple[Call, ...]) -> None:
-        if self._handler is not None:
-            whole = tuple(call for call in calls if not call.is_cut)  # a handler would run cut arguments as they are
-            cut = tuple(call for call in calls if call.is_cut)
-            if whole:
-                whole = await self._ask(self._handler, whole, lambda given, _: texts_of(given), "on_requires_action")
-            calls = (*cut, *whole)
-        if len(calls) == 1:  # saves a task
+    async def _answer_others(self, calls: tuple[Call, ...], owed: list[Awaitable[Any]]) -> None:
+        if len(calls) == 1 and self._handler is None:  # saves a task group
             await self._answer(calls[0])
             return
         async with anyio.create_task_group() as group:
+            if self._handler is not None:
+                whole = tuple(
+                    call for call in calls if not call.is_cut
+                )  # a handler would run cut arguments as they are
+                cut = tuple(call for call in calls if call.is_cut)
+                if whole:
+                    whole = await self._ask(self._handler, whole, _outputs_of, "on_requires_action", group, owed)
+                calls = (*cut, *whole)
             for call in calls:
                 group.start_soon(self._answer, call)
 
     async def _ask(
         self,
-        handler: Callable[[list[Call]], Any] | None,
+        handler: Callable[[Calls], Any] | None,
         calls: tuple[Call, ...],
-        read: Callable[..., Outputs],
+        read: _Read,
         what: str,
+        group: TaskGroup,
+        owed: list[Awaitable[Any]],
     ) -> tuple[Call, ...]:
         """Call a handler, post what it answered, and return the calls that it left out.
+
+        Outputs that it returned as awaitables are added to `owed`, and awaited in tasks of the group.
 
         If it raises, or returns something unusable, all calls are posted as unanswered, and none is left for the tools:
         the handler may have had effects already.
         """
-        given = None if handler is None else await attempt_call(handler, list(calls), what=what)
-        answered = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
-        if isinstance(answered, Raised):
-            self._post(CallsUnanswered(loop_time(), calls, answered.error))
+        asked = Calls(calls, self._facts, self._value)
+        given = None if handler is None else await attempt_call(handler, asked, what=what)
+        found = given if isinstance(given, Raised) else attempt_now(lambda: _answers_of(given, calls, read))
+        if isinstance(found, Raised):
+            self._post(CallsUnanswered(loop_time(), calls, found.error))
             return ()
+        answered, pending = found
         if answered:
             self._post(CallsAnswered(loop_time(), answered))
-        done = {call.id for call, _ in answered}
+        for call, output in pending:
+            owed.append(output)
+            group.start_soon(self._await_output, call, output, what)
+        done = {call.id for call, _ in (*answered, *pending)}
         return tuple(call for call in calls if call.id not in done)
+
+    async def _await_output(self, call: Call, output: Awaitable[Any], what: str) -> None:
+        """Wait for an output that a handler returned as an awaitable, and post it."""
+        given = await attempt_call(lambda: output, what=f"{what} (the call {call.id!r})")
+        answers = given if isinstance(given, Raised) else attempt_now(lambda: _checked([(call, given)]))
+        if isinstance(answers, Raised):
+            self._post(CallsUnanswered(loop_time(), (call,), answers.error))
+        else:
+            self._post(CallsAnswered(loop_time(), answers))
 
     async def _answer(self, call: Call) -> None:
         tools = _NO_TOOLS if self._tools is None and call.is_cut else self._tools
         if tools is None or call.kind is not CallKind.FUNCTION:
             self._post(CallsUnanswered(loop_time(), (call,)))
             return
+        self._running.add(call.id)
         try:
-            output = await tools.call(call, limit=self._limit, context=self._value, facts=self._facts)
+            output = await tools.output_of(context_for(call, self._value, self._facts), self._limit)
         except CallNotAnsweredError as error:
             self._post(CallsUnanswered(loop_time(), (call,), error))
         else:
-            self._post(CallsAnswered(loop_time(), ((call, output),)))
+            self._post(CallsAnswered(loop_time(), ((call, output.text),), output.failed))
+        finally:
+            self._running.discard(call.id)
+
+    def _report(self, loop: asyncio.AbstractEventLoop, call: Call, progress: object) -> None:
+        """Pass on the progress of a tool, which may run in a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and a thread of an abandoned tool still runs
+            loop.call_soon_threadsafe(self._reported, call, progress)
+
+    def _reported(self, call: Call, progress: object) -> None:
+        if call.id in self._running:
+            self._notify(ToolReported(call_id=call.id, tool=call.name, progress=progress))
 
 
 def facts_of(ref: RunRef, machine: RunLifecycle) -> RunFacts:
@@ -196,6 +263,10 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
     Raises:
         InvalidRequestError: They have another form, or one can't be sent as text.
     """
+    return tuple((call_id, _text_of(output)) for call_id, output in _pairs_of(outputs))
+
+
+def _pairs_of(outputs: GivenOutputs) -> list[tuple[str, Any]]:
     pairs: list[tuple[Any, Any]]
     if isinstance(outputs, Mapping):
         pairs = list(outputs.items())
@@ -209,24 +280,27 @@ def texts_of(outputs: GivenOutputs) -> Outputs:
             ) from error
     if not all(isinstance(call_id, str) for call_id, _ in pairs):
         raise InvalidRequestError("The ids of calls must be strings, as in the calls that the run asked for")
+    return pairs
+
+
+def _text_of(output: object) -> str:
     try:
-        return tuple((call_id, encode_output(output)) for call_id, output in pairs)
+        return encode_output(output)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"An output can't be sent as text: {error}") from error
 
 
-def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
-    """Return what an approval handler returned as (call id, JSON).
+def _outputs_of(given: Any, calls: tuple[Call, ...]) -> list[tuple[str, Any]]:
+    return _pairs_of(given)
 
-    Raises:
-        InvalidRequestError: It has a form that `Approvals` does not allow.
-    """
+
+def _approvals_of(given: Any, calls: tuple[Call, ...]) -> list[tuple[str, Any]]:
     if isinstance(given, bool):
-        return tuple((call.id, encode_output(given)) for call in calls)
+        return [(call.id, given) for call in calls]
     if isinstance(given, Mapping):
-        return texts_of(given)
+        return _pairs_of(given)
     try:
-        return texts_of({item["tool_call_id"]: item for item in given})
+        return _pairs_of({item["tool_call_id"]: item for item in given})
     except (TypeError, KeyError) as error:
         raise InvalidRequestError(
             "Approvals must be True or False for all, a mapping by call id, or a list of "
@@ -234,18 +308,44 @@ def _approvals_of(given: Any, calls: tuple[Call, ...]) -> Outputs:
         ) from error
 
 
-def _answers_of(given: Any, calls: tuple[Call, ...], read: Callable[[Any, tuple[Call, ...]], Outputs]) -> Answers:
-    """Return what a handler returned as answers to the calls that it was given.
+def _answers_of(given: Any, calls: tuple[Call, ...], read: _Read) -> tuple[Answers, list[tuple[Call, Awaitable[Any]]]]:
+    """Return what a handler returned: the answers that it has, and those to wait for.
 
     Raises:
         InvalidRequestError: It has another form, or has outputs for other calls.
     """
     outputs = {} if given is None else dict(read(given, calls))
+    try:
+        answered = [(call, outputs[call.id]) for call in _known(outputs, calls)]
+        ready = _checked([(call, output) for call, output in answered if not inspect.isawaitable(output)])
+    except InvalidRequestError:
+        for output in outputs.values():
+            _close_unstarted(output)
+        raise
+    return ready, [(call, output) for call, output in answered if inspect.isawaitable(output)]
+
+
+def _known(outputs: Mapping[str, Any], calls: tuple[Call, ...]) -> list[Call]:
     unknown = set(outputs) - {call.id for call in calls}
     if unknown:
         raise InvalidRequestError(
             f"The handler returned outputs for calls that it was not given: {sorted(unknown)}; use the ids of the calls"
         )
-    answers = tuple((call, outputs[call.id]) for call in calls if call.id in outputs)
+    return [call for call in calls if call.id in outputs]
+
+
+def _close_unstarted(output: object) -> None:
+    """Close a coroutine that nothing will await, so that Python does not warn of it."""
+    if inspect.iscoroutine(output) and inspect.getcoroutinestate(output) == inspect.CORO_CREATED:
+        output.close()
+
+
+def _checked(outputs: Iterable[tuple[Call, Any]]) -> Answers:
+    """Return outputs as texts.
+
+    Raises:
+        InvalidRequestError: One can't be sent as text, or is no approval although its call waits for one.
+    """
+    answers = tuple((call, _text_of(output)) for call, output in outputs)
     check_answers(answers)
     return answers

@@ -83,6 +83,7 @@ class Engine(Generic[R]):
         cancels_on_exit: Whether a run that goes on is cancelled when its watch stops, for whatever reason.
         on_notice: Called with each notice for observers. Must not wait.
         on_end: Called with the end of the watch, and with None when the watch is resumed. Must not wait.
+        on_read: Called when the streams of the run were read to their end. Must not wait.
 
     Attributes:
         ref: The run that is watched; it changes at servers where a submit creates a new run.
@@ -103,6 +104,7 @@ class Engine(Generic[R]):
         cancels_on_exit: bool = False,
         on_notice: Callable[[Notice], object],
         on_end: Callable[[End | None], object],
+        on_read: Callable[[], object],
     ) -> None:
         self._client = client
         self.ref: RunRef = ref
@@ -110,7 +112,7 @@ class Engine(Generic[R]):
         self._machine = machine
         self._answering = answering
         self._following = following
-        self._on_notice, self._on_end = on_notice, on_end
+        self._on_notice, self._on_end, self._on_read = on_notice, on_end, on_read
         self._poll_at = math.inf
         self._if_silent = 0.0  # the poll is only due if the stream has been silent for this many seconds
         self._poll_moved: asyncio.Future[None] | None = None
@@ -434,6 +436,7 @@ class Engine(Generic[R]):
     def _was_read(self, following: StreamFollower[R]) -> None:
         if self._machine.end is not None and not following.is_read and not following.owes:
             following.held.finish()
+            self._on_read()
         if self._is_done():
             self._stop()
 

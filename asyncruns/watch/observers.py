@@ -8,14 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
-from asyncruns._loop import wake
+from msgspec.structs import replace
+
+from asyncruns._loop import wake, wall_time
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import ConnectivityChanged, Notice, StatusChanged
+from asyncruns.lifecycle import (
+    ConnectivityChanged,
+    CurrentState,
+    Gap,
+    Notice,
+    RunRef,
+    StatusChanged,
+    TextAdded,
+    ToolReported,
+)
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
@@ -27,7 +38,7 @@ log: Final = logging.getLogger("asyncruns.watch")
 
 COALESCE_ABOVE: Final = 256  # unread events, from which on a new status replaces the last unread one
 KEPT_UNREAD: Final = 16  # events that are kept while there is no reader: each may hold the body of a run
-COALESCED: Final = (StatusChanged, ConnectivityChanged)  # a newer one makes an older one obsolete
+COALESCED: Final = (StatusChanged, ConnectivityChanged, ToolReported)  # a newer one makes an older one obsolete
 
 SLOW_OBSERVER_S: Final = 1.0
 
@@ -45,13 +56,28 @@ class Ended(Generic[R]):
         self.outcome: AnyOutcome[R] = outcome
 
     @property
+    def at(self) -> float:
+        """When the watch finished, in seconds since the epoch, by this machine's clock."""
+        return self.outcome.at
+
+    @property
+    def ref(self) -> RunRef:
+        """The ref of the run."""
+        return self.outcome.ref
+
+    @property
+    def context(self) -> Any:
+        """What the caller gave as `context=`; None if nothing."""
+        return self.outcome.context
+
+    @property
     def status(self) -> str:
         """The run's last known status, as the server spells it; "" if no poll succeeded."""
         return self.outcome.status
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event as plain JSON values, as the other events do."""
-        return {"event": "Ended", "outcome": self.outcome.to_dict()}
+        return {"event": "Ended", "at": self.at, "ref": self.ref.to_dict(), "outcome": self.outcome.to_dict()}
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the same as JSON text; `indent` is None for a single line."""
@@ -62,6 +88,19 @@ class Ended(Generic[R]):
 
     def __repr__(self) -> str:
         return f"Ended({self.outcome!r})"
+
+
+E = TypeVar("E", bound=Notice | CurrentState | Gap | TextAdded)
+
+
+def stamped(notice: E, ref: RunRef, context: object) -> E:
+    """Return an event with the time, the ref of its run, and what the caller gave as `context=`."""
+    return replace(notice, at=wall_time(), ref=ref, _context=context)
+
+
+def _subject(event: object) -> tuple[object, ...]:
+    """Return what an event tells the news of: events of the same subject replace each other for a slow reader."""
+    return (type(event), event.call_id) if isinstance(event, ToolReported) else (type(event),)
 
 
 class Feed(Generic[R]):
@@ -83,20 +122,21 @@ class Feed(Generic[R]):
         """Add an event.
 
         Without a reader, older events are dropped: 16 are kept, or 1 while a caller waits for the outcome only. A
-        reader that is 256 events behind loses the last unread event of a kind in `COALESCED` to a new one of that kind.
+        reader that is 256 events behind loses the last unread event of a kind in `COALESCED` to a new one of that kind
+        (and of that call, for the progress of tools).
         """
         if not self._readers:
             while len(self._events) >= (1 if self._waiters else KEPT_UNREAD):
                 self._events.popleft()
         elif len(self._events) >= COALESCE_ABOVE and isinstance(event, COALESCED):
-            self._drop_last(type(event))
+            self._drop_last(_subject(event))
         self._events.append(event)
         self._idle = False
         wake(self._news)
 
-    def _drop_last(self, kind: type) -> None:
+    def _drop_last(self, subject: object) -> None:
         for place in range(len(self._events) - 1, -1, -1):
-            if type(self._events[place]) is kind:
+            if _subject(self._events[place]) == subject:
                 del self._events[place]
                 return
 
@@ -159,17 +199,34 @@ class Feed(Generic[R]):
             await self._drained
 
 
-async def deliver(
-    feed: Feed[R], on_status: Observer | None, on_terminal: Observer | None, owners: tuple[object, ...]
-) -> None:
+OBSERVER_OPTIONS: Final = ("on_event", "on_status", "on_terminal")
+
+
+def calls_for(event: Notice | Ended[Any], observers: Mapping[str, Any]) -> Iterator[tuple[Observer, object, str]]:
+    """Yield the observers that get an event: each with its argument, and the option that it was given as.
+
+    Args:
+        event: The event.
+        observers: The observers by option, each may be None; other options are ignored.
+    """
+    finishes = isinstance(event, Ended) and not isinstance(event.outcome, NeedsCaller)
+    for name, is_told, value in (
+        ("on_event", True, event),
+        ("on_status", isinstance(event, StatusChanged), event),
+        ("on_terminal", finishes, event.outcome if isinstance(event, Ended) else None),
+    ):
+        observer = observers.get(name)
+        if is_told and observer is not None:
+            yield observer, value, name
+
+
+async def deliver(feed: Feed[R], observers: Mapping[str, Any], owners: tuple[object, ...]) -> None:
     """Call the observers, one event after the other, until cancelled or until the feed ends."""
     with feed.reader():
         while event := await feed.get():
-            await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
-            if isinstance(event, StatusChanged) and on_status is not None:
-                await call_observer(on_status, event, "on_status", owners=owners)
-            elif isinstance(event, Ended) and on_terminal is not None and not isinstance(event.outcome, NeedsCaller):
-                await call_observer(on_terminal, event.outcome, "on_terminal", owners=owners)
+            for observer, value, name in calls_for(event, observers):
+                await asyncio.sleep(0)  # lets a cancellation arrive before another observer is called
+                await call_observer(observer, value, name, owners=owners)
 
 
 async def call_observer(
@@ -226,7 +283,7 @@ class Observers:
             owners: The objects that it works for (see `user_code.OWNERS`).
         """
         is_behind = len(self._queue) >= COALESCE_ABOVE
-        key = (of, id(observer)) if is_behind and isinstance(value, COALESCED) else object()
+        key = (of, id(observer), *_subject(value)) if is_behind and isinstance(value, COALESCED) else object()
         self._queue.pop(key, None)
         self._queue[key] = (observer, value, name, context, owners)
         wake(self._news)

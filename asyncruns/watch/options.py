@@ -15,6 +15,7 @@ from asyncruns.abc import Dialect
 from asyncruns.cadence import Cadence
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Policy
+from asyncruns.schemas.output_type import output_type_of
 from asyncruns.tools import Toolset
 from asyncruns.watch.call_answerer import ApprovalHandler, Handler
 from asyncruns.watch.observers import Observer
@@ -33,8 +34,10 @@ class SharedOptions(TypedDict, total=False):
     keep_tool_choice: bool
     context: object
     label: object
+    output_type: type[object] | None
     cadence: Cadence | None
     on_lost_submit: Literal["give_up", "resend"]
+    on_event: Observer | None
     on_status: Observer | None
     on_requires_action: Handler | None
     on_approval: ApprovalHandler | None
@@ -45,6 +48,7 @@ POLICY_OPTIONS: Final = (
     "timeout", "max_outage", "max_unknown_status", "keep_tool_choice", "max_rounds", "observe_only", "cadence",
 )  # fmt: skip
 FUNCTION_OPTIONS: Final = {
+    "on_event": "the event",
     "on_status": "the event",
     "on_requires_action": "the calls",
     "on_approval": "the calls",
@@ -113,6 +117,8 @@ def check_watch_options(
         if what is not None:
             shown = type(given).__name__ if name == "tools" or name in FUNCTION_OPTIONS else repr(given)
             raise InvalidRequestError(f"{name} must be {what}; got {shown}")
+    if options.get("output_type") is not None:
+        output_type_of(options["output_type"])  # which raises
     answering = [name for name in ANSWERING_OPTIONS if options.get(name) is not None]
     if options.get("observe_only") and answering:
         raise InvalidRequestError(f"A watch with observe_only=True answers nothing: leave out {', '.join(answering)}")

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, overload, runtime_checkable
 
 import anyio
 
@@ -26,6 +27,8 @@ from asyncruns.errors import (
 )
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
+from asyncruns.schemas.output_type import output_type_of
+from asyncruns.watch.parsed import parsed_answer
 from asyncruns.wire import Message
 from asyncruns.wire.plain import Plain, is_plain
 from asyncruns.wire.shown_text import on_one_line
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 # Messages may appear later than the status `completed`: seconds before each further attempt to read them, 3.25 in all.
 ANSWER_LAG_PAUSES_S: Final = (0.25, 0.5, 1.0, 1.5)
@@ -80,8 +84,20 @@ class LeftBehind:
         raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
 
 
-def _restored(kind: type[Any], fields: dict[str, Any]) -> Any:
-    return kind(**fields, _client=LeftBehind())
+def _restored(kind: type[Any], fields: dict[str, Any], output_type: bytes) -> Any:
+    try:
+        found = pickle.loads(output_type)  # noqa: S301 - inside of a pickle
+    except Exception:  # a class that this process does not have
+        found = None
+    return kind(**fields, _output_type=found, _client=LeftBehind())
+
+
+def _pickled_type(output_type: Any) -> bytes:
+    """Return the pickle of a type, which refers to its classes by their names; of None if it cannot be pickled."""
+    try:
+        return pickle.dumps(output_type)
+    except Exception:  # such as a class that was defined in a function
+        return pickle.dumps(None)
 
 
 _LEFT_BEHIND: Final = (
@@ -107,8 +123,8 @@ def _held_by(run: object) -> Sequence[Message | ResponseMessage] | None:
 class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     """How a watch finished.
 
-    Match on the subclass, or take the success path: `unwrap()` returns the completed run and `text()` its text, and
-    both raise a `RunError` for every other outcome::
+    Match on the subclass, or take the success path: `unwrap()` returns the completed run, `text()` its text and
+    `parsed()` that text as a value, and all three raise a `RunError` for every other outcome::
 
         match outcome:
             case Completed():
@@ -124,7 +140,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     fetched are not in it.
 
     An outcome can be pickled and copied. A pickle does not hold the client: after that, `messages()` and `text()` of a
-    run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds.
+    run on a thread raise an InvalidRequestError that says what to do, and those of a response return what it holds. It
+    holds the name of the `output_type`; if that cannot be found where it is unpickled, pass the type to `parsed()`.
 
     Attributes:
         ref: The dialect and ids of the run; of the last one, if each round of outputs created a new one. It has no ids
@@ -136,7 +153,10 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         polls: Number of polls sent.
         usage: The tokens used, over all rounds and all these runs, as far as the server says: those of runs on threads
             are known when they end.
-        elapsed: Seconds from the beginning of the watch to this outcome.
+        elapsed: Seconds from the beginning of the watch to this outcome; see `run_elapsed` for the run's own.
+        at: When the watch finished, in seconds since the epoch, by this machine's clock.
+        run_elapsed: Seconds from the creation of the run to its end, both by the server's clock, so mostly whole
+            numbers; of the last run if there are several. None if the server does not say, as of expired runs.
         error: The server's error, with `code` and `message`, when the run ended badly; None if it sent none.
         reason: Why the watch finished before the run ended; None if the run ended.
         cause: The exception that led to this outcome, if any.
@@ -156,6 +176,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     run: R | None
     polls: int
     elapsed: float
+    at: float = 0.0
+    run_elapsed: float | None = None
     usage: TokenUsage = TokenUsage()
     error: RunFault | None = None
     reason: Reason | None = None
@@ -165,11 +187,18 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     cancel_requested: bool = False
     cancel_error: Exception | None = None
     label: Any = None
+    _output_type: Any = None
     _is_unknown: bool = False  # whether the dialect does not know the status
+    _context: object = None
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
     _kind: ClassVar[str] = "outcome"
+
+    @property
+    def context(self) -> Any:
+        """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
+        return self._context
 
     def unwrap(self) -> R:
         """Return the run if it is completed, otherwise raise.
@@ -207,6 +236,40 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
 
+    @overload
+    async def parsed(self) -> Any: ...
+
+    @overload
+    async def parsed(self, output_type: type[T]) -> T: ...
+
+    async def parsed(self, output_type: type[Any] | None = None) -> Any:
+        """Return the run's text as a value of the output type.
+
+        The value is new at each call. If the run wrote several messages, the last one is read. Sends what `text()`
+        sends, and is safe to cancel.
+
+        Args:
+            output_type: The type: a pydantic model, a msgspec Struct, a dataclass, a TypedDict, or another type that
+                these libraries read JSON as. Default: the `output_type` of the watch.
+
+        Raises:
+            InvalidOutputError: The text is not JSON, or does not fit the type; the error holds the text.
+            RefusalError: The model refused to answer; the error holds what it wrote instead.
+            RunError: The run is not completed (see `unwrap`). So a text that was cut off at a token limit raises a
+                `RunIncompleteError`, and is not read.
+            APIError: The messages could not be fetched.
+            InvalidRequestError: There is no output type, or it cannot be one; or the messages have to be fetched, and
+                the outcome was unpickled.
+        """
+        chosen = self._output_type if output_type is None else output_type
+        if chosen is None:
+            raise InvalidRequestError(
+                "No output type: pass one to the watch, as output_type=City, or here: await outcome.parsed(City)"
+            )
+        reads_as = output_type_of(chosen)
+        self.unwrap()
+        return parsed_answer(self.ref, await self.messages(), reads_as)
+
     def to_dict(self) -> dict[str, Any]:
         fields = super().to_dict()
         if not is_plain(self.label):
@@ -214,11 +277,12 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return fields
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name != "_client"}
-        return _restored, (type(self), fields)
+        left_out = ("_client", "_context", "_output_type")
+        fields = {name: portable(getattr(self, name)) for name in self.__struct_fields__ if name not in left_out}
+        return _restored, (type(self), fields, _pickled_type(self._output_type))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        shared = ("_client", "cause")
+        shared = ("_client", "_context", "_output_type", "cause")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return type(self)(
             **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
@@ -340,9 +404,12 @@ def outcome_of(
     *,
     polls: int,
     elapsed: float,
+    at: float,
+    context: object,
     cancel_requested: bool,
     cancel_error: Exception | None,
     label: object,
+    output_type: Any = None,
 ) -> AnyOutcome[R]:
     """Return the typed outcome for an end of the lifecycle."""
     snapshot = end.snapshot
@@ -354,6 +421,8 @@ def outcome_of(
         polls=polls,
         usage=end.usage,
         elapsed=elapsed,
+        at=at,
+        run_elapsed=snapshot.elapsed if snapshot else None,
         error=snapshot.fault if snapshot else None,
         reason=end.reason,
         cause=end.cause,
@@ -362,7 +431,9 @@ def outcome_of(
         cancel_requested=cancel_requested,
         cancel_error=cancel_error,
         label=label,
+        _output_type=output_type,
         _is_unknown=snapshot is not None and snapshot.phase is Phase.UNKNOWN,
+        _context=context,
         _client=client,
     )
     return outcome

@@ -44,6 +44,7 @@ from asyncruns.streams.opening import asking, events_of
 from asyncruns.watch.requests import check_is_ours, refusal_of
 from asyncruns.watch.stream_buffer import BUFFERED_EVENTS, StreamBuffer
 from asyncruns.watch.stream_reopener import StreamReopener
+from asyncruns.watch.subscribers import TextReaders
 from asyncruns.wire import encode
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class StreamFollower(Generic[R]):
     Args:
         client: The client that opens the next streams.
         stream: The source of the first stream; from now on nothing else may read it.
+        readers: Get the text as it arrives, in addition to the reader of `held`.
 
     Attributes:
         given: The run as the stream had shown it before it was handed over, which may be old; or None.
@@ -76,13 +78,14 @@ class StreamFollower(Generic[R]):
         missing: Why the text that the reader got is incomplete, if that is known; or None.
     """
 
-    def __init__(self, client: RunClient[R], stream: EventSource[R, Any]) -> None:
+    def __init__(self, client: RunClient[R], stream: EventSource[R, Any], readers: TextReaders) -> None:
         self.given: Snapshot[R] | None = None
         self.first: Observed | None = None
         self.heard_at: float = 0.0
         self.held: StreamBuffer = StreamBuffer()
         self._client = client
         self._stream = stream
+        self._readers = readers
         self._early: deque[Any] = deque()  # events read until one named the run; they are for the reader, too
         self.is_open: bool = False
         self.owes: bool = False
@@ -300,7 +303,9 @@ class StreamFollower(Generic[R]):
         elif self.held.is_low:
             self._full_since = math.inf
         if (rest := self._stream.rest_in(event)) is not None:
+            self._tell(rest)
             await self.held.put(rest)
+        self._tell(event)
         await self.held.put(event)
         if self._is_held_up:
             self._is_held_up, self.heard_at = False, loop_time()  # the silence was the reader's, not the stream's
@@ -333,9 +338,10 @@ class StreamFollower(Generic[R]):
             snapshot: The run, which has ended or waits for the caller; None if the watch gave up.
         """
         async with self._completing:
-            if self.owes and not self.held.is_discarded:
+            if self.owes and self._has_readers:
                 try:
                     for event in await self._rest_of(snapshot):
+                        self._tell(event)
                         self.held.add(event)
                 except APIError as error:
                     self.missing = error
@@ -395,7 +401,16 @@ class StreamFollower(Generic[R]):
     @property
     def is_wanted(self) -> bool:
         """Whether there is more for a reader, and a reader may still want it."""
-        return (self.is_read or self.owes) and not self.held.is_discarded
+        return (self.is_read or self.owes) and self._has_readers
+
+    @property
+    def _has_readers(self) -> bool:
+        """Whether there are readers of the text, or there is or may come a reader of the events."""
+        return bool(self._readers) or not self.held.is_discarded
+
+    def _tell(self, event: Any) -> None:
+        if text := self._stream.text_in(event):
+            self._readers.add_text(text)
 
     def text_in(self, event: Any) -> str:
         """Return the piece of text that an event adds to a message, or ""."""

@@ -8,9 +8,10 @@ group held open by `__aenter__` could do neither.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack
@@ -26,11 +27,12 @@ from asyncruns._loop import (
     OwnedTask,
     loop_time,
     outlasting,
+    wall_time,
 )
 from asyncruns.abc import AsyncOnly, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
-from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef, StatusChanged
+from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.user_code import check_may_leave, check_may_wait
@@ -38,11 +40,12 @@ from asyncruns.watch.call_answerer import CallAnswerer, GivenOutputs, texts_of
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.engine import Engine
 from asyncruns.watch.logs import WATCH_LOG, log_notice, log_outcome, warn_of_uncancelled
-from asyncruns.watch.observers import Ended, Feed, deliver
+from asyncruns.watch.observers import OBSERVER_OPTIONS, E, Ended, Feed, calls_for, deliver, stamped
 from asyncruns.watch.open_watches import OpenWatch, open_watches_of
 from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
+from asyncruns.watch.subscribers import Subscribed, Subscribers
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -98,9 +101,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
         keep_tool_choice: Whether a `tool_choice` that forces a tool call is repeated in each follow-up of a response.
             Default False: it becomes "auto" after the first round, since forced calls never end. No effect on a run of
             a thread, where the server decides.
-        context: Any object for the tools of this run, which get it as `value` of their `ToolContext`. Default None.
+        context: Any object of the caller's. Tools of this run get it as `value` of their `ToolContext`, handlers as
+            `context` of their calls, and observers as `context` of each event and of the outcome. Default None.
         label: Any object that tells this watch from others, such as a key or a row of the caller's; the outcome has it
             as `label`. Default None.
+        output_type: The type that `outcome.parsed()` reads the run's text as: a pydantic model, a msgspec Struct, a
+            dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
+            sent when the run is created, as by `client.run(output_type=...)`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
             hint, or without one 0.25 s growing to 1 s.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
@@ -111,15 +118,19 @@ class RunWatcher(AsyncOnly, Generic[R]):
             taken, as with responses. "give_up" (default) finishes with `Reason.SUBMIT_LOST`; "resend" sends the same
             outputs again, which may create a second response. Tools do not run again in either case. No effect on a
             run of a thread, where a poll shows it.
-        on_status: Observer, called with a `StatusChanged` for each new status. What an observer raises is logged and
-            does not affect the watch. Default None, as for the other callbacks.
-        on_requires_action: Handler, called once for each round with the list of its calls. It returns outputs, as a
-            mapping by call id or a list of `{"tool_call_id": ..., "output": ...}`, or None. Calls that it leaves out
-            go to `tools`. If it raises, the watch finishes as `NeedsCaller` with the exception as `cause`.
+        on_event: Observer, called with every event, `Ended` included. What an observer raises is logged and does not
+            affect the watch. Default None, as for the other callbacks.
+        on_status: Observer, called with a `StatusChanged` for each new status.
+        on_requires_action: Handler, called once for each round with the list of its calls (see `Calls`). It returns
+            outputs, as a mapping by call id or a list of `{"tool_call_id": ..., "output": ...}`, or None. Calls that it
+            leaves out go to `tools`, as soon as it has returned. So that slow outputs delay nothing else, it may return
+            them as awaitables: `return {call.id: ask_a_person(call)}`. If it or one of these raises, the watch finishes
+            as `NeedsCaller` with the exception as `cause`.
         on_approval: Handler, called with the calls that ask for the approval of a tool behind the server. It returns
-            True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`), a
-            list of such dicts with their `tool_call_id`, or None. It may take its time: it has no time limit of its
-            own, but is stopped when the watch finishes. Default None: approvals go to `on_requires_action`.
+            True or False for all, a mapping by call id (whose values may also be `{"approve": ..., "headers": ...}`, or
+            awaitables), a list of such dicts with their `tool_call_id`, or None. It may take its time: it has no time
+            limit of its own, but is stopped when the watch finishes. Default None: approvals go to
+            `on_requires_action`.
         on_terminal: Observer, called with the outcome when the watch finishes, unless as `NeedsCaller`; called again if
             a run that was given up is cancelled afterwards.
 
@@ -145,6 +156,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
         run = check_client(client, "RunWatcher").dialect.given(run)
         check_watch_options(options)
         self._client = client
+        self._context = options.get("context")
+        self._subscribers: Subscribers[R] = Subscribers(self._stamped)
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
@@ -156,10 +169,11 @@ class RunWatcher(AsyncOnly, Generic[R]):
                     "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
                 )
             ref = RunRef(client.dialect.name, ())  # the ids come from the stream, on entering
-            self._following = StreamFollower(client, source)
+            self._following = StreamFollower(client, source, self._subscribers)
         else:
             ref = client.dialect.identify(run, self._ids)
             self._given = None if run is None or isinstance(run, RunRef) else client.dialect.snapshot(run)
+        self._output_type = options.get("output_type")
         self._cancels_on_exit = options.get("on_exit") == "cancel"
         self._label = options.get("label")
         self._machine = RunLifecycle(policy_of(options, client.dialect))
@@ -170,6 +184,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             limit=None if (at_once := options.get("max_concurrent_calls")) is None else ConcurrencyLimit(at_once),
             value=options.get("context"),
             post=self._receive,
+            notify=self._notify,
         )
         self._engine = Engine(
             client,
@@ -178,13 +193,14 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._answering,
             self._following,
             cancels_on_exit=self._cancels_on_exit,
-            on_notice=self._deliver,
+            on_notice=self._notify,
             on_end=self._end,
+            on_read=self._tell_subscribers_of_end,
         )
         timeout = options.get("timeout", UNSET)
         self._begin_within = None if timeout is None or isinstance(timeout, UnsetType) else max(timeout, TAIL_S)
-        self._on_status, self._on_terminal = options.get("on_status"), options.get("on_terminal")
-        self._observed: Feed[R] | None = Feed() if self._on_status or self._on_terminal else None
+        self._observers = {name: options.get(name) for name in OBSERVER_OPTIONS}
+        self._observed: Feed[R] | None = Feed() if any(self._observers.values()) else None
         self._iterated: Feed[R] = Feed()
         self._ended = asyncio.Event()
         self._task = OwnedTask(
@@ -313,6 +329,41 @@ class RunWatcher(AsyncOnly, Generic[R]):
                 if isinstance(event, Ended):
                     return
         self._task.raise_failure()
+
+    async def subscribe(self) -> AsyncGenerator[Subscribed[R]]:
+        """Iterate over the state of the watch as it is, and over its events from now on; the last one is `Ended`.
+
+        There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. For a
+        streamed run that has the text so far, and the text that follows comes as `TextAdded`s. A subscriber that begins
+        after the watch has finished gets the state and `Ended`.
+
+        A subscriber holds up nothing. If it is 256 events behind, these are dropped, and it gets a `Gap`, which says
+        how many, and the `CurrentState` again. While there are subscribers, and no reader of `stream_events` or
+        `text_deltas`, the events of the stream are not kept for one. Ends without `Ended` when the block is left before
+        the watch finishes.
+
+        Raises:
+            InvalidRequestError: The watcher was not entered with `async with`, or was entered in another event loop.
+        """
+        self._task.check_entered()
+        if self._following is not None:
+            await asyncio.sleep(0)  # as in `wait`
+            self._following.held.discard()
+        async with contextlib.aclosing(self._subscribers.read(lambda: self._machine, self._ended_with)) as events:
+            async for event in events:
+                yield event
+
+    def _ended_with(self) -> Ended[R] | None:
+        """Return the end of the watch, if subscribers have nothing to get before it; otherwise None."""
+        may_end = self._following is None or not self._following.is_wanted
+        return Ended(self.outcome) if self.outcome is not None and self._ended.is_set() and may_end else None
+
+    def _tell_subscribers_of_end(self) -> None:
+        if (end := self._ended_with()) is not None:
+            self._subscribers.put(end)
+
+    def _stamped(self, event: E) -> E:
+        return stamped(event, self.ref, self._context)
 
     async def stream_events(self) -> AsyncIterator[Any]:
         """Iterate over the server's own events, each once: of the given stream, and of the stream of each later round.
@@ -458,7 +509,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             await self._engine.run(self._given, begun)
             return
         async with anyio.create_task_group() as group:
-            observe = partial(deliver, self._observed, self._on_status, self._on_terminal, (self._engine,))
+            observe = partial(deliver, self._observed, self._observers, (self._engine,))
             group.start_soon(outlasting, observe, group.cancel_scope)
             await self._engine.run(self._given, begun)
             with anyio.move_on_after(OBSERVER_GRACE_S):
@@ -471,17 +522,24 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _stopped(self) -> None:
         self._ended.set()
         self._iterated.close()
+        if self.outcome is not None:
+            self._subscribers.put(Ended(self.outcome))
+        self._subscribers.close()
         if self._open is not None:
             open_watches_of(self._client).remove(self._open)
         if self._following is not None:
             self._following.held.finish()
 
+    def _notify(self, notice: Notice) -> None:
+        self._deliver(self._stamped(notice))
+        log_notice(WATCH_LOG, self.ref, notice)
+
     def _deliver(self, event: Notice | Ended[R]) -> None:
-        if self._observed is not None and isinstance(event, StatusChanged | Ended):
+        if self._observed is not None and any(calls_for(event, self._observers)):
             self._observed.put(event)
         self._iterated.put(event)
         if not isinstance(event, Ended):
-            log_notice(WATCH_LOG, self.ref, event)
+            self._subscribers.put(event)
 
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
@@ -494,12 +552,16 @@ class RunWatcher(AsyncOnly, Generic[R]):
             self._client,
             polls=self.polls,
             elapsed=loop_time() - self._started,
+            at=wall_time(),
+            context=self._context,
             cancel_requested=self._machine.cancel_requested,
             cancel_error=self._machine.cancel_error,
             label=self._label,
+            output_type=self._output_type,
         )
         self._deliver(Ended(self.outcome))
         self._ended.set()
+        self._tell_subscribers_of_end()
         log_outcome(WATCH_LOG, self.outcome)
         if self._open is not None and self._open.by < math.inf:
             self._open.settle()

@@ -11,7 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import UNSET
 
 from asyncruns.wire.codec import JsonText, Maybe, Object, PlainText, Unknown, may_be_text, text_of_unknown
-from asyncruns.wire.response_parts import ResponseContent, ResponseInputText, ResponseOutputText
+from asyncruns.wire.response_parts import (
+    ResponseContent,
+    ResponseInputText,
+    ResponseOutputRefusal,
+    ResponseOutputText,
+)
 
 _AnyContent = Annotated[ResponseContent, may_be_text(lambda text: {"type": "output_text", "text": text})]
 
@@ -35,6 +40,12 @@ class ResponseMessage(Object, frozen=True, kw_only=True, tag_field="type", tag="
         if isinstance(self.content, str):
             return self.content
         return "".join(_text_in(part) for part in self.content or [])
+
+    @property
+    def refusal(self) -> str:
+        """What the model wrote instead of an answer, if it refused; otherwise ""."""
+        parts = [] if isinstance(self.content, str) else self.content or []
+        return "".join(part.refusal for part in parts if isinstance(part, ResponseOutputRefusal))
 
 
 def _text_in(part: ResponseContent) -> str:

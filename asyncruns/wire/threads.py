@@ -139,6 +139,12 @@ class Message(Object, frozen=True, kw_only=True):
         """Its text parts, joined; "" for a message without text."""
         return "".join(_text_in(block) for block in self.content or [])
 
+    @property
+    def refusal(self) -> str:
+        """What the model wrote instead of an answer, if it refused; otherwise ""."""
+        blocks = self.content or []
+        return "".join(block.refusal for block in blocks if isinstance(block, RefusalContentBlock))
+
 
 def _text_in(block: MessageContent) -> str:
     if isinstance(block, TextContentBlock):

@@ -306,22 +306,6 @@ async def test_a_watch_with_invalid_arguments_is_refused_and_not_started(stage: 
         assert fleet.statistics().active == 0
 
 
-async def test_a_stream_is_refused_and_its_run_is_watched(stage: Stage) -> None:
-    await stage.run()
-    async with Fleet(stage.client) as fleet:
-        async with await stage.client.threads.create_and_run(assistant_id=ASSISTANT, stream=True) as stream:
-            with pytest.raises(InvalidRequestError, match=r"cannot read a RunStream.*client\.watch\(stream\)"):
-                fleet.watch(stream)
-            async for _ in stream.text_deltas():
-                break
-            assert stream.run is not None
-            watch = fleet.watch(stream.run)
-        assert isinstance(await watch, Completed)
-        async with await stage.client.responses.create(model=MODEL, input="Hello", stream=True) as response:
-            with pytest.raises(InvalidRequestError, match=r"a ResponseStream.*pass the run or response"):
-                fleet.watch(response)
-
-
 async def test_a_fleet_watches_while_it_is_entered_and_says_so(stage: Stage) -> None:
     run = await stage.run()
     fleet = Fleet(stage.client)

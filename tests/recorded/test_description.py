@@ -19,7 +19,8 @@ CLIENT: Final = Client("http://127.0.0.1/v1")
 NOT_DESCRIBED: Final[Mapping[str, set[str]]] = {
     "submitToolOuputsToRun": {"tool_approvals"},  # of Azure AI Foundry
     "createMessage": {"on_busy", "adopt"},  # what to do about a locked thread, and about a lost answer
-    "createRun": {"on_busy", "adopt"},
+    "createRun": {"on_busy", "adopt", "output_type"},  # which becomes the response_format
+    "createThreadAndRun": {"output_type"},
 }
 NO_OPERATIONS: Final = {
     "threads.list",  # of Azure AI Foundry

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.lifecycle.values import Call
+from asyncruns.schemas.strict import NotStrictError
 from asyncruns.tools import Toolset
 from asyncruns.tools.signature import InvalidArgumentsError, Signature
 
@@ -100,8 +101,10 @@ def test_strict_refuses_a_type_without_a_schema(type_: Any) -> None:
 
     f.__annotations__["x"] = type_
     Signature("f", f)
-    with pytest.raises(ConfigurationError, match="cannot be strict"):
+    with pytest.raises(NotStrictError, match="strict mode has no schema"):
         Signature("f", f, strict=True)
+    with pytest.raises(ConfigurationError, match=r"The tool f cannot be strict: .* or leave strict off"):
+        Toolset().tool(f, strict=True)
 
 
 def test_a_function_without_parameters_has_an_empty_schema() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import pty
+import select
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -265,3 +270,45 @@ async def test_a_tool_that_is_cancelled_before_its_thread_begins_releases_its_pl
         await asyncio.wait({task})
         join_tool_threads()
         assert threads.running() == 0
+
+
+ASKING = """
+import asyncio, asyncruns
+from asyncruns import Client, Toolset
+from asyncruns.testing import Emulator, FunctionCall, Scenario
+
+async def approve(call, arguments):
+    return await asyncruns.to_thread(input, "Approve? ") == "y"
+
+tools = Toolset(approve=approve)
+tools.tool(lambda **given: 7, name="add", parameters={"type": "object"})
+
+async def main():
+    async with Emulator() as emulator, Client(emulator.base_url) as client:
+        emulator.script(Scenario(rounds=((FunctionCall("add", {}),),)), assistant_id="asst_1")
+        await client.run(assistant_id="asst_1", message="Hello", tools=tools)
+
+asyncio.run(main())
+"""
+
+
+def read_until(terminal: int, text: bytes) -> None:
+    shown = b""
+    while text not in shown:
+        assert select.select([terminal], [], [], 10.0)[0], shown
+        shown += os.read(terminal, 4096)
+
+
+def test_ctrl_c_ends_a_program_that_asks_for_an_approval_at_the_terminal() -> None:
+    terminal, inner = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", ASKING], stdin=inner, stdout=inner, stderr=inner) as program:
+        os.close(inner)
+        try:
+            read_until(terminal, b"Approve? ")
+            time.sleep(0.2)  # the thread is in `input` by now
+            program.send_signal(signal.SIGINT)
+            read_until(terminal, b"KeyboardInterrupt")
+            program.wait(timeout=10.0)
+        finally:
+            program.kill()
+            os.close(terminal)

@@ -103,9 +103,9 @@ async def test_an_operation_with_a_body_sends(server: RecordingServer, client: C
 def test_the_parameters_are_those_of_the_official_client_except_for_streams() -> None:
     # Later versions of it may have more.
     theirs = set(inspect.signature(openai.AsyncOpenAI(api_key="x").responses.create).parameters)
-    assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout"}
+    assert set(ResponseParameters.__annotations__) - theirs == {"request_timeout", "output_type"}
     assert {"stream", "stream_options"}.isdisjoint(ResponseParameters.__annotations__)
-    assert len(ResponseParameters.__annotations__) == 37
+    assert len(ResponseParameters.__annotations__) == 38
 
 
 async def test_parameters_that_the_server_would_refuse_are_refused_before_sending(

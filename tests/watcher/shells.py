@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -10,6 +10,7 @@ from asyncruns import Cadence, Ended, Fleet, RunRef, RunWatcher
 from asyncruns.abc import RunClient
 from asyncruns.fleet import Watch
 from asyncruns.lifecycle import Notice
+from asyncruns.streams.event_stream import EventStream
 from asyncruns.watch.call_answerer import GivenOutputs
 from asyncruns.watch.outcome import AnyOutcome
 
@@ -33,7 +34,8 @@ class FleetOfOne:
         ids: dict[str, Any] = {"thread_id": thread_id, "run_id": run_id}
         self._run = run
         self._ids = {name: id_ for name, id_ in ids.items() if id_ is not None}
-        self._ref = connection.dialect.identify(run, self._ids)
+        is_stream = isinstance(run, EventStream)
+        self._ref = RunRef(connection.dialect.name, ()) if is_stream else connection.dialect.identify(run, self._ids)
         options.setdefault("cadence", Cadence.hinted())
         self.fleet: Fleet[Any] = Fleet(connection, requests_per_second=None, on_exit=on_exit, **options)
         self._watch: Watch[Any] | None = None
@@ -61,6 +63,9 @@ class FleetOfOne:
 
     def __aiter__(self) -> AsyncIterator[Notice | Ended[Any]]:
         return aiter(self.watch)
+
+    def subscribe(self) -> AsyncGenerator[Any]:
+        return self.watch.subscribe()
 
     async def submit(self, outputs: GivenOutputs) -> None:
         await self.watch.submit(outputs)

@@ -69,7 +69,7 @@ async def test_one_call_begins_a_run_and_watches_it(wire: Wire, tools: Tools) ->
 async def test_an_outcome_has_the_refs_of_all_that_was_watched(wire: Wire, tools: Tools) -> None:
     run = await wire.start(rounds=TWO_ROUNDS)
     async with wire.watcher(run, tools=tools) as watcher:
-        first = watcher.ref
+        first = wire.connection.dialect.identify(run, {})
         outcome = await watcher.wait()
         assert watcher.ref == outcome.ref
     assert outcome.refs[0] == first

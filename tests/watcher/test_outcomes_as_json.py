@@ -126,6 +126,8 @@ def test_the_run_of_any_dialect_becomes_json(run: Any, expected: Any) -> None:
         LeftBehind(),
         polls=1,
         elapsed=2.0,
+        at=1_800_000_000.0,
+        context=None,
         cancel_requested=False,
         cancel_error=None,
         label=None,
@@ -162,9 +164,11 @@ def test_a_run_that_contains_itself_becomes_json() -> None:
 
 
 def test_an_event_with_an_error_becomes_json() -> None:
-    event = ConnectivityChanged(connectivity=Connectivity.LOST, cause=ValueError("no"))
+    event = ConnectivityChanged(connectivity=Connectivity.LOST, cause=ValueError("no"), at=2.5, ref=REF)
     assert event.to_dict() == {
         "event": "ConnectivityChanged",
+        "at": 2.5,
+        "ref": REF.to_dict(),
         "connectivity": "lost",
         "cause": {"type": "ValueError", "message": "no"},
     }

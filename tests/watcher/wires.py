@@ -10,7 +10,7 @@ import pytest
 from hostile_world import free_port
 from shells import SHELLS, OneWatch, Shell
 
-from asyncruns import Client, RunWatcher, Toolset
+from asyncruns import Client, Toolset
 from asyncruns.abc import RunClient
 from asyncruns.streams.event_stream import source_of
 from asyncruns.streams.response_stream import ResponseStream
@@ -99,7 +99,7 @@ class Wire:
         return {"assistant_id": ASSISTANT} if self.name == "threads" else {"model": MODEL}
 
 
-WAYS: Final = [*SHELLS, "streamed"]
+WAYS: Final = [*SHELLS, "streamed", "streamed fleet"]
 about_polls = pytest.mark.parametrize("way", SHELLS)  # a stream would show it before a poll
 
 
@@ -111,7 +111,8 @@ def way(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["threads", "responses"])
 async def wire(request: pytest.FixtureRequest, way: str) -> AsyncIterator[Wire]:
     async with Emulator(port=free_port()) as emulator, Client(emulator.base_url) as client:
-        yield Wire(request.param, emulator, client, SHELLS.get(way, RunWatcher), streams=way == "streamed")
+        shell = SHELLS["fleet" if "fleet" in way else "watcher"]
+        yield Wire(request.param, emulator, client, shell, streams="streamed" in way)
 
 
 class Tools(Toolset):

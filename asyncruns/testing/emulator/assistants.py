@@ -8,6 +8,7 @@ from typing import Any, Final
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.fields import Body, given, metadata_of, page, required_text, tools_of
 from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.structured import check_response_format
 from asyncruns.testing.emulator.timeline import whole
 
 _CHANGEABLE: Final = (
@@ -48,6 +49,7 @@ class EmulatedAssistants:
     def update(self, assistant_id: str, body: Mapping[str, Any]) -> Body:
         """Change the fields that are in the body; existing runs keep their settings."""
         changed = dict(self.retrieve(assistant_id))
+        check_response_format(body.get("response_format"))
         changed.update({name: body[name] for name in _CHANGEABLE if name in body})
         if "tools" in body:
             changed["tools"] = tools_of(body)
@@ -67,6 +69,7 @@ class EmulatedAssistants:
         return page(query, list(self._all.values()), "assistant")
 
     def _add(self, assistant_id: str, body: Mapping[str, Any], now: float) -> Body:
+        check_response_format(body.get("response_format"))
         assistant = {
             "id": assistant_id,
             "object": "assistant",

@@ -85,6 +85,30 @@ def out_of_range(param: str, value: int, low: int, high: int) -> RefusedError:
     )
 
 
+def too_long(param: str, value: str, most: int) -> RefusedError:
+    """Make the 400 for a string that is too long."""
+    return RefusedError(
+        f"Invalid '{param}': string too long. Expected a string with maximum length {most}, but got a string with "
+        f"length {len(value)} instead.",
+        param=param,
+        code="string_above_max_length",
+    )
+
+
+def wrong_pattern(param: str, pattern: str) -> RefusedError:
+    """Make the 400 for a string with other characters than those allowed."""
+    return RefusedError(
+        f"Invalid '{param}': string does not match pattern. Expected a string that matches the pattern '{pattern}'.",
+        param=param,
+        code="invalid_value",
+    )
+
+
+def wrong_schema(name: str, wrong: str, *, param: str, code: str | None) -> RefusedError:
+    """Make the 400 for the schema of a structured output that strict mode does not accept."""
+    return RefusedError(f"Invalid schema for response_format '{name}': {wrong}", param=param, code=code)
+
+
 def has_active_run(thread_id: str, run_id: str) -> RefusedError:
     """Make the 400 for a second active run on a thread."""
     return RefusedError(f"Thread {thread_id} already has an active run {run_id}.")

@@ -19,6 +19,7 @@ from typing import Any, Final
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.run import EmulatedCall
 from asyncruns.testing.emulator.scenario import Scenario
+from asyncruns.testing.emulator.structured import text_written
 from asyncruns.testing.emulator.timeline import reached, whole
 
 OPEN: Final = frozenset({"queued", "in_progress"})
@@ -114,16 +115,16 @@ class EmulatedResponse:
         """Return the items of its output; a message has the given status."""
         if self.calls:
             return [_call_item(item_id, call) for item_id, call in zip(self.item_ids, self.calls, strict=True)]
-        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": self._answer()}
+        part: Body = {"type": "refusal", "refusal": self.scenario.refusal}
+        if self.scenario.refusal is None:
+            part = {"type": "output_text", "annotations": [], "logprobs": [], "text": self._answer()}
         return [
             {"id": self.item_ids[0], "type": "message", "status": status, "role": "assistant", "content": [part]},
         ]
 
     def _answer(self) -> str:
-        if self.scenario.answer is not None:
-            return self.scenario.answer
         lines = [f"{call.name}: {done.outputs[call.id]}" for done in self.answered for call in done.calls]
-        return "\n".join(lines) or f"You said: {self.said}"
+        return text_written(self.scenario, self.settings["text"], lines, self.said)
 
     def _error(self) -> Body:
         return {"code": self.scenario.error_code, "message": self.scenario.error_message}

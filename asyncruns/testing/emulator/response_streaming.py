@@ -9,7 +9,8 @@ foreground all come at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.response import EmulatedResponse
@@ -18,6 +19,9 @@ from asyncruns.testing.emulator.timeline import reached
 
 Planned = tuple[float, str, Body]
 """The time of an event (epoch seconds), its type, and its fields."""
+
+# For each type of part, the field of its text, and the other fields of the events about the text.
+_PARTS: Final[Mapping[str, tuple[str, Body]]] = {"output_text": ("text", {"logprobs": []}), "refusal": ("refusal", {})}
 
 
 class ResponseFeed:
@@ -81,12 +85,14 @@ class ResponseFeed:
         end = begun + working
         added = {"output_index": 0, "item": {**item, "status": "in_progress", "content": []}}
         yield begun, "response.output_item.added", added
-        yield begun, "response.content_part.added", {**place, "part": {**whole, "text": ""}}
-        pieces = PIECE.findall(whole["text"])
+        kind = whole["type"]
+        name, more = _PARTS[kind]
+        yield begun, "response.content_part.added", {**place, "part": {**whole, name: ""}}
+        pieces = PIECE.findall(whole[name])
         for number, piece in enumerate(pieces, 1):
             moment = begun + working * number / (len(pieces) + 1)
-            yield moment, "response.output_text.delta", {**place, "delta": piece, "logprobs": []}
-        yield end, "response.output_text.done", {**place, "text": whole["text"], "logprobs": []}
+            yield moment, f"response.{kind}.delta", {**place, "delta": piece, **more}
+        yield end, f"response.{kind}.done", {**place, name: whole[name], **more}
         yield end, "response.content_part.done", {**place, "part": whole}
         yield end, "response.output_item.done", {"output_index": 0, "item": item}
 

@@ -19,6 +19,7 @@ from asyncruns.testing.emulator.input_items import input_items, outputs_of, said
 from asyncruns.testing.emulator.response import OPEN, AnsweredRound, EmulatedResponse
 from asyncruns.testing.emulator.run import EmulatedCall, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
+from asyncruns.testing.emulator.structured import check_text
 from asyncruns.testing.emulator.timeline import reached
 
 # "around ten minutes": https://platform.openai.com/docs/guides/background#limits
@@ -191,6 +192,7 @@ def _is_kept(response: EmulatedResponse, now: float) -> bool:
 
 def _settings(body: Mapping[str, Any]) -> Body:
     conversation = body.get("conversation")
+    check_text(body.get("text"))
     return {
         "model": required_text(body, "model"),
         "instructions": body.get("instructions"),

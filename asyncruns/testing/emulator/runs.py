@@ -11,6 +11,7 @@ from asyncruns.testing.emulator.fields import Body, given, given_list, metadata_
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import EmulatedRun, Submission, calls_of
 from asyncruns.testing.emulator.scenario import RunRequest, Scenario, ScenarioSource
+from asyncruns.testing.emulator.structured import check_response_format
 from asyncruns.testing.emulator.threads import EmulatedThread, EmulatedThreads
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached
 
@@ -181,6 +182,8 @@ def _settings(assistant: Body, body: Mapping[str, Any]) -> Body:
     instructions = given(body, "instructions", assistant["instructions"])
     if additional := body.get("additional_instructions"):
         instructions = f"{instructions} {additional}" if instructions else additional
+    response_format = given(body, "response_format", assistant["response_format"])
+    check_response_format(response_format)
     return {
         "model": given(body, "model", assistant["model"]),
         "instructions": instructions,
@@ -192,7 +195,7 @@ def _settings(assistant: Body, body: Mapping[str, Any]) -> Body:
         "max_completion_tokens": body.get("max_completion_tokens"),
         "max_prompt_tokens": body.get("max_prompt_tokens"),
         "truncation_strategy": given(body, "truncation_strategy", {"type": "auto", "last_messages": None}),
-        "response_format": given(body, "response_format", assistant["response_format"]),
+        "response_format": response_format,
         "tool_choice": given(body, "tool_choice", "auto"),
         "parallel_tool_calls": given(body, "parallel_tool_calls", True),
     }

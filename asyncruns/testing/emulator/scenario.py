@@ -47,7 +47,9 @@ class Scenario:
         rounds: The rounds of tool calls; the calls of one round are pending at the same time.
         end: "completed", "failed", "incomplete", or "never" (stays in progress until it expires; a response never
             expires).
-        answer: The assistant's message; None makes one from the outputs or the last user message.
+        answer: The assistant's message; a dict is encoded as JSON. None makes one: a value of the JSON Schema that the
+            request has as its format, or else the outputs, or the last user message.
+        refusal: What the model writes in place of an answer; None if it does not refuse.
         error_code, error_message: `last_error` of a failed run.
         incomplete_reason: `incomplete_details.reason` of an incomplete run.
         cancelling: Time from the cancel to `cancelled`; a response keeps its status during that time.
@@ -59,7 +61,8 @@ class Scenario:
     working: float = 0.5
     rounds: tuple[tuple[FunctionCall, ...], ...] = ()
     end: str = "completed"
-    answer: str | None = None
+    answer: str | Mapping[str, Any] | None = None
+    refusal: str | None = None
     error_code: str = "server_error"
     error_message: str = "Sorry, something went wrong."
     incomplete_reason: str = "max_completion_tokens"
@@ -76,6 +79,8 @@ class Scenario:
             )
         if not all(self.rounds):  # an empty round would wait in `requires_action` for no outputs at all
             raise ValueError("a round has no calls; leave it out")
+        if self.answer is not None and self.refusal is not None:
+            raise ValueError("a model that refuses does not answer; give answer or refusal")
         for name in _DURATIONS:
             if not getattr(self, name) >= 0:  # `not >=`, so that NaN is refused as well
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give seconds, 0 or more")

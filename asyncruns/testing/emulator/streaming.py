@@ -16,7 +16,7 @@ import msgspec
 
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.run import EmulatedRun
-from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of
+from asyncruns.testing.emulator.threads import EmulatedThread, answer_of, message_of, part_of
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
 DONE_EVENT: Final = b"event: done\ndata: [DONE]\n\n"
@@ -110,15 +110,18 @@ class RunFeed:
             yield framed(f"thread.run.step.{status}", self._step)
         for status in ("created", "in_progress"):
             yield framed(f"thread.message.{status}", self._message)
+        said = ""
         pieces = PIECE.findall(answer_of(run, self._thread.last_user_text))
         for place, piece in enumerate(pieces):
             # Spread evenly: with 3 words in 2 s, the words come after 0.5, 1.0 and 1.5 s.
             yield from self._until(starts + run.scenario.working * (place + 1) / (len(pieces) + 1))
             if self._status not in ("in_progress", "completed", "incomplete"):
                 return
-            text: Body = {"value": piece} if place else {"value": piece, "annotations": []}
-            content = [{"index": 0, "type": "text", "text": text}]
-            self._message["content"] = _joined(self._message["content"], piece)
+            said += piece
+            self._message["content"] = [part_of(run, said)]
+            content = [{"index": 0, **part_of(run, piece)}]
+            if place and "text" in content[0]:
+                content[0]["text"] = {"value": piece}  # only the first piece has annotations
             delta = {"id": run.message_id, "object": "thread.message.delta", "delta": {"content": content}}
             yield framed("thread.message.delta", delta)
 
@@ -166,8 +169,3 @@ class RunFeed:
         details = {"type": "tool_calls", "tool_calls": [call]}
         delta = {"id": step_id, "object": "thread.run.step.delta", "delta": {"step_details": details}}
         return framed("thread.run.step.delta", delta)
-
-
-def _joined(content: list[Body], piece: str) -> list[Body]:
-    before = content[0]["text"]["value"] if content else ""
-    return [{"type": "text", "text": {"value": before + piece, "annotations": []}}]

@@ -21,6 +21,7 @@ from asyncruns.testing.emulator.fields import (
 )
 from asyncruns.testing.emulator.ids import Ids
 from asyncruns.testing.emulator.run import EmulatedRun
+from asyncruns.testing.emulator.structured import text_written
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES, reached, whole
 
 _ROLES: Final = ("user", "assistant")
@@ -68,10 +69,10 @@ class EmulatedThread:
             return
         self.active = None
         if position.status in _ANSWERED:
-            text = answer_of(run, self.last_user_text)
+            content = [part_of(run, answer_of(run, self.last_user_text))]
             ended = position.ended or now
             # With the time of the end and not of this access: no client can see how late the end was noticed.
-            self.add(_message(run.message_id, run.thread_id, "assistant", text, ended, run=run), ended)
+            self.add({**message_of(run, [], ended), "content": content}, ended)
 
 
 class EmulatedThreads:
@@ -230,13 +231,18 @@ def message_of(run: EmulatedRun, content: list[Any], at: float) -> Body:
     return _message(run.message_id, run.thread_id, "assistant", content, at, run=run)
 
 
+def part_of(run: EmulatedRun, text: str) -> Body:
+    """Return the part of a run's message with this text, or with a refusal."""
+    return _text_part(text) if run.scenario.refusal is None else {"type": "refusal", "refusal": text}
+
+
 def answer_of(run: EmulatedRun, last_user_text: str) -> str:
-    """Return the text of a run's answer."""
-    if run.scenario.answer is not None:
-        return run.scenario.answer
+    """Return the text of a run's answer, or its refusal."""
+    if run.scenario.refusal is not None:
+        return run.scenario.refusal
     lines = [
         f"{call.name}: {submission.outputs[call.id]}"
         for calls, submission in zip(run.rounds, run.submissions, strict=False)
         for call in calls
     ]
-    return "\n".join(lines) or f"You said: {last_user_text}"
+    return text_written(run.scenario, run.settings["response_format"], lines, last_user_text)

@@ -1,4 +1,4 @@
-"""Reads parameters with pydantic, which is imported only for a function whose annotations use it."""
+"""Reads values with pydantic, which is imported only for annotations that use it."""
 
 from __future__ import annotations
 
@@ -8,50 +8,49 @@ from functools import partial
 from typing import Annotated, Any, Final, get_args, get_origin
 
 from asyncruns.errors import ConfigurationError
-from asyncruns.tools.annotations import is_of_pydantic
-from asyncruns.tools.strict import Schema
+from asyncruns.schemas.annotations import is_of_pydantic
+from asyncruns.schemas.strict import Schema
 
 _SHOWN_ERRORS: Final = 5
 _REFERENCE: Final = "#/$defs/{model}"
 
 
 class DoesNotFitError(ValueError):
-    """An argument does not fit its type; the text says where and why."""
+    """A value does not fit its type; the text says where and why."""
 
 
 class PydanticReader:
-    """Decodes the JSON of one parameter.
+    """Decodes the JSON of one parameter, or of a whole text.
 
     Args:
-        tool: The name of the tool, for messages.
-        parameter: The name of the parameter.
-        annotation: Its annotation.
+        whose: What has the annotation, as the beginning of a message.
+        annotation: The annotation.
+        path: Where the JSON stands in the whole, such as `$.days`.
 
     Raises:
         ConfigurationError: pydantic has no schema for it, or a field of it asks for what a parameter cannot have.
     """
 
-    def __init__(self, tool: str, parameter: str, annotation: Any) -> None:
+    def __init__(self, whose: str, annotation: Any, *, path: str = "$") -> None:
         from pydantic import TypeAdapter
 
-        self._parameter = parameter
+        self._root = path
         for field in _fields_in(annotation):
             if field.alias is not None or field.validation_alias is not None:
                 raise ConfigurationError(
-                    f"The parameter {parameter} of the tool {tool} has a Field with an alias, which would be ignored: "
-                    "name the parameter as the model is to name it."
+                    f"{whose} has a Field with an alias, which would be ignored: name the parameter as the model is to "
+                    "name it."
                 )
         try:
             self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
             self.adapter.json_schema()
         except Exception as error:
             raise ConfigurationError(
-                f"The parameter {parameter} of the tool {tool} uses pydantic, which has no JSON Schema for "
-                f"{annotation!r}: {str(error).splitlines()[0]}"
+                f"{whose} uses pydantic, which has no JSON Schema for {annotation!r}: {str(error).splitlines()[0]}"
             ) from error
 
     def decode(self, text: bytes) -> Any:
-        """Decode the JSON of an argument.
+        """Decode JSON.
 
         Raises:
             DoesNotFitError: It does not fit; the message says where and why.
@@ -75,8 +74,8 @@ class PydanticReader:
         return self.adapter.dump_python(value, mode="json", by_alias=True)
 
     def _path(self, place: tuple[int | str, ...]) -> str:
-        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in (self._parameter, *place))
-        return "$" + "".join(steps)
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+        return self._root + "".join(steps)
 
 
 def schemas_of(readers: Mapping[str, PydanticReader], taken: Schema) -> tuple[dict[str, Schema], Schema]:

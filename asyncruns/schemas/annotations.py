@@ -1,4 +1,4 @@
-"""What the annotation of a parameter is made of: whether pydantic must read it, and what would be ignored in it.
+"""What an annotation is made of: whether pydantic must read it, and what would be ignored in it.
 
 msgspec and pydantic each ignore the other's metadata without a word, and a limit that is not checked is worse than an
 error. So an annotation that neither of them reads as a whole is refused. What stands in the fields of a pydantic model
@@ -67,8 +67,12 @@ def described(annotation: Any) -> tuple[Any, str | None]:
     return (Annotated[(inner, *rest)] if rest else inner), " ".join(texts or told) or None
 
 
-def check_nothing_is_ignored(tool: str, parameter: str, parts: Parts) -> None:
+def check_nothing_is_ignored(whose: str, parts: Parts) -> None:
     """Check that one library reads all of the metadata.
+
+    Args:
+        whose: What has the annotation, as the beginning of a message.
+        parts: What the annotation consists of.
 
     Raises:
         ConfigurationError: Some of it would be ignored.
@@ -82,9 +86,7 @@ def check_nothing_is_ignored(tool: str, parameter: str, parts: Parts) -> None:
         reason = "has in its annotation what nothing here reads:"
         instead = "Use msgspec.Meta or pydantic's Field, or, beside the type of the parameter itself, a text"
     if ignored:
-        raise ConfigurationError(
-            f"The parameter {parameter} of the tool {tool} {reason} {', '.join(map(repr, ignored))}. {instead}."
-        )
+        raise ConfigurationError(f"{whose} {reason} {', '.join(map(repr, ignored))}. {instead}.")
 
 
 def field_types(kind: type) -> dict[str, Any]:

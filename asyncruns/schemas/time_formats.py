@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 
-from asyncruns.tools.annotations import field_types
-from asyncruns.tools.strict import Schema
+from asyncruns.schemas.annotations import field_types
+from asyncruns.schemas.strict import Schema
 
 _FORMATS: Final = {datetime.datetime: "date-time", datetime.time: "time"}
 _UNIONS: Final = (typing.Union, types.UnionType)

@@ -2,7 +2,7 @@
 
 https://platform.openai.com/docs/guides/structured-outputs#supported-schemas: all properties are required, no others are
 allowed, defaults are not, and only some of the other keywords are. A limit that the subset cannot express, such as
-`maxLength`, is still checked when the model's arguments are decoded.
+`maxLength`, is still checked when what the model wrote is decoded.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Set
 from typing import Any, Final
-
-from asyncruns.errors import ConfigurationError
 
 Schema = dict[str, Any]
 
@@ -29,6 +27,10 @@ _CONTENTS: Final = {"object": "properties", "array": "items"}
 _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
+class NotStrictError(ValueError):
+    """Strict mode cannot express a schema; the text says what it lacks, and ends with what to use instead."""
+
+
 def subschemas(schema: Schema) -> Iterator[Schema]:
     """Yield every schema in a schema, itself first. Property names are not mistaken for keywords."""
     yield schema
@@ -43,22 +45,20 @@ def subschemas(schema: Schema) -> Iterator[Schema]:
             yield from subschemas(schema[key])
 
 
-def make_strict(tool: str, schema: Schema) -> None:
+def make_strict(schema: Schema) -> None:
     """Convert a schema in place to one that strict mode accepts.
 
     Raises:
-        ConfigurationError: Strict mode cannot express the type of a parameter.
+        NotStrictError: Strict mode cannot express a type in it.
     """
     try:
         _write_out_references(schema)
         for part in list(subschemas(schema)):
             if "oneOf" in part:  # of pydantic, for a union with a discriminator; only one can fit in any case
                 part["anyOf"] = part.pop("oneOf")
-            _make_part_strict(tool, part)
+            _make_part_strict(part)
     except (KeyError, AttributeError, TypeError) as error:  # only in a schema that was given
-        raise ConfigurationError(
-            f"The tool {tool} cannot be strict: a part of its schema is no object, or not in $defs"
-        ) from error
+        raise NotStrictError("a part of its schema is no object, or not in $defs") from error
 
 
 def _write_out_references(schema: Schema) -> None:
@@ -79,18 +79,18 @@ def _write_out_references(schema: Schema) -> None:
             part.update({**copy.deepcopy(definition), **part})
 
 
-def _make_part_strict(tool: str, part: Schema) -> None:
+def _make_part_strict(part: Schema) -> None:
     if "enum" in part:  # msgspec leaves out the type of an enum, and strict mode requires one
         types = sorted({_TYPE_NAMES.get(type(value), "object") for value in part["enum"]})
         part["type"] = types[0] if len(types) == 1 else types
     kinds = part.get("type")
     contents = next((_CONTENTS[kind] for kind in _as_list(kinds) if kind in _CONTENTS), None)
     if _SAYS_A_TYPE.isdisjoint(part) or (contents is not None and not isinstance(part.get(contents), dict)):
-        raise ConfigurationError(
-            f"The tool {tool} cannot be strict: strict mode has no schema for Any, for a dict with arbitrary keys, or "
-            "for a tuple. Use a Struct or a dataclass with named fields, or leave strict off."
+        raise NotStrictError(
+            "strict mode has no schema for Any, for a dict with arbitrary keys, or for a tuple. Use a Struct or a "
+            "dataclass with named fields"
         )
-    # Dropping a keyword only widens the schema: msgspec still checks the limit when it decodes the arguments.
+    # Dropping a keyword only widens the schema: the limit is still checked when what the model wrote is decoded.
     _keep_only(part, _TAKEN)
     if part.get("format") not in _FORMATS:
         part.pop("format", None)
