@@ -60,16 +60,15 @@ class Server(Struct, frozen=True):
     open_watches: OpenWatches = field(default_factory=OpenWatches)
     max_retries: int = 0
 
-    def through(self, once: Transport) -> Server:
+    def through(self, once: Transport, *, is_patient: bool = False) -> Server:
         """Return the same server, to which all requests are sent through another transport.
-
-        Requests are repeated more often there, unless they are never: a fleet sends slower when the server refuses
-        them, and a create of many should not fail for that.
 
         Args:
             once: That transport; it sends each request once.
+            is_patient: Whether requests are repeated more often, unless they are never: a fleet sends slower when the
+                server refuses them, and none of its many creates should fail for that.
         """
-        max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries else 0
+        max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries and is_patient else self.max_retries
         return replace(
             self, transport=RetryTransport(once, max_retries=max_retries), once=once, max_retries=max_retries
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +14,7 @@ from stage import ASSISTANT, MODEL, Stage, Tools, other_tasks
 from windows import check_windows
 
 from asyncruns import (
+    APIStatusError,
     BadRequestError,
     Cancelled,
     Client,
@@ -28,6 +30,9 @@ from asyncruns import (
     Watch,
     WatchGaveUpError,
 )
+from asyncruns.fleet.creates import PendingRun
+from asyncruns.fleet.member import Member
+from asyncruns.fleet.permits import Permit
 from asyncruns.http import Request
 from asyncruns.testing import Fault, FunctionCall, Scenario
 from asyncruns.watch.outcome import AnyOutcome
@@ -208,6 +213,16 @@ async def test_the_messages_of_an_outcome_are_fetched_within_the_budget_and_with
     began = anyio.current_time()
     assert await asyncio.gather(*waiting, outcomes[1].text()) == ["Hello."] * 21
     assert anyio.current_time() - began < 1.0
+
+
+async def test_messages_that_cannot_be_fetched_raise_as_soon_as_without_a_fleet(stage: Stage) -> None:
+    stage.server.inject(Fault(on="messages", status=500, times=None))
+    async with Fleet(Client(transport=stage.transport)) as fleet:
+        outcome = await begin(fleet)
+        began = anyio.current_time()
+        with pytest.raises(APIStatusError):
+            await outcome.text()
+        assert anyio.current_time() - began < 5.0
 
 
 async def test_the_messages_of_a_response_that_was_given_up_are_fetched_within_the_budget(stage: Stage) -> None:
@@ -420,6 +435,22 @@ async def test_creates_that_were_not_sent_finish_when_the_fleet_is_left(
             outcome.unwrap()
     assert stage.count("cancel") == (len(created) if on_exit == "cancel" else 0)
     assert other_tasks() == []
+
+
+async def test_a_fleet_that_lives_long_does_not_grow_with_what_it_has_created(stage: Stage) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, PendingRun | Permit | Member) for each in gc.get_objects())
+
+    thread = await stage.client.threads.create()
+    before = alive()
+    async with Fleet(stage.client) as fleet:
+        for number in range(50):
+            await (await begin(fleet)).text()
+            begin(fleet).cancel()
+            await begin(fleet, thread_id=thread.id, key=f"job {number % 5}")
+        assert alive() - before <= 2
+        assert fleet.statistics().active == 0
 
 
 async def test_draining_waits_for_creates_and_then_for_their_runs(stage: Stage) -> None:
