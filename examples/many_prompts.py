@@ -9,43 +9,32 @@ asked again. Exits with 0 if all is answered, 1 if some prompts failed three tim
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, TextIO
 
 import anyio
 
 from asyncruns import APIError, Client, Completed, CreateRequest, Fleet
 
 TRIES = 3
-
-
-class Prompt(TypedDict):
-    id: str
-    message: str
+Prompt = dict[str, str]
 
 
 class ManyPrompts:
     """Asks prompts, and writes their answers."""
 
-    def __init__(
-        self, fleet: Fleet[Any], prompts: list[Prompt], answers: TextIO, arguments: argparse.Namespace
-    ) -> None:
+    def __init__(self, fleet: Fleet[Any], prompts: list[Prompt], answers: TextIO, arguments: Namespace) -> None:
         self.fleet, self.prompts, self.answers, self.arguments = fleet, prompts, answers, arguments
-        self.answered = 0
-        self.failed = 0
+        self.answered = self.failed = 0
 
     def request(self, prompt: Prompt) -> CreateRequest:
-        return {
-            "assistant_id": self.arguments.assistant,
-            "model": self.arguments.model,
-            "message": prompt["message"],
-            "label": prompt,
-        }
+        begin = self.arguments
+        return {"assistant_id": begin.assistant, "model": begin.model, "message": prompt["message"], "label": prompt}
 
     async def ask(self) -> None:
         tries: Counter[str] = Counter()
@@ -86,7 +75,7 @@ class ManyPrompts:
         return f"{counts}, {now.active} active, {now.due} requests due"
 
 
-async def ask_all(prompts: list[Prompt], answers: TextIO, arguments: argparse.Namespace) -> int:
+async def ask_all(prompts: list[Prompt], answers: TextIO, arguments: Namespace) -> int:
     """Ask the prompts, and return how many failed."""
     async with (
         Client.from_env() as client,
@@ -114,7 +103,7 @@ def not_answered(prompts: Path, answers: Path) -> list[Prompt]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Ask many prompts.")
+    parser = ArgumentParser(description="Ask many prompts.")
     parser.add_argument("prompts", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second (50)")
