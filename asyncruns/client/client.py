@@ -451,7 +451,7 @@ class Client(AsyncOnly, OtherNames):
         if isinstance(message, bytes | Mapping) or not isinstance(message, Iterable):
             raise InvalidRequestError(f"message must be a text, or a list of parts; got {type(message).__name__}")
         content = message if isinstance(message, str) else list(message)  # may be sent twice
-        creator = self if once is None else self._through(once, is_patient=True)
+        creator = self if once is None else self._through(once)
         if assistant_id is None or model is not None:
             model = _model_alone(model, assistant_id=assistant_id, thread_id=thread_id, key=key)
             return self.responses._new_run(model, content, parameters, options, creator.responses)
@@ -468,12 +468,12 @@ class Client(AsyncOnly, OtherNames):
         start.check(self._server.limits)
         return NewRun(self, partial(start.run, creator.threads))
 
-    def _through(self, once: Transport, *, is_patient: bool = False) -> Client:
+    def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
         view = copy.copy(self)
         vars(view).pop("responses", None)
         view._own = None
-        view._server = server = self._server.through(once, is_patient=is_patient)
+        view._server = server = self._server.through(once)
         view.transport = once
         view.assistants, view.threads = Assistants(server), Threads(view, server)
         return view

@@ -296,10 +296,9 @@ class Fleet(AsyncOnly, Generic[R]):
         """Create a run or a response as `Client.run` does, and watch it. Returns a `Watch` at once.
 
         Every request for that is within the budget of the fleet; creates and polls take turns. A create that the server
-        refuses for its rate (429) is repeated for about a minute, unless the client has `max_retries=0`. One that fails
-        is an outcome: `GaveUp` with `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one
-        that is, as its `ref` has no ids. If the answer to the create was lost, its cause says so, and the run may
-        exist.
+        refuses for its rate (429) is repeated for a minute. One that fails is an outcome: `GaveUp` with
+        `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one that is, as its `ref` has no
+        ids. If the answer to the create was lost, its cause says so, and the run may exist.
 
         Until the run is created, the ref of the watch has no ids; `await watch.created()` returns it with them. The
         create sees the context variables of the caller, as tools do.

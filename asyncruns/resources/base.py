@@ -35,8 +35,6 @@ https://platform.openai.com/docs/api-reference/run-steps
 """
 
 
-PATIENT_RETRIES: Final = 10  # with their pauses, about a minute
-
 VERSIONED_PATHS: Final = ("/threads", "/assistants")
 """Prefixes of the paths whose requests carry the API's version in the header `OpenAI-Beta`."""
 
@@ -60,18 +58,13 @@ class Server(Struct, frozen=True):
     open_watches: OpenWatches = field(default_factory=OpenWatches)
     max_retries: int = 0
 
-    def through(self, once: Transport, *, is_patient: bool = False) -> Server:
+    def through(self, once: Transport) -> Server:
         """Return the same server, to which all requests are sent through another transport.
 
         Args:
             once: That transport; it sends each request once.
-            is_patient: Whether requests are repeated more often, unless they are never: a fleet sends slower when the
-                server refuses them, and none of its many creates should fail for that.
         """
-        max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries and is_patient else self.max_retries
-        return replace(
-            self, transport=RetryTransport(once, max_retries=max_retries), once=once, max_retries=max_retries
-        )
+        return replace(self, transport=RetryTransport(once, max_retries=self.max_retries), once=once)
 
 
 class Resource:
