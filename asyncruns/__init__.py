@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import InternalServerError as InternalServerError
     from asyncruns.errors import InvalidOutputError as InvalidOutputError
     from asyncruns.errors import InvalidRequestError as InvalidRequestError
+    from asyncruns.errors import InvalidWebhookSignatureError as InvalidWebhookSignatureError
     from asyncruns.errors import NotFoundError as NotFoundError
     from asyncruns.errors import OpenAIError as OpenAIError
     from asyncruns.errors import PermissionDeniedError as PermissionDeniedError
@@ -69,6 +70,9 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.lifecycle import ToolReported as ToolReported
+    from asyncruns.resources.response_parameters import ResponseParameters as ResponseParameters
+    from asyncruns.resources.run_parameters import RunParameters as RunParameters
+    from asyncruns.resources.webhooks import WebhookEvent as WebhookEvent
     from asyncruns.streams.event_handler import AssistantEventHandler as AssistantEventHandler
     from asyncruns.streams.event_handler import AsyncAssistantEventHandler as AsyncAssistantEventHandler
     from asyncruns.streams.run_stream import RunStream as RunStream
@@ -137,6 +141,7 @@ _HOMES: Final = {
     "InternalServerError": "asyncruns.errors",
     "InvalidOutputError": "asyncruns.errors",
     "InvalidRequestError": "asyncruns.errors",
+    "InvalidWebhookSignatureError": "asyncruns.errors",
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
@@ -149,6 +154,7 @@ _HOMES: Final = {
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
     "RefusalError": "asyncruns.errors",
+    "ResponseParameters": "asyncruns.resources.response_parameters",
     "RunCancelledError": "asyncruns.errors",
     "RunError": "asyncruns.errors",
     "RunExpiredError": "asyncruns.errors",
@@ -157,6 +163,7 @@ _HOMES: Final = {
     "RunIncompleteError": "asyncruns.errors",
     "RunLifecycle": "asyncruns.lifecycle",
     "RunNeedsCallerError": "asyncruns.errors",
+    "RunParameters": "asyncruns.resources.run_parameters",
     "RunRef": "asyncruns.lifecycle",
     "RunStream": "asyncruns.streams.run_stream",
     "RunWatcher": "asyncruns.watch.watcher",
@@ -174,6 +181,7 @@ _HOMES: Final = {
     "UnprocessableEntityError": "asyncruns.errors",
     "Watch": "asyncruns.fleet",
     "WatchGaveUpError": "asyncruns.errors",
+    "WebhookEvent": "asyncruns.resources.webhooks",
     "to_thread": "asyncruns.tools",
 }
 
@@ -224,6 +232,7 @@ __all__ = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -236,6 +245,7 @@ __all__ = [
     "RateLimitError",
     "Reason",
     "RefusalError",
+    "ResponseParameters",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -244,6 +254,7 @@ __all__ = [
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
+    "RunParameters",
     "RunRef",
     "RunStream",
     "RunWatcher",
@@ -261,6 +272,7 @@ __all__ = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 

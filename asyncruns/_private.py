@@ -58,6 +58,15 @@ def middlewares_of(session: aiohttp.ClientSession) -> tuple[aiohttp.ClientMiddle
     return tuple(getattr(session, "_middlewares", None) or ())
 
 
+def loop_of(session: aiohttp.ClientSession) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of a session; its public property is deprecated.
+
+    Without the name, a borrowed session of another loop fails with errors of asyncio that do not say so.
+    """
+    found: asyncio.AbstractEventLoop | None = getattr(session, "_loop", None)
+    return found
+
+
 def has_idle(connector: aiohttp.BaseConnector | None, key: ConnectionKey | None = None) -> bool:
     """Return whether a pool holds an idle connection that seems to be alive, which the next request would use.
 

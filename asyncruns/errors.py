@@ -5,6 +5,7 @@
     AsyncRunsError
     ├── ConfigurationError            a client or a toolset was set up wrongly; nothing was sent
     ├── InvalidRequestError           a wrong argument or a wrong call (also a ValueError); it sent nothing
+    ├── InvalidWebhookSignatureError  a webhook that may not come from the server, or is too old (also a ValueError)
     ├── APIError                      a request or a stream failed
     │   ├── APIConnectionError        no response, or a part of one; `sent` is whether the server may have acted
     │   │   └── APITimeoutError       no response came in time
@@ -34,9 +35,9 @@
     └── ToolError                     raise it in a tool: the model reads its text
     ForeignError                      replaces an exception that could not be pickled; never raised
 
-The names under `APIError` are those of the official client, except `EventTooLargeError` and `ThreadBusyError`; its
-`OpenAIError` is `AsyncRunsError`. No message, repr or attribute holds a credential: the transport removes the
-client's credentials from whatever a server echoes.
+The names under `APIError` are those of the official client, except `EventTooLargeError` and `ThreadBusyError`, and so
+is that of `InvalidWebhookSignatureError`; its `OpenAIError` is `AsyncRunsError`. No message, repr or attribute holds a
+credential: the transport removes the client's credentials from whatever a server echoes.
 """
 
 from __future__ import annotations
@@ -224,6 +225,10 @@ class ConfigurationError(AsyncRunsError):
 
 class InvalidRequestError(AsyncRunsError, ValueError):
     """An argument is invalid, or the call is not possible now, as before a watch is entered; it sent nothing."""
+
+
+class InvalidWebhookSignatureError(AsyncRunsError, ValueError):
+    """A webhook is not signed with the secret, or its signature is older than 300 s or as much ahead of our clock."""
 
 
 class ToolError(AsyncRunsError):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from asyncruns import APIResponseValidationError, BearerAuth, Client, ConfigurationError, RunRef, Toolset
+from asyncruns import APIResponseValidationError, BearerAuth, Client, ConfigurationError, NoAuth, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
 from asyncruns.resources.base import Server
@@ -31,8 +31,10 @@ def set_only(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], values: di
         monkeypatch.setenv(name, values[name])
 
 
-def signature(client: Client) -> str:
+def signature(client: Client) -> str | None:
     auth = getattr(client.transport, "_auth", None)
+    if isinstance(auth, NoAuth):
+        return None
     assert isinstance(auth, BearerAuth)
     (key,) = auth.secrets()
     return key
@@ -46,10 +48,12 @@ def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
     names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_only(monkeypatch, names)
-    if {*NAMES[:2]} <= {*names}:
-        expected = "https://ours.example/v1", "sk-ours-hidden"
-    elif {*NAMES[2:]} <= {*names}:
-        expected = "https://theirs.example/v1", "sk-theirs-hidden"
+    expected: tuple[str, str | None]
+    if "ASYNCRUNS_BASE_URL" in names:
+        expected = "https://ours.example/v1", "sk-ours-hidden" if "ASYNCRUNS_API_KEY" in names else None
+    elif "OPENAI_API_KEY" in names:
+        is_default = "OPENAI_BASE_URL" not in names
+        expected = "https://api.openai.com/v1" if is_default else "https://theirs.example/v1", "sk-theirs-hidden"
     else:
         with pytest.raises(ConfigurationError) as caught:
             Client.from_env()
@@ -58,8 +62,7 @@ def test_a_key_of_the_environment_only_goes_to_the_host_it_was_set_for(
             assert f"{name} is {'set' if name in names else 'not set'}" in message
         assert "hidden" not in message
         assert "api.openai.com no longer serves threads" in message
-        assert "for a server without keys, any value" in message
-        assert "For responses of OpenAI, set OPENAI_BASE_URL=https://api.openai.com/v1." in message
+        assert "ASYNCRUNS_API_KEY if the server needs a key" in message
         return
     client = Client.from_env(version="v1")
     assert (client.base_url, signature(client)) == expected
@@ -76,9 +79,22 @@ def test_what_the_environment_says_is_not_given_too(name: str, monkeypatch: pyte
     assert "hidden" not in str(caught.value)
 
 
-def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_only(monkeypatch, NAMES, {**VALUES, "ASYNCRUNS_API_KEY": ""})
-    assert Client.from_env().base_url == "https://theirs.example/v1"
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_url_is_not_set(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, NAMES, {**VALUES, "ASYNCRUNS_BASE_URL": empty, "OPENAI_BASE_URL": empty})
+    client = Client.from_env()
+    assert (client.base_url, signature(client)) == ("https://api.openai.com/v1", "sk-theirs-hidden")
+
+
+def test_a_client_of_openai_is_made_for_responses_and_says_that_threads_are_retired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_only(monkeypatch, ("OPENAI_API_KEY",))
+    client = Client.from_env()
+    refused = Response(404, {}, b"{}")
+    asked = Request("GET", "/threads/thread_1")
+    assert "client.responses" in str(client.dialect.refusal(asked, refused).cause)
+    assert "client.responses" not in str(client.responses.alone.dialect.refusal(asked, refused).cause)
 
 
 @pytest.mark.parametrize("key", ["sk-hidden\n", "   "])

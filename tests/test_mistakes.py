@@ -166,7 +166,7 @@ async def test_a_run_of_another_client_is_identified_by_its_ids(
     assert transport.requests == ["/threads/thread_1/runs/run_1"]
 
 
-@pytest.mark.parametrize("way", [by_client, by_fleet, by_many], ids=lambda way: way.__name__)
+@EVERY_WAY
 @pytest.mark.parametrize(
     "response",
     [
@@ -185,7 +185,7 @@ async def test_a_response_of_another_client_is_identified_by_its_id(
     assert outcome.ref.ids == ("resp_1",)
 
 
-@pytest.mark.parametrize("way", [by_client, by_fleet], ids=lambda way: way.__name__)
+@EVERY_WAY
 @pytest.mark.parametrize("word", ["thread.run", "thread_run", "threads", "runs", "assistants", "response", "responses"])
 async def test_a_ref_accepts_every_name_of_its_dialect(client: Client, way: Way, word: str) -> None:
     is_response = word.startswith("response")
@@ -259,7 +259,7 @@ def test_another_librarys_client_is_refused() -> None:
     for theirs in (openai.OpenAI(api_key="x"), openai.AsyncOpenAI(api_key="x"), "https://host.example/v1", None):
         name = type(theirs).__name__
         with pytest.raises(InvalidRequestError, match=rf"client of asyncruns first; got {name}.*asyncruns\.Client\("):
-            RunWatcher(theirs, thread_id="thread_1", run_id="run_1")  # type: ignore[arg-type]
+            RunWatcher(theirs, thread_id="thread_1", run_id="run_1")  # type: ignore[call-overload]
         with pytest.raises(InvalidRequestError, match=rf"client of asyncruns first; got {name}.*asyncruns\.Client\("):
             Fleet(theirs)  # type: ignore[arg-type]
 
@@ -287,7 +287,7 @@ def test_an_empty_key_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", "https://host.example/v1")
     monkeypatch.setenv("ASYNCRUNS_API_KEY", key)
-    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
+    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is empty"):
         Client.from_env()
 
 

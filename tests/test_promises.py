@@ -65,6 +65,7 @@ NAMES = [
     "InternalServerError",
     "InvalidOutputError",
     "InvalidRequestError",
+    "InvalidWebhookSignatureError",
     "NeedsCaller",
     "NoAuth",
     "NotFoundError",
@@ -77,6 +78,7 @@ NAMES = [
     "RateLimitError",
     "Reason",
     "RefusalError",
+    "ResponseParameters",
     "RunCancelledError",
     "RunError",
     "RunExpiredError",
@@ -85,6 +87,7 @@ NAMES = [
     "RunIncompleteError",
     "RunLifecycle",
     "RunNeedsCallerError",
+    "RunParameters",
     "RunRef",
     "RunStream",
     "RunWatcher",
@@ -102,6 +105,7 @@ NAMES = [
     "UnprocessableEntityError",
     "Watch",
     "WatchGaveUpError",
+    "WebhookEvent",
     "to_thread",
 ]
 DEEP_NAMES = (
@@ -133,8 +137,8 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer assistants azure beta close dialect for_run from_env messages portkey responses run run_steps runs "
-        "threads transport watch base_url",
+        "answer assistants azure beta close dialect for_run from_env from_openai messages portkey responses run "
+        "run_steps runs threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (
@@ -148,11 +152,11 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Cadence": (Cadence, "backoff fixed hinted learned"),
     "RunStream": (
         RunStream,
-        "close error is_done is_whole message messages request_id run step steps text_deltas thread",
+        "close error is_done is_whole message messages ref request_id run step steps text_deltas thread",
     ),
     "ResponseStream": (
         ResponseStream,
-        "close error is_done is_whole request_id response sequence_number text_deltas",
+        "close error is_done is_whole ref request_id response sequence_number text_deltas",
     ),
     "Outcome": (
         Completed,

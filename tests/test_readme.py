@@ -19,9 +19,11 @@ from types import CodeType
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from asyncruns import Client, Toolset
-from asyncruns.testing import Emulator
+from asyncruns.testing import Emulator, Scenario
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
@@ -185,9 +187,47 @@ async def test_the_application_of_the_guide_to_fleets_answers(
     assert health["active"] == 0
 
 
+@pytest.mark.real_time
+async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "webhooks.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    server: Any = None
+
+    async def forward(request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        answer = await asyncio.to_thread(server.post, "/webhooks", content=body, headers=dict(request.headers))
+        told.append(answer.json())
+        return web.Response(status=answer.status_code)
+
+    def ask() -> Any:
+        nonlocal server
+        from fastapi.testclient import TestClient
+        from hooks import app  # type: ignore[import-not-found]  # written just now
+
+        with TestClient(app) as server:
+            refused = server.post("/webhooks", content="{}").status_code
+            return server.post("/questions", params={"text": "Hi"}).json(), refused
+
+    told: list[Any] = []
+    receiver = RawTestServer(forward)
+    await receiver.start_server()
+    slow = Scenario(queued=0.0, working=1.7)
+    async with Emulator(slow, webhook_url=str(receiver.make_url("/"))) as emulator:
+        monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
+        monkeypatch.setenv("ASYNCRUNS_API_KEY", "any-key")
+        monkeypatch.setenv("OPENAI_WEBHOOK_SECRET", emulator.webhook_secret)
+        answer, refused = await asyncio.to_thread(ask)
+    await receiver.close()
+    assert answer == {"status": "completed", "answer": "You said: Hi"}
+    assert refused == 400
+    assert len(told) == 1
+
+
 def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
     named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
-    assert named == {"app.py", "conftest.py", "jobs.py", "test_weather.py", "watch_jobs.py", "weather.py"}
+    assert named == {"app.py", "conftest.py", "hooks.py", "jobs.py", "test_weather.py", "watch_jobs.py", "weather.py"}
 
 
 # The examples

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from asyncruns.client.client import Client
-from asyncruns.client.options import ClientOptions, with_proxy_of_environment
+from asyncruns.client.environment import (
+    server_of_environment,
+    servers_of_environment,
+    with_proxy_of_environment,
+)
+from asyncruns.client.options import ClientOptions
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.auth import ApiKeyAuth, Auth, BearerAuth, Headers, check_header
 
-_ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
 _SECRET_WORDS: Final = ("auth", "key", "token", "secret", "cookie", "password")
 
 
@@ -54,14 +57,11 @@ def connect(
     """
     if base_url is None and api_key is not None:
         raise ConfigurationError("--api-key needs --base-url: a key is only sent to the URL that it was set for")
-    # With an explicit URL, a key from the environment is used only if it was set for the same URL.
-    pair = _pair_of_environment(base_url)
     if base_url is None:
-        if pair is None:
-            return Client.from_env()  # raises an error that names what is missing
-        base_url = pair[0]
-    if api_key is None and pair is not None:
-        api_key = pair[1]
+        base_url, api_key = server_of_environment()
+    elif api_key is None:  # a key from the environment is used only if it was set for the same URL
+        same = base_url.rstrip("/")
+        api_key = next((key for url, key in servers_of_environment() if key and url.rstrip("/") == same), None)
     auth: Auth | None = None
     if api_key is not None:
         auth = BearerAuth(api_key) if auth_header is None else ApiKeyAuth(api_key, header=auth_header)
@@ -69,12 +69,3 @@ def connect(
         raise ConfigurationError("--auth-header names the header for a key, but there is no key: add --api-key")
     auth = SignedHeaders(auth, headers) if headers else auth
     return Client(base_url, auth=auth, **with_proxy_of_environment(base_url, cast("ClientOptions", options)))
-
-
-def _pair_of_environment(base_url: str | None) -> tuple[str, str] | None:
-    """Return the first complete pair of URL and key, if `base_url` is not None only for that URL."""
-    for url_name, key_name in _ENVIRONMENT:
-        url, key = os.environ.get(url_name), os.environ.get(key_name)
-        if url and key and (base_url is None or url.rstrip("/") == base_url.rstrip("/")):
-            return url, key
-    return None

@@ -11,32 +11,53 @@ import anyio
 from asyncruns.cli.demo_runs import demo_scenario
 from asyncruns.cli.output import complain, say
 from asyncruns.cli.process import INTERRUPTED, TERMINATED, USAGE, run
-from asyncruns.testing import Emulator
+from asyncruns.cli.scripts import in_turn
+from asyncruns.testing import Emulator, Scenario
+from asyncruns.wire.shown_text import on_one_line
 
 FORGET_EVERY_S: Final = 60.0
 
 
 def main(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM and return the exit code; these are the normal way to end it, so it is 0."""
-    code = run(serve(options.host, options.port, options.api_key))
+    code = run(serve(options))
     return 0 if code in (INTERRUPTED, TERMINATED) else code
 
 
-async def serve(host: str, port: int, api_key: str | None) -> int:
-    """Serve until cancelled; return an exit code if it cannot listen."""
-    # The demo's runs have the scenarios of its own emulator; all others call each of their functions once.
-    emulator = Emulator(demo_scenario, host=host, port=port, api_key=api_key)
+async def serve(options: argparse.Namespace) -> int:
+    """Serve until cancelled; return an exit code if an option is unusable, or it cannot listen."""
+    scenarios: tuple[Scenario, ...] | None = options.scenario
     try:
+        # The demo's runs have the scenarios of its own emulator; all others call each of their functions once.
+        emulator = Emulator(
+            demo_scenario if scenarios is None else in_turn(scenarios),
+            host=options.host,
+            port=options.port,
+            api_key=options.api_key,
+            webhook_url=options.webhook_url,
+            webhook_secret=options.webhook_secret,
+        )
+        emulator.inject(*options.fault)
         await emulator.start()
+    except ValueError as error:
+        complain(str(error))
+        return USAGE
     except OSError as error:
-        complain(f"cannot listen on {host}:{port}: {_why(error)}")
+        complain(f"cannot listen on {options.host}:{options.port}: {_why(error)}")
         return USAGE
     try:
         say(f"Serving on {emulator.base_url}")
-        key = "" if api_key is None else " --api-key ..."
-        shown_key = "any-key" if api_key is None else "..."
+        key = "" if options.api_key is None else " --api-key ..."
+        shown_key = "any-key" if options.api_key is None else "..."
         say(f"Try: asyncruns demo --base-url {emulator.base_url}{key}    (Ctrl-C ends this)")
         say(f"Or:  export ASYNCRUNS_BASE_URL={emulator.base_url} ASYNCRUNS_API_KEY={shown_key}")
+        if scenarios is not None:
+            say(f"Runs have {len(scenarios)} {'scenario' if len(scenarios) == 1 else 'scenarios, in turn'}")
+        for fault in options.fault:
+            say(on_one_line(repr(fault)))
+        if options.webhook_url is not None:
+            secret = "..." if options.webhook_secret else emulator.webhook_secret
+            say(f"Webhooks are signed: export OPENAI_WEBHOOK_SECRET={secret}")
         while True:
             await anyio.sleep(FORGET_EVERY_S)
             emulator.requests.clear()  # they are recorded for tests, and would fill the memory within days

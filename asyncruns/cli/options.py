@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import asyncruns
@@ -19,9 +20,9 @@ _KEY_HELP: Final = (
 _WATCH_EPILOG: Final = """\
 Tool calls are listed but not answered: the watch then ends with "needs the caller".
 
-Without --base-url, the server and its key are taken from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY (or from
-OPENAI_BASE_URL and OPENAI_API_KEY). With --base-url but without --api-key, a key from the environment is used only if
-it was set for the same URL.
+Without --base-url, the server and its key are taken from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, which may be left
+out, or else from OPENAI_BASE_URL (default: https://api.openai.com/v1) and OPENAI_API_KEY. With --base-url but without
+--api-key, a key from the environment is used only if it was set for the same URL.
 
 The proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used, but not for this machine, nor for hosts in NO_PROXY.
 
@@ -39,6 +40,24 @@ HTTPS_PROXY, HTTP_PROXY or ALL_PROXY is used for it, but not for hosts in NO_PRO
 
 exit codes: 0 if every run ended as expected (on a real server: if no run needed the caller or was given up), else 1;
 2 wrong usage; 130 interrupted by Ctrl-C.
+"""
+
+
+_EMULATE_EPILOG: Final = """\
+--scenario FILE is JSON with the fields of asyncruns.testing.Scenario, or a list of such objects, which new runs and
+responses get in turn:
+
+  [{"working": 2, "rounds": [[{"name": "get_weather", "arguments": {"city": "Paris"}}]], "answer": "Sunny."},
+   {"end": "failed", "error_code": "server_error"}]
+
+Without it, a run calls each of its functions once.
+
+--fault has the fields of asyncruns.testing.Fault, as NAME=VALUE pairs (a name alone is true) or as a JSON object. It
+strikes once, unless times says how often; times=none is always:
+
+  --fault on=poll,status=500,times=10                the next ten polls
+  --fault on=submit,drop,acts,every=3,times=none     of every third submit, the answer is lost
+  --fault '{"on": "poll", "status": 429, "headers": {"Retry-After": "2"}}'
 """
 
 
@@ -63,7 +82,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG))
     _add_watch(_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
-    _add_emulate(_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C."))
+    _add_emulate(
+        _command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
+    )
     return parser
 
 
@@ -135,6 +156,38 @@ def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default %(default)s)")
     parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
+    parser.add_argument("--scenario", type=_scenarios, metavar="FILE", help="JSON: what runs and responses do")
+    parser.add_argument(
+        "--fault", action="append", type=_fault, default=[], metavar="FAULT", help="what goes wrong; repeatable"
+    )
+    parser.add_argument(
+        "--webhook-url", metavar="URL", help="post a signed event there when a response in the background ends"
+    )
+    parser.add_argument(
+        "--webhook-secret", metavar="SECRET", help="sign these with it; by default one is made and printed"
+    )
+
+
+# The emulator is imported late: the other commands don't need it.
+
+
+def _scenarios(path: str) -> Any:
+    from asyncruns.cli.scripts import scenarios_from
+
+    return _explained(scenarios_from, path)
+
+
+def _fault(text: str) -> Any:
+    from asyncruns.cli.scripts import fault_from
+
+    return _explained(fault_from, text)
+
+
+def _explained(read: Callable[[str], Any], text: str) -> Any:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # argparse would not show the text of a ValueError
 
 
 # argparse prints the text of these errors, so they must not show the value: it may be a credential.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import ssl as ssl_module
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, overload
@@ -18,6 +18,8 @@ from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
+from asyncruns.client.environment import server_of_environment, with_proxy_of_environment
+from asyncruns.client.official import taken_over
 from asyncruns.client.options import (
     ApiKey,
     ClientOptions,
@@ -29,20 +31,20 @@ from asyncruns.client.options import (
     given_base_url,
     given_transport,
     own_headers,
-    pair_of_environment,
     version_header,
-    with_proxy_of_environment,
 )
-from asyncruns.dialects.given import given_run, no_run, with_response_id
+from asyncruns.dialects.given import given_run, with_response_id
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
+from asyncruns.lifecycle.run_shapes import no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
 from asyncruns.resources.start_run import NewRun, StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.resources.threads import Threads
+from asyncruns.resources.webhook_secrets import given_secrets
 from asyncruns.streams.event_stream import EventStream, source_of
 from asyncruns.transport.auth import (
     AZURE_SCOPE,
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
+    from asyncruns.resources.webhooks import Webhooks
     from asyncruns.streams.response_stream import ResponseStream
     from asyncruns.streams.run_stream import RunStream
     from asyncruns.wire import ModelResponse
@@ -89,7 +92,11 @@ class Client(AsyncOnly, OtherNames):
             outcome = await client.run(assistant_id="asst_1", message="Hello", tools=toolset)
             print(await outcome.text())
 
-    `Client.azure`, `Client.portkey` and `Client.from_env` create clients for particular servers.
+    A global client that is never closed may be used by one `asyncio.run` after another: its connections are closed at
+    the end of each. Two event loops at a time, in two threads, need a client each.
+
+    `Client.azure`, `Client.portkey` and `Client.from_env` create clients for particular servers, and
+    `Client.from_openai` one with the settings of an official client.
 
     Args:
         base_url: The URL under which the API is, such as `https://host.example/v1`. There is no default.
@@ -109,8 +116,9 @@ class Client(AsyncOnly, OtherNames):
         validate: Whether requests that the documented API refuses raise here, before they are sent, with the field and
             the rule: metadata, page sizes, token limits, numbers of tools. Default True; use False for servers that
             accept more.
-        session: An `aiohttp.ClientSession` to borrow; it is not closed here. Its proxy and `trust_env` settings apply,
-            and its middlewares run. aiohttp's own second attempt is off for the requests of this client.
+        session: An `aiohttp.ClientSession` of the event loop that uses the client, to borrow; it is not closed here.
+            Its proxy and `trust_env` settings apply, and its middlewares run. aiohttp's own second attempt is off for
+            the requests of this client.
         proxy: The URL of an HTTP proxy.
         trust_env: Whether `HTTPS_PROXY`, `NO_PROXY` and `.netrc` apply. Default False.
         ssl: An `ssl.SSLContext` or `aiohttp.Fingerprint`; False turns off certificate checks. Default True.
@@ -120,7 +128,10 @@ class Client(AsyncOnly, OtherNames):
             aiohttp with the same options, over connections of its own. With both, cancelling a request closes its
             connection and no other, and errors say alike whether a request may have acted.
         transport: An `asyncruns.abc.Transport` to send with, such as `asyncruns.testing.InMemoryTransport`. It is
-            borrowed: not closed here. Of the other options only `max_retries` and `validate` can be given with it.
+            borrowed: not closed here. Of the other options only `max_retries`, `validate` and `webhook_secret` can be
+            given with it.
+        webhook_secret: The secret that webhooks are checked with, or several of which one must fit, as while a secret
+            is being replaced. By default the environment variable OPENAI_WEBHOOK_SECRET, as in the official client.
 
     Attributes:
         base_url: The URL under which the API is; "" if a `transport` was given.
@@ -154,6 +165,7 @@ class Client(AsyncOnly, OtherNames):
         ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool = True,
         http: HTTPLibrary = "aiohttp",
         transport: Transport | None = None,
+        webhook_secret: str | Sequence[str] | None = None,
     ) -> None:
         check_retries(max_retries)
         self.base_url: str = ""
@@ -204,6 +216,7 @@ class Client(AsyncOnly, OtherNames):
             once=transport,
             max_retries=max_retries,
         )
+        self._webhook_secrets = None if webhook_secret is None else given_secrets(webhook_secret)
         self._open_watches: OpenWatches = server.open_watches  # `close` waits for those that are being left
         self.assistants: Assistants = Assistants(server)
         self.threads: Threads = Threads(self, server)
@@ -214,6 +227,13 @@ class Client(AsyncOnly, OtherNames):
         from asyncruns.resources.responses import Responses  # imported late: its many structs take time to import
 
         return Responses(self._server)
+
+    @cached_property
+    def webhooks(self) -> Webhooks:
+        """Webhooks of this server: `unwrap` checks the signature of one, and returns its event."""
+        from asyncruns.resources.webhooks import Webhooks
+
+        return Webhooks(self._webhook_secrets)
 
     @classmethod
     def azure(
@@ -300,8 +320,9 @@ class Client(AsyncOnly, OtherNames):
     def from_env(cls, **options: Unpack[ClientOptions]) -> Client:
         """Create a client from environment variables.
 
-        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, or if that pair is incomplete, `OPENAI_BASE_URL` with
-        `OPENAI_API_KEY`. The pairs are never mixed: a key is only sent to the host that it was set for.
+        Reads `ASYNCRUNS_BASE_URL` with `ASYNCRUNS_API_KEY`, which is optional: without it no credential is sent. If
+        there is no such URL, reads `OPENAI_API_KEY` with `OPENAI_BASE_URL`, by default https://api.openai.com/v1, which
+        serves responses but no threads. The pairs are never mixed: a key is only sent to the host that it was set for.
 
         The proxy is read from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case, except
         for servers on this machine. `proxy=` takes precedence, and None turns the proxy off; a `session` has its own
@@ -311,16 +332,39 @@ class Client(AsyncOnly, OtherNames):
             **options: The options of `Client`, except `base_url`, `auth` and `api_key`.
 
         Raises:
-            ConfigurationError: Neither pair is complete (the message says what is missing), or the environment names a
-                proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
+            ConfigurationError: The environment names no server (the message says what is missing), or an empty
+                `ASYNCRUNS_API_KEY`, or a proxy of another kind than HTTP; or `base_url`, `auth` or `api_key` is given.
         """
-        if given := [f"{name}=" for name in ("base_url", "auth", "api_key") if name in options]:
-            raise ConfigurationError(
-                f"{cls.__name__}.from_env() reads the base URL and the key from the environment; with "
-                f"{' and '.join(given)}, use {cls.__name__}(base_url, api_key=...)"
-            )
-        base_url, key = pair_of_environment()
-        return cls(base_url, auth=BearerAuth(key), **with_proxy_of_environment(base_url, options))
+        _check_names_no_server(options, "from_env() reads the base URL and the key from the environment")
+        base_url, key = server_of_environment()
+        return cls(base_url, api_key=key, **with_proxy_of_environment(base_url, options))
+
+    @classmethod
+    def from_openai(cls, client: object, **options: Unpack[ClientOptions]) -> Client:
+        """Create a client with the settings of an official one.
+
+        Takes over its base URL, key, organization, project, headers, query, `max_retries` and `timeout`. A key or
+        Azure token that comes from a function is renewed, as described at `BearerAuth`. A `Timeout` of httpx becomes a
+        limit for one request as a whole: its `read`. The official default of 600 s is not taken over, but replaced by
+        ours of 30 s.
+
+        Connections are not shared, and neither are the settings of an `http_client`: proxies, certificates, transports,
+        hooks. If the official client has one, say how to connect, with `proxy`, `trust_env`, `ssl` or `session`;
+        `proxy=None` connects directly. Otherwise the proxy of the environment is used, as by httpx.
+
+        What is changed in the official client afterwards has no effect here.
+
+        Args:
+            client: An `AsyncOpenAI` or `AsyncAzureOpenAI`, or a synchronous one. It is neither used nor closed.
+            **options: Options of `Client`, which take precedence. `default_headers` and `default_query` are added.
+
+        Raises:
+            ConfigurationError: It is another object, or its credential can't be taken over (a provider, a workload
+                identity), or it has an `http_client` and nothing says how to connect, or an option is unusable.
+        """
+        _check_names_no_server(options, "from_openai() takes the base URL and the key of the official client")
+        base_url, auth, taken = taken_over(client, options)
+        return cls(base_url, auth=auth, **taken)
 
     @overload
     async def run(
@@ -379,7 +423,8 @@ class Client(AsyncOnly, OtherNames):
             model: The model of a response, for servers with the Responses API.
             message: The user's text, or a list of content parts.
             thread_id: The thread. Default None: a new one.
-            parameters: Further parameters of the run or the response, such as `metadata`.
+            parameters: Further parameters of the run or the response, such as `metadata`: a dict of type
+                `RunParameters` or `ResponseParameters`.
             on_busy: What to do if another run is active on the thread: "raise" (default), or "wait" until it has ended;
                 see `threads.runs.create`. That wait is not part of `timeout`. Another run may still start between the
                 message and the run.
@@ -604,6 +649,12 @@ class Client(AsyncOnly, OtherNames):
 
     def __repr__(self) -> str:
         return f"<Client {self.base_url or repr(self.transport)}>"
+
+
+def _check_names_no_server(options: ClientOptions, why: str) -> None:
+    """Check that the options don't name the server or the key, which come from elsewhere."""
+    if given := [f"{name}=" for name in ("base_url", "auth", "api_key") if name in options]:
+        raise ConfigurationError(f"Client.{why}; with {' and '.join(given)}, use Client(base_url, api_key=...)")
 
 
 def _check_is_watched(run: object) -> None:

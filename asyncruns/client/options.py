@@ -1,13 +1,12 @@
-"""The options of a client, their checks, and what is read from the environment.
+"""The options of a client, and their checks.
 
 An error message here must never show what may be a credential: keys, headers, sessions, the value of `auth`.
 """
 
 from __future__ import annotations
 
-import os
 import ssl as ssl_module
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from msgspec import UNSET, UnsetType
@@ -17,14 +16,12 @@ from asyncruns.dialects.errors import RETIRED
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.aiohttp import AiohttpTransport
 from asyncruns.transport.auth import Auth, BearerAuth, TokenProvider
-from asyncruns.transport.urls import check_base_url, proxy_of_environment
 
 if TYPE_CHECKING:
     import aiohttp
 
     from asyncruns.transport.httptools import HttptoolsTransport
 
-_ENVIRONMENT: Final = (("ASYNCRUNS_BASE_URL", "ASYNCRUNS_API_KEY"), ("OPENAI_BASE_URL", "OPENAI_API_KEY"))
 _VERSIONS: Final = ("v1", "v2")
 
 DEFAULT_TIMEOUT_S: Final = 30.0
@@ -54,6 +51,7 @@ class ClientOptions(TypedDict, total=False):
     trust_env: bool
     ssl: ssl_module.SSLContext | aiohttp.Fingerprint | bool
     http: HTTPLibrary
+    webhook_secret: str | Sequence[str] | None
 
 
 def given_base_url(base_url: str | None) -> str:
@@ -65,7 +63,7 @@ def given_base_url(base_url: str | None) -> str:
     if not base_url:
         raise ConfigurationError(
             "There is no default base URL: give base_url=, for example https://host.example/v1, or set "
-            f"ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY and use Client.from_env(). {RETIRED}"
+            f"ASYNCRUNS_BASE_URL or OPENAI_API_KEY and use Client.from_env(). {RETIRED}"
         )
     return base_url
 
@@ -182,34 +180,3 @@ def check_retries(max_retries: object) -> None:
     """
     if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
         raise ConfigurationError(f"max_retries must be 0 or a larger whole number; got {max_retries!r}")
-
-
-def with_proxy_of_environment(base_url: str, options: ClientOptions) -> ClientOptions:
-    """Return options with the proxy that the environment names for this server.
-
-    Options with `proxy`, with a `session`, or with a true `trust_env` are returned unchanged: they decide themselves.
-
-    Raises:
-        ConfigurationError: The environment names a proxy that can't be used, or the base URL is invalid.
-    """
-    says_how = "proxy" in options or options.get("session") is not None or options.get("trust_env")
-    return options if says_how else {**options, "proxy": proxy_of_environment(check_base_url(base_url))}
-
-
-def pair_of_environment() -> tuple[str, str]:
-    """Return the base URL and the key of the first complete pair of environment variables.
-
-    Raises:
-        ConfigurationError: Neither pair is complete; the message says which variables are missing.
-    """
-    for url_name, key_name in _ENVIRONMENT:
-        base_url, key = os.environ.get(url_name, ""), os.environ.get(key_name, "")
-        if base_url.strip() and key.strip():
-            return base_url, key
-    are_set = {name: bool(os.environ.get(name, "").strip()) for name in sum(_ENVIRONMENT, ())}
-    state = ", ".join(f"{name} is {'set' if is_set else 'not set'}" for name, is_set in are_set.items())
-    raise ConfigurationError(
-        f"Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY, or OPENAI_BASE_URL and OPENAI_API_KEY ({state}). A key is "
-        "only sent to the host that it was set for, so both variables of a pair are needed; for a server without keys, "
-        f"any value. For responses of OpenAI, set OPENAI_BASE_URL=https://api.openai.com/v1. {RETIRED}"
-    )

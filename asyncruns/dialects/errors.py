@@ -66,7 +66,8 @@ _NO_CANCEL: Final = (
 )
 _RETIRED_HOST = "api.openai.com"
 RETIRED = (
-    f"{_RETIRED_HOST} no longer serves threads and runs (shut down on 2026-08-26); set base_url to a server that does."
+    f"{_RETIRED_HOST} no longer serves threads and runs (shut down on 2026-08-26); set base_url to a server that does, "
+    "or use responses: client.run(model=...), client.responses."
 )
 
 

@@ -6,33 +6,20 @@ objects are recognized by their attributes.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
+from asyncruns.lifecycle.run_shapes import check_is_object, dialect_and_ids, not_awaited
 from asyncruns.lifecycle.values import RunRef
-from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
+from asyncruns.wire.names import RESPONSE
 
 C = TypeVar("C")
 
-_BY_IDS: Final = 'client.watch(thread_id="thread_...", run_id="run_...")'
-# What to write instead of an id alone, by how the id begins; the first that fits counts.
-_RIGHT_LINES: Final = (
-    ("thread_", f"a thread has many runs: {_BY_IDS}"),
-    ("resp_", "await client.responses.watch({id!r}), or pass RunRef('response', ({id!r},))"),
-    ("run_", 'a run is identified together with its thread: thread_id="thread_...", run_id={id!r}'),
-    ("", f"{_BY_IDS}, or RunRef('response', (id,)) for a response"),
-)
 _OF_CLIENTS: Final = ("transport", "dialect", "answer")
-
-
-def canonical(dialect: str) -> str:
-    """Return our name for a dialect that callers may know by another one; unknown names are returned unchanged."""
-    return DIALECTS.get(dialect, dialect)
 
 
 def given_run(run: object) -> Any:
@@ -45,36 +32,12 @@ def given_run(run: object) -> Any:
     if run is None:
         return run
     if isinstance(run, RunRef):
-        return _named(run)
+        return RunRef.of(run)
     if isinstance(run, Struct):  # an object of ours, or of a dialect that the caller wrote
         return run
-    if isinstance(run, str):
-        raise InvalidRequestError(f"Expected a run, not only an id; got str {run!r}: {_right_line(run)}")
-    if isinstance(run, Awaitable):
-        raise _not_awaited(run)
-    found = _foreign(run)
-    return run if found is None else found
-
-
-def no_run(run: object, wanted: str) -> InvalidRequestError:
-    """Return the error for an object that is not a run.
-
-    Args:
-        run: The object.
-        wanted: What was expected instead, as the beginning of the message.
-    """
-    if isinstance(run, Mapping):
-        return InvalidRequestError(
-            f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
-        )
-    if run is None:
-        return InvalidRequestError(f"{wanted}; got None: does the function that creates the run return it?")
-    hint = ""
-    if isinstance(getattr(run, "ref", None), RunRef):
-        hint = ": pass its ref"  # such as an outcome
-    elif isinstance(run_id := getattr(run, "id", None), str) and run_id.startswith("thread_"):
-        hint = f": {_right_line(run_id)}"
-    return InvalidRequestError(f"{wanted}; got {type(run).__name__}{hint}")
+    check_is_object(run)
+    found = dialect_and_ids(run)
+    return run if found is None else RunRef(*found)
 
 
 def with_response_id(run: Any, response_id: str | None, **ids: str | None) -> Any:
@@ -117,7 +80,7 @@ def check_client(client: C, where: str) -> C:
     kind = type(client)
     library = kind.__module__.partition(".")[0]
     if isinstance(client, Awaitable):
-        raise _not_awaited(client)
+        raise not_awaited(client)
     if len(lacking) < len(_OF_CLIENTS):  # a client of the caller's own dialect
         raise InvalidRequestError(
             f"{kind.__name__} lacks {' and '.join(lacking)}: a client has transport, dialect and answer"
@@ -125,47 +88,5 @@ def check_client(client: C, where: str) -> C:
     origin = "" if library in ("builtins", "asyncruns") else f" of {library}"
     raise InvalidRequestError(
         f"{where} takes a client of asyncruns first; got {kind.__name__}{origin}: make one with "
-        "asyncruns.Client(base_url, auth=BearerAuth(key)), or Client.from_env()"
+        "asyncruns.Client(base_url, auth=BearerAuth(key)), Client.from_env(), or Client.from_openai(client)"
     )
-
-
-def _named(ref: RunRef) -> RunRef:
-    dialect = canonical(ref.dialect)
-    if isinstance(ref.ids, str):
-        raise InvalidRequestError(
-            f"The ids of {ref!r} are a string; pass a tuple, as in RunRef({dialect!r}, ({ref.ids!r},))"
-        )
-    is_ours = dialect == ref.dialect and isinstance(ref.ids, tuple)
-    return ref if is_ours else RunRef(dialect, tuple(ref.ids))  # a ref read from JSON has a list, which has no hash
-
-
-def _right_line(text: str) -> str:
-    return next(line.format(id=text) for begin, line in _RIGHT_LINES if text.startswith(begin))
-
-
-def _not_awaited(found: object) -> InvalidRequestError:
-    if inspect.iscoroutine(found):
-        name = found.__qualname__
-        found.close()  # without this Python warns, too: "coroutine ... was never awaited"
-        return InvalidRequestError(
-            f"The coroutine of {name}() was not awaited: write run = await ...{name.rpartition('.')[2]}(...), and pass "
-            "that run"
-        )
-    return InvalidRequestError(f"A {type(found).__name__} must be awaited: pass what `await` returns, the run itself")
-
-
-def _foreign(run: Any) -> RunRef | None:
-    """Return the ref of a run that is an object of another library or parsed JSON; None if it is not a run."""
-    found = [_field(run, name) for name in ("id", "thread_id", "object")]
-    run_id, thread_id, kind = (each if isinstance(each, str) else "" for each in found)
-    if not run_id:
-        return None
-    if kind == RESPONSE:
-        return RunRef(RESPONSE, (run_id,))
-    if thread_id and kind in (THREAD_RUN, ""):
-        return RunRef(THREAD_RUN, (thread_id, run_id))
-    return None
-
-
-def _field(run: Any, name: str) -> object:
-    return run.get(name) if isinstance(run, Mapping) else getattr(run, name, None)

@@ -28,10 +28,11 @@ from asyncruns.dialects.errors import (
     refusal_kind,
     status_error,
 )
-from asyncruns.dialects.given import given_run, no_run
+from asyncruns.dialects.given import given_run
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, server_time, wait_hint
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.run_shapes import no_run
 from asyncruns.lifecycle.values import (
     Answers,
     Call,

@@ -13,6 +13,7 @@ member       one run: executes the commands of its lifecycle; `member_host` is w
 listener     passes the events of a run on to one watch of it
 outcomes     delivers the outcomes; `newest` bounds what waits for a reader
 schedule     which run is polled next: the one whose poll is worth most
+announcements  whether webhooks announce the ends of runs, so that polls may be rare
 budget       how many requests may be sent now: the rate, and the number in flight
 pace         how fast to send, learned from the server's refusals; `pace_trial` judges whether a cut helped
 explain      the sentence of `Watch.explain()`

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
+from asyncruns.fleet.announcements import SLOWER
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
@@ -27,6 +28,7 @@ from asyncruns.lifecycle import (
     EndKind,
     Event,
     Notice,
+    Phase,
     Policy,
     Reason,
     RunLifecycle,
@@ -63,7 +65,8 @@ class Member(Slot):
         machine: The lifecycle of the run.
         listeners: One for each watch of the run.
         polls: Number of polls sent.
-        due_at: The time for which the last poll was planned.
+        due_at: The time for which the last poll was planned. While webhooks announce the ends of runs, it is sent
+            later, at `poll_at`.
         outcome: How the watch finished, the last time that it did.
         context: The argument of the same name, as is `label`.
         is_broken: Whether the watch finished because of an unexpected error.
@@ -77,6 +80,7 @@ class Member(Slot):
         "_answering",
         "_earlier",
         "_host",
+        "_is_announced",
         "_polls_again",
         "_started",
         "_submit_landed_at",
@@ -112,6 +116,7 @@ class Member(Slot):
         self._answerers = answerers
         self._answering: CallAnswerer | None = None
         self._earlier: tuple[RunRef, ...] = ()
+        self._is_announced = False  # whether a webhook came, and no poll has seen the end since
         self._polls_again = False  # whether a poll was wanted while one was in flight
         self._started = -math.inf
         self._submit_landed_at = -math.inf  # infinity while a submit is queued or in flight
@@ -222,6 +227,17 @@ class Member(Slot):
         self._host.schedule.poll_first(self, now)
         self._host.moved()
 
+    def announced(self, ref: RunRef) -> None:
+        """Poll at once, because a webhook came about the run or one before it."""
+        if ref == self.ref:
+            self._is_announced = True
+        self.poll_now()
+
+    def hurry(self) -> None:
+        """Poll when it was planned, as webhooks do not announce the ends of runs any more."""
+        if self.due_at < self.poll_at < math.inf and not self.is_due and not self.is_polling:
+            self._host.schedule.poll(self, max(self.due_at, loop_time()))
+
     def discard(self) -> None:
         """Stop watching, since no watch is left; submits and cancels that are queued or in flight are still sent."""
         self.stop()
@@ -315,7 +331,7 @@ class Member(Slot):
             self.is_watched = True
             self._host.taken_up(self)
         for command in commands:
-            self._perform(command)
+            self._perform(command, event)
         if self.is_watched and self.machine.end is None:
             wake_at = self.machine.wake_at
             if wake_at != self.tick_at:
@@ -351,9 +367,24 @@ class Member(Slot):
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
         try:
             if generation == self.generation:
+                if self._is_announced and isinstance(event, ev.Observed):
+                    event = replace(event, is_announced=True)
+                self._note_end(event)
                 self.receive(event)
         except Exception as error:
             self.broke(error)
+
+    def _note_end(self, event: ev.Observed | ev.Refused) -> None:
+        """Note whether a webhook announced what this poll sees: that the run has ended, or calls tools."""
+        if isinstance(event, ev.Refused):
+            return
+        phase, before = event.snapshot.phase, self.machine.snapshot
+        is_new = before is None or before.phase is not phase
+        if not is_new or not (phase.is_terminal or phase is Phase.NEEDS_CALLER):
+            return
+        if self._is_announced or self.polls > 1:  # a webhook of a run that had ended came before the watch
+            self._host.announcements.saw_end(self.ref, event.now, is_announced=self._is_announced)
+        self._is_announced = False
 
     def submit_landed(self, now: float) -> None:
         """Note that its submit is no longer in flight."""
@@ -386,12 +417,12 @@ class Member(Slot):
 
     # Commands
 
-    def _perform(self, command: Command) -> None:
+    def _perform(self, command: Command, event: Event) -> None:
         host = self._host
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
         if isinstance(command, do.PollAt):
             if not is_left:
-                self._plan_poll(command.not_before, command.if_silent)
+                self._plan_poll(self._put_off(command.not_before, event), command)
                 if self._polls_again and not self.is_polling:
                     self._polls_again = False
                     self.poll_now()
@@ -419,15 +450,28 @@ class Member(Slot):
             case _:
                 assert_never(command)
 
-    def _plan_poll(self, at: float, if_silent: float) -> None:
-        if self.stream is None or not if_silent:
-            if self.stream is not None:
-                self.stream.forget_poll()
-            self.due_at = at
-            self._host.schedule.poll(self, at)
-        else:
+    def _plan_poll(self, at: float, command: do.PollAt) -> None:
+        """Plan a poll, which the command wants: at this time, or when the stream is silent."""
+        if self.stream is not None and command.if_silent:
             self._host.schedule.poll(self, math.inf)
-            self.stream.plan_poll(at, if_silent)
+            self.stream.plan_poll(command.not_before, command.if_silent)
+            return
+        if self.stream is not None:
+            self.stream.forget_poll()
+        self.due_at = command.not_before
+        self._host.schedule.poll(self, at)
+
+    def _put_off(self, at: float, event: Event) -> float:
+        """Return when to send the poll that is planned for this time: later, if a webhook will announce the end.
+
+        Only a poll that showed the run at work is followed by a late one, and not if a webhook has come: a replica may
+        lag behind it.
+        """
+        if not isinstance(event, ev.Observed) or event.asked is not Asked.POLL:
+            return at
+        if self._is_announced or not self._host.announcements.cover(self.ref.dialect):
+            return at
+        return max(at, min(event.now + SLOWER * (at - event.now), self.machine.poll_by))
 
     def _begin_answering(self, calls: tuple[Any, ...]) -> None:
         if self._answering is None:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
+from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
@@ -26,7 +27,7 @@ from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.roster import Roster
-from asyncruns.fleet.schedule import Schedule
+from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG, log_poll
@@ -64,6 +65,8 @@ class Runner(Host[Member]):
         self.permits: Permits = Permits(self.schedule, self.moved)
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
+        self.announcements: Announcements = Announcements()
+        self._to_hurry: list[Member] = []  # whose polls were put off, as webhooks were to announce the ends
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
         self.closing: bool = False
@@ -146,6 +149,7 @@ class Runner(Host[Member]):
             if begins_create := self._may_begin_create():
                 self.creates.begin(group, BEGUN_AT_ONCE - schedule.permits)
             now = loop_time()
+            self._hurry(now)
             plan = schedule.plan(now, BEGUN_AT_ONCE)
             for member in plan.ticks:
                 member.guard(partial(member.wake, now))
@@ -154,10 +158,18 @@ class Runner(Host[Member]):
             for member in plan.polls:
                 self._hand(member, None, Asked.POLL)
             self.permits.grant(plan.permits)
-            if plan.wake_at <= now or self._to_cancel or begins_create or self._may_begin_create():
+            is_busy = self._to_cancel or self._to_hurry or begins_create or self._may_begin_create()
+            if plan.wake_at <= now or is_busy:
                 await asyncio.sleep(0)
             else:
-                await self._until(plan.wake_at)
+                await self._until(min(plan.wake_at, self.announcements.wake_at))
+
+    def _hurry(self, now: float) -> None:
+        """Poll the runs at their usual pace again whose webhooks do not come any more: some runs in each pass."""
+        if missing := self.announcements.stop_missing(now):
+            self._to_hurry += [member for member in self.roster if member.ref.dialect in missing]
+        for _ in range(min(len(self._to_hurry), RUNS_AT_ONCE)):
+            self._to_hurry.pop().hurry()
 
     def _may_begin_create(self) -> bool:
         """Whether to begin creates: the budget has nearly caught up with those that have begun, or all are dropped."""
@@ -339,6 +351,14 @@ class Runner(Host[Member]):
             self._to_cancel.append(member)
         else:
             member.receive_from_caller(CancelAsked(loop_time()))
+
+    def announced(self, ref: RunRef) -> bool:
+        """Note that a webhook about a run came, and poll it; return whether it is being watched."""
+        self.announcements.came(ref, loop_time())
+        member = self.roster.watched(ref)
+        if member is not None:
+            member.announced(ref)
+        return member is not None
 
     def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""

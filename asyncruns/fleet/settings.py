@@ -107,5 +107,5 @@ class FleetSettings:
         return settings
 
 
-def _observers_in(options: SharedOptions) -> Mapping[str, Any]:
+def _observers_in(options: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: options[name] for name in OBSERVER_OPTIONS if options.get(name) is not None}

@@ -27,6 +27,8 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
         polls_per_run: Mean number of polls of the watches that have finished; 0 if none has.
         usage: The tokens that the runs of these used, as far as the server says.
         throttled: The share of requests that the server refused with 429, from 0 to 1.
+        told_by_webhooks: Whether webhooks announce ends, so that the runs of a dialect are polled at a tenth of the
+            usual pace; see `Fleet.poll_now`.
     """
 
     active: int
@@ -40,6 +42,7 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     polls_per_run: float
     usage: TokenUsage
     throttled: float
+    told_by_webhooks: bool
 
 
 def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
@@ -57,4 +60,5 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
         usage=outcomes.usage,
         throttled=budget.throttled / budget.taken if budget.taken else 0.0,
+        told_by_webhooks=bool(runner.announcements),
     )

@@ -6,6 +6,7 @@ Public: the names of `__all__`. The modules:
 
 phases          the phases of a run at the server, and the states of a watch
 values          calls, snapshots and refusals, in terms that fit every server
+run_shapes      recognizes runs in the objects that callers have, by their attributes or keys
 events          what the machine receives
 commands        what the machine asks its shell to do; how and why a watch finishes
 notices         what the machine reports to observers while the watch goes on

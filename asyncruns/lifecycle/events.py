@@ -18,12 +18,22 @@ class Begun(Struct, frozen=True):
 
 
 class Observed(Struct, frozen=True):
-    """A request was answered with the run. `asked_at` is when it was sent; None means at `now`."""
+    """A request was answered with the run.
+
+    Attributes:
+        now: When.
+        snapshot: What the answer shows.
+        asked: The kind of the request.
+        asked_at: When it was sent; None means at `now`.
+        is_announced: Whether the server had announced that something happened to the run, so that this poll came
+            before its time.
+    """
 
     now: float
     snapshot: Snapshot[Any]
     asked: Asked = Asked.POLL
     asked_at: float | None = None
+    is_announced: bool = False
 
 
 class Refused(Struct, frozen=True):

@@ -276,6 +276,17 @@ class RunLifecycle(Struct, eq=False, gc=False):
         is_default = isinstance(self._policy.timeout, UnsetType) and not self._cancellation.requested
         return is_default and not self.polls_once_more and now >= self._patience.over_at
 
+    @property
+    def poll_by(self) -> float:
+        """Time by which to poll a run that is at work, however rarely a shell wants to; -infinity in other states.
+
+        It is infinity if no poll is needed for the deadline of the watch or an unknown status.
+        """
+        if self.state is not State.POLLING or self._cancellation.requested:
+            return -math.inf
+        since = math.inf if self._unknown_since is None else self._unknown_since
+        return min(self._patience.last_poll_at, since + self._policy.unknown_s)
+
     # Beginning and ending
 
     def _begin(self, event: ev.Begun) -> list[Command]:
@@ -388,6 +399,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self._seen = True
         asked_at = now if event.asked_at is None else event.asked_at
         self._patience.learn(snapshot, now, asked_at)
+        if event.is_announced:
+            self._patience.progress.believe(snapshot)
         if event.asked is Asked.SUBMIT:
             commands += self._accepted(now)
         elif event.asked is Asked.CANCEL and self._cancellation.active:

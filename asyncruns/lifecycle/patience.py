@@ -119,6 +119,11 @@ class Patience(Struct, eq=False, gc=False):
         return at if at > self._not_before else self._not_before
 
     @property
+    def last_poll_at(self) -> float:
+        """Time of the last poll before the deadline; infinity for never."""
+        return self.deadline - LAST_POLL_S
+
+    @property
     def _strategy(self) -> Strategy:
         """The cadence's strategy, or its variant for a run that the server's clock shows to be older than its watch."""
         unseen = self.progress.unseen
@@ -215,7 +220,7 @@ class Patience(Struct, eq=False, gc=False):
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
-        latest = self.deadline - LAST_POLL_S
+        latest = self.last_poll_at
         if now >= latest:  # the last poll before the deadline was made, so do not poll at once again
             latest = math.inf
         return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)

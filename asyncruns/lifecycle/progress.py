@@ -43,6 +43,8 @@ class Progress(Struct, eq=False, gc=False):
     _earliest: float = -math.inf  # bounds of when the run was created, by our clock
     _latest: float = 0.0
     _is_exact: bool = False  # whether the stage began when `began` says, as far as is known
+    _created_at: float | None = None  # when the first run was created, by the server's clock
+    _took: float | None = None  # seconds that the stage took by the server's clock, if that counts; see `believe`
     _is_left: bool = False  # whether the run has left the stage and the next one has not begun
 
     def begin(self, now: float) -> None:
@@ -53,6 +55,8 @@ class Progress(Struct, eq=False, gc=False):
         """Process a poll: it shows the run as it was when the poll was sent, or a little later."""
         if snapshot.group != self.group:
             self.group = snapshot.group
+        if self._created_at is None:
+            self._created_at = snapshot.created_at
         if self.stage == 0 and not self._is_left:
             self._anchor(snapshot, now, asked_at)
         if snapshot.phase in AT_WORK:
@@ -61,6 +65,16 @@ class Progress(Struct, eq=False, gc=False):
             self.at_work = max(asked_at, self.began)
         self.seen_at = now
         self.is_seen = True
+
+    def believe(self, snapshot: AnySnapshot) -> None:
+        """Learn how long the stage took from the times in the snapshot, since its end was announced.
+
+        The last poll may be long ago then. Ends that polls find by themselves are left to `leave`: under a budget that
+        is too small, these are the ends of the shortest runs first, and exact times of them would mislead.
+        """
+        # Where a run goes on after a submit, the time since its creation is that of several stages.
+        began_with_run = self.stage == 0 or snapshot.created_at != self._created_at
+        self._took = snapshot.elapsed if began_with_run else None
 
     def count_poll(self) -> None:
         """Count a successful poll, before the pause after it."""
@@ -106,7 +120,13 @@ class Progress(Struct, eq=False, gc=False):
         """Return the ages between which the run left the stage; None if that is not known, or was returned before."""
         # Began at 100; polls show it at work at 102.5 and ended at 106.5: (2.5, 6.5).
         at_work, self.at_work, self._is_left = self.at_work, None, True
+        took, self._took = self._took, None
         if at_work is None and not self._is_exact:
             return None
         self._is_exact = False
-        return (0.0 if at_work is None else max(at_work - self.began, 0.0)), max(now - self.began, 0.0)
+        after, by = (0.0 if at_work is None else max(at_work - self.began, 0.0)), max(now - self.began, 0.0)
+        if took is not None:
+            earliest, latest = max(after, took - CLOCK_GRAIN_S), min(by, took + CLOCK_GRAIN_S)
+            if earliest < latest:
+                return earliest, latest
+        return after, by

@@ -9,9 +9,11 @@ import enum
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
+from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.run_shapes import canonical, check_is_object, dialect_and_ids, no_run
 from asyncruns.wire.plain import Plain
 
 R = TypeVar("R")
@@ -50,7 +52,7 @@ class Call(Plain, frozen=True, kw_only=True):
 
 
 class RunRef(Plain, frozen=True, gc=False):
-    """The dialect and ids of a run. It can be stored, to watch the run later.
+    """The dialect and ids of a run. It can be stored, to watch the run later. `RunRef.of` returns that of an object.
 
     `msgspec.convert(ref.to_dict(), RunRef)` is the ref again.
 
@@ -61,6 +63,39 @@ class RunRef(Plain, frozen=True, gc=False):
 
     dialect: str
     ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: object) -> RunRef:
+        """Return the ref of a run or a response in any form.
+
+        Args:
+            run: A run or a response of this client, of openai or of azure-ai-agents, or its JSON as a dict; an outcome,
+                a watch, or a stream that has named its run; or a ref, which is returned as it is.
+
+        Raises:
+            InvalidRequestError: It is none of these, or a stream that has not named its run yet; the message says what
+                to pass.
+        """
+        if isinstance(run, RunRef):
+            return run._in_our_words()
+        ref = getattr(run, "ref", UNSET)
+        if isinstance(ref, RunRef) and ref.ids:
+            return ref
+        if ref is None or isinstance(ref, RunRef):
+            raise InvalidRequestError("The stream has not named its run yet: read its first event before")
+        check_is_object(run)
+        if (found := dialect_and_ids(run)) is not None:
+            return RunRef(*found)
+        raise no_run(run, "Expected a run, a response, an outcome, a watch, a stream or a RunRef")
+
+    def _in_our_words(self) -> RunRef:
+        dialect = canonical(self.dialect)
+        if isinstance(self.ids, str):
+            raise InvalidRequestError(
+                f"The ids of {self!r} are a string; pass a tuple, as in RunRef({dialect!r}, ({self.ids!r},))"
+            )
+        is_ours = dialect == self.dialect and isinstance(self.ids, tuple)
+        return self if is_ours else RunRef(dialect, tuple(self.ids))  # read from JSON, it may have a list: not hashable
 
     def __str__(self) -> str:
         return "/".join(self.ids) or "(no id)"

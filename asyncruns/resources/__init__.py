@@ -4,6 +4,7 @@ Public: the names in `__all__`; the resources themselves are reached through a c
 modules:
 
 assistants, threads, messages, steps, responses   one resource each
+webhooks           `client.webhooks`: checks and reads what a server sends by itself; webhook_secrets: what with
 runs               `client.threads.runs`: run_operations, run_polling (helpers that wait) and run_streaming together
 base               what all resources share: build a request, send it, decode the answer
 options            the options of every call; run_parameters, response_parameters: what is created

@@ -25,6 +25,7 @@ from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Deleted, ModelResponse, ResponseItem
 
+_NO_LIST: Final = (404, 405)
 CREATE_TRIES: Final = 3  # each lost answer may leave an orphan, so few
 
 
@@ -85,7 +86,7 @@ class Responses(_Responses):
         return ResponseClient(_retrieving, self._server, None)
 
     def continued(self, continue_with: Mapping[str, Any] | None = None) -> ResponseClient:
-        """Return a client for a watcher or fleet of responses: `RunWatcher(client.responses.continued(), response)`.
+        """Return a client for a watcher or fleet of responses whose follow-ups need other parameters than they echo.
 
         Args:
             continue_with: As in `watch`.
@@ -328,6 +329,41 @@ class Responses(_Responses):
             APIError: There is no such response, or the server did not answer.
         """
         return await self._ask(Deleted, "DELETE", "responses", response_id, options=options)
+
+    def list(
+        self,
+        *,
+        model: str | None = None,
+        limit: int | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        after: str | None = None,
+        before: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> PageCall[ModelResponse]:
+        """List the responses that a server keeps: `await` for one page, `async for` for all. Safe to cancel.
+
+        Few servers have such a list: OpenAI has none, OGX has one.
+
+        Args:
+            model: Only responses of this model, if the server supports it.
+            limit: Responses per page; OGX takes 1 to 100, by default 50.
+            order: First ("asc") or last ("desc") response first; the server's default is "desc".
+            after: Id of the response before the page.
+            before: Id of the response after the page, if the server supports it.
+
+        Raises:
+            NotFoundError, APIStatusError: The server has no list of responses (404 or 405); the message says so.
+            APIError: The server did not answer.
+        """
+        query = {"model": model, "limit": limit, "order": order, "after": after, "before": before}
+        return self._list(ModelResponse, "responses", query=query, options=options)
+
+    def _error(self, request: Request, response: Response) -> Exception:
+        error = status_error(request, response)
+        is_list = request.method == "GET" and request.path == "/responses"
+        if is_list and response.status in _NO_LIST and "after" not in dict(request.query):
+            error._extend("This server has no list of responses: keep the ids of those that are to be found again.")
+        return error
 
     async def _created(self, parameters: ResponseParameters, tries: int, guard: CreateGuard) -> ModelResponse:
         """Create a response; after a lost answer, try again while there are tries left."""

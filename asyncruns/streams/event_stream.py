@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from asyncruns.abc import AsyncOnly
 from asyncruns.errors import InvalidRequestError
+from asyncruns.lifecycle.run_shapes import dialect_and_ids
+from asyncruns.lifecycle.values import RunRef
 
 if TYPE_CHECKING:
     from asyncruns.streams.source import EventSource
@@ -26,6 +28,14 @@ class EventStream(AsyncOnly, Generic[R, E]):
 
     def __init__(self, source: EventSource[R, E]) -> None:
         self._source = source
+
+    @property
+    def ref(self) -> RunRef | None:
+        """The ref of the run, as soon as an event has named it; None before."""
+        if self._source.ref is not None:
+            return self._source.ref
+        found = dialect_and_ids(self._source.resource)
+        return None if found is None else RunRef(*found)
 
     def __aiter__(self) -> Self:
         return self

@@ -17,5 +17,5 @@ urls                 the checks of base URLs and proxies
 trust                whether pooled connections to a server may be used
 failures             the errors for requests without an answer
 unreachable          which of these errors waiting does not cure, and which setting to change
-one_loop             the event loop to which the connections of a client belong
+per_loop             what a client opens in each event loop, closed when the loop ends
 """

@@ -18,7 +18,14 @@ from asyncruns.abc import ByteStream
 from asyncruns.errors import APIConnectionError, ConfigurationError
 from asyncruns.http import Request, Response
 from asyncruns.sse import BodyKind, body_kind
-from asyncruns.transport.aiohttp_sessions import Broken, Sessions, let_the_loop_notice, send_untyped
+from asyncruns.transport.aiohttp_sessions import (
+    Broken,
+    ClientClosed,
+    Sessions,
+    check_cancelled,
+    let_the_loop_notice,
+    send_untyped,
+)
 from asyncruns.transport.auth import Auth, Headers
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HTTPTransport, closes
 from asyncruns.transport.failures import Failures
@@ -34,6 +41,7 @@ _NOT_SENT: Final = (
     aiohttp.ClientHttpProxyError,  # the proxy refused to connect
     aiohttp.ConnectionTimeoutError,
     aiohttp.InvalidURL,
+    ClientClosed,
 )
 
 
@@ -167,6 +175,9 @@ class AiohttpTransport(HTTPTransport):
                 raise_for_status=False,  # a borrowed session may have it set
                 **options,
             )
+        except asyncio.CancelledError:
+            check_cancelled(session)
+            raise
         except aiohttp.ClientError:  # some of these are ValueErrors, too
             raise
         except ValueError as error:  # for example, credentials from two sources

@@ -16,10 +16,10 @@ from typing import Final
 
 import aiohttp
 
-from asyncruns._private import close_idle, close_stray, has_idle, middlewares_of
+from asyncruns._private import close_idle, close_stray, has_idle, loop_of, middlewares_of
 from asyncruns.errors import ConfigurationError
 from asyncruns.transport.base import KEEPALIVE_S, MAX_CONNECTIONS
-from asyncruns.transport.one_loop import OneLoop
+from asyncruns.transport.per_loop import PerLoop
 from asyncruns.transport.trust import Trust
 
 NO_KEEPALIVE_S: Final = 1e-6  # not force_close=True, which would add `Connection: close` to each request
@@ -33,6 +33,21 @@ class Broken(aiohttp.ClientConnectionError):
     def __init__(self, error: aiohttp.ClientError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+class ClientClosed(ConnectionAbortedError):
+    """The session was closed while a request waited for a connection. Nothing was sent."""
+
+
+def check_cancelled(session: aiohttp.ClientSession) -> None:
+    """Check that a request was cancelled by its caller: a session that is closed cancels those that wait for it.
+
+    Raises:
+        ClientClosed: The session was closed, and nobody cancelled the task.
+    """
+    task = asyncio.current_task()
+    if session.closed and (task is None or not task.cancelling()):
+        raise ClientClosed("the client was closed")
 
 
 async def send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -97,9 +112,12 @@ class Sessions:
         self._closes_each = closes_each
         self._trust_env = trust_env
         self._timeout = timeout
-        self._pooled: aiohttp.ClientSession | None = None
-        self._unpooled: aiohttp.ClientSession | None = None
-        self._one_loop = OneLoop()
+        self._pooled: PerLoop[aiohttp.ClientSession] = PerLoop(
+            partial(self._open, KEEPALIVE_S, self._send_pooled), aiohttp.ClientSession.close
+        )
+        self._unpooled: PerLoop[aiohttp.ClientSession] = PerLoop(
+            partial(self._open, NO_KEEPALIVE_S, send_once), aiohttp.ClientSession.close
+        )
 
     def choose(
         self, method: str, *, closes: bool = False
@@ -111,7 +129,7 @@ class Sessions:
             closes: Whether the connection is to be used only once.
 
         Raises:
-            ConfigurationError: The sessions are closed, or belong to another loop.
+            ConfigurationError: The sessions are closed, or another loop uses them.
         """
         pooled = self._usable()
         now = asyncio.get_running_loop().time()
@@ -121,22 +139,20 @@ class Sessions:
             # Middlewares of a request replace those of its session, so the latter are passed along.
             send = send_fresh if is_fresh else self._send_pooled
             return pooled, (send, *middlewares_of(pooled))
-        if not is_fresh:
-            return pooled, None
-        if self._unpooled is None:
-            self._unpooled = self._open(NO_KEEPALIVE_S, send_once)
-        return self._unpooled, None
+        return (self._unpooled.get() if is_fresh else pooled), None
 
     def _usable(self) -> aiohttp.ClientSession:
-        if self._borrowed is not None:
-            self._one_loop.check_open()
-            if self._borrowed.closed:
-                raise ConfigurationError("The session passed as session= is closed")
-            return self._borrowed
-        self._one_loop.check()
-        if self._pooled is None:
-            self._pooled = self._open(KEEPALIVE_S, self._send_pooled)
-        return self._pooled
+        if self._borrowed is None:
+            return self._pooled.get()
+        self._pooled.check_open()
+        if self._borrowed.closed:
+            raise ConfigurationError("The session passed as session= is closed")
+        if loop_of(self._borrowed) not in (None, asyncio.get_running_loop()):
+            raise ConfigurationError(
+                "The session passed as session= belongs to another event loop: create the session and the client in "
+                "the function that this loop runs; or leave out session=, and the client opens connections in each loop"
+            )
+        return self._borrowed
 
     def _open(self, keepalive_s: float, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -168,12 +184,8 @@ class Sessions:
 
     async def aclose(self) -> None:
         """Close the sessions, except a borrowed one. May be called twice."""
-        self._one_loop.close()
-        sessions = (self._pooled, self._unpooled)
-        self._pooled = self._unpooled = None
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        await self._pooled.aclose()
+        await self._unpooled.aclose()
 
 
 async def let_the_loop_notice() -> None:

@@ -23,7 +23,7 @@ from asyncruns.transport.dialer import Dialer
 from asyncruns.transport.httptools_connection import BodyTooLarge, Connection, NotHTTP, RawAnswer
 from asyncruns.transport.httptools_pool import Pool
 from asyncruns.transport.inflate import inflate
-from asyncruns.transport.one_loop import OneLoop
+from asyncruns.transport.per_loop import PerLoop
 
 if TYPE_CHECKING:
     import aiohttp
@@ -101,16 +101,15 @@ class HttptoolsTransport(HTTPTransport):
         self._closes_each = closes(self._own_headers.items())
         self._rendered: dict[int, tuple[CIMultiDict[str], bytes]] = {}
         self._emptied_at = 0  # the value of `trust.suspicions` when the pool was last emptied
-        self._pool: Pool | None = None
-        self._one_loop: OneLoop = OneLoop()
+        self._pools: PerLoop[Pool] | None = None  # None leaves all requests to aiohttp
         if is_direct and isinstance(ssl, ssl_module.SSLContext | bool) and _is_ours(self._own_headers):
-            self._pool = Pool(Dialer(url, ssl), max_body, self._one_loop)
+            self._pools = PerLoop(lambda: Pool(Dialer(url, ssl), max_body), Pool.aclose)
         else:
             self._inner = self._make_inner()
 
     async def send(self, request: Request) -> Response:
         is_ours = not request.headers or _is_ours(name for name, _ in request.headers)
-        if self._pool is None or request.method not in _METHODS or not is_ours:
+        if self._pools is None or request.method not in _METHODS or not is_ours:
             return await self._aiohttp().send(request)
         return await self._signed_by(request, self._send_signed)
 
@@ -118,15 +117,16 @@ class HttptoolsTransport(HTTPTransport):
         return await self._aiohttp().stream(request)
 
     def _aiohttp(self) -> AiohttpTransport:
-        self._one_loop.check_open()
+        if self._pools is not None:
+            self._pools.check_open()
         if self._inner is None:
             self._inner = self._make_inner()
         return self._inner
 
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
-        pool = self._pool
-        if pool is None:  # does not happen: `send` has checked it
+        if self._pools is None:  # does not happen: `send` has checked it
             return await self._aiohttp().send(request)
+        pool = self._pools.get()
         data = self._bytes_of(request, signature)
         now = asyncio.get_running_loop().time
         began = now()
@@ -239,9 +239,8 @@ class HttptoolsTransport(HTTPTransport):
         return f"{text}\r\n\r\n".encode()
 
     async def aclose(self) -> None:
-        self._one_loop.close()
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._pools is not None:
+            await self._pools.aclose()
         if self._inner is not None:
             await self._inner.aclose()
 

@@ -11,26 +11,25 @@ from typing import Final
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_CONNECTIONS
 from asyncruns.transport.dialer import Dialer
 from asyncruns.transport.httptools_connection import Connection, RawAnswer, ServerDisconnected
-from asyncruns.transport.one_loop import OneLoop
 
 _UNCHECKED_S: Final = 0.001  # a read uses a connection that was idle for less without checking it
+_CLOSED: Final = "the client was closed"
 _CLOSING_PASSES: Final = 10  # maximum number of passes of the loop in which it closes the sockets
 
 
 class Pool:
-    """The connections to one server. Belongs to the event loop in which it is first used.
+    """The connections to one server, in the event loop in which it is made.
 
     Args:
         dialer: Makes the connections.
         max_body: Maximum number of bytes of a body.
-        one_loop: Checks the event loop; closed with the pool.
     """
 
-    def __init__(self, dialer: Dialer, max_body: int, one_loop: OneLoop) -> None:
+    def __init__(self, dialer: Dialer, max_body: int) -> None:
         self._dialer = dialer
         self._max_body = max_body
-        self._one_loop = one_loop
-        self._loop: asyncio.AbstractEventLoop  # set by the first request
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
         self._idle: deque[Connection] = deque()  # the most recently used one at the right
         self._busy: set[Connection] = set()
         self._open: set[Connection] = set()  # each occupies a place
@@ -55,11 +54,7 @@ class Pool:
         Args:
             now: By the loop's clock.
             is_read: Whether the request that it is for may be sent again.
-
-        Raises:
-            ConfigurationError: The pool is closed, or belongs to another loop.
         """
-        self._loop = self._one_loop.check()
         while self._idle:
             connection = self._idle.pop()
             idle_s = now - connection.idle_since
@@ -79,10 +74,8 @@ class Pool:
             fresh: Whether it must be a new one.
 
         Raises:
-            OSError, TimeoutError: It could not be made, or the pool was closed while the request waited for its turn.
-            ConfigurationError: The pool is closed, or belongs to another loop.
+            OSError, TimeoutError: It could not be made, or the pool was closed in the meantime.
         """
-        self._loop = self._one_loop.check()
         if fresh and self._idle and self._places >= MAX_CONNECTIONS:
             self._idle.popleft().close()
         is_next = False
@@ -210,13 +203,14 @@ class Pool:
         return connection
 
     def _check_made(self, connection: Connection) -> None:
-        self._one_loop.check_open()  # the client may have been closed in the meantime
+        if self._is_closed:
+            raise ConnectionAbortedError(_CLOSED)
         if connection.is_closed:
             raise connection.broke_with or ServerDisconnected("the server closed the connection at once")
 
     async def aclose(self) -> None:
         """Close all connections; requests in flight fail. Never raises; may be called twice."""
-        self._one_loop.close()
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, math.inf
@@ -224,9 +218,9 @@ class Pool:
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_exception(ConnectionAbortedError("the client was closed"))
+                waiter.set_exception(ConnectionAbortedError(_CLOSED))
         for connection in list(self._open):
-            connection.fail(ConnectionAbortedError("the client was closed"))
+            connection.fail(ConnectionAbortedError(_CLOSED))
         passes = 0
         while self._leaving and passes < _CLOSING_PASSES:
             passes += 1

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import anyio
 from msgspec import UNSET, UnsetType
@@ -29,7 +29,7 @@ from asyncruns._loop import (
     outlasting,
     wall_time,
 )
-from asyncruns.abc import AsyncOnly, RunClient
+from asyncruns.abc import AsyncOnly, HasId, MultiWireClient, RunClient
 from asyncruns.dialects.given import check_client
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import CancelAsked, End, Event, Notice, OutputsProvided, RunLifecycle, RunRef
@@ -71,7 +71,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     Below, a *round* is all the tool calls that the run asks for at one time; their outputs are submitted together.
 
     Args:
-        client: A `Client`; for a response, `client.responses.continued()`. Any `asyncruns.abc.RunClient` will do.
+        client: A `Client`, or any other `asyncruns.abc.RunClient`, such as `client.responses.continued(...)` for a
+            response whose follow-ups need other parameters than it echoes.
         run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
             stream replaces most polls, and the events are the same. If omitted, pass `thread_id` and `run_id`.
         thread_id: The thread of the run, when `run` is not given.
@@ -143,6 +144,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         APIError: On entering: the stream ended, or `timeout` passed, before the stream named its run.
     """
 
+    @overload
     def __init__(
         self,
         client: RunClient[R],
@@ -151,9 +153,30 @@ class RunWatcher(AsyncOnly, Generic[R]):
         thread_id: str | None = None,
         run_id: str | None = None,
         **options: Unpack[WatchOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: RunWatcher[Any],
+        client: RunClient[Any],
+        run: HasId | Mapping[str, Any] | EventStream[Any, Any],
+        **options: Unpack[WatchOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        client: RunClient[Any],
+        run: Any = None,
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        **options: Unpack[WatchOptions],
     ) -> None:
         given = {"thread_id": thread_id, "run_id": run_id}
-        run = check_client(client, "RunWatcher").dialect.given(run)
+        check_client(client, "RunWatcher")
+        if isinstance(client, MultiWireClient) and run is not None:
+            client = client.for_run(run)
+        run = client.dialect.given(run)
         check_watch_options(options)
         self._client = client
         self._context = options.get("context")
@@ -166,7 +189,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
             if source.dialect != client.dialect.name:
                 raise InvalidRequestError(
                     f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}: "
-                    "use client.watch(stream), or RunWatcher(client.responses.continued(), stream) for a response"
+                    "use RunWatcher(client, stream) with a Client, which watches both"
                 )
             ref = RunRef(client.dialect.name, ())  # the ids come from the stream, on entering
             self._following = StreamFollower(client, source, self._subscribers)

@@ -86,14 +86,14 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
+        (("watch", "t", "r"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--api-key", "hidden"), "--api-key needs --base-url"),
         (("watch", "t", "r", "--base-url", "ftp://x"), "base_url must be an absolute URL"),
         (("watch", "..", "r", "--base-url", HERE), "thread_id '..'"),
         (("watch", "..", "--base-url", HERE), "'..' is not an id"),
         (("watch", "", "--base-url", HERE), "response_id must be"),
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
-        (("watch", "x"), "Set ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"),
+        (("watch", "x"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--base-url", HERE, "--header", "x=a\nb"), "control character"),
         (("demo", "--api-key", "hidden"), "--api-key needs --base-url"),
     ],
@@ -203,8 +203,9 @@ async def test_the_url_and_the_key_come_from_the_environment(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
-    with pytest.raises(ConfigurationError, match="ASYNCRUNS_API_KEY is not set"):
-        connect(None, None)
+    async with connect(None, None) as client:
+        await client.threads.create()
+    assert "authorization" not in emulator.requests[-1].headers
     monkeypatch.setenv("ASYNCRUNS_API_KEY", "here")
     async with connect(None, None, auth_header="api-key") as client:
         await client.threads.create()
@@ -319,16 +320,48 @@ def test_a_reader_that_closes_the_pipe_causes_no_traceback() -> None:
 
 async def test_a_port_in_use_is_2_and_one_line(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     port = int(emulator.base_url.split(":")[2].split("/")[0])
-    assert await serve("127.0.0.1", port, None) == 2
+    assert await serve(make_parser().parse_args(["emulate", "--port", str(port)])) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"asyncruns: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 async def test_a_long_running_server_forgets_requests(capsys: pytest.CaptureFixture[str]) -> None:
-    task = asyncio.ensure_future(serve("127.0.0.1", 0, None))
+    task = asyncio.ensure_future(serve(make_parser().parse_args(["emulate"])))
     await asyncio.sleep(200)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert capsys.readouterr().out.startswith("Serving on http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("secret", [None, "whsec_Z2l2ZW4gc2VjcmV0"])
+async def test_the_secret_of_webhooks_is_printed_only_if_it_was_made(
+    capsys: pytest.CaptureFixture[str], secret: str | None
+) -> None:
+    given = [] if secret is None else ["--webhook-secret", secret]
+    task = asyncio.ensure_future(
+        serve(make_parser().parse_args(["emulate", "--webhook-url", "http://127.0.0.1:1/hooks", *given]))
+    )
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"Webhooks are signed: export OPENAI_WEBHOOK_SECRET={'...' if secret else 'whsec_'}")
+    assert secret is None or secret not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--webhook-url", "ftp://x"], "webhook_url must begin with http:// or https://"),
+        (["--webhook-url", "http://x", "--webhook-secret", "whsec_$"], "webhook_secret must be 'whsec_' and base64"),
+        (["--webhook-secret", "whsec_abcd"], "webhook_secret has no effect without webhook_url"),
+    ],
+)
+async def test_unusable_options_of_webhooks_are_2_and_one_line(
+    capsys: pytest.CaptureFixture[str], options: list[str], complaint: str
+) -> None:
+    assert await serve(make_parser().parse_args(["emulate", *options])) == 2
+    assert capsys.readouterr().err == f"asyncruns: {complaint}\n"

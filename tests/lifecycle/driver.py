@@ -63,10 +63,11 @@ class Driver:
         *calls: Call,
         asked: Asked = Asked.POLL,
         asked_at: float | None = None,
+        is_announced: bool = False,
         **facts: Any,
     ) -> list[Command]:
         self.calls |= {one.id: one for one in calls}
-        return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at))
+        return self.feed(Observed(self.now, snapshot(phase, *calls, **facts), asked, asked_at, is_announced))
 
     def sees_twice(self, phase: Phase, *calls: Call, **facts: Any) -> list[Command]:
         """Feed the same poll twice: one alone may be an old answer, which the machine does not act on."""

@@ -539,8 +539,7 @@ def test_the_life_of_a_run_that_a_submit_began_counts_from_its_first_answer() ->
     run.sees(Phase.NEEDS_CALLER, call(), is_final=True, expires_at=8200.0, created_at=1000.0, server_time=29_800.0)
     run.now += 10_000.0
     run.answers(call_1="1")
-    after = {"expires_at": 18_200.0, "created_at": 11_000.0, "server_time": 39_800.0}
-    run.sees(Phase.PENDING, asked=Asked.SUBMIT, **after)
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT, expires_at=18_200.0, created_at=11_000.0, server_time=39_800.0)
     assert run.machine.wake_at == pytest.approx(run.now + 7200.0 + 60.0)
 
 
@@ -609,3 +608,34 @@ def test_an_answer_without_an_expiry_does_not_change_it() -> None:
     run.sees(Phase.RUNNING, expires_at=1600.0, server_time=1000.0)
     run.sees(Phase.RUNNING, server_time=1000.0)
     assert run.machine.wake_at == pytest.approx(100.0 + 600.0 + 60.0)
+
+
+# Polls that a shell puts off
+
+
+def test_a_poll_may_be_put_off_to_just_before_the_deadline() -> None:
+    run = Driver(timeout=100.0)
+    began = run.now
+    run.sees(Phase.RUNNING)
+    assert run.machine.poll_by == began + 99.0
+
+
+def test_a_poll_may_be_put_off_as_far_as_a_known_status_allows() -> None:
+    run = Driver(timeout=None, max_unknown_status=30.0)
+    run.sees(Phase.RUNNING)
+    assert run.machine.poll_by == math.inf
+    run.now += 5.0
+    run.sees(Phase.UNKNOWN, status="of_tomorrow")
+    assert run.machine.poll_by == run.now + 30.0
+
+
+def test_a_poll_may_not_be_put_off_while_calls_or_a_cancel_are_open() -> None:
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, call("call_a"))
+    assert run.machine.poll_by == -math.inf
+    run.answers(call_a="1")
+    assert run.machine.poll_by == -math.inf
+    run.sees(Phase.PENDING, asked=Asked.SUBMIT)
+    assert run.machine.poll_by > run.now
+    run.cancels()
+    assert run.machine.poll_by == -math.inf

@@ -451,3 +451,63 @@ def test_a_poll_sent_before_the_stage_began_shows_its_beginning_at_the_earliest(
     progress.go_on(104.0)
     progress.see(snapshot(Phase.RUNNING), 105.0, 103.0)
     assert progress.at_work == 104.0
+
+
+# The time that the server says a run took
+
+
+@pytest.mark.parametrize(
+    ("ended_at", "learned"),
+    [
+        pytest.param(1040.0, (39.0, 41.0), id="between two polls that are far apart"),
+        pytest.param(1001.0, (1.0, 2.0), id="just after a poll"),
+        pytest.param(1100.0, (99.0, 100.0), id="just before the poll that saw it"),
+        pytest.param(1500.0, (1.0, 100.0), id="after it was seen, which is impossible"),
+        pytest.param(990.0, (1.0, 100.0), id="before it was created, which is impossible"),
+        pytest.param(math.nan, (1.0, 100.0), id="nonsense"),
+        pytest.param(None, (1.0, 100.0), id="not sent"),
+    ],
+)
+def test_an_announced_end_is_learned_as_exactly_as_the_server_says_when_it_was(
+    ended_at: float | None, learned: tuple[float, float]
+) -> None:
+    run = Watched()
+    run.shows(Phase.RUNNING, after=1.0)
+    run.shows(Phase.SUCCEEDED, after=99.0, ended_at=ended_at, is_announced=True)
+    assert run.learns == [(0, *learned)]
+
+
+def test_the_time_that_one_round_took_is_not_taken_for_the_next() -> None:
+    run = Watched()
+    run.shows(Phase.RUNNING, after=1.0)
+    run.shows(Phase.NEEDS_CALLER, A, after=9.0, ended_at=1005.0, is_announced=True)
+    run.answers(call_a="1")
+    run.shows(Phase.PENDING, asked=Asked.SUBMIT)
+    run.shows(Phase.FAILED, after=10.0)
+    assert run.learns == [(0, 4.0, 6.0), (1, 0.0, 10.0)]
+
+
+@pytest.mark.parametrize(
+    ("created_at", "learned"),
+    [
+        pytest.param(1000.0, (0.0, 60.0), id="the same run: 30 s are since its creation"),
+        pytest.param(1012.0, (29.0, 31.0), id="another run, begun by the submit"),
+    ],
+)
+def test_a_time_since_the_creation_counts_for_a_later_stage_only_of_another_run(
+    created_at: float, learned: tuple[float, float]
+) -> None:
+    run = Watched()
+    run.shows(Phase.RUNNING, after=1.0)
+    run.shows(Phase.NEEDS_CALLER, A, after=9.0)
+    run.answers(call_a="1")
+    run.shows(Phase.PENDING, asked=Asked.SUBMIT, after=2.0, created_at=created_at)
+    run.shows(Phase.SUCCEEDED, after=60.0, created_at=created_at, ended_at=created_at + 30.0, is_announced=True)
+    assert run.learns[1] == (1, *learned)
+
+
+def test_an_end_that_a_poll_found_by_itself_lies_between_two_polls() -> None:
+    run = Watched()
+    run.shows(Phase.RUNNING, after=1.0)
+    run.shows(Phase.SUCCEEDED, after=99.0, ended_at=1040.0)
+    assert run.learns == [(0, 1.0, 100.0)]

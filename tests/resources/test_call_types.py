@@ -10,15 +10,14 @@ from typing import Any, assert_type
 
 import pytest
 
-from asyncruns import AssistantEventHandler, BearerAuth, Client
+from asyncruns import AssistantEventHandler, BearerAuth, Client, ResponseParameters, RunParameters
 from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
 from asyncruns.resources.run_operations import RawRuns
-from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.resources.run_streaming import AssistantStreamManager
 from asyncruns.resources.threads import RawThreads
 from asyncruns.testing import Emulator
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.wire import Assistant, Deleted, Message, Page, Run, RunStep, Thread
+from asyncruns.wire import Assistant, Deleted, Message, ModelResponse, Page, Run, RunStep, Thread
 
 
 @pytest.fixture
@@ -49,6 +48,38 @@ async def test_objects_have_their_types(client: Client) -> None:
     assert_type(await client.assistants.update(assistant_id, name="A"), Assistant)
     assert_type(await client.assistants.delete(assistant_id), Deleted)
     assert_type(await client.threads.create_and_run(assistant_id=(await client.assistants.create(model="m")).id), Run)
+
+
+@pytest.mark.parametrize("has_metadata", [True, False])
+async def test_parameters_that_are_built_at_run_time_need_one_annotation(client: Client, has_metadata: bool) -> None:
+    assistant_id, _, _ = await make(client)
+    parameters: RunParameters = {}
+    if has_metadata:
+        parameters["metadata"] = {"a": "b"}
+    parameters |= {"temperature": 0.5, "tools": []}
+    parameters.update({"instructions": "Be brief."})
+    outcome = await client.run(assistant_id=assistant_id, message="Hi", parameters=parameters)
+    assert_type(outcome, AnyOutcome[Run])
+    assert isinstance(outcome.run, Run)
+    assert outcome.run.temperature == 0.5
+    run = await client.threads.runs.create(outcome.ref.ids[0], assistant_id=assistant_id, **parameters)
+    assert ("a" in (run.metadata or {})) is has_metadata
+    of_response: ResponseParameters = {}
+    if has_metadata:
+        of_response["metadata"] = {"a": "b"}
+    of_response["reasoning"] = {"effort": "low"}
+    answered = await client.run(model="m", message="Hi", parameters=of_response)
+    assert_type(answered, AnyOutcome[ModelResponse])
+    of_response |= {"model": "m", "input": "Hi"}
+    response = await client.responses.create(**of_response)
+    assert ("a" in (response.metadata or {})) is has_metadata
+
+
+async def test_wrong_parameters_are_found_by_the_type_checker_and_refused(client: Client) -> None:
+    parameters: RunParameters = {}
+    parameters["temprature"] = 0.5  # type: ignore[typeddict-unknown-key]
+    with pytest.raises(TypeError, match="temprature"):
+        await client.run(assistant_id="asst_1", message="Hi", parameters=parameters)
 
 
 class Handler(AssistantEventHandler):

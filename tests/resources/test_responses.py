@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
+import msgspec
 import pytest
 
 from asyncruns import (
     APIConnectionError,
+    APIStatusError,
     BadRequestError,
     BearerAuth,
     Client,
@@ -18,6 +20,8 @@ from asyncruns import (
     NotFoundError,
     Toolset,
 )
+from asyncruns.abc import Transport
+from asyncruns.http import Request, Response
 from asyncruns.resources import PageCall, RawCalls, RawResponse
 from asyncruns.resources.response_parameters import ResponseParameters
 from asyncruns.resources.responses import RawResponses, Responses
@@ -143,6 +147,64 @@ async def test_input_items_come_page_by_page(emulator: Emulator, client: Client)
     listed = client.responses.input_items.list(response.id, limit=2, order="asc")
     assert_type(listed, PageCall[ResponseItem])
     assert [item.text async for item in listed if isinstance(item, ResponseMessage)] == list("01234")
+
+
+class Listing(Transport):
+    """A server with a list of responses, in pages of two, as OGX has it."""
+
+    def __init__(self, count: int) -> None:
+        self.ids = [f"resp_{number}" for number in range(count)]
+        self.queries: list[dict[str, str]] = []
+
+    async def send(self, request: Request) -> Response:
+        query = dict(request.query)
+        self.queries.append(query)
+        start = self.ids.index(query["after"]) + 1 if "after" in query else 0
+        found = self.ids[start : start + 2]
+        data = [{"id": each, "object": "response", "status": "completed", "input": []} for each in found]
+        body = {"object": "list", "data": data, "has_more": start + 2 < len(self.ids), "last_id": found[-1]}
+        return Response(200, {}, msgspec.json.encode(body))
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_responses_are_listed_page_by_page_where_the_server_has_a_list() -> None:
+    server = Listing(5)
+    client = Client(transport=server)
+    listed = client.responses.list(model="m", order="asc")
+    assert_type(listed, PageCall[ModelResponse])
+    page = await listed
+    assert_type(page, Page[ModelResponse])
+    assert (len(page.data), page.has_more) == (2, True)
+    server.queries.clear()
+    assert [response.id async for response in listed] == server.ids
+    asked = {"model": "m", "order": "asc"}
+    assert server.queries == [asked, {**asked, "after": "resp_1"}, {**asked, "after": "resp_3"}]
+
+
+async def test_a_server_without_a_list_of_responses_is_told_in_words(client: Client) -> None:
+    for attempt in (client.responses.list(), client.responses.list(limit=3)):
+        with pytest.raises(APIStatusError, match="This server has no list of responses: keep the ids") as caught:
+            await attempt
+        assert caught.value.status_code in (404, 405)
+    with pytest.raises(NotFoundError) as not_found:
+        await client.responses.retrieve("resp_1")
+    assert "no list" not in str(not_found.value)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_cursor_that_a_list_of_responses_refuses_is_not_taken_for_a_missing_list(status: int) -> None:
+    class Refusing(Listing):
+        async def send(self, request: Request) -> Response:
+            return Response(status, {}, b"{}")
+
+    client = Client(transport=Refusing(0))
+    with pytest.raises(APIStatusError) as caught:
+        await client.responses.list(after="resp_1")
+    assert "no list" not in str(caught.value)
+    with pytest.raises(APIStatusError, match="no list of responses"):
+        await client.responses.list()
 
 
 async def test_raw_answers_have_types_of_their_own(client: Client) -> None:

@@ -8,7 +8,7 @@ import sys
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 
-OF_BOTH = {"close", "error", "is_done", "is_whole", "request_id", "text_deltas"}
+OF_BOTH = {"ref", "close", "error", "is_done", "is_whole", "request_id", "text_deltas"}
 
 
 def shown(kind: type) -> set[str]:

@@ -97,6 +97,7 @@ OPERATIONS: Final = [
     Operation("responses.retrieve", "GET", "/responses/resp_1", ("resp_1",)),
     Operation("responses.cancel", "POST", "/responses/resp_1/cancel", ("resp_1",)),
     Operation("responses.delete", "DELETE", "/responses/resp_1", ("resp_1",)),
+    Operation("responses.list", "GET", "/responses"),
     Operation("responses.input_items.list", "GET", "/responses/resp_1/input_items", ("resp_1",)),
 ]
 LISTS: Final = [operation for operation in OPERATIONS if operation.name.endswith(".list")]

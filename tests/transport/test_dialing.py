@@ -140,7 +140,6 @@ async def test_a_failed_connection_frees_its_place(monkeypatch: pytest.MonkeyPat
         await transport.aclose()
 
 
-@over("httptools")
 async def test_closing_fails_requests_that_wait_for_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     Names(monkeypatch, ("127.0.0.1", 1))
     transport = make_transport("http://host.example/v1")

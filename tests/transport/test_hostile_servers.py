@@ -438,7 +438,6 @@ async def test_a_request_that_is_cancelled_anywhere_leaves_nothing_behind() -> N
     assert set(ended) == {True, False}
 
 
-@over("httptools")  # with aiohttp, they end as if their tasks were cancelled
 async def test_closing_fails_requests_that_wait_for_a_connection() -> None:
     async with RecordingServer(SILENCE) as server:
         transport = make_transport(server.base_url)

@@ -104,7 +104,7 @@ async def test_with_unsupported_options_aiohttp_sends_all_requests(options: dict
     transport = make_transport("https://127.0.0.1:9/v1", **options)
     assert isinstance(transport, HttptoolsTransport)
     assert transport._inner is not None
-    assert transport._pool is None
+    assert transport._pools is None
     await transport.aclose()
 
 

@@ -284,7 +284,7 @@ async def test_a_pending_submit_is_waited_for_before_the_cancel(shell: Shell) ->
 async def test_an_unknown_value_of_on_exit_is_refused() -> None:
     stage = going_on()
     with pytest.raises(InvalidRequestError, match='"leave" or "cancel"'):
-        RunWatcher(stage, stage.ref, on_exit="stop")  # type: ignore[arg-type]
+        RunWatcher(stage, stage.ref, on_exit="stop")  # type: ignore[call-overload]
 
 
 async def test_client_watch_returns_what_became_of_a_run_that_it_cancelled() -> None:

@@ -305,8 +305,13 @@ async def test_a_reopened_stream_of_a_response_is_watched(transport: InMemoryTra
     assert "".join(deltas) == "word " * 300
 
 
-async def test_a_stream_is_given_to_a_client_of_its_dialect(client: Client) -> None:
-    stream: Any = await client.responses.create(model="gpt-4o", input="Hi", background=True, stream=True)
-    with pytest.raises(InvalidRequestError, match=r"client\.responses\.continued"):
-        RunWatcher(client, stream)
-    await stream.close()
+async def test_a_client_watches_streams_of_both_kinds_and_one_for_responses_only_its_own(client: Client) -> None:
+    stream = await client.responses.create(model="gpt-4o", input="Hi", background=True, stream=True)
+    async with RunWatcher(client, stream) as watcher:
+        assert isinstance(await watcher.wait(), Completed)
+    thread = await client.threads.create()
+    assistant = await client.assistants.create(model="gpt-4o")
+    run: Any = await client.threads.runs.create(thread.id, assistant_id=assistant.id, stream=True)
+    with pytest.raises(InvalidRequestError, match=r"this client watches a response: use RunWatcher\(client, stream\)"):
+        RunWatcher(client.responses.continued(), run)
+    await run.close()

@@ -188,7 +188,8 @@ async def test_a_subscriber_that_stops_leaves_nothing_behind(wire: Wire) -> None
             async with aclosing(watch.subscribe()) as events:
                 await anext(events)
         gc.collect()
-        listener: Any = watch.watch._listener if hasattr(watch, "watch") else watch
+        listener: Any = getattr(watch, "watch", watch)
+        listener = getattr(listener, "_listener", listener)
         assert not listener._subscribers
 
 

@@ -100,7 +100,7 @@ async def test_a_watch_may_run_a_few_calls_at_once_only(shell: Shell, limit: int
 async def test_an_invalid_limit_is_refused(limit: object) -> None:
     stage = asking()
     with pytest.raises(InvalidRequestError, match="max_concurrent_calls"):
-        RunWatcher(stage, stage.ref, max_concurrent_calls=limit)  # type: ignore[arg-type]
+        RunWatcher(stage, stage.ref, max_concurrent_calls=limit)  # type: ignore[call-overload]
 
 
 ONE = ("call_1", "f", "{}")

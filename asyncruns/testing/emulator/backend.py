@@ -31,6 +31,7 @@ from asyncruns.testing.emulator.shown import Shown
 from asyncruns.testing.emulator.store import Store, Target, may_stream
 from asyncruns.testing.emulator.streaming import ERROR, RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
+from asyncruns.testing.emulator.webhooks import EmulatedWebhooks
 
 LateCancel = Literal[200, 400, 409]
 Act = Callable[[float], EmulatedAnswer]
@@ -66,6 +67,7 @@ class Backend(ABC):
         self._store = Store(default_scenario if scenario is None else scenario, late_cancel=late_cancel)
         self._api_key = api_key
         self._poll_after_ms = poll_after_ms
+        self._webhooks: EmulatedWebhooks | None = None
         # Whole seconds: the times on the wire then don't depend on the fraction of a second at which a test started.
         self._epoch = float(math.floor(time.time() + clock_skew))
         # Without a loop the clock stands still. `_go_by` changes loops; the time then continues from where it was.
@@ -131,6 +133,11 @@ class Backend(ABC):
             return [dict(done.outputs) for done in response.answered]
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
+    def _send_webhooks(self, deliver: Callable[[str, bytes], object]) -> None:
+        """Deliver a webhook when a response in the background ends, from now on: its id and its body."""
+        store = self._store
+        self._webhooks = EmulatedWebhooks(store.responses.all, store.ids, self.now, deliver)
+
     def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
         """Advance the server's clock with a loop's clock, without a jump."""
         self._epoch, self._loop, self._loop_start = self.now(), loop, loop.time()
@@ -183,6 +190,8 @@ class Backend(ABC):
             self._check_key(key)
             status, body = 200, self._store.perform(target, parameters, read_body(seen.body), now - stale)
             seen.acted = True
+            if self._webhooks is not None and seen.method == "POST":
+                self._webhooks.changed(body)
         except refusals.RefusedError as refusal:
             status, body = refusal.status, refusal.body
         self._hint(headers, seen.method, body)

@@ -28,6 +28,7 @@ from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
 from asyncruns.testing.emulator.store import ROOT, target_of
+from asyncruns.testing.emulator.webhooks import OnWebhook, WebhookSigner
 
 _FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -51,13 +52,18 @@ class InMemoryTransport(Backend, Transport):
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
         late_cancel: Status of the answer to a cancel of a response that has ended: 400 and 409 refuse it, 200 returns
             the response.
+        on_webhook: Called with the body (bytes) and the headers (a dict) of a webhook when a response in the background
+            ends. It must not wait; the event loop reports what it raises.
+        webhook_secret: What webhooks are signed with: "whsec_" and base64. By default a new one is made.
 
     Attributes:
+        webhook_secret: The argument of the same name, or the secret that was made; "" without `on_webhook`.
         requests: The requests in order of arrival, with their times; it grows without bound and may be cleared.
         faults: The injected faults with their counters, in order; entries may be removed, and the list may be cleared.
 
     Raises:
-        ValueError: If a number is out of range, or `late_cancel` is not 200, 400 or 409.
+        ValueError: If a number is out of range, `late_cancel` is not 200, 400 or 409, or `webhook_secret` is malformed
+            or given without `on_webhook`.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class InMemoryTransport(Backend, Transport):
         poll_after_ms: float | None = None,
         clock_skew: float = 0.0,
         late_cancel: LateCancel = 400,
+        on_webhook: OnWebhook | None = None,
+        webhook_secret: str | None = None,
     ) -> None:
         super().__init__(scenario, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel)
         if not latency >= 0:
@@ -77,6 +85,13 @@ class InMemoryTransport(Backend, Transport):
             raise ValueError(f"request_timeout is {request_timeout!r}; give seconds, more than 0, or None for no limit")
         self._latency = latency
         self._timeout = math.inf if request_timeout is None else request_timeout
+        self.webhook_secret: str = ""
+        if on_webhook is not None:
+            signer = WebhookSigner(webhook_secret)
+            self.webhook_secret = signer.secret
+            self._send_webhooks(lambda webhook_id, body: on_webhook(body, signer.headers(webhook_id, body)))
+        elif webhook_secret is not None:
+            raise ValueError("webhook_secret has no effect without on_webhook")
 
     def _where(self) -> str:
         return f"latency={self._latency:g}"

@@ -24,6 +24,7 @@ from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
 from asyncruns.testing.emulator.store import Target, target_of
+from asyncruns.testing.emulator.webhooks import WebhookSender, WebhookSigner
 
 log: Final = logging.getLogger("asyncruns.testing")
 
@@ -49,13 +50,18 @@ class Emulator(AsyncOnly, Backend):
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
         late_cancel: Status of the answer to a cancel of a response that has ended, which differs between servers: 400
             and 409 refuse it, 200 returns the response as it is.
+        webhook_url: If set, the signed event of each response in the background that ends is posted there; if the
+            receiver does not answer with 2xx, after 1, 2, 4, ... s again, 10 times in all.
+        webhook_secret: What these are signed with: "whsec_" and base64. By default a new one is made.
 
     Attributes:
+        webhook_secret: The argument of the same name, or the secret that was made; "" without a `webhook_url`.
         requests: The requests in order of arrival; it grows without bound and may be cleared.
         faults: The injected faults with their counters, in order; entries may be removed, and the list may be cleared.
 
     Raises:
-        ValueError: If `clock_skew` is not finite, or `late_cancel` is not 200, 400 or 409.
+        ValueError: If `clock_skew` is not finite, `late_cancel` is not 200, 400 or 409, `webhook_url` is not one of
+            HTTP, or `webhook_secret` is malformed or given without a `webhook_url`.
     """
 
     def __init__(
@@ -68,11 +74,21 @@ class Emulator(AsyncOnly, Backend):
         poll_after_ms: float | None = None,
         clock_skew: float = 0.0,
         late_cancel: LateCancel = 400,
+        webhook_url: str | None = None,
+        webhook_secret: str | None = None,
     ) -> None:
         super().__init__(
             scenario, api_key=api_key, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel
         )
         self._host, self._port = host, port
+        self.webhook_secret: str = ""
+        self._sender: WebhookSender | None = None
+        if webhook_url is not None:
+            signer = WebhookSigner(webhook_secret)
+            self.webhook_secret, self._sender = signer.secret, WebhookSender(webhook_url, signer)
+            self._send_webhooks(self._sender.send)
+        elif webhook_secret is not None:
+            raise ValueError("webhook_secret has no effect without webhook_url")
         self._runner: web.ServerRunner | None = None
         self._pausing: set[asyncio.Task[Any]] = set()
 
@@ -109,6 +125,8 @@ class Emulator(AsyncOnly, Backend):
             await runner.cleanup()
             raise
         self._runner = runner
+        if self._webhooks is not None:
+            self._webhooks.plan_all()
         if self._api_key is None and not _is_of_this_machine(self._host):
             log.warning(
                 "The emulator listens on %s without a key: anyone who can reach it can use it; set api_key",
@@ -118,9 +136,14 @@ class Emulator(AsyncOnly, Backend):
     async def stop(self) -> None:
         """Stop listening and close every connection; do nothing if it is already stopped.
 
-        Requests that a fault delays are not answered, and not performed if the delay came before that.
+        Requests that a fault delays are not answered, and not performed if the delay came before that. A webhook that
+        is being sent is lost; those of responses that have not ended are sent after the next start.
         """
         runner, self._runner = self._runner, None
+        if self._webhooks is not None:
+            self._webhooks.stop()
+        if self._sender is not None:
+            await self._sender.stop()
         # aiohttp would wait for the handlers whose client is connected, and forget those whose client has left.
         pausing = list(self._pausing)
         for task in pausing:

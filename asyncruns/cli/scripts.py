@@ -1,0 +1,98 @@
+"""What `asyncruns emulate` is told: scenarios from a file, and faults from its arguments.
+
+Both have the fields of `Scenario` and `Fault`, with their defaults and checks; names that these lack are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from asyncruns.testing import Fault, FunctionCall, Scenario
+from asyncruns.testing.emulator.scenario import RunRequest
+
+T = TypeVar("T")
+
+_NULLS: Final = ("none", "null")
+
+
+def scenarios_from(path: str) -> tuple[Scenario, ...]:
+    """Read a JSON file with one scenario, or a list of them.
+
+    Raises:
+        ValueError: It cannot be read, or something in it is wrong; the message names the file and the place.
+    """
+    try:
+        found = msgspec.json.decode(Path(path).read_bytes())
+        one: Any = _strict(Scenario)
+        if isinstance(found, list):
+            raw = msgspec.convert(found, list[one])
+            scenarios = tuple(_built(Scenario, each, f"$[{place}]") for place, each in enumerate(raw))
+        else:
+            scenarios = (_built(Scenario, msgspec.convert(found, one), "$"),)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not scenarios:
+        raise ValueError(f"{path}: the list has no scenario")
+    return scenarios
+
+
+def in_turn(scenarios: tuple[Scenario, ...]) -> Callable[[RunRequest], Scenario]:
+    """Return a source that gives each new run the next scenario, and begins again after the last."""
+    turn = cycle(scenarios)
+    return lambda _: next(turn)
+
+
+def fault_from(text: str) -> Fault:
+    """Return the fault that a text describes: NAME=VALUE pairs with commas between, or a JSON object.
+
+    A name alone is true: `on=submit,drop,acts` is `Fault(on="submit", drop=True, acts=True)`.
+
+    Raises:
+        ValueError: Something in it is wrong.
+    """
+    if text.lstrip().startswith("{"):
+        return _built(Fault, msgspec.json.decode(text, type=_strict(Fault)), "$")
+    given: dict[str, Any] = {}
+    for pair in text.split(","):
+        name, equals, value = (each.strip() for each in pair.partition("="))
+        given[name] = True if not equals else None if value.lower() in _NULLS else value
+    return _built(Fault, msgspec.convert(given, _strict(Fault), strict=False), "$")
+
+
+@cache
+def _strict(kind: type) -> Any:
+    """Return a struct with the fields of a dataclass that can be written as JSON; unknown ones are refused."""
+    hints: dict[str, Any] = get_type_hints(kind)
+    if kind is Scenario:
+        call: Any = _strict(FunctionCall)
+        hints["rounds"] = tuple[tuple[call, ...], ...]
+    if kind is Fault:  # it names the right words itself; the body is one or the other in JSON
+        del hints["rewrite"]
+        hints |= {"on": str, "damage": str | None, "stream": str | None, "body": str | dict[str, Any] | None}
+    required = {each.name for each in dataclasses.fields(kind) if each.default is each.default_factory}  # both missing
+    fields = [(name, hint) if name in required else (name, hint | UnsetType, UNSET) for name, hint in hints.items()]
+    return msgspec.defstruct(kind.__name__, fields, forbid_unknown_fields=True)
+
+
+def _built(kind: type[T], raw: Struct, place: str) -> T:
+    """Return the dataclass with the given fields. What its own checks raise gets the place, if there are several."""
+    given = {name: value for name in raw.__struct_fields__ if (value := getattr(raw, name)) is not UNSET}
+    if "rounds" in given:
+        given["rounds"] = tuple(
+            tuple(_built(FunctionCall, call, f"{place}.rounds[{number}]") for call in calls)
+            for number, calls in enumerate(given["rounds"])
+        )
+    try:
+        return kind(**given)
+    except ValueError as error:
+        raise ValueError(f"{error} - at `{place}`" if place != "$" else str(error)) from error

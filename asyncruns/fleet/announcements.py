@@ -1,0 +1,67 @@
+"""Whether webhooks announce the ends of runs, so that polls may be rare. No I/O, no clock: the caller passes the time.
+
+Theory of operation. Announcements count for each dialect. They begin when a webhook comes about a run whose end a poll
+then sees, or saw in the 10 s before, as a poll on schedule may be faster than the webhook. From then on, runs are
+polled at a tenth of the usual pace, in case a webhook is lost. When the webhook of an end that a poll saw does not come
+within 10 s, announcements are over, and the fleet polls as usual until they begin again. A run that calls tools counts
+as an end, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+from asyncruns.lifecycle import RunRef
+
+SLOWER: Final = 10.0  # times the usual pause
+WEBHOOK_LAG_S: Final = 10.0  # how long after a poll saw an end its webhook may come
+
+
+class Announcements:
+    """The dialects whose ends are announced, and the ends that polls saw before their webhooks came."""
+
+    def __init__(self) -> None:
+        self._announced: set[str] = set()
+        self._awaited: dict[str, OrderedDict[RunRef, float]] = {}  # for each dialect: until when, the earliest first
+
+    def __bool__(self) -> bool:
+        return bool(self._announced)
+
+    def cover(self, dialect: str) -> bool:
+        """Return whether the ends of a dialect are announced."""
+        return dialect in self._announced
+
+    def came(self, ref: RunRef, now: float) -> None:
+        """Note that a webhook about a run came."""
+        awaited = self._awaited.get(ref.dialect)
+        if awaited is not None and awaited.pop(ref, -math.inf) > now:
+            self._announced.add(ref.dialect)
+
+    def saw_end(self, ref: RunRef, now: float, *, is_announced: bool) -> None:
+        """Note that a poll saw an end, and whether its webhook had come before."""
+        if is_announced:
+            self._announced.add(ref.dialect)
+            return
+        awaited = self._awaited.setdefault(ref.dialect, OrderedDict())
+        awaited[ref] = now + WEBHOOK_LAG_S
+        # Of a dialect without webhooks, nothing is kept for longer. `stop_missing` sees to the others.
+        while not self.cover(ref.dialect) and self._until(ref.dialect) <= now:
+            awaited.popitem(last=False)
+
+    @property
+    def wake_at(self) -> float:
+        """When to call `stop_missing`; infinity if no webhook is awaited."""
+        return min(map(self._until, self._announced), default=math.inf)
+
+    def _until(self, dialect: str) -> float:
+        return next(iter(self._awaited.get(dialect, {}).values()), math.inf)
+
+    def stop_missing(self, now: float) -> list[str]:
+        """Return the dialects of which a webhook did not come in time; their announcements are over now."""
+        missing = [dialect for dialect in self._announced if self._until(dialect) <= now]
+        for dialect in missing:
+            self._announced.remove(dialect)
+            del self._awaited[dialect]
+        return missing

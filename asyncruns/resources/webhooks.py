@@ -1,0 +1,155 @@
+"""`client.webhooks`: checks that a webhook comes from the server, and says what it is about.
+
+The scheme is that of https://www.standardwebhooks.com, and its library `standardwebhooks` checks the signatures. What
+OpenAI sends is described at https://platform.openai.com/docs/guides/webhooks. Nothing here does I/O.
+
+No secret may appear in a message, a repr or a log.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from asyncruns.errors import ConfigurationError, InvalidRequestError, InvalidWebhookSignatureError
+from asyncruns.lifecycle.values import RunRef
+from asyncruns.resources.webhook_secrets import given_secrets, keys_of, secrets_of_environment
+from asyncruns.wire.names import RESPONSE
+from asyncruns.wire.plain import Plain
+
+if TYPE_CHECKING:
+    from standardwebhooks import Webhook
+
+IDS_KEPT: Final = 10_000  # of webhooks that were delivered, at some 150 bytes each
+# The objects whose webhooks are about something to poll, and our names of their dialects.
+_POLLED: Final = {"response": RESPONSE}
+
+
+class WebhookEvent(Plain, frozen=True, kw_only=True):
+    """What a webhook says. A server may send types and fields that are not known here.
+
+    Attributes:
+        id: The id of the event. A webhook that is sent again has the same one.
+        type: What happened, such as "response.completed", "response.failed" or "batch.completed".
+        created_at: When it happened, in epoch seconds of the server; None if the webhook does not say.
+        data: What the server says about it. For a response, that is its id.
+        ref: The ref of the run to poll: `fleet.poll_now(event)`. None if the event is not about one.
+        is_repeat: Whether this webhook was passed to this client before. Servers send a webhook again if the receiver
+            did not answer 2xx in time, so a repeat does not mean that it was handled.
+    """
+
+    id: str
+    type: str
+    created_at: float | None
+    data: dict[str, Any]
+    ref: RunRef | None
+    is_repeat: bool
+
+
+class Webhooks:
+    """Checks and reads webhooks. Its methods do not wait, and may be called from any thread."""
+
+    def __init__(self, secrets: tuple[str, ...] | None = None) -> None:
+        self._secrets = secrets
+        self._delivered: OrderedDict[str, None] = OrderedDict()  # ids, the oldest first
+
+    def unwrap(
+        self, payload: str | bytes, headers: Mapping[str, str], *, secret: str | Sequence[str] | None = None
+    ) -> WebhookEvent:
+        """Check the signature of a webhook, and return its event.
+
+        The ids of the newest 10,000 webhooks are remembered, for `is_repeat`.
+
+        Args:
+            payload: The body of the request, exactly as it was received.
+            headers: The headers of the request; the case of their names does not matter.
+            secret: The secret of the endpoint, with or without "whsec_", or several of which one must fit; by default
+                the `webhook_secret` of the client, or else the environment variable OPENAI_WEBHOOK_SECRET.
+
+        Raises:
+            InvalidWebhookSignatureError: The signature is missing or wrong, or was made more than 300 s ago or ahead.
+                Answer the request with 400.
+            InvalidRequestError: The payload is not the body as it was received, or is not a JSON object.
+            ConfigurationError: There is no secret, or it is unusable; or `standardwebhooks` is not installed.
+        """
+        self.verify_signature(payload, headers, secret=secret)
+        try:
+            body = msgspec.json.decode(payload)
+        except msgspec.DecodeError as error:
+            raise InvalidRequestError(f"The body of this webhook is not JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise InvalidRequestError("The body of this webhook is not a JSON object")
+        return _event(body, self._note(_lowered(headers)["webhook-id"]))
+
+    def verify_signature(
+        self, payload: str | bytes, headers: Mapping[str, str], *, secret: str | Sequence[str] | None = None
+    ) -> None:
+        """Check the signature of a webhook, as `unwrap` does, which describes the arguments and the errors."""
+        if not isinstance(payload, str | bytes):
+            raise InvalidRequestError(
+                f"payload must be the raw body of the request, as bytes or str; got {type(payload).__name__}. A body "
+                "that was parsed cannot be checked, as its signature is for the bytes that were sent"
+            )
+        if not isinstance(headers, Mapping):
+            raise InvalidRequestError(f"headers must be a mapping of names to values; got {type(headers).__name__}")
+        secrets = (self._secrets or secrets_of_environment()) if secret is None else given_secrets(secret)
+        _check(payload, _lowered(headers), [key for one in secrets for key in keys_of(one)])
+
+    def _note(self, id_: str) -> bool:
+        """Remember the id of a webhook; return whether it was known."""
+        is_known = self._delivered.pop(id_, self) is None
+        self._delivered[id_] = None  # now the newest
+        if len(self._delivered) > IDS_KEPT:
+            self._delivered.popitem(last=False)
+        return is_known
+
+
+def _check(payload: str | bytes, headers: dict[str, str], keys: list[bytes]) -> None:
+    webhook, refused = _library()
+    reason = ""
+    for key in keys:
+        try:
+            webhook(key).verify(payload, headers, json_parse=False)
+        except refused as error:
+            reason = str(error)
+        except ValueError:  # a header that is not of the scheme, or a body that is not UTF-8
+            reason = "It is malformed"
+        else:
+            return
+    raise InvalidWebhookSignatureError(
+        f"The signature of this webhook is not valid: {reason}. Check that the body is passed exactly as it was "
+        "received, that the secret is that of this endpoint, and that the clock is right"
+    )
+
+
+def _library() -> tuple[type[Webhook], type[Exception]]:
+    """Return the class that checks signatures, and the error that it raises."""
+    try:
+        from standardwebhooks import Webhook, WebhookVerificationError  # late, as it may not be installed
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "Webhooks need standardwebhooks, which is not installed: pip install 'asyncruns[webhooks]'"
+        ) from error
+    return Webhook, WebhookVerificationError
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {str(name).lower(): value for name, value in headers.items()}
+
+
+def _event(body: dict[str, Any], is_repeat: bool) -> WebhookEvent:
+    type_, at, data = body.get("type"), body.get("created_at"), body.get("data")
+    kind = type_ if isinstance(type_, str) else ""
+    about = data if isinstance(data, dict) else {}
+    dialect, of = _POLLED.get(kind.partition(".")[0]), about.get("id")
+    return WebhookEvent(
+        id=str(body.get("id", "")),
+        type=kind,
+        created_at=float(at) if isinstance(at, int | float) else None,
+        data=about,
+        ref=RunRef(dialect, (of,)) if dialect and isinstance(of, str) and of else None,
+        is_repeat=is_repeat,
+    )
