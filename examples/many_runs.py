@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator
+from functools import partial
 
 import anyio
 
-from asyncruns import APIError, Client, Fleet, Toolset
+from asyncruns import Client, CreateRequest, Fleet, Toolset
 from asyncruns.wire import Run
 
 RUNS = 200
@@ -25,15 +25,6 @@ async def get_weather(city: str) -> str:
     return f"21 degrees in {city}"
 
 
-async def begin(client: Client, assistant_id: str) -> AsyncGenerator[Run]:
-    for number in range(RUNS):
-        message = {"role": "user", "content": f"Weather in city {number}?"}
-        try:
-            yield await client.threads.create_and_run(assistant_id=assistant_id, thread={"messages": [message]})
-        except APIError as error:
-            print("not begun:", error)
-
-
 async def report(fleet: Fleet[Run]) -> None:
     while True:
         await asyncio.sleep(1)
@@ -43,13 +34,14 @@ async def report(fleet: Fleet[Run]) -> None:
 
 async def main() -> None:
     ends: Counter[str] = Counter()
+    questions: list[CreateRequest] = [{"message": f"Weather in city {number}?"} for number in range(RUNS)]
     async with Client.from_env() as client, anyio.create_task_group() as group:
         assistant = await client.assistants.create(model="gpt-4o", tools=tools.definitions())
         async with Fleet(client, tools=tools, requests_per_second=200) as fleet:
             group.start_soon(report, fleet)
-            group.start_soon(fleet.add_many, begin(client, assistant.id))
+            group.start_soon(partial(fleet.run_many, questions, assistant_id=assistant.id))
             async for outcome in fleet:
-                ends[outcome.status] += 1
+                ends[outcome.status or "not created"] += 1
         await client.assistants.delete(assistant.id)
         group.cancel_scope.cancel()
     print(", ".join(f"{count} {end}" for end, count in ends.items()))

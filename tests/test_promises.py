@@ -13,6 +13,7 @@ import pytest
 import asyncruns
 from asyncruns import BearerAuth, Client, Completed, Fleet, RunWatcher, Watch
 from asyncruns.cadence import Cadence
+from asyncruns.fleet.create_request import ARGUMENTS
 from asyncruns.streams.response_stream import ResponseStream
 from asyncruns.streams.run_stream import RunStream
 
@@ -221,3 +222,8 @@ def _assigned(kind: type) -> set[str]:
     made = [each.__dict__["__init__"] for each in kind.__mro__ if inspect.isfunction(each.__dict__.get("__init__"))]
     sources = map(inspect.getsource, made)
     return {name for source in sources for name in re.findall(r"^\s+self\.(\w+)\b[^=\n]*=", source, re.MULTILINE)}
+
+
+def test_a_fleet_creates_with_all_that_client_run_takes() -> None:
+    taken = set(inspect.signature(Client.run).parameters) - {"self", "options"}
+    assert taken == ARGUMENTS

@@ -32,6 +32,7 @@ GUIDES = sorted((ROOT / "examples" / "guides").glob("*.md"))
 INDEX = ROOT / "examples" / "README.md"
 OTHER_PAGES = [INDEX, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+WITH_ARGUMENTS = "many_prompts.py"  # see test_many_prompts.py
 MOST_LINES = 150
 
 
@@ -240,7 +241,7 @@ def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
 
 
 @pytest.mark.real_time
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path.name != WITH_ARGUMENTS], ids=lambda path: path.name)
 async def test_an_example_runs(emulator: Emulator, path: Path) -> None:
     assert await run_python(str(path))
 

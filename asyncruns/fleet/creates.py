@@ -161,32 +161,35 @@ class Creates:
 
     def _drop(self) -> None:
         for _ in range(min(len(self._queue), DROPPED_AT_ONCE)):
-            member, pending = self._queue.popitem(last=False)
-            member.guard(lambda: self._failed(pending, None))  # noqa: B023 - called at once
+            _, pending = self._queue.popitem(last=False)
+            self._failed(pending, None)
 
     async def _create(self, pending: PendingRun) -> None:
-        pending.task = task = asyncio.current_task()
+        pending.task = asyncio.current_task()
         # The group ends by cancelling its tasks; the answer is waited for, and the fleet is told.
         with anyio.CancelScope(shield=True):
             try:
-                run = await pending.create(cancels=self._cancels)
-            except asyncio.CancelledError:
-                if task is not None:
-                    task.uncancel()
-                await self._given_up(pending)
-            except Exception as error:
-                self._failed(pending, error)
-            else:
-                self._created(pending, run)
+                await self._create_and_tell(pending)
+            except Exception as error:  # unexpected, and it must not end the other watches
+                pending.member.broke(error)
             finally:
                 self._begun.pop(pending.member, None)
                 wake(pending.answered)
                 self._host.moved()
 
-    def _created(self, pending: PendingRun, run: Any) -> None:
-        member = self._host.created(pending.member, run)
-        if pending.is_cancel_asked:
-            self._host.cancel_created(member)
+    async def _create_and_tell(self, pending: PendingRun) -> None:
+        try:
+            run = await pending.create(cancels=self._cancels)
+        except asyncio.CancelledError:
+            if pending.task is not None:
+                pending.task.uncancel()
+            await self._given_up(pending)
+        except Exception as error:
+            self._failed(pending, error)
+        else:
+            member = self._host.created(pending.member, run)
+            if pending.is_cancel_asked:
+                self._host.cancel_created(member)
 
     def _failed(self, pending: PendingRun, error: Exception | None) -> None:
         wake(pending.answered)

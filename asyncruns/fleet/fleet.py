@@ -51,25 +51,27 @@ class Fleet(AsyncOnly, Generic[R]):
     waited for, for at most 5 s or as long as "cancel" waits.
 
     The fleet learns how long runs of an assistant and model take, and polls first the runs that have probably been over
-    for longest. Submits and cancels go before all polls. A 429 or a small `x-ratelimit-remaining-requests` slows the
-    whole fleet down; it recovers gradually.
+    for longest. Submits and cancels go before all polls; creates alternate with polls. A 429 or a small
+    `x-ratelimit-remaining-requests` slows the whole fleet down; it recovers gradually.
 
     To save memory, only the parts of a response that the watch needs are kept: `run` of a `GaveUp` is usually None, and
     its `status` is the last one that was seen.
 
     Args:
         client: A `Client`, or another client that `RunWatcher` accepts.
-        requests_per_second: The most polls, submits and cancels together, in every second. The default of 100 polls 200
-            runs every 2 s; it is lowered automatically when the server refuses more. With None, only the server's
-            refusals limit the rate. If the server enforces a limit, pass a tenth less: requests come closer together on
-            the network, and at the full rate some 2 % would be refused, for no gain.
+        requests_per_second: The most requests in every second: polls, submits and cancels, what `run` creates, and the
+            messages that outcomes fetch. The default of 100 polls 200 runs every 2 s; it is lowered automatically when
+            the server refuses more. With None, only the server's refusals limit the rate. If the server enforces a
+            limit, pass a tenth less: requests come closer together on the network, and at the full rate some 2 % would
+            be refused, for no gain.
         max_in_flight: The most requests in flight at once. A client has 100 connections.
         on_outcome: Called with each outcome. All observers of a fleet are called one after the other, so start slow
             work in a task of its own: while observers are far behind, only the newest status of a run is kept.
             Exceptions that an observer raises are logged.
         on_exit: What leaving the block does with runs that have not ended:
 
-            - "drain" waits until they end and all observers have been called, or one of these takes more than 2 s.
+            - "drain" waits until they are created and end, and all observers have been called, or one of these takes
+              more than 2 s.
             - "leave" leaves them as they are.
             - "cancel" cancels them, and the newest 10,000 of those that were given up or need the caller. It waits at
               most 5 s plus the time that the budget needs for a cancel and a poll of each. If the server has slowed the
@@ -282,6 +284,9 @@ class Fleet(AsyncOnly, Generic[R]):
         **options: Unpack[SharedOptions],
     ) -> Watch[ModelResponse]: ...
 
+    @overload
+    def run(self, **request: Unpack[CreateRequest]) -> Watch[Any]: ...
+
     def run(
         self,
         *,
@@ -292,7 +297,7 @@ class Fleet(AsyncOnly, Generic[R]):
         """Create a run or a response as `Client.run` does, and watch it. Returns a `Watch` at once.
 
         Every request for that is within the budget of the fleet; creates and polls take turns. A create that the server
-        refuses for its rate (429) is repeated for about a minute. One that fails is an outcome: `GaveUp` with
+        refuses for its rate (429) is repeated for a minute. One that fails is an outcome: `GaveUp` with
         `Reason.NOT_CREATED`, and the error as its `cause`. Its `label` tells which one that is, as its `ref` has no
         ids. If the answer to the create was lost, its cause says so, and the run may exist.
 

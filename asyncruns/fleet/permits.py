@@ -7,21 +7,26 @@ that its retries, its checks and its search for lost creates work as ever, and e
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Dialect, RunClient, Transport
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
-from asyncruns.lifecycle import RefusalKind, RunRef
+from asyncruns.lifecycle import Refusal, RefusalKind, RunRef
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
+
+REPEATED_FOR_S: Final = 60.0  # a request that is refused for its rate
+FIRST_RETRY_PAUSE_S: Final = 0.5  # doubled each time
+LONGEST_RETRY_PAUSE_S: Final = 8.0
 
 
 class Permit:
@@ -98,19 +103,28 @@ class Permits:
             self._waiting.discard(permit)
             self._schedule.withdraw(permit)
 
-    def heed(self, dialect: Dialect[Any], request: Request, response: Response) -> None:
-        """Note what a response says about the budget; to be called when its permit was just given back."""
+    def heed(self, dialect: Dialect[Any], request: Request, response: Response) -> Refusal | None:
+        """Note what a response says about the budget; to be called when its permit was just given back.
+
+        Returns:
+            The refusal, if the server refused the request for its rate.
+        """
         now, budget = loop_time(), self._schedule.budget
         limit = rate_limit(response.headers)
         if limit is not None:
             budget.heard(now, limit)
         refusal = None if response.status < 400 else dialect.refusal(request, response)
-        if refusal is not None and refusal.kind is RefusalKind.THROTTLED:
-            budget.refused(now, refusal.retry_after)
+        if refusal is None or refusal.kind is not RefusalKind.THROTTLED:
+            return None
+        budget.refused(now, refusal.retry_after)
+        return refusal
 
 
 class PermittedTransport(Transport):
     """Sends each request through the transport of a client when it has a permit.
+
+    A request that the server refuses for its rate is repeated for a minute: it had no effect, the fleet slows down for
+    that, and none of many creates should fail for it.
 
     Args:
         client: The client, whose dialect reads what an error response means.
@@ -120,17 +134,34 @@ class PermittedTransport(Transport):
     def __init__(self, client: RunClient[Any], permits: Permits) -> None:
         self._inner, self._dialect = client.transport, client.dialect
         self._permits = permits
-        self._waiting: Permit | None = None
+        self._waiting: asyncio.Future[None] | None = None  # for a permit, or for the next try
         self._only_reads = False
+        self._repeats_until = math.inf  # while requests are refused; over the tries of the client's own retries, too
 
     def stop_writing(self) -> None:
         """Refuse requests that change something; also one that waits for its permit. What was lost is still found."""
         self._only_reads = True
-        if self._waiting is not None:
-            wake(self._waiting.ready)
+        wake(self._waiting)
 
     async def send(self, request: Request) -> Response:
-        permit = self._waiting = self._permits.ask()
+        pause = FIRST_RETRY_PAUSE_S
+        while True:
+            response = await self._send(request)
+            refusal = self._permits.heed(self._dialect, request, response)
+            if refusal is None:
+                self._repeats_until = math.inf
+                return response
+            now, wait = loop_time(), max(pause, refusal.retry_after or 0.0)
+            self._repeats_until = min(self._repeats_until, now + REPEATED_FOR_S)
+            if self._only_reads or now + wait > self._repeats_until:
+                return response
+            self._waiting = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._waiting}, timeout=wait)
+            pause = min(2 * pause, LONGEST_RETRY_PAUSE_S)
+
+    async def _send(self, request: Request) -> Response:
+        permit = self._permits.ask()
+        self._waiting = permit.ready
         try:
             await permit.ready
             if self._only_reads and request.method != "GET":
@@ -141,12 +172,10 @@ class PermittedTransport(Transport):
                     method=request.method,
                     path=request.path,
                 )
-            response = await self._inner.send(request)
+            return await self._inner.send(request)
         finally:
             self._waiting = None
             self._permits.give_back(permit)
-        self._permits.heed(self._dialect, request, response)
-        return response
 
     async def aclose(self) -> None:
         """Do nothing: the transport belongs to the client."""

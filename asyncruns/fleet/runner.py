@@ -58,7 +58,7 @@ class Runner(Host[Member]):
         budget: Budget,
         *,
         on_end: Callable[[Member], object],
-        on_begun: Callable[[], object] = lambda: None,
+        on_begun: Callable[[], object],
         keeps_unfinished: bool = False,
     ) -> None:
         self.schedule: Schedule[Member] = Schedule(budget)

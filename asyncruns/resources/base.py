@@ -35,8 +35,6 @@ https://platform.openai.com/docs/api-reference/run-steps
 """
 
 
-PATIENT_RETRIES: Final = 10  # with their pauses, about a minute
-
 VERSIONED_PATHS: Final = ("/threads", "/assistants")
 """Prefixes of the paths whose requests carry the API's version in the header `OpenAI-Beta`."""
 
@@ -63,16 +61,10 @@ class Server(Struct, frozen=True):
     def through(self, once: Transport) -> Server:
         """Return the same server, to which all requests are sent through another transport.
 
-        Requests are repeated more often there, unless they are never: a fleet sends slower when the server refuses
-        them, and a create of many should not fail for that.
-
         Args:
             once: That transport; it sends each request once.
         """
-        max_retries = max(self.max_retries, PATIENT_RETRIES) if self.max_retries else 0
-        return replace(
-            self, transport=RetryTransport(once, max_retries=max_retries), once=once, max_retries=max_retries
-        )
+        return replace(self, transport=RetryTransport(once, max_retries=self.max_retries), once=once)
 
 
 class Resource:

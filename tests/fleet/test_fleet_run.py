@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +14,7 @@ from stage import ASSISTANT, MODEL, Stage, Tools, other_tasks
 from windows import check_windows
 
 from asyncruns import (
+    APIStatusError,
     BadRequestError,
     Cancelled,
     Client,
@@ -28,6 +30,9 @@ from asyncruns import (
     Watch,
     WatchGaveUpError,
 )
+from asyncruns.fleet.creates import PendingRun
+from asyncruns.fleet.member import Member
+from asyncruns.fleet.permits import Permit
 from asyncruns.http import Request
 from asyncruns.testing import Fault, FunctionCall, Scenario
 from asyncruns.watch.outcome import AnyOutcome
@@ -210,6 +215,32 @@ async def test_the_messages_of_an_outcome_are_fetched_within_the_budget_and_with
     assert anyio.current_time() - began < 1.0
 
 
+async def test_messages_that_cannot_be_fetched_raise_as_soon_as_without_a_fleet(stage: Stage) -> None:
+    stage.server.inject(Fault(on="messages", status=500, times=None))
+    async with Fleet(Client(transport=stage.transport)) as fleet:
+        outcome = await begin(fleet)
+        began = anyio.current_time()
+        with pytest.raises(APIStatusError):
+            await outcome.text()
+        assert anyio.current_time() - began < 5.0
+
+
+async def test_the_messages_of_a_response_that_was_given_up_are_fetched_within_the_budget(stage: Stage) -> None:
+    response = await stage.response(working=5.0, answer="Hello.")
+    stage.server.inject(Fault(on="poll", status=503, times=2))
+    async with Fleet(stage.client, requests_per_second=1, on_exit="leave") as fleet:
+        outcome = await fleet.watch(response_id=response.id, timeout=0)
+        assert (type(outcome), outcome.run) == (GaveUp, None)
+        stage.server.faults.clear()
+        await anyio.sleep(10.0)
+        began, asked = anyio.current_time(), stage.count("poll")
+        fetched = await asyncio.gather(*[outcome.messages() for _ in range(5)])
+        assert [message.text for (message,) in fetched] == ["Hello."] * 5
+        assert anyio.current_time() - began > 3.0
+    await outcome.messages()
+    assert stage.count("poll") - asked == 6
+
+
 async def test_a_caller_that_is_cancelled_while_it_waits_for_a_permit_takes_none(stage: Stage) -> None:
     async with Fleet(stage.client, requests_per_second=1) as fleet:
         outcome = await begin(fleet)
@@ -386,7 +417,9 @@ async def test_a_create_without_an_answer_delays_leaving_for_a_bounded_time(
 
 
 @pytest.mark.parametrize("on_exit", ["leave", "cancel"])
-async def test_creates_that_were_not_sent_finish_when_the_fleet_is_left(stage: Stage, on_exit: Any) -> None:
+async def test_creates_that_were_not_sent_finish_when_the_fleet_is_left(
+    stage: Stage, on_exit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[AnyOutcome[Any]] = []
     async with Fleet(stage.client, on_exit=on_exit, on_outcome=seen.append, requests_per_second=4) as fleet:
         watches = [begin(fleet, label=number) for number in range(200)]
@@ -396,11 +429,28 @@ async def test_creates_that_were_not_sent_finish_when_the_fleet_is_left(stage: S
     assert len(created) == len(stage.server.runs)
     assert len(uncreated) + len(created) == 200
     assert {outcome.cause for outcome in uncreated} == {None}
+    assert caplog.text == "", "what was not sent is not in doubt"
     for outcome in uncreated:
         with pytest.raises(WatchGaveUpError, match="or was not, since the fleet was left"):
             outcome.unwrap()
     assert stage.count("cancel") == (len(created) if on_exit == "cancel" else 0)
     assert other_tasks() == []
+
+
+async def test_a_fleet_that_lives_long_does_not_grow_with_what_it_has_created(stage: Stage) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, PendingRun | Permit | Member) for each in gc.get_objects())
+
+    thread = await stage.client.threads.create()
+    before = alive()
+    async with Fleet(stage.client) as fleet:
+        for number in range(50):
+            await (await begin(fleet)).text()
+            begin(fleet).cancel()
+            await begin(fleet, thread_id=thread.id, key=f"job {number % 5}")
+        assert alive() - before <= 2
+        assert fleet.statistics().active == 0
 
 
 async def test_draining_waits_for_creates_and_then_for_their_runs(stage: Stage) -> None:
@@ -577,7 +627,12 @@ async def test_faults_of_many_kinds_double_no_run_and_lose_none(stage: Stage) ->
     )
     async with Fleet(client, requests_per_second=200) as fleet:
         running = asyncio.create_task(fleet.run_many(requests(300), assistant_id=ASSISTANT))
-        outcomes = await _all(fleet)
+        outcomes = []
+        async for outcome in fleet:
+            if outcome.reason is Reason.NOT_CREATED:  # three tries in a row certainly had no effect
+                begin(fleet, label=outcome.label)
+            else:
+                outcomes.append(outcome)
         assert await running == 300
     assert sorted(outcome.label for outcome in outcomes) == list(range(300))
     completed = sum(isinstance(outcome, Completed) for outcome in outcomes)
