@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+from weakref import ref as ref_to
 
 from asyncruns._loop import loop_time, wake
 from asyncruns.abc import Dialect, RunClient, Transport
@@ -193,6 +194,8 @@ class Rerouted(Protocol):
 class PermittedClient(Generic[R]):
     """The client of an outcome: fetches the messages of its run within the budget of the fleet, if the client can.
 
+    It does not keep the fleet alive: an outcome may be kept for long.
+
     Args:
         client: The client that watched the run.
         permits: Those of the fleet.
@@ -202,7 +205,7 @@ class PermittedClient(Generic[R]):
 
     def __init__(self, client: RunClient[R], permits: Permits) -> None:
         self._client = client
-        self._permits = permits
+        self._permits = ref_to(permits)
 
     @property
     def transport(self) -> Transport:
@@ -216,4 +219,6 @@ class PermittedClient(Generic[R]):
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel."""
-        return await self._permits.client(self._client).answer(ref)
+        permits = self._permits()
+        client = self._client if permits is None else permits.client(self._client)
+        return await client.answer(ref)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
@@ -711,3 +712,14 @@ async def test_adding_exactly_as_many_runs_as_may_be_watched_returns_at_once(sta
         with anyio.fail_after(1.0):
             assert await fleet.add_many(runs, at_most=5) == 5
             assert await fleet.run_many(iter([]), at_most=5) == 0
+
+
+async def test_an_outcome_does_not_keep_its_fleet(stage: Stage) -> None:
+    async with Fleet(stage.client) as fleet:
+        outcome = await begin(fleet)
+    gone = weakref.ref(fleet._hub.runner)
+    del fleet
+    await asyncio.sleep(0)
+    gc.collect()
+    assert gone() is None
+    assert await outcome.text()
