@@ -20,29 +20,30 @@ WEBHOOK_LAG_S: Final = 10.0  # how long after a poll saw an end its webhook may 
 
 
 class Announcements:
-    """The dialects whose ends are announced, and the ends that polls saw before their webhooks came."""
+    """The dialects whose ends are announced, and the ends that polls saw before their webhooks came.
+
+    Attributes:
+        announced: The dialects whose ends are announced.
+    """
 
     def __init__(self) -> None:
-        self._announced: set[str] = set()
+        self.announced: set[str] = set()
         self._awaited: dict[str, OrderedDict[RunRef, float]] = {}  # for each dialect: until when, the earliest first
-
-    def __bool__(self) -> bool:
-        return bool(self._announced)
 
     def cover(self, dialect: str) -> bool:
         """Return whether the ends of a dialect are announced."""
-        return dialect in self._announced
+        return dialect in self.announced
 
     def came(self, ref: RunRef, now: float) -> None:
         """Note that a webhook about a run came."""
         awaited = self._awaited.get(ref.dialect)
         if awaited is not None and awaited.pop(ref, -math.inf) > now:
-            self._announced.add(ref.dialect)
+            self.announced.add(ref.dialect)
 
     def saw_end(self, ref: RunRef, now: float, *, is_announced: bool) -> None:
         """Note that a poll saw an end, and whether its webhook had come before."""
         if is_announced:
-            self._announced.add(ref.dialect)
+            self.announced.add(ref.dialect)
             return
         awaited = self._awaited.setdefault(ref.dialect, OrderedDict())
         awaited[ref] = now + WEBHOOK_LAG_S
@@ -53,15 +54,15 @@ class Announcements:
     @property
     def wake_at(self) -> float:
         """When to call `stop_missing`; infinity if no webhook is awaited."""
-        return min(map(self._until, self._announced), default=math.inf)
+        return min(map(self._until, self.announced), default=math.inf)
 
     def _until(self, dialect: str) -> float:
         return next(iter(self._awaited.get(dialect, {}).values()), math.inf)
 
     def stop_missing(self, now: float) -> list[str]:
         """Return the dialects of which a webhook did not come in time; their announcements are over now."""
-        missing = [dialect for dialect in self._announced if self._until(dialect) <= now]
+        missing = [dialect for dialect in self.announced if self._until(dialect) <= now]
         for dialect in missing:
-            self._announced.remove(dialect)
+            self.announced.remove(dialect)
             del self._awaited[dialect]
         return missing

@@ -59,9 +59,9 @@ class Listener:
         """
         if self._feed is not None:
             self._feed.put(event)
-        if not holds_end:
-            self.tell_subscribers(event)
-        for observer, value, name in calls_for(event, self._observers):
+        if self._subscribers is not None and not holds_end:
+            self._subscribers.put(event)
+        for observer, value, name in calls_for(event, self._observers) if self._observers else ():
             if (observer, name) not in notified:
                 notified.append((observer, name))
                 self._queue.put(observer, value, name, of=owners[0], context=self.context, owners=owners)

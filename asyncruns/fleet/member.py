@@ -39,6 +39,7 @@ from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle.ledger import SUBMIT_LAG_S
 from asyncruns.lifecycle.patience import FINAL_POLL_S
+from asyncruns.lifecycle.progress import AT_WORK
 from asyncruns.user_code import ANSWERING
 from asyncruns.watch.call_answerer import CallAnswerer, facts_of
 from asyncruns.watch.logs import FLEET_LOG, log_broken, log_notice, log_outcome, warn_of_uncancelled
@@ -272,10 +273,11 @@ class Member(Slot):
         self.guard(partial(self.receive, event))
 
     def plan_poll(self, at: float) -> None:
-        """Plan the next poll."""
-        self.due_at = at
-        self._host.schedule.poll(self, at)
-        self._host.moved()
+        """Plan the next poll, unless the watch has finished."""
+        if self.is_watched and not self.has_ended:
+            self.due_at = at
+            self._host.schedule.poll(self, at)
+            self._host.moved()
 
     def guard(self, act: Callable[[], object]) -> None:
         """Call `act` for this run. An unexpected error finishes its watch, but no other."""
@@ -367,17 +369,17 @@ class Member(Slot):
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""
         try:
             if generation == self.generation:
-                if self._is_announced and isinstance(event, ev.Observed):
-                    event = replace(event, is_announced=True)
-                self._note_end(event)
+                if isinstance(event, ev.Observed):
+                    if self._is_announced:
+                        event = replace(event, is_announced=True)
+                    if event.snapshot.phase not in AT_WORK:
+                        self._note_end(event)
                 self.receive(event)
         except Exception as error:
             self.broke(error)
 
-    def _note_end(self, event: ev.Observed | ev.Refused) -> None:
+    def _note_end(self, event: ev.Observed) -> None:
         """Note whether a webhook announced what this poll sees: that the run has ended, or calls tools."""
-        if isinstance(event, ev.Refused):
-            return
         phase, before = event.snapshot.phase, self.machine.snapshot
         is_new = before is None or before.phase is not phase
         if not is_new or not (phase.is_terminal or phase is Phase.NEEDS_CALLER):
@@ -422,7 +424,12 @@ class Member(Slot):
         is_left = (host.closing and not self.is_cancelling) or not self.listeners
         if isinstance(command, do.PollAt):
             if not is_left:
-                self._plan_poll(self._put_off(command.not_before, event), command)
+                self.due_at = at = command.not_before
+                if self.stream is not None:
+                    at = self.stream.poll_at(at, command.if_silent)
+                elif host.announcements.announced:
+                    at = self._put_off(at, event)
+                host.schedule.poll(self, at)
                 if self._polls_again and not self.is_polling:
                     self._polls_again = False
                     self.poll_now()
@@ -449,17 +456,6 @@ class Member(Slot):
                 self._finish(end)
             case _:
                 assert_never(command)
-
-    def _plan_poll(self, at: float, command: do.PollAt) -> None:
-        """Plan a poll, which the command wants: at this time, or when the stream is silent."""
-        if self.stream is not None and command.if_silent:
-            self._host.schedule.poll(self, math.inf)
-            self.stream.plan_poll(command.not_before, command.if_silent)
-            return
-        if self.stream is not None:
-            self.stream.forget_poll()
-        self.due_at = command.not_before
-        self._host.schedule.poll(self, at)
 
     def _put_off(self, at: float, event: Event) -> float:
         """Return when to send the poll that is planned for this time: later, if a webhook will announce the end.

@@ -8,6 +8,7 @@ open stream holds a connection, and no place among the requests in flight.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,7 +42,7 @@ class StreamedMember(Protocol):
         ...
 
     def plan_poll(self, at: float) -> None:
-        """Plan the next poll."""
+        """Plan the next poll, unless the watch has finished."""
         ...
 
     def stamped(self, event: E) -> E:
@@ -73,7 +74,7 @@ class MemberStream:
         self._on_read = on_read
         self._following: StreamFollower[Any] = StreamFollower(client, source, self)
         self._group: anyio.abc.TaskGroup | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._ended: Ended[Any] | None = None
         self._owed: tuple[Listener, ...] = ()  # the listeners whose subscribers are still to be told of the end
         self._has_begun = False
@@ -130,24 +131,33 @@ class MemberStream:
             self._member.discard_poll()  # it was sent before this event, and may show an older state of the run
         self._member.receive_safely(event)
 
-    def plan_poll(self, at: float, if_silent: float) -> None:
-        """Poll at a time, if the stream is then silent for so many seconds; otherwise when it is."""
+    def poll_at(self, at: float, if_silent: float) -> float:
+        """Return when to plan a poll that the lifecycle wants.
+
+        If it is to be sent only when the stream has been silent for so many seconds, that is never: it is planned here
+        when that is so.
+        """
         self._cancel_timer()
+        if not if_silent:
+            return at
+        self._poll_if_silent(at, if_silent)
+        return math.inf
+
+    def _poll_if_silent(self, at: float, if_silent: float) -> None:
         loop = asyncio.get_running_loop()
         due_at = max(at, self._following.heard_at + if_silent)
         if due_at > loop.time():
-            self._timer = loop.call_at(due_at, self.plan_poll, at, if_silent)
-        else:
-            self._member.plan_poll(loop.time())
+            self._timer = loop.call_at(due_at, self._poll_if_silent, at, if_silent)
+        else:  # not within this call: the member plans what `poll_at` returns after it
+            self._timer = loop.call_soon(self._poll_now)
+
+    def _poll_now(self) -> None:
+        self._member.plan_poll(loop_time())
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def forget_poll(self) -> None:
-        """Plan no poll: the member has planned one itself, or wants none."""
-        self._cancel_timer()
 
     # Submits
 

@@ -60,5 +60,5 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
         usage=outcomes.usage,
         throttled=budget.throttled / budget.taken if budget.taken else 0.0,
-        told_by_webhooks=bool(runner.announcements),
+        told_by_webhooks=bool(runner.announcements.announced),
     )

@@ -220,7 +220,7 @@ class Patience(Struct, eq=False, gc=False):
             pause = self._pause(now, hint)
         if now < before:
             pause = min(pause, before - now)
-        latest = self.last_poll_at
+        latest = self.deadline - LAST_POLL_S  # `last_poll_at`, computed here since each poll comes by
         if now >= latest:  # the last poll before the deadline was made, so do not poll at once again
             latest = math.inf
         return min(now + pause, latest), min(now + pause * (1 + JITTER), latest)
