@@ -161,7 +161,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Outcome": (
         Completed,
         "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
-        "ref refs run run_elapsed status text to_dict to_json unwrap usage",
+        "ref refs refusal run run_elapsed status text to_dict to_json unwrap usage",
     ),
 }  # fmt: skip
 

@@ -667,8 +667,8 @@ def _check_is_watched(run: object) -> None:
 def _model_alone(model: str | None, **others: str | None) -> str:
     if others.pop("key") is not None and model is not None:
         raise InvalidRequestError(
-            "key= is searched for in the list of a thread's runs, and the Responses API has no list of responses: it "
-            "needs a journal, which asyncruns has not yet"
+            "key= needs assistant_id= and thread_id=: responses cannot be listed, so a key could be found again only "
+            "in a journal, which asyncruns does not have yet"
         )
     if model is None or any(given is not None for given in others.values()):
         raise InvalidRequestError(

@@ -56,6 +56,7 @@ def taken_over(theirs: Any, options: ClientOptions) -> tuple[str, Auth, ClientOp
         "organization": theirs.organization,
         "project": theirs.project,
         "max_retries": theirs.max_retries,
+        "webhook_secret": getattr(theirs, "webhook_secret", None) or None,  # clients of 1.x may not have it
         **options,
     }
     headers = _headers_of(theirs)
@@ -71,10 +72,9 @@ def _headers_of(theirs: Any) -> dict[str, str]:
     """Return the headers that the user of a client gave it."""
     return {
         name: value
-        for name, value in theirs.default_headers.items()
+        for name, value in theirs._custom_headers.items()  # `default_headers` has credentials, in some versions
         if isinstance(value, str)  # otherwise it is a mark that leaves the header out
         and not _OWN_HEADERS.match(name)
-        and not (name.lower() == "user-agent" and value == theirs.user_agent)
     }
 
 
@@ -84,7 +84,7 @@ def _auth_of(theirs: Any, *, is_azure: bool) -> Auth:
     Raises:
         ConfigurationError: That is not known; the message does not show a credential.
     """
-    given: Mapping[str, object] = theirs.default_headers
+    given: Mapping[str, object] = theirs._custom_headers
     if any(name.lower() == "authorization" for name in given):
         return NoAuth()  # a header of the user's own takes precedence, and may also turn the credential off
     has_function = theirs._api_key_provider is not None

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
 
-from asyncruns.abc import AsyncOnly, RunClient
+from asyncruns.abc import AsyncOnly, HasId, RunClient
 from asyncruns.dialects.given import check_client, with_response_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
@@ -32,6 +32,7 @@ from asyncruns.watch.observers import Observer
 from asyncruns.watch.options import SharedOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.wire import Run
+from asyncruns.wire.codec import Object
 
 if TYPE_CHECKING:
     from asyncruns.resources.response_parameters import ResponseParameters
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
+W = TypeVar("W", bound=Object)
 
 ADDED_AT_ONCE: Final = 16  # runs added in one pass of the event loop, at some 20 microseconds each
 
@@ -165,7 +167,19 @@ class Fleet(AsyncOnly, Generic[R]):
     ) -> Watch[T]: ...
 
     @overload
-    def watch(self, run: T, *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]) -> Watch[T]: ...
+    def watch(self, run: W, **options: Unpack[SharedOptions]) -> Watch[W]: ...
+
+    @overload
+    def watch(self, run: T, *, client: RunClient[T], **options: Unpack[SharedOptions]) -> Watch[T]: ...
+
+    @overload
+    def watch(
+        self,
+        run: HasId | Mapping[str, Any],
+        *,
+        client: RunClient[Any] | None = None,
+        **options: Unpack[SharedOptions],
+    ) -> Watch[Any]: ...
 
     def watch(
         self,
@@ -325,7 +339,7 @@ class Fleet(AsyncOnly, Generic[R]):
     def _create(self, request: Mapping[str, Any], shared: Listener | None = None) -> tuple[Member, Listener]:
         """Create a run as `run` does, and watch it; `Hub.add_create` describes `shared` and the result."""
         if "message" not in request:
-            raise InvalidRequestError("it has no message")
+            raise InvalidRequestError("it has no `message`")
         options = dict(request)
         client = options.pop("client", None)
         arguments = {name: options.pop(name) for name in ARGUMENTS & request.keys()}
@@ -399,7 +413,7 @@ class Fleet(AsyncOnly, Generic[R]):
         with self._hub.adding():
             yield
 
-    def poll_now(self, run: RunRef | str | WebhookEvent) -> bool:
+    def poll_now(self, run: object) -> bool:
         """Poll a run at once, before all others, as far as the budget allows: a webhook says that it has ended, say.
 
         If a poll is in flight, another one follows it, unless that shows the end. Does not wait.
@@ -409,7 +423,7 @@ class Fleet(AsyncOnly, Generic[R]):
         events, also repeats, and those of runs that have ended.
 
         Args:
-            run: The ref of the run, or its id; or the event of a webhook about it.
+            run: The run in any form that `RunRef.of` takes, or its id; or the event of a webhook about it.
 
         Returns:
             Whether the fleet is watching the run.
@@ -420,12 +434,12 @@ class Fleet(AsyncOnly, Generic[R]):
         """
         self._hub.check_goes_on()
         if isinstance(run, WebhookEvent):
-            return run.ref is not None and self._hub.runner.announced(run.ref)
-        if not isinstance(run, RunRef | str):
-            raise InvalidRequestError(
-                f"poll_now takes a RunRef, the id of a run, or the event of a webhook; got {type(run).__name__}"
-            )
-        member = self._hub.runner.roster.watched(run)
+            if run.ref is None:
+                return False
+            if run.is_end:
+                return self._hub.runner.announced(run.ref)
+            run = run.ref
+        member = self._hub.runner.roster.watched(run if isinstance(run, str) else RunRef.of(run))
         if member is not None:
             member.poll_now()
         return member is not None

@@ -485,7 +485,7 @@ class Member(Slot):
             polls=self.polls,
             elapsed=loop_time() - self._started,
             at=wall_time(),
-            context=self._answerers.value,
+            context=self._answerers.context,
             cancel_requested=self.machine.cancel_requested,
             cancel_error=self.machine.cancel_error,
             label=self.label,
@@ -511,7 +511,7 @@ class Member(Slot):
 
     def stamped(self, event: E) -> E:
         """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""
-        return stamped(event, self.ref, self._answerers.value)
+        return stamped(event, self.ref, self._answerers.context)
 
     def _deliver(self, event: Notice | Ended[Any]) -> None:
         # An observer of the whole fleet is called once for all watches of the run.

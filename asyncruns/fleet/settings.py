@@ -16,6 +16,7 @@ from asyncruns.tools.concurrency import ConcurrencyLimit
 from asyncruns.watch.call_answerer import ApprovalHandler, CallAnswerer, Handler
 from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
+from asyncruns.wire.plain import Held
 
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
 """The options that only a fleet has, not a single watch in it."""
@@ -27,6 +28,7 @@ class Answerers(Struct, frozen=True):
     Attributes:
         handler: As for `CallAnswerer`, as are `approve`, `tools`, `limit` and `value`.
         output_type: The type that `outcome.parsed()` reads the text of a run as, or None.
+        context: Holds `value`, for events and outcomes.
     """
 
     handler: Handler | None
@@ -35,6 +37,7 @@ class Answerers(Struct, frozen=True):
     limit: ConcurrencyLimit | None
     value: object
     output_type: type[object] | None
+    context: Held | None
 
     def begin(
         self,
@@ -100,6 +103,7 @@ class FleetSettings:
                 limit=self._limit if at_once is None else ConcurrencyLimit(at_once, within=self._limit),
                 value=both.get("context"),
                 output_type=both.get("output_type"),
+                context=Held.of(both.get("context")),
             ),
         )
         if not options:

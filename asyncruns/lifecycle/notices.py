@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, Outputs, RunRef
-from asyncruns.wire.plain import Plain
+from asyncruns.wire.plain import Held, Plain, value_in
 
 R = TypeVar("R")
 
@@ -36,12 +36,12 @@ class _Event(Plain, frozen=True, kw_only=True):
 
     at: float = 0.0
     ref: RunRef = RunRef("", ())
-    _context: object = None
+    _context: Held | None = None
 
     @property
     def context(self) -> Any:
         """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
-        return self._context
+        return value_in(self._context)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return pickled_fields(self)

@@ -6,6 +6,7 @@ Dialects translate a server's words to these; nothing here may depend on one ser
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -54,7 +55,7 @@ class Call(Plain, frozen=True, kw_only=True):
 class RunRef(Plain, frozen=True, gc=False):
     """The dialect and ids of a run. It can be stored, to watch the run later. `RunRef.of` returns that of an object.
 
-    `msgspec.convert(ref.to_dict(), RunRef)` is the ref again.
+    `RunRef.of(ref.to_dict())` is the ref again.
 
     Attributes:
         dialect: The name of the dialect that can poll the run.
@@ -70,7 +71,7 @@ class RunRef(Plain, frozen=True, gc=False):
 
         Args:
             run: A run or a response of this client, of openai or of azure-ai-agents, or its JSON as a dict; an outcome,
-                a watch, or a stream that has named its run; or a ref, which is returned as it is.
+                a watch, or a stream that has named its run; or a ref, which is returned as it is, or its `to_dict()`.
 
         Raises:
             InvalidRequestError: It is none of these, or a stream that has not named its run yet; the message says what
@@ -82,10 +83,15 @@ class RunRef(Plain, frozen=True, gc=False):
         if isinstance(ref, RunRef) and ref.ids:
             return ref
         if ref is None or isinstance(ref, RunRef):
-            raise InvalidRequestError("The stream has not named its run yet: read its first event before")
+            raise InvalidRequestError(
+                f"This {type(run).__name__} names no run: it was not created, or not yet, or, of a stream, its first "
+                "event was not read"
+            )
         check_is_object(run)
         if (found := dialect_and_ids(run)) is not None:
             return RunRef(*found)
+        if isinstance(run, Mapping) and isinstance(run.get("ids"), list | tuple) and run.get("dialect"):
+            return RunRef(str(run["dialect"]), tuple(map(str, run["ids"])))._in_our_words()
         raise no_run(run, "Expected a run, a response, an outcome, a watch, a stream or a RunRef")
 
     def _in_our_words(self) -> RunRef:

@@ -92,6 +92,10 @@ def with_text_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if output_type is None:
         return sent
     text = sent.get("text") or {}
+    if not isinstance(text, Mapping):
+        raise InvalidRequestError(f'text must be a dict, such as {{"verbosity": "low"}}; got {type(text).__name__}')
+    if "text" in (sent.get("extra_body") or {}):
+        raise InvalidRequestError("The text in extra_body would replace the format of output_type: pass text= instead")
     if text.get("format"):
         raise InvalidRequestError("output_type is sent as the format in text: leave out the one that is given")
     made = output_type_of(output_type)

@@ -90,6 +90,8 @@ def with_response_format(parameters: Mapping[str, Any]) -> dict[str, Any]:
         return sent
     if sent.get("response_format"):
         raise InvalidRequestError("output_type is sent as the response_format: leave out the one that is given")
+    if "response_format" in (sent.get("extra_body") or {}):
+        raise InvalidRequestError("The response_format in extra_body would replace that of output_type: leave it out")
     made = output_type_of(output_type)
     schema = {"name": made.name, "schema": made.schema, "strict": True}
     return {**sent, "response_format": {"type": "json_schema", "json_schema": schema}}

@@ -9,14 +9,15 @@ No secret may appear in a message, a repr or a log.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from asyncruns.errors import ConfigurationError, InvalidRequestError, InvalidWebhookSignatureError
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.resources.webhook_secrets import given_secrets, keys_of, secrets_of_environment
+from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.names import RESPONSE
 from asyncruns.wire.plain import Plain
 
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
     from standardwebhooks import Webhook
 
 IDS_KEPT: Final = 10_000  # of webhooks that were delivered, at some 150 bytes each
+_ENDS: Final = ("completed", "failed", "cancelled", "incomplete")
 # The objects whose webhooks are about something to poll, and our names of their dialects.
 _POLLED: Final = {"response": RESPONSE}
+
+
+Payload = str | bytes | bytearray | memoryview
+"""The body of a request, as it was received."""
+
+
+class Headers(Protocol):
+    """The headers of a request, as any web framework has them."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """Return the names and values."""
+        ...
 
 
 class WebhookEvent(Plain, frozen=True, kw_only=True):
@@ -48,6 +62,11 @@ class WebhookEvent(Plain, frozen=True, kw_only=True):
     ref: RunRef | None
     is_repeat: bool
 
+    @property
+    def is_end(self) -> bool:
+        """Whether it says that a run has ended."""
+        return self.ref is not None and self.type.rpartition(".")[2] in _ENDS
+
 
 class Webhooks:
     """Checks and reads webhooks. Its methods do not wait, and may be called from any thread."""
@@ -57,7 +76,11 @@ class Webhooks:
         self._delivered: OrderedDict[str, None] = OrderedDict()  # ids, the oldest first
 
     def unwrap(
-        self, payload: str | bytes, headers: Mapping[str, str], *, secret: str | Sequence[str] | None = None
+        self,
+        payload: str | bytes | bytearray | memoryview,
+        headers: Headers,
+        *,
+        secret: str | Sequence[str] | None = None,
     ) -> WebhookEvent:
         """Check the signature of a webhook, and return its event.
 
@@ -78,25 +101,33 @@ class Webhooks:
         self.verify_signature(payload, headers, secret=secret)
         try:
             body = msgspec.json.decode(payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidRequestError(f"The body of this webhook is not JSON: {error}") from error
         if not isinstance(body, dict):
             raise InvalidRequestError("The body of this webhook is not a JSON object")
         return _event(body, self._note(_lowered(headers)["webhook-id"]))
 
     def verify_signature(
-        self, payload: str | bytes, headers: Mapping[str, str], *, secret: str | Sequence[str] | None = None
+        self,
+        payload: str | bytes | bytearray | memoryview,
+        headers: Headers,
+        *,
+        secret: str | Sequence[str] | None = None,
     ) -> None:
         """Check the signature of a webhook, as `unwrap` does, which describes the arguments and the errors."""
-        if not isinstance(payload, str | bytes):
+        if not isinstance(payload, str | bytes | bytearray | memoryview):
             raise InvalidRequestError(
                 f"payload must be the raw body of the request, as bytes or str; got {type(payload).__name__}. A body "
                 "that was parsed cannot be checked, as its signature is for the bytes that were sent"
             )
-        if not isinstance(headers, Mapping):
-            raise InvalidRequestError(f"headers must be a mapping of names to values; got {type(headers).__name__}")
+        if not callable(getattr(headers, "items", None)):
+            raise InvalidRequestError(
+                "headers must be those of the request, with an items(), or a dict of names to values; got "
+                f"{type(headers).__name__}"
+            )
         secrets = (self._secrets or secrets_of_environment()) if secret is None else given_secrets(secret)
-        _check(payload, _lowered(headers), [key for one in secrets for key in keys_of(one)])
+        body = payload if isinstance(payload, str | bytes) else bytes(payload)
+        _check(body, _lowered(headers), [key for one in secrets for key in keys_of(one)])
 
     def _note(self, id_: str) -> bool:
         """Remember the id of a webhook; return whether it was known."""
@@ -136,19 +167,27 @@ def _library() -> tuple[type[Webhook], type[Exception]]:
     return Webhook, WebhookVerificationError
 
 
-def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
-    return {str(name).lower(): value for name, value in headers.items()}
+def _lowered(headers: Headers) -> dict[str, str]:
+    """Return headers by their names in lower case; one whose value is no text counts as missing."""
+    texts = ((_text(name), _text(value)) for name, value in headers.items())
+    return {name.lower(): value for name, value in texts if name is not None and value is not None}
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
 
 
 def _event(body: dict[str, Any], is_repeat: bool) -> WebhookEvent:
-    type_, at, data = body.get("type"), body.get("created_at"), body.get("data")
+    id_, type_, data = body.get("id"), body.get("type"), body.get("data")
     kind = type_ if isinstance(type_, str) else ""
     about = data if isinstance(data, dict) else {}
     dialect, of = _POLLED.get(kind.partition(".")[0]), about.get("id")
     return WebhookEvent(
-        id=str(body.get("id", "")),
+        id=id_ if isinstance(id_, str) else "",
         type=kind,
-        created_at=float(at) if isinstance(at, int | float) else None,
+        created_at=epoch_seconds(body.get("created_at")),
         data=about,
         ref=RunRef(dialect, (of,)) if dialect and isinstance(of, str) and of else None,
         is_repeat=is_repeat,

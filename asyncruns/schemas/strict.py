@@ -22,6 +22,7 @@ _TEXTS: Final = frozenset({"const", "description", "enum", "format", "pattern"})
 _NUMBERS: Final = frozenset({"exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"})
 _TAKEN: Final = _STRUCTURE | _TEXTS | _NUMBERS | {"type", "maxItems", "minItems"}
 _FORMATS: Final = frozenset({"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"})
+_LOOKAROUNDS: Final = ("(?=", "(?!", "(?<=", "(?<!")  # in patterns, which a model then cannot be held to
 _SAYS_A_TYPE: Final = frozenset({"type", "$ref", "anyOf"})
 _CONTENTS: Final = {"object": "properties", "array": "items"}
 _TYPE_NAMES: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
@@ -94,6 +95,8 @@ def _make_part_strict(part: Schema) -> None:
     _keep_only(part, _TAKEN)
     if part.get("format") not in _FORMATS:
         part.pop("format", None)
+    if any(look in str(part.get("pattern", "")) for look in _LOOKAROUNDS):
+        del part["pattern"]
     if "object" in _as_list(kinds):
         part["required"] = list(part["properties"])
         part["additionalProperties"] = False

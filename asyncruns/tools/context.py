@@ -64,6 +64,9 @@ class ToolContext(RunFacts, Generic[T], frozen=True, kw_only=True):
         if self._report is not None:
             self._report(self.call, progress)
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("call", self.call)]  # as in `__repr__`
+
     def __repr__(self) -> str:
         return f"<ToolContext of the call {self.call.id!r} of {self.call.name}>"  # `value` may hold a credential
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asyncruns._loop import admitted
+from asyncruns.errors import InvalidRequestError
 from asyncruns.tools.concurrency import ConcurrencyLimit
 
 P = ParamSpec("P")
@@ -185,9 +186,12 @@ async def to_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
         **kwargs: Its arguments by name.
 
     Raises:
+        InvalidRequestError: It is a coroutine function.
         RuntimeError: No thread could be started, or the function raised SystemExit or KeyboardInterrupt.
         BaseException: Any other exception of the function.
     """
+    if inspect.iscoroutinefunction(function):
+        raise InvalidRequestError(f"{function.__qualname__} is a coroutine function: await it, without a thread")
     name = getattr(function, "__name__", "function")
     result: T = await run_in_thread(partial(function, *args, **kwargs), name=name)
     return result

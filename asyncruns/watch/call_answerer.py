@@ -46,7 +46,7 @@ GivenOutputs = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 
 class Calls(list[Call]):
-    """The calls that a handler is to answer, with what is known of their run.
+    """The calls that a handler is to answer, with what is known of their run. Its copies and parts are plain lists.
 
     Attributes:
         ref: The ref of the run.
@@ -61,6 +61,9 @@ class Calls(list[Call]):
         self.metadata: Mapping[str, Any] = facts.metadata
         self.answer_by: float = facts.answer_by
         self.context: Any = context
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)  # a pickle must not hold the caller's value
 
 
 Handler = Callable[[Calls], Awaitable[GivenOutputs | None] | GivenOutputs | None]

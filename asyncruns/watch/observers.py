@@ -30,7 +30,7 @@ from asyncruns.lifecycle import (
 from asyncruns.user_code import Raised
 from asyncruns.user_code.attempt import attempt_call
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
-from asyncruns.wire.plain import json_of
+from asyncruns.wire.plain import Held, json_of
 
 R = TypeVar("R")
 
@@ -93,7 +93,7 @@ class Ended(Generic[R]):
 E = TypeVar("E", bound=Notice | CurrentState | Gap | TextAdded)
 
 
-def stamped(notice: E, ref: RunRef, context: object) -> E:
+def stamped(notice: E, ref: RunRef, context: Held | None) -> E:
     """Return an event with the time, the ref of its run, and what the caller gave as `context=`."""
     return replace(notice, at=wall_time(), ref=ref, _context=context)
 

@@ -28,9 +28,9 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
-from asyncruns.watch.parsed import parsed_answer
+from asyncruns.watch.parsed import last_written, parsed_answer
 from asyncruns.wire import Message
-from asyncruns.wire.plain import Plain, is_plain
+from asyncruns.wire.plain import Held, Plain, is_plain, value_in
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     label: Any = None
     _output_type: Any = None
     _is_unknown: bool = False  # whether the dialect does not know the status
-    _context: object = None
+    _context: Held | None = None
     _client: RunClient[R]
 
     _raises: ClassVar[type[RunError]] = RunError
@@ -198,7 +198,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
     @property
     def context(self) -> Any:
         """What the caller gave as `context=`; None if nothing. It is neither in JSON nor in a pickle."""
-        return self._context
+        return value_in(self._context)
 
     def unwrap(self) -> R:
         """Return the run if it is completed, otherwise raise.
@@ -224,7 +224,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return [*(await self._client.answer(self.ref) if held is None else held)]
 
     async def text(self) -> str:
-        """Return the text of the run's messages, joined by empty lines.
+        """Return the text of the run's messages, joined by empty lines. A refusal is not in it: see `refusal`.
 
         A response holds its text, so nothing is sent. The text of a run on a thread is fetched. Safe to cancel.
 
@@ -235,6 +235,19 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         """
         self.unwrap()
         return "\n\n".join(text for message in await self.messages() if (text := message.text))
+
+    async def refusal(self) -> str:
+        """Return what the model wrote instead of an answer if it refused to answer; otherwise "".
+
+        A refusal is not in `text()`. It is read from the last message that has a text or a refusal. Sends what `text()`
+        sends, and is safe to cancel.
+
+        Raises:
+            APIError: The messages could not be fetched.
+            InvalidRequestError: They have to be fetched, and the outcome was unpickled.
+        """
+        last = last_written(await self.messages())
+        return "" if last is None else last.refusal
 
     @overload
     async def parsed(self) -> Any: ...
@@ -282,7 +295,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return _restored, (type(self), fields, _pickled_type(self._output_type))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        shared = ("_client", "_context", "_output_type", "cause")
+        shared = ("_client", "_context", "_output_type", "cause", "label")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return type(self)(
             **{name: value if name in shared else copy.deepcopy(value, memo) for name, value in fields.items()}
@@ -405,7 +418,7 @@ def outcome_of(
     polls: int,
     elapsed: float,
     at: float,
-    context: object,
+    context: Held | None,
     cancel_requested: bool,
     cancel_error: Exception | None,
     label: object,

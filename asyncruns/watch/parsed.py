@@ -23,7 +23,7 @@ def parsed_answer(ref: RunRef, messages: Sequence[Message | ResponseMessage], ou
         InvalidOutputError: There is no text, or it does not fit.
         RefusalError: The model refused instead.
     """
-    last = next((message for message in reversed(messages) if message.text or message.refusal), None)
+    last = last_written(messages)
     if last is None:
         raise InvalidOutputError(
             on_one_line(f"The run {ref} wrote no {output_type.shown}: it wrote no text"), ref=ref, text=""
@@ -39,6 +39,11 @@ def parsed_answer(ref: RunRef, messages: Sequence[Message | ResponseMessage], ou
     except DoesNotFitError as error:
         wrote = f"The run {ref} wrote no {output_type.shown}: {error}. Its text begins: {_beginning(last.text)}"
         raise InvalidOutputError(on_one_line(wrote), ref=ref, text=last.text) from (error.__cause__ or error)
+
+
+def last_written(messages: Sequence[Message | ResponseMessage]) -> Message | ResponseMessage | None:
+    """Return the last message that has a text or a refusal; None if there is none."""
+    return next((message for message in reversed(messages) if message.text or message.refusal), None)
 
 
 def _beginning(text: str) -> str:

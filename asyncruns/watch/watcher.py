@@ -46,6 +46,7 @@ from asyncruns.watch.options import WatchOptions, check_watch_options, policy_of
 from asyncruns.watch.outcome import AnyOutcome, outcome_of
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
 from asyncruns.watch.subscribers import Subscribed, Subscribers
+from asyncruns.wire.plain import Held
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -179,7 +180,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         run = client.dialect.given(run)
         check_watch_options(options)
         self._client = client
-        self._context = options.get("context")
+        self._context = Held.of(options.get("context"))
         self._subscribers: Subscribers[R] = Subscribers(self._stamped)
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None

@@ -40,6 +40,24 @@ class Plain(Struct, frozen=True):
         return json_of(self.to_dict(), indent)
 
 
+class Held(Struct, dict=True, eq=False):
+    """Holds an object of the caller's so that nothing that walks through fields shows it: encoders, `repr`, pickle."""
+
+    @classmethod
+    def of(cls, value: object) -> Held | None:
+        """Return a holder of a value; None for None."""
+        if value is None:
+            return None
+        holder = cls()
+        vars(holder)["value"] = value
+        return holder
+
+
+def value_in(holder: Held | None) -> Any:
+    """Return what a holder holds; None for None, and for a copy of a holder."""
+    return None if holder is None else vars(holder).get("value")
+
+
 def json_of(value: object, indent: int | None) -> str:
     """Return plain values as JSON text; None for a single line."""
     data = msgspec.json.encode(value)

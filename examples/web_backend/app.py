@@ -16,12 +16,13 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from asyncruns import Client, Fleet, InvalidWebhookSignatureError, ToolContext, Toolset, Watch
+from asyncruns import APIError, Client, Fleet, InvalidWebhookSignatureError, ToolContext, Toolset, Watch
 
 MODEL = os.environ.get("MODEL", "gpt-4o")
 KEPT_QUESTIONS = 1000
+SHOWN = ("event", "phase", "text", "calls", "call_id", "tool", "progress", "output", "failed")
 RELOAD_S = 2.0  # a tab that is reloaded closes its connection, and opens another one
 
 tools = Toolset(timeout=30)
@@ -38,7 +39,7 @@ async def get_weather(city: str, context: ToolContext[str]) -> str:
 class Asked(BaseModel):
     """What the page sends: a question, and whether closing its last tab cancels it."""
 
-    text: str
+    text: str = Field(max_length=10_000)
     cancel_when_closed: bool = False
 
 
@@ -57,11 +58,15 @@ class Question:
         yield f"event: question\ndata: {json.dumps(self.asked.text)}\n\n"
         try:
             async for event in self.watch.subscribe():
-                yield f"data: {event.to_json(indent=None)}\n\n"
+                yield f"data: {json.dumps(shown(event.to_dict()))}\n\n"
         finally:
             self.tabs -= 1
-            if self.asked.cancel_when_closed:
-                self.closing = asyncio.create_task(self.cancel_if_closed())
+            self.note_closed()
+
+    def note_closed(self) -> None:
+        """Cancel the response soon, if that is the choice and no tab is opened before."""
+        if self.asked.cancel_when_closed:
+            self.closing = asyncio.create_task(self.cancel_if_closed())
 
     async def cancel_if_closed(self) -> None:
         """Cancel the response if no tab shows it any more."""
@@ -70,10 +75,23 @@ class Question:
             await self.watch.cancel_run()
 
 
+def shown(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what a tab may know of an event: not the whole response, which has the instructions and the tools."""
+    outcome = event.get("outcome") or {}
+    return {name: event[name] for name in SHOWN if name in event} | {"reason": outcome.get("reason")}
+
+
+def delivered(outcome: object) -> None:
+    """Take an outcome that no caller waits for, so that the fleet need not keep it."""
+
+
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Hold one client and one fleet for the life of the process; what still runs at its end is cancelled."""
-    async with Client.from_env() as client, Fleet(client, tools=tools, timeout=600, on_exit="cancel") as fleet:
+    async with (
+        Client.from_env() as client,
+        Fleet(client, tools=tools, timeout=600, on_exit="cancel", on_outcome=delivered) as fleet,
+    ):
         app.state.client, app.state.fleet, app.state.questions = client, fleet, {}
         yield
 
@@ -91,12 +109,16 @@ async def page() -> FileResponse:
 async def ask(asked: Asked) -> dict[str, str]:
     """Begin to answer a question; return the id under which tabs can follow it."""
     client: Client = app.state.client
-    stream = await client.responses.create(
-        model=MODEL, input=asked.text, tools=tools.definitions("responses"), background=True, stream=True
-    )
+    try:
+        stream = await client.responses.create(
+            model=MODEL, input=asked.text, tools=tools.definitions("responses"), background=True, stream=True
+        )
+    except APIError as error:
+        raise HTTPException(502, "The question could not be asked; try again later") from error
     questions: dict[str, Question] = app.state.questions
     name = uuid.uuid4().hex
-    questions[name] = Question(asked, app.state.fleet.watch(stream))
+    questions[name] = question = Question(asked, app.state.fleet.watch(stream))
+    question.note_closed()  # no tab shows it yet
     if len(questions) > KEPT_QUESTIONS:
         del questions[next(iter(questions))]
     return {"id": name}
@@ -107,7 +129,8 @@ async def events(name: str) -> StreamingResponse:
     """Stream what happens to a question to one tab."""
     if name not in app.state.questions:
         raise HTTPException(404, "There is no such question, or it is too old")
-    return StreamingResponse(app.state.questions[name].events(), media_type="text/event-stream")
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # so that no proxy holds events back
+    return StreamingResponse(app.state.questions[name].events(), media_type="text/event-stream", headers=headers)
 
 
 @app.post("/webhooks")

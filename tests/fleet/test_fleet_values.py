@@ -61,5 +61,5 @@ async def test_a_fleet_names_the_mistakes() -> None:
             (client.threads.runs.retrieve("r", thread_id="t"), "not awaited"),
         ):
             with pytest.raises(InvalidRequestError, match=message):
-                fleet.watch(run)
+                fleet.watch(run)  # type: ignore[call-overload]
         assert fleet.statistics().active == 0
