@@ -260,14 +260,14 @@ async def test_outcomes_watches_and_streams_have_a_ref(emulator: Emulator) -> No
     async with Client(emulator.base_url) as client:
         assistant = await client.assistants.create(model="m")
         outcome = await client.run(assistant_id=assistant.id, message="Hi")
-        assert RunRef.of(outcome) == outcome.ref
+        assert RunRef.of(outcome) == RunRef.of(outcome.ref.to_dict()) == outcome.ref
         async with Fleet(client) as fleet:
             assert RunRef.of(fleet.watch(outcome.ref)) == outcome.ref
         response = await client.responses.create(model="m", input="Hi", stream=True, background=True)
         run = await client.threads.create_and_run(assistant_id=assistant.id, stream=True)
         for stream, kind in ((response, "response"), (run, "thread.run")):
             assert stream.ref is None
-            with pytest.raises(InvalidRequestError, match="has not named its run yet"):
+            with pytest.raises(InvalidRequestError, match="names no run: it was not created, or not yet"):
                 RunRef.of(stream)
             async for _ in stream:
                 if stream.ref is not None:

@@ -38,14 +38,20 @@ class Announcements:
         """Note that a webhook about a run came."""
         awaited = self._awaited.get(ref.dialect)
         if awaited is not None and awaited.pop(ref, -math.inf) > now:
-            self.announced.add(ref.dialect)
+            self._begin(ref.dialect)
+
+    def _begin(self, dialect: str) -> None:
+        if dialect not in self.announced:
+            self.announced.add(dialect)
+            self._awaited.pop(dialect, None)  # ends before the first webhook say nothing of later ones
 
     def saw_end(self, ref: RunRef, now: float, *, is_announced: bool) -> None:
         """Note that a poll saw an end, and whether its webhook had come before."""
         if is_announced:
-            self.announced.add(ref.dialect)
+            self._begin(ref.dialect)
             return
         awaited = self._awaited.setdefault(ref.dialect, OrderedDict())
+        awaited.pop(ref, None)  # it may have ended before, in another watch
         awaited[ref] = now + WEBHOOK_LAG_S
         # Of a dialect without webhooks, nothing is kept for longer. `stop_missing` sees to the others.
         while not self.cover(ref.dialect) and self._until(ref.dialect) <= now:

@@ -72,6 +72,7 @@ class PendingRun:
         began: When `Fleet.run` was called.
         answered: Done when it was created, or will not be.
         is_cancel_asked: Whether to cancel it as soon as it is created.
+        is_given_up: Whether its watch was cancelled, or the fleet left.
         late: The run, if it was created after its watch was cancelled, or the fleet left.
         is_lost: Whether it is then not known if it was created.
     """
@@ -84,6 +85,7 @@ class PendingRun:
         self.began: float = loop_time()
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_cancel_asked: bool = False
+        self.is_given_up: bool = False
         self.late: Any = None
         self.is_lost: bool = False
 
@@ -176,8 +178,14 @@ class Creates:
                 self._begun.pop(pending.member, None)
                 wake(pending.answered)
                 self._host.moved()
+                stream = pending.member.stream
+                if stream is not None and not stream.has_started:
+                    await stream.close()
 
     async def _create_and_tell(self, pending: PendingRun) -> None:
+        if pending.is_given_up:  # before this task has run
+            self._failed(pending, None)
+            return
         try:
             run = await pending.create(cancels=self._cancels)
         except asyncio.CancelledError:
@@ -187,6 +195,10 @@ class Creates:
         except Exception as error:
             self._failed(pending, error)
         else:
+            if pending.is_given_up:  # in the same pass of the loop
+                pending.late = run
+                await self._given_up(pending)
+                return
             member = self._host.created(pending.member, run)
             if pending.is_cancel_asked:
                 self._host.cancel_created(member)
@@ -200,7 +212,8 @@ class Creates:
         if pending.late is None:
             cause = None
             if pending.is_lost:
-                FLEET_LOG.warning("A run was being created when its watch ended, and no answer came; it may go on")
+                what = "was being created" if pending.member.stream is None else "had not been named by its stream"
+                FLEET_LOG.warning("A run %s when its watch ended, and no answer came; it may go on", what)
                 cause = APIConnectionError("No answer to the create came before the fleet was left", sent=True)
             self._failed(pending, cause)
         elif self._cancels and pending.member.is_watched:
@@ -224,7 +237,8 @@ class Creates:
             wake(pending.answered)
             return
         pending = self._begun.get(member)
-        if pending is not None:
+        if pending is not None and not pending.is_given_up:
+            pending.is_given_up = True
             if pending.sender is not None:
                 pending.sender.stop_writing()
             if pending.task is not None:

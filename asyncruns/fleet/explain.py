@@ -28,6 +28,8 @@ def _uncreated(member: Member, schedule: Schedule[Member], *, is_running: bool) 
         return f"The run was not created{': ' if cause else ''}{cause or ''}; the watch finished as GaveUp."
     if not is_running:
         return "The run was not created before the fleet was left."
+    if member.stream is not None:
+        return "The stream has not named its run yet."
     return f"The run is not created yet; {schedule.permits} requests for creates and messages wait for the budget."
 
 
@@ -65,7 +67,7 @@ def _poll(member: Member, schedule: Schedule[Member]) -> str:
             f"with {budget.in_flight} in flight"
         )
     if member.poll_at == math.inf:
-        return "no poll is planned"
+        return "no poll is planned" if member.stream is None else "it is polled when its stream is silent for 5 s"
     return f"the next poll is in {max(member.poll_at - loop_time(), 0.0):.1f} s"
 
 

@@ -255,11 +255,9 @@ class Hub(Generic[R]):
     ) -> tuple[Member, Listener]:
         check_own_options(options)
         source = source_of(stream)
-        if source.is_claimed or source.dialect != client.dialect.name:
+        if source.dialect != client.dialect.name:
             raise InvalidRequestError(
-                "Another watch reads this stream: watch its run by its ids"
-                if source.is_claimed
-                else f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}"
+                f"The stream is of a {source.dialect}, but this client watches a {client.dialect.name}"
             )
         context = self._current_context()
         member = self._member_of(client, RunRef(client.dialect.name, ()), options, context)

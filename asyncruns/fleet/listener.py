@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from asyncruns.lifecycle import Notice, TextAdded
+from asyncruns.lifecycle import Notice, RunLifecycle, TextAdded
 from asyncruns.watch.observers import Ended, Feed, Observer, Observers, calls_for
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
-from asyncruns.watch.subscribers import Stamp, Subscribers
+from asyncruns.watch.subscribers import Stamp, Subscribers, TextSoFar
 
 
 class Listener:
@@ -94,16 +94,23 @@ class Listener:
                 self._feed.close()
         return self._feed
 
-    def subscribers(self, stamp: Stamp, texts: list[str] | None) -> Subscribers[Any]:
-        """Return the subscribers of this watch; `texts` is the text of a streamed run so far."""
+    def subscribers(
+        self, stamp: Stamp, machine: Callable[[], RunLifecycle], text: Callable[[], TextSoFar]
+    ) -> Subscribers[Any]:
+        """Return the subscribers of this watch; `Subscribers` describes the arguments."""
         if self._subscribers is None:
-            self._subscribers = Subscribers(stamp, texts)
+            self._subscribers = Subscribers(stamp, machine, text)
         return self._subscribers
 
     @property
     def has_subscribers(self) -> bool:
         """Whether there are subscribers now."""
         return bool(self._subscribers)
+
+    def restate(self) -> None:
+        """Send subscribers the state again."""
+        if self._subscribers is not None:
+            self._subscribers.restate()
 
     def tell_subscribers(self, event: Notice | TextAdded | Ended[Any]) -> None:
         """Pass an event on to subscribers only."""

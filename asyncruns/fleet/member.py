@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, assert_never
 
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from asyncruns._loop import loop_time, wall_time
@@ -224,6 +225,9 @@ class Member(Slot):
             self._polls_again = True
             return
         now = loop_time()
+        if self.stream is not None:  # while it speaks, no poll is planned
+            self.stream.forget_poll()
+            self.plan_poll(now)
         self.due_at = min(self.due_at, now)  # it may be due already
         self._host.schedule.poll_first(self, now)
         self._host.moved()
@@ -250,6 +254,8 @@ class Member(Slot):
         """Stop tools and handlers, and poll no more."""
         if self._answering is not None:
             self._answering.stop()
+        if self.stream is not None:
+            self.stream.forget_poll()
         self._host.schedule.remove(self)
 
     def leave(self, by: float) -> None:
@@ -267,6 +273,11 @@ class Member(Slot):
         if self.listeners and not self.is_finished:
             self.guard(partial(self._leave, by))
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
+
+    @property
+    def group(self) -> TaskGroup | None:
+        """The task group of the fleet; None if it is not running."""
+        return self._host.group
 
     def receive_safely(self, event: Event) -> None:
         """Receive an event; an unexpected error finishes the watch, but no other."""
@@ -332,6 +343,8 @@ class Member(Slot):
         if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
             self.is_watched = True
             self._host.taken_up(self)
+            if self.stream is not None:
+                self.stream.reopened()
         for command in commands:
             self._perform(command, event)
         if self.is_watched and self.machine.end is None:
@@ -527,7 +540,7 @@ class Member(Slot):
             InvalidRequestError: It has finished and cannot be reopened; or its run is not created yet.
         """
         if self.is_watched and not self.ref.ids:
-            raise InvalidRequestError("The run is not created yet: await watch.created() first")
+            raise InvalidRequestError("The run is not created yet, or not named: await watch.created() first")
         if not self._host.is_running or self.is_finished or not self.listeners:
             raise InvalidRequestError(
                 f"The watch of {on_one_line(str(self.ref))} has finished; submit or cancel through the client"

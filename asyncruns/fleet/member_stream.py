@@ -21,6 +21,7 @@ from asyncruns.http import Request
 from asyncruns.lifecycle import End, EndKind, Event, Observed, Refused, RunLifecycle, RunRef, StreamBegun, TextAdded
 from asyncruns.watch.observers import E, Ended
 from asyncruns.watch.stream_follower import TAIL_S, StreamFollower
+from asyncruns.watch.subscribers import TextSoFar
 
 if TYPE_CHECKING:
     from asyncruns.streams.source import EventSource
@@ -45,6 +46,15 @@ class StreamedMember(Protocol):
         """Plan the next poll, unless the watch has finished."""
         ...
 
+    def broke(self, error: Exception) -> None:
+        """Finish the watch because of an unexpected error."""
+        ...
+
+    @property
+    def group(self) -> anyio.abc.TaskGroup | None:
+        """The task group of the fleet; None if it is not running."""
+        ...
+
     def stamped(self, event: E) -> E:
         """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""
         ...
@@ -57,10 +67,11 @@ class MemberStream:
         member: The run.
         client: Opens the next streams, and fetches text that is missing.
         source: The source of the first stream.
-        on_read: Called when subscribers were told the end. Must not wait.
+        on_read: Called when subscribers have been told how the watch ended. Must not wait.
 
     Attributes:
-        texts: The pieces of the text so far.
+        text: The text so far.
+        has_started: Whether the stream is read, or was.
     """
 
     def __init__(
@@ -73,12 +84,15 @@ class MemberStream:
         self._member = member
         self._on_read = on_read
         self._following: StreamFollower[Any] = StreamFollower(client, source, self)
-        self._group: anyio.abc.TaskGroup | None = None
         self._timer: asyncio.Handle | None = None
         self._ended: Ended[Any] | None = None
         self._owed: tuple[Listener, ...] = ()  # the listeners whose subscribers are still to be told of the end
         self._has_begun = False
-        self.texts: list[str] = []
+        self._is_closed = False
+        self._is_streamed = False  # whether the answer to the last submit is a stream
+        self.text: TextSoFar = TextSoFar()
+        self.has_started: bool = False
+        self._following.claim()
 
     # What the follower tells
 
@@ -88,11 +102,17 @@ class MemberStream:
 
     def add_text(self, text: str) -> None:
         """Pass on a piece of text."""
-        self.texts.append(text)
+        self.text.parts.append(text)
         if self:
             event = self._member.stamped(TextAdded(text=text))
             for listener in self._listeners:
                 listener.tell_subscribers(event)
+
+    def lose_text(self) -> None:
+        """Note that a part of the text is missing, and will not come."""
+        self.text.is_whole = False
+        for listener in self._listeners:
+            listener.restate()
 
     @property
     def _listeners(self) -> tuple[Listener, ...]:
@@ -112,9 +132,9 @@ class MemberStream:
         """The run as the stream had shown it before it was handed over, or None."""
         return self._following.given
 
-    def start(self, group: anyio.abc.TaskGroup) -> None:
-        """Read on, in a task of the group; the member has begun."""
-        self._group = group
+    def start(self, member: StreamedMember, group: anyio.abc.TaskGroup) -> None:
+        """Read on, in a task of the group, for a member that has begun, or that watched the run already."""
+        self._member, self.has_started = member, True
         self._member.receive_safely(StreamBegun(loop_time()))
         if self._following.first is not None:
             self._member.receive_safely(self._following.first)
@@ -123,8 +143,12 @@ class MemberStream:
         group.start_soon(self._read)
 
     async def _read(self) -> None:
-        await self._following.read(self._hear)
-        self._was_read()
+        try:
+            await self._following.read(self._hear)
+        except Exception as error:  # unexpected, and it must not end the other watches
+            self._member.broke(error)
+        if self._ended is not None and not self._following.is_wanted:
+            self._tell_end(self._ended)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, Observed) and self._member.is_polling:
@@ -154,6 +178,10 @@ class MemberStream:
     def _poll_now(self) -> None:
         self._member.plan_poll(loop_time())
 
+    def forget_poll(self) -> None:
+        """Plan no poll."""
+        self._cancel_timer()
+
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -163,16 +191,19 @@ class MemberStream:
 
     async def submit(self, request: Request) -> Observed | Refused | None:
         """Submit outputs so that the answer is a stream; return None if it can't be one, and nothing was sent."""
-        if not await self._following.may_ask(self._member.receive_safely, self._member.machine.snapshot):
+        self._is_streamed = await self._following.may_ask(self._member.receive_safely, self._member.machine.snapshot)
+        if not self._is_streamed:
             return None
         return await self._following.ask(request)
 
     def submitted(self, event: Observed | Refused) -> None:
-        """Read the stream that a submit has opened; the member has received its first event."""
+        """Read the stream that a submit has opened, if it has; the member has received its first event."""
+        if not self._is_streamed:
+            return
         if self._following.is_open and isinstance(event, Observed):
             self._member.receive_safely(StreamBegun(loop_time()))
-        if self._following.is_read and self._group is not None:
-            self._group.start_soon(self._read)
+        if self._following.is_read and self._member.group is not None:
+            self._member.group.start_soon(self._read)
 
     def hasten(self) -> bool:
         """Stop waiting for the first event of a stream that a submit opens; return whether one was awaited."""
@@ -187,32 +218,41 @@ class MemberStream:
 
     def finish(self, end: End, ended: Ended[Any]) -> None:
         """Read out the streams; subscribers are told the end after that."""
+        self._cancel_timer()
         self._ended, self._owed = ended, self._member.listeners
-        if not self._has_begun or self._group is None:
-            self._tell_end()
+        group = self._member.group
+        if not self.has_started or self._is_closed or group is None:
+            self._tell_end(ended)
             return
         if end.kind is EndKind.GAVE_UP:
             self._following.stop()
-        self._group.start_soon(self._read_out, end)
+        group.start_soon(self._read_out, end, ended)
 
-    async def _read_out(self, end: End) -> None:
+    @property
+    def owes_end(self) -> bool:
+        """Whether subscribers are still to be told the end."""
+        return self._ended is not None
+
+    def reopened(self) -> None:
+        """Note that the watch goes on: subscribers that were not told its end yet need not know of it."""
+        self._ended, self._owed = None, ()
+
+    async def _read_out(self, end: End, ended: Ended[Any]) -> None:
         try:
             await self._following.end_in_silence()
             await self._following.complete(None if end.kind is EndKind.GAVE_UP else end.snapshot)
+        except Exception as error:  # unexpected, and it must not end the other watches
+            self._member.broke(error)
         finally:
-            self._tell_end()
+            self._tell_end(ended)
 
-    def _was_read(self) -> None:
-        if self._ended is not None and not self._following.is_wanted:
-            self._tell_end()
-
-    def _tell_end(self) -> None:
-        ended, owed = self._ended, self._owed
-        self._ended, self._owed = None, ()
-        if ended is not None:
-            for listener in owed:
-                listener.tell_subscribers(ended)
-            self._on_read()
+    def _tell_end(self, ended: Ended[Any]) -> None:
+        if self._ended is not ended:  # told already, or the watch was reopened
+            return
+        owed, self._ended, self._owed = self._owed, None, ()
+        for listener in owed:
+            listener.tell_subscribers(ended)
+        self._on_read()
 
     def stop(self) -> None:
         """Read no more: nothing watches the run."""
@@ -222,5 +262,6 @@ class MemberStream:
 
     async def close(self) -> None:
         """Close the stream. May be called twice."""
+        self._is_closed = True
         self._cancel_timer()
         await self._following.close()

@@ -330,19 +330,28 @@ class Runner(Host[Member]):
             self.roster.rename(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
             member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
-            if member.stream is not None and self.group is not None:
-                self._streams.add(member.stream)
-                member.stream.start(self.group)
+            if member.stream is not None and member.is_watched:
+                self._start(member.stream, member)
             return member
-        if member.stream is not None:
-            member.stream.stop()
-        for listener in member.listeners:
-            known.add_listener(listener)
         member.successor, member.is_watched = known, False
         self.roster.discard(member)
+        if known.stream is None and member.stream is not None and not known.has_ended:
+            known.stream = member.stream
+        for listener in member.listeners:
+            known.add_listener(listener)
         if not known.is_watched:
             self.add_member(known, None)
+        if known.stream is not None:
+            if known.stream is member.stream:
+                self._start(known.stream, known)
+            for listener in known.listeners:
+                listener.restate()  # the text so far is that of this stream now
         return known
+
+    def _start(self, stream: MemberStream, member: Member) -> None:
+        if self.group is not None:
+            self._streams.add(stream)
+            member.guard(partial(stream.start, member, self.group))
 
     def cancel_created(self, member: Member) -> None:
         """Cancel a run that was just created."""
@@ -353,7 +362,7 @@ class Runner(Host[Member]):
             member.receive_from_caller(CancelAsked(loop_time()))
 
     def announced(self, ref: RunRef) -> bool:
-        """Note that a webhook about a run came, and poll it; return whether it is being watched."""
+        """Note a webhook about a run, and poll the run. Return whether the fleet watches it."""
         self.announcements.came(ref, loop_time())
         member = self.roster.watched(ref)
         if member is not None:

@@ -14,12 +14,12 @@ from asyncruns.fleet.explain import explain
 from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
+from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunLifecycle, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.subscribers import Subscribed
+from asyncruns.watch.subscribers import NO_TEXT, Subscribed, TextSoFar
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -114,8 +114,9 @@ class Watch(AsyncOnly, Generic[R]):
 
         There may be any number of subscribers, and one may begin at any time: first it gets the `CurrentState`. For a
         streamed run that has the text so far, and the text that follows comes as `TextAdded`. A subscriber that begins
-        after the watch has finished gets the state and `Ended`. It holds up nothing: if it is 256 events behind, these
-        are dropped, and it gets a `Gap`, which says how many, and the `CurrentState` again.
+        after the watch has finished gets the state and `Ended`; so does one of a watch that finished as `NeedsCaller`:
+        subscribe again after `submit`. A slow subscriber delays nothing: if it is 256 events behind, these are dropped,
+        and it gets a `Gap`, which says how many, and the `CurrentState` again.
 
         Ends without `Ended` when the watch is cancelled, or the fleet is left before the watch finishes.
 
@@ -123,12 +124,11 @@ class Watch(AsyncOnly, Generic[R]):
             InvalidRequestError: The fleet was entered in another event loop.
         """
         self._hub.task.check_is_here()
-        stream = self._member.stream
-        subscribers = self._listener.subscribers(self._stamped, None if stream is None else stream.texts)
+        subscribers = self._listener.subscribers(self._stamped, self._machine, self._text)
         if self._listener.was_cancelled or not self._hub.is_running:
             subscribers.close()
         with self._hub.reading(self._listener):
-            async with contextlib.aclosing(subscribers.read(lambda: self._member.machine, self._ended_with)) as events:
+            async with contextlib.aclosing(subscribers.read(self._ended_with)) as events:
                 async for event in events:
                     if isinstance(event, Ended):
                         self._hub.outcomes.delivered(self._member)
@@ -137,8 +137,18 @@ class Watch(AsyncOnly, Generic[R]):
     def _stamped(self, event: E) -> E:
         return self._member.stamped(event)
 
+    def _machine(self) -> RunLifecycle:
+        return self._member.machine
+
+    def _text(self) -> TextSoFar:
+        stream = self._member.stream
+        return NO_TEXT if stream is None else stream.text
+
     def _ended_with(self) -> Ended[R] | None:
-        return None if self.outcome is None else Ended(self.outcome)
+        """Return the end of the watch, if subscribers have nothing to get before it; otherwise None."""
+        stream, outcome = self._member.stream, self.outcome
+        owes = stream is not None and stream.owes_end
+        return None if outcome is None or owes else Ended(outcome)
 
     async def submit(self, outputs: GivenOutputs) -> None:
         """Provide outputs for open tool calls; then `await` the watch again.

@@ -166,12 +166,15 @@ class CurrentState(_Event, frozen=True, kw_only=True):
         phase: What the status means.
         calls: The calls of the current round that have no output yet.
         text: The text of the run so far, if it is streamed; otherwise "".
+        is_whole: False if a part of that text is missing, because the stream broke and the rest could not be fetched,
+            or nobody read it: use `text()` of the outcome.
     """
 
     status: str
     phase: Phase
     calls: tuple[Call, ...] = ()
     text: str = ""
+    is_whole: bool = True
 
 
 class TextAdded(_Event, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ Payload = str | bytes | bytearray | memoryview
 """The body of a request, as it was received."""
 
 
-class Headers(Protocol):
+class RequestHeaders(Protocol):
     """The headers of a request, as any web framework has them."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
@@ -78,7 +78,7 @@ class Webhooks:
     def unwrap(
         self,
         payload: str | bytes | bytearray | memoryview,
-        headers: Headers,
+        headers: RequestHeaders,
         *,
         secret: str | Sequence[str] | None = None,
     ) -> WebhookEvent:
@@ -110,7 +110,7 @@ class Webhooks:
     def verify_signature(
         self,
         payload: str | bytes | bytearray | memoryview,
-        headers: Headers,
+        headers: RequestHeaders,
         *,
         secret: str | Sequence[str] | None = None,
     ) -> None:
@@ -167,7 +167,7 @@ def _library() -> tuple[type[Webhook], type[Exception]]:
     return Webhook, WebhookVerificationError
 
 
-def _lowered(headers: Headers) -> dict[str, str]:
+def _lowered(headers: RequestHeaders) -> dict[str, str]:
     """Return headers by their names in lower case; one whose value is no text counts as missing."""
     texts = ((_text(name), _text(value)) for name, value in headers.items())
     return {name.lower(): value for name, value in texts if name is not None and value is not None}

@@ -317,12 +317,16 @@ def _answers_of(given: Any, calls: tuple[Call, ...], read: _Read) -> tuple[Answe
     Raises:
         InvalidRequestError: It has another form, or has outputs for other calls.
     """
-    outputs = {} if given is None else dict(read(given, calls))
+    pairs: list[tuple[str, Any]] = []
     try:
+        pairs = [] if given is None else read(given, calls)
+        outputs = dict(pairs)
+        if len(outputs) < len(pairs):
+            raise InvalidRequestError("The handler returned two outputs for one call")  # noqa: TRY301
         answered = [(call, outputs[call.id]) for call in _known(outputs, calls)]
         ready = _checked([(call, output) for call, output in answered if not inspect.isawaitable(output)])
     except InvalidRequestError:
-        for output in outputs.values():
+        for output in (*_values_in(given), *(output for _, output in pairs)):
             _close_unstarted(output)
         raise
     return ready, [(call, output) for call, output in answered if inspect.isawaitable(output)]
@@ -335,6 +339,14 @@ def _known(outputs: Mapping[str, Any], calls: tuple[Call, ...]) -> list[Call]:
             f"The handler returned outputs for calls that it was not given: {sorted(unknown)}; use the ids of the calls"
         )
     return [call for call in calls if call.id in outputs]
+
+
+def _values_in(given: Any) -> list[Any]:
+    """Return what may be outputs in what a handler returned in a form that can't be read."""
+    if isinstance(given, Mapping):
+        return list(given.values())
+    items = given if isinstance(given, list | tuple) else []
+    return [item.get("output") for item in items if isinstance(item, Mapping)]
 
 
 def _close_unstarted(output: object) -> None:

@@ -59,10 +59,11 @@ class CreateGuard:
                 by = loop_time() + LEAVING_GRACE_S
                 # 5 s for the answer, then 5 s + 2.5 s for `late`, which may leave a watch of the run.
                 watch.extend_to(by + LEAVING_GRACE_S + ENDING_GRACE_S)
-                with contextlib.suppress(asyncio.CancelledError):
+                with contextlib.suppress(asyncio.CancelledError):  # the caller may be cancelled more than once
                     await joined(task, by=by)
-                    if task.cancelled() and find is not None and loop_time() < by:
-                        task = asyncio.create_task(find(), name="asyncruns find")
+                if task.cancelled() and find is not None and loop_time() < by:
+                    task = asyncio.create_task(find(), name="asyncruns find")
+                    with contextlib.suppress(asyncio.CancelledError):
                         await joined(task, by=by)
                 try:
                     await self._report(task)

@@ -277,7 +277,7 @@ class Observers:
         Args:
             observer: The function to call.
             value: Its argument.
-        name: The option that it was given as, such as "on_status".
+            name: The option that it was given as, such as "on_status".
             of: The run that the value is about.
             context: The context variables that it sees, in a copy; by default those of the task that calls observers.
             owners: The objects that it works for (see `user_code.OWNERS`).

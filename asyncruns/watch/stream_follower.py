@@ -74,7 +74,7 @@ class StreamFollower(Generic[R]):
         heard_at: When the stream was opened, or when its last known event arrived, by the loop's clock.
         is_open: Whether a stream is open.
         held: The events of all streams, for the reader.
-        owes: Whether the run may have text that no event had, which `complete` must fetch.
+        owes: Whether the run may have text that was in no event, which `complete` must fetch.
         missing: Why the text that the reader got is incomplete, if that is known; or None.
     """
 
@@ -86,6 +86,7 @@ class StreamFollower(Generic[R]):
         self._client = client
         self._stream = stream
         self._readers = readers
+        self._is_claimed = False
         self._early: deque[Any] = deque()  # events read until one named the run; they are for the reader, too
         self.is_open: bool = False
         self.owes: bool = False
@@ -103,6 +104,15 @@ class StreamFollower(Generic[R]):
         self._over: anyio.Event
         self._reading: anyio.CancelScope
 
+    def claim(self) -> None:
+        """Reserve the stream for this watch.
+
+        Raises:
+            InvalidRequestError: Another watch reads it.
+        """
+        self._stream.claim()
+        self._is_claimed = True
+
     async def begin(self, ids: Mapping[str, str], within: float | None = None) -> RunRef:
         """Read until the stream names its run, and return the run's ref. If that fails, close the stream.
 
@@ -114,7 +124,8 @@ class StreamFollower(Generic[R]):
             APIError: The stream ended before it named its run, or did not name it in time.
             InvalidRequestError: Another watch reads this stream, or it is not the stream of the run with these ids.
         """
-        self._stream.claim()
+        if not self._is_claimed:
+            self.claim()
         self._opened()
         try:
             began = loop_time()
@@ -338,13 +349,16 @@ class StreamFollower(Generic[R]):
             snapshot: The run, which has ended or waits for the caller; None if the watch gave up.
         """
         async with self._completing:
-            if self.owes and self._has_readers:
+            if self.owes and not self._has_readers:
+                self._readers.lose_text()
+            elif self.owes:
                 try:
                     for event in await self._rest_of(snapshot):
                         self._tell(event)
                         self.held.add(event)
                 except APIError as error:
                     self.missing = error
+                    self._readers.lose_text()
             self.owes = False
 
     async def _rest_of(self, snapshot: Snapshot[R] | None) -> Sequence[Any]:

@@ -55,6 +55,29 @@ class Stamp(Protocol):
     def __call__(self, event: E, /) -> E: ...
 
 
+class TextSoFar:
+    """The text of a streamed run so far.
+
+    Attributes:
+        parts: Its pieces.
+        is_whole: Whether there is no gap in it, as far as is known.
+    """
+
+    __slots__ = ("is_whole", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.is_whole: bool = True
+
+    def __str__(self) -> str:
+        self.parts[:] = ["".join(self.parts)]  # so that thousands of pieces are not kept
+        return self.parts[0]
+
+
+NO_TEXT: Final = TextSoFar()
+"""That of runs that are not streamed; never modify it."""
+
+
 class TextReaders(Protocol):
     """Those that get the text of a streamed run as it arrives; false if there is nobody now."""
 
@@ -64,36 +87,55 @@ class TextReaders(Protocol):
         """Pass on a piece of text, and keep it for those that begin later. Does not wait."""
         ...
 
+    def lose_text(self) -> None:
+        """Note that a part of the text is missing, and will not come. Does not wait."""
+        ...
+
 
 class Subscribers(Generic[R]):
     """The subscribers of one watch.
 
     Args:
         stamp: Completes an event.
-        texts: The pieces of the text so far, if they are kept elsewhere.
+        machine: Returns the lifecycle of the run.
+        text: Returns the text of the run so far, if that is kept elsewhere.
     """
 
-    __slots__ = ("_is_closed", "_queues", "_stamp", "_texts")
+    __slots__ = ("_is_closed", "_machine", "_queues", "_stamp", "_text")
 
-    def __init__(self, stamp: Stamp, texts: list[str] | None = None) -> None:
+    def __init__(
+        self, stamp: Stamp, machine: Callable[[], RunLifecycle], text: Callable[[], TextSoFar] | None = None
+    ) -> None:
         self._stamp = stamp
+        self._machine = machine
         self._queues: dict[_Queue, None] = {}
-        self._texts = [] if texts is None else texts
+        own = TextSoFar()
+        self._text: Callable[[], TextSoFar] = text or (lambda: own)
         self._is_closed = False
 
     def __bool__(self) -> bool:
         return bool(self._queues)
 
-    def put(self, event: Notice | TextAdded | Ended[Any]) -> None:
+    def put(self, event: Notice | CurrentState | TextAdded | Ended[Any]) -> None:
         """Pass an event on. Does not wait."""
         for queue in self._queues:
             queue.put(event)
 
     def add_text(self, text: str) -> None:
         """Pass on a piece of text, and keep it for those that begin later. Does not wait."""
-        self._texts.append(text)
+        self._text().parts.append(text)
         if self._queues:
             self.put(self._stamp(TextAdded(text=text)))
+
+    def lose_text(self) -> None:
+        """Note that a part of the text is missing, and will not come. Does not wait."""
+        self._text().is_whole = False
+        self.restate()
+
+    def restate(self) -> None:
+        """Send all subscribers the state again. Does not wait."""
+        if self._queues:
+            self.put(self._state())
 
     def close(self) -> None:
         """End all iterations, once the events that are left were read."""
@@ -101,13 +143,10 @@ class Subscribers(Generic[R]):
         for queue in self._queues:
             wake(queue.news)
 
-    async def read(
-        self, machine: Callable[[], RunLifecycle], ended: Callable[[], Ended[R] | None]
-    ) -> AsyncGenerator[Subscribed[R]]:
+    async def read(self, ended: Callable[[], Ended[R] | None]) -> AsyncGenerator[Subscribed[R]]:
         """Iterate over the state as it is, and over the events from now on; the last one is `Ended`.
 
         Args:
-            machine: Returns the lifecycle of the run.
             ended: Returns the end of the watch; None if it has not finished.
         """
         queue = _Queue()
@@ -115,11 +154,11 @@ class Subscribers(Generic[R]):
             queue.put(end)
         self._queues[queue] = None
         try:
-            yield self._state(machine())
+            yield self._state()
             while True:
                 if queue.dropped:
                     # Both at once, so that the events that follow are those that the state does not have.
-                    state, dropped, queue.dropped = self._state(machine()), queue.dropped, 0
+                    state, dropped, queue.dropped = self._state(), queue.dropped, 0
                     yield self._stamp(Gap(dropped=dropped))
                     yield state
                 elif queue.events:
@@ -135,13 +174,15 @@ class Subscribers(Generic[R]):
         finally:
             del self._queues[queue]
 
-    def _state(self, machine: RunLifecycle) -> CurrentState:
+    def _state(self) -> CurrentState:
+        machine, text = self._machine(), self._text()
         snapshot = machine.snapshot
         return self._stamp(
             CurrentState(
                 status=snapshot.status if snapshot else "",
                 phase=snapshot.phase if snapshot else Phase.UNKNOWN,
                 calls=machine.open_calls,
-                text="".join(self._texts),
+                text=str(text),
+                is_whole=text.is_whole,
             )
         )

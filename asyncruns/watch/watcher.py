@@ -181,7 +181,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         check_watch_options(options)
         self._client = client
         self._context = Held.of(options.get("context"))
-        self._subscribers: Subscribers[R] = Subscribers(self._stamped)
+        self._subscribers: Subscribers[R] = Subscribers(self._stamped, lambda: self._machine)
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None
@@ -373,7 +373,7 @@ class RunWatcher(AsyncOnly, Generic[R]):
         if self._following is not None:
             await asyncio.sleep(0)  # as in `wait`
             self._following.held.discard()
-        async with contextlib.aclosing(self._subscribers.read(lambda: self._machine, self._ended_with)) as events:
+        async with contextlib.aclosing(self._subscribers.read(self._ended_with)) as events:
             async for event in events:
                 yield event
 
@@ -568,6 +568,8 @@ class RunWatcher(AsyncOnly, Generic[R]):
     def _end(self, end: End | None) -> None:
         if end is None:  # the watch was resumed; `outcome` keeps the earlier outcome until there is a new one
             self._ended.clear()
+            if self._following is not None and self._subscribers:
+                self._following.held.discard()  # as when they began
             return
         self.outcome = outcome_of(
             end,

@@ -184,7 +184,7 @@ def test_what_the_official_client_accepts_is_accepted_here(age: float, text: str
         assert (ours.id, ours.type, ours.created_at) == (theirs.id, theirs.type, theirs.created_at)
 
 
-@pytest.mark.parametrize("payload", [json.loads(BODY), None, bytearray(b"{}")])
+@pytest.mark.parametrize("payload", [json.loads(BODY), None, 7])
 def test_a_body_that_was_parsed_is_refused_with_words(payload: Any) -> None:
     with pytest.raises(InvalidRequestError, match="raw body"):
         client_of().webhooks.unwrap(payload, signed())
@@ -201,9 +201,54 @@ def test_a_body_that_is_not_text_is_refused() -> None:
         client_of().webhooks.unwrap(b"\xff", signed())
 
 
-def test_headers_must_be_a_mapping() -> None:
-    with pytest.raises(InvalidRequestError, match="mapping"):
+@pytest.mark.parametrize("payload", [bytearray(BODY.encode()), memoryview(BODY.encode())])
+def test_a_body_may_be_any_bytes(payload: Any) -> None:
+    assert client_of().webhooks.unwrap(payload, signed()).id == "evt_1"
+
+
+def test_headers_must_have_items() -> None:
+    with pytest.raises(InvalidRequestError, match="those of the request"):
         client_of().webhooks.unwrap(BODY, list(signed().items()))  # type: ignore[arg-type]  # that is the point
+
+
+class OfAnotherFramework:
+    """As of werkzeug: no Mapping."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+
+    def items(self) -> Any:
+        return iter(self.headers.items())
+
+
+def test_headers_may_be_those_of_any_framework() -> None:
+    assert client_of().webhooks.unwrap(BODY, OfAnotherFramework(signed())).id == "evt_1"
+    raw = {name.encode(): value.encode() for name, value in signed().items()}
+    assert client_of().webhooks.unwrap(BODY, raw).id == "evt_1"
+
+
+@pytest.mark.parametrize("value", [7, None, ["v1,x"]])
+def test_a_signature_that_is_no_text_is_not_valid(value: Any) -> None:
+    with pytest.raises(InvalidWebhookSignatureError):
+        client_of().webhooks.unwrap(BODY, {**signed(), "webhook-signature": value})
+
+
+@pytest.mark.parametrize(
+    ("body", "seen"),
+    [
+        ('{"id": null, "type": 7, "created_at": true, "data": []}', ("", "", None)),
+        ('{"id": "evt_1", "created_at": ' + "9" * 400 + "}", ("evt_1", "", None)),
+    ],
+)
+def test_odd_fields_of_a_genuine_webhook_are_left_out(body: str, seen: Any) -> None:
+    event = client_of().webhooks.unwrap(body, signed(body))
+    assert (event.id, event.type, event.created_at) == seen
+
+
+def test_a_genuine_body_that_is_nested_too_deeply_is_an_error_with_words() -> None:
+    body = "[" * 100_000
+    with pytest.raises(InvalidRequestError, match="not JSON"):
+        client_of().webhooks.unwrap(body, signed(body))
 
 
 def test_the_secret_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

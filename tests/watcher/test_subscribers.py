@@ -206,3 +206,33 @@ async def test_cancelling_one_watch_of_a_fleet_ends_its_subscribers_only(wire: W
         assert isinstance(events[-1], Ended)
     for stream in (wire.streams or {}).values():
         await stream.close()
+
+
+@about_streams
+@pytest.mark.parametrize("events", [4, 5])
+async def test_a_subscriber_keeps_its_place_when_a_broken_watch_is_resumed(wire: Wire, events: int) -> None:
+    answer = "word " * 600  # more pieces than a reader of the stream that never comes would have room for
+    on: Any = "create_run" if wire.name == "threads" else "create_response"
+    wire.emulator.inject(Fault(on=on, stream="close", events=events))
+
+    async def provide(event: Any) -> None:
+        if isinstance(event, Ended) and isinstance(event.outcome, NeedsCaller):
+            await watch.submit({call.id: "7" for call in event.outcome.calls})
+
+    run = await wire.start(rounds=(ONE_CALL,), answer=answer, queued=0.1, working=5.0)
+    async with wire.watcher(run, on_event=provide, timeout=200.0) as watch:
+        while True:
+            shown, ended = "", None
+            async with asyncio.timeout(300.0):
+                async for event in watch.subscribe():
+                    if isinstance(event, CurrentState):
+                        shown = event.text
+                    elif isinstance(event, TextAdded):
+                        shown += event.text
+                    elif isinstance(event, Ended):
+                        ended = event
+            assert ended is not None
+            if isinstance(ended.outcome, Completed):
+                break
+            await anyio.sleep(0.1)  # until the outputs are provided
+    assert shown.strip() == answer.strip()

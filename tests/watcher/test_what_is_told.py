@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import pickle
 import time
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
+from rich.console import Console
 from wires import ONE_CALL, TWO_CALLS, TWO_ROUNDS, Tools, Wire
 
 from asyncruns import (
@@ -321,3 +324,58 @@ async def test_an_observer_of_a_whole_fleet_gets_each_event_once(wire: Wire) -> 
     assert len([event for event in told if isinstance(event, Ended)]) == 1
     for stream in (wire.streams or {}).values():
         await stream.close()
+
+
+class Secret:
+    token = "sk-hidden"
+
+    def __repr__(self) -> str:
+        return self.token
+
+
+async def test_nothing_that_walks_through_fields_shows_the_value(wire: Wire, tools: Tools) -> None:
+    secret = Secret()
+    contexts: list[ToolContext[Any]] = []
+    asked: list[Calls] = []
+
+    async def add(a: int, b: int, context: ToolContext[Any]) -> int:
+        contexts.append(context)
+        return 7
+
+    run = await wire.start(rounds=(ONE_CALL,), queued=0.1, working=0.1)
+    options: Any = {"tools": Toolset([add]), "on_requires_action": asked.append, "context": secret}
+    events = await events_of(wire, run, **options)
+    ended = events[-1]
+    assert isinstance(ended, Ended)
+    assert all(each.context is secret for each in (ended.outcome, *events, *asked))
+    shown = Console(file=io.StringIO(), width=500)
+    for each in (ended.outcome, contexts[0], *events):
+        shown.print(each)
+    for event in events[:-1]:
+        shown.print(msgspec.structs.asdict(event), msgspec.to_builtins(event, enc_hook=str))  # type: ignore[arg-type]
+    assert isinstance(shown.file, io.StringIO)
+    assert "sk-hidden" not in shown.file.getvalue()
+    assert pickle.loads(pickle.dumps(asked[0])) == list(asked[0])
+
+
+@pytest.mark.parametrize("form", ["twice", "no id"])
+async def test_what_a_handler_returned_in_a_wrong_form_is_closed(wire: Wire, form: str) -> None:
+    async def never() -> str:
+        raise AssertionError
+
+    def handler(calls: Calls) -> Any:
+        if form == "no id":
+            return {7: never()}
+        return [{"tool_call_id": calls[0].id, "output": never()} for _ in range(2)]
+
+    run = await wire.start(rounds=(ONE_CALL,), queued=0.1, working=0.1)
+    outcome = await wire.watch(run, on_requires_action=handler)
+    assert isinstance(outcome, NeedsCaller)
+    assert isinstance(outcome.cause, InvalidRequestError)
+
+
+async def test_a_refusal_is_told_apart_from_an_empty_answer(wire: Wire) -> None:
+    refused = await wire.watch(await wire.start(refusal="I can't.", queued=0.1, working=0.1))
+    assert (await refused.text(), await refused.refusal()) == ("", "I can't.")
+    answered = await wire.watch(await wire.start(answer="Yes.", queued=0.1, working=0.1))
+    assert (await answered.text(), await answered.refusal()) == ("Yes.", "")
