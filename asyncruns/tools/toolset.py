@@ -221,8 +221,10 @@ class Toolset:
         """Return whether a call of this tool may safely begin twice; False if there is no such tool."""
         return name in self._tools and self._tools[name].idempotent
 
-    def definitions(self, wire: Wire = "threads") -> list[dict[str, Any]]:
-        """Return the tools as a request takes them in `tools=`; the caller may modify the list.
+    def definitions(self, wire: Wire = "threads") -> list[Any]:
+        """Return the tools as a request takes them in `tools=`: a dict for each. The caller may modify the list.
+
+        Its items are typed as Any, so that other clients, which have types of their own for them, take them as well.
 
         Args:
             wire: "threads" for assistants and runs, "responses" for responses, whose format is flat and always states

@@ -109,6 +109,11 @@ def check_watch_options(
             there_are = (*others, *known.__annotations__)
             near = difflib.get_close_matches(name, there_are, 1)
             meant = f"did you mean {near[0]!r}? Its options" if near else "its options"
+            if name == "stream":
+                raise InvalidRequestError(
+                    f"{whose} has no option 'stream': create the run or response with stream=True, and pass the stream "
+                    "to client.watch, RunWatcher or fleet.watch"
+                )
             if name in elsewhere[0]:
                 meant = f"{elsewhere[1].replace('{name}', name)}. Its options"
             raise InvalidRequestError(f"{whose} has no option {name!r}; {meant} are {', '.join(there_are)}")
