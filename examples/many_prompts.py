@@ -3,8 +3,8 @@
 ASYNCRUNS_BASE_URL=... ASYNCRUNS_API_KEY=... python examples/many_prompts.py PROMPTS ANSWERS --model gpt-4o
 
 A line of PROMPTS is {"id": ..., "message": ...}. A line {"id": ..., "answer": ...} is appended to ANSWERS as soon as it
-is known. Interrupt this with ctrl-C, which cancels the runs that go on, and start it again: what was answered is not
-asked again. Exits with 0 if all is answered, 1 if some prompts failed three times, and 130 if it was interrupted.
+is known. Ctrl-C cancels the runs that are still active. Start it again then: prompts that have an answer are skipped.
+Exits with 0 if all is answered, 1 if some prompts failed, and 130 if it was interrupted.
 """
 
 from __future__ import annotations

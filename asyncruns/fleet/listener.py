@@ -7,10 +7,10 @@ import contextvars
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asyncruns.lifecycle import Notice, RunLifecycle, TextAdded
+from asyncruns.lifecycle import Notice, TextAdded
 from asyncruns.watch.observers import Ended, Feed, Observer, Observers, calls_for
 from asyncruns.watch.outcome import AnyOutcome, NeedsCaller
-from asyncruns.watch.subscribers import Stamp, Subscribers, TextSoFar
+from asyncruns.watch.subscribers import Subscribers
 
 
 class Listener:
@@ -94,12 +94,10 @@ class Listener:
                 self._feed.close()
         return self._feed
 
-    def subscribers(
-        self, stamp: Stamp, machine: Callable[[], RunLifecycle], text: Callable[[], TextSoFar]
-    ) -> Subscribers[Any]:
-        """Return the subscribers of this watch; `Subscribers` describes the arguments."""
+    def subscribers(self, make: Callable[[], Subscribers[Any]]) -> Subscribers[Any]:
+        """Return the subscribers of this watch; `make` makes them when there were none."""
         if self._subscribers is None:
-            self._subscribers = Subscribers(stamp, machine, text)
+            self._subscribers = make()
         return self._subscribers
 
     @property

@@ -275,6 +275,11 @@ class Member(Slot):
             self.guard(lambda: self.receive(ev.Tick(max(loop_time(), by))))
 
     @property
+    def progress(self) -> dict[str, Any]:
+        """What its tools have last reported, by call id."""
+        return {} if self._answering is None else self._answering.progress
+
+    @property
     def group(self) -> TaskGroup | None:
         """The task group of the fleet; None if it is not running."""
         return self._host.group

@@ -14,12 +14,12 @@ from asyncruns.fleet.explain import explain
 from asyncruns.fleet.hub import Hub
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member import Member
-from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunLifecycle, RunRef
+from asyncruns.lifecycle import CancelAsked, Notice, OutputsProvided, RunRef
 from asyncruns.user_code import check_may_wait
 from asyncruns.watch.call_answerer import GivenOutputs, texts_of
 from asyncruns.watch.observers import E, Ended, Feed
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.watch.subscribers import NO_TEXT, Subscribed, TextSoFar
+from asyncruns.watch.subscribers import NO_TEXT, Subscribed, Subscribers, TextSoFar
 from asyncruns.wire.shown_text import on_one_line
 
 R = TypeVar("R")
@@ -124,7 +124,7 @@ class Watch(AsyncOnly, Generic[R]):
             InvalidRequestError: The fleet was entered in another event loop.
         """
         self._hub.task.check_is_here()
-        subscribers = self._listener.subscribers(self._stamped, self._machine, self._text)
+        subscribers = self._listener.subscribers(self._no_subscribers)
         if self._listener.was_cancelled or not self._hub.is_running:
             subscribers.close()
         with self._hub.reading(self._listener):
@@ -137,12 +137,13 @@ class Watch(AsyncOnly, Generic[R]):
     def _stamped(self, event: E) -> E:
         return self._member.stamped(event)
 
-    def _machine(self) -> RunLifecycle:
-        return self._member.machine
+    def _no_subscribers(self) -> Subscribers[R]:
+        def text() -> TextSoFar:
+            stream = self._member.stream
+            return NO_TEXT if stream is None else stream.text
 
-    def _text(self) -> TextSoFar:
-        stream = self._member.stream
-        return NO_TEXT if stream is None else stream.text
+        # The member may be replaced: see `Member.successor`.
+        return Subscribers(self._stamped, lambda: self._member.machine, lambda: self._member.progress, text)
 
     def _ended_with(self) -> Ended[R] | None:
         """Return the end of the watch, if subscribers have nothing to get before it; otherwise None."""

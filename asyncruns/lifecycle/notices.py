@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from typing import Any, ClassVar, Generic, TypeVar
 
+from msgspec import field
+
 from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.values import Call, Outputs, RunRef
@@ -165,6 +167,7 @@ class CurrentState(_Event, frozen=True, kw_only=True):
         status: The run's status, as the server spells it; "" if it is not known yet.
         phase: What the status means.
         calls: The calls of the current round that have no output yet.
+        progress: What the tools of these calls have last reported, by call id.
         text: The text of the run so far, if it is streamed; otherwise "".
         is_whole: False if a part of that text is missing, because the stream broke and the rest could not be fetched,
             or nobody read it: use `text()` of the outcome.
@@ -173,6 +176,7 @@ class CurrentState(_Event, frozen=True, kw_only=True):
     status: str
     phase: Phase
     calls: tuple[Call, ...] = ()
+    progress: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     is_whole: bool = True
 

@@ -118,7 +118,7 @@ class CallAnswerer:
         self._facts = RunFacts()
         self._post = post
         self._notify = notify
-        self._running: set[str] = set()  # the ids of calls whose tools run, and may report progress
+        self._running: dict[str, Any] = {}  # the calls whose tools run, by id, with what they last reported
         self._owners = owners
         self._context = contextvars.copy_context() if context is None else context
         self._scopes: dict[anyio.CancelScope, bool] = {}  # of each running job, with whether it asks for approvals
@@ -126,6 +126,11 @@ class CallAnswerer:
     def use(self, context: contextvars.Context, *, owners: tuple[object, ...]) -> None:
         """Set the context variables that handlers and tools see from now on, and the owners they work for."""
         self._context, self._owners = context, owners
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What the tools that run now have last reported, by call id."""
+        return {call_id: progress for call_id, progress in self._running.items() if progress is not None}
 
     def stop(self, *, approvals: bool = True) -> None:
         """Cancel the handlers and tools that still run; those that ask for approvals only if `approvals` is true."""
@@ -233,7 +238,7 @@ class CallAnswerer:
         if tools is None or call.kind is not CallKind.FUNCTION:
             self._post(CallsUnanswered(loop_time(), (call,)))
             return
-        self._running.add(call.id)
+        self._running[call.id] = None
         try:
             output = await tools.output_of(context_for(call, self._value, self._facts), self._limit)
         except CallNotAnsweredError as error:
@@ -241,7 +246,7 @@ class CallAnswerer:
         else:
             self._post(CallsAnswered(loop_time(), ((call, output.text),), output.failed))
         finally:
-            self._running.discard(call.id)
+            del self._running[call.id]
 
     def _report(self, loop: asyncio.AbstractEventLoop, call: Call, progress: object) -> None:
         """Pass on the progress of a tool, which may run in a thread."""
@@ -250,6 +255,7 @@ class CallAnswerer:
 
     def _reported(self, call: Call, progress: object) -> None:
         if call.id in self._running:
+            self._running[call.id] = progress
             self._notify(ToolReported(call_id=call.id, tool=call.name, progress=progress))
 
 

@@ -98,16 +98,22 @@ class Subscribers(Generic[R]):
     Args:
         stamp: Completes an event.
         machine: Returns the lifecycle of the run.
+        progress: Returns what tools have last reported, by call id.
         text: Returns the text of the run so far, if that is kept elsewhere.
     """
 
-    __slots__ = ("_is_closed", "_machine", "_queues", "_stamp", "_text")
+    __slots__ = ("_is_closed", "_machine", "_progress", "_queues", "_stamp", "_text")
 
     def __init__(
-        self, stamp: Stamp, machine: Callable[[], RunLifecycle], text: Callable[[], TextSoFar] | None = None
+        self,
+        stamp: Stamp,
+        machine: Callable[[], RunLifecycle],
+        progress: Callable[[], dict[str, Any]],
+        text: Callable[[], TextSoFar] | None = None,
     ) -> None:
         self._stamp = stamp
         self._machine = machine
+        self._progress = progress
         self._queues: dict[_Queue, None] = {}
         own = TextSoFar()
         self._text: Callable[[], TextSoFar] = text or (lambda: own)
@@ -182,6 +188,7 @@ class Subscribers(Generic[R]):
                 status=snapshot.status if snapshot else "",
                 phase=snapshot.phase if snapshot else Phase.UNKNOWN,
                 calls=machine.open_calls,
+                progress=self._progress(),
                 text=str(text),
                 is_whole=text.is_whole,
             )

@@ -181,7 +181,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
         check_watch_options(options)
         self._client = client
         self._context = Held.of(options.get("context"))
-        self._subscribers: Subscribers[R] = Subscribers(self._stamped, lambda: self._machine)
+        self._subscribers: Subscribers[R] = Subscribers(
+            self._stamped, lambda: self._machine, lambda: self._answering.progress
+        )
         self._ids = {name: id_ for name, id_ in given.items() if id_ is not None}
         self._given = None
         self._following = None

@@ -19,8 +19,9 @@ async def test_a_run_is_found_by_its_ref_and_by_its_id(stage: Stage) -> None:
         assert [watch.status for watch in watches] != ["completed"] * 3
         began = loop_time()
         assert fleet.poll_now(run.id)
-        assert fleet.poll_now(watches[1].ref)
-        assert fleet.poll_now(response.id)
+        assert fleet.poll_now(watches[1])
+        assert fleet.poll_now(other)
+        assert fleet.poll_now(RunRef("responses", [response.id]))  # type: ignore[arg-type]  # as read from JSON
         assert not fleet.poll_now("run_of_another")
         assert not fleet.poll_now(RunRef("thread.run", ("thread_of_another", run.id)))
         for watch in watches:

@@ -723,3 +723,18 @@ async def test_an_outcome_does_not_keep_its_fleet(stage: Stage) -> None:
     gc.collect()
     assert gone() is None
     assert await outcome.text()
+
+
+async def test_a_create_that_is_given_up_twice_keeps_the_time_of_all_cancels(stage: Stage) -> None:
+    """Once as its watch is cancelled, and once as the fleet is left, while its run is being cancelled."""
+    stage.server.script(Scenario(queued=0.1, working=500.0), assistant_id=ASSISTANT)
+    stage.server.inject(Fault(on="create_run", delay_after=2.0, skip=60))
+    async with Fleet(stage.client, on_exit="cancel", requests_per_second=20) as fleet:
+        watches = [begin(fleet) for _ in range(60)]
+        for watch in watches:
+            await watch.created()
+        late = begin(fleet)
+        await anyio.sleep(0.6)
+        late.cancel()
+        await anyio.sleep(1.95)
+    assert {type(watch.outcome) for watch in watches} == {Cancelled}

@@ -186,3 +186,13 @@ def test_a_type_that_strict_mode_has_no_schema_for_is_refused(type_: Any) -> Non
 def test_parameters_bound_by_a_partial_are_not_required() -> None:
     bound = functools.partial(of_limits, a=1, c=[2])
     assert strict_schema(bound)["required"] == ["b"]
+
+
+def test_a_pattern_that_looks_around_is_left_out_and_still_checked() -> None:
+    def f(even: Annotated[str, Meta(pattern="^(?!x)a")], plain: Annotated[str, Meta(pattern="^a")]) -> None: ...
+
+    tools = Toolset()
+    tools.tool(f, strict=True)
+    properties = tools.definitions()[0]["function"]["parameters"]["properties"]
+    assert "pattern" not in properties["even"]
+    assert properties["plain"]["pattern"] == "^a"

@@ -305,3 +305,18 @@ async def test_where_the_class_is_missing_the_outcome_can_still_be_unpickled(
 
 async def test_the_json_of_an_outcome_has_no_type(outcome: Any) -> None:
     assert not any("type" in name for name in outcome.to_dict())
+
+
+@pytest.mark.parametrize("way", ["watcher"])
+async def test_a_body_of_the_caller_that_would_replace_the_schema_is_refused(wire: Wire) -> None:
+    begin: dict[str, Any] = {"assistant_id": ASSISTANT} if wire.name == "threads" else {"model": MODEL}
+    extra = {"response_format": "auto"} if wire.name == "threads" else {"text": {"verbosity": "low"}}
+    with pytest.raises(InvalidRequestError, match="in extra_body would replace"):
+        await wire.client.run(message="Hi", output_type=City, parameters={"extra_body": extra}, **begin)
+    assert wire.emulator.requests == []
+
+
+async def test_a_text_that_is_no_dict_is_refused_with_words() -> None:
+    async with Client(transport=InMemoryTransport()) as client:
+        with pytest.raises(InvalidRequestError, match="text must be a dict"):
+            await client.run(model=MODEL, message="Hi", output_type=City, parameters={"text": "plain"})  # type: ignore[call-overload]

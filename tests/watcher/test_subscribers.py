@@ -67,20 +67,22 @@ async def test_a_late_subscriber_gets_the_open_calls(wire: Wire) -> None:
     run = await wire.start(rounds=(ONE_CALL,), queued=0.1, working=0.1)
     release = anyio.Event()
 
-    async def add(a: int, b: int) -> int:
+    async def add(a: int, b: int, context: ToolContext[Any]) -> int:
+        context.report("half")
         await release.wait()
         return a + b
 
     async with wire.watcher(run, tools=Toolset([add])) as watch:
         async with aclosing(watch.subscribe()) as early:
             async for event in early:
-                if isinstance(event, ActionRequired):
+                if isinstance(event, ToolReported):
                     break
         async with aclosing(watch.subscribe()) as late:
             state = await anext(late)
             assert isinstance(state, CurrentState)
             assert state.phase is Phase.NEEDS_CALLER
             assert [call.name for call in state.calls] == ["add"]
+            assert state.progress == {state.calls[0].id: "half"}
             release.set()
             assert isinstance([event async for event in late][-1], Ended)
 
