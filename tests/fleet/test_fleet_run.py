@@ -163,7 +163,7 @@ async def _text(watch: Watch[Any]) -> str:
 
 async def test_no_more_requests_are_in_flight_than_allowed(stage: Stage) -> None:
     async with Fleet(stage.client, requests_per_second=None, max_in_flight=5) as fleet:
-        assert await asyncio.gather(*[_text(begin(fleet)) for _ in range(60)]) == ["Hello."] * 60
+        assert await asyncio.gather(*[_text(begin(fleet)) for _ in range(100)]) == ["Hello."] * 60
     assert stage.transport.most_unanswered == 4, "a place is kept for submits"
 
 
@@ -197,7 +197,7 @@ async def test_a_create_that_is_refused_for_its_rate_slows_the_fleet_and_is_repe
     client = Client(transport=stage.transport)
     stage.server.inject(Fault(on="create_thread", status=429, every=2, times=30))
     async with Fleet(client, requests_per_second=50) as fleet:
-        outcomes = await asyncio.gather(*[begin(fleet) for _ in range(60)])
+        outcomes = await asyncio.gather(*[begin(fleet) for _ in range(100)])
         assert fleet.statistics().throttled > 0.0
     assert {type(outcome) for outcome in outcomes} == {Completed}
     assert len(stage.server.runs) == 60
@@ -728,9 +728,9 @@ async def test_an_outcome_does_not_keep_its_fleet(stage: Stage) -> None:
 async def test_a_create_that_is_given_up_twice_keeps_the_time_of_all_cancels(stage: Stage) -> None:
     """Once as its watch is cancelled, and once as the fleet is left, while its run is being cancelled."""
     stage.server.script(Scenario(queued=0.1, working=500.0), assistant_id=ASSISTANT)
-    stage.server.inject(Fault(on="create_run", delay_after=2.0, skip=60))
+    stage.server.inject(Fault(on="create_run", delay_after=2.0, skip=100))
     async with Fleet(stage.client, on_exit="cancel", requests_per_second=20) as fleet:
-        watches = [begin(fleet) for _ in range(60)]
+        watches = [begin(fleet) for _ in range(100)]
         for watch in watches:
             await watch.created()
         late = begin(fleet)
