@@ -8,6 +8,7 @@ on leaving, and otherwise a warning names it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, runtime_checkable
@@ -15,9 +16,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 import anyio
 import anyio.abc
 
-from asyncruns._loop import loop_time, wake
+from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.abc import RunClient, Transport
-from asyncruns.errors import APIConnectionError
+from asyncruns.errors import APIConnectionError, APIError
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.permits import Permits, PermittedTransport
 from asyncruns.resources.start_run import NewRun
@@ -88,6 +89,11 @@ class PendingRun:
         self.is_given_up: bool = False
         self.late: Any = None
         self.is_lost: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether its run is still to be watched."""
+        return self.member.is_watched and not self.is_given_up
 
     async def create(self, *, cancels: bool) -> Any:
         """Create the run. Safe to cancel; `late` and `is_lost` then say what has happened at the server."""
@@ -184,7 +190,8 @@ class Creates:
 
     async def _create_and_tell(self, pending: PendingRun) -> None:
         if pending.is_given_up:  # before this task has run
-            self._failed(pending, None)
+            await self._name_late(pending)
+            await self._given_up(pending)
             return
         try:
             run = await pending.create(cancels=self._cancels)
@@ -195,13 +202,22 @@ class Creates:
         except Exception as error:
             self._failed(pending, error)
         else:
-            if pending.is_given_up:  # in the same pass of the loop
+            if not pending.is_wanted:  # it was given up in the same pass of the loop, say
                 pending.late = run
                 await self._given_up(pending)
                 return
             member = self._host.created(pending.member, run)
             if pending.is_cancel_asked:
                 self._host.cancel_created(member)
+
+    async def _name_late(self, pending: PendingRun) -> None:
+        """Read a stream that was given up until it names its run, for at most 5 s, if that is to be cancelled."""
+        if pending.member.stream is None:
+            return  # nothing was sent
+        if self._cancels:
+            with anyio.move_on_after(LEAVING_GRACE_S), contextlib.suppress(APIError):
+                pending.late = await pending.create(cancels=True)
+        pending.is_lost = pending.late is None
 
     def _failed(self, pending: PendingRun, error: Exception | None) -> None:
         wake(pending.answered)

@@ -223,6 +223,7 @@ class Member(Slot):
         """Poll at once, as far as the budget allows; after a poll in flight, unless that shows the end."""
         if self.is_polling:
             self._polls_again = True
+        if self.is_polling or not self.ref.ids:
             return
         now = loop_time()
         if self.stream is not None:  # while it speaks, no poll is planned

@@ -316,6 +316,8 @@ class Runner(Host[Member]):
         self.roster.add(pending.member)
         if self.group is not None:
             self.creates.begin_now(pending, self.group)
+        else:
+            self.creates.add(pending)
 
     def created(self, member: Member, run: Any) -> Member:
         """Watch a run that was created for a member; return that member, or the one that watches the run already.
@@ -335,14 +337,15 @@ class Runner(Host[Member]):
             return member
         member.successor, member.is_watched = known, False
         self.roster.discard(member)
-        if known.stream is None and member.stream is not None and not known.has_ended:
+        # Not if it is of an earlier round, whose run another one has followed.
+        if known.stream is None and member.stream is not None and not known.has_ended and known.ref == ref:
             known.stream = member.stream
         for listener in member.listeners:
             known.add_listener(listener)
         if not known.is_watched:
             self.add_member(known, None)
         if known.stream is not None:
-            if known.stream is member.stream:
+            if known.stream is member.stream and known.is_watched:
                 self._start(known.stream, known)
             for listener in known.listeners:
                 listener.restate()  # the text so far is that of this stream now

@@ -127,6 +127,11 @@ class ResponseSource(EventSource[ModelResponse, ResponseStreamEvent]):
     def text_in(self, event: object) -> str:
         return event.delta if isinstance(event, ResponseTextDeltaEvent) else ""
 
+    @property
+    def text(self) -> str:
+        response = self.told.response
+        return "" if response is None else "".join(message.text for message in response.messages)
+
     def rest_in(self, event: object) -> ResponseTextDeltaEvent | None:
         if not isinstance(event, ResponseEvent) or event.response.status not in ENDED_STATUSES:
             return None

@@ -89,6 +89,10 @@ class RunSource(EventSource[Run, ThreadStreamEvent]):
     def text_in(self, event: object) -> str:
         return event.data.text if isinstance(event, MessageDeltaEvent) else ""
 
+    @property
+    def text(self) -> str:
+        return "".join(message.text for message in self.told.messages)
+
     def rest_in(self, event: object) -> MessageDeltaEvent | None:
         if not isinstance(event, MessageEvent) or event.data.role == "user":  # a user's text is not part of the answer
             return None

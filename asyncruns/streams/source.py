@@ -110,6 +110,11 @@ class EventSource(ABC, Generic[R, E]):
     def text_in(self, event: object) -> str:
         """Return the piece of text that an event adds, or ""."""
 
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The text of all events that were read."""
+
     @abstractmethod
     def rest_in(self, event: object) -> E | None:
         """Return an event with the text that this event contains and no earlier one did, or None."""

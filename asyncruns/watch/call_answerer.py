@@ -118,7 +118,8 @@ class CallAnswerer:
         self._facts = RunFacts()
         self._post = post
         self._notify = notify
-        self._running: dict[str, Any] = {}  # the calls whose tools run, by id, with what they last reported
+        # The calls whose tools run, and what they last reported, by identity: calls of two rounds may have the same id.
+        self._running: dict[int, tuple[Call, Any]] = {}
         self._owners = owners
         self._context = contextvars.copy_context() if context is None else context
         self._scopes: dict[anyio.CancelScope, bool] = {}  # of each running job, with whether it asks for approvals
@@ -130,7 +131,7 @@ class CallAnswerer:
     @property
     def progress(self) -> dict[str, Any]:
         """What the tools that run now have last reported, by call id."""
-        return {call_id: progress for call_id, progress in self._running.items() if progress is not None}
+        return {call.id: progress for call, progress in self._running.values() if progress is not None}
 
     def stop(self, *, approvals: bool = True) -> None:
         """Cancel the handlers and tools that still run; those that ask for approvals only if `approvals` is true."""
@@ -238,7 +239,7 @@ class CallAnswerer:
         if tools is None or call.kind is not CallKind.FUNCTION:
             self._post(CallsUnanswered(loop_time(), (call,)))
             return
-        self._running[call.id] = None
+        self._running[id(call)] = call, None
         try:
             output = await tools.output_of(context_for(call, self._value, self._facts), self._limit)
         except CallNotAnsweredError as error:
@@ -246,7 +247,7 @@ class CallAnswerer:
         else:
             self._post(CallsAnswered(loop_time(), ((call, output.text),), output.failed))
         finally:
-            del self._running[call.id]
+            self._running.pop(id(call), None)
 
     def _report(self, loop: asyncio.AbstractEventLoop, call: Call, progress: object) -> None:
         """Pass on the progress of a tool, which may run in a thread."""
@@ -254,8 +255,8 @@ class CallAnswerer:
             loop.call_soon_threadsafe(self._reported, call, progress)
 
     def _reported(self, call: Call, progress: object) -> None:
-        if call.id in self._running:
-            self._running[call.id] = progress
+        if id(call) in self._running:
+            self._running[id(call)] = call, progress
             self._notify(ToolReported(call_id=call.id, tool=call.name, progress=progress))
 
 

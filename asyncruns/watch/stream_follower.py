@@ -112,6 +112,8 @@ class StreamFollower(Generic[R]):
         """
         self._stream.claim()
         self._is_claimed = True
+        if text := self._stream.text:  # the caller has read a part of it
+            self._readers.add_text(text)
 
     async def begin(self, ids: Mapping[str, str], within: float | None = None) -> RunRef:
         """Read until the stream names its run, and return the run's ref. If that fails, close the stream.

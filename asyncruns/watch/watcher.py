@@ -546,10 +546,10 @@ class RunWatcher(AsyncOnly, Generic[R]):
         self._engine.receive(event)
 
     def _stopped(self) -> None:
+        if self.outcome is not None and self._ended.is_set():
+            self._subscribers.put(Ended(self.outcome))
         self._ended.set()
         self._iterated.close()
-        if self.outcome is not None:
-            self._subscribers.put(Ended(self.outcome))
         self._subscribers.close()
         if self._open is not None:
             open_watches_of(self._client).remove(self._open)

@@ -43,6 +43,12 @@ class Plain(Struct, frozen=True):
 class Held(Struct, dict=True, eq=False):
     """Holds an object of the caller's so that nothing that walks through fields shows it: encoders, `repr`, pickle."""
 
+    def __copy__(self) -> Held:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Held:
+        return self
+
     @classmethod
     def of(cls, value: object) -> Held | None:
         """Return a holder of a value; None for None."""

@@ -23,6 +23,7 @@ from asyncruns import (
     Reason,
     RunRef,
     RunWatcher,
+    StatusChanged,
     TextAdded,
     Toolset,
     Watch,
@@ -352,3 +353,53 @@ async def test_a_stream_is_polled_at_once_when_it_is_asked(client: Client, trans
         watch.poll_now()
         await anyio.sleep(0.1)
         assert watch.polls == 1
+
+
+async def test_a_stream_without_a_name_is_not_polled(client: Client) -> None:
+    async with Fleet(client) as fleet:
+        watch = fleet.watch(await streamed(client))
+        watch.poll_now()
+        assert isinstance(await watch, Completed)
+    assert watch.polls == 0
+
+
+@pytest.mark.parametrize("how", ["cancel", "leave"])
+async def test_a_run_whose_stream_is_given_up_at_once_is_cancelled_if_the_fleet_cancels(
+    opened: Open, transport: InMemoryTransport, how: str
+) -> None:
+    async with Client(transport=opened) as client:
+        async with Fleet(client, on_exit="cancel") as fleet:
+            watch = fleet.watch(await streamed(client))
+            if how == "cancel":
+                watch.cancel()
+        assert [run["status"] for run in transport.runs.values()] == ["cancelled"]
+        assert opened.streams == 0
+
+
+async def test_a_stream_that_the_caller_has_read_in_part_has_its_text_so_far(client: Client) -> None:
+    stream = await streamed(client)
+    async for text in stream.text_deltas():
+        if text:
+            break
+    async with Fleet(client) as fleet:
+        assert await text_shown(fleet.watch(stream)) == ANSWER
+
+
+async def test_the_stream_of_an_earlier_round_does_not_serve_a_later_one(client: Client, transport: Any) -> None:
+    rounds = ((FunctionCall("f", {}),),)
+    transport.script(Scenario(answer=ANSWER, queued=0.5, working=5.0, rounds=rounds), model="gpt-test")
+    tools = Toolset()
+    tools.tool(lambda **given: "7", name="f", parameters={"type": "object"})
+    created: Any = await client.responses.create(model="gpt-test", input="Hello", background=True, stream=True)
+    await anext(created)
+    await created.close()
+    first = RunRef.of(created)
+    async with Fleet(client, tools=tools) as fleet:
+        watch: Watch[Any] = fleet.watch(first)
+        async for event in watch:
+            if event.ref != first:
+                break
+        again: Watch[Any] = fleet.watch(await client.responses.retrieve(first.ids[0], stream=True))
+        statuses = [event.status async for event in again if isinstance(event, StatusChanged)]
+        assert isinstance(await watch, Completed)
+    assert statuses in (["in_progress", "completed"], ["completed"])

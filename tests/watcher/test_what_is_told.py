@@ -379,3 +379,25 @@ async def test_a_refusal_is_told_apart_from_an_empty_answer(wire: Wire) -> None:
     assert (await refused.text(), await refused.refusal()) == ("", "I can't.")
     answered = await wire.watch(await wire.start(answer="Yes.", queued=0.1, working=0.1))
     assert (await answered.text(), await answered.refusal()) == ("Yes.", "")
+
+
+async def test_two_calls_of_one_id_harm_no_other_watch(wire: Wire) -> None:
+    """Some servers use the same ids in each round, so a tool of the last one may still run."""
+    going = asyncio.Event()
+
+    async def add(a: int, b: int, context: ToolContext[Any]) -> int:
+        context.report(a)
+        going.set()
+        await anyio.sleep(3.0)
+        return a + b
+
+    calls = (FunctionCall("add", {"a": 1, "b": 2}),), (FunctionCall("add", {"a": 3, "b": 4}),)
+    run = await wire.start(rounds=calls, reuse_call_ids=True, queued=0.1, working=0.1)
+    async with wire.watcher(run, tools=Toolset([add])) as watch:
+        async for event in watch:
+            if isinstance(event, ActionRequired) and not going.is_set():
+                await going.wait()
+                await watch.submit({event.calls[0].id: "from the caller"})
+        outcome = await watch.wait()
+    assert isinstance(outcome, Completed)
+    assert wire.submitted(outcome) == [["from the caller"], ["7"]]
