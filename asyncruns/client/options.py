@@ -35,7 +35,7 @@ HTTPLibrary = Literal["aiohttp", "httptools"]
 
 
 class ClientOptions(TypedDict, total=False):
-    """The options of a client other than its base URL and credentials; `Client` describes them."""
+    """The options of a client other than its base URL and what signs its requests; `Client` describes them."""
 
     version: str | None
     default_headers: Mapping[str, str] | None

@@ -3,8 +3,8 @@
 Theory of operation. Announcements count for each dialect. They begin when a webhook comes about a run whose end a poll
 then sees, or saw in the 10 s before, as a poll on schedule may be faster than the webhook. From then on, runs are
 polled at a tenth of the usual pace, in case a webhook is lost. When the webhook of an end that a poll saw does not come
-within 10 s, announcements are over, and the fleet polls as usual until they begin again. A run that calls tools counts
-as an end, too.
+within 10 s, the fleet stops relying on webhooks for this dialect, until one comes in time again. A run that calls tools
+counts as an end, too.
 """
 
 from __future__ import annotations

@@ -140,7 +140,10 @@ class PermittedTransport(Transport):
         self._repeats_until = math.inf  # while requests are refused; over the tries of the client's own retries, too
 
     def stop_writing(self) -> None:
-        """Refuse requests that change something; also one that waits for its permit. What was lost is still found."""
+        """Refuse requests that change something; also one that waits for its permit.
+
+        Reads still go through, so that a create whose answer was lost is still looked for.
+        """
         self._only_reads = True
         wake(self._waiting)
 
