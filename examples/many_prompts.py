@@ -53,7 +53,11 @@ class ManyPrompts:
     async def save(self, prompt: Prompt, outcome: Completed[Any]) -> None:
         try:
             with anyio.CancelScope(shield=True):  # otherwise ctrl-C would make it be asked again
-                line = {"id": prompt["id"], "answer": await outcome.text()}
+                answer = await outcome.text()
+                if not answer:
+                    self.fail(prompt, await outcome.refusal() or "it wrote no text")
+                    return
+                line = {"id": prompt["id"], "answer": answer}
                 self.answers.write(json.dumps(line) + "\n")
                 self.answers.flush()
                 self.answered += 1
