@@ -261,6 +261,6 @@ class Creates:
                 pending.task.cancel()
 
     def leave(self) -> None:
-        """Give up all creates, since the fleet is left; `begin` drops those that have not begun."""
+        """Stop all creates that have begun, since the fleet is left; `begin` drops the others."""
         for member in list(self._begun):
             self.give_up(member)

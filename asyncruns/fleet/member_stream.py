@@ -87,7 +87,6 @@ class MemberStream:
         self._timer: asyncio.Handle | None = None
         self._ended: Ended[Any] | None = None
         self._owed: tuple[Listener, ...] = ()  # the listeners whose subscribers are still to be told of the end
-        self._has_begun = False
         self._is_closed = False
         self._is_streamed = False  # whether the answer to the last submit is a stream
         self.text: TextSoFar = TextSoFar()
@@ -123,7 +122,6 @@ class MemberStream:
     async def begin(self, ids: Mapping[str, str], within: float | None) -> RunRef:
         """Read until the stream names its run, and return the ref; `StreamFollower.begin` describes the rest."""
         ref = await self._following.begin(ids, None if within is None else max(within, TAIL_S))
-        self._has_begun = True
         self._following.held.discard()
         return ref
 
@@ -161,7 +159,7 @@ class MemberStream:
         If it is to be sent only when the stream has been silent for so many seconds, that is never: it is planned here
         when that is so.
         """
-        self._cancel_timer()
+        self.forget_poll()
         if not if_silent:
             return at
         self._poll_if_silent(at, if_silent)
@@ -180,9 +178,6 @@ class MemberStream:
 
     def forget_poll(self) -> None:
         """Plan no poll."""
-        self._cancel_timer()
-
-    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -214,11 +209,11 @@ class MemberStream:
     @property
     def is_wanted(self) -> bool:
         """Whether subscribers are still to be told the rest of the text, and the end."""
-        return self._has_begun and self._ended is not None and self._following.is_wanted
+        return self._ended is not None and self._following.is_wanted
 
     def finish(self, end: End, ended: Ended[Any]) -> None:
         """Read out the streams; subscribers are told the end after that."""
-        self._cancel_timer()
+        self.forget_poll()
         self._ended, self._owed = ended, self._member.listeners
         group = self._member.group
         if not self.has_started or self._is_closed or group is None:
@@ -256,12 +251,12 @@ class MemberStream:
 
     def stop(self) -> None:
         """Read no more: nothing watches the run."""
-        self._cancel_timer()
-        if self._has_begun:
+        self.forget_poll()
+        if self.has_started:
             self._following.stop()
 
     async def close(self) -> None:
         """Close the stream. May be called twice."""
         self._is_closed = True
-        self._cancel_timer()
+        self.forget_poll()
         await self._following.close()
