@@ -109,6 +109,18 @@ class Transport(ABC):
             "stream=True, or implement Transport.stream"
         )
 
+    async def download(self, request: Request) -> Response | ByteStream:
+        """Send a request and return a good response as soon as its headers have arrived, whatever its type.
+
+        Its body is read piece by piece, so it may be of any size. An error is returned with its whole body. The
+        request's timeout applies as in `stream`. A transport that does not override this returns the whole response.
+        Safe to cancel, as `send` is.
+
+        Raises:
+            APIConnectionError, APITimeoutError, APIResponseValidationError: As for `send`.
+        """
+        return await self.send(request)
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close the connections that this transport has opened. Never raises; may be called twice."""

@@ -13,7 +13,8 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
 from typing import Final
@@ -26,6 +27,26 @@ from asyncruns.errors import InvalidRequestError
 Query = tuple[tuple[str, str], ...]
 
 
+class Upload(ABC):
+    """A body that is sent piece by piece and never held whole, such as that of a file.
+
+    Attributes:
+        size: Its length in bytes.
+        content_type: What the header `Content-Type` says.
+    """
+
+    size: int
+    content_type: str
+
+    @abstractmethod
+    def open(self) -> AsyncGenerator[bytes]:
+        """Return the pieces from the beginning; may be called again, for another attempt. The caller closes it.
+
+        Raises:
+            OSError: While iterating: what the body is read from is not there, or was changed.
+        """
+
+
 class Request(Struct, frozen=True):
     """One request, relative to the base URL.
 
@@ -36,6 +57,7 @@ class Request(Struct, frozen=True):
         body: JSON bytes, or None.
         headers: Sent in addition to the headers that every request of the client has.
         timeout: Seconds for this request, infinity for no limit; None is the client's own.
+        upload: A body that is sent piece by piece, in place of `body`; None without one.
     """
 
     method: str
@@ -44,6 +66,7 @@ class Request(Struct, frozen=True):
     body: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float | None = None
+    upload: Upload | None = None
 
     def __repr__(self) -> str:
         # A header, a query or a body may hold a credential.

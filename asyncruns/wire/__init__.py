@@ -8,6 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncruns.wire.assistants import Assistant
+from asyncruns.wire.batches import (
+    Batch,
+    BatchError,
+    BatchErrors,
+    BatchRequestCounts,
+    DeletedMessageBatch,
+    FileObject,
+    MessageBatch,
+    MessageBatchRequestCounts,
+)
 from asyncruns.wire.codec import Maybe, Object, Unknown, decode, encode
 from asyncruns.wire.common import (
     CodeInterpreterTool,
@@ -173,6 +183,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Assistant",
     "Attachment",
+    "Batch",
+    "BatchError",
+    "BatchErrors",
+    "BatchRequestCounts",
     "CodeInterpreter",
     "CodeInterpreterDelta",
     "CodeInterpreterImage",
@@ -184,11 +198,13 @@ __all__ = [
     "CodeInterpreterToolCall",
     "CodeInterpreterToolCallDelta",
     "Deleted",
+    "DeletedMessageBatch",
     "DoneEvent",
     "ErrorBody",
     "ErrorEvent",
     "FileCitation",
     "FileCitationDeltaAnnotation",
+    "FileObject",
     "FilePath",
     "FilePathDeltaAnnotation",
     "FileSearchTool",
@@ -218,6 +234,8 @@ __all__ = [
     "McpCall",
     "McpListTools",
     "Message",
+    "MessageBatch",
+    "MessageBatchRequestCounts",
     "MessageCreationDelta",
     "MessageCreationDeltaDetails",
     "MessageCreationStepDetails",

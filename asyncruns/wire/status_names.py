@@ -17,6 +17,12 @@ FAILED: Final = "failed"
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 EXPIRED: Final = "expired"
+# Of batches
+VALIDATING: Final = "validating"
+FINALIZING: Final = "finalizing"
+# Of message batches, as Anthropic spells them
+CANCELING: Final = "canceling"
+ENDED: Final = "ended"
 
 ENDED_STATUSES: Final = frozenset({COMPLETED, FAILED, CANCELLED, EXPIRED, INCOMPLETE})
 """The statuses of a run, a step, a message or a response that has ended."""
