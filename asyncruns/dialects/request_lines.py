@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+import msgspec
 from msgspec import UNSET, Struct
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.wire.codec import encode
+from asyncruns.wire.codec import encode, parse
 from asyncruns.wire.shown_text import on_one_line
 
 MOST_LINES_OF_FILE: Final = 50_000
@@ -147,6 +148,37 @@ def custom_id_of(request: object, number: int) -> str:
         what = "an empty custom_id" if custom_id == "" else f"a {type(custom_id).__name__} as its custom_id"
         raise refused_request(number, f"has {what}; pass a string that is not empty")
     return custom_id
+
+
+def body_of(request: object, number: int) -> Any:
+    """Return the body of a request in any form; the `params` of one for a message batch.
+
+    Raises:
+        InvalidRequestError: It is no request, such as a custom id alone.
+    """
+    custom_id_of(request, number)
+    if not isinstance(request, Mapping):
+        return cast("Any", request)[1]
+    return next((request[name] for name in ("body", "params") if name in request), request)
+
+
+def request_in(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
+    """Return the custom id and the body of the request in a line of a file.
+
+    Args:
+        line: The line.
+        where: The file and the number of the line, for the message.
+
+    Raises:
+        InvalidRequestError: It is no request.
+    """
+    try:
+        found = parse(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(on_one_line(f"{where} is no request: {error}")) from error
+    if isinstance(found, dict) and isinstance(found.get("custom_id"), str) and isinstance(found.get("body"), dict):
+        return found["custom_id"], found["body"]
+    raise InvalidRequestError(f"{where} is no request: it needs a custom_id and a body")
 
 
 def refused_request(number: int, why: str) -> InvalidRequestError:

@@ -6,9 +6,10 @@ It sends nothing; the results come from the caller, and only custom ids are kept
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
-from asyncruns.dialects.request_lines import custom_id_of
+from asyncruns.dialects.request_lines import body_of, custom_id_of
 from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import InvalidRequestError
 from asyncruns.wire.plain import Plain
@@ -70,6 +71,29 @@ async def reconciled(results: AsyncIterable[BatchResult], ids: Iterable[Any] | A
         found[kinds.pop(custom_id, "missing")].append(custom_id)
     found["unexpected"] = [*kinds]
     return Reconciliation(**{name: tuple(ids) for name, ids in found.items()})
+
+
+async def unanswered_of(
+    results: AsyncIterable[BatchResult], requests: Iterable[Any] | AsyncIterable[Any]
+) -> AsyncGenerator[tuple[str, Any]]:
+    """Yield the requests that have no answer, as pairs of custom id and body. A custom id is yielded once.
+
+    Args:
+        results: The results, which are read first.
+        requests: The requests in any form that `create(requests=...)` takes.
+
+    Raises:
+        InvalidRequestError: An item is no request.
+    """
+    done = {result.custom_id async for result in results if result.kind == "answered"}
+    number = 0
+    async with aclosing(each_of(requests)) as each:
+        async for request in each:
+            number += 1
+            custom_id = custom_id_of(request, number)
+            if custom_id not in done:
+                done.add(custom_id)
+                yield custom_id, body_of(request, number)
 
 
 async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tuple[str, Any]]:
