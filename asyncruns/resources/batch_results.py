@@ -116,7 +116,9 @@ async def file_requests(server: Server, file_id: str) -> AsyncGenerator[tuple[st
     try:
         content = await open_content(server, Request("GET", join_path("files", file_id, "content")))
     except NotFoundError as error:
-        raise error._extend("To go on without the file, pass the requests, as in outcome.unanswered(requests).")
+        raise error._extend("To go on without the file, pass the requests, as in outcome.unanswered(requests).") from (
+            error.__cause__
+        )
     async with aclosing(_lines_of(content)) as lines:
         async for number, line in lines:
             yield request_in(line, on_one_line(f"{file_id}, line {number},"))
