@@ -45,10 +45,12 @@ async def client(server: InMemoryTransport) -> AsyncIterator[Client]:
         yield client
 
 
-async def held_back(client: Client, parts: int, **options: bool) -> BatchGroup:
+async def held_back(client: Client, parts: int, *, delete_input_files: bool = False) -> BatchGroup:
     """Return a group of parts with two requests each, of which one fits into the queue at a time."""
     requests = bodies(2 * parts)
-    return await client.batches.create(requests=requests, endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE, **options)
+    return await client.batches.create(
+        requests=requests, endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE, delete_input_files=delete_input_files
+    )
 
 
 def creates(server: InMemoryTransport) -> int:
