@@ -36,6 +36,10 @@ from asyncruns.transport.trust import Trust
 # How much of a body is read to find out its kind: some servers send white space while they work.
 _LONGEST_START_BYTES: Final = 64 * 1024
 
+# How much of an upload the buffers of both systems may hold when its last piece was accepted. Sending that may take as
+# long as sending as much has taken before.
+_BUFFERED_BYTES: Final = 16 * 1024 * 1024
+
 # The connection was never made, so the request did not leave.
 _NOT_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -116,9 +120,11 @@ class AiohttpTransport(HTTPTransport):
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        def moved() -> None:  # the time for the next piece, or for the answer, begins
+        def moved(sent: int) -> None:  # the time for the next piece, or for the answer, begins
             if seconds is not None and not limit.expired():
-                limit.reschedule(loop.time() + seconds)
+                now = loop.time()
+                buffered_for = (now - began) * min(1.0, _BUFFERED_BYTES / max(sent, 1))
+                limit.reschedule(now + seconds + buffered_for)
 
         payload = UploadPayload(upload, moved)
         try:
