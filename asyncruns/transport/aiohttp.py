@@ -307,7 +307,10 @@ class _AiohttpStream(ByteStream):
             if self._timer is None and self._silence_s is not None:
                 self._timer = self._loop.call_later(self._silence_s, self._check_silence)
             found = await content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp's error for a session that was closed, or for a second task that reads.
+            if isinstance(error, RuntimeError) and _is_connected(self._answer):
+                raise
             await self.aclose()
             broke = self._failures.stream_broke(self._request, error, self._silence_s)
             raise broke from self._redactor.showable(error, self._request)
@@ -341,6 +344,10 @@ _NO_STREAMS: Final = ("application/json", "text/html")  # usually; some servers 
 
 def _is_events(start: bytes) -> bool:
     return body_kind(start) is BodyKind.EVENTS
+
+
+def _is_connected(answer: aiohttp.ClientResponse) -> bool:
+    return answer.connection is not None and answer.connection.transport is not None
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -7,11 +7,13 @@ import contextlib
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from openai import AsyncOpenAI
 from recording_server import DROP, RecordingServer, Seen, reply
-from transports import make_transport
+from transports import make_transport, over
 
 from asyncruns import (
     APIConnectionError,
@@ -24,6 +26,7 @@ from asyncruns import (
     InvalidRequestError,
 )
 from asyncruns.http import Request, Upload
+from asyncruns.resources.uploads import GivenFile
 
 CONTENT = b"0123456789abcdef" * 40_000
 FILE = {"id": "file-1", "object": "file", "bytes": len(CONTENT), "filename": "in.jsonl", "purpose": "batch"}
@@ -114,6 +117,26 @@ async def test_a_file_is_sent_with_its_length_and_not_in_chunks(path: Path) -> N
         assert b'name="purpose"\r\n\r\nbatch\r\n' in before
         assert b'name="file"; filename="in.jsonl"\r\nContent-Type: application/octet-stream' in before
         assert (server.seen[0].method, server.seen[0].target) == ("POST", "/v1/files")
+
+
+@over("aiohttp")
+@pytest.mark.parametrize("file", [Path("in.jsonl"), b"abc", ('a"b.jsonl', b"1", "application/jsonl")])
+async def test_the_form_is_that_of_the_official_client(
+    path: Path, monkeypatch: pytest.MonkeyPatch, file: GivenFile
+) -> None:
+    monkeypatch.chdir(path.parent)
+    async with (
+        RecordingServer(GOOD) as server,
+        AsyncOpenAI(base_url=server.base_url, api_key="key") as theirs,
+        Client(server.base_url) as ours,
+    ):
+        expires_after: Any = {"anchor": "created_at", "seconds": 3600}
+        given: Any = file
+        await theirs.files.create(file=given, purpose="batch", expires_after=expires_after)
+        await ours.files.create(file=file, purpose="batch", expires_after=expires_after)
+        boundaries = [(seen.header("Content-Type") or "").partition("boundary=")[2].encode() for seen in server.seen]
+        forms = [seen.body.replace(each, b"") for seen, each in zip(server.seen, boundaries, strict=True)]
+        assert forms[0] == forms[1]
 
 
 async def test_the_options_of_a_call_apply() -> None:
