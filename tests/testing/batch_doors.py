@@ -82,7 +82,9 @@ class Door:
         if upload is not None:
             raw, headers["Content-Type"] = b"".join([piece async for piece in upload.open()]), upload.content_type
         url, data = self.server.base_url + path, None if raw is None else io.BytesIO(raw)
-        async with self._session.request(method, url, data=data, headers=headers, params=query_of(query.items())) as got:
+        async with self._session.request(
+            method, url, data=data, headers=headers, params=query_of(query.items())
+        ) as got:
             return Answer(got.status, got.headers, await got.read())
 
     async def upload(self, content: bytes, *, filename: str = "in.jsonl", **fields: str) -> Answer:

@@ -119,7 +119,11 @@ async def test_a_wrong_field_is_refused(door: Door, fields: dict[str, str], wron
         (b"", f"multipart/form-data; boundary={BOUNDARY}", "Could not parse multipart form"),
         (form_of(b"x", "a", {})[:-20], f"multipart/form-data; boundary={BOUNDARY}", "Could not parse multipart form"),
         (form_of(b"x", "a", {}), "multipart/form-data; boundary=other", "Could not parse multipart form"),
-        (b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b", "Could not parse"),
+        (
+            b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n",
+            "multipart/form-data; boundary=b",
+            "Could not parse",
+        ),
         (b"--b\r\nbroken\r\n--b--\r\n", "multipart/form-data; boundary=b", "Could not parse multipart form"),
         (form_of(b"x", "a", {}), f"multipart/form-data; boundary={BOUNDARY}", "parameter: 'purpose'"),
         (b"--b--\r\n", "multipart/form-data; boundary=b", "Missing required parameter: 'file'"),
