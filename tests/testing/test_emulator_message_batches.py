@@ -237,6 +237,7 @@ async def test_a_key_and_a_version_are_required() -> None:
         assert await ask(**version) == (401, "authentication_error")
         assert await ask(x_api_key="sk-wrong", **version) == (401, "authentication_error")
         assert await ask(x_api_key="sk-right") == (400, "invalid_request_error")
+        assert await ask(Authorization="Bearer sk-right", **version) == (200, "")
         assert await ask(x_api_key="sk-right", **version) == (200, "")
         assert door.server.requests[-1].headers["x-api-key"] == "***"
 
