@@ -43,6 +43,7 @@ from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
 from asyncruns.lifecycle.policy import CANCEL_BOUND_S, Policy
+from asyncruns.lifecycle.progress import AT_WORK
 from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import (
     Answers,
@@ -394,7 +395,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     # Polls
 
     def _observed(self, event: ev.Observed) -> list[Command]:
-        now, snapshot = event.now, event.snapshot
+        now, snapshot = event.now, self._shown_by(event)
         commands: list[Command] = []
         if self._patience.heard():
             commands.append(do.Report(notices.ConnectivityChanged(connectivity=self._patience.connectivity)))
@@ -431,6 +432,12 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if (wants_cancel and cancellation.is_due(snapshot, now)) or (is_new and cancellation.requested):
             return [*commands, *self._cancel(), self._poll(now)]
         return commands + self._go_on(snapshot, now, asked_at)
+
+    def _shown_by(self, event: ev.Observed) -> AnySnapshot:
+        """Return what an answer shows. What was final never changes: an answer with the run at work is an old one."""
+        kept, shown = self.snapshot, event.snapshot
+        is_old = kept is not None and kept.is_final and event.asked is not Asked.SUBMIT and shown.phase in AT_WORK
+        return kept if is_old and kept is not None else shown
 
     def _status(self, snapshot: AnySnapshot, now: float) -> list[Command]:
         """Keep the snapshot, and report its status if it has changed."""

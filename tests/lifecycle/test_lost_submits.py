@@ -124,3 +124,25 @@ def test_the_run_that_a_submit_began_may_not_be_found_yet() -> None:
     assert not pick(run.refused(RefusalKind.NOT_FOUND), Finish)
     run.now += 0.1
     assert end_of(run.refused(RefusalKind.NOT_FOUND)).reason is Reason.GONE
+
+
+def test_a_late_poll_of_a_run_that_was_final_takes_nothing_back() -> None:
+    """A replica that lags shows the response at work, while its tools run; the submit is made from the final one."""
+    run = Driver()
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    final = run.machine.snapshot
+    run.sees(Phase.RUNNING)
+    run.machine.forget_resource()
+    assert run.machine.snapshot is final
+    (submit,) = pick(run.answers(call_a="1"), Submit)
+    assert submit.snapshot is final
+
+
+def test_a_late_poll_does_not_show_that_a_lost_submit_was_accepted() -> None:
+    run = Driver(on_lost_submit="resend")
+    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
+    run.answers(call_a="1")
+    run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
+    run.sees(Phase.RUNNING)
+    run.passes(20.0)
+    assert pick(run.sees(Phase.NEEDS_CALLER, A, is_final=True), Submit)
