@@ -18,6 +18,10 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
 from asyncruns.wire.plain import Held
 
+# For runs that take hours: the seconds of delay that a poll is worth, and the shortest pause.
+SLOW_POLL_WORTH: Final = 0.5
+SLOW_FLOOR_S: Final = 1.0
+
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
 """The options that only a fleet has, not a single watch in it."""
 
@@ -118,7 +122,8 @@ class FleetSettings:
         longest = dialect.longest_pause
         name = "" if longest is None else dialect.name
         if name not in self._learned:
-            self._learned[name] = Cadence.learned() if longest is None else Cadence.learned(ceiling=longest)
+            slow = None if longest is None else Cadence.learned(SLOW_POLL_WORTH, floor=SLOW_FLOOR_S, ceiling=longest)
+            self._learned[name] = slow or Cadence.learned()
         return self._learned[name]
 
 

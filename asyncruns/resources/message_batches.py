@@ -146,8 +146,8 @@ def _checked(requests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         )
     checked: list[Mapping[str, Any]] = []
     numbers: dict[str, int] = {}
-    for number, request in enumerate(cast("Iterable[object]", requests), 1):
-        if not isinstance(request, Mapping) or not isinstance(request.get("params"), Mapping):
+    for number, request in enumerate(requests, 1):
+        if not isinstance(cast("object", request), Mapping) or not isinstance(request.get("params"), Mapping):
             raise InvalidRequestError(f"Request {number} must be a mapping with custom_id and params")
         custom_id = request.get("custom_id")
         if not isinstance(custom_id, str) or not custom_id:
