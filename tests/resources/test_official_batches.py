@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import openai
 import pytest
@@ -13,7 +13,7 @@ from asyncruns.testing import BatchScenario, Emulator
 from asyncruns.wire import Batch
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-ENDPOINT = "/v1/chat/completions"
+ENDPOINT: Final = "/v1/chat/completions"
 pytestmark = pytest.mark.real_time
 
 
