@@ -86,7 +86,7 @@ class Fleet(AsyncOnly, Generic[R]):
         **options: The options of `RunWatcher`, for all runs: `tools`, `on_requires_action`, `on_approval`, `timeout`,
             `max_outage`, `max_unknown_status`, `max_rounds`, `observe_only`, `keep_tool_choice`, `context`, `label`,
             `output_type`, `on_lost_submit`, `on_event`, `on_status`, `on_terminal`; and `max_concurrent_calls`, for all
-            runs together. By default, `cadence` is `Cadence.learned()`.
+            runs together. By default, `cadence` is `Cadence.learned()`, with pauses of up to 5 minutes for batches.
 
     Raises:
         InvalidRequestError: An option is invalid; the message says what is allowed.

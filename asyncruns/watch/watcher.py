@@ -74,8 +74,9 @@ class RunWatcher(AsyncOnly, Generic[R]):
     Args:
         client: A `Client`, or any other `asyncruns.abc.RunClient`, such as `client.responses.continued(...)` for a
             response whose follow-ups need other parameters than it echoes.
-        run: A run or a response as returned by a call, or its `RunRef`, or the stream that `stream=True` returned. A
-            stream replaces most polls, and the events are the same. If omitted, pass `thread_id` and `run_id`.
+        run: A run, a response or a batch as returned by a call, or its `RunRef`, or the stream that `stream=True`
+            returned. A stream replaces most polls, and the events are the same. If omitted, pass `thread_id` and
+            `run_id`.
         thread_id: The thread of the run, when `run` is not given.
         run_id: The run, when `run` is not given.
         tools: The `Toolset` that answers tool calls, all calls of a round at once. Calls that still run shortly before
@@ -83,12 +84,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
             if no handler answers a call, the watch finishes as `NeedsCaller`.
         timeout: Seconds for the whole watch, tools included; None is no limit, and 0 is a single poll. When it passes,
             the outcome is `GaveUp` with `Reason.TIMEOUT`. Default: until 60 s after the run's expiry by the server's
-            clock, since servers notice an expiry late. If the server sends no expiry: 15 minutes for a run on a
-            thread, 24 hours for a response, which may run for hours.
+            clock, since servers notice an expiry late; for a batch an hour, since its results are written then. If the
+            server sends no expiry: 15 minutes for a run on a thread, 24 hours for a response, which may run for hours,
+            25 hours for a batch.
         max_outage: Seconds in a row for which requests may fail before the watch gives up with `Reason.UNREACHABLE`;
             None is no limit. A throttled request (429) is not an outage, and what can't pass, such as an untrusted
             certificate, finishes the watch at once. Default 120: outlasts a restart of the server, and ends long before
-            a usual timeout.
+            a usual timeout; an hour for a batch, which goes on meanwhile.
         max_unknown_status: Seconds for which a status that this version does not know may last before the watch gives
             up with `Reason.UNKNOWN_STATUS`; None is no limit. Default 60: a status that passes does no harm, and an
             unknown final one does not hold the watch until its timeout.
@@ -111,11 +113,13 @@ class RunWatcher(AsyncOnly, Generic[R]):
             dataclass, a TypedDict, or another type that these libraries read JSON as. It sends nothing: the schema is
             sent when the run is created, as by `client.run(output_type=...)`. Default None.
         cadence: The `Cadence`, which sets the pauses between polls. Default None: `Cadence.hinted()`, the server's
-            hint, or without one 0.25 s growing to 1 s.
+            hint, or without one 0.25 s growing to 1 s. For a batch: 2 s at first, then 5 % of its age, at most 5
+            minutes.
         on_exit: What to do with a run that still goes on when the block is left, for whatever reason. "leave" (default)
             leaves it as it is. "cancel" cancels it and waits at most 5 s for it to end; a refused cancel is sent again
             when the status changes. `outcome` then shows what became of the run; if it could not be cancelled, a
-            warning is logged and `outcome.cancel_error` says why. `Client.close` waits for this.
+            warning is logged and `outcome.cancel_error` says why. `Client.close` waits for this. The cancel of a batch
+            takes minutes: once its status says so, the outcome is `GaveUp` without an error, with that status.
         on_lost_submit: What to do when no answer to a submit arrived and a poll can't show whether the outputs were
             taken, as with responses. "give_up" (default) finishes with `Reason.SUBMIT_LOST`; "resend" sends the same
             outputs again, which may create a second response. Tools do not run again in either case. No effect on a

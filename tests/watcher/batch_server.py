@@ -63,11 +63,13 @@ class BatchServer(Transport):
         if self.down[0] <= now < self.down[1]:
             raise APIConnectionError("refused", sent=False)
         await anyio.sleep(0.01)
-        batch_id = request.path.split("/")[2]
-        if request.path.endswith("/cancel"):
+        _, _, batch_id, action, *_ = [*request.path.split("/"), "", ""]
+        if action == "cancel":
             self.cancelled.setdefault(batch_id, now)
+        listed = {"object": "list", "data": [self.batch(each) for each in self.courses], "has_more": False}
+        body = self.batch(batch_id) if batch_id else listed
         headers = {"date": formatdate(EPOCH + now, usegmt=True)}
-        return Response(200, headers, json.dumps(self.batch(batch_id)).encode())
+        return Response(200, headers, json.dumps(body).encode())
 
     def batch(self, batch_id: str) -> dict[str, Any]:
         now = self.now

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from typing import Any
+from typing import Any, assert_type
 
 import anyio
 import pytest
 from batch_server import BatchServer, steady
 
 from asyncruns import (
+    AnyOutcome,
     Cancelled,
     Client,
     Completed,
@@ -27,6 +28,7 @@ from asyncruns import (
     RunRef,
     RunWatcher,
     StatusChanged,
+    Watch,
 )
 from asyncruns.wire import Batch, decode
 
@@ -119,8 +121,21 @@ async def test_a_fleet_sums_up_the_progress_of_its_batches() -> None:
         await first
         await third
         assert fleet.statistics().progress == Counts(done=17, total=117)
-        second.cancel()
+        for watch in (second, first, second):
+            watch.cancel()
         assert fleet.statistics().progress == Counts(done=17, total=17)
+
+
+async def test_the_answer_to_a_cancel_does_not_bring_back_a_batch_that_is_left_out() -> None:
+    server = BatchServer(batch_1=steady(100.0, total=1000))
+    async with Fleet(Client(transport=server), on_exit="leave") as fleet:
+        watch = fleet.watch(batch_id="batch_1")
+        await anyio.sleep(10.0)
+        await watch.cancel_run()
+        watch.cancel()
+        await anyio.sleep(10.0)
+        assert "batch_1" in server.cancelled
+        assert fleet.statistics().progress == Counts()
 
 
 async def test_a_cancel_may_take_minutes() -> None:
@@ -201,3 +216,15 @@ async def test_mistakes_are_named() -> None:
         await client.batches.watch(7)  # type: ignore[call-overload]
     with pytest.raises(InvalidRequestError, match="does not name a batch of this API"):
         await client.batches.watch(RunRef("response", ("resp_1",)))
+
+
+async def test_outcomes_have_the_type_of_their_batch() -> None:
+    server = BatchServer(batch_1=steady(5.0))
+    client = Client(transport=server)
+    batch = await client.batches.retrieve("batch_1")
+    outcome = await client.watch(batch)
+    assert_type(outcome, AnyOutcome[Batch])
+    assert_type(await client.batches.watch("batch_1"), AnyOutcome[Batch])
+    async with Fleet(client) as fleet:
+        assert_type(fleet.watch(batch), Watch[Batch])
+    assert outcome.unwrap().id == "batch_1"
