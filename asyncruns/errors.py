@@ -29,6 +29,7 @@
     │   ├── RunNeedsCallerError       the caller must answer the calls that are still open
     │   └── WatchGaveUpError          the watch gave up before the run ended
     │       └── RunGoneError          the run existed and is gone: deleted or purged
+    ├── BatchGroupError               not every batch of a group could be created; carries the group
     ├── InvalidOutputError            raised by `outcome.parsed()`: the text does not fit the output type
     ├── RefusalError                  raised by `outcome.parsed()`: the model refused to answer
     ├── CallNotAnsweredError          a tool call failed, and the toolset's policy leaves it to the caller
@@ -311,8 +312,8 @@ class APIConnectionError(APIError):
     """No response came, or the response or stream broke off.
 
     Attributes:
-        sent: Whether bytes may have reached the server. If False (the connection was refused, the host is unknown), it
-            is safe to send the request again; if True, a POST may have had its effect.
+        sent: Whether the request may have reached the server. If False (the connection was refused, the host is
+            unknown, an upload broke off), it is safe to send it again; if True, a POST may have had its effect.
         passes: Whether the trouble may pass with time. False if a setting must be changed, such as the host, the
             scheme or the trusted certificates; the message says which, and the request is not repeated.
     """
@@ -495,6 +496,18 @@ class WatchGaveUpError(RunError):
 
 class RunGoneError(WatchGaveUpError):
     """The run existed, and now the server has no such run: it was deleted, or purged."""
+
+
+class BatchGroupError(AsyncRunsError):
+    """Not every batch of a group could be created; the message says which run, and what to do. The cause says why.
+
+    Attributes:
+        group: The `BatchGroup`: what was created runs, and `client.watch(group)` creates the rest.
+    """
+
+    def __init__(self, message: str, group: Any) -> None:
+        super().__init__(message)
+        self.group = group
 
 
 class InvalidOutputError(AsyncRunsError):

@@ -16,7 +16,7 @@ import aiohttp
 from asyncruns._private import arrived
 from asyncruns.abc import ByteStream
 from asyncruns.errors import APIConnectionError, ConfigurationError
-from asyncruns.http import Request, Response
+from asyncruns.http import Request, Response, Upload
 from asyncruns.sse import BodyKind, body_kind
 from asyncruns.transport.aiohttp_sessions import (
     Broken,
@@ -26,6 +26,7 @@ from asyncruns.transport.aiohttp_sessions import (
     let_the_loop_notice,
     send_untyped,
 )
+from asyncruns.transport.aiohttp_upload import UploadPayload
 from asyncruns.transport.auth import Auth, Headers
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HTTPTransport, closes
 from asyncruns.transport.failures import Failures
@@ -34,6 +35,10 @@ from asyncruns.transport.trust import Trust
 
 # How much of a body is read to find out its kind: some servers send white space while they work.
 _LONGEST_START_BYTES: Final = 64 * 1024
+
+# How much of an upload the buffers of both systems may hold when its last piece was accepted. Sending that may take as
+# long as sending as much has taken before.
+_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 
 # The connection was never made, so the request did not leave.
 _NOT_SENT: Final = (
@@ -97,13 +102,43 @@ class AiohttpTransport(HTTPTransport):
     async def stream(self, request: Request) -> Response | ByteStream:
         return await self._signed_by(request, self._stream_signed)
 
+    async def download(self, request: Request) -> Response | ByteStream:
+        return await self._signed_by(request, self._download_signed)
+
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
+        if request.upload is not None:
+            return await self._upload_signed(request, request.upload, signature)
         began = asyncio.get_running_loop().time()
         try:
             answer = await self._begin(request, signature, _timeout(self._seconds(request)))
             return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise await self._lost(request, error, began) from self._shown_cause(request, error)
+
+    async def _upload_signed(self, request: Request, upload: Upload, signature: Headers) -> Response:
+        seconds = self._seconds(request)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def moved(sent: int) -> None:  # the time for the next piece, or for the answer, begins
+            if seconds is not None and not limit.expired():
+                now = loop.time()
+                buffered_for = (now - began) * min(1.0, _BUFFERED_BYTES / max(sent, 1))
+                limit.reschedule(now + seconds + buffered_for)
+
+        payload = UploadPayload(upload, moved)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                try:
+                    answer = await self._begin(request, signature, _timeout(None), payload)
+                    return await self._whole(request, answer)
+                finally:
+                    await payload.stop()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if payload.failure is not None:
+                raise payload.failure from payload.failure.__cause__
+            lost = await self._lost(request, error, began, whole=payload.is_sent)
+            raise lost from self._shown_cause(request, error)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
         seconds = self._seconds(request)
@@ -120,9 +155,23 @@ class AiohttpTransport(HTTPTransport):
             raise await self._lost(request, error, began) from self._shown_cause(request, error)
         return _AiohttpStream(request, answer, seconds, self._failures, self._redactor, start)
 
-    async def _lost(self, request: Request, error: BaseException, began: float) -> APIConnectionError:
+    async def _download_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
+        seconds = self._seconds(request)
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._begin(request, signature, _timeout(None))
+                if answer.status >= 300:
+                    return await self._whole(request, answer)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise await self._lost(request, error, began) from self._shown_cause(request, error)
+        return _AiohttpStream(request, answer, seconds, self._failures, self._redactor)
+
+    async def _lost(
+        self, request: Request, error: BaseException, began: float, *, whole: bool = True
+    ) -> APIConnectionError:
         cause = error.error if isinstance(error, Broken) else error
-        return await self._failures.lost(request, cause, began, left=not isinstance(cause, _NOT_SENT))
+        return await self._failures.lost(request, cause, began, left=not isinstance(cause, _NOT_SENT), whole=whole)
 
     def _shown_cause(self, request: Request, error: BaseException) -> BaseException | None:
         return self._redactor.showable(error.error if isinstance(error, Broken) else error, request)
@@ -144,7 +193,11 @@ class AiohttpTransport(HTTPTransport):
         return start
 
     async def _begin(
-        self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
+        self,
+        request: Request,
+        signature: Headers,
+        timeout: aiohttp.ClientTimeout,
+        upload: UploadPayload | None = None,
     ) -> aiohttp.ClientResponse:
         """Send a request, and return the answer as soon as its headers have arrived."""
         loop = asyncio.get_running_loop()
@@ -169,7 +222,7 @@ class AiohttpTransport(HTTPTransport):
                 request.method,
                 url,
                 headers=headers,
-                data=request.body,
+                data=request.body if upload is None else upload,
                 timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,  # a borrowed session may have it set
@@ -257,7 +310,10 @@ class _AiohttpStream(ByteStream):
             if self._timer is None and self._silence_s is not None:
                 self._timer = self._loop.call_later(self._silence_s, self._check_silence)
             found = await content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp's error for a session that was closed, or for a second task that reads.
+            if isinstance(error, RuntimeError) and _is_connected(self._answer):
+                raise
             await self.aclose()
             broke = self._failures.stream_broke(self._request, error, self._silence_s)
             raise broke from self._redactor.showable(error, self._request)
@@ -291,6 +347,10 @@ _NO_STREAMS: Final = ("application/json", "text/html")  # usually; some servers 
 
 def _is_events(start: bytes) -> bool:
     return body_kind(start) is BodyKind.EVENTS
+
+
+def _is_connected(answer: aiohttp.ClientResponse) -> bool:
+    return answer.connection is not None and answer.connection.transport is not None
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -256,7 +256,7 @@ async def test_mistakes_are_named() -> None:
     with pytest.raises(InvalidRequestError, match="is not an id"):
         await client.watch(batch_id="..")
     with pytest.raises(InvalidRequestError, match="Expected a batch or a RunRef; got int"):
-        await client.batches.watch(7)  # type: ignore[arg-type]
+        await client.batches.watch(7)  # type: ignore[call-overload]
     with pytest.raises(InvalidRequestError, match="does not name a batch of this API"):
         await client.batches.watch(RunRef("response", ("resp_1",)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import urlencode
@@ -19,10 +19,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
-from asyncruns.http import Request, Response
+from asyncruns.http import Request, Response, pieces_of
 from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.batch_scenario import BatchSource
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
@@ -32,28 +33,32 @@ from asyncruns.testing.emulator.webhooks import OnWebhook, WebhookSigner
 
 _FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_BASE_URL: Final = "http://in-memory.invalid/v1"
+_PIECE_BYTES: Final = 64 * 1024
 
 
 class InMemoryTransport(Backend, Transport):
-    """An emulated server of assistants, runs and responses as a transport, without sockets: `Client(transport=...)`.
+    """An emulated server of runs, responses and batches as a transport, without sockets: `Client(transport=...)`.
 
     Scenarios, faults and refusals are those of `Emulator`. It is neither started nor stopped, and its state stays when
     clients are closed; several clients may share it.
 
     Faults strike as they do over a socket, except that a dropped or cut answer raises `APIConnectionError` with
-    `sent=True` at once: no HTTP library repeats the request by itself. Each read of a stream returns one event. An
-    exception of a scenario function or of a `rewrite` is raised by `send` or `stream`.
+    `sent=True` at once: no HTTP library repeats the request by itself. A download that is cut breaks off where it was
+    cut. Each read of a stream returns one event. An upload is read whole. An exception of a scenario function or of a
+    `rewrite` is raised by `send` or `stream`.
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
+        batches: What batches do, as in `Emulator`.
         latency: Seconds until each answer arrives, by the loop's clock; the server acts at once.
         request_timeout: Seconds for one request as a whole; None means no limit. A request may have its own timeout.
         poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
-        late_cancel: Status of the answer to a cancel of a response that has ended: 400 and 409 refuse it, 200 returns
-            the response.
+        late_cancel: Status of the answer to a cancel of a response or a batch that has ended: 400 and 409 refuse it,
+            200 returns the response or the batch.
         on_webhook: Called with the body (bytes) and the headers (a dict) of a webhook when a response in the background
-            ends. It must not wait; the event loop reports what it raises.
+            or a batch ends. It must not wait; the event loop reports what it raises.
         webhook_secret: What webhooks are signed with: "whsec_" and base64. By default a new one is made.
 
     Attributes:
@@ -70,6 +75,7 @@ class InMemoryTransport(Backend, Transport):
         self,
         scenario: ScenarioSource | None = None,
         *,
+        batches: BatchSource | None = None,
         latency: float = 0.0,
         request_timeout: float | None = 30.0,
         poll_after_ms: float | None = None,
@@ -78,7 +84,9 @@ class InMemoryTransport(Backend, Transport):
         on_webhook: OnWebhook | None = None,
         webhook_secret: str | None = None,
     ) -> None:
-        super().__init__(scenario, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel)
+        super().__init__(
+            scenario, batches=batches, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel
+        )
         if not latency >= 0:
             raise ValueError(f"latency is {latency!r}; give seconds, 0 or more")
         if request_timeout is not None and not request_timeout > 0:
@@ -92,6 +100,9 @@ class InMemoryTransport(Backend, Transport):
             self._send_webhooks(lambda webhook_id, body: on_webhook(body, signer.headers(webhook_id, body)))
         elif webhook_secret is not None:
             raise ValueError("webhook_secret has no effect without on_webhook")
+
+    def _base_url(self) -> str:
+        return _BASE_URL
 
     def _where(self) -> str:
         return f"latency={self._latency:g}"
@@ -115,25 +126,37 @@ class InMemoryTransport(Backend, Transport):
         return answer if isinstance(answer, Response) else await _whole(answer)
 
     async def stream(self, request: Request) -> Response | ByteStream:
+        return await self._ask(request)
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        answer = await self._ask(request, is_download=True)
+        if isinstance(answer, ByteStream) or answer.status >= 300:
+            return answer
+        return _Download(request, answer)
+
+    async def _ask(self, request: Request, *, is_download: bool = False) -> Response | ByteStream:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # the first request, or one of a new loop, as in another `asyncio.run`
             self._go_by(loop)
-        path, raw = ROOT + request.path[1:], request.body or b""
+        path, raw, headers = ROOT + request.path[1:], request.body or b"", dict(request.headers)
+        if request.upload is not None:
+            raw = b"".join([piece async for piece in pieces_of(request.upload)])
+            headers["Content-Type"] = request.upload.content_type
         target, parameters = target_of(request.method, path, raw), dict(request.query)
         seen = SeenRequest(
             method=request.method,
             path=path,
             query=urlencode(request.query) if parameters else "",
-            headers=without_secrets(dict(request.headers)),
+            headers=without_secrets(headers),
             body=raw,
             at=loop.time(),
             operation=target.operation,
             run_id=target.run_id or parameters.get("run_id"),
         )
-        injected, act = self._receive(seen, target, parameters, None)
+        injected, act = self._receive(seen, target, parameters)
         timeout = self._timeout if request.timeout is None else request.timeout
         if injected is not None:
-            answer = await self._fail(request, timeout, injected, seen, act)
+            answer = await self._fail(request, timeout, injected, seen, act, is_download=is_download)
         else:
             # Without a fault the server acts at once and only the answer is delayed, so no `asyncio.timeout` is needed.
             answer = act(0.0)
@@ -145,7 +168,14 @@ class InMemoryTransport(Backend, Transport):
         return _response(answer) if events is None else _Stream(request, answer, events, self.now, timeout)
 
     async def _fail(
-        self, request: Request, timeout: float, injected: InjectedFault, seen: SeenRequest, act: Act
+        self,
+        request: Request,
+        timeout: float,
+        injected: InjectedFault,
+        seen: SeenRequest,
+        act: Act,
+        *,
+        is_download: bool,
     ) -> EmulatedAnswer:
         try:
             async with asyncio.timeout(None if math.isinf(timeout) else timeout):
@@ -155,7 +185,7 @@ class InMemoryTransport(Backend, Transport):
             raise _too_late(request) from error
         if injected.fault.drop:
             raise _lost(request, "the connection was dropped")
-        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):  # damage="cut"
+        if not is_download and _is_cut(answer.headers, answer.body):
             raise _lost(request, "the connection ended within the answer")
         return answer
 
@@ -219,6 +249,34 @@ class _Stream(ByteStream):
 
     async def aclose(self) -> None:
         self._events = iter(())
+
+
+class _Download(ByteStream):
+    """A body in pieces; one that a fault has cut breaks off where it ends."""
+
+    def __init__(self, request: Request, answer: Response) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._request = request
+        self._body = answer.body
+        self._at = 0
+        self._breaks = _is_cut(answer.headers, answer.body)
+
+    async def read(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        piece = self._body[self._at : self._at + _PIECE_BYTES]
+        self._at += len(piece)
+        if not piece and self._breaks:
+            raise _lost(self._request, "the connection broke within the answer")
+        return piece
+
+    async def aclose(self) -> None:
+        self._body, self._breaks = b"", False
+
+
+def _is_cut(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether `damage="cut"` has shortened a body."""
+    return len(body) < int(headers.get("Content-Length", 0))
 
 
 async def _whole(stream: ByteStream) -> Response:
