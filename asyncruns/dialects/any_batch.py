@@ -70,7 +70,7 @@ class AnyBatchDialect(Dialect[B]):
     after_expiry = _AFTER_EXPIRY_S
     max_outage = _MAX_OUTAGE_S
     cancel_bound = _CANCEL_BOUND_S
-    longest_pause = _LONGEST_PAUSE_S
+    longest_pause: float | None = _LONGEST_PAUSE_S
 
     _type: ClassVar[Any]
     _path: ClassVar[tuple[str, ...]]

@@ -37,7 +37,7 @@ _WINDOW: Final = re.compile(r"(\d+)\s*(h|d)")
 _WINDOW_UNITS_S: Final = {"h": 3600.0, "d": 86_400.0}
 _FILE_NOT_THERE: Final = (
     r"(?:can(?:not|'t| not)|could not|unable to) (?:find|locate|access).{0,40}file"
-    r"|file.{0,120}(?:not (?:be )?found|does not exist|doesn't exist)|no such file"
+    r"|file.{0,120}(?:not (?:be )?found|does not exist|doesn't exist|not (?:yet )?(?:processed|ready))|no such file"
 )
 
 
@@ -70,8 +70,8 @@ class BatchDialect(AnyBatchDialect[Batch]):
 
 
 def is_file_not_there(error: APIStatusError) -> bool:
-    """Return whether a create was refused because the server has no such input file, or does not show it yet."""
-    return error.status in (400, 404, 409) and re.search(_FILE_NOT_THERE, error.detail, re.IGNORECASE) is not None
+    """Return whether a create was refused because the server has no such input file, or has not processed it yet."""
+    return error.status in (400, 404) and re.search(_FILE_NOT_THERE, error.detail, re.IGNORECASE) is not None
 
 
 def is_token_limit(batch: Batch) -> bool:

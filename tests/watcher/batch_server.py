@@ -31,6 +31,43 @@ def steady(ends_at: float, *, end: str = "completed", total: int = 1000) -> Cour
     return course
 
 
+class MessageBatchServer(Transport):
+    """Serves one batch of Anthropic's wire, which ends after 20 s, or when it is cancelled."""
+
+    def __init__(self) -> None:
+        self._began = anyio.current_time()
+        self._cancelled_at: float | None = None
+
+    async def send(self, request: Request) -> Response:
+        if request.path == "/messages/batches":
+            return Response(404, {}, b'{"type": "error", "error": {"type": "not_found_error", "message": "no list"}}')
+        if request.path.endswith("/cancel"):
+            self._cancelled_at = anyio.current_time()
+        return Response(200, {}, json.dumps(self.batch()).encode())
+
+    def batch(self) -> dict[str, Any]:
+        is_cancelled = self._cancelled_at is not None
+        counts = {"processing": 0, "succeeded": 9, "errored": 1, "canceled": 0, "expired": 0}
+        if is_cancelled:
+            counts |= {"succeeded": 4, "canceled": 5}
+        age = anyio.current_time() - self._began
+        has_ended = age >= 20.0 or (self._cancelled_at is not None and anyio.current_time() > self._cancelled_at)
+        if not has_ended:
+            counts = dict.fromkeys(counts, 0) | {"processing": 10}
+        at_work = "canceling" if is_cancelled else "in_progress"
+        return {
+            "id": "msgbatch_1",
+            "type": "message_batch",
+            "processing_status": "ended" if has_ended else at_work,
+            "request_counts": counts,
+            "created_at": "2026-11-30T20:00:00.000112+00:00",
+            "expires_at": "2026-12-01T20:00:00.000112+00:00",
+        }
+
+    async def aclose(self) -> None:
+        pass
+
+
 class BatchServer(Transport):
     """Serves batches of OpenAI's wire; a cancel takes `cancel_takes` seconds.
 

@@ -9,7 +9,7 @@ from typing import Any, assert_type
 
 import anyio
 import pytest
-from batch_server import BatchServer, steady
+from batch_server import BatchServer, MessageBatchServer, steady
 
 from asyncruns import (
     AnyOutcome,
@@ -30,7 +30,7 @@ from asyncruns import (
     StatusChanged,
     Watch,
 )
-from asyncruns.wire import Batch, decode
+from asyncruns.wire import Batch, MessageBatch, decode
 
 HOUR = 3600.0
 
@@ -198,6 +198,49 @@ async def test_a_batch_is_given_in_any_form(kind: str, way: str) -> None:
     else:
         async with Fleet(client) as fleet:
             assert isinstance(await fleet.watch(given), Completed)
+
+
+@pytest.mark.parametrize("kind", ["struct", "dict", "ref", "id"])
+@WAYS
+async def test_a_message_batch_is_given_in_any_form(kind: str, way: str) -> None:
+    server = MessageBatchServer()
+    body = server.batch()
+    given: Any = {
+        "struct": decode(json.dumps(body).encode(), MessageBatch),
+        "dict": body,
+        "ref": RunRef("messages.batches", ("msgbatch_1",)),
+        "id": None,
+    }[kind]
+    named: Any = {"batch_id": "msgbatch_1"} if given is None else {}
+    client = Client(transport=server)
+    if way == "watcher":
+        outcome = await client.watch(given, **named)
+    else:
+        async with Fleet(client) as fleet:
+            outcome = await fleet.watch(given, **named)
+            assert fleet.statistics().progress == Counts(done=9, failed=1, total=10)
+    assert isinstance(outcome, Completed)
+    assert isinstance(outcome.run, MessageBatch)
+    assert outcome.status == "ended"
+    assert RunRef.of(outcome.run) == outcome.ref == RunRef("message_batch", ("msgbatch_1",))
+
+
+@WAYS
+async def test_a_message_batch_that_is_cancelled_ends_with_what_it_has(way: str) -> None:
+    server = MessageBatchServer()
+    client, ref = Client(transport=server), RunRef("message_batch", ("msgbatch_1",))
+    if way == "watcher":
+        async with RunWatcher(client, ref) as watcher:
+            await watcher.cancel_run()
+            outcome: Any = await watcher.wait()
+    else:
+        async with Fleet(client) as fleet:
+            watch = fleet.watch(ref)
+            await anyio.sleep(3.0)
+            await watch.cancel_run()
+            outcome = await watch
+    assert isinstance(outcome, Cancelled)
+    assert outcome.run.request_counts.succeeded == 4
 
 
 async def test_mistakes_are_named() -> None:
