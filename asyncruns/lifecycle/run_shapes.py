@@ -70,7 +70,9 @@ def no_run(run: object, wanted: str) -> InvalidRequestError:
     if run is None:
         return InvalidRequestError(f"{wanted}; got None: does the function that creates the run return it?")
     hint = ""
-    if getattr(run, "ref", None) is not None:
+    if hasattr(run, "parts") and hasattr(run, "batches"):
+        hint = ": client.watch(group) watches a group of batches; a fleet watches each of group.batches"
+    elif getattr(run, "ref", None) is not None:
         hint = ": pass its ref"  # such as an outcome
     elif isinstance(run_id := getattr(run, "id", None), str) and run_id.startswith("thread_"):
         hint = f": {_right_line(run_id)}"

@@ -6,6 +6,7 @@ of their batch: a file that is not there yet is waited for, for at most 15.5 s; 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
@@ -14,11 +15,12 @@ import anyio
 
 from asyncruns.abc import Dialect
 from asyncruns.dialects.batches import BatchDialect
+from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.message_batches import MessageBatchDialect
 from asyncruns.dialects.request_lines import request_in
 from asyncruns.dialects.result_lines import BatchResult, read_result
 from asyncruns.errors import BadRequestError, InvalidRequestError, NotFoundError
-from asyncruns.http import Request, join_path
+from asyncruns.http import Request, Response, join_path
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
 from asyncruns.resources.file_content import FileContent, open_content
@@ -29,6 +31,7 @@ from asyncruns.wire.shown_text import on_one_line
 B = TypeVar("B", Batch, MessageBatch)
 
 RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+MOST_FILES: Final = 2
 
 _DIALECT: Final = BatchDialect()
 
@@ -57,13 +60,13 @@ async def batch_results(
         for file_id in _files_of(found):
             if file_id in read:
                 continue
-            read.add(file_id)
             request = make_request("GET", join_path("files", file_id, "content"), None, None, options)
             async with aclosing(_results_in(server, request, file_id)) as results:
                 async for result in results:
+                    read.add(file_id)  # an empty one may be filled later
                     seen += 1
                     yield result
-        if pause is None or not _lacks_a_file(found, seen):
+        if pause is None or seen >= _expected(found) or len(read) == MOST_FILES:
             return
         await anyio.sleep(pause)
         found = await _retrieved(server, _DIALECT, found.id, options)
@@ -82,9 +85,15 @@ async def message_batch_results(
     found = await _ended(server, MessageBatchDialect(), batch, options)
     # The path, not `results_url`: a URL that a server sends must not choose where the key goes.
     request = make_request("GET", join_path("messages", "batches", found.id, "results"), None, None, options)
-    async with aclosing(_results_in(server, request, f"results of {found.id}")) as results:
-        async for result in results:
-            yield result
+    is_expected = _ended_requests(found) > 0
+    for pause in (*RESULT_LAG_PAUSES_S, None):
+        async with aclosing(_results_in(server, request, f"results of {found.id}")) as results:
+            async for result in results:
+                is_expected = False
+                yield result
+        if pause is None or not is_expected:
+            return
+        await anyio.sleep(pause)
 
 
 def no_requests(server: Server, batch: MessageBatch | str) -> AsyncGenerator[tuple[str, Any]]:
@@ -130,27 +139,54 @@ async def file_requests(server: Server, file_id: str) -> AsyncGenerator[tuple[st
 
 
 async def _results_in(server: Server, request: Request, name: str) -> AsyncGenerator[BatchResult]:
-    """Yield the results in a file, which may not be there yet."""
-    async with aclosing(_lines_of(await _opened(server, request))) as lines:
+    """Yield the results in a file, which may not be there yet.
+
+    If the content begins anew after its connection broke, results are told apart by their custom ids.
+    """
+    content = await _opened(server, request)
+    yielded: Counter[str] = Counter()
+    repeated: Counter[str] = Counter()
+    replays = 0
+    async with aclosing(_lines_of(content)) as lines:
         async for number, line in lines:
-            yield read_result(line, f"{name}, line {number},")
+            if content.replays != replays:
+                replays, repeated = content.replays, yielded.copy()
+            _check_is_no_page(request, line, number)
+            result = read_result(line, f"{name}, line {number},")
+            if repeated[result.custom_id]:
+                repeated[result.custom_id] -= 1
+            else:
+                yielded[result.custom_id] += 1
+                yield result
+
+
+def _check_is_no_page(request: Request, line: bytes, number: int) -> None:
+    """Check that a content does not begin like a page of HTML.
+
+    Raises:
+        APIResponseValidationError: It does: a proxy answered in place of the server.
+    """
+    if number == 1 and line.startswith(b"<"):
+        answer = Response(200, {"content-type": "text/html"}, line)
+        raise bad_answer(request, answer, ValueError("a page in place of results"))
 
 
 async def _opened(server: Server, request: Request) -> FileContent:
     for pause in RESULT_LAG_PAUSES_S:
         try:
-            return await open_content(server, request)
+            return await open_content(server, request, is_replayed=True)
         except (NotFoundError, BadRequestError):  # 400: the batch has ended, but its results say that it has not
             await anyio.sleep(pause)
-    return await open_content(server, request)
+    return await open_content(server, request, is_replayed=True)
 
 
 async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
     """Yield the lines that are not blank, with their numbers from 1, and close the content."""
-    number = 0
+    number = replays = 0
     async with content:
         async for line in content.lines():
-            number += 1
+            number = number + 1 if content.replays == replays else 1
+            replays = content.replays
             if stripped := line.strip():
                 yield number, stripped
 
@@ -185,11 +221,20 @@ def _files_of(batch: Batch) -> Iterator[str]:
     yield from dict.fromkeys(found for found in (batch.output_file_id, batch.error_file_id) if found)
 
 
-def _lacks_a_file(batch: Batch, seen: int) -> bool:
-    """Return whether a file has to appear yet: by the counts there are more results than were seen."""
+def _expected(batch: Batch) -> int:
+    """Return how many results there are by the counts of a batch."""
     counts = batch.request_counts
-    if batch.status == status_names.FAILED or not counts or (batch.output_file_id and batch.error_file_id):
-        return False
+    if batch.status == status_names.FAILED or not counts:
+        return 0
     ended = (counts.completed or 0) + (counts.failed or 0)
     # The requests that were not executed in time are in the error file, too.
-    return seen < ((counts.total or 0) if batch.status == status_names.EXPIRED else ended)
+    return (counts.total or 0) if batch.status == status_names.EXPIRED else ended
+
+
+def _ended_requests(batch: MessageBatch) -> int:
+    """Return how many results there are by the counts of a message batch: a request of every kind has one."""
+    counts = batch.request_counts
+    if not counts:
+        return 0
+    kinds = (counts.succeeded, counts.errored, counts.canceled, counts.expired)
+    return sum(each for each in kinds if each)

@@ -59,13 +59,25 @@ class FileContent(AsyncOnly):
     it is taken up again, from the first byte that was not read; an error is raised if five tries in a row bring no
     further byte, or if the server refuses, for example because the file was deleted. After an error, iterating again
     continues from that byte.
+
+    Args:
+        server: The server.
+        request: The request for it.
+        is_replayed: Whether a server that ignores ranges makes the content begin anew, in place of skipping as many
+            bytes as were read: it may not send the same bytes again.
+
+    Attributes:
+        replays: Number of times that it began anew.
     """
 
-    def __init__(self, server: Server, request: Request) -> None:
+    def __init__(self, server: Server, request: Request, *, is_replayed: bool = False) -> None:
+        self.replays: int = 0
+        self._is_replayed = is_replayed
         self._server = server
         self._request = replace(request, headers=(*request.headers, UNCOMPRESSED))
         self._stream: ByteStream | None = None
         self._position = 0  # bytes that were read
+        self._furthest = 0  # the largest position so far
         self._skips = 0  # bytes that the stream repeats
         self._has_ranges = True
         self._failures = 0  # in a row, without a further byte
@@ -186,8 +198,10 @@ class FileContent(AsyncOnly):
             if not piece:
                 await self._end()
             elif new := piece[self._skips :]:
-                self._skips = self._failures = 0
+                self._skips = 0
                 self._position += len(new)
+                if self._position > self._furthest:
+                    self._furthest, self._failures = self._position, 0
                 return new
             else:
                 self._skips -= len(piece)
@@ -212,10 +226,17 @@ class FileContent(AsyncOnly):
             answer = WholeBody(answer)
         self._stream = answer
         self._has_ranges = answer.headers.get("content-encoding", "identity") == "identity"
+        if self._is_replayed and self._position and answer.status != _PARTIAL:
+            self._begin_again()
         self._skips = self._position - self._start_of(answer)
         if self._skips < 0:
             await self._disconnect()
             raise self._invalid("answered with another part of the content than asked for")
+
+    def _begin_again(self) -> None:
+        self.replays += 1
+        self._position = 0
+        self._parts, self._piece, self._offset = [], b"", 0
 
     def _start_of(self, answer: ByteStream) -> int:
         """Return the offset of the first byte of an answer."""
@@ -258,15 +279,20 @@ class FileContent(AsyncOnly):
         return APIResponseValidationError(f"GET {path} {problem}", status=200, body=b"", method="GET", path=path)
 
 
-async def open_content(server: Server, request: Request) -> FileContent:
+async def open_content(server: Server, request: Request, *, is_replayed: bool = False) -> FileContent:
     """Send a GET for a body of any size, and return its content as soon as its headers have arrived.
 
     Safe to cancel.
 
+    Args:
+        server: The server.
+        request: The request.
+        is_replayed: See `FileContent`.
+
     Raises:
         APIError: The server refused the request, or did not answer.
     """
-    opened = FileContent(server, request)
+    opened = FileContent(server, request, is_replayed=is_replayed)
     await opened._open()
     return opened
 

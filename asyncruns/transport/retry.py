@@ -25,7 +25,7 @@ PAUSE_CEILING_S: Final = 8.0
 LONGEST_HINT_S: Final = 60.0  # if the server asks for a longer pause, the caller gets its answer at once
 
 _FIRST_ERROR_STATUS: Final = 400
-PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # 529: Anthropic is overloaded
 _QUOTA: Final = b"insufficient_quota"  # a 429 with this code stays: waiting does not help
 
 

@@ -136,14 +136,3 @@ def test_a_late_poll_of_a_run_that_was_final_takes_nothing_back() -> None:
     assert run.machine.snapshot is final
     (submit,) = pick(run.answers(call_a="1"), Submit)
     assert submit.snapshot is final
-
-
-def test_a_late_poll_does_not_show_that_a_lost_submit_was_accepted() -> None:
-    run = Driver(on_lost_submit="resend")
-    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
-    run.answers(call_a="1")
-    run.refused(RefusalKind.LOST, asked=Asked.SUBMIT)
-    run.sees(Phase.RUNNING)
-    run.passes(20.0)
-    run.sees(Phase.NEEDS_CALLER, A, is_final=True)
-    assert len(run.of(Submit)) == 2

@@ -10,9 +10,19 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from broken_downloads import Downloads
 
-from asyncruns import Client, Fleet, InvalidRequestError, NotFoundError
+from asyncruns import (
+    APIConnectionError,
+    APIResponseValidationError,
+    Client,
+    Fleet,
+    InvalidRequestError,
+    NotFoundError,
+)
+from asyncruns.abc import ByteStream
 from asyncruns.dialects.result_lines import MALFORMED_LINE, BatchResult
+from asyncruns.http import Request, Response
 from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
 from asyncruns.wire import Batch, ModelResponse
 
@@ -267,3 +277,62 @@ async def test_results_of_an_object_of_another_client() -> None:
     run: Batch = outcome.run
     other: Any = run.to_dict()
     assert len(await kinds_of(stage.results(other))) == 6
+
+
+# A connection that breaks at a server that ignores ranges
+
+
+class Shuffling(Downloads):
+    """Begins anew after a break, with the lines in another order each time."""
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        lines = self.content.splitlines(keepends=True)
+        self.content = b"".join([*lines[3:], *lines[:3]])
+        return await super().download(request)
+
+
+def lines_of(count: int) -> bytes:
+    answer = {"status_code": 200, "body": {"id": "1", "object": "chat.completion", "choices": []}}
+    return b"".join(
+        json.dumps({"custom_id": f"r-{number % 8}", "response": answer}).encode() + b"\n" for number in range(count)
+    )
+
+
+def ended(**fields: Any) -> Batch:
+    return Batch(id="batch_1", status="completed", output_file_id="file-1", **fields)
+
+
+@pytest.mark.parametrize("kind", [Downloads, Shuffling])
+async def test_no_result_is_repeated_or_lost_when_a_content_begins_anew(kind: type[Downloads]) -> None:
+    """Two requests have a custom id each that another one has as well, as OGX allows."""
+    server = kind(lines_of(10), breaks=[500, 20, 700], ranges="ignored")
+    async with Client(transport=server, max_retries=0) as client:
+        found = [result async for result in client.batches.results(ended())]
+    ids = sorted(result.custom_id for result in found)
+    assert ids == sorted(f"r-{number % 8}" for number in range(10))
+    assert all(result.kind == "answered" for result in found)
+    assert len(server.requests) == 4
+
+
+async def test_a_content_that_always_breaks_at_the_same_place_is_given_up() -> None:
+    server = Downloads(lines_of(10), breaks=[500] * 100, ranges="ignored")
+    async with Client(transport=server, max_retries=0) as client:
+        with pytest.raises(APIConnectionError):
+            async for _ in client.batches.results(ended()):
+                pass
+    assert len(server.requests) < 10
+
+
+async def test_a_page_of_a_proxy_is_no_result() -> None:
+    async with Client(transport=Downloads(b"<html>\n<p>Sorry\n</html>")) as client:
+        with pytest.raises(APIResponseValidationError, match="a page in place of results"):
+            async for _ in client.batches.results(ended()):
+                pass
+
+
+async def test_results_are_waited_for_while_their_file_is_empty(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    stage.server.inject(Fault(on="results" if stage.wire == "messages" else "file_content", body=b"", times=2))
+    began = asyncio.get_running_loop().time()
+    assert len(await kinds_of(outcome.results())) == 6
+    assert asyncio.get_running_loop().time() - began < 4.0
