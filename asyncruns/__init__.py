@@ -13,6 +13,7 @@ from asyncruns._version import __version__ as __version__
 if TYPE_CHECKING:
     from asyncruns.cadence import Cadence as Cadence
     from asyncruns.client.client import Client as Client
+    from asyncruns.dialects.result_lines import BatchResult as BatchResult
     from asyncruns.errors import APIConnectionError as APIConnectionError
     from asyncruns.errors import APIError as APIError
     from asyncruns.errors import APIResponseValidationError as APIResponseValidationError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from asyncruns.errors import AsyncRunsError as AsyncRunsError
     from asyncruns.errors import AuthenticationError as AuthenticationError
     from asyncruns.errors import BadRequestError as BadRequestError
+    from asyncruns.errors import BatchGroupError as BatchGroupError
     from asyncruns.errors import CallNotAnsweredError as CallNotAnsweredError
     from asyncruns.errors import ConfigurationError as ConfigurationError
     from asyncruns.errors import ConflictError as ConflictError
@@ -70,6 +72,9 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import TextAdded as TextAdded
     from asyncruns.lifecycle import TokenUsage as TokenUsage
     from asyncruns.lifecycle import ToolReported as ToolReported
+    from asyncruns.resources.batch_group import BatchGroup as BatchGroup
+    from asyncruns.resources.batch_group import BatchPart as BatchPart
+    from asyncruns.resources.group_outcome import GroupOutcome as GroupOutcome
     from asyncruns.resources.response_parameters import ResponseParameters as ResponseParameters
     from asyncruns.resources.run_parameters import RunParameters as RunParameters
     from asyncruns.resources.webhooks import WebhookEvent as WebhookEvent
@@ -95,6 +100,7 @@ if TYPE_CHECKING:
     from asyncruns.watch.outcome import Incomplete as Incomplete
     from asyncruns.watch.outcome import NeedsCaller as NeedsCaller
     from asyncruns.watch.outcome import Outcome as Outcome
+    from asyncruns.watch.reconciliation import Reconciliation as Reconciliation
     from asyncruns.watch.watcher import RunWatcher as RunWatcher
 
 _HOMES: Final = {
@@ -112,6 +118,10 @@ _HOMES: Final = {
     "Auth": "asyncruns.transport.auth",
     "AuthenticationError": "asyncruns.errors",
     "BadRequestError": "asyncruns.errors",
+    "BatchGroup": "asyncruns.resources.batch_group",
+    "BatchGroupError": "asyncruns.errors",
+    "BatchPart": "asyncruns.resources.batch_group",
+    "BatchResult": "asyncruns.dialects.result_lines",
     "BearerAuth": "asyncruns.transport.auth",
     "Cadence": "asyncruns.cadence",
     "Call": "asyncruns.lifecycle",
@@ -137,6 +147,7 @@ _HOMES: Final = {
     "Fleet": "asyncruns.fleet",
     "Gap": "asyncruns.lifecycle",
     "GaveUp": "asyncruns.watch.outcome",
+    "GroupOutcome": "asyncruns.resources.group_outcome",
     "Incomplete": "asyncruns.watch.outcome",
     "InternalServerError": "asyncruns.errors",
     "InvalidOutputError": "asyncruns.errors",
@@ -145,14 +156,15 @@ _HOMES: Final = {
     "NeedsCaller": "asyncruns.watch.outcome",
     "NoAuth": "asyncruns.transport.auth",
     "NotFoundError": "asyncruns.errors",
+    "OpenAIError": "asyncruns.errors",
     "Outcome": "asyncruns.watch.outcome",
     "OutputsSubmitted": "asyncruns.lifecycle",
-    "OpenAIError": "asyncruns.errors",
     "PermissionDeniedError": "asyncruns.errors",
     "Phase": "asyncruns.lifecycle",
     "PortkeyAuth": "asyncruns.transport.auth",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
+    "Reconciliation": "asyncruns.watch.reconciliation",
     "RefusalError": "asyncruns.errors",
     "ResponseParameters": "asyncruns.resources.response_parameters",
     "RunCancelledError": "asyncruns.errors",
@@ -203,6 +215,10 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "BadRequestError",
+    "BatchGroup",
+    "BatchGroupError",
+    "BatchPart",
+    "BatchResult",
     "BearerAuth",
     "Cadence",
     "Call",
@@ -228,6 +244,7 @@ __all__ = [
     "Fleet",
     "Gap",
     "GaveUp",
+    "GroupOutcome",
     "Incomplete",
     "InternalServerError",
     "InvalidOutputError",
@@ -244,6 +261,7 @@ __all__ = [
     "PortkeyAuth",
     "RateLimitError",
     "Reason",
+    "Reconciliation",
     "RefusalError",
     "ResponseParameters",
     "RunCancelledError",

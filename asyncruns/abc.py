@@ -87,8 +87,9 @@ class Transport(ABC):
 
         Raises:
             APIConnectionError: No response came; `sent` is whether the server may have acted.
-            APITimeoutError: No response came in time.
+            APITimeoutError: No response came in time. The time of an upload begins anew with each piece that was sent.
             APIResponseValidationError: The response cannot be accepted, such as a body without end.
+            Exception: What `request.upload` raised; the server did not receive its whole body.
         """
 
     async def stream(self, request: Request) -> Response | ByteStream:

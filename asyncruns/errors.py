@@ -29,6 +29,7 @@
     │   ├── RunNeedsCallerError       the caller must answer the calls that are still open
     │   └── WatchGaveUpError          the watch gave up before the run ended
     │       └── RunGoneError          the run existed and is gone: deleted or purged
+    ├── BatchGroupError               not every batch of a group could be created; carries the group
     ├── InvalidOutputError            raised by `outcome.parsed()`: the text does not fit the output type
     ├── RefusalError                  raised by `outcome.parsed()`: the model refused to answer
     ├── CallNotAnsweredError          a tool call failed, and the toolset's policy leaves it to the caller
@@ -495,6 +496,18 @@ class WatchGaveUpError(RunError):
 
 class RunGoneError(WatchGaveUpError):
     """The run existed, and now the server has no such run: it was deleted, or purged."""
+
+
+class BatchGroupError(AsyncRunsError):
+    """Not every batch of a group could be created; the message says which run, and what to do. The cause says why.
+
+    Attributes:
+        group: The `BatchGroup`: what was created runs, and `client.watch(group)` creates the rest.
+    """
+
+    def __init__(self, message: str, group: Any) -> None:
+        super().__init__(message)
+        self.group = group
 
 
 class InvalidOutputError(AsyncRunsError):

@@ -15,6 +15,7 @@ import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from functools import lru_cache
 from itertools import chain
 from typing import Final
@@ -43,8 +44,27 @@ class Upload(ABC):
         """Return the pieces from the beginning; may be called again, for another attempt. The caller closes it.
 
         Raises:
-            OSError: While iterating: what the body is read from is not there, or was changed.
+            Exception: While iterating, if the body can't be read, or was changed. `Transport.send` raises it, too.
         """
+
+
+async def pieces_of(upload: Upload) -> AsyncGenerator[bytes]:
+    """Yield the pieces of an upload, never more bytes than its size. The caller closes the generator.
+
+    Raises:
+        InvalidRequestError: The upload has another size than it says.
+        Exception: What the upload raises.
+    """
+    left = upload.size
+    async with aclosing(upload.open()) as pieces:
+        async for piece in pieces:
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+    if left:
+        found = "more" if left < 0 else f"{left} fewer"
+        raise InvalidRequestError(f"{upload!r} has {found} bytes than its size, {upload.size}; was it changed?")
 
 
 class Request(Struct, frozen=True):

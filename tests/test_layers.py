@@ -23,7 +23,13 @@ ROOMS = (
 )  # fmt: skip
 PURE = ("lifecycle", "cadence", "http", "sse", "errors", "wire")
 IMPURE = {"asyncio", "anyio", "aiohttp", "time", "random", "socket", "threading", "tenacity"}
-AIOHTTP = {"transport/aiohttp.py", "transport/aiohttp_sessions.py", "transport/unreachable.py", "testing/"}
+AIOHTTP = {
+    "transport/aiohttp.py",
+    "transport/aiohttp_upload.py",
+    "transport/aiohttp_sessions.py",
+    "transport/unreachable.py",
+    "testing/",
+}
 ONLY_AT = {"aiohttp": AIOHTTP, "tenacity": {"transport/retry.py"}, "httptools": {"transport/httptools_connection.py"}}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -137,7 +137,7 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer assistants azure beta close dialect for_run from_env from_openai messages portkey responses run "
+        "answer assistants azure beta close dialect files for_run from_env from_openai messages portkey responses run "
         "run_steps runs threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),

@@ -67,6 +67,7 @@ from asyncruns.wire import Message, Run
 if TYPE_CHECKING:
     import aiohttp
 
+    from asyncruns.resources.files import Files
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
     from asyncruns.resources.webhooks import Webhooks
@@ -227,6 +228,13 @@ class Client(AsyncOnly, OtherNames):
         from asyncruns.resources.responses import Responses  # imported late: its many structs take time to import
 
         return Responses(self._server)
+
+    @cached_property
+    def files(self) -> Files:
+        """Files: create, retrieve, list, delete, content."""
+        from asyncruns.resources.files import Files
+
+        return Files(self._server)
 
     @cached_property
     def webhooks(self) -> Webhooks:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 from weakref import ref as ref_to
 
 from asyncruns._loop import loop_time, wake
-from asyncruns.abc import Dialect, RunClient, Transport
+from asyncruns.abc import ByteStream, Dialect, RunClient, Transport
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
@@ -23,6 +23,7 @@ from asyncruns.wire import Message
 if TYPE_CHECKING:
     from asyncruns.wire import ResponseMessage
 
+Answer = TypeVar("Answer", bound=Response | ByteStream)
 R = TypeVar("R")
 
 REPEATED_FOR_S: Final = 60.0  # a request that is refused for its rate
@@ -104,7 +105,7 @@ class Permits:
             self._waiting.discard(permit)
             self._schedule.withdraw(permit)
 
-    def heed(self, dialect: Dialect[Any], request: Request, response: Response) -> Refusal | None:
+    def heed(self, dialect: Dialect[Any], request: Request, response: Response | ByteStream) -> Refusal | None:
         """Note what a response says about the budget; to be called when its permit was just given back.
 
         Returns:
@@ -114,8 +115,10 @@ class Permits:
         limit = rate_limit(response.headers)
         if limit is not None:
             budget.heard(now, limit)
-        refusal = None if response.status < 400 else dialect.refusal(request, response)
-        if refusal is None or refusal.kind is not RefusalKind.THROTTLED:
+        if isinstance(response, ByteStream) or response.status < 400:
+            return None
+        refusal = dialect.refusal(request, response)
+        if refusal.kind is not RefusalKind.THROTTLED:
             return None
         budget.refused(now, refusal.retry_after)
         return refusal
@@ -148,9 +151,15 @@ class PermittedTransport(Transport):
         wake(self._waiting)
 
     async def send(self, request: Request) -> Response:
+        return await self._repeated(request, self._inner.send)
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        return await self._repeated(request, self._inner.download)
+
+    async def _repeated(self, request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer:
         pause = FIRST_RETRY_PAUSE_S
         while True:
-            response = await self._send(request)
+            response = await self._permitted(request, send)
             refusal = self._permits.heed(self._dialect, request, response)
             if refusal is None:
                 self._repeats_until = math.inf
@@ -163,7 +172,7 @@ class PermittedTransport(Transport):
             await asyncio.wait({self._waiting}, timeout=wait)
             pause = min(2 * pause, LONGEST_RETRY_PAUSE_S)
 
-    async def _send(self, request: Request) -> Response:
+    async def _permitted(self, request: Request, send: Callable[[Request], Awaitable[Answer]]) -> Answer:
         permit = self._permits.ask()
         self._waiting = permit.ready
         try:
@@ -176,7 +185,7 @@ class PermittedTransport(Transport):
                     method=request.method,
                     path=request.path,
                 )
-            return await self._inner.send(request)
+            return await send(request)
         finally:
             self._waiting = None
             self._permits.give_back(permit)

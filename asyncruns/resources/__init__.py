@@ -3,10 +3,12 @@
 Public: the names in `__all__`; the resources themselves are reached through a client: `client.threads.runs`. The
 modules:
 
-assistants, threads, messages, steps, responses   one resource each
+assistants, threads, messages, steps, responses, files   one resource each
 webhooks           `client.webhooks`: checks and reads what a server sends by itself; webhook_secrets: what with
 runs               `client.threads.runs`: run_operations, run_polling (helpers that wait) and run_streaming together
 base               what all resources share: build a request, send it, decode the answer
+uploads            what callers pass as `file=`, as a body; multipart: the form around it
+file_content       the content of a file, read piece by piece
 options            the options of every call; run_parameters, response_parameters: what is created
 pages              lists, page by page
 thread_items       creates runs and messages: with thread_lock (another run holds the thread) and adoption (the answer

@@ -222,7 +222,8 @@ class RawCalls:
     """The methods of a resource, returning a `RawResponse` in place of the object; a list returns that of one page.
 
     Resources below this one (`client.threads.with_raw_response.runs`) are raw as well. Methods that watch a run or
-    stream it with a handler (`watch`, `poll`, `stream`, ...) involve more than one answer, so they are missing.
+    stream it with a handler (`watch`, `poll`, `stream`, ...), or read a file (`content`), involve more than one answer,
+    so they are missing.
     """
 
     def __init__(self, resource: Resource) -> None:
@@ -257,4 +258,4 @@ _WAITING: Final = (
     "submit_tool_outputs_stream",
     "create_and_run_stream",
 )
-_NOT_RAW: Final = frozenset({*_WAITING, "with_raw_response"})
+_NOT_RAW: Final = frozenset({*_WAITING, "content", "with_raw_response"})

@@ -5,8 +5,9 @@ Public: `auth.ApiKeyAuth`, `auth.Auth`, `auth.BearerAuth`, `auth.NoAuth`, `auth.
 retry                repeats requests when that can do no harm
 base                 what both transports share: settings, signing, URLs and headers
 aiohttp              the transport over aiohttp, for every request
+aiohttp_upload       the body of an upload, as aiohttp sends it
 aiohttp_sessions     its sessions: chooses the connection, and keeps aiohttp from sending a request twice
-httptools            the lean transport, over httptools; streams, proxies and borrowed sessions it leaves to aiohttp
+httptools            the lean transport, over httptools; streams, files, proxies, borrowed sessions go to aiohttp
 httptools_pool       its connections to one server
 httptools_connection one of these: writes a request, and parses the answer
 dialer               makes connections: addresses and TLS

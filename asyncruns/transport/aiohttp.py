@@ -16,7 +16,7 @@ import aiohttp
 from asyncruns._private import arrived
 from asyncruns.abc import ByteStream
 from asyncruns.errors import APIConnectionError, ConfigurationError
-from asyncruns.http import Request, Response
+from asyncruns.http import Request, Response, Upload
 from asyncruns.sse import BodyKind, body_kind
 from asyncruns.transport.aiohttp_sessions import (
     Broken,
@@ -26,6 +26,7 @@ from asyncruns.transport.aiohttp_sessions import (
     let_the_loop_notice,
     send_untyped,
 )
+from asyncruns.transport.aiohttp_upload import UploadPayload
 from asyncruns.transport.auth import Auth, Headers
 from asyncruns.transport.base import CONNECT_TIMEOUT_S, MAX_BODY_BYTES, HTTPTransport, closes
 from asyncruns.transport.failures import Failures
@@ -97,12 +98,39 @@ class AiohttpTransport(HTTPTransport):
     async def stream(self, request: Request) -> Response | ByteStream:
         return await self._signed_by(request, self._stream_signed)
 
+    async def download(self, request: Request) -> Response | ByteStream:
+        return await self._signed_by(request, self._download_signed)
+
     async def _send_signed(self, request: Request, signature: Headers) -> Response:
+        if request.upload is not None:
+            return await self._upload_signed(request, request.upload, signature)
         began = asyncio.get_running_loop().time()
         try:
             answer = await self._begin(request, signature, _timeout(self._seconds(request)))
             return await self._whole(request, answer)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise await self._lost(request, error, began) from self._shown_cause(request, error)
+
+    async def _upload_signed(self, request: Request, upload: Upload, signature: Headers) -> Response:
+        seconds = self._seconds(request)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        def moved() -> None:  # the time for the next piece, or for the answer, begins
+            if seconds is not None and not limit.expired():
+                limit.reschedule(loop.time() + seconds)
+
+        payload = UploadPayload(upload, moved)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                try:
+                    answer = await self._begin(request, signature, _timeout(None), payload)
+                    return await self._whole(request, answer)
+                finally:
+                    await payload.stop()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            if payload.failure is not None:
+                raise payload.failure from payload.failure.__cause__
             raise await self._lost(request, error, began) from self._shown_cause(request, error)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
@@ -119,6 +147,18 @@ class AiohttpTransport(HTTPTransport):
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise await self._lost(request, error, began) from self._shown_cause(request, error)
         return _AiohttpStream(request, answer, seconds, self._failures, self._redactor, start)
+
+    async def _download_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
+        seconds = self._seconds(request)
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._begin(request, signature, _timeout(None))
+                if answer.status >= 300:
+                    return await self._whole(request, answer)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise await self._lost(request, error, began) from self._shown_cause(request, error)
+        return _AiohttpStream(request, answer, seconds, self._failures, self._redactor)
 
     async def _lost(self, request: Request, error: BaseException, began: float) -> APIConnectionError:
         cause = error.error if isinstance(error, Broken) else error
@@ -144,7 +184,11 @@ class AiohttpTransport(HTTPTransport):
         return start
 
     async def _begin(
-        self, request: Request, signature: Headers, timeout: aiohttp.ClientTimeout
+        self,
+        request: Request,
+        signature: Headers,
+        timeout: aiohttp.ClientTimeout,
+        upload: UploadPayload | None = None,
     ) -> aiohttp.ClientResponse:
         """Send a request, and return the answer as soon as its headers have arrived."""
         loop = asyncio.get_running_loop()
@@ -169,7 +213,7 @@ class AiohttpTransport(HTTPTransport):
                 request.method,
                 url,
                 headers=headers,
-                data=request.body,
+                data=request.body if upload is None else upload,
                 timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,  # a borrowed session may have it set

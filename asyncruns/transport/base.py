@@ -154,10 +154,12 @@ class HTTPTransport(Transport):
             self._signed = signature, (plain, _merged(self._version_headers, plain))
         signed = self._signed[1][request.path.startswith(self._versioned_paths)]
         has_type = "Content-Type" in signed
-        if request.body is None and not request.headers and not has_type:
+        if request.body is None and request.upload is None and not request.headers and not has_type:
             return signed
         headers = signed.copy()
-        if request.body is not None:
+        if request.upload is not None:
+            headers["Content-Type"] = request.upload.content_type
+        elif request.body is not None:
             headers["Content-Type"] = "application/json"
         elif has_type:
             del headers["Content-Type"]  # without a body, some gateways would try to parse one

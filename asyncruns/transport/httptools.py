@@ -39,9 +39,9 @@ _RENDERED_HEADS: Final = 8
 class HttptoolsTransport(HTTPTransport):
     """Sends requests over HTTP/1.1 with httptools, each once, and never follows a redirect.
 
-    An `AiohttpTransport` with the same settings sends the rest: streams; unusual methods; requests with headers that
-    define the framing; and all requests if there is a proxy, `trust_env`, a borrowed session or a fingerprint. It is
-    created when it is first needed.
+    An `AiohttpTransport` with the same settings sends the rest: streams, uploads and downloads; unusual methods;
+    requests with headers that define the framing; and all requests if there is a proxy, `trust_env`, a borrowed session
+    or a fingerprint. It is created when it is first needed.
 
     Args:
         base_url: This and the other parameters: see `AiohttpTransport`.
@@ -109,12 +109,15 @@ class HttptoolsTransport(HTTPTransport):
 
     async def send(self, request: Request) -> Response:
         is_ours = not request.headers or _is_ours(name for name, _ in request.headers)
-        if self._pools is None or request.method not in _METHODS or not is_ours:
+        if self._pools is None or request.method not in _METHODS or not is_ours or request.upload is not None:
             return await self._aiohttp().send(request)
         return await self._signed_by(request, self._send_signed)
 
     async def stream(self, request: Request) -> Response | ByteStream:
         return await self._aiohttp().stream(request)
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        return await self._aiohttp().download(request)
 
     def _aiohttp(self) -> AiohttpTransport:
         if self._pools is not None:

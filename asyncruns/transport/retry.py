@@ -25,7 +25,7 @@ PAUSE_CEILING_S: Final = 8.0
 LONGEST_HINT_S: Final = 60.0  # if the server asks for a longer pause, the caller gets its answer at once
 
 _FIRST_ERROR_STATUS: Final = 400
-_PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _QUOTA: Final = b"insufficient_quota"  # a 429 with this code stays: waiting does not help
 
 
@@ -56,6 +56,10 @@ class RetryTransport(Transport):
     async def stream(self, request: Request) -> Response | ByteStream:
         # Only opening is retried; a stream that has begun is not opened again here.
         return await self._after(request, self._inner.stream, await _try(request, self._inner.stream))
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        # As for a stream.
+        return await self._after(request, self._inner.download, await _try(request, self._inner.download))
 
     async def _after(
         self, request: Request, send: Callable[[Request], Awaitable[Answer]], first: Answer | APIConnectionError
@@ -114,7 +118,7 @@ def _is_worth_a_retry(request: Request, result: Response | ByteStream | APIConne
         return result.passes and (is_read or not result.sent)
     if result.status == 429:
         return _QUOTA not in result.body and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
-    return is_read and result.status in _PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
+    return is_read and result.status in PASSING_STATUSES and (wait_hint(result.headers) or 0.0) <= LONGEST_HINT_S
 
 
 def _shown(result: Response | ByteStream | APIConnectionError) -> str:

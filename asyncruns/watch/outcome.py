@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar, overload, runtime_checkable
 
 import anyio
@@ -29,11 +30,13 @@ from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunF
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
 from asyncruns.watch.parsed import last_written, parsed_answer
+from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Message
 from asyncruns.wire.plain import Held, Plain, is_plain, value_in
 from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult
     from asyncruns.wire import ResponseMessage
 
 R = TypeVar("R")
@@ -83,6 +86,14 @@ class LeftBehind:
         """Raise InvalidRequestError, which says how to fetch the messages."""
         raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
 
+    def results(self, batch: object) -> AsyncGenerator[BatchResult]:
+        """Raise InvalidRequestError, which says how to fetch the results."""
+        raise InvalidRequestError(_NO_CLIENT_FOR_RESULTS)
+
+    def requests(self, batch: object) -> AsyncGenerator[tuple[str, Any]]:
+        """Raise InvalidRequestError, like everything here."""
+        raise InvalidRequestError(_NO_CLIENT_FOR_RESULTS)
+
 
 def _restored(kind: type[Any], fields: dict[str, Any], output_type: bytes) -> Any:
     try:
@@ -104,6 +115,23 @@ _LEFT_BEHIND: Final = (
     "This outcome was unpickled, and a pickle does not hold the client: with a client of this process, await "
     "client.for_run(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is pickled"
 )
+_NO_CLIENT_FOR_RESULTS: Final = (
+    "This outcome was unpickled, and a pickle does not hold the client: with a client of this process, iterate over "
+    "client.batches.results(outcome.run), or over client.message_batches.results(outcome.run)"
+)
+
+
+@runtime_checkable
+class ReadsResults(Protocol):
+    """A client of batches: it fetches their results."""
+
+    def results(self, batch: Any) -> AsyncGenerator[BatchResult]:
+        """Yield the results of a batch, which may be given by its id."""
+        ...
+
+    def requests(self, batch: Any) -> AsyncGenerator[tuple[str, Any]]:
+        """Yield the requests of a batch, as pairs of custom id and body."""
+        ...
 
 
 @runtime_checkable
@@ -282,6 +310,59 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         reads_as = output_type_of(chosen)
         self.unwrap()
         return parsed_answer(self.ref, await self.messages(), reads_as)
+
+    def results(self) -> AsyncGenerator[BatchResult]:
+        """Iterate over the results of a batch, in the order in which the server sends them; read while they arrive.
+
+        A batch that expired or was cancelled has results, too; one that failed has none. Results that are not there yet
+        are waited for, for at most 15.5 s. If the connection breaks, it is taken up again, and no result comes twice.
+        At most a line is held in memory. Safe to cancel; to stop before the end, use `contextlib.aclosing`, which
+        closes the connection at once.
+
+        Raises:
+            InvalidRequestError: This is no batch, or it has not ended, or the outcome was unpickled.
+            APIError: The results could not be fetched; while iterating.
+        """
+        return self._results_client().results(self._batch())
+
+    async def reconcile(self, ids: Iterable[Any] | AsyncIterable[Any]) -> Reconciliation:
+        """Return what became of each request of a batch, by its custom id. Reads all results. Safe to cancel.
+
+        Args:
+            ids: The custom ids that were asked for; or the requests, as they were passed to `create(requests=...)`.
+
+        Raises:
+            InvalidRequestError: As for `results`, or an item is neither an id nor a request.
+            APIError: The results could not be fetched.
+        """
+        async with aclosing(self.results()) as results:
+            return await reconciled(results, ids)
+
+    def unanswered(self, requests: Iterable[Any] | AsyncIterable[Any] | None = None) -> AsyncGenerator[tuple[str, Any]]:
+        """Iterate over the requests of a batch that have no answer, as pairs of custom id and body.
+
+        Those that failed, expired or were cancelled are among them, and those without a result. They can be passed to
+        `create(requests=...)` as they are; nothing is created by itself. Reads all results first. Safe to cancel.
+
+        Args:
+            requests: The requests, as they were passed to `create(requests=...)`. By default they are read from the
+                input file of the batch; a message batch has none.
+
+        Raises:
+            InvalidRequestError: As for `results`, or this is a message batch and there are no `requests`.
+            APIError: The results or the input file could not be fetched; while iterating.
+        """
+        if requests is None:
+            requests = self._results_client().requests(self._batch())
+        return unanswered_of(self.results(), requests)
+
+    def _results_client(self) -> ReadsResults:
+        if isinstance(self._client, ReadsResults):
+            return self._client
+        raise InvalidRequestError(f"{self.ref} is no batch, so it has no results; it has messages() and text()")
+
+    def _batch(self) -> Any:
+        return self.ref.ids[0] if self.run is None and self.ref.ids else self.run
 
     def to_dict(self) -> dict[str, Any]:
         fields = super().to_dict()

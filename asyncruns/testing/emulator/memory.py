@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 from urllib.parse import urlencode
@@ -19,7 +19,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from asyncruns.abc import ByteStream, Transport
 from asyncruns.errors import APIConnectionError, APITimeoutError
-from asyncruns.http import Request, Response
+from asyncruns.http import Request, Response, pieces_of
 from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
@@ -32,6 +32,7 @@ from asyncruns.testing.emulator.webhooks import OnWebhook, WebhookSigner
 
 _FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_PIECE_BYTES: Final = 64 * 1024
 
 
 class InMemoryTransport(Backend, Transport):
@@ -41,8 +42,9 @@ class InMemoryTransport(Backend, Transport):
     clients are closed; several clients may share it.
 
     Faults strike as they do over a socket, except that a dropped or cut answer raises `APIConnectionError` with
-    `sent=True` at once: no HTTP library repeats the request by itself. Each read of a stream returns one event. An
-    exception of a scenario function or of a `rewrite` is raised by `send` or `stream`.
+    `sent=True` at once: no HTTP library repeats the request by itself. A download that is cut breaks off where it was
+    cut. Each read of a stream returns one event. An upload is read whole. An exception of a scenario function or of a
+    `rewrite` is raised by `send` or `stream`.
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
@@ -115,16 +117,28 @@ class InMemoryTransport(Backend, Transport):
         return answer if isinstance(answer, Response) else await _whole(answer)
 
     async def stream(self, request: Request) -> Response | ByteStream:
+        return await self._ask(request)
+
+    async def download(self, request: Request) -> Response | ByteStream:
+        answer = await self._ask(request, is_download=True)
+        if isinstance(answer, ByteStream) or answer.status >= 300:
+            return answer
+        return _Download(request, answer)
+
+    async def _ask(self, request: Request, *, is_download: bool = False) -> Response | ByteStream:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # the first request, or one of a new loop, as in another `asyncio.run`
             self._go_by(loop)
-        path, raw = ROOT + request.path[1:], request.body or b""
+        path, raw, headers = ROOT + request.path[1:], request.body or b"", dict(request.headers)
+        if request.upload is not None:
+            raw = b"".join([piece async for piece in pieces_of(request.upload)])
+            headers["Content-Type"] = request.upload.content_type
         target, parameters = target_of(request.method, path, raw), dict(request.query)
         seen = SeenRequest(
             method=request.method,
             path=path,
             query=urlencode(request.query) if parameters else "",
-            headers=without_secrets(dict(request.headers)),
+            headers=without_secrets(headers),
             body=raw,
             at=loop.time(),
             operation=target.operation,
@@ -133,7 +147,7 @@ class InMemoryTransport(Backend, Transport):
         injected, act = self._receive(seen, target, parameters, None)
         timeout = self._timeout if request.timeout is None else request.timeout
         if injected is not None:
-            answer = await self._fail(request, timeout, injected, seen, act)
+            answer = await self._fail(request, timeout, injected, seen, act, is_download=is_download)
         else:
             # Without a fault the server acts at once and only the answer is delayed, so no `asyncio.timeout` is needed.
             answer = act(0.0)
@@ -145,7 +159,14 @@ class InMemoryTransport(Backend, Transport):
         return _response(answer) if events is None else _Stream(request, answer, events, self.now, timeout)
 
     async def _fail(
-        self, request: Request, timeout: float, injected: InjectedFault, seen: SeenRequest, act: Act
+        self,
+        request: Request,
+        timeout: float,
+        injected: InjectedFault,
+        seen: SeenRequest,
+        act: Act,
+        *,
+        is_download: bool,
     ) -> EmulatedAnswer:
         try:
             async with asyncio.timeout(None if math.isinf(timeout) else timeout):
@@ -155,7 +176,7 @@ class InMemoryTransport(Backend, Transport):
             raise _too_late(request) from error
         if injected.fault.drop:
             raise _lost(request, "the connection was dropped")
-        if len(answer.body) < int(answer.headers.get("Content-Length", 0)):  # damage="cut"
+        if not is_download and _is_cut(answer.headers, answer.body):
             raise _lost(request, "the connection ended within the answer")
         return answer
 
@@ -219,6 +240,34 @@ class _Stream(ByteStream):
 
     async def aclose(self) -> None:
         self._events = iter(())
+
+
+class _Download(ByteStream):
+    """A body in pieces; one that a fault has cut breaks off where it ends."""
+
+    def __init__(self, request: Request, answer: Response) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self._request = request
+        self._body = answer.body
+        self._at = 0
+        self._breaks = _is_cut(answer.headers, answer.body)
+
+    async def read(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        piece = self._body[self._at : self._at + _PIECE_BYTES]
+        self._at += len(piece)
+        if not piece and self._breaks:
+            raise _lost(self._request, "the connection broke within the answer")
+        return piece
+
+    async def aclose(self) -> None:
+        self._body, self._breaks = b"", False
+
+
+def _is_cut(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether `damage="cut"` has shortened a body."""
+    return len(body) < int(headers.get("Content-Length", 0))
 
 
 async def _whole(stream: ByteStream) -> Response:

@@ -1,0 +1,115 @@
+"""Creates batches from requests: writes and uploads their files, and creates a batch, or a group of them.
+
+Everything is checked before anything is sent, and all files are uploaded before a batch is created: if a create fails,
+the others can be created later from what is at the server. Nothing here creates a batch twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError
+from asyncruns.resources.batch_group import BatchGroup, BatchPart
+from asyncruns.resources.request_files import FilePart, WrittenRequests, written
+from asyncruns.wire import Batch, FileObject
+from asyncruns.wire.common import epoch_seconds
+
+FILE_NAME: Final = "requests.jsonl"
+
+
+class BatchSubmission(Struct, frozen=True, kw_only=True):
+    """What a batch, or each batch of a group, is created with.
+
+    Attributes:
+        requests: The requests, in any form that `RequestLines` takes.
+        endpoint: Their endpoint; None takes that of the first line.
+        template: A group without parts, which has the other parameters of the batches.
+        upload: Uploads a file, which is given by its name and its content.
+        create: Creates the batch of a part of a group.
+    """
+
+    requests: Iterable[Any] | AsyncIterable[Any]
+    endpoint: str | None
+    template: BatchGroup
+    upload: Callable[[Any], Awaitable[FileObject]]
+    create: Callable[[BatchGroup, int], Awaitable[Batch]]
+
+    async def submit(self) -> Batch | BatchGroup:
+        """Create the batch, or the group of batches.
+
+        A caller that is cancelled leaves what was created until then; the files can be found by their purpose.
+
+        Raises:
+            InvalidRequestError: A request cannot be part of the batch; nothing was sent.
+            BatchGroupError: A batch of the group could not be created.
+            APIError: A file could not be uploaded, or the only batch not be created; the message names the files.
+        """
+        _check_tokens(self.template.max_enqueued_tokens)
+        async with written(self.requests, self.endpoint, self.template.max_enqueued_tokens) as found:
+            group = await self._uploaded(found)
+        if len(group.parts) == 1 and not group.is_asked_for:
+            return await self._alone(group)
+        return await self._created(group)
+
+    async def _uploaded(self, found: WrittenRequests) -> BatchGroup:
+        parts: list[BatchPart] = []
+        created_at: float | None = None
+        for part in found.parts:
+            try:
+                file = await self.upload((FILE_NAME, found.content_of(part), "application/jsonl"))
+            except APIError as error:
+                names = ", ".join(uploaded.input_file_id for uploaded in parts)
+                raise (
+                    error._extend(
+                        f"No batch was created. Nothing uses the files {names}, which were uploaded before; delete them."
+                    )
+                    if parts
+                    else error
+                )
+            created_at = created_at or epoch_seconds(file.created_at)
+            parts.append(_part(file, part))
+        return self.template.with_files(parts, endpoint=found.endpoint, created_at=created_at or 0.0)
+
+    async def _alone(self, group: BatchGroup) -> Batch:
+        try:
+            return await self.create(group, 0)
+        except APIError as error:
+            file_id = group.parts[0].input_file_id
+            raise error._extend(f"The requests are at the server, as the file {file_id}: pass it as input_file_id.")
+
+    async def _created(self, group: BatchGroup) -> BatchGroup:
+        """Create the batches of a group, as far as its limit has room; the first one always has."""
+        tokens = 0
+        for place, part in enumerate(group.parts):
+            tokens += part.tokens
+            if place and group.max_enqueued_tokens is not None and tokens > group.max_enqueued_tokens:
+                break
+            try:
+                batch = await self.create(group, place)
+            except APIError as error:
+                group = group.with_part(place, error=str(error))
+                raise BatchGroupError(_what_runs(group, place), group) from error
+            group = group.with_part(place, batch=batch)
+        return group
+
+
+def _part(file: FileObject, part: FilePart) -> BatchPart:
+    return BatchPart(input_file_id=file.id, requests=part.requests, tokens=part.tokens)
+
+
+def _check_tokens(most: object) -> None:
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
+        raise InvalidRequestError(f"max_enqueued_tokens must be 1 or more, or None for no limit; got {most!r}")
+
+
+def _what_runs(group: BatchGroup, place: int) -> str:
+    running = ", ".join(batch.id for batch in group.batches)
+    so_far = f"The parts before it run, as {running}." if running else "No other part runs."
+    return (
+        f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error} {so_far} The files of "
+        "all parts are at the server: client.watch(error.group) creates the rest and watches all, and "
+        "client.batches.cancel(error.group) cancels what runs."
+    )

@@ -1,0 +1,128 @@
+"""Compares the results of a batch with the requests that were asked for: each custom id is told by name.
+
+It sends nothing; the results come from the caller, and only custom ids are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from asyncruns.dialects.request_lines import body_of, custom_id_of
+from asyncruns.dialects.result_lines import BatchResult
+from asyncruns.errors import InvalidRequestError
+from asyncruns.wire.plain import Plain
+
+T = TypeVar("T")
+
+
+class Reconciliation(Plain, frozen=True, kw_only=True):
+    """What became of each request of a batch, by its custom id.
+
+    The first five are in the order in which the ids were asked for; each of these ids is in exactly one of them.
+
+    Attributes:
+        answered: They have an answer.
+        failed: They have an error.
+        expired: They were not executed within the batch's time.
+        cancelled: They were not executed because the batch was cancelled.
+        missing: No result names them.
+        unexpected: They have a result, and were not asked for, in the order of the results. "" stands for lines that
+            could not be read.
+    """
+
+    answered: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    expired: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each id that was asked for is answered."""
+        return not (self.failed or self.expired or self.cancelled or self.missing)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{len(getattr(self, name))} {name}" for name in self.__struct_fields__)
+        return f"<Reconciliation {counts}>"
+
+
+async def reconciled(results: AsyncIterable[BatchResult], ids: Iterable[Any] | AsyncIterable[Any]) -> Reconciliation:
+    """Return what became of each request.
+
+    If an id has several results, an answer counts more than an error.
+
+    Args:
+        results: The results.
+        ids: The custom ids, or the requests in any form that `create(requests=...)` takes.
+
+    Raises:
+        InvalidRequestError: An item is neither.
+    """
+    asked = dict.fromkeys([custom_id async for custom_id, _ in numbered(ids)])
+    kinds: dict[str, str] = {}
+    async for result in results:
+        if kinds.get(result.custom_id) != "answered":
+            kinds[result.custom_id] = result.kind
+    found: dict[str, list[str]] = {name: [] for name in Reconciliation.__struct_fields__}
+    for custom_id in asked:
+        found[kinds.pop(custom_id, "missing")].append(custom_id)
+    found["unexpected"] = [*kinds]
+    return Reconciliation(**{name: tuple(ids) for name, ids in found.items()})
+
+
+async def unanswered_of(
+    results: AsyncIterable[BatchResult], requests: Iterable[Any] | AsyncIterable[Any]
+) -> AsyncGenerator[tuple[str, Any]]:
+    """Yield the requests that have no answer, as pairs of custom id and body. A custom id is yielded once.
+
+    Args:
+        results: The results, which are read first.
+        requests: The requests in any form that `create(requests=...)` takes.
+
+    Raises:
+        InvalidRequestError: An item is no request.
+    """
+    done = {result.custom_id async for result in results if result.kind == "answered"}
+    number = 0
+    async with aclosing(each_of(requests)) as each:
+        async for request in each:
+            number += 1
+            custom_id = custom_id_of(request, number)
+            if custom_id not in done:
+                done.add(custom_id)
+                yield custom_id, body_of(request, number)
+
+
+async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tuple[str, Any]]:
+    """Yield each item with its custom id; an id is its own.
+
+    Raises:
+        InvalidRequestError: An item is neither an id nor a request.
+    """
+    number = 0
+    async for item in each_of(ids):
+        number += 1
+        yield item if isinstance(item, str) else custom_id_of(item, number), item
+
+
+async def each_of(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
+    """Yield the items of an iterable, async or not. An async generator is closed at the end.
+
+    Raises:
+        InvalidRequestError: It is no iterable of several things.
+    """
+    if isinstance(items, AsyncIterable):
+        try:
+            async for item in items:
+                yield item
+        finally:
+            if (close := getattr(items, "aclose", None)) is not None:
+                await close()
+    elif isinstance(items, Iterable) and not isinstance(items, str | bytes | dict):
+        for item in items:
+            yield item
+    else:
+        raise InvalidRequestError(f"Expected an iterable of requests; got {type(items).__name__}")

@@ -1,0 +1,73 @@
+"""Each custom id that was asked for is told by name: answered, failed, expired, cancelled or missing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from asyncruns.dialects.result_lines import BatchResult, ResultKind
+from asyncruns.errors import InvalidRequestError
+from asyncruns.watch.reconciliation import Reconciliation, reconciled
+
+
+async def results(*kinds: tuple[str, ResultKind]) -> AsyncIterator[BatchResult]:
+    for custom_id, kind in kinds:
+        yield BatchResult(custom_id=custom_id, kind=kind)
+
+
+async def test_each_id_is_in_one_list_in_the_order_asked() -> None:
+    found = await reconciled(
+        results(("f", "expired"), ("b", "failed"), ("x", "answered"), ("a", "answered"), ("c", "cancelled")),
+        ["a", "b", "c", "d", "f", "a"],
+    )
+    assert found == Reconciliation(
+        answered=("a",), failed=("b",), expired=("f",), cancelled=("c",), missing=("d",), unexpected=("x",)
+    )
+    assert not found.is_complete
+    assert repr(found) == "<Reconciliation 1 answered, 1 failed, 1 expired, 1 cancelled, 1 missing, 1 unexpected>"
+
+
+async def test_ids_may_be_given_as_the_requests() -> None:
+    requests: list[Any] = [
+        "a",
+        ("b", {}),
+        {"custom_id": "c", "body": {}},
+        {"custom_id": "d", "params": {}},
+        {"model": "m"},
+    ]
+    names = ("a", "b", "c", "d", "request-5")
+    found = await reconciled(results(*((name, "answered") for name in names)), requests)
+    assert found.answered == names
+    assert found.is_complete
+
+
+async def test_ids_may_come_from_an_async_generator_which_is_closed() -> None:
+    closed = []
+
+    async def ids() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            closed.append(True)
+
+    assert (await reconciled(results(), ids())).missing == ("a",)
+    assert closed
+
+
+@pytest.mark.parametrize("kinds", [("failed", "answered"), ("answered", "failed")])
+async def test_an_answer_counts_more_than_an_error(kinds: tuple[ResultKind, ResultKind]) -> None:
+    found = await reconciled(results(("a", kinds[0]), ("a", kinds[1])), ["a"])
+    assert found.answered == ("a",)
+
+
+async def test_a_line_that_could_not_be_read_is_unexpected() -> None:
+    found = await reconciled(results(("", "failed"), ("a", "answered")), ["a", "b"])
+    assert (found.missing, found.unexpected) == (("b",), ("",))
+
+
+@pytest.mark.parametrize("ids", ["abc", {"a": 1}, 3, [3], [None]])
+async def test_what_is_no_request_is_refused(ids: Any) -> None:
+    with pytest.raises(InvalidRequestError):
+        await reconciled(results(), ids)
