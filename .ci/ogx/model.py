@@ -29,8 +29,13 @@ async def complete(request: web.Request) -> web.Response:
     rules = dict(word.split("=", 1) for word in words if word.startswith(("wait=", "fail=")))
     await asyncio.sleep(float(rules.get("wait", 0)))
     if "fail" in rules:
-        error = {"message": f"The model fails as it was asked to ({rules['fail']}).", "type": "scripted", "code": "asked"}
+        error = {
+            "message": f"The model fails as it was asked to ({rules['fail']}).",
+            "type": "scripted",
+            "code": "asked",
+        }
         return web.json_response({"error": error}, status=int(rules["fail"]))
+    asked, answered = len(words), len(words) + 1
     answer = " ".join(word for word in words if not word.startswith(("wait=", "fail=")))
     return web.json_response(
         {
@@ -41,7 +46,11 @@ async def complete(request: web.Request) -> web.Response:
             "choices": [
                 {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"echo: {answer}"}}
             ],
-            "usage": {"prompt_tokens": len(words), "completion_tokens": len(words) + 1, "total_tokens": 2 * len(words) + 1},
+            "usage": {
+                "prompt_tokens": len(words),
+                "completion_tokens": len(words) + 1,
+                "total_tokens": 2 * len(words) + 1,
+            },
         }
     )
 

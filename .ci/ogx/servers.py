@@ -48,9 +48,7 @@ def ogx_server(command: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _running(
-    command_line: list[str | Path], environment: dict[str, str], log: Path, url: str
-) -> Iterator[None]:
+def _running(command_line: list[str | Path], environment: dict[str, str], log: Path, url: str) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command_line, env=environment, stdout=output, stderr=output, cwd=log.parent)
     try:

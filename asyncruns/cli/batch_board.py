@@ -1,4 +1,4 @@
-"""The state of the batches that `asyncruns batch watch` watches, which its views show. It never prints, and does no I/O.
+"""The state of the batches that `asyncruns batch watch` watches, as its views show it. Does no I/O, and never prints.
 
 Nothing of it grows with the number of requests in a batch.
 """

@@ -10,10 +10,9 @@ from asyncruns.cli.arguments import a_count, a_pair, add_command, add_server, se
 DEFAULT_LISTED: Final = 20
 
 _SERVER_HELP: Final = """
-The wire of a batch is told by its id: message batches of Anthropic's API begin with "msgbatch_". Without --base-url, the
-server and its key are taken from the environment: as for `asyncruns watch`, or for message batches from
-ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL (default: https://api.anthropic.com/v1), or else from ASYNCRUNS_BASE_URL and
-ASYNCRUNS_API_KEY.
+The ids of message batches, which are those of Anthropic's API, begin with "msgbatch_". Without --base-url, the server
+and its key are taken from the environment: as for `asyncruns watch`, or for message batches from ANTHROPIC_API_KEY and
+ANTHROPIC_BASE_URL (default: https://api.anthropic.com/v1), or else from ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY.
 """
 _BATCH_EPILOG: Final = """\
   ids=$(asyncruns batch submit requests.jsonl)
@@ -57,9 +56,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         add_command(commands, "submit", "Create a batch of the requests in a file.", _SUBMIT_EPILOG + _SERVER_HELP)
     )
     _add_watch(add_command(commands, "watch", "Watch batches to their ends.", _WATCH_EPILOG + _SERVER_HELP))
-    _add_results(
-        add_command(commands, "results", "Print the results of a batch.", _RESULTS_EPILOG + _SERVER_HELP)
-    )
+    _add_results(add_command(commands, "results", "Print the results of a batch.", _RESULTS_EPILOG + _SERVER_HELP))
     _add_list(add_command(commands, "list", "List the newest batches.", _SERVER_HELP))
 
 

@@ -96,4 +96,6 @@ async def watch_batches(
 def _say_how_to_go_on(board: BatchBoard) -> None:
     ids = [row.batch_id for row in board.open]
     named = " ".join(ids) if len(ids) <= SHOWN_IDS else "with the same ids"
-    complain(f"interrupted; {counted(len(ids), 'batch', 'batches')} still open; to go on: asyncruns batch watch {named}")
+    complain(
+        f"interrupted; {counted(len(ids), 'batch', 'batches')} still open; to go on: asyncruns batch watch {named}"
+    )

@@ -78,10 +78,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"asyncruns {asyncruns.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
-    _add_demo(add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG))
+    _add_demo(
+        add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
+    )
     _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
-    add_batch(
-        add_command(commands, "batch", "Submit batches of requests, watch them, and print their results."))
+    add_batch(add_command(commands, "batch", "Submit batches of requests, watch them, and print their results."))
     _add_emulate(
         add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
     )
@@ -89,7 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=a_count, default=DEFAULT_RUNS, metavar="N", help="how many (default %(default)s)")
+    parser.add_argument(
+        "--runs", type=a_count, default=DEFAULT_RUNS, metavar="N", help="how many (default %(default)s)"
+    )
     parser.add_argument("--base-url", metavar="URL", help="a real server, such as https://host.example/v1")
     parser.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="the assistants' model (default %(default)s)")
