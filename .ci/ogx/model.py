@@ -46,11 +46,7 @@ async def complete(request: web.Request) -> web.Response:
             "choices": [
                 {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": f"echo: {answer}"}}
             ],
-            "usage": {
-                "prompt_tokens": len(words),
-                "completion_tokens": len(words) + 1,
-                "total_tokens": 2 * len(words) + 1,
-            },
+            "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
         }
     )
 
