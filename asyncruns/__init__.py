@@ -58,11 +58,13 @@ if TYPE_CHECKING:
     from asyncruns.lifecycle import CancelRefused as CancelRefused
     from asyncruns.lifecycle import Connectivity as Connectivity
     from asyncruns.lifecycle import ConnectivityChanged as ConnectivityChanged
+    from asyncruns.lifecycle import Counts as Counts
     from asyncruns.lifecycle import CurrentState as CurrentState
     from asyncruns.lifecycle import EndRevoked as EndRevoked
     from asyncruns.lifecycle import Gap as Gap
     from asyncruns.lifecycle import OutputsSubmitted as OutputsSubmitted
     from asyncruns.lifecycle import Phase as Phase
+    from asyncruns.lifecycle import ProgressChanged as ProgressChanged
     from asyncruns.lifecycle import Reason as Reason
     from asyncruns.lifecycle import RunLifecycle as RunLifecycle
     from asyncruns.lifecycle import RunRef as RunRef
@@ -137,6 +139,7 @@ _HOMES: Final = {
     "ConflictError": "asyncruns.errors",
     "Connectivity": "asyncruns.lifecycle",
     "ConnectivityChanged": "asyncruns.lifecycle",
+    "Counts": "asyncruns.lifecycle",
     "CreateRequest": "asyncruns.fleet",
     "CurrentState": "asyncruns.lifecycle",
     "EndRevoked": "asyncruns.lifecycle",
@@ -162,6 +165,7 @@ _HOMES: Final = {
     "PermissionDeniedError": "asyncruns.errors",
     "Phase": "asyncruns.lifecycle",
     "PortkeyAuth": "asyncruns.transport.auth",
+    "ProgressChanged": "asyncruns.lifecycle",
     "RateLimitError": "asyncruns.errors",
     "Reason": "asyncruns.lifecycle",
     "Reconciliation": "asyncruns.watch.reconciliation",
@@ -234,6 +238,7 @@ __all__ = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "Counts",
     "CreateRequest",
     "CurrentState",
     "EndRevoked",
@@ -259,6 +264,7 @@ __all__ = [
     "PermissionDeniedError",
     "Phase",
     "PortkeyAuth",
+    "ProgressChanged",
     "RateLimitError",
     "Reason",
     "Reconciliation",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
-from asyncruns.lifecycle.policy import WAIT_WITHOUT_EXPIRY_S
+from asyncruns.lifecycle.policy import AFTER_EXPIRY_S, CANCEL_BOUND_S, MAX_OUTAGE_S, WAIT_WITHOUT_EXPIRY_S
 from asyncruns.lifecycle.values import Answers, Refusal, RunRef, Snapshot
 from asyncruns.limits import Limits
 from asyncruns.wire import Message
@@ -137,12 +137,21 @@ class Dialect(ABC, Generic[R]):
         limits: What the server is documented to refuse; None if nothing is known.
         shows_submits: Whether polls show if a submit whose response was lost took effect.
         without_expiry: Seconds that a watch waits by default for a run without an expiry time.
+        after_expiry: Seconds that a watch waits by default after the expiry of a run: servers notice it late.
+        max_outage: Seconds for which requests may fail by default before a watch gives up.
+        cancel_bound: Seconds that the server may take over a cancel that it has accepted.
+        longest_pause: For runs that take hours, the longest pause between two polls in seconds, if the caller chooses
+            no cadence: pauses then grow to it, or are learned up to it. None is the usual cadence, of seconds.
     """
 
     name: str
     limits: Limits | None = None
     shows_submits: bool = True
     without_expiry: float = WAIT_WITHOUT_EXPIRY_S
+    after_expiry: float = AFTER_EXPIRY_S
+    max_outage: float = MAX_OUTAGE_S
+    cancel_bound: float = CANCEL_BOUND_S
+    longest_pause: float | None = None
 
     @abstractmethod
     def identify(self, run: object, ids: Mapping[str, str]) -> RunRef:

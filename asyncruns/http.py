@@ -234,16 +234,37 @@ _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d*)?|\.\
 def rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     """Return the rate limit in `x-ratelimit-remaining-requests`, `-limit-requests` and `-reset-requests`, or None.
 
-    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers; Anthropic has names of its own, and the
+    time of the reset: https://docs.anthropic.com/en/api/rate-limits#response-headers
     """
     remaining = _number(headers.get("x-ratelimit-remaining-requests"))
     if remaining is None:
-        return None
+        return _anthropic_rate_limit(headers)
     return RateLimit(
         remaining,
         _number(headers.get("x-ratelimit-limit-requests")),
         _duration(headers.get("x-ratelimit-reset-requests")),
     )
+
+
+def _anthropic_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    remaining = _number(headers.get("anthropic-ratelimit-requests-remaining"))
+    if remaining is None:
+        return None
+    until, now = _rfc3339(headers.get("anthropic-ratelimit-requests-reset")), server_time(headers)
+    return RateLimit(
+        remaining,
+        _number(headers.get("anthropic-ratelimit-requests-limit")),
+        None if until is None or now is None else max(until - now, 0.0),
+    )
+
+
+def _rfc3339(text: str | None) -> float | None:
+    try:
+        date = datetime.datetime.fromisoformat(text or "")
+        return (date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _duration(text: str | None) -> float | None:

@@ -51,6 +51,7 @@ NAMES = [
     "ConflictError",
     "Connectivity",
     "ConnectivityChanged",
+    "Counts",
     "CreateRequest",
     "CurrentState",
     "EndRevoked",
@@ -75,6 +76,7 @@ NAMES = [
     "PermissionDeniedError",
     "Phase",
     "PortkeyAuth",
+    "ProgressChanged",
     "RateLimitError",
     "Reason",
     "RefusalError",
@@ -137,8 +139,8 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer assistants azure beta close dialect files for_run from_env from_openai messages portkey responses run "
-        "run_steps runs threads transport watch webhooks base_url",
+        "answer anthropic assistants azure batches beta close dialect files for_run from_env from_openai message_batches "
+        "messages portkey responses run run_steps runs threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (

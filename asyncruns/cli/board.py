@@ -21,6 +21,7 @@ from asyncruns.lifecycle import (
     EndRevoked,
     Notice,
     OutputsSubmitted,
+    ProgressChanged,
     RunFault,
     StatusChanged,
     StreamBroken,
@@ -137,6 +138,7 @@ class Board:
                 row.result = "" if healthy else f"the server does not answer: {connectivity.value}"
             case (
                 OutputsSubmitted()
+                | ProgressChanged()
                 | ToolReported()
                 | CancelRefused()
                 | CallsLeftToServer()

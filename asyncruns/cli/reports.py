@@ -19,6 +19,7 @@ from asyncruns.lifecycle import (
     EndRevoked,
     Notice,
     OutputsSubmitted,
+    ProgressChanged,
     StatusChanged,
     StreamBroken,
     ToolReported,
@@ -51,6 +52,8 @@ class LineReport(Reporter):
         match notice:
             case StatusChanged():
                 self._line(notice.status)
+            case ProgressChanged(done=done, failed=failed, total=total):
+                self._line("", f"{done} of {total} done{f', {failed} failed' if failed else ''}")
             case ActionRequired(calls=calls):
                 self._line("", f"{counted(len(calls), 'call')} to answer:")
                 for call in calls:
@@ -83,7 +86,7 @@ class LineReport(Reporter):
 class JsonReport(Reporter):
     """One JSON object per line, each with `at` (ISO 8601) and `event`.
 
-    Events: status, calls, calls_left, connection, end, end_revoked.
+    Events: status, progress, calls, calls_left, connection, end, end_revoked.
 
     Args:
         **common: What each line has beside its own fields.
@@ -102,6 +105,8 @@ class JsonReport(Reporter):
                     previous=notice.previous,
                     run=notice.run.id,
                 )
+            case ProgressChanged(done=done, failed=failed, total=total):
+                self._line("progress", done=done, failed=failed, total=total)
             case ActionRequired(calls=calls):
                 self._line("calls", calls=[_call(call) for call in calls])
             case ConnectivityChanged():

@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 
 from asyncruns.abc import AsyncOnly, Dialect, HasId, RunClient, Transport
 from asyncruns.client.aliases import OtherNames
+from asyncruns.client.anthropic import ANTHROPIC_VERSION, anthropic_server
 from asyncruns.client.environment import server_of_environment, with_proxy_of_environment
 from asyncruns.client.official import taken_over
 from asyncruns.client.options import (
@@ -33,11 +34,11 @@ from asyncruns.client.options import (
     own_headers,
     version_header,
 )
-from asyncruns.dialects.given import given_run, with_response_id
+from asyncruns.dialects.given import given_run, with_own_id
 from asyncruns.dialects.thread_run import ThreadRunDialect
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
-from asyncruns.lifecycle.run_shapes import no_run
+from asyncruns.lifecycle.run_shapes import dialect_and_ids, no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
@@ -63,17 +64,20 @@ from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_opt
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import create_guard_for, watch_to_outcome
 from asyncruns.wire import Message, Run
+from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 
 if TYPE_CHECKING:
     import aiohttp
 
     from asyncruns.resources.files import Files
+    from asyncruns.resources.batches import Batches
+    from asyncruns.resources.message_batches import MessageBatches
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
     from asyncruns.resources.webhooks import Webhooks
     from asyncruns.streams.response_stream import ResponseStream
     from asyncruns.streams.run_stream import RunStream
-    from asyncruns.wire import ModelResponse
+    from asyncruns.wire import Batch, MessageBatch, ModelResponse
 
 PAGE_SIZE: Final = 100
 _AS_PARAMETER: Final = 'it is a parameter of the run: pass parameters={"{name}": ...}'
@@ -85,7 +89,7 @@ PORTKEY_BASE_URL: Final = "https://api.portkey.ai/v1"
 
 
 class Client(AsyncOnly, OtherNames):
-    """An asyncio client of one server, for threads, runs, assistants and responses.
+    """An asyncio client of one server, for threads, runs, assistants, responses and batches.
 
     Use it with `async with`, or call `close` at the end. Many tasks of one event loop may share it::
 
@@ -96,8 +100,8 @@ class Client(AsyncOnly, OtherNames):
     A global client that is never closed may be used by one `asyncio.run` after another: its connections are closed at
     the end of each. Two event loops at a time, in two threads, need a client each.
 
-    `Client.azure`, `Client.portkey` and `Client.from_env` create clients for particular servers, and
-    `Client.from_openai` one with the settings of an official client.
+    `Client.azure`, `Client.anthropic`, `Client.portkey` and `Client.from_env` create clients for particular servers,
+    and `Client.from_openai` one with the settings of an official client.
 
     Args:
         base_url: The URL under which the API is, such as `https://host.example/v1`. There is no default.
@@ -237,6 +241,20 @@ class Client(AsyncOnly, OtherNames):
         return Files(self._server)
 
     @cached_property
+    def batches(self) -> Batches:
+        """Batches of OpenAI's wire: create, retrieve, list, cancel, watch."""
+        from asyncruns.resources.batches import Batches  # late, as the responses: few programs use all wires
+
+        return Batches(self._server)
+
+    @cached_property
+    def message_batches(self) -> MessageBatches:
+        """Batches of Anthropic's wire: create, retrieve, list, cancel, delete, watch."""
+        from asyncruns.resources.message_batches import MessageBatches
+
+        return MessageBatches(self._server)
+
+    @cached_property
     def webhooks(self) -> Webhooks:
         """Webhooks of this server: `unwrap` checks the signature of one, and returns its event."""
         from asyncruns.resources.webhooks import Webhooks
@@ -287,6 +305,33 @@ class Client(AsyncOnly, OtherNames):
         given.setdefault("version", "v2" if is_openai else None)
         given["default_query"] = {"api-version": api_version, **(options.get("default_query") or {})}
         return cls(endpoint, auth=auth, **cast("ClientOptions", given))
+
+    @classmethod
+    def anthropic(
+        cls,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> Client:
+        """Create a client of Anthropic's API, or of a server that serves it, for `client.message_batches`.
+
+        Args:
+            api_key: The key, sent as the header `x-api-key`; by default that of the environment variable
+                ANTHROPIC_API_KEY, which is not sent to a `base_url` that is given here.
+            base_url: The URL of the server; `/v1` is appended to one without a path. By default the environment
+                variable ANTHROPIC_BASE_URL, or https://api.anthropic.com/v1.
+            **options: The other options of `Client`. `version` is the value of the header `anthropic-version`, by
+                default "2023-06-01"; None sends none.
+
+        Raises:
+            ConfigurationError: There is no key, or an option is unusable.
+        """
+        url, key = anthropic_server(base_url, api_key)
+        given: ClientOptions = {**options, "version": None}
+        if (version := options.get("version", ANTHROPIC_VERSION)) is not None:
+            given["default_headers"] = {"anthropic-version": version, **(options.get("default_headers") or {})}
+        return cls(url, auth=ApiKeyAuth(key, header="x-api-key"), **given)
 
     @classmethod
     def portkey(
@@ -524,7 +569,8 @@ class Client(AsyncOnly, OtherNames):
     def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
         view = copy.copy(self)
-        vars(view).pop("responses", None)
+        for name in ("responses", "batches", "message_batches"):
+            vars(view).pop(name, None)
         view._own = None
         view._server = server = self._server.through(once)
         view.transport = once
@@ -550,6 +596,15 @@ class Client(AsyncOnly, OtherNames):
     async def watch(self, *, response_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[ModelResponse]: ...
 
     @overload
+    async def watch(self, run: Batch, **options: Unpack[WatchOptions]) -> AnyOutcome[Batch]: ...
+
+    @overload
+    async def watch(self, run: MessageBatch, **options: Unpack[WatchOptions]) -> AnyOutcome[MessageBatch]: ...
+
+    @overload
+    async def watch(self, *, batch_id: str, **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
+
+    @overload
     async def watch(self, run: HasId | Mapping[str, Any], **options: Unpack[WatchOptions]) -> AnyOutcome[Any]: ...
 
     async def watch(
@@ -559,6 +614,7 @@ class Client(AsyncOnly, OtherNames):
         thread_id: str | None = None,
         run_id: str | None = None,
         response_id: str | None = None,
+        batch_id: str | None = None,
         **options: Unpack[WatchOptions],
     ) -> AnyOutcome[Any]:
         """Watch a run until it ends, answer its tool calls, and return the outcome.
@@ -570,12 +626,13 @@ class Client(AsyncOnly, OtherNames):
         `NeedsCaller`, and the outcome is what became of it, usually `Cancelled`.
 
         Args:
-            run: A run, a response, a `RunRef`, or the stream that `stream=True` returned. A run or a response of
-                another client, such as openai or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
-                omitted, pass `thread_id` and `run_id`, or `response_id`.
+            run: A run, a response, a batch, a `RunRef`, or the stream that `stream=True` returned. One of another
+                client, such as openai, anthropic or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
+                omitted, pass `thread_id` and `run_id`, `response_id` or `batch_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
+            batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
 
         Returns:
@@ -588,30 +645,40 @@ class Client(AsyncOnly, OtherNames):
             APIError: The stream ended, or `timeout` passed, before the stream named its run. What fails later is in the
                 outcome.
         """
-        run = with_response_id(run, response_id, thread_id=thread_id, run_id=run_id)
+        run = with_own_id(run, response_id, batch_id, thread_id=thread_id, run_id=run_id)
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 
     def for_run(self, run: object) -> RunClient[Any]:
-        """Return the client for runs of this kind: this client for a run on a thread, another one for a response.
+        """Return the client for runs of this kind: this client for a run on a thread, others for responses and batches.
 
-        A `Fleet` uses it, so that one client serves both kinds.
+        A `Fleet` uses it, so that one client serves all kinds.
 
         Raises:
-            InvalidRequestError: It is not a run, a response, a stream or a `RunRef`; the message says what to pass.
+            InvalidRequestError: It is not a run, a response, a batch, a stream or a `RunRef`; the message says what to
+                pass.
         """
         run = given_run(run)
-        if self._speaks_of(run):
+        kind = self._kind_of(run)
+        if kind == self.dialect.name:
             return self
+        if kind == BATCH:
+            return self.batches.alone
+        if kind == MESSAGE_BATCH:
+            return self.message_batches.alone
         alone = self.responses.alone
         _check_is_watched(run)
         return alone
 
-    def _speaks_of(self, run: object) -> bool:
+    def _kind_of(self, run: object) -> str | None:
+        """Return the name of the dialect of a run, as far as it shows."""
+        if run is None or isinstance(run, Run):
+            return self.dialect.name
         if isinstance(run, EventStream):
-            return source_of(run).dialect == self.dialect.name
+            return source_of(run).dialect
         if isinstance(run, RunRef):
-            return run.dialect == self.dialect.name
-        return run is None or isinstance(run, Run)
+            return run.dialect
+        found = dialect_and_ids(run)
+        return found[0] if found else None
 
     async def answer(self, ref: RunRef) -> list[Message]:
         """Fetch the messages that a run on a thread wrote, oldest first. Safe to cancel.
@@ -669,7 +736,7 @@ def _check_is_watched(run: object) -> None:
     from asyncruns.wire import ModelResponse  # imported late, like the responses
 
     if not isinstance(run, RunRef | EventStream | ModelResponse):
-        raise no_run(run, "Pass a run, a response, a stream or a RunRef, or thread_id and run_id")
+        raise no_run(run, "Pass a run, a response, a batch, a stream or a RunRef, or thread_id and run_id")
 
 
 def _model_alone(model: str | None, **others: str | None) -> str:

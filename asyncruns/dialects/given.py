@@ -15,9 +15,12 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.http import require_id
 from asyncruns.lifecycle.run_shapes import check_is_object, dialect_and_ids, not_awaited
 from asyncruns.lifecycle.values import RunRef
-from asyncruns.wire.names import RESPONSE
+from asyncruns.wire.names import BATCH, MESSAGE_BATCH, RESPONSE
 
 C = TypeVar("C")
+
+MESSAGE_BATCH_PREFIX: Final = "msgbatch_"
+"""How the ids of message batches begin, at every server; those of other batches begin in many ways."""
 
 _OF_CLIENTS: Final = ("transport", "dialect", "answer")
 
@@ -40,17 +43,25 @@ def given_run(run: object) -> Any:
     return run if found is None else RunRef(*found)
 
 
-def with_response_id(run: Any, response_id: str | None, **ids: str | None) -> Any:
-    """Return the run, or the ref of the response that `response_id` names.
+def with_own_id(run: Any, response_id: str | None, batch_id: str | None, **ids: str | None) -> Any:
+    """Return the run, or the ref of the response or the batch that one of the ids names.
 
     Raises:
-        InvalidRequestError: Both are given, or it cannot be an id.
+        InvalidRequestError: Several are given, or it cannot be an id.
     """
-    if response_id is None:
+    own = {"response_id": response_id, "batch_id": batch_id}
+    named = next((name for name, id_ in own.items() if id_ is not None), None)
+    if named is None:
         return run
-    if run is not None or any(given is not None for given in ids.values()):
-        raise InvalidRequestError(f"response_id names a response by itself: leave out run, {', '.join(ids)}")
-    return RunRef(RESPONSE, (require_id("response_id", response_id),))
+    others = {"run": run, **ids, **own}
+    del others[named]
+    if any(given is not None for given in others.values()):
+        kind = named.removesuffix("_id")
+        raise InvalidRequestError(f"{named} names a {kind} by itself: leave out {', '.join(others)}")
+    id_ = require_id(named, own[named])
+    if named == "response_id":
+        return RunRef(RESPONSE, (id_,))
+    return RunRef(MESSAGE_BATCH if id_.startswith(MESSAGE_BATCH_PREFIX) else BATCH, (id_,))
 
 
 def check_ids(thread_id: str, run_id: str) -> None:

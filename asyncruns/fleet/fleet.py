@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from asyncruns.abc import AsyncOnly, HasId, RunClient
-from asyncruns.dialects.given import check_client, with_response_id
+from asyncruns.dialects.given import check_client, with_own_id
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.budget import check_budget
 from asyncruns.fleet.create_request import ARGUMENTS, CreateOptions, CreateRequest
@@ -163,6 +163,11 @@ class Fleet(AsyncOnly, Generic[R]):
 
     @overload
     def watch(
+        self, *, batch_id: str, client: RunClient[Any] | None = None, **options: Unpack[SharedOptions]
+    ) -> Watch[Any]: ...
+
+    @overload
+    def watch(
         self, run: EventStream[T, Any], *, client: RunClient[T] | None = None, **options: Unpack[SharedOptions]
     ) -> Watch[T]: ...
 
@@ -188,6 +193,7 @@ class Fleet(AsyncOnly, Generic[R]):
         thread_id: str | None = None,
         run_id: str | None = None,
         response_id: str | None = None,
+        batch_id: str | None = None,
         client: RunClient[Any] | None = None,
         **options: Unpack[SharedOptions],
     ) -> Watch[Any]:
@@ -207,11 +213,12 @@ class Fleet(AsyncOnly, Generic[R]):
         `Reason.NOT_CREATED`.
 
         Args:
-            run: The run, a response, a `RunRef`, or the stream that `stream=True` returned; otherwise pass `thread_id`
-                and `run_id`, or `response_id`.
+            run: The run, a response, a batch, a `RunRef`, or the stream that `stream=True` returned; otherwise pass
+                `thread_id` and `run_id`, `response_id` or `batch_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
+            batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
             client: The client for this run, instead of the fleet's: another client of the same server, or for a
                 response `client.responses.continued(parameters)`.
             **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
@@ -223,7 +230,7 @@ class Fleet(AsyncOnly, Generic[R]):
                 `loop.call_soon_threadsafe(fleet.watch, run)`.
         """
         ids = {"thread_id": thread_id, "run_id": run_id}
-        run = with_response_id(run, response_id, **ids)
+        run = with_own_id(run, response_id, batch_id, **ids)
         member, listener = self._hub.add_run(run, ids, client, options)
         return Watch(self._hub, member, listener)
 

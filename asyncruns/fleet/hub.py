@@ -347,6 +347,7 @@ class Hub(Generic[R]):
         if not member.listeners:
             self.runner.creates.give_up(member)
             self.runner.discard(member)
+            self.runner.progress.changed(member.machine.counts, None)
             self.outcomes.wake_all()
         listener.cancel()
 

@@ -344,8 +344,9 @@ class Member(Slot):
         Raises:
             InvalidRequestError: The event is not allowed now; nothing was done.
         """
-        end = self.machine.end
+        end, counts = self.machine.end, self.machine.counts
         commands = self.machine.receive(event)
+        self._host.progress.changed(counts, self.machine.counts)
         if end is not None and self.machine.end is not end:  # reopened; it may have finished again at once
             self.is_watched = True
             self._host.taken_up(self)

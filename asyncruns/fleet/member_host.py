@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from anyio.abc import TaskGroup
 
 from asyncruns.fleet.announcements import Announcements
+from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.schedule import Schedule, Slot
 
@@ -20,6 +21,7 @@ class Host(ABC, Generic[M]):
     Attributes:
         schedule: Takes the requests to send for a run, and the times at which it wants to be woken.
         announcements: Whether webhooks announce the ends of runs.
+        progress: Sums up the counts of batches.
         permits: Keep requests for the messages of a run, which callers send later, within the budget.
         group: The task group in which tools run; None if the fleet is not running.
         closing: Whether nothing new may be started.
@@ -28,6 +30,7 @@ class Host(ABC, Generic[M]):
 
     schedule: Schedule[M]
     announcements: Announcements
+    progress: BatchProgress
     permits: Permits
     group: TaskGroup | None
     closing: bool

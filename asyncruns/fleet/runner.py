@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
+from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.budget import Budget
 from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
@@ -66,6 +67,7 @@ class Runner(Host[Member]):
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
         self.announcements: Announcements = Announcements()
+        self.progress: BatchProgress = BatchProgress()
         self._to_hurry: list[Member] = []  # whose polls were put off, as webhooks were to announce the ends
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None

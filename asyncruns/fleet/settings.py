@@ -64,11 +64,13 @@ class FleetSettings:
     """The options of a fleet.
 
     Args:
-        options: The options passed to `Fleet`. Without a cadence, all its runs share one that learns.
+        options: The options passed to `Fleet`. Without a cadence, its runs share one that learns; the runs of each
+            dialect with a `longest_pause` share one of their own.
     """
 
     def __init__(self, options: SharedOptions) -> None:
-        self._options: SharedOptions = {**options, "cadence": options.get("cadence") or Cadence.learned()}
+        self._options: SharedOptions = options.copy()
+        self._learned: dict[str, Cadence] = {}  # by dialect; "" for all without a `longest_pause`
         at_once = self._options.pop("max_concurrent_calls", None)
         self._limit = None if at_once is None else ConcurrencyLimit(at_once)
         self._observers = _observers_in(self._options)
@@ -94,8 +96,9 @@ class FleetSettings:
             return self._shared[dialect.name]
         both = self.with_own(options)
         at_once = options.get("max_concurrent_calls")
+        policy = policy_of({**both, "cadence": both.get("cadence") or self._learning(dialect)}, dialect)
         settings = (
-            policy_of(both, dialect),
+            policy,
             Answerers(
                 handler=both.get("on_requires_action"),
                 approve=both.get("on_approval"),
@@ -109,6 +112,14 @@ class FleetSettings:
         if not options:
             self._shared[dialect.name] = settings
         return settings
+
+    def _learning(self, dialect: Dialect[Any]) -> Cadence:
+        """Return the cadence of runs for which none was chosen."""
+        longest = dialect.longest_pause
+        name = "" if longest is None else dialect.name
+        if name not in self._learned:
+            self._learned[name] = Cadence.learned() if longest is None else Cadence.learned(ceiling=longest)
+        return self._learned[name]
 
 
 def _observers_in(options: Mapping[str, Any]) -> Mapping[str, Any]:

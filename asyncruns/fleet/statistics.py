@@ -8,7 +8,7 @@ from typing import Any
 from asyncruns._loop import loop_time
 from asyncruns.fleet.outcomes import Outcomes
 from asyncruns.fleet.runner import Runner
-from asyncruns.lifecycle import TokenUsage
+from asyncruns.lifecycle import Counts, TokenUsage
 from asyncruns.wire.plain import Plain
 
 
@@ -29,6 +29,8 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
         throttled: The share of requests that the server refused with 429, from 0 to 1.
         told_by_webhooks: Whether webhooks announce ends, so that the runs of a dialect are polled at a tenth of the
             usual pace; see `Fleet.poll_now`.
+        progress: How many requests have ended of the batches that are watched, or whose watches have finished; None
+            while no batch has shown that.
     """
 
     active: int
@@ -43,6 +45,7 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     usage: TokenUsage
     throttled: float
     told_by_webhooks: bool
+    progress: Counts | None = None
 
 
 def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
@@ -61,4 +64,5 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         usage=outcomes.usage,
         throttled=budget.throttled / budget.taken if budget.taken else 0.0,
         told_by_webhooks=bool(runner.announcements.announced),
+        progress=runner.progress.counts,
     )

@@ -9,7 +9,7 @@ reported as it turned out::
     refused                        poll; send it again when the status has changed, for at most a minute, unless the
                                    caller leaves and has a limit of its own; give up at the fifth refusal
     no such route, no permission   poll; this server does not cancel, whatever the status
-    accepted                       poll until the run has ended, for at most a minute
+    accepted                       poll until the run has ended, for at most a minute (`Policy.cancel_bound`)
 
 A caller that leaves the watch wants nothing but the cancel: no call is handed out and nothing is submitted, even while
 a refused cancel waits for another status. All of this stops when the time limit of leaving is reached.
@@ -25,12 +25,10 @@ from asyncruns.errors import APITimeoutError
 from asyncruns.lifecycle.commands import End
 from asyncruns.lifecycle.patience import backoff
 from asyncruns.lifecycle.phases import Phase
+from asyncruns.lifecycle.policy import CANCEL_BOUND_S
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
 CANCEL_TRIES: Final = 5  # with pauses of 0.5, 1, 2 and 4 s, unless the server asks for longer ones
-# How long polls may show that the run goes on although the server accepted the cancel. A cancel that reopens a
-# finished watch has at least this time.
-CANCEL_BOUND_S: Final = 60.0
 CANCEL_HOLD_S: Final = 2.0  # how long a cancel waits for the answer to a pending submit
 CANCEL_AGAIN_S: Final = 60.0  # how long a refused cancel is still wanted: after a minute, the caller has moved on
 CANCEL_REFUSALS: Final = 5  # refusals until the cancel is given up: the status may change with every poll ("1%", "2%")
@@ -72,6 +70,7 @@ class Cancellation:
     __slots__ = (
         "_again_at",
         "_again_by",
+        "_bound",
         "_refusals",
         "_refused_in",
         "_was_refused",
@@ -88,7 +87,7 @@ class Cancellation:
         "tries",
     )
 
-    def __init__(self, earlier: End | None = None) -> None:
+    def __init__(self, earlier: End | None = None, bound: float = CANCEL_BOUND_S) -> None:
         self.requested: bool = False
         self.active: bool = False
         self.confirm_by: float = math.inf
@@ -102,6 +101,7 @@ class Cancellation:
         self.is_impossible: bool = False
         self._again_at = math.inf
         self._again_by = -math.inf
+        self._bound = bound  # see `Policy.cancel_bound`
         self._was_refused = False
         self._refused_in: str | None = None
         self._refusals = 0
@@ -152,7 +152,7 @@ class Cancellation:
         self._again_at = math.inf
         self.error = None
         # The earliest bound stays: an answer that repeats every 30 s must not postpone it for ever.
-        self.confirm_by = min(self.confirm_by, now + CANCEL_BOUND_S)
+        self.confirm_by = min(self.confirm_by, now + self._bound)
 
     def answered(self, refusal: Refusal, now: float, *, status: str | None, is_new: bool) -> CancelAnswer:
         """Record the answer to a try that was not accepted; return what it means.

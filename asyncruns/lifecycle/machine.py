@@ -37,7 +37,7 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import commands as do
 from asyncruns.lifecycle import events as ev
 from asyncruns.lifecycle import notices
-from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S, CANCEL_HOLD_S, CancelAnswer, Cancellation
+from asyncruns.lifecycle.cancelling import CANCEL_HOLD_S, CancelAnswer, Cancellation
 from asyncruns.lifecycle.commands import ENDS, NOTHING_USED, Command, End, EndKind, Reason
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
@@ -50,6 +50,7 @@ from asyncruns.lifecycle.values import (
     Asked,
     Call,
     CallKind,
+    Counts,
     Refusal,
     RefusalKind,
     Snapshot,
@@ -102,6 +103,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     _used: TokenUsage = NOTHING_USED  # by the present run, as far as was seen
     snapshot: AnySnapshot | None = None
     end: End | None = None
+    counts: Counts | None = None  # of a batch, as the last poll that had them showed them
 
     def __post_init__(self) -> None:
         self._patience = Patience(self._policy)
@@ -435,13 +437,22 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self.snapshot = snapshot
         if snapshot.usage is not None:
             self._used = snapshot.usage
+        progress = self._progressed(snapshot.counts)
         if snapshot.status == previous:
-            return []
+            return progress
         self._unknown_since = now if snapshot.phase is Phase.UNKNOWN else None
         change = notices.StatusChanged(
             status=snapshot.status, phase=snapshot.phase, previous=previous, run=snapshot.resource
         )
-        return [do.Report(change)]
+        return [do.Report(change), *progress]
+
+    def _progressed(self, counts: Counts | None) -> list[Command]:
+        """Keep the counts of a batch, and report them if more requests have ended. An older poll shows fewer."""
+        before = self.counts
+        if counts is None or counts == before or (before is not None and counts.is_before(before)):
+            return []
+        self.counts = counts
+        return [do.Report(notices.ProgressChanged(done=counts.done, failed=counts.failed, total=counts.total))]
 
     def _go_on(self, snapshot: AnySnapshot, now: float, asked_at: float) -> list[Command]:
         """Decide what to do about a run that has not ended."""
@@ -721,7 +732,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
     def _cancel_asked(self, event: ev.CancelAsked) -> list[Command]:
         now = event.now
         if self._cancellation is NOT_ASKED:
-            self._cancellation = Cancellation()
+            self._cancellation = Cancellation(bound=self._policy.cancel_bound)
         cancellation = self._cancellation
         if cancellation.leave_by(event.by):  # leaving has its own time limit, even if the timeout is nearer
             self._patience.begin_again(now, at_least=event.by - now)
@@ -745,8 +756,8 @@ class RunLifecycle(Struct, eq=False, gc=False):
         if event.by < math.inf and nothing_to_cancel:
             return []
         # The cancel has 60 s, or the timeout if that is longer: a timeout of 5 s would be too short to confirm it.
-        self._go_on_after_end(event.now, at_least=CANCEL_BOUND_S)
-        self._cancellation = Cancellation(end)
+        self._go_on_after_end(event.now, at_least=self._policy.cancel_bound)
+        self._cancellation = Cancellation(end, self._policy.cancel_bound)
         commands = self._cancel_asked(event)
         return commands if self.end else [*commands, self._poll_now(event.now)]
 

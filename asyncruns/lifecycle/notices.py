@@ -12,7 +12,7 @@ from msgspec import field
 
 from asyncruns.errors import pickled_fields
 from asyncruns.lifecycle.phases import Phase
-from asyncruns.lifecycle.values import Call, Outputs, RunRef
+from asyncruns.lifecycle.values import Call, Counts, Outputs, RunRef
 from asyncruns.wire.plain import Held, Plain, value_in
 
 R = TypeVar("R")
@@ -67,6 +67,20 @@ class StatusChanged(_Event, Generic[R], frozen=True, kw_only=True):
     phase: Phase
     previous: str | None
     run: R
+
+
+class ProgressChanged(_Event, frozen=True, kw_only=True):
+    """More requests of a batch have ended than at the last poll.
+
+    Attributes:
+        done: Number of requests that have a good answer.
+        failed: Number of requests that ended without one.
+        total: Number of all requests.
+    """
+
+    done: int
+    failed: int
+    total: int
 
 
 class ActionRequired(_Event, frozen=True, kw_only=True):
@@ -171,6 +185,7 @@ class CurrentState(_Event, frozen=True, kw_only=True):
         text: The text of the run so far, if it is streamed; otherwise "".
         is_whole: False if a part of that text is missing, because the stream broke and the rest could not be fetched,
             or nobody read it: use `text()` of the outcome.
+        counts: How many requests of a batch have ended; None if not known, and for other runs.
     """
 
     status: str
@@ -179,6 +194,7 @@ class CurrentState(_Event, frozen=True, kw_only=True):
     progress: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     is_whole: bool = True
+    counts: Counts | None = None
 
 
 class TextAdded(_Event, frozen=True, kw_only=True):
@@ -195,6 +211,7 @@ class Gap(_Event, frozen=True, kw_only=True):
 
 Notice = (
     StatusChanged[Any]
+    | ProgressChanged
     | ActionRequired
     | CallAnswered
     | ToolReported

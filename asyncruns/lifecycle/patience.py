@@ -19,7 +19,6 @@ from asyncruns.lifecycle.policy import Policy
 from asyncruns.lifecycle.progress import Progress
 from asyncruns.lifecycle.values import AnySnapshot, Refusal, RefusalKind
 
-AFTER_EXPIRY_S: Final = 60.0  # how long the default wait goes on after the expiry: servers are late to notice it
 EXPIRY_MARGIN_S: Final = 5.0  # how long before the expiry open calls are answered "timed out", so that the run lives
 # How long before the deadline the last poll begins. If a tick comes later than this after the deadline, as after the
 # computer slept, there is one more poll, which may take `FINAL_POLL_S`.
@@ -113,7 +112,7 @@ class Patience(Struct, eq=False, gc=False):
         if not isinstance(timeout, UnsetType):
             at = self.started + timeout
         elif self.expiry is not None:
-            at = self.expiry + AFTER_EXPIRY_S
+            at = self.expiry + self._policy.after_expiry
         else:
             at = self.started + self._policy.without_expiry
         return at if at > self._not_before else self._not_before

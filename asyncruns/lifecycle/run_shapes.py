@@ -10,13 +10,15 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.wire.names import DIALECTS, RESPONSE, THREAD_RUN
+from asyncruns.wire.names import BATCH, DIALECTS, MESSAGE_BATCH, RESPONSE, THREAD_RUN
 
 _BY_IDS: Final = 'client.watch(thread_id="thread_...", run_id="run_...")'
 # What to write instead of an id alone, by how the id begins; the first that fits counts.
 _RIGHT_LINES: Final = (
     ("thread_", f"a thread has many runs: {_BY_IDS}"),
     ("resp_", "await client.responses.watch({id!r}), or pass RunRef('response', ({id!r},))"),
+    ("batch_", "await client.watch(batch_id={id!r}), or pass RunRef('batch', ({id!r},))"),
+    ("msgbatch_", "await client.watch(batch_id={id!r}), or pass RunRef('message_batch', ({id!r},))"),
     ("run_", 'a run is identified together with its thread: thread_id="thread_...", run_id={id!r}'),
     ("", f"{_BY_IDS}, or RunRef('response', (id,)) for a response"),
 )
@@ -28,13 +30,15 @@ def canonical(dialect: str) -> str:
 
 
 def dialect_and_ids(run: object) -> tuple[str, tuple[str, ...]] | None:
-    """Return the dialect and ids of a run or a response in any form, or None if it is neither."""
-    found = [_field(run, name) for name in ("id", "thread_id", "object")]
-    run_id, thread_id, kind = (each if isinstance(each, str) else "" for each in found)
+    """Return the dialect and ids of a run, a response or a batch in any form, or None if it is none of these."""
+    found = [_field(run, name) for name in ("id", "thread_id", "object", "type")]
+    run_id, thread_id, kind, type_ = (each if isinstance(each, str) else "" for each in found)
     if not run_id:
         return None
-    if kind == RESPONSE:
-        return RESPONSE, (run_id,)
+    if kind in (RESPONSE, BATCH):
+        return kind, (run_id,)
+    if type_ == MESSAGE_BATCH and not kind:
+        return MESSAGE_BATCH, (run_id,)
     if thread_id and kind in (THREAD_RUN, ""):
         return THREAD_RUN, (thread_id, run_id)
     return None

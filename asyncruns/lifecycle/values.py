@@ -138,6 +138,30 @@ class TokenUsage(Plain, frozen=True, kw_only=True, gc=False):
         return TokenUsage(**{name: getattr(self, name) - getattr(other, name) for name in self.__struct_fields__})
 
 
+class Counts(Plain, frozen=True, kw_only=True, gc=False):
+    """How many requests of a batch have ended, and of how many; may be added and subtracted.
+
+    Attributes:
+        done: Those that have a good answer.
+        failed: Those that ended without one: refused, cancelled or expired.
+        total: All of them.
+    """
+
+    done: int = 0
+    failed: int = 0
+    total: int = 0
+
+    def is_before(self, other: Counts) -> bool:
+        """Return whether these are counts of the same requests from before the others."""
+        return self.total == other.total and self.done + self.failed < other.done + other.failed
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(done=self.done + other.done, failed=self.failed + other.failed, total=self.total + other.total)
+
+    def __sub__(self, other: Counts) -> Counts:
+        return Counts(done=self.done - other.done, failed=self.failed - other.failed, total=self.total - other.total)
+
+
 class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     """The run as one answer of the server shows it.
 
@@ -157,6 +181,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
             from then on.
         is_final: Whether this never changes although it waits for the caller: outputs begin another run.
         usage: The tokens that the run has used so far; None if not sent.
+        counts: How many requests of a batch have ended; None if not known, and for other runs.
     """
 
     phase: Phase
@@ -173,6 +198,7 @@ class Snapshot(Struct, Generic[R], frozen=True, kw_only=True, gc=False):
     ref: RunRef | None = None
     is_final: bool = False
     usage: TokenUsage | None = None
+    counts: Counts | None = None
 
     @property
     def elapsed(self) -> float | None:

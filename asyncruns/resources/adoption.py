@@ -16,7 +16,7 @@ created at that time on a server that shows no metadata at all: it may be ours, 
 The first page is enough if it lists the newest objects first; some servers ignore `order`, and then all pages are read.
 
 One case remains: a server that acts on a request, or lists the object, only after these 5 s. A repeated run then
-usually finds the thread locked; a message may be added twice.
+usually finds the thread locked; a message may be added twice, and a batch may run twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar, cast
+from types import MappingProxyType
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 
@@ -46,11 +47,31 @@ from asyncruns.resources.pages import REFUSED_PAGE, Paging
 from asyncruns.resources.patient_reads import options_of_polls, poll, wait_for_next
 from asyncruns.resources.thread_lock import poll_at_holder
 from asyncruns.watch.create_guard import CreateGuard
-from asyncruns.wire import Message, Page, Run
-from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire import Page, Run
+from asyncruns.wire.common import Metadata, Time, epoch_seconds
 from asyncruns.wire.shown_text import on_one_line, visible
 
-Item = TypeVar("Item", bound=Run | Message)
+
+class Listed(Protocol):
+    """What a create makes, as the list shows it: a run, a message or a batch."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def created_at(self) -> Time:
+        """When it was created."""
+        ...
+
+    @property
+    def metadata(self) -> Metadata:
+        """The pairs that it was created with, the nonce among them."""
+        ...
+
+
+Item = TypeVar("Item", bound=Listed)
 
 log: Final = logging.getLogger("asyncruns.transport")
 
@@ -61,6 +82,7 @@ TRIES: Final = 3
 SEARCH_S: Final = 60.0  # how long polls of the list, or of a run, may fail before the search gives up
 CLOCK_MARGIN_S: Final = 5.0  # `Date` and `created_at` may come from two machines
 NEWEST: Final = 100  # items per page, the most that the API allows: a server that ignores `order` needs few pages
+NEWEST_FIRST: Final[Mapping[str, Any]] = MappingProxyType({"limit": NEWEST, "order": "desc"})
 SEARCH_PAGES: Final = 20  # a longer list cannot be searched
 
 _UNSURE: Final = frozenset({408, 409, 425})  # besides 5xx: the request may have taken effect
@@ -132,7 +154,7 @@ def find(
     return Finding(maybe=bare[0] if bare and not keeps_metadata else None)
 
 
-def shows_newest(items: Sequence[Run | Message]) -> bool:
+def shows_newest(items: Sequence[Listed]) -> bool:
     """Return whether a page certainly lists the newest items first, so that it has the item that was created last."""
     # If all times are equal they prove no order, and an item without a time may be of any age.
     times = [time for item in items if (time := epoch_seconds(item.created_at)) is not None]
@@ -143,7 +165,7 @@ def shows_newest(items: Sequence[Run | Message]) -> bool:
 
 
 class Creation(Generic[Item]):
-    """Creates one item of a thread, and not a second one if answers are lost; the module's docstring has the theory.
+    """Creates one item, and not a second one if answers are lost; the module's docstring has the theory.
 
     Args:
         server: The server.
@@ -154,6 +176,7 @@ class Creation(Generic[Item]):
         is_like_ours: See `find`.
         raw: Whether `send` returns a `RawResponse`.
         options: The options of the call, which polls are sent with, too.
+        query: The query that lists the newest items first.
         guard: Awaits each try and the search after it. No further try begins once the caller was cancelled.
     """
 
@@ -168,9 +191,10 @@ class Creation(Generic[Item]):
         is_like_ours: Callable[[Item], bool],
         raw: bool,
         options: CallOptions,
+        query: Mapping[str, Any] = NEWEST_FIRST,
         guard: CreateGuard | None = None,
     ) -> None:
-        self._guard = guard
+        self._guard, self._query = guard, query
         self._server, self._send, self._type, self._segments = server, send, type_, segments
         self._nonce, self._is_like_ours, self._raw = nonce, is_like_ours, raw
         self._options = options_of_polls(options)
@@ -261,7 +285,7 @@ class Creation(Generic[Item]):
         """
         paging: Paging[Item] = Paging()
         while True:
-            query = {"limit": NEWEST, "order": "desc", "after": paging.after}
+            query = {**self._query, "after": paging.after}
             request = make_request("GET", self._path(), query, None, self._options)
             try:
                 page, finding = await poll(self._server, request, self._read_page, patience, not_found_until=until)

@@ -24,7 +24,7 @@ from asyncruns.resources.pages import PageCall as PageCall
 from asyncruns.streams.opening import accepting, events_of, object_of
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.open_watches import OpenWatches
-from asyncruns.wire import Page, Run, decode
+from asyncruns.wire import Page, decode
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Server(Struct, frozen=True):
     """
 
     transport: Transport
-    dialect: Dialect[Run] = ThreadRunDialect()
+    dialect: Dialect[Any] = ThreadRunDialect()
     limits: Limits | None = None
     once: Transport | None = None
     open_watches: OpenWatches = field(default_factory=OpenWatches)
@@ -151,20 +151,31 @@ class Resource:
         """Return the exception for an error answer."""
         return self._server.dialect.refusal(request, response).cause
 
-    def _list(self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions) -> PageCall[T]:
+    def _list(
+        self, item: type[T], *segments: str, query: Mapping[str, Any], options: CallOptions, suffix: str = ""
+    ) -> PageCall[T]:
+        """Return a list.
+
+        Args:
+            item: The type of its items.
+            *segments: Its path.
+            query: The query of the first page.
+            options: The options of the call.
+            suffix: What the parameters `after` and `before` end with at this server.
+        """
         page: type[Page[T]] = Page[item]  # type: ignore[valid-type]  # a type made at run time
         extra = options.get("extra_query") or {}
 
         async def fetch(after: str | None) -> Page[T]:
             page_options = options.copy()
             if after is not None:  # the cursor replaces an `after` of the caller, which was for the first page
-                page_options["extra_query"] = {**extra, "after": after}
+                page_options["extra_query"] = {**extra, f"after{suffix}": after}
             return await self._ask(page, "GET", *segments, query=query, options=page_options)
 
         if self._raw:  # `await` returns a RawResponse, which has no items to iterate over
             return cast("PageCall[T]", fetch(None))
         path = "/".join(map(str, segments))
-        return PageCall(fetch, backwards={**query, **extra}.get("before") is not None, path=f"/{path}")
+        return PageCall(fetch, backwards={**query, **extra}.get(f"before{suffix}") is not None, path=f"/{path}")
 
 
 def decoded(request: Request, response: Response, type_: type[T]) -> T:

@@ -18,16 +18,16 @@ from asyncruns.errors import ConfigurationError, InvalidRequestError, InvalidWeb
 from asyncruns.lifecycle.values import RunRef
 from asyncruns.resources.webhook_secrets import given_secrets, keys_of, secrets_of_environment
 from asyncruns.wire.common import epoch_seconds
-from asyncruns.wire.names import RESPONSE
+from asyncruns.wire.names import BATCH, RESPONSE
 from asyncruns.wire.plain import Plain
 
 if TYPE_CHECKING:
     from standardwebhooks import Webhook
 
 IDS_KEPT: Final = 10_000  # of webhooks that were delivered, at some 150 bytes each
-_ENDS: Final = ("completed", "failed", "cancelled", "incomplete")
+_ENDS: Final = ("completed", "failed", "cancelled", "incomplete", "expired")
 # The objects whose webhooks are about something to poll, and our names of their dialects.
-_POLLED: Final = {"response": RESPONSE}
+_POLLED: Final = {"response": RESPONSE, "batch": BATCH}
 
 
 Payload = str | bytes | bytearray | memoryview
@@ -49,7 +49,7 @@ class WebhookEvent(Plain, frozen=True, kw_only=True):
         id: The id of the event. A webhook that is sent again has the same one.
         type: What happened, such as "response.completed", "response.failed" or "batch.completed".
         created_at: When it happened, in epoch seconds of the server; None if the webhook does not say.
-        data: What the server says about it. For a response, that is its id.
+        data: What the server says about it. For a response or a batch, that is its id.
         ref: The ref of the run to poll: `fleet.poll_now(event)`. None if the event is not about one.
         is_repeat: Whether this webhook was passed to this client before. Servers send a webhook again if the receiver
             did not answer 2xx in time, so a repeat does not mean that it was handled.

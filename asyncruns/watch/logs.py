@@ -20,6 +20,7 @@ from asyncruns.lifecycle import (
     Notice,
     Observed,
     OutputsSubmitted,
+    ProgressChanged,
     Refused,
     RunRef,
     StatusChanged,
@@ -99,6 +100,8 @@ def _text_of(notice: Notice) -> str:
     match notice:
         case StatusChanged(status=status, previous=previous):
             return f"{previous or 'not seen'} -> {status}"
+        case ProgressChanged(done=done, failed=failed, total=total):
+            return f"{done} of {total} requests done, {failed} failed"
         case ActionRequired(calls=calls):
             return f"asks for tool calls: {len(calls)}"
         case OutputsSubmitted(outputs=outputs):

@@ -22,6 +22,7 @@ from asyncruns.lifecycle import (
     CurrentState,
     Gap,
     Notice,
+    ProgressChanged,
     RunRef,
     StatusChanged,
     TextAdded,
@@ -38,7 +39,8 @@ log: Final = logging.getLogger("asyncruns.watch")
 
 COALESCE_ABOVE: Final = 256  # unread events, from which on a new status replaces the last unread one
 KEPT_UNREAD: Final = 16  # events that are kept while there is no reader: each may hold the body of a run
-COALESCED: Final = (StatusChanged, ConnectivityChanged, ToolReported)  # a newer one makes an older one obsolete
+# A newer one makes an older one obsolete.
+COALESCED: Final = (StatusChanged, ProgressChanged, ConnectivityChanged, ToolReported)
 
 SLOW_OBSERVER_S: Final = 1.0
 

@@ -57,6 +57,10 @@ FUNCTION_OPTIONS: Final = {
 """The options that are functions, each with what it is called with."""
 
 
+# For runs that take hours: pauses of 2 s, growing by a twentieth with each poll, so to some 5 % of the run's age.
+SLOW_START_S: Final = 2.0
+SLOW_GROWTH: Final = 1.05
+
 ANSWERING_OPTIONS: Final = ("tools", "on_requires_action", "on_approval")
 
 
@@ -69,7 +73,8 @@ class WatchOptions(SharedOptions, total=False):
 def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
     """Return the policy of a watch with these options; `Policy` has the defaults of those that are left out.
 
-    `on_lost_submit` only counts at servers where a poll can't show whether a submit was taken.
+    `on_lost_submit` only counts at servers where a poll can't show whether a submit was taken. Runs that take hours are
+    polled after 5 % of their age, up to `longest_pause` of the dialect.
 
     Args:
         options: Options that were checked already.
@@ -78,9 +83,16 @@ def policy_of(options: SharedOptions, dialect: Dialect[Any]) -> Policy:
     given: dict[str, Any] = {name: value for name, value in options.items() if name in POLICY_OPTIONS}
     if given.get("cadence", UNSET) is None:
         del given["cadence"]
+    if dialect.longest_pause is not None:
+        given.setdefault("cadence", Cadence.backoff(SLOW_START_S, growth=SLOW_GROWTH, ceiling=dialect.longest_pause))
+    given.setdefault("max_outage", dialect.max_outage)
     lost = options.get("on_lost_submit", "give_up")
     return Policy(
-        without_expiry=dialect.without_expiry, on_lost_submit="poll" if dialect.shows_submits else lost, **given
+        without_expiry=dialect.without_expiry,
+        after_expiry=dialect.after_expiry,
+        cancel_bound=dialect.cancel_bound,
+        on_lost_submit="poll" if dialect.shows_submits else lost,
+        **given,
     )
 
 

@@ -191,5 +191,6 @@ class Subscribers(Generic[R]):
                 progress=self._progress(),
                 text=str(text),
                 is_whole=text.is_whole,
+                counts=machine.counts,
             )
         )

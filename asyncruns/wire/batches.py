@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/batch and https://docs.anthropic.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from msgspec import UNSET
 
@@ -95,6 +95,7 @@ class MessageBatchRequestCounts(Object, frozen=True, kw_only=True, gc=False):
 class MessageBatch(Object, frozen=True, kw_only=True, tag_field="type", tag="message_batch"):
     """A batch of Anthropic's wire. Its times are ISO 8601."""
 
+    type: ClassVar[Literal["message_batch"]] = "message_batch"
     id: str
     processing_status: str
     request_counts: Maybe[MessageBatchRequestCounts] = UNSET

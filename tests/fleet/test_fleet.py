@@ -292,7 +292,7 @@ async def test_a_watch_with_invalid_arguments_is_refused_and_not_started(stage: 
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"run": run, "on_exit": "cancel"}, "no option 'on_exit'"),
         ({"run": run, "timeout": -1}, "timeout"),
-        ({"run": 7}, "a run, a response, a stream or a RunRef, or thread_id and run_id; got int"),
+        ({"run": 7}, "a run, a response, a batch, a stream or a RunRef, or thread_id and run_id; got int"),
         ({"run": stage.client}, "got Client"),
         ({}, "thread_id"),
         ({"run_id": run.id}, "thread_id"),

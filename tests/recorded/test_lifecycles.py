@@ -27,7 +27,7 @@ from asyncruns import (
     StatusChanged,
     Toolset,
 )
-from asyncruns.lifecycle.cancelling import CANCEL_BOUND_S
+from asyncruns.lifecycle.policy import CANCEL_BOUND_S
 from asyncruns.resources.run_parameters import RunParameters
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome

@@ -68,10 +68,19 @@ def test_every_event_of_a_response_has_its_ref(type_: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("type_", "is_end"),
+    [("completed", True), ("failed", True), ("expired", True), ("cancelled", True), ("in_progress", False)],
+)
+def test_an_event_of_a_batch_has_its_ref(type_: str, is_end: bool) -> None:
+    body = changed({"type": f"batch.{type_}", "data": {"id": "batch_1"}})
+    event = client_of().webhooks.unwrap(body, signed(body))
+    assert (event.ref, event.is_end) == (RunRef("batch", ("batch_1",)), is_end)
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"type": "realtime.call.incoming", "data": {"call_id": "rtc_1", "sip_headers": []}},
-        {"type": "batch.completed", "data": {"id": "batch_1"}},
         {"type": "of.tomorrow", "more": 1},
         {"type": 7, "data": "text", "created_at": "now"},
         {"data": {"id": 7}},
