@@ -6,8 +6,10 @@ Our own implementations are in `transport/`, `dialects/` and `client/`. Nothing 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from msgspec import Struct
 
 from asyncruns.errors import ConfigurationError
 from asyncruns.http import Request, Response
@@ -222,6 +224,64 @@ class Dialect(ABC, Generic[R]):
 
         The text of a server's error is matched here and nowhere else in a watch.
         """
+
+    def collective(self) -> CollectivePolls[R] | None:
+        """Return what polls many runs with one request, new for each fleet and client; by default None.
+
+        A fleet then polls these runs by it as far as that shows more of them than single polls.
+        """
+        return None
+
+
+class CollectivePoll(Struct, frozen=True, kw_only=True):
+    """A request that shows several runs.
+
+    Attributes:
+        request: The request.
+        refs: The runs that its answer is expected to show.
+        key: What the maker needs to read the answer.
+    """
+
+    request: Request
+    refs: Collection[RunRef]
+    key: Any = None
+
+
+class CollectivePolls(ABC, Generic[R]):
+    """How many runs of one server are polled with one request: by pages of a list, say, or by a search for ids.
+
+    It learns from the answers which runs a request shows. It does no I/O and reads no clock. What an answer shows is
+    always checked against what is watched, so `read` may return other runs, too, and a run that is in no answer is
+    polled by itself.
+    """
+
+    @abstractmethod
+    def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
+        """Note that a run is watched; with the snapshot of the caller's object, if there is one."""
+
+    @abstractmethod
+    def discard(self, ref: RunRef) -> None:
+        """Note that a run is not watched any more; if it never was, do nothing."""
+
+    @abstractmethod
+    def poll(self, ref: RunRef) -> CollectivePoll | None:
+        """Return a request that shows this run together with others; None to poll it by itself."""
+
+    @abstractmethod
+    def read(self, poll: CollectivePoll, response: Response) -> Mapping[RunRef, Snapshot[R]]:
+        """Return the snapshots in the answer to a poll, of watched runs and perhaps of others.
+
+        Raises:
+            APIResponseValidationError: The body is not such an answer.
+        """
+
+    @abstractmethod
+    def failed(self, poll: CollectivePoll, refusal: Refusal) -> bool:
+        """Note that a poll failed; return whether other ones may succeed, if this failure will not pass."""
+
+    @abstractmethod
+    def polled_alone(self, ref: RunRef) -> None:
+        """Note that a run was polled by itself, with success."""
 
 
 class HasId(Protocol):

@@ -49,7 +49,7 @@ class LatePauses(Strategy, frozen=True, kw_only=True, gc=False, eq=False):
         # Two readings: it is unclear which one counts. `course.age - self.unseen` is the time watched.
         if len(readings) > 1:
             pause = min(pause, max(UNPROVEN_PAUSE_S, course.age - self.unseen))
-        return self.learned.heeding(pause, course.hint)
+        return self.learned.heeding(pause, course.hint, course.among)
 
     def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
         """Note that the run left the stage between two told ages.

@@ -121,8 +121,14 @@ class LearnedDurations(Struct, frozen=True, kw_only=True, gc=False, eq=False):
             return min(max(self.floor, known.pause(max(0.0, age), self.poll_worth, self.floor)), self.ceiling)
         return self.ceiling
 
-    def heeding(self, pause: float, hint: float | None) -> float:
-        """Return the pause, or the server's hint if that is longer; a hint counts for at most the ceiling."""
+    def heeding(self, pause: float, hint: float | None, among: int = 1) -> float:
+        """Return the pause, or the server's hint if that is longer; a hint counts for at most the ceiling.
+
+        If a poll shows `among` runs, it costs each of them that much less, and the best pause grows with the square
+        root of the cost.
+        """
+        if among > 1:
+            pause = max(pause / math.sqrt(among), self.floor)
         return pause if hint is None or not hint > pause else min(hint, self.ceiling)
 
     def told(self, group: tuple[str, ...]) -> Told | None:

@@ -23,7 +23,8 @@ class LearnedPauses(Strategy, frozen=True, kw_only=True, gc=False, eq=False):
     def pause(self, course: Course) -> float:
         """Return the pause after a poll at the age `course.age`; a server's hint is the shortest pause."""
         learned = self.learned
-        return learned.heeding(learned.pause(learned.durations(course.group, course.stage), course.age), course.hint)
+        pause = learned.pause(learned.durations(course.group, course.stage), course.age)
+        return learned.heeding(pause, course.hint, course.among)
 
     def learn(self, group: tuple[str, ...], stage: int, *, after: float, by: float) -> None:
         """Note that a run of this group left this stage when it was older than `after`, and at most `by`, in seconds.

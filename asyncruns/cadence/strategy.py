@@ -22,6 +22,7 @@ class Course(Struct, frozen=True, kw_only=True, gc=False):
         hint: The pause in seconds that the server asks for, if any.
         group: Runs with the same group share durations: for example, those of one assistant and model.
         stage: 0 before outputs of tools were submitted, 1 after.
+        among: Number of runs that a poll shows, this one included.
     """
 
     polls: int
@@ -29,6 +30,7 @@ class Course(Struct, frozen=True, kw_only=True, gc=False):
     hint: float | None = None
     group: tuple[str, ...] = ()
     stage: int = 0
+    among: int = 1
 
 
 class Strategy(Struct, frozen=True, kw_only=True, gc=False):

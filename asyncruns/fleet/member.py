@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, assert_never
 
@@ -15,13 +15,13 @@ from asyncruns._loop import loop_time, wall_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import InvalidRequestError
 from asyncruns.fleet.announcements import SLOWER
+from asyncruns.fleet.collective import Collective
 from asyncruns.fleet.listener import Listener
 from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
 from asyncruns.fleet.permits import PermittedClient
 from asyncruns.fleet.schedule import Slot
 from asyncruns.fleet.settings import Answerers
-from asyncruns.http import Request
 from asyncruns.lifecycle import (
     Asked,
     Command,
@@ -74,6 +74,9 @@ class Member(Slot):
         is_broken: Whether the watch finished because of an unexpected error.
         is_watched: Whether the fleet is watching it, or creates it: it has neither finished nor been discarded.
         stream: Reads the streams of the run; None if it is only polled.
+        collective: Polls it together with others; None if its server has nothing for that.
+        weight: Number of members that its last poll showed, itself included.
+        discarded_at: When a poll in flight was discarded the last time.
         successor: The member that watches its run in its place, if the run that was to be created was watched already.
     """
 
@@ -87,7 +90,9 @@ class Member(Slot):
         "_started",
         "_submit_landed_at",
         "client",
+        "collective",
         "context",
+        "discarded_at",
         "due_at",
         "is_broken",
         "is_watched",
@@ -99,6 +104,7 @@ class Member(Slot):
         "ref",
         "stream",
         "successor",
+        "weight",
     )
 
     def __init__(
@@ -133,6 +139,9 @@ class Member(Slot):
         self.is_watched: bool = False
         self.stream: MemberStream | None = None
         self.successor: Member | None = None
+        self.collective: Collective[Any] | None = None
+        self.weight: int = 1
+        self.discarded_at: float = -math.inf
 
     @property
     def refs(self) -> tuple[RunRef, ...]:
@@ -187,13 +196,27 @@ class Member(Slot):
         snapshot = self.machine.snapshot
         return snapshot.status if snapshot else ""
 
+    def companions(self, now: float) -> Sequence[Member]:
+        """Return the other members that its poll, which is sent now, is expected to show."""
+        return () if self.collective is None else self._host.companions(self, now)
+
+    # A poll that shows `weight` runs ends about that many times the delay of this one.
+
     def delay(self, now: float) -> float:
-        """Return by how many seconds the watch is expected to be late now in noticing the end of the run."""
-        return self.machine.delay(now)
+        """Return by how many seconds the watch is expected to be late now in noticing the end of the run.
+
+        If polls show several runs, it is the sum for all of them, taken to be equal.
+        """
+        return self.machine.delay(now) * self.weight
 
     def delayed_at(self, delay: float) -> float:
         """Return when it will be late by so many seconds; or, if that is earlier, when the run expires."""
-        return self.machine.delayed_at(delay)
+        return self.machine.delayed_at(delay / self.weight)
+
+    def discard_poll(self) -> None:
+        """Discard the response to a poll in flight, also to one that shows other runs as well."""
+        super().discard_poll()
+        self.discarded_at = loop_time()
 
     # Starting and finishing
 
@@ -296,6 +319,13 @@ class Member(Slot):
             self._host.schedule.poll(self, at)
             self._host.moved()
 
+    def plan_poll_again(self, at: float) -> None:
+        """Plan the poll that was planned for this time again, since it was not made; infinity for none."""
+        is_left = self._host.closing and not self.is_cancelling
+        if at < math.inf and self.is_watched and not self.has_ended and not is_left and self.poll_at == math.inf:
+            self._host.schedule.poll(self, at)
+            self._host.moved()
+
     def guard(self, act: Callable[[], object]) -> None:
         """Call `act` for this run. An unexpected error finishes its watch, but no other."""
         try:
@@ -376,14 +406,13 @@ class Member(Slot):
 
     # Requests
 
-    def begin_poll(self, now: float) -> Request:
-        """Count a poll that is sent now, and return its request."""
+    def begin_poll(self, now: float) -> None:
+        """Count a poll that is sent now."""
         self.polls += 1
         # `wake` held the tick back for this poll; now the poll gets its time.
         if self.machine.polls_once_more or self.machine.waits_for_poll(now):
             self._host.schedule.tick(self, now + FINAL_POLL_S)
             self._host.moved()
-        return self.client.dialect.poll(self.ref)
 
     def polled(self, event: ev.Observed | ev.Refused, generation: int) -> None:
         """Receive the response to a poll, unless the poll was discarded, so that its generation is over."""

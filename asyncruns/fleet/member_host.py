@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from anyio.abc import TaskGroup
@@ -40,6 +41,10 @@ class Host(ABC, Generic[M]):
     def is_running(self) -> bool:
         """Whether runs can be watched."""
         return self.group is not None and not self.closing
+
+    @abstractmethod
+    def companions(self, member: M, now: float) -> Sequence[M]:
+        """Return the other members that the poll of a member, which is sent now, is expected to show."""
 
     @abstractmethod
     def moved(self) -> None:

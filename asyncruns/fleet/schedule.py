@@ -22,6 +22,9 @@ For example, 20 requests per second are allowed, 30 polls are due, and half of t
 more than 0.5 s. One run will probably have been over for 0.5 s at 10:00:03, so that is its turn. Another one probably
 was at 09:59:58 already, but its poll came due at 10:00:01, so its turn is 09:59:59: it is polled before.
 
+A poll may show other runs as well, if their server has a list. Then those are in flight with it, as its *companions*:
+they are not due, and need no request of their own.
+
 If all due polls may be sent at once, which is the usual case, they get no turns: they go in the order in which they
 came due, and this costs almost nothing.
 
@@ -35,9 +38,9 @@ import heapq
 import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from msgspec import Struct
 
@@ -81,6 +84,10 @@ class Slot:
         """Discard the response to the poll in flight, so that another poll may be sent."""
         self.generation += 1
         self.is_polling = False
+
+    def companions(self, now: float) -> Iterable[Slot]:
+        """Return the runs that the poll of this run, which is sent now, is expected to show besides."""
+        return ()
 
     def delay(self, now: float) -> float:
         """Return the delay that a poll now is expected to end, in seconds."""
@@ -198,9 +205,13 @@ class Schedule(Generic[S]):
         """
         self.budget.landed()
         if was_poll:
-            slot.is_polling = False
-            if slot.poll_at < math.inf:  # the next poll was planned while this one was in flight
-                self.poll(slot, slot.poll_at)
+            self.companion_landed(slot)
+
+    def companion_landed(self, slot: S) -> None:
+        """Note that the poll that was to show a run is no longer in flight; it was not discarded for this run."""
+        slot.is_polling = False
+        if slot.poll_at < math.inf:  # the next poll was planned while this one was in flight
+            self.poll(slot, slot.poll_at)
 
     def permit_landed(self) -> None:
         """Note that a request that had a permit is no longer in flight."""
@@ -247,7 +258,7 @@ class Schedule(Generic[S]):
         if not room or not (self.due or self._permits) or self.budget.ready_at(now) > now:
             return
         self._set_turns(now, room)
-        for _ in range(min(room, self.due + len(self._permits))):
+        while len(polls) + len(permits) < room and (self.due or self._permits):
             if self._permits and self._sends_permit():
                 permits.append(self._permits.popitem(last=False)[0])
                 self._permitted += 1
@@ -288,10 +299,18 @@ class Schedule(Generic[S]):
             slot, _ = self._new.popitem(last=False)
         slot.is_due = False
         slot.poll_at, slot.is_polling = math.inf, True
+        for other in slot.companions(now):
+            self._take_along(cast("S", other))
         if self._draw.random() < MEASURED:
             is_over = slot.delay(now) > self._bar
             self._bar = max(self._bar * (BAR_STEP if is_over else 1 / BAR_STEP), LEAST_BAR_S)
         return slot
+
+    def _take_along(self, slot: S) -> None:
+        if slot.is_due:
+            self._leave(slot)
+        slot.poll_at = slot._comes_at = math.inf
+        slot.is_polling = True
 
     def _leave(self, slot: S) -> None:
         slot.is_due = False

@@ -23,8 +23,10 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
         lag: Seconds for which the poll that has been due the longest has waited for its turn; 0 if none waits.
         budget: Requests per second that are allowed now; None if there is no limit.
         polls: Number of polls sent.
+        collective_polls: Number of those that were to show several runs.
         ended: Number of watches that have finished.
-        polls_per_run: Mean number of polls of the watches that have finished; 0 if none has.
+        polls_per_run: Mean number of polls of the watches that have finished; 0 if none has. A collective poll counts
+            for each run that it showed.
         usage: The tokens that the runs of these used, as far as the server says.
         throttled: The share of requests that the server refused with 429, from 0 to 1.
         told_by_webhooks: Whether webhooks announce ends, so that the runs of a dialect are polled at a tenth of the
@@ -40,6 +42,7 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
     lag: float
     budget: float | None
     polls: int
+    collective_polls: int
     ended: int
     polls_per_run: float
     usage: TokenUsage
@@ -59,6 +62,7 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         lag=max((now - member.poll_at for member in schedule.waiting()), default=0.0),
         budget=None if budget.rate == math.inf else budget.rate,
         polls=runner.polls,
+        collective_polls=runner.collective_polls,
         ended=outcomes.ended,
         polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
         usage=outcomes.usage,

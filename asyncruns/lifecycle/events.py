@@ -27,6 +27,7 @@ class Observed(Struct, frozen=True):
         asked_at: When it was sent; None means at `now`.
         is_announced: Whether the server had announced that something happened to the run, so that this poll came
             before its time.
+        among: Number of watched runs that the same answer showed, this one included.
     """
 
     now: float
@@ -34,6 +35,7 @@ class Observed(Struct, frozen=True):
     asked: Asked = Asked.POLL
     asked_at: float | None = None
     is_announced: bool = False
+    among: int = 1
 
 
 class Refused(Struct, frozen=True):

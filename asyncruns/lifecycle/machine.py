@@ -401,6 +401,7 @@ class RunLifecycle(Struct, eq=False, gc=False):
         self._seen = True
         asked_at = now if event.asked_at is None else event.asked_at
         self._patience.learn(snapshot, now, asked_at)
+        self._patience.progress.among = event.among
         if event.is_announced:
             self._patience.progress.believe(snapshot)
         if event.asked is Asked.SUBMIT:

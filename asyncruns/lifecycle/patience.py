@@ -236,6 +236,7 @@ class Patience(Struct, eq=False, gc=False):
             hint=hint,
             group=progress.group,
             stage=progress.stage,
+            among=progress.among,
         )
         return self._strategy.pause(course)
 

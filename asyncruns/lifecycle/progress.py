@@ -29,6 +29,7 @@ class Progress(Struct, eq=False, gc=False):
             which may be wrong.
         seen_at: When the last successful poll was answered; before the first one, when the watch began.
         is_seen: Whether any poll has shown the run.
+        among: Number of runs that the last poll showed, this one included.
         at_work: When the last poll was sent that showed the run at work in this stage; None if none did.
     """
 
@@ -39,6 +40,7 @@ class Progress(Struct, eq=False, gc=False):
     seen_at: float = 0.0
     at_work: float | None = None
     is_seen: bool = False
+    among: int = 1
     _watched_from: float = 0.0
     _earliest: float = -math.inf  # bounds of when the run was created, by our clock
     _latest: float = 0.0

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncruns.testing.clock import VirtualTimeLoop
-    from asyncruns.testing.emulator import Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
+    from asyncruns.testing.emulator import BatchScenario, Emulator, Fault, FunctionCall, InMemoryTransport, Scenario
 
-__all__ = ["Emulator", "Fault", "FunctionCall", "InMemoryTransport", "Scenario", "VirtualTimeLoop"]
+__all__ = ["BatchScenario", "Emulator", "Fault", "FunctionCall", "InMemoryTransport", "Scenario", "VirtualTimeLoop"]
 
 _HOME: Final = {
+    "BatchScenario": "asyncruns.testing.emulator",
     "Emulator": "asyncruns.testing.emulator",
     "Fault": "asyncruns.testing.emulator",
     "FunctionCall": "asyncruns.testing.emulator",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from asyncruns._loop import loop_time
 from asyncruns.abc import RunClient
 from asyncruns.errors import APIConnectionError, APIError, APIResponseValidationError
 from asyncruns.http import Request, Response
 from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused
+
+T = TypeVar("T")
 
 
 async def send_for_event(
@@ -36,15 +38,29 @@ async def send_for_event(
         RuntimeError: The transport raised a CancelledError although this task was not cancelled. Passed on as it is, it
             would end the watch as if the caller had cancelled it.
     """
-    dialect = client.dialect
     asked_at = loop_time()
+
+    def read(response: Response) -> Observed:
+        return Observed(loop_time(), client.dialect.read(request, response), asked, asked_at)
+
+    return await send_for(client, request, asked, heed, read)
+
+
+async def send_for(
+    client: RunClient[Any],
+    request: Request,
+    asked: Asked,
+    heed: Callable[[Response], object] | None,
+    read: Callable[[Response], T],
+) -> T | Refused:
+    """Send a request, and return what `read` makes of a good answer; `send_for_event` describes the rest."""
     try:
         response = await client.transport.send(request)
         if heed is not None:
             heed(response)
         if not 200 <= response.status < 300:
-            return Refused(loop_time(), dialect.refusal(request, response), asked)
-        return Observed(loop_time(), dialect.read(request, response), asked, asked_at)
+            return Refused(loop_time(), client.dialect.refusal(request, response), asked)
+        return read(response)
     except (APIConnectionError, APIResponseValidationError) as error:
         return Refused(loop_time(), refusal_of(error), asked)
     except asyncio.CancelledError as error:

@@ -177,8 +177,8 @@ async def test_ids_are_unique_and_the_same_in_every_emulator(emulator: Emulator,
 
 async def test_its_repr_shows_where_it_listens_and_its_counts(emulator: Emulator, ask: Ask) -> None:
     await ask("POST", "/threads", {})
-    assert repr(emulator) == f"<Emulator {emulator.base_url} runs=0 responses=0 requests=1>"
-    assert repr(Emulator()) == "<Emulator stopped runs=0 responses=0 requests=0>"
+    assert repr(emulator) == f"<Emulator {emulator.base_url} runs=0 responses=0 batches=0 requests=1>"
+    assert repr(Emulator()) == "<Emulator stopped runs=0 responses=0 batches=0 requests=0>"
 
 
 async def test_it_may_be_left_from_another_task() -> None:

@@ -346,7 +346,7 @@ async def test_it_records_requests_without_credentials() -> None:
     assert (seen.method, seen.path, seen.operation, seen.status) == ("GET", "/v1/threads/t/messages", "messages", 404)
     assert seen.query == "order=asc&include%5B%5D=a+b"
     assert seen.headers == {"api-key": "***", "x-mine": "1"}
-    assert repr(transport) == "<InMemoryTransport latency=0.05 runs=0 responses=0 requests=1>"
+    assert repr(transport) == "<InMemoryTransport latency=0.05 runs=0 responses=0 batches=0 requests=1>"
 
 
 def test_it_outlives_an_event_loop_and_its_clock_continues() -> None:

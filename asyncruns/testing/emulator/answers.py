@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from asyncruns.testing.emulator.faults import Damage, Fault
+from asyncruns.testing.emulator.message_errors import as_message_error
 
 _LOWEST_SERVER_ERROR: Final = 500
 
@@ -59,17 +60,20 @@ class EmulatedAnswer:
     body: bytes
 
 
-def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None) -> EmulatedAnswer:
+def spoiled(
+    answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None, *, of_messages: bool = False
+) -> EmulatedAnswer:
     """Return an answer as a fault changes it.
 
     Args:
         answer: The server's own answer; its body does not matter if the fault replaces it.
         earlier: The answer to repeat, if the fault is `damage="repeat"`.
+        of_messages: Whether errors are those of Anthropic's wire.
     """
     if earlier is not None:
         answer = earlier
     elif fault.is_error and fault.body is None:
-        answer = _error(answer, fault)
+        answer = _error(answer, fault, of_messages=of_messages)
     if fault.body is not None:
         answer = replace(answer, body=_encoded(fault.body))
     if fault.rewrite is not None and answer.status == HTTPStatus.OK:  # a refusal of the server stays as it is
@@ -83,14 +87,17 @@ def spoiled(answer: EmulatedAnswer, fault: Fault, earlier: EmulatedAnswer | None
     return _with_headers(replace(answer, status=status), fault.headers)
 
 
-def _error(answer: EmulatedAnswer, fault: Fault) -> EmulatedAnswer:
+def _error(answer: EmulatedAnswer, fault: Fault, *, of_messages: bool) -> EmulatedAnswer:
     status = fault.status or 0
     # 502 and 504 come from a proxy, which knows no JSON errors; a test that gives a text wants JSON all the same.
     if status in _PAGES and fault.message is None and fault.code is None:
         return _page(answer, f"{status} {HTTPStatus(status).phrase}")
     kind, code, message = _ERRORS.get(fault.code or status) or _ERRORS.get(status) or _unknown(status)
     error = {"message": fault.message or message, "type": kind, "param": None, "code": fault.code or code}
-    return replace(answer, body=msgspec.json.encode({"error": error}))
+    body = {"error": error}
+    if of_messages:
+        body = as_message_error(body, status, answer.headers.get("request-id"))
+    return replace(answer, body=msgspec.json.encode(body))
 
 
 def _unknown(status: int) -> tuple[str, str | None, str]:

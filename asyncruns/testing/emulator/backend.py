@@ -19,19 +19,23 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from asyncruns.testing.emulator import refusals
+from asyncruns.testing.emulator import message_errors, refusals
 from asyncruns.testing.emulator.answers import EmulatedAnswer, spoiled
+from asyncruns.testing.emulator.batch_scenario import BatchScenario, BatchSource
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
+from asyncruns.testing.emulator.files import RawBody
 from asyncruns.testing.emulator.injected import InjectedFault, strike
+from asyncruns.testing.emulator.message_errors import as_message_error
+from asyncruns.testing.emulator.multipart import read_form
 from asyncruns.testing.emulator.response_streaming import ResponseFeed
 from asyncruns.testing.emulator.scenario import ScenarioSource, default_scenario
 from asyncruns.testing.emulator.seen import SeenRequest, json_object
 from asyncruns.testing.emulator.shown import Shown
-from asyncruns.testing.emulator.store import Store, Target, may_stream
+from asyncruns.testing.emulator.store import MESSAGES, Sent, Store, Target, may_stream
 from asyncruns.testing.emulator.streaming import ERROR, RunFeed
 from asyncruns.testing.emulator.timeline import TERMINAL_STATUSES
-from asyncruns.testing.emulator.webhooks import EmulatedWebhooks
+from asyncruns.testing.emulator.webhooks import Announced, EmulatedWebhooks
 
 LateCancel = Literal[200, 400, 409]
 Act = Callable[[float], EmulatedAnswer]
@@ -53,6 +57,7 @@ class Backend(ABC):
         self,
         scenario: ScenarioSource | None,
         *,
+        batches: BatchSource | None = None,
         api_key: str | None = None,
         poll_after_ms: float | None,
         clock_skew: float,
@@ -64,7 +69,11 @@ class Backend(ABC):
             raise ValueError(f"late_cancel is {late_cancel!r}; give 200, 400 or 409")
         self.requests: list[SeenRequest] = []
         self.faults: list[InjectedFault] = []
-        self._store = Store(default_scenario if scenario is None else scenario, late_cancel=late_cancel)
+        self._store = Store(
+            default_scenario if scenario is None else scenario,
+            BatchScenario() if batches is None else batches,
+            late_cancel=late_cancel,
+        )
         self._api_key = api_key
         self._poll_after_ms = poll_after_ms
         self._webhooks: EmulatedWebhooks | None = None
@@ -77,8 +86,13 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         runs, responses = len(self._store.runs.all), len(self._store.responses.all)
-        counts = f"runs={runs} responses={responses} requests={len(self.requests)}"
+        batches = len(self._store.batches.list_of) + len(self._store.message_batches.list_of)
+        counts = f"runs={runs} responses={responses} batches={batches} requests={len(self.requests)}"
         return f"<{type(self).__name__} {self._where()} {counts}>"
+
+    @abstractmethod
+    def _base_url(self) -> str:
+        """Return the URL of the API."""
 
     @abstractmethod
     def _where(self) -> str:
@@ -87,12 +101,32 @@ class Backend(ABC):
     @property
     def runs(self) -> Mapping[str, Body]:
         """All runs by id, each as a GET would return it now."""
-        return Shown(self._store.runs.all, self.now)
+        runs = self._store.runs.all
+        return Shown(runs, lambda id: runs[id].body(self.now()))
 
     @property
     def responses(self) -> Mapping[str, Body]:
         """All responses by id, each as a GET would return it now."""
-        return Shown(self._store.responses.all, self.now)
+        responses = self._store.responses.all
+        return Shown(responses, lambda id: responses[id].body(self.now()))
+
+    @property
+    def batches(self) -> Mapping[str, Body]:
+        """All batches of OpenAI's wire by id, each as a GET would return it now."""
+        batches = self._store.batches
+        return Shown(batches.list_of.by_id, lambda id: batches.retrieve(id, self.now()))
+
+    @property
+    def message_batches(self) -> Mapping[str, Body]:
+        """All batches of Anthropic's wire by id, each as a GET would return it now."""
+        batches = self._store.message_batches
+        return Shown(batches.list_of.by_id, lambda id: batches.retrieve(id, self._base_url(), self.now()))
+
+    @property
+    def files(self) -> Mapping[str, Body]:
+        """All uploaded files by id, each as a GET would return it now."""
+        files = self._store.files.all
+        return Shown(files, lambda id: files[id].body(self.now()))
 
     def now(self) -> float:
         """Return the server's time in epoch seconds; it advances with the loop's clock."""
@@ -117,6 +151,16 @@ class Backend(ABC):
             self._store.assistants.ensure(assistant_id, self.now())
             self._store.runs.scripts[assistant_id] = scenario
 
+    def script_batches(self, *scenarios: BatchSource) -> None:
+        """Set the scenarios of the next batches of both wires, one each; the last one is for all batches after it.
+
+        Raises:
+            ValueError: If no scenario is given.
+        """
+        if not scenarios:
+            raise ValueError("give at least one scenario")
+        self._store.script_batches(*scenarios)
+
     def inject(self, *faults: Fault) -> None:
         """Inject faults from now on; the list `faults` shows them, and removing one from it ends it.
 
@@ -134,30 +178,41 @@ class Backend(ABC):
         return [dict(submission.outputs) for submission in self._store.runs.all[run_id].submissions]
 
     def _send_webhooks(self, deliver: Callable[[str, bytes], object]) -> None:
-        """Deliver a webhook when a response in the background ends, from now on: its id and its body."""
+        """Deliver a webhook when a response in the background or a batch ends, from now on: its id and its body."""
         store = self._store
-        self._webhooks = EmulatedWebhooks(store.responses.all, store.ids, self.now, deliver)
+        announced: Mapping[str, Mapping[str, Announced]] = {
+            "response": store.responses.all,
+            "batch": store.batches.list_of.by_id,
+        }
+        self._webhooks = EmulatedWebhooks(announced, store.ids, self.now, deliver)
 
     def _go_by(self, loop: asyncio.AbstractEventLoop) -> None:
         """Advance the server's clock with a loop's clock, without a jump."""
         self._epoch, self._loop, self._loop_start = self.now(), loop, loop.time()
 
     def _receive(
-        self, seen: SeenRequest, target: Target, parameters: Mapping[str, str], key: str | None
+        self,
+        seen: SeenRequest,
+        target: Target,
+        parameters: Mapping[str, str],
+        check: Callable[[], None] = lambda: None,
     ) -> tuple[InjectedFault | None, Act]:
-        """Record a request; return the fault that strikes it, and a function that performs it."""
+        """Record a request; return the fault that strikes it, and a function that performs it.
+
+        `check` is called before the request is performed, and raises `RefusedError` for what only the wire shows.
+        """
         self.requests.append(seen)
-        return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, parameters, key)
+        return strike(self.faults, seen) if self.faults else None, partial(self._act, seen, target, parameters, check)
 
     def _spoil(self, injected: InjectedFault, seen: SeenRequest, act: Act) -> EmulatedAnswer:
         """Return the answer as a fault changes it, performing the request if the fault lets it reach the server."""
         fault = injected.fault
-        answer = act(fault.stale) if fault.reaches_server else EmulatedAnswer(200, self._headers(self.now()), b"")
-        return spoiled(answer, fault, injected.earlier(seen))
+        answer = act(fault.stale) if fault.reaches_server else EmulatedAnswer(200, self._headers(self.now(), seen), b"")
+        return spoiled(answer, fault, injected.earlier(seen), of_messages=_is_of_messages(seen))
 
     def _feed(self, seen: SeenRequest, target: Target, answer: EmulatedAnswer) -> StreamBytes | None:
         """Return the items of the stream that a successful request asks for, recording its status, or None."""
-        if not (seen.acted and seen.asks_for_a_stream and answer.status == HTTPStatus.OK and may_stream(target)):
+        if not (seen.acted and may_stream(target) and answer.status == HTTPStatus.OK and seen.asks_for_a_stream):
             return None
         if seen.fault is not None and seen.fault.stream == "json":
             return None
@@ -182,47 +237,77 @@ class Backend(ABC):
         seen.status = answer.status
 
     def _act(
-        self, seen: SeenRequest, target: Target, parameters: Mapping[str, str], key: str | None, stale: float
+        self,
+        seen: SeenRequest,
+        target: Target,
+        parameters: Mapping[str, str],
+        check: Callable[[], None],
+        stale: float,
     ) -> EmulatedAnswer:
         now = self.now()
-        headers = self._headers(now)
+        headers = self._headers(now, seen)
         try:
-            self._check_key(key)
-            status, body = 200, self._store.perform(target, parameters, read_body(seen.body), now - stale)
+            check()
+            given = _read(seen, target)
+            sent = Sent(seen.headers, self._base_url())
+            status, body = 200, self._store.perform(target, parameters, given, now - stale, sent)
             seen.acted = True
-            if self._webhooks is not None and seen.method == "POST":
-                self._webhooks.changed(body)
         except refusals.RefusedError as refusal:
             status, body = refusal.status, refusal.body
+            if _is_of_messages(seen):
+                body = as_message_error(body, status, headers["request-id"])
+        if isinstance(body, RawBody):
+            return EmulatedAnswer(body.status, {**headers, **body.headers}, body.content)
+        if seen.acted and self._webhooks is not None and seen.method == "POST":
+            self._webhooks.changed(body)
         self._hint(headers, seen.method, body)
         return EmulatedAnswer(status, headers, msgspec.json.encode(body))
 
-    def _check_key(self, authorization: str | None) -> None:
-        if self._api_key is None:
-            return
-        if authorization is None:
-            raise refusals.no_key()
-        if authorization != f"Bearer {self._api_key}":
-            raise refusals.wrong_key(authorization.removeprefix("Bearer "))
+    def _check_headers(self, seen: SeenRequest, headers: Mapping[str, str]) -> None:
+        """Check what each request of a client has to have.
 
-    def _headers(self, now: float) -> dict[str, str]:
+        Raises:
+            RefusedError: The key is missing or wrong, or Anthropic's wire is without a version.
+        """
+        if _is_of_messages(seen):
+            key = headers.get("x-api-key")
+            if self._api_key is not None and key != self._api_key:
+                raise message_errors.no_message_key() if key is None else message_errors.wrong_message_key()
+            if "anthropic-version" not in headers:
+                raise message_errors.no_version()
+        elif self._api_key is not None:
+            authorization = headers.get("Authorization")
+            if authorization is None:
+                raise refusals.no_key()
+            if authorization != f"Bearer {self._api_key}":
+                raise refusals.wrong_key(authorization.removeprefix("Bearer "))
+
+    def _headers(self, now: float, seen: SeenRequest) -> dict[str, str]:
         second = math.floor(now)
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True))
-        return {
-            "Content-Type": "application/json",
-            "Date": self._date[1],
-            "Server": "asyncruns-emulator",
-            "openai-version": "2020-10-01",
-            "openai-processing-ms": "25",
-            "x-request-id": self._store.ids.new_request_id(),
-        }
+        common = {"Content-Type": "application/json", "Date": self._date[1], "Server": "asyncruns-emulator"}
+        request_id = self._store.ids.new_request_id()
+        if _is_of_messages(seen):
+            return {**common, "request-id": request_id}
+        return {**common, "openai-version": "2020-10-01", "openai-processing-ms": "25", "x-request-id": request_id}
 
     def _hint(self, headers: dict[str, str], method: str, body: Body) -> None:
         if self._poll_after_ms is None or method != "GET" or body.get("object") not in _POLLED:
             return
         if body["status"] not in TERMINAL_STATUSES:
             headers["openai-poll-after-ms"] = f"{self._poll_after_ms:g}"
+
+
+def _is_of_messages(seen: SeenRequest) -> bool:
+    """Return whether a request is of Anthropic's wire."""
+    return seen.path.startswith(MESSAGES)
+
+
+def _read(seen: SeenRequest, target: Target) -> Body:
+    if target.operation == "create_file":
+        return read_form(seen.body, seen.headers.get("content-type", ""))
+    return read_body(seen.body)
 
 
 def _ended_early(events: Iterator[bytes | float], fault: Fault | None) -> StreamBytes:

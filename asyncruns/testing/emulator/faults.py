@@ -38,6 +38,17 @@ Operation = Literal[
     "create_response",
     "delete_response",
     "input_items",
+    "create_file",
+    "files",
+    "file",
+    "delete_file",
+    "file_content",
+    "create_batch",
+    "batches",
+    "create_message_batch",
+    "message_batches",
+    "delete_message_batch",
+    "results",
 ]
 Damage = Literal["html", "empty", "half", "cut", "repeat"]
 StreamEnd = Literal["break", "close", "error", "silence", "json"]
@@ -45,12 +56,16 @@ StreamEnd = Literal["break", "close", "error", "silence", "json"]
 _OPERATIONS: Final = get_args(Operation)
 _DAMAGES: Final = get_args(Damage)
 _STREAM_ENDS: Final = get_args(StreamEnd)
-# The operations to which `run_id` can apply, since they concern one existing run or response.
-_ON_A_RUN: Final = frozenset(
-    {"any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items"}
-)
+# The operations to which `run_id` can apply, since they concern one existing run, response, batch or file.
+_ON_A_RUN: Final = frozenset({
+    "any", "poll", "update_run", "cancel", "submit", "steps", "step", "messages", "delete_response", "input_items",
+    "file", "delete_file", "file_content", "delete_message_batch", "results",
+})  # fmt: skip
 # The reads that can be answered as of an earlier time, for `stale`.
-_DATED: Final = frozenset({"thread", "messages", "message", "runs", "poll", "steps", "step", "input_items"})
+_DATED: Final = frozenset({
+    "thread", "messages", "message", "runs", "poll", "steps", "step", "input_items", "files", "file", "file_content",
+    "batches", "message_batches", "results",
+})  # fmt: skip
 # These kinds of damage keep nothing of the server's own answer.
 _REPLACING: Final = frozenset({"html", "empty", "repeat"})
 _LOWEST_STATUS: Final = 200
@@ -75,9 +90,10 @@ class Fault:
     Attributes:
         on: The operation, or "any". Reads are named after what they return ("poll" is one run, "runs" a list), writes
             after what they do ("create_run", "submit"). For responses, "poll" and "cancel" mean the same as for runs,
-            and "submit" is the creation of a response that answers the calls of another one.
-        run_id: Strike only requests about this run or response: those with the id in the path, "messages" that are
-            listed by it, and a "submit" of outputs for its calls.
+            and "submit" is the creation of a response that answers the calls of another one; for batches of both wires,
+            "poll" is one batch, and "cancel" its cancel.
+        run_id: Strike only requests about this run, response, batch or file: those with the id in the path, "messages"
+            that are listed by it, and a "submit" of outputs for its calls.
         skip: Number of matching requests that pass before the first one is struck.
         every: Strike every n-th of the remaining requests: 3 strikes the third, the sixth, ...
         times: Maximum number of strikes; None means no limit.
@@ -96,8 +112,8 @@ class Fault:
             aiohttp does once, so that a single drop of a poll can go unnoticed.
         acts: Whether the server performs the request even though its answer is lost (`drop`) or replaced (`status` from
             400 on, `body`, or `damage` other than "half" and "cut"). With other faults it always does.
-        stale: Answer as of this many seconds ago, like a lagging replica: threads, messages, runs and steps that are
-            newer are not there yet. Deletions and changes of metadata show at once.
+        stale: Answer as of this many seconds ago, like a lagging replica: threads, messages, runs, steps, batches and
+            files that are newer are not there yet. Deletions and changes of metadata show at once.
         stream: How a stream ends too early; only requests for a stream are struck. "break": the connection breaks.
             "close": the body ends as if it were complete. "error": the same, after an event `error`. "silence": no
             further event comes. "json": there is no stream; the server ignores `stream` and answers with the run or

@@ -92,12 +92,19 @@ def metadata_of(body: Mapping[str, Any]) -> dict[str, str]:
     return value
 
 
-def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> Body:
+def page(
+    query: Mapping[str, str],
+    oldest_first: Sequence[Body],
+    thing: str,
+    *,
+    most: int = MAX_LIMIT,
+    usual: int = DEFAULT_LIMIT,
+) -> Body:
     """Return one page of a list, by the query's `limit`, `order`, `after` and `before`."""
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise refusals.wrong_value("order", order, ("asc", "desc"))
-    limit = _limit(query)
+    limit = limit_of(query, most=most, usual=usual)
     items = list(oldest_first) if order == "asc" else list(reversed(oldest_first))
     if (after := query.get("after")) is not None:
         items = items[_place(items, after, thing) + 1 :]
@@ -115,14 +122,15 @@ def page(query: Mapping[str, str], oldest_first: Sequence[Body], thing: str) -> 
     }
 
 
-def _limit(query: Mapping[str, str]) -> int:
-    text = query.get("limit", str(DEFAULT_LIMIT))
+def limit_of(query: Mapping[str, str], *, most: int = MAX_LIMIT, usual: int = DEFAULT_LIMIT) -> int:
+    """Read how many items a page has at most."""
+    text = query.get("limit", str(usual))
     try:
         limit = int(text)
     except ValueError:
         raise refusals.wrong_type("limit", "an integer", text) from None
-    if not 1 <= limit <= MAX_LIMIT:
-        raise refusals.out_of_range("limit", limit, 1, MAX_LIMIT)
+    if not 1 <= limit <= most:
+        raise refusals.out_of_range("limit", limit, 1, most)
     return limit
 
 

@@ -23,6 +23,7 @@ from asyncruns.http import Request, Response, pieces_of
 from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.batch_scenario import BatchSource
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
@@ -32,11 +33,12 @@ from asyncruns.testing.emulator.webhooks import OnWebhook, WebhookSigner
 
 _FRAMING: Final = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_BASE_URL: Final = "http://in-memory.invalid/v1"
 _PIECE_BYTES: Final = 64 * 1024
 
 
 class InMemoryTransport(Backend, Transport):
-    """An emulated server of assistants, runs and responses as a transport, without sockets: `Client(transport=...)`.
+    """An emulated server of runs, responses and batches as a transport, without sockets: `Client(transport=...)`.
 
     Scenarios, faults and refusals are those of `Emulator`. It is neither started nor stopped, and its state stays when
     clients are closed; several clients may share it.
@@ -48,14 +50,15 @@ class InMemoryTransport(Backend, Transport):
 
     Args:
         scenario: What runs and responses do, as in `Emulator`.
+        batches: What batches do, as in `Emulator`.
         latency: Seconds until each answer arrives, by the loop's clock; the server acts at once.
         request_timeout: Seconds for one request as a whole; None means no limit. A request may have its own timeout.
         poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
-        late_cancel: Status of the answer to a cancel of a response that has ended: 400 and 409 refuse it, 200 returns
-            the response.
+        late_cancel: Status of the answer to a cancel of a response or a batch that has ended: 400 and 409 refuse it,
+            200 returns the response or the batch.
         on_webhook: Called with the body (bytes) and the headers (a dict) of a webhook when a response in the background
-            ends. It must not wait; the event loop reports what it raises.
+            or a batch ends. It must not wait; the event loop reports what it raises.
         webhook_secret: What webhooks are signed with: "whsec_" and base64. By default a new one is made.
 
     Attributes:
@@ -72,6 +75,7 @@ class InMemoryTransport(Backend, Transport):
         self,
         scenario: ScenarioSource | None = None,
         *,
+        batches: BatchSource | None = None,
         latency: float = 0.0,
         request_timeout: float | None = 30.0,
         poll_after_ms: float | None = None,
@@ -80,7 +84,9 @@ class InMemoryTransport(Backend, Transport):
         on_webhook: OnWebhook | None = None,
         webhook_secret: str | None = None,
     ) -> None:
-        super().__init__(scenario, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel)
+        super().__init__(
+            scenario, batches=batches, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel
+        )
         if not latency >= 0:
             raise ValueError(f"latency is {latency!r}; give seconds, 0 or more")
         if request_timeout is not None and not request_timeout > 0:
@@ -94,6 +100,9 @@ class InMemoryTransport(Backend, Transport):
             self._send_webhooks(lambda webhook_id, body: on_webhook(body, signer.headers(webhook_id, body)))
         elif webhook_secret is not None:
             raise ValueError("webhook_secret has no effect without on_webhook")
+
+    def _base_url(self) -> str:
+        return _BASE_URL
 
     def _where(self) -> str:
         return f"latency={self._latency:g}"
@@ -144,7 +153,7 @@ class InMemoryTransport(Backend, Transport):
             operation=target.operation,
             run_id=target.run_id or parameters.get("run_id"),
         )
-        injected, act = self._receive(seen, target, parameters, None)
+        injected, act = self._receive(seen, target, parameters)
         timeout = self._timeout if request.timeout is None else request.timeout
         if injected is not None:
             answer = await self._fail(request, timeout, injected, seen, act, is_download=is_download)

@@ -190,6 +190,50 @@ def over(status: str, http_status: int) -> RefusedError:
     return RefusedError(f"Cannot cancel {what}.", status=http_status)
 
 
+# For files and batches
+
+
+def no_file(id: str) -> RefusedError:
+    """Make the 404 for a file."""
+    return RefusedError(f"No such File object: {id}", status=404, param="id")
+
+
+def not_a_form(content_type: str) -> RefusedError:
+    """Make the 400 for an upload that is not `multipart/form-data`."""
+    return RefusedError(f"Invalid Content-Type header ({content_type}), expected multipart/form-data.")
+
+
+def malformed_form() -> RefusedError:
+    """Make the 400 for a form that cannot be read."""
+    return RefusedError("Could not parse multipart form.")
+
+
+def no_input_file(id: str) -> RefusedError:
+    """Make the 400 for a batch whose input file does not exist."""
+    return RefusedError(
+        f"Cannot find file: the input file '{id}' was not found.", param="input_file_id", code="file_not_found"
+    )
+
+
+def wrong_purpose(id: str, purpose: str) -> RefusedError:
+    """Make the 400 for a batch whose input file was uploaded for something else."""
+    return RefusedError(
+        f"Invalid file purpose: expected 'batch', but '{id}' has '{purpose}'.",
+        param="input_file_id",
+        code="invalid_file_purpose",
+    )
+
+
+def no_batch(id: str) -> RefusedError:
+    """Make the 404 for a batch."""
+    return RefusedError(f"No batch found with id '{id}'.", status=404)
+
+
+def batch_over(status: str, http_status: int) -> RefusedError:
+    """Make the error for a cancel of a batch that has ended."""
+    return RefusedError(f"Cannot cancel a batch with status '{status}'.", status=http_status)
+
+
 def no_streams() -> RefusedError:
     """Make the 400 for a stream that is not emulated; no real server sends it.
 

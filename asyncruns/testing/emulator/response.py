@@ -62,6 +62,11 @@ class EmulatedResponse:
     streams: bool = False
     cancelled: float | None = None
 
+    @property
+    def announces(self) -> bool:
+        """Whether its end is announced by a webhook."""
+        return self.background
+
     def as_of(self, now: float) -> EmulatedResponse:
         """Return the response as it was at that time; itself, if it was not cancelled since."""
         if self.cancelled is None or reached(now, self.cancelled):

@@ -24,8 +24,8 @@ class SeenRequest:
         headers: Headers with lower-case names; credentials are replaced by `***`.
         at: Time of arrival, by the loop's clock.
         operation: The operation, as in `Fault.on`; "" if the server has no such operation.
-        run_id: The run or response that it is about: from the path, from the query of a list of messages, or, for a
-            new response that answers calls, the response that made them.
+        run_id: The run, response, batch or file that it is about: from the path, from the query of a list of messages,
+            or, for a new response that answers calls, the response that made them.
         status: The HTTP status of the answer after it was sent; 0 before, and for an answer that was dropped.
         acted: Whether the server performed the request, whatever the answer was; False if it refused.
         fault: The fault that struck it, or None.

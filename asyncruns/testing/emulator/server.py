@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -20,6 +21,7 @@ from asyncruns.sse import EVENT_STREAM
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
+from asyncruns.testing.emulator.batch_scenario import BatchSource
 from asyncruns.testing.emulator.injected import InjectedFault
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
@@ -32,10 +34,11 @@ _SHUTDOWN_TIMEOUT_S: Final = 0.1
 # All clients live in this process and may connect in one go.
 _BACKLOG: Final = 1024
 _MAX_BODY_BYTES: Final = 1024**2
+_MAX_OTHER_BODY_BYTES: Final = {"POST /v1/files": 210 * 10**6, "POST /v1/messages/batches": 260 * 10**6}
 
 
 class Emulator(AsyncOnly, Backend):
-    """An emulated server of assistants, runs and responses in this process, for tests and demonstrations.
+    """An emulated server of runs, responses and batches in this process, for tests and demonstrations.
 
     The task that leaves the `async with` block need not be the one that entered it. The emulator may be entered again;
     its state stays.
@@ -43,15 +46,16 @@ class Emulator(AsyncOnly, Backend):
     Args:
         scenario: What runs and responses do: one scenario for all, or a function that chooses one. By default each
             function of a run is called once, then the run completes.
+        batches: What batches do, on both wires: one scenario for all, or a function that chooses one.
         port: 0 takes a free port.
         host: Address to listen on. If other machines can reach it and no `api_key` is set, a warning is logged.
         api_key: If set, requests without this key are answered with 401; otherwise every request is accepted.
         poll_after_ms: If set, answers to a GET of an unfinished run or response carry `openai-poll-after-ms`.
         clock_skew: Seconds by which the server's clock is ahead of the local one; negative if it is behind.
-        late_cancel: Status of the answer to a cancel of a response that has ended, which differs between servers: 400
-            and 409 refuse it, 200 returns the response as it is.
-        webhook_url: If set, the signed event of each response in the background that ends is posted there; if the
-            receiver does not answer with 2xx, after 1, 2, 4, ... s again, 10 times in all.
+        late_cancel: Status of the answer to a cancel of a response or a batch that has ended, which differs between
+            servers: 400 and 409 refuse it, 200 returns the response or the batch as it is.
+        webhook_url: If set, the signed event of each response in the background and each batch that ends is posted
+            there; if the receiver does not answer with 2xx, after 1, 2, 4, ... s again, 10 times in all.
         webhook_secret: What these are signed with: "whsec_" and base64. By default a new one is made.
 
     Attributes:
@@ -68,6 +72,7 @@ class Emulator(AsyncOnly, Backend):
         self,
         scenario: ScenarioSource | None = None,
         *,
+        batches: BatchSource | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
@@ -78,7 +83,12 @@ class Emulator(AsyncOnly, Backend):
         webhook_secret: str | None = None,
     ) -> None:
         super().__init__(
-            scenario, api_key=api_key, poll_after_ms=poll_after_ms, clock_skew=clock_skew, late_cancel=late_cancel
+            scenario,
+            batches=batches,
+            api_key=api_key,
+            poll_after_ms=poll_after_ms,
+            clock_skew=clock_skew,
+            late_cancel=late_cancel,
         )
         self._host, self._port = host, port
         self.webhook_secret: str = ""
@@ -91,6 +101,9 @@ class Emulator(AsyncOnly, Backend):
             raise ValueError("webhook_secret has no effect without webhook_url")
         self._runner: web.ServerRunner | None = None
         self._pausing: set[asyncio.Task[Any]] = set()
+
+    def _base_url(self) -> str:
+        return self.base_url
 
     def _where(self) -> str:
         return "stopped" if self._runner is None else self.base_url
@@ -163,9 +176,10 @@ class Emulator(AsyncOnly, Backend):
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
-        raw = await _read(request)
+        most = _MAX_OTHER_BODY_BYTES.get(f"{request.method} {path}", _MAX_BODY_BYTES)
+        raw = await _read(request, most)
         if raw is None:
-            return _refused(refusals.too_large(_MAX_BODY_BYTES))
+            return _refused(refusals.too_large(most))
         target = target_of(request.method, path, raw)
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
@@ -179,7 +193,7 @@ class Emulator(AsyncOnly, Backend):
             operation=target.operation,
             run_id=target.run_id or parameters.get("run_id"),
         )
-        injected, act = self._receive(seen, target, parameters, request.headers.get("Authorization"))
+        injected, act = self._receive(seen, target, parameters, partial(self._check_headers, seen, request.headers))
         if injected is None:
             return await self._reply(request, target, seen, act(0.0))
         answer = await self._fail(injected, seen, act)
@@ -244,8 +258,8 @@ def _is_of_this_machine(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-async def _read(request: web.BaseRequest) -> bytes | None:
-    """Read the body; return None if it is larger than 1 MiB.
+async def _read(request: web.BaseRequest, most: int) -> bytes | None:
+    """Read the body; return None if it is larger than so many bytes.
 
     Do not use `request.read()`: an idle connection keeps its last request, or the exception that refused it, with
     everything that it references, for more than a minute.
@@ -253,7 +267,7 @@ async def _read(request: web.BaseRequest) -> bytes | None:
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
-        if len(body) > _MAX_BODY_BYTES:
+        if len(body) > most:
             return None
     return bytes(body)
 

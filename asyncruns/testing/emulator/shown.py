@@ -1,29 +1,26 @@
-"""The view of an emulator's runs and responses that a test reads."""
+"""The view of an emulator's runs, responses, batches and files that a test reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from asyncruns.testing.emulator.fields import Body
-
-
-class _HasBody(Protocol):
-    def body(self, now: float) -> Body: ...
 
 
 class Shown(Mapping[str, Body]):
     """Read-only mapping from ids to bodies; each body is made on access, as of that time."""
 
-    def __init__(self, objects: Mapping[str, _HasBody], now: Callable[[], float]) -> None:
-        self._objects = objects
-        self._now = now
+    def __init__(self, ids: Collection[str], read: Callable[[str], Body]) -> None:
+        self._ids = ids
+        self._read = read
 
     def __getitem__(self, id: str) -> Body:
-        return self._objects[id].body(self._now())
+        if id not in self._ids:
+            raise KeyError(id)
+        return self._read(id)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._objects)
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len(self._objects)
+        return len(self._ids)

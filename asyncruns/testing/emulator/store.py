@@ -9,30 +9,47 @@ from urllib.parse import unquote
 
 from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.assistants import EmulatedAssistants
+from asyncruns.testing.emulator.batch_scenario import BatchScripts, BatchSource
+from asyncruns.testing.emulator.batches import EmulatedBatches
 from asyncruns.testing.emulator.faults import Operation
 from asyncruns.testing.emulator.fields import Body
+from asyncruns.testing.emulator.files import EmulatedFiles, RawBody
 from asyncruns.testing.emulator.ids import Ids
+from asyncruns.testing.emulator.message_batches import EmulatedMessageBatches
 from asyncruns.testing.emulator.responses import EmulatedResponses, answered_by
 from asyncruns.testing.emulator.runs import EmulatedRuns
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.threads import EmulatedThreads
 
 ROOT: Final = "/v1/"
+MESSAGES: Final = ROOT + "messages/"
+"""What the paths of Anthropic's wire begin with."""
+
+_MESSAGE_BATCHES: Final = "messages/batches"
 # The operations whose paths begin with `threads/*/runs/*`, so that the second id is that of the run.
 _ON_A_RUN: Final = frozenset({"poll", "update_run", "cancel", "submit", "steps", "step"})
+# The first parts of the paths whose first id is that of the run, or of what is like one.
+_WITH_ONE_ID: Final = frozenset({"responses", "batches", "messages.batches", "files"})
 
 
 class Store:
     """The state of the server."""
 
-    def __init__(self, scenario: ScenarioSource, *, late_cancel: int = 400) -> None:
+    def __init__(self, scenario: ScenarioSource, batches: BatchSource, *, late_cancel: int = 400) -> None:
         self.ids: Ids = Ids()
         self.assistants: EmulatedAssistants = EmulatedAssistants(self.ids)
         self.threads: EmulatedThreads = EmulatedThreads(self.ids)
         self.runs: EmulatedRuns = EmulatedRuns(self.ids, self.assistants, self.threads, scenario)
         self.responses: EmulatedResponses = EmulatedResponses(self.ids, scenario, late_cancel)
+        self.files: EmulatedFiles = EmulatedFiles(self.ids)
+        self.batches: EmulatedBatches = EmulatedBatches(self.ids, self.files, BatchScripts(batches), late_cancel)
+        self.message_batches: EmulatedMessageBatches = EmulatedMessageBatches(self.ids, self.batches.scripts)
 
-    def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float) -> Body:
+    def script_batches(self, *sources: BatchSource) -> None:
+        """Set the scenarios of the next batches, of both wires."""
+        self.batches.scripts = self.message_batches.scripts = BatchScripts(*sources)
+
+    def perform(self, target: Target, query: Mapping[str, str], body: Body, now: float, sent: Sent) -> Body | RawBody:
         """Perform an operation and return the body of the answer.
 
         Raises:
@@ -40,7 +57,15 @@ class Store:
         """
         if (body.get("stream") or query.get("stream") == "true") and not may_stream(target):
             raise refusals.no_streams()
-        return target.perform(self, ServedRequest(query, body, now, *target.ids))
+        return target.perform(self, ServedRequest(query, body, now, sent, *target.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How a request came: its headers, by lower-case names, and the base URL at which it arrived."""
+
+    headers: Mapping[str, str]
+    base_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,7 @@ class ServedRequest:
     query: Mapping[str, str]
     body: Mapping[str, Any]
     now: float
+    sent: Sent
     id: str = ""
     inner: str = ""
     innermost: str = ""
@@ -57,26 +83,28 @@ class ServedRequest:
 
 _STREAMED: Final = frozenset({"create_run", "create_thread_and_run", "submit", "create_response"})
 
-_Perform = Callable[[Store, ServedRequest], Body]
+_Perform = Callable[[Store, ServedRequest], Body | RawBody]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The target of a request: an operation ("" if there is no such operation) and the ids in the path.
 
-    `run_id` is the run or response in the path; for a new response that answers calls, the response that made them.
+    `root` is the path's first part. `run_id` is the run, response, batch or file in the path; for a new response that
+    answers calls, the response that made them.
     """
 
     operation: Operation | Literal[""]
     perform: _Perform
     ids: tuple[str, ...] = ()
     run_id: str | None = None
+    root: str = ""
 
 
 def may_stream(target: Target) -> bool:
     """Return whether an operation can be streamed."""
-    # A poll with one id in its path is that of a response, whose stream can be resumed.
-    return target.operation in _STREAMED or (target.operation == "poll" and len(target.ids) == 1)
+    # The stream of a response can be resumed.
+    return target.operation in _STREAMED or (target.operation == "poll" and target.root == "responses")
 
 
 # https://platform.openai.com/docs/api-reference/assistants and the pages after it
@@ -113,6 +141,26 @@ _OPERATIONS: Final[Mapping[str, tuple[Operation, _Perform]]] = {
     "DELETE responses/*": ("delete_response", lambda s, a: s.responses.delete(a.id, a.now)),
     "POST responses/*/cancel": ("cancel", lambda s, a: s.responses.cancel(a.id, a.now)),
     "GET responses/*/input_items": ("input_items", lambda s, a: s.responses.list_input_items(a.id, a.query, a.now)),
+    # https://platform.openai.com/docs/api-reference/files and .../batch
+    "POST files": ("create_file", lambda s, a: s.files.create(a.body, a.now)),
+    "GET files": ("files", lambda s, a: s.files.list(a.query, a.now)),
+    "GET files/*": ("file", lambda s, a: s.files.retrieve(a.id, a.now)),
+    "DELETE files/*": ("delete_file", lambda s, a: s.files.delete(a.id, a.now)),
+    "GET files/*/content": ("file_content", lambda s, a: s.files.content(a.id, a.sent.headers, a.now)),
+    "POST batches": ("create_batch", lambda s, a: s.batches.create(a.body, a.now)),
+    "GET batches": ("batches", lambda s, a: s.batches.list(a.query, a.now)),
+    "GET batches/*": ("poll", lambda s, a: s.batches.retrieve(a.id, a.now)),
+    "POST batches/*/cancel": ("cancel", lambda s, a: s.batches.cancel(a.id, a.now)),
+    # https://docs.anthropic.com/en/api/creating-message-batches and the pages after it
+    "POST messages.batches": (
+        "create_message_batch",
+        lambda s, a: s.message_batches.create(a.body, a.sent.base_url, a.now),
+    ),
+    "GET messages.batches": ("message_batches", lambda s, a: s.message_batches.list(a.query, a.sent.base_url, a.now)),
+    "GET messages.batches/*": ("poll", lambda s, a: s.message_batches.retrieve(a.id, a.sent.base_url, a.now)),
+    "DELETE messages.batches/*": ("delete_message_batch", lambda s, a: s.message_batches.delete(a.id, a.now)),
+    "POST messages.batches/*/cancel": ("cancel", lambda s, a: s.message_batches.cancel(a.id, a.sent.base_url, a.now)),
+    "GET messages.batches/*/results": ("results", lambda s, a: s.message_batches.results(a.id, a.now)),
 }
 
 
@@ -120,6 +168,8 @@ def target_of(method: str, path: str, raw: bytes = b"") -> Target:
     """Return the target of a path such as `/v1/threads/thread_1/runs`; only a response's creation needs the body."""
     if path.startswith(ROOT):
         inner = path.removeprefix(ROOT)
+        if inner.startswith(_MESSAGE_BATCHES):
+            inner = inner.replace("/", ".", 1)  # one part, since each second part is an id
         # First without ids, or `threads/runs` would be taken for a thread with the id "runs".
         if (exact := _OPERATIONS.get(f"{method} {inner}")) is not None:
             return _created(*exact, raw)
@@ -129,7 +179,7 @@ def target_of(method: str, path: str, raw: bytes = b"") -> Target:
         found = _OPERATIONS.get(f"{method} {shape}")
         ids = tuple(unquote(part) for part in parts[1::2])
         if found is not None and all(ids):
-            return Target(*found, ids[: shape.count("*")], _run_in(parts[0], found[0], ids))
+            return Target(*found, ids[: shape.count("*")], _run_in(parts[0], found[0], ids), parts[0])
 
     def refuse(store: Store, request: ServedRequest) -> Body:
         raise refusals.no_such_url(method, path)
@@ -144,6 +194,6 @@ def _created(operation: Operation, perform: _Perform, raw: bytes) -> Target:
 
 
 def _run_in(root: str, operation: Operation, ids: tuple[str, ...]) -> str | None:
-    if root == "responses":
+    if root in _WITH_ONE_ID:
         return ids[0]
     return ids[1] if operation in _ON_A_RUN else None

@@ -1,4 +1,4 @@
-"""The webhooks of an emulator: when a response in the background ends, a signed event is delivered.
+"""The webhooks of an emulator: when a response in the background or a batch ends, a signed event is delivered.
 
 https://platform.openai.com/docs/guides/webhooks describes them, and https://www.standardwebhooks.com the signature. It
 is made here without the client's library, so that each checks the other. The signature has the real time, by which
@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,8 +25,7 @@ import msgspec
 
 from asyncruns.testing.emulator.fields import Body
 from asyncruns.testing.emulator.ids import Ids
-from asyncruns.testing.emulator.response import OPEN, EmulatedResponse
-from asyncruns.testing.emulator.timeline import whole
+from asyncruns.testing.emulator.timeline import reached, whole
 
 log: Final = logging.getLogger("asyncruns.testing")
 
@@ -37,6 +36,19 @@ DELIVERY_TIMEOUT_S: Final = 10.0
 
 OnWebhook = Callable[[bytes, dict[str, str]], object]
 """Receives the body and the headers of a webhook."""
+
+
+class Announced(Protocol):
+    """A response or a batch."""
+
+    id: str
+
+    @property
+    def announces(self) -> bool:
+        """Whether its end is announced by a webhook."""
+
+    def end(self) -> tuple[str, float]:
+        """Return the terminal status and its time."""
 
 
 class WebhookSigner:
@@ -64,10 +76,10 @@ class WebhookSigner:
 
 
 class EmulatedWebhooks:
-    """Makes a webhook for each response in the background when it ends.
+    """Makes a webhook for each response in the background and each batch when it ends.
 
     Args:
-        responses: The responses of the emulator, by their ids.
+        announced: Those of the emulator by their ids, by the name of their kind.
         ids: Makes the ids.
         now: Returns the server's time in epoch seconds.
         deliver: Called with the id and the body of each webhook.
@@ -75,28 +87,30 @@ class EmulatedWebhooks:
 
     def __init__(
         self,
-        responses: Mapping[str, EmulatedResponse],
+        announced: Mapping[str, Mapping[str, Announced]],
         ids: Ids,
         now: Callable[[], float],
         deliver: Callable[[str, bytes], object],
     ) -> None:
-        self._responses = responses
+        self._announced = announced
         self._ids = ids
         self._now = now
         self._deliver = deliver
-        self._made: set[str] = set()  # the responses that have theirs
+        self._made: set[str] = set()  # the ids of those that have theirs
         self._timers: set[asyncio.TimerHandle] = set()
 
     def changed(self, body: Body) -> None:
-        """Plan the webhook of a response that was created or cancelled; do nothing for other objects."""
-        if body.get("object") == "response" and body.get("background"):
-            self._plan(self._responses[body["id"]])
+        """Plan the webhook of what was created or cancelled; do nothing for objects that have none."""
+        kind = str(body.get("object"))
+        if (one := self._announced.get(kind, {}).get(str(body.get("id")))) is not None and one.announces:
+            self._plan(kind, one)
 
     def plan_all(self) -> None:
-        """Plan the webhooks of all responses that have none yet."""
-        for response in self._responses.values():
-            if response.background:
-                self._plan(response)
+        """Plan the webhooks of all that have none yet."""
+        for kind, by_id in self._announced.items():
+            for one in by_id.values():
+                if one.announces:
+                    self._plan(kind, one)
 
     def stop(self) -> None:
         """Make no more webhooks."""
@@ -104,30 +118,30 @@ class EmulatedWebhooks:
             timer.cancel()
         self._timers.clear()
 
-    def _plan(self, response: EmulatedResponse) -> None:
-        after = response.end()[1] - self._now()
-        if response.id in self._made or after == math.inf:
+    def _plan(self, kind: str, one: Announced) -> None:
+        after = one.end()[1] - self._now()
+        if one.id in self._made or after == math.inf:
             return
 
         def make() -> None:
             self._timers.discard(timer)
-            self._make(response)
+            self._make(kind, one)
 
         timer = asyncio.get_running_loop().call_later(max(after, 0.0), make)
         self._timers.add(timer)
 
-    def _make(self, response: EmulatedResponse) -> None:
-        status = response.status(self._now())
+    def _make(self, kind: str, one: Announced) -> None:
+        status, ended = one.end()
         # A cancel may have come in between, or it was deleted.
-        if response.id in self._made or response.id not in self._responses or status in OPEN:
+        if one.id in self._made or one.id not in self._announced[kind] or not reached(self._now(), ended):
             return
-        self._made.add(response.id)
+        self._made.add(one.id)
         event = {
             "object": "event",
             "id": self._ids.new("evt"),
-            "type": f"response.{status}",
-            "created_at": whole(response.end()[1]),
-            "data": {"id": response.id},
+            "type": f"{kind}.{status}",
+            "created_at": whole(ended),
+            "data": {"id": one.id},
         }
         self._deliver(self._ids.new("wh"), msgspec.json.encode(event))
 

@@ -1,0 +1,98 @@
+"""The collective polls of a fleet: which to send, and whether to rely on them. No I/O: the caller passes the time.
+
+What a list shows may lag behind the runs themselves. So after twenty collective polls one run is polled by itself; if
+that has ended, and an answer to a later collective poll still shows it at work, the list lags.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from asyncruns.abc import CollectivePoll, CollectivePolls
+from asyncruns.http import Response
+from asyncruns.lifecycle import Refusal, RefusalKind, RunRef, Snapshot
+from asyncruns.watch.logs import FLEET_LOG
+
+R = TypeVar("R")
+
+CHECK_AFTER: Final = 20  # collective polls, one run is polled by itself
+FAILURES: Final = 3  # in a row, after which runs are polled by themselves for a while
+OFF_S: Final = 600.0  # for which runs are polled by themselves if there is no list, or if it lags
+OFF_AFTER_FAILURES_S: Final = 60.0
+ENDED_KEPT: Final = 200  # runs whose ends were seen last
+
+
+class Collective(Generic[R]):
+    """The collective polls of the runs of one client.
+
+    Args:
+        polls: Makes and reads them.
+    """
+
+    def __init__(self, polls: CollectivePolls[R]) -> None:
+        self._polls = polls
+        self._off_until = -math.inf
+        self._failures = 0
+        self._unchecked = 0  # collective polls since a run was polled by itself
+        self._ended: OrderedDict[RunRef, float] = OrderedDict()  # when their ends were seen
+
+    def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
+        """Note that a run is watched; with the snapshot of the caller's object, if there is one."""
+        self._ended.pop(ref, None)
+        self._polls.add(ref, snapshot)
+
+    def discard(self, ref: RunRef, *, ended_at: float | None) -> None:
+        """Note that a run is not watched any more; with the time, if it has ended."""
+        self._polls.discard(ref)
+        if ended_at is not None:
+            self._ended[ref] = ended_at
+            if len(self._ended) > ENDED_KEPT:
+                self._ended.popitem(last=False)
+
+    def choose(self, ref: RunRef, now: float) -> CollectivePoll | None:
+        """Return a poll that shows this run together with others; None to poll it by itself."""
+        if now < self._off_until:
+            return None
+        if self._unchecked >= CHECK_AFTER:
+            self._unchecked = 0
+            return None
+        poll = self._polls.poll(ref)
+        self._unchecked += poll is not None
+        return poll
+
+    def polled_alone(self, ref: RunRef) -> None:
+        """Note that a run was polled by itself, with success."""
+        self._polls.polled_alone(ref)
+
+    def read(
+        self, poll: CollectivePoll, response: Response, *, asked_at: float, now: float
+    ) -> Mapping[RunRef, Snapshot[R]]:
+        """Return the snapshots in the answer to a poll; none if it shows an old state.
+
+        Raises:
+            APIResponseValidationError: The body is not such an answer.
+        """
+        found = self._polls.read(poll, response)
+        self._failures = 0
+        for ref in self._ended.keys() & found.keys():
+            if self._ended[ref] < asked_at and not found[ref].phase.is_terminal:
+                FLEET_LOG.info("The list of the server lags behind its runs, which are polled one by one for 10 min")
+                self._off_until = now + OFF_S
+                return {}
+        return found
+
+    def failed(self, poll: CollectivePoll, refusal: Refusal, now: float) -> bool:
+        """Note that a poll failed; return whether its runs could not be polled, either, so that they have to wait."""
+        goes_on = self._polls.failed(poll, refusal)
+        if not refusal.kind.passes:
+            if not goes_on:
+                self._off_until = now + OFF_S
+            return False
+        if refusal.kind is not RefusalKind.THROTTLED:
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._failures, self._off_until = 0, now + OFF_AFTER_FAILURES_S
+        return True

@@ -1,0 +1,361 @@
+"""Many runs polled with one request, in a fleet. The server and its dialect are those of `listed.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+from listed import EPOCH, Job, JobClient, JobDialect, JobPage, JobServer, job_snapshot, refused
+
+from asyncruns import Cancelled, Completed, ConnectivityChanged, Fleet, GaveUp, Reason, RunRef
+from asyncruns.abc import CollectivePoll, CollectivePolls
+from asyncruns.errors import APIConnectionError
+from asyncruns.http import Request, Response
+from asyncruns.lifecycle import Refusal, Snapshot
+
+
+def after(seconds: float) -> Callable[[int], float]:
+    return lambda number: seconds + number / 100
+
+
+def is_list(request: Request) -> bool:
+    return request.path == "/jobs"
+
+
+async def outcomes(fleet: Fleet[Any]) -> list[Any]:
+    return [outcome async for outcome in fleet]
+
+
+async def delays(
+    server: JobServer, jobs: Iterable[Any], per_second: float | None = 10.0, *, alone: bool = False
+) -> list[float]:
+    """Watch jobs to their ends; return by how many seconds each end was noticed late."""
+    now = asyncio.get_running_loop().time
+    async with Fleet(JobClient(server, alone=alone), requests_per_second=per_second) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        return [now() - server.ends[outcome.ref.ids[0]] async for outcome in fleet if isinstance(outcome, Completed)]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def mixed(server: JobServer, count: int, *, between: int = 0) -> list[Job]:
+    """Create jobs that last for about 15 s, in random order, with ended ones between them."""
+    draw = random.Random(1)
+    jobs = []
+    for _ in range(count):
+        jobs += server.add(1, lambda _: draw.lognormvariate(2.7, 0.8))
+        server.add(between, lambda _: -1.0)
+    draw.shuffle(jobs)
+    return jobs
+
+
+async def test_a_hundred_runs_are_polled_with_one_request() -> None:
+    server = JobServer()
+    found = await delays(server, server.add(100, after(20.0)))
+    assert len(found) == 100
+    assert max(found) < 2.0
+    assert server.singles < 20
+    assert server.lists < 150
+
+
+async def test_at_the_same_budget_ends_are_noticed_many_times_sooner() -> None:
+    server, other = JobServer(), JobServer()
+    together, alone = (
+        await delays(server, mixed(server, 500)),
+        await delays(other, mixed(other, 500), alone=True),
+    )
+    assert len(together) == len(alone) == 500
+    assert mean(together) * 20 < mean(alone)
+
+
+@pytest.mark.parametrize("known", ["objects", "refs"])
+async def test_thousands_of_ended_runs_before_and_after_them_do_no_harm(known: str) -> None:
+    server = JobServer()
+    server.add(5000, lambda _: -1.0)
+    jobs: list[Any] = mixed(server, 300)
+    server.add(5000, lambda _: -1.0)
+    if known == "refs":
+        jobs = [RunRef("job", (job.id,)) for job in jobs]
+    found = await delays(server, jobs)
+    assert len(found) == 300
+    assert mean(found) < 2.0
+
+
+async def test_ended_runs_among_them_make_it_no_worse_than_single_polls() -> None:
+    server, other = JobServer(), JobServer()
+    together = await delays(server, mixed(server, 200, between=120))
+    alone = await delays(other, mixed(other, 200, between=120), alone=True)
+    assert mean(together) < mean(alone) * 1.1
+    assert server.lists < server.singles / 10
+
+
+async def test_a_single_run_is_polled_by_itself() -> None:
+    server = JobServer()
+    await delays(server, server.add(1, after(20.0)))
+    assert server.lists == 0
+
+
+@pytest.mark.parametrize("status", [404, 405, 400, 401, 501])
+async def test_without_a_list_all_runs_are_polled_by_themselves(status: int) -> None:
+    server = JobServer()
+    server.broken = lambda request: refused(status) if is_list(request) else None
+    found = await delays(server, server.add(50, after(20.0)), None)
+    assert len(found) == 50
+    assert mean(found) < 2.0
+    assert server.lists <= 3
+
+
+async def test_a_list_that_is_no_list_is_left_alone() -> None:
+    server = JobServer()
+    server.broken = lambda request: Response(200, {}, b"<html>") if is_list(request) else None
+    found = await delays(server, server.add(50, after(20.0)), None)
+    assert len(found) == 50
+    assert server.lists <= 3
+
+
+@pytest.mark.parametrize("shown", [0, 100])
+async def test_a_list_that_repeats_itself_costs_little(shown: int) -> None:
+    """It ignores `after`, and never says that it ends."""
+    server = JobServer()
+
+    def first_page(request: Request) -> Response | None:
+        if not is_list(request):
+            return None
+        at = asyncio.get_running_loop().time()
+        ids = server.order[-shown:][::-1] if shown else ["job_other"]
+        jobs = [server.job(id_, at) if id_ in server.ends else Job(id_, "working", EPOCH) for id_ in ids]
+        return Response(200, {}, msgspec.json.encode(JobPage(jobs, has_more=True)))
+
+    server.broken = first_page
+    found = await delays(server, server.add(400, after(30.0)))
+    assert len(found) == 400
+    if not shown:
+        assert server.lists < server.singles / 20
+
+
+async def test_a_run_on_no_page_is_polled_by_itself() -> None:
+    server = JobServer()
+    jobs = server.add(20, after(20.0))
+    server.order.remove(jobs[5].id)  # its places are those of the others now, which `after` does not mind
+    server.places = {id_: place for place, id_ in enumerate(server.order)}
+    found = await delays(server, jobs, None)
+    assert len(found) == 20
+    assert max(found) < 2.5
+
+
+async def test_a_run_that_does_not_exist_is_not_found() -> None:
+    server = JobServer()
+    jobs: list[Any] = [*server.add(20, after(20.0)), RunRef("job", ("job_nowhere",))]
+    async with Fleet(JobClient(server)) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        ends = await outcomes(fleet)
+    lost = [outcome for outcome in ends if isinstance(outcome, GaveUp)]
+    assert [outcome.reason for outcome in lost] == [Reason.NOT_FOUND]
+    assert len(ends) == 21
+
+
+async def test_a_list_that_lags_is_found_out() -> None:
+    server = JobServer()
+    server.lag = 1000.0
+    found = await delays(server, server.add(50, after(60.0)), None)
+    assert len(found) == 50
+    assert mean(found) < 15.0
+    lists = [at for at, path in server.requests if path.startswith("/jobs?") or path == "/jobs"]
+    assert max(lists) < server.created[server.order[0]] + 75.0
+
+
+async def test_runs_that_come_later_push_others_off_their_page() -> None:
+    server = JobServer()
+    now = asyncio.get_running_loop().time
+    ends = []
+    async with Fleet(JobClient(server), requests_per_second=10.0) as fleet:
+
+        async def create() -> None:
+            with fleet.keep_open():
+                for _ in range(300):
+                    for job in server.add(1, after(40.0)):
+                        fleet.watch(job)
+                    server.add(1, lambda _: -1.0)  # of others
+                    await asyncio.sleep(0.1)
+
+        creating = asyncio.create_task(create())
+        async for outcome in fleet:
+            ends.append(now() - server.ends[outcome.ref.ids[0]])
+        await creating
+    assert len(ends) == 300
+    assert mean(ends) < 2.0
+    assert server.lists > 100
+
+
+async def test_a_cursor_that_was_deleted_is_replaced() -> None:
+    server = JobServer()
+    jobs = server.add(300, after(60.0))
+    async with Fleet(JobClient(server), requests_per_second=20.0) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        await asyncio.sleep(10.0)
+        for cursor in {path.partition("=")[2] for _, path in server.requests if "=" in path}:
+            del server.places[cursor]  # so that `after` is refused
+        before = len(server.requests)
+        ends = await outcomes(fleet)
+    assert len(ends) == 300
+    assert len(server.requests) - before < 2000
+
+
+@pytest.mark.parametrize("fault", ["500", "dropped", "429"])
+async def test_an_outage_is_told_to_all_watches_and_survived(fault: str) -> None:
+    server = JobServer()
+    now = asyncio.get_running_loop().time
+    began = now()
+    told: list[Any] = []
+
+    def broken(request: Request) -> Response | None:
+        if not 15.0 < now() - began < 35.0:
+            return None
+        if fault == "dropped":
+            raise APIConnectionError("gone", sent=True)
+        return refused(int(fault))
+
+    server.broken = broken
+    jobs = server.add(100, after(50.0))
+    async with Fleet(JobClient(server), requests_per_second=10.0) as fleet:
+        for job in jobs:
+            fleet.watch(job, on_event=told.append)
+        ends = await outcomes(fleet)
+    assert all(isinstance(outcome, Completed) for outcome in ends)
+    assert len(ends) == 100
+    changes = [event for event in told if isinstance(event, ConnectivityChanged)]
+    assert len({event.ref for event in changes}) > 50
+
+
+async def test_a_list_alone_that_fails_does_not_end_the_watches() -> None:
+    server = JobServer()
+    server.broken = lambda request: refused(503) if is_list(request) else None
+    found = await delays(server, server.add(50, after(200.0)), None)
+    assert len(found) == 50
+    assert server.lists < 40
+
+
+async def test_cancelled_runs_are_seen_by_pages_too() -> None:
+    server = JobServer()
+    jobs = server.add(100, after(1000.0))
+    async with Fleet(JobClient(server), requests_per_second=50.0) as fleet:
+        watches = [fleet.watch(job) for job in jobs]
+        await asyncio.sleep(10.0)
+        for watch in watches:
+            await watch.cancel_run()
+        ends = await outcomes(fleet)
+    assert all(isinstance(outcome, Cancelled) for outcome in ends)
+    assert len(ends) == 100
+
+
+async def test_leaving_cancels_all() -> None:
+    server = JobServer()
+    jobs = server.add(100, after(1000.0))
+    async with Fleet(JobClient(server), requests_per_second=50.0, on_exit="cancel") as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        await asyncio.sleep(10.0)
+    assert len(server.stopped) == 100
+
+
+async def test_a_run_that_is_to_be_polled_now_is_polled_with_its_page() -> None:
+    server = JobServer()
+    jobs = server.add(100, after(300.0))
+    async with Fleet(JobClient(server)) as fleet:
+        watches = [fleet.watch(job) for job in jobs]
+        await asyncio.sleep(100.0)
+        server.ends[jobs[50].id] = server.ends[jobs[60].id] = asyncio.get_running_loop().time()
+        before = len(server.requests)
+        assert fleet.poll_now(jobs[50].id)
+        await asyncio.sleep(0.2)
+        assert len(server.requests) - before <= 2
+        assert watches[50].outcome is not None
+        fleet_statistics = fleet.statistics()
+        await fleet.drain()
+    assert 0 < fleet_statistics.collective_polls <= fleet_statistics.polls
+
+
+async def test_polls_of_an_outcome_are_all_that_showed_the_run() -> None:
+    server = JobServer()
+    jobs = server.add(20, after(20.0))
+    async with Fleet(JobClient(server)) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        ends = await outcomes(fleet)
+    assert all(outcome.polls > 5 for outcome in ends)
+    assert sum(outcome.polls for outcome in ends) > 3 * len(server.requests)
+
+
+# Other ways than a list
+
+
+class Search(CollectivePolls[Job]):
+    """Polls by a search for ids, which shows each run that is named."""
+
+    def __init__(self) -> None:
+        self.watched: dict[RunRef, None] = {}
+
+    def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
+        self.watched[ref] = None
+
+    def discard(self, ref: RunRef) -> None:
+        self.watched.pop(ref, None)
+
+    def poll(self, ref: RunRef) -> CollectivePoll | None:
+        if len(self.watched) < 2:
+            return None
+        some = [ref, *(other for other in self.watched if other != ref)][:50]
+        for other in some:  # those that were not polled for the longest time are first
+            self.watched[other] = self.watched.pop(other)
+        return CollectivePoll(request=Request("GET", "/search", tuple(("id", ref.ids[0]) for ref in some)), refs=some)
+
+    def read(self, poll: CollectivePoll, response: Response) -> Mapping[RunRef, Snapshot[Job]]:
+        jobs = msgspec.json.decode(response.body, type=list[Job])
+        return {RunRef("job", (job.id,)): job_snapshot(job) for job in jobs}
+
+    def failed(self, poll: CollectivePoll, refusal: Refusal) -> bool:
+        return False
+
+    def polled_alone(self, ref: RunRef) -> None:
+        pass
+
+
+class SearchDialect(JobDialect):
+    def collective(self) -> CollectivePolls[Job] | None:
+        return Search()
+
+
+@pytest.mark.parametrize("ignores_ids", [False, True])
+async def test_a_search_by_ids_is_such_a_poll_too(ignores_ids: bool) -> None:
+    server = JobServer()
+
+    def search(request: Request) -> Response | None:
+        if request.path != "/search":
+            return None
+        ids = [id_ for _, id_ in request.query]
+        shown = list(server.ends)[:10] if ignores_ids else ids
+        jobs = [server.job(id_, asyncio.get_running_loop().time()) for id_ in shown]
+        return Response(200, {}, msgspec.json.encode(jobs))
+
+    server.broken = search
+    client = JobClient(server)
+    client.dialect = SearchDialect()
+    jobs = server.add(100, after(20.0))
+    now = asyncio.get_running_loop().time
+    async with Fleet(client, requests_per_second=10.0) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        found = [now() - server.ends[outcome.ref.ids[0]] async for outcome in fleet]
+    assert len(found) == 100
+    if not ignores_ids:
+        assert mean(found) < 1.0
+        assert len(server.requests) < 400
