@@ -69,8 +69,8 @@ from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 if TYPE_CHECKING:
     import aiohttp
 
-    from asyncruns.resources.files import Files
     from asyncruns.resources.batches import Batches
+    from asyncruns.resources.files import Files
     from asyncruns.resources.message_batches import MessageBatches
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
