@@ -18,11 +18,14 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
-from asyncruns import Client, Toolset
+from asyncruns import Client, Fleet, RunRef, Toolset
+from asyncruns.abc import Transport
+from asyncruns.http import Request, Response
 from asyncruns.testing import Emulator, Scenario
 from asyncruns.testing.emulator import default_scenario
 
@@ -194,6 +197,45 @@ async def test_the_application_of_the_guide_to_fleets_answers(
     assert health["active"] == 0
 
 
+async def test_the_list_of_the_guide_to_dialects_shows_many_jobs_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files_of(ROOT / "examples" / "guides" / "dialects.md", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import jobs  # type: ignore[import-not-found]  # written just now
+    import listed_jobs  # type: ignore[import-not-found]  # likewise
+
+    began = asyncio.get_running_loop().time()
+    all_jobs = [jobs.Job(f"job_{number}", "working") for number in range(150)]
+    requests = []
+
+    class Server(Transport):
+        async def send(self, request: Request) -> Response:
+            requests.append(request)
+            state = "done" if asyncio.get_running_loop().time() > began + 20.0 else "working"
+            after = dict(request.query).get("after")
+            start = 0 if after is None else int(after.removeprefix("job_")) + 1
+            shown: Any = [jobs.Job(job.id, state) for job in all_jobs]
+            shown = shown[start : start + 100] if request.path == "/jobs" else shown[int(request.path[10:])]
+            return Response(200, {}, msgspec.json.encode(shown))
+
+        async def aclose(self) -> None:
+            pass
+
+    class JobClient:
+        transport = Server()
+        dialect = listed_jobs.ListedJobDialect()
+
+        async def answer(self, ref: RunRef) -> list[Any]:
+            return []
+
+    async with Fleet(JobClient()) as fleet:
+        await fleet.add_many(all_jobs)
+        outcomes = [outcome async for outcome in fleet]
+    assert len(outcomes) == 150
+    assert sum(outcome.polls for outcome in outcomes) > 10 * len(requests)
+
+
 @pytest.mark.real_time
 async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -234,7 +276,10 @@ async def test_the_application_of_the_guide_to_webhooks_is_told_of_ends(
 
 def test_each_file_of_a_guide_is_run_by_one_of_these_tests() -> None:
     named = {name for page in GUIDES for block in blocks_of(page) if (name := file_name(block))}
-    assert named == {"app.py", "conftest.py", "hooks.py", "jobs.py", "test_weather.py", "watch_jobs.py", "weather.py"}
+    assert named == {
+        "app.py", "conftest.py", "hooks.py", "jobs.py", "listed_jobs.py", "test_weather.py", "watch_jobs.py",
+        "weather.py",
+    }  # fmt: skip
 
 
 # The examples

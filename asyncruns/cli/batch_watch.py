@@ -22,7 +22,7 @@ from asyncruns.cli.ends import EXIT_CODES
 from asyncruns.cli.output import complain, counted
 from asyncruns.client.client import Client
 from asyncruns.fleet import Fleet
-from asyncruns.lifecycle import Notice
+from asyncruns.lifecycle import Notice, RunRef
 from asyncruns.watch.outcome import AnyOutcome
 
 SHOWN_IDS: Final = 5
@@ -83,7 +83,8 @@ async def watch_batches(
         try:
             async with Fleet(first, on_event=noticed, on_outcome=ended, on_exit="leave", timeout=limit) as fleet:
                 for batch_id in batch_ids:
-                    fleet.watch(batch_id=batch_id, client=clients[wire_of(batch_id)])
+                    ref = RunRef(wire_of(batch_id), (batch_id,))
+                    fleet.watch(ref, client=clients[ref.dialect].for_run(ref))
                 await fleet.drain()
         except asyncio.CancelledError:
             _say_how_to_go_on(board)
