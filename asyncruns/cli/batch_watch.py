@@ -23,7 +23,7 @@ from asyncruns.cli.output import complain, counted
 from asyncruns.client.client import Client
 from asyncruns.fleet import Fleet
 from asyncruns.lifecycle import Notice, RunRef
-from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.observers import Ended
 
 SHOWN_IDS: Final = 5
 
@@ -70,18 +70,18 @@ async def watch_batches(
     """
     board = BatchBoard(batch_ids)
 
-    def noticed(notice: Notice) -> None:
-        view.noticed(board.note(notice), notice)
-
-    def ended(outcome: AnyOutcome[Any]) -> None:
-        view.ended(board.ended(outcome), outcome)
+    def observed(event: Notice | Ended[Any]) -> None:
+        if isinstance(event, Ended):
+            view.ended(board.ended(event.outcome), event.outcome)
+        else:
+            view.noticed(board.note(event), event)
 
     limit: float | UnsetType = UNSET if timeout is None else timeout
     first = next(iter(clients.values()))
     async with anyio.create_task_group() as group:
         group.start_soon(view.show, board)
         try:
-            async with Fleet(first, on_event=noticed, on_outcome=ended, on_exit="leave", timeout=limit) as fleet:
+            async with Fleet(first, on_event=observed, on_exit="leave", timeout=limit) as fleet:
                 for batch_id in batch_ids:
                     ref = RunRef(wire_of(batch_id), (batch_id,))
                     fleet.watch(ref, client=clients[ref.dialect].for_run(ref))
