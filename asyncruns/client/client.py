@@ -569,7 +569,7 @@ class Client(AsyncOnly, OtherNames):
     def _through(self, once: Transport) -> Client:
         """Return this client, with all requests sent through another transport; see `Server.through`."""
         view = copy.copy(self)
-        for name in ("responses", "batches", "message_batches"):
+        for name in ("responses", "batches", "message_batches", "files"):
             vars(view).pop(name, None)
         view._own = None
         view._server = server = self._server.through(once)

@@ -19,7 +19,7 @@ from asyncruns.errors import InvalidRequestError, NotFoundError
 from asyncruns.http import Request, join_path
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server, decoded
-from asyncruns.resources.file_content import FileContent
+from asyncruns.resources.file_content import FileContent, open_content
 from asyncruns.wire import Batch, status_names
 from asyncruns.wire.shown_text import on_one_line
 
@@ -100,39 +100,39 @@ async def file_requests(server: Server, file_id: str) -> AsyncGenerator[tuple[st
         NotFoundError: There is no such file.
         APIError: The server did not answer.
     """
-    content = FileContent(server, Request("GET", join_path("files", file_id, "content")))
     try:
-        async with aclosing(_lines_of(content)) as lines:
-            async for number, line in lines:
-                yield request_in(line, on_one_line(f"{file_id}, line {number},"))
+        content = await open_content(server, Request("GET", join_path("files", file_id, "content")))
     except NotFoundError as error:
         raise error._extend("To go on without the file, pass the requests, as in outcome.unanswered(requests).")
+    async with aclosing(_lines_of(content)) as lines:
+        async for number, line in lines:
+            yield request_in(line, on_one_line(f"{file_id}, line {number},"))
 
 
 async def _results_in(server: Server, request: Request, name: str) -> AsyncGenerator[BatchResult]:
     """Yield the results in a file, which may not be there yet."""
-    for pause in (*RESULT_LAG_PAUSES_S, None):
-        content = FileContent(server, request)
+    async with aclosing(_lines_of(await _opened(server, request))) as lines:
+        async for number, line in lines:
+            yield read_result(line, f"{name}, line {number},")
+
+
+async def _opened(server: Server, request: Request) -> FileContent:
+    for pause in RESULT_LAG_PAUSES_S:
         try:
-            async with aclosing(_lines_of(content)) as lines:
-                async for number, line in lines:
-                    yield read_result(line, f"{name}, line {number},")
+            return await open_content(server, request)
         except NotFoundError:
-            if pause is None or content.position:
-                raise
             await anyio.sleep(pause)
-        else:
-            return
+    return await open_content(server, request)
 
 
 async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers from 1."""
+    """Yield the lines that are not blank, with their numbers from 1, and close the content."""
     number = 0
-    async with content, aclosing(content.lines()) as lines:
-        async for line in lines:
+    async with content:
+        async for line in content.lines():
             number += 1
-            if line := line.strip():
-                yield number, line
+            if stripped := line.strip():
+                yield number, stripped
 
 
 async def _ended(server: Server, batch: Batch | str) -> Batch:

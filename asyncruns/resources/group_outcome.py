@@ -1,0 +1,123 @@
+"""How the watch of a group of batches finished: the outcomes of its parts, and their results as one.
+
+It sends nothing but what the outcomes of the parts send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from asyncruns.errors import InvalidRequestError, RunError
+from asyncruns.lifecycle import Reason
+from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.watch.outcome import AnyOutcome, Cancelled, Completed, Expired, Failed, GaveUp
+from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
+from asyncruns.wire import Batch
+from asyncruns.wire.plain import Plain
+
+if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult
+
+_WORST_FIRST: Final = ((GaveUp, "gave_up"), (Failed, "failed"), (Expired, "expired"), (Cancelled, "cancelled"))
+
+
+class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
+    """How the watch of a `BatchGroup` finished.
+
+    Attributes:
+        group: The group, with all batches that were created.
+        outcomes: The outcome of each part, in their order. That of a part that was not created is a `GaveUp` with
+            `Reason.NOT_CREATED`, or `Reason.TIMEOUT` if there was no time left; its ref has no ids.
+    """
+
+    group: BatchGroup
+    outcomes: tuple[AnyOutcome[Batch], ...]
+
+    _kind: ClassVar[str] = "outcome"
+
+    @property
+    def status(self) -> str:
+        """The worst that happened to a part.
+
+        "gave_up" if a part was not created, or its watch gave up: its batch may go on. Otherwise "failed", "expired" or
+        "cancelled", in this order, if any part was; otherwise "completed". As with a single batch, requests that failed
+        within a batch do not count: see `reconcile`.
+        """
+        for kind, status in _WORST_FIRST:
+            if any(isinstance(outcome, kind) for outcome in self.outcomes):
+                return status
+        return "completed"
+
+    def unwrap(self) -> list[Batch]:
+        """Return the batches if all are completed, otherwise raise.
+
+        Raises:
+            RunError: One is not. It is the error of the worst part (see `status`), whose outcome it holds.
+        """
+        for kind, _ in _WORST_FIRST:
+            for number, outcome in enumerate(self.outcomes, 1):
+                if isinstance(outcome, kind):
+                    _raise_of_part(outcome, f"part {number} of {len(self.outcomes)} of the group")
+        return [outcome.unwrap() for outcome in self.outcomes]
+
+    async def results(self) -> AsyncGenerator[BatchResult]:
+        """Iterate over the results of all parts, one part after the other; see `Outcome.results`.
+
+        A part that was not created has none.
+
+        Raises:
+            InvalidRequestError: A batch has not ended, or the outcome was unpickled.
+            APIError: The results could not be fetched.
+        """
+        for outcome in self.outcomes:
+            if outcome.ref.ids:
+                async with aclosing(outcome.results()) as results:
+                    async for result in results:
+                        yield result
+
+    async def reconcile(self, ids: Iterable[Any] | AsyncIterable[Any]) -> Reconciliation:
+        """Return what became of each request of all parts, by its custom id; see `Outcome.reconcile`.
+
+        Those of a part that was not created are missing. Safe to cancel.
+
+        Raises:
+            InvalidRequestError, APIError: As for `Outcome.reconcile`.
+        """
+        async with aclosing(self.results()) as results:
+            return await reconciled(results, ids)
+
+    async def unanswered(
+        self, requests: Iterable[Any] | AsyncIterable[Any] | None = None
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        """Iterate over the requests that have no answer, as pairs of custom id and body; see `Outcome.unanswered`.
+
+        Those of a part that was not created are among them.
+
+        Raises:
+            InvalidRequestError, APIError: As for `Outcome.unanswered`.
+        """
+        if requests is not None:
+            async with aclosing(unanswered_of(self.results(), requests)) as found:
+                async for request in found:
+                    yield request
+            return
+        for part, outcome in zip(self.group.parts, self.outcomes, strict=True):
+            if outcome.ref.ids:
+                each = outcome.unanswered()
+            else:
+                each = outcome._results_client().requests(Batch(id="", status="", input_file_id=part.input_file_id))
+            async with aclosing(each) as found:
+                async for request in found:
+                    yield request
+
+    def __repr__(self) -> str:
+        return f"<GroupOutcome {self.status}, {len(self.outcomes)} parts, {self.group.requests} requests>"
+
+
+def _raise_of_part(outcome: AnyOutcome[Batch], which: str) -> None:
+    try:
+        outcome.unwrap()
+    except RunError as error:
+        raise type(error)(f"{error} This is {which}.", outcome) from error.__cause__
