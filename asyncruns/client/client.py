@@ -41,6 +41,7 @@ from asyncruns.lifecycle import RunRef
 from asyncruns.lifecycle.run_shapes import dialect_and_ids, no_run
 from asyncruns.resources.assistants import Assistants
 from asyncruns.resources.base import VERSIONED_PATHS, Server
+from asyncruns.resources.batch_group import BatchGroup
 from asyncruns.resources.run_parameters import RunParameters, with_response_format
 from asyncruns.resources.start_run import NewRun, StartOfRun
 from asyncruns.resources.thread_lock import OnBusy
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
     from asyncruns.resources.batches import Batches
     from asyncruns.resources.files import Files
+    from asyncruns.resources.group_outcome import GroupOutcome
     from asyncruns.resources.message_batches import MessageBatches
     from asyncruns.resources.response_parameters import ResponseParameters
     from asyncruns.resources.responses import Responses
@@ -234,18 +236,12 @@ class Client(AsyncOnly, OtherNames):
         return Responses(self._server)
 
     @cached_property
-    def files(self) -> Files:
-        """Files: create, retrieve, list, delete, content."""
-        from asyncruns.resources.files import Files
-
-        return Files(self._server)
-
-    @cached_property
     def batches(self) -> Batches:
         """Batches of OpenAI's wire: create, retrieve, list, cancel, watch."""
+        from asyncruns.fleet.group_watch import watch_group
         from asyncruns.resources.batches import Batches  # late, as the responses: few programs use all wires
 
-        return Batches(self._server)
+        return Batches(self._server, watch_group)
 
     @cached_property
     def message_batches(self) -> MessageBatches:
@@ -253,6 +249,13 @@ class Client(AsyncOnly, OtherNames):
         from asyncruns.resources.message_batches import MessageBatches
 
         return MessageBatches(self._server)
+
+    @cached_property
+    def files(self) -> Files:
+        """Files: create, retrieve, list, delete, content."""
+        from asyncruns.resources.files import Files
+
+        return Files(self._server)
 
     @cached_property
     def webhooks(self) -> Webhooks:
@@ -599,6 +602,9 @@ class Client(AsyncOnly, OtherNames):
     async def watch(self, run: Batch, **options: Unpack[WatchOptions]) -> AnyOutcome[Batch]: ...
 
     @overload
+    async def watch(self, run: BatchGroup, **options: Unpack[WatchOptions]) -> GroupOutcome: ...
+
+    @overload
     async def watch(self, run: MessageBatch, **options: Unpack[WatchOptions]) -> AnyOutcome[MessageBatch]: ...
 
     @overload
@@ -616,7 +622,7 @@ class Client(AsyncOnly, OtherNames):
         response_id: str | None = None,
         batch_id: str | None = None,
         **options: Unpack[WatchOptions],
-    ) -> AnyOutcome[Any]:
+    ) -> AnyOutcome[Any] | GroupOutcome:
         """Watch a run until it ends, answer its tool calls, and return the outcome.
 
         To see events on the way, use `RunWatcher`, which takes the same options.
@@ -626,7 +632,7 @@ class Client(AsyncOnly, OtherNames):
         `NeedsCaller`, and the outcome is what became of it, usually `Cancelled`.
 
         Args:
-            run: A run, a response, a batch, a `RunRef`, or the stream that `stream=True` returned. One of another
+            run: A run, a response, a batch, a `BatchGroup`, a `RunRef`, or the stream that `stream=True` returned. One of another
                 client, such as openai, anthropic or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
                 omitted, pass `thread_id` and `run_id`, `response_id` or `batch_id`.
             thread_id: The thread of the run, when `run` is not given.
@@ -645,6 +651,8 @@ class Client(AsyncOnly, OtherNames):
             APIError: The stream ended, or `timeout` passed, before the stream named its run. What fails later is in the
                 outcome.
         """
+        if isinstance(run, BatchGroup):
+            return await self.batches.watch(run, **options)
         run = with_own_id(run, response_id, batch_id, thread_id=thread_id, run_id=run_id)
         return await watch_to_outcome(self, run, options, thread_id=thread_id, run_id=run_id)
 

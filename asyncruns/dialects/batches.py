@@ -73,6 +73,12 @@ def is_file_not_there(error: APIStatusError) -> bool:
     return error.status in (400, 404, 409) and re.search(_FILE_NOT_THERE, error.detail, re.IGNORECASE) is not None
 
 
+def is_token_limit(batch: Batch) -> bool:
+    """Return whether a batch failed because too many tokens were enqueued, so that it may be created again later."""
+    errors = (batch.errors.data or []) if batch.errors else []
+    return any(error.code == "token_limit_exceeded" for error in errors)
+
+
 def _counts(batch: Batch) -> Counts | None:
     """Return the counts; None while the server has not counted the requests: 0 or null."""
     counts = batch.request_counts

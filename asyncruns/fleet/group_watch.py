@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import anyio
 from msgspec import UNSET
@@ -90,7 +90,7 @@ class GroupWatch:
     async def finish(self) -> GroupOutcome:
         """Watch the group until nothing is left to wait for, and return the outcome."""
         options: dict[str, Any] = {name: value for name, value in self._options.items() if name != "on_exit"}
-        on_exit = "cancel" if self._options.get("on_exit") == "cancel" else "drain"
+        on_exit: Literal["cancel", "drain"] = "cancel" if self._options.get("on_exit") == "cancel" else "drain"
         try:
             async with Fleet(self._batches.alone, on_exit=on_exit, **cast("SharedOptions", options)) as fleet:
                 for place in sorted(set(range(len(self._group.parts))) - set(self._waiting)):
@@ -125,7 +125,7 @@ class GroupWatch:
 
     async def _create(self, fleet: Fleet[Batch], place: int) -> None:
         try:
-            batch = await self._guard.keep(self._batches.create_part(self._group, place))
+            batch = await self._guard.keep(self._batches._create_part(self._group, place))
         except APIError as error:
             self._note_refusal(place, error)
         else:
@@ -206,7 +206,7 @@ class GroupWatch:
 
     async def _delete(self, file_id: str) -> None:
         try:
-            await self._batches.delete_input_file(file_id)
+            await self._batches._files.delete(file_id)
         except APIError as error:
             log.warning("The input file %s could not be deleted: %s", on_one_line(file_id), error)
 

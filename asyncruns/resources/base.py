@@ -269,4 +269,4 @@ _WAITING: Final = (
     "submit_tool_outputs_stream",
     "create_and_run_stream",
 )
-_NOT_RAW: Final = frozenset({*_WAITING, "content", "with_raw_response"})
+_NOT_RAW: Final = frozenset({*_WAITING, "content", "results", "with_raw_response"})

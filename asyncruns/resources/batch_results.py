@@ -17,10 +17,10 @@ from asyncruns.dialects.request_lines import request_in
 from asyncruns.dialects.result_lines import BatchResult, read_result
 from asyncruns.errors import InvalidRequestError, NotFoundError
 from asyncruns.http import Request, join_path
-from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server, decoded
 from asyncruns.resources.file_content import FileContent, open_content
-from asyncruns.wire import Batch, status_names
+from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.wire import Batch, MessageBatch, status_names
 from asyncruns.wire.shown_text import on_one_line
 
 RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -28,7 +28,9 @@ RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 _DIALECT: Final = BatchDialect()
 
 
-async def batch_results(server: Server, batch: Batch | str) -> AsyncGenerator[BatchResult]:
+async def batch_results(
+    server: Server, batch: Batch | str, options: CallOptions | None = None
+) -> AsyncGenerator[BatchResult]:
     """Yield the results of a batch: those in its output file, then those in its error file.
 
     A batch that failed has none. One that expired or was cancelled has the results of the requests that had ended.
@@ -36,13 +38,14 @@ async def batch_results(server: Server, batch: Batch | str) -> AsyncGenerator[Ba
     Args:
         server: The server.
         batch: The batch, or its id.
+        options: The options of each request.
 
     Raises:
         InvalidRequestError: The batch has not ended.
         NotFoundError: There is no such batch, or one of its files is gone.
         APIError: The server did not answer.
     """
-    found = await _ended(server, batch)
+    found = await _ended(server, batch, options)
     read: set[str] = set()
     seen = 0
     for pause in (*RESULT_LAG_PAUSES_S, None):
@@ -50,7 +53,7 @@ async def batch_results(server: Server, batch: Batch | str) -> AsyncGenerator[Ba
             if file_id in read:
                 continue
             read.add(file_id)
-            request = Request("GET", join_path("files", file_id, "content"))
+            request = make_request("GET", join_path("files", file_id, "content"), None, None, options)
             async with aclosing(_results_in(server, request, file_id)) as results:
                 async for result in results:
                     seen += 1
@@ -58,22 +61,32 @@ async def batch_results(server: Server, batch: Batch | str) -> AsyncGenerator[Ba
         if pause is None or not _lacks_a_file(found, seen):
             return
         await anyio.sleep(pause)
-        found = await _retrieved(server, found.id)
+        found = await _retrieved(server, found.id, options)
 
 
-async def message_batch_results(server: Server, batch_id: str) -> AsyncGenerator[BatchResult]:
-    """Yield the results of a message batch.
+async def message_batch_results(
+    server: Server, batch: MessageBatch | str, options: CallOptions | None = None
+) -> AsyncGenerator[BatchResult]:
+    """Yield the results of a message batch; see `batch_results`.
 
     Raises:
         BadRequestError: The batch has not ended.
         NotFoundError: There is no such batch, or its results are gone.
         APIError: The server did not answer.
     """
+    batch_id = batch if isinstance(batch, str) else batch.id
     # The path, not `results_url`: a URL that a server sends must not choose where the key goes.
-    request = Request("GET", join_path("messages", "batches", batch_id, "results"))
+    request = make_request("GET", join_path("messages", "batches", batch_id, "results"), None, None, options)
     async with aclosing(_results_in(server, request, f"results of {batch_id}")) as results:
         async for result in results:
             yield result
+
+
+def no_requests(server: Server, batch: MessageBatch | str) -> AsyncGenerator[tuple[str, Any]]:
+    """Raise InvalidRequestError: a server keeps no requests of a message batch that could be read."""
+    raise InvalidRequestError(
+        "The requests of a message batch can't be read from the server: pass them, as in outcome.unanswered(requests)"
+    )
 
 
 async def batch_requests(server: Server, batch: Batch | str) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
@@ -135,10 +148,10 @@ async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
                 yield number, stripped
 
 
-async def _ended(server: Server, batch: Batch | str) -> Batch:
+async def _ended(server: Server, batch: Batch | str, options: CallOptions | None) -> Batch:
     if isinstance(batch, Batch) and _is_over(batch):
         return batch
-    found = await _retrieved(server, batch.id if isinstance(batch, Batch) else batch)
+    found = await _retrieved(server, batch.id if isinstance(batch, Batch) else batch, options)
     if not _is_over(found):
         raise InvalidRequestError(
             on_one_line(f"The batch {found.id} is {found.status}: it has results when it has ended, so watch it first")
@@ -150,8 +163,8 @@ def _is_over(batch: Batch) -> bool:
     return _DIALECT.snapshot(batch).phase.is_terminal
 
 
-async def _retrieved(server: Server, batch_id: str) -> Batch:
-    request = _DIALECT.poll(RunRef(_DIALECT.name, (batch_id,)))
+async def _retrieved(server: Server, batch_id: str, options: CallOptions | None = None) -> Batch:
+    request = make_request("GET", join_path("batches", batch_id), None, None, options)
     response = await server.transport.send(request)
     if not 200 <= response.status < 300:
         raise _DIALECT.refusal(request, response).cause

@@ -9,10 +9,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asyncruns.errors import InvalidRequestError, RunError
-from asyncruns.lifecycle import Reason
+from asyncruns.errors import RunError
 from asyncruns.resources.batch_group import BatchGroup
-from asyncruns.watch.outcome import AnyOutcome, Cancelled, Completed, Expired, Failed, GaveUp
+from asyncruns.watch.outcome import AnyOutcome, Cancelled, Expired, Failed, GaveUp
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Batch
 from asyncruns.wire.plain import Plain

@@ -5,18 +5,20 @@ The module never repeats a create whose answer was lost: this API keeps no metad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final, Unpack, cast
 
 from msgspec.structs import replace
 
 from asyncruns.dialects.message_batches import MessageBatchDialect
+from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.base import PageCall, Resource, Server
 from asyncruns.resources.batch_client import BatchClient
+from asyncruns.resources.batch_results import message_batch_results, no_requests
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
@@ -40,7 +42,7 @@ class MessageBatches(Resource):
     @cached_property
     def alone(self) -> BatchClient[MessageBatch]:
         """The client for watches of these batches. Can be shared."""
-        return BatchClient(self._server, MessageBatchDialect())
+        return BatchClient(self._server, MessageBatchDialect(), message_batch_results, no_requests)
 
     async def create(self, *, requests: Iterable[Mapping[str, Any]], **options: Unpack[CallOptions]) -> MessageBatch:
         """Create a batch of requests for messages. They are sent in one body, which is held in memory.
@@ -113,6 +115,20 @@ class MessageBatches(Resource):
             APIError: There is no such batch, the server deletes none (405), or it did not answer.
         """
         return await self._ask(DeletedMessageBatch, "DELETE", *_PATH, message_batch_id, options=options)
+
+    def results(self, message_batch: MessageBatch | str, **options: Unpack[CallOptions]) -> AsyncGenerator[BatchResult]:
+        """Iterate over the results of a batch that has ended; `Outcome.results` describes how.
+
+        Args:
+            message_batch: The batch, or its id.
+
+        Raises:
+            BadRequestError: It has not ended; while iterating.
+            APIError: The results could not be fetched; while iterating.
+        """
+        is_ours = isinstance(message_batch, MessageBatch | str)
+        given = message_batch if is_ours else RunRef.of(message_batch).ids[-1]
+        return message_batch_results(self._server, given, options)
 
     async def watch(
         self, message_batch: MessageBatch | RunRef | str, **options: Unpack[WatchOptions]

@@ -5,9 +5,9 @@ It sends nothing; the results come from the caller, and only custom ids are kept
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from asyncruns.dialects.request_lines import body_of, custom_id_of
 from asyncruns.dialects.result_lines import BatchResult
@@ -121,7 +121,7 @@ async def each_of(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
         finally:
             if (close := getattr(items, "aclose", None)) is not None:
                 await close()
-    elif isinstance(items, Iterable) and not isinstance(items, str | bytes | dict):
+    elif isinstance(cast("object", items), Iterable) and not isinstance(items, str | bytes | Mapping):
         for item in items:
             yield item
     else:
