@@ -28,7 +28,7 @@ async def submit_command(options: argparse.Namespace) -> int:
         if first is None:
             raise InvalidRequestError(f"{options.file} has no requests. Nothing was sent.")
         wire = MESSAGE_BATCH if "params" in first else BATCH
-        _check_options(options, wire)
+        _check_options(options, wire, first)
         async with connected(options, {wire}) as clients:
             create = _create_message_batch if wire == MESSAGE_BATCH else _create_batch
             try:
@@ -45,12 +45,14 @@ async def submit_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_options(options: argparse.Namespace, wire: str) -> None:
+def _check_options(options: argparse.Namespace, wire: str, first: dict[str, Any]) -> None:
     if wire == MESSAGE_BATCH and (options.endpoint or options.metadata):
         raise ConfigurationError(
             "The file has requests with `params`, for a message batch, which has no endpoint and no metadata: leave "
             "out --endpoint and --metadata"
         )
+    if wire == BATCH and not options.endpoint and not first.get("url"):
+        raise ConfigurationError("The first request has no url: pass --endpoint, such as /v1/chat/completions")
 
 
 async def _with_first(first: dict[str, Any], others: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[dict[str, Any]]:

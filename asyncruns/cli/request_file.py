@@ -24,9 +24,13 @@ class RequestFile:
 
     Args:
         path: Path of the file; a pipe is fine.
+
+    Attributes:
+        count: Number of requests so far.
     """
 
     def __init__(self, path: str) -> None:
+        self.count: int = 0
         self._path = path
         self._line = 0
         self._lines: dict[str, int] = {}  # of each custom id
@@ -48,6 +52,7 @@ class RequestFile:
                 for line in lines:
                     self._line += 1
                     if not line.isspace():
+                        self.count += 1
                         yield self._checked(line)
             self._is_over = True
         finally:
