@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from asyncruns.cli.connect import connect, connect_anthropic
 from asyncruns.client.client import Client
-from asyncruns.resources.batches import Batches
-from asyncruns.resources.message_batches import MessageBatches
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 
 _MESSAGE_BATCH_PREFIX: Final = "msgbatch_"
@@ -52,6 +50,6 @@ def client_for(options: argparse.Namespace, wire: str) -> Client:
     )
 
 
-def batches_of(client: Client, wire: str) -> Batches | MessageBatches:
-    """Return the client's operations on the batches of a wire."""
+def batches_of(client: Client, wire: str) -> Any:
+    """Return the client's operations on the batches of a wire; those used here have the same names on both."""
     return client.message_batches if wire == MESSAGE_BATCH else client.batches

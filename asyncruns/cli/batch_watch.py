@@ -84,7 +84,7 @@ async def watch_batches(
             async with Fleet(first, on_event=observed, on_exit="leave", timeout=limit) as fleet:
                 for batch_id in batch_ids:
                     ref = RunRef(wire_of(batch_id), (batch_id,))
-                    fleet.watch(ref, client=clients[ref.dialect].for_run(ref))
+                    fleet.watch(ref, client=clients[ref.dialect])
                 await fleet.drain()
         except asyncio.CancelledError:
             _say_how_to_go_on(board)
