@@ -139,8 +139,8 @@ OPTIONS = (
 SEEN: dict[str, tuple[Any, str]] = {
     "Client": (
         Client,
-        "answer anthropic assistants azure batches beta close dialect files for_run from_env from_openai message_batches "
-        "messages portkey responses run run_steps runs threads transport watch webhooks base_url",
+        "answer anthropic assistants azure batches beta close dialect files for_run from_env from_openai "
+        "message_batches messages portkey responses run run_steps runs threads transport watch webhooks base_url",
     ),
     "Fleet": (Fleet, "add_many drain is_running keep_open poll_now run run_many statistics watch"),
     "Watch": (

@@ -632,9 +632,9 @@ class Client(AsyncOnly, OtherNames):
         `NeedsCaller`, and the outcome is what became of it, usually `Cancelled`.
 
         Args:
-            run: A run, a response, a batch, a `BatchGroup`, a `RunRef`, or the stream that `stream=True` returned. One of another
-                client, such as openai, anthropic or azure-ai-agents, or its JSON as a dict, is watched by its ids. If
-                omitted, pass `thread_id` and `run_id`, `response_id` or `batch_id`.
+            run: A run, a response, a batch, a `BatchGroup`, a `RunRef`, or the stream that `stream=True` returned. One
+                of another client, such as openai, anthropic or azure-ai-agents, or its JSON as a dict, is watched by
+                its ids. If omitted, pass `thread_id` and `run_id`, `response_id` or `batch_id`.
             thread_id: The thread of the run, when `run` is not given.
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.

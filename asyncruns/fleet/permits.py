@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 from weakref import ref as ref_to
 
@@ -18,9 +18,11 @@ from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Refusal, RefusalKind, RunRef
+from asyncruns.watch.outcome_clients import reads_results
 from asyncruns.wire import Message
 
 if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult
     from asyncruns.wire import ResponseMessage
 
 Answer = TypeVar("Answer", bound=Response | ByteStream)
@@ -231,6 +233,24 @@ class PermittedClient(Generic[R]):
 
     async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
         """Fetch the messages that a run wrote, oldest first. Safe to cancel."""
+        return await self._permitted().answer(ref)
+
+    def results(self, batch: Any) -> AsyncGenerator[BatchResult]:
+        """Yield the results of a batch.
+
+        Raises:
+            InvalidRequestError: The client is not one of batches.
+        """
+        return reads_results(self._permitted()).results(batch)
+
+    def requests(self, batch: Any) -> AsyncGenerator[tuple[str, Any]]:
+        """Yield the requests of a batch.
+
+        Raises:
+            InvalidRequestError: The client is not one of batches.
+        """
+        return reads_results(self._permitted()).requests(batch)
+
+    def _permitted(self) -> RunClient[R]:
         permits = self._permits()
-        client = self._client if permits is None else permits.client(self._client)
-        return await client.answer(ref)
+        return self._client if permits is None else permits.client(self._client)

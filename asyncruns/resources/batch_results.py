@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
+from asyncruns.abc import Dialect
 from asyncruns.dialects.batches import BatchDialect
+from asyncruns.dialects.message_batches import MessageBatchDialect
 from asyncruns.dialects.request_lines import request_in
 from asyncruns.dialects.result_lines import BatchResult, read_result
-from asyncruns.errors import InvalidRequestError, NotFoundError
+from asyncruns.errors import BadRequestError, InvalidRequestError, NotFoundError
 from asyncruns.http import Request, join_path
-from asyncruns.resources.base import Server, decoded
+from asyncruns.lifecycle import RunRef
+from asyncruns.resources.base import Server
 from asyncruns.resources.file_content import FileContent, open_content
 from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.wire import Batch, MessageBatch, status_names
 from asyncruns.wire.shown_text import on_one_line
+
+B = TypeVar("B", Batch, MessageBatch)
 
 RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -45,7 +50,7 @@ async def batch_results(
         NotFoundError: There is no such batch, or one of its files is gone.
         APIError: The server did not answer.
     """
-    found = await _ended(server, batch, options)
+    found = await _ended(server, _DIALECT, batch, options)
     read: set[str] = set()
     seen = 0
     for pause in (*RESULT_LAG_PAUSES_S, None):
@@ -61,7 +66,7 @@ async def batch_results(
         if pause is None or not _lacks_a_file(found, seen):
             return
         await anyio.sleep(pause)
-        found = await _retrieved(server, found.id, options)
+        found = await _retrieved(server, _DIALECT, found.id, options)
 
 
 async def message_batch_results(
@@ -70,14 +75,14 @@ async def message_batch_results(
     """Yield the results of a message batch; see `batch_results`.
 
     Raises:
-        BadRequestError: The batch has not ended.
+        InvalidRequestError: The batch has not ended.
         NotFoundError: There is no such batch, or its results are gone.
         APIError: The server did not answer.
     """
-    batch_id = batch if isinstance(batch, str) else batch.id
+    found = await _ended(server, MessageBatchDialect(), batch, options)
     # The path, not `results_url`: a URL that a server sends must not choose where the key goes.
-    request = make_request("GET", join_path("messages", "batches", batch_id, "results"), None, None, options)
-    async with aclosing(_results_in(server, request, f"results of {batch_id}")) as results:
+    request = make_request("GET", join_path("messages", "batches", found.id, "results"), None, None, options)
+    async with aclosing(_results_in(server, request, f"results of {found.id}")) as results:
         async for result in results:
             yield result
 
@@ -97,7 +102,7 @@ async def batch_requests(server: Server, batch: Batch | str) -> AsyncGenerator[t
         NotFoundError: There is no such batch, or the file is gone.
         APIError: The server did not answer.
     """
-    found = batch if isinstance(batch, Batch) else await _retrieved(server, batch)
+    found = batch if isinstance(batch, Batch) else await _retrieved(server, _DIALECT, batch, None)
     if not found.input_file_id:
         raise InvalidRequestError(f"The batch {found.id} names no input file: pass the requests")
     async with aclosing(file_requests(server, found.input_file_id)) as requests:
@@ -116,7 +121,9 @@ async def file_requests(server: Server, file_id: str) -> AsyncGenerator[tuple[st
     try:
         content = await open_content(server, Request("GET", join_path("files", file_id, "content")))
     except NotFoundError as error:
-        raise error._extend("To go on without the file, pass the requests, as in outcome.unanswered(requests).")
+        raise error._extend("To go on without the file, pass the requests, as in outcome.unanswered(requests).") from (
+            error.__cause__
+        )
     async with aclosing(_lines_of(content)) as lines:
         async for number, line in lines:
             yield request_in(line, on_one_line(f"{file_id}, line {number},"))
@@ -133,7 +140,7 @@ async def _opened(server: Server, request: Request) -> FileContent:
     for pause in RESULT_LAG_PAUSES_S:
         try:
             return await open_content(server, request)
-        except NotFoundError:
+        except (NotFoundError, BadRequestError):  # 400: the batch has ended, but its results say that it has not
             await anyio.sleep(pause)
     return await open_content(server, request)
 
@@ -148,27 +155,29 @@ async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
                 yield number, stripped
 
 
-async def _ended(server: Server, batch: Batch | str, options: CallOptions | None) -> Batch:
-    if isinstance(batch, Batch) and _is_over(batch):
+async def _ended(server: Server, dialect: Dialect[B], batch: B | str, options: CallOptions | None) -> B:
+    """Return a batch, which is fetched unless it is known to have ended.
+
+    Raises:
+        InvalidRequestError: It has not ended.
+    """
+    if not isinstance(batch, str) and dialect.snapshot(batch).phase.is_terminal:
         return batch
-    found = await _retrieved(server, batch.id if isinstance(batch, Batch) else batch, options)
-    if not _is_over(found):
-        raise InvalidRequestError(
-            on_one_line(f"The batch {found.id} is {found.status}: it has results when it has ended, so watch it first")
-        )
+    found = await _retrieved(server, dialect, batch if isinstance(batch, str) else batch.id, options)
+    snapshot = dialect.snapshot(found)
+    if not snapshot.phase.is_terminal:
+        state = on_one_line(f"The batch {found.id} is {snapshot.status}")
+        raise InvalidRequestError(f"{state}: it has results when it has ended, so watch it first")
     return found
 
 
-def _is_over(batch: Batch) -> bool:
-    return _DIALECT.snapshot(batch).phase.is_terminal
-
-
-async def _retrieved(server: Server, batch_id: str, options: CallOptions | None = None) -> Batch:
-    request = make_request("GET", join_path("batches", batch_id), None, None, options)
+async def _retrieved(server: Server, dialect: Dialect[B], batch_id: str, options: CallOptions | None) -> B:
+    path = dialect.poll(RunRef(dialect.name, (batch_id,))).path
+    request = make_request("GET", path, None, None, options)
     response = await server.transport.send(request)
     if not 200 <= response.status < 300:
-        raise _DIALECT.refusal(request, response).cause
-    return decoded(request, response, Batch)
+        raise dialect.refusal(request, response).cause
+    return cast("B", dialect.read(request, response).resource)
 
 
 def _files_of(batch: Batch) -> Iterator[str]:

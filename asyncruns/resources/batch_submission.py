@@ -57,20 +57,18 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
     async def _uploaded(self, found: WrittenRequests) -> BatchGroup:
         parts: list[BatchPart] = []
         created_at: float | None = None
-        for part in found.parts:
+        for file_part in found.parts:
             try:
-                file = await self.upload((FILE_NAME, found.content_of(part), "application/jsonl"))
+                file = await self.upload((FILE_NAME, found.content_of(file_part), "application/jsonl"))
             except APIError as error:
-                names = ", ".join(uploaded.input_file_id for uploaded in parts)
-                raise (
+                if parts:
+                    names = ", ".join(part.input_file_id for part in parts)
                     error._extend(
-                        f"No batch was created. Nothing uses the files {names}, which were uploaded before; delete them."
+                        f"No batch was created. Nothing uses the files {names}, uploaded before; delete them."
                     )
-                    if parts
-                    else error
-                )
+                raise
             created_at = created_at or epoch_seconds(file.created_at)
-            parts.append(_part(file, part))
+            parts.append(_part(file, file_part))
         return self.template.with_files(parts, endpoint=found.endpoint, created_at=created_at or 0.0)
 
     async def _alone(self, group: BatchGroup) -> Batch:
@@ -78,7 +76,8 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
             return await self.create(group, 0)
         except APIError as error:
             file_id = group.parts[0].input_file_id
-            raise error._extend(f"The requests are at the server, as the file {file_id}: pass it as input_file_id.")
+            error._extend(f"The requests are at the server, as the file {file_id}: pass it as input_file_id.")
+            raise
 
     async def _created(self, group: BatchGroup) -> BatchGroup:
         """Create the batches of a group, as far as its limit has room; the first one always has."""
@@ -109,7 +108,7 @@ def _what_runs(group: BatchGroup, place: int) -> str:
     running = ", ".join(batch.id for batch in group.batches)
     so_far = f"The parts before it run, as {running}." if running else "No other part runs."
     return (
-        f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error} {so_far} The files of "
-        "all parts are at the server: client.watch(error.group) creates the rest and watches all, and "
+        f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error} {so_far} The files "
+        "of all parts are at the server: client.watch(error.group) creates the rest and watches all parts, and "
         "client.batches.cancel(error.group) cancels what runs."
     )

@@ -224,8 +224,9 @@ class Batches(Resource):
             InvalidRequestError: It has not ended; while iterating.
             APIError: The results could not be fetched; while iterating.
         """
-        given = batch if isinstance(batch, Batch | str) else RunRef.of(batch).ids[-1]
-        return batch_results(self._server, given, options)
+        given: object = batch
+        is_ours = isinstance(given, Batch | str)
+        return batch_results(self._server, batch if is_ours else RunRef.of(given).ids[-1], options)
 
     @overload
     async def watch(self, batch: Batch | RunRef | str, **options: Unpack[WatchOptions]) -> AnyOutcome[Batch]: ...

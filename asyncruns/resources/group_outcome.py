@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from asyncruns.errors import RunError
 from asyncruns.resources.batch_group import BatchGroup
 from asyncruns.watch.outcome import AnyOutcome, Cancelled, Expired, Failed, GaveUp
+from asyncruns.watch.outcome_clients import reads_results
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Batch
 from asyncruns.wire.plain import Plain
@@ -106,7 +107,9 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
             if outcome.ref.ids:
                 each = outcome.unanswered()
             else:
-                each = outcome._results_client().requests(Batch(id="", status="", input_file_id=part.input_file_id))
+                each = reads_results(outcome._client).requests(
+                    Batch(id="", status="", input_file_id=part.input_file_id)
+                )
             async with aclosing(each) as found:
                 async for request in found:
                     yield request

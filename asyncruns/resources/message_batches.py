@@ -5,13 +5,15 @@ The module never repeats a create whose answer was lost: this API keeps no metad
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from contextlib import aclosing
 from functools import cached_property
-from typing import Any, Final, Unpack, cast
+from typing import Any, Final, Unpack
 
 from msgspec.structs import replace
 
 from asyncruns.dialects.message_batches import MessageBatchDialect
+from asyncruns.dialects.request_lines import custom_id_of, refused_request
 from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -22,6 +24,7 @@ from asyncruns.resources.batch_results import message_batch_results, no_requests
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
+from asyncruns.watch.reconciliation import each_of
 from asyncruns.watch.to_outcome import watch_to_outcome
 from asyncruns.wire import DeletedMessageBatch, MessageBatch
 
@@ -44,21 +47,23 @@ class MessageBatches(Resource):
         """The client for watches of these batches. Can be shared."""
         return BatchClient(self._server, MessageBatchDialect(), message_batch_results, no_requests)
 
-    async def create(self, *, requests: Iterable[Mapping[str, Any]], **options: Unpack[CallOptions]) -> MessageBatch:
+    async def create(
+        self, *, requests: Iterable[Any] | AsyncIterable[Any], **options: Unpack[CallOptions]
+    ) -> MessageBatch:
         """Create a batch of requests for messages. They are sent in one body, which is held in memory.
 
         Safe to cancel; the batch may then exist, and go on and cost.
 
         Args:
-            requests: Mappings of `custom_id`, which no other request has, and `params`, those of a message. Anthropic
-                takes up to 100,000 requests and 256 MB.
+            requests: Mappings of `custom_id`, which no other request has, and `params`, those of a message; or pairs of
+                both, such as `outcome.unanswered(requests)`. Anthropic takes up to 100,000 requests and 256 MB.
 
         Raises:
             InvalidRequestError: A request can't be sent; the message has its number. Nothing was sent.
             BadRequestError: The server refused a request.
             APIError: The batch could not be created, or it is not known whether it was; the message says so.
         """
-        body = {"requests": _checked(requests)}
+        body = {"requests": await _checked(requests)}
         try:
             return await self._ask(MessageBatch, "POST", *_PATH, body=body, options=options)
         except APIError as error:
@@ -126,9 +131,9 @@ class MessageBatches(Resource):
             BadRequestError: It has not ended; while iterating.
             APIError: The results could not be fetched; while iterating.
         """
-        is_ours = isinstance(message_batch, MessageBatch | str)
-        given = message_batch if is_ours else RunRef.of(message_batch).ids[-1]
-        return message_batch_results(self._server, given, options)
+        given: object = message_batch
+        is_ours = isinstance(given, MessageBatch | str)
+        return message_batch_results(self._server, message_batch if is_ours else RunRef.of(given).ids[-1], options)
 
     async def watch(
         self, message_batch: MessageBatch | RunRef | str, **options: Unpack[WatchOptions]
@@ -149,30 +154,24 @@ class MessageBatches(Resource):
         return await watch_to_outcome(client, run, options)
 
 
-def _checked(requests: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+async def _checked(requests: Iterable[Any] | AsyncIterable[Any]) -> list[Mapping[str, Any]]:
     """Return the requests.
 
     Raises:
         InvalidRequestError: There is none, or one lacks its `custom_id` or `params`, or has the id of another.
     """
-    given = cast("object", requests)
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InvalidRequestError(
-            f"requests must be an iterable of mappings with custom_id and params; got {type(given).__name__}"
-        )
     checked: list[Mapping[str, Any]] = []
     numbers: dict[str, int] = {}
-    for number, request in enumerate(requests, 1):
-        if not isinstance(request, Mapping) or not isinstance(request.get("params"), Mapping):
-            raise InvalidRequestError(f"Request {number} must be a mapping with custom_id and params")
-        custom_id = request.get("custom_id")
-        if not isinstance(custom_id, str) or not custom_id:
-            raise InvalidRequestError(
-                f"The custom_id of request {number} must be a non-empty string; got {custom_id!r}"
-            )
-        if (first := numbers.setdefault(custom_id, number)) != number:
-            raise InvalidRequestError(f"Requests {first} and {number} have the same custom_id {custom_id!r}")
-        checked.append(request)
+    async with aclosing(each_of(requests)) as each:
+        async for request in each:
+            number = len(checked) + 1
+            custom_id = custom_id_of(request, number)
+            named = {**request} if isinstance(request, Mapping) else {"custom_id": custom_id, "params": request[1]}
+            if "custom_id" not in named or not isinstance(named.get("params"), Mapping):
+                raise refused_request(number, "must be a mapping with custom_id and params, or a pair of both")
+            if (first := numbers.setdefault(custom_id, number)) != number:
+                raise refused_request(number, f"has the same custom_id {custom_id!r} as request {first}")
+            checked.append(named)
     if not checked:
-        raise InvalidRequestError("There are no requests: a batch needs at least one")
+        raise InvalidRequestError("There are no requests: a batch needs at least one. Nothing was sent.")
     return checked

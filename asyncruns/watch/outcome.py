@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self,
 
 import anyio
 
-from asyncruns.abc import Dialect, RunClient, Transport
+from asyncruns.abc import RunClient
 from asyncruns.errors import (
     InvalidRequestError,
     RunCancelledError,
@@ -29,6 +29,7 @@ from asyncruns.errors import (
 from asyncruns.lifecycle import Call, End, EndKind, Outputs, Phase, Reason, RunFault, RunRef, TokenUsage
 from asyncruns.lifecycle.values import describe
 from asyncruns.schemas.output_type import output_type_of
+from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Message
@@ -69,32 +70,6 @@ _WHY: Final = {
 }
 
 
-class LeftBehind:
-    """The client of an outcome that was unpickled: the real one stays in its process, with its key."""
-
-    @property
-    def transport(self) -> Transport:
-        """Raise InvalidRequestError, like everything here."""
-        raise InvalidRequestError(_LEFT_BEHIND)
-
-    @property
-    def dialect(self) -> Dialect[Any]:
-        """Raise InvalidRequestError, like everything here."""
-        raise InvalidRequestError(_LEFT_BEHIND)
-
-    async def answer(self, ref: RunRef) -> Sequence[Message | ResponseMessage]:
-        """Raise InvalidRequestError, which says how to fetch the messages."""
-        raise InvalidRequestError(f"The messages of {ref} have to be fetched. {_LEFT_BEHIND}")
-
-    def results(self, batch: object) -> AsyncGenerator[BatchResult]:
-        """Raise InvalidRequestError, which says how to fetch the results."""
-        raise InvalidRequestError(_NO_CLIENT_FOR_RESULTS)
-
-    def requests(self, batch: object) -> AsyncGenerator[tuple[str, Any]]:
-        """Raise InvalidRequestError, like everything here."""
-        raise InvalidRequestError(_NO_CLIENT_FOR_RESULTS)
-
-
 def _restored(kind: type[Any], fields: dict[str, Any], output_type: bytes) -> Any:
     try:
         found = pickle.loads(output_type)  # noqa: S301 - inside of a pickle
@@ -109,29 +84,6 @@ def _pickled_type(output_type: Any) -> bytes:
         return pickle.dumps(output_type)
     except Exception:  # such as a class that was defined in a function
         return pickle.dumps(None)
-
-
-_LEFT_BEHIND: Final = (
-    "This outcome was unpickled, and a pickle does not hold the client: with a client of this process, await "
-    "client.for_run(outcome.ref).answer(outcome.ref); or await outcome.text() before the outcome is pickled"
-)
-_NO_CLIENT_FOR_RESULTS: Final = (
-    "This outcome was unpickled, and a pickle does not hold the client: with a client of this process, iterate over "
-    "client.batches.results(outcome.run), or over client.message_batches.results(outcome.run)"
-)
-
-
-@runtime_checkable
-class ReadsResults(Protocol):
-    """A client of batches: it fetches their results."""
-
-    def results(self, batch: Any) -> AsyncGenerator[BatchResult]:
-        """Yield the results of a batch, which may be given by its id."""
-        ...
-
-    def requests(self, batch: Any) -> AsyncGenerator[tuple[str, Any]]:
-        """Yield the requests of a batch, as pairs of custom id and body."""
-        ...
 
 
 @runtime_checkable
@@ -323,7 +275,7 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
             InvalidRequestError: This is no batch, or it has not ended, or the outcome was unpickled.
             APIError: The results could not be fetched; while iterating.
         """
-        return self._results_client().results(self._batch())
+        return reads_results(self._client).results(self._batch())
 
     async def reconcile(self, ids: Iterable[Any] | AsyncIterable[Any]) -> Reconciliation:
         """Return what became of each request of a batch, by its custom id. Reads all results. Safe to cancel.
@@ -353,13 +305,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
             APIError: The results or the input file could not be fetched; while iterating.
         """
         if requests is None:
-            requests = self._results_client().requests(self._batch())
+            requests = reads_results(self._client).requests(self._batch())
         return unanswered_of(self.results(), requests)
-
-    def _results_client(self) -> ReadsResults:
-        if isinstance(self._client, ReadsResults):
-            return self._client
-        raise InvalidRequestError(f"{self.ref} is no batch, so it has no results; it has messages() and text()")
 
     def _batch(self) -> Any:
         return self.ref.ids[0] if self.run is None and self.ref.ids else self.run

@@ -74,7 +74,7 @@ async def test_a_part_has_at_most_the_bytes_of_a_file(monkeypatch: pytest.Monkey
         assert all(part.size <= 1000 for part in found.parts)
         everything = b"".join([await read(found, part) for part in found.parts])
         assert len(everything.splitlines()) == 50
-    with pytest.raises(InvalidRequestError, match="Request 2 has .* bytes"):
+    with pytest.raises(InvalidRequestError, match=r"Request 2 has .* bytes"):
         async with written([*bodies(1), *bodies(1, user="x" * 1000)], ENDPOINT, None):
             pass
 
@@ -83,7 +83,7 @@ async def test_a_part_has_at_most_the_tokens_that_may_be_enqueued() -> None:
     async with written(bodies(10, max_output_tokens=90), ENDPOINT, 300) as found:
         assert [part.requests for part in found.parts] == [2, 2, 2, 2, 2]
         assert all(part.tokens <= 300 for part in found.parts)
-    with pytest.raises(InvalidRequestError, match="Request 1 has some .* tokens, more than max_enqueued_tokens=50"):
+    with pytest.raises(InvalidRequestError, match=r"Request 1 has some .* tokens, more than max_enqueued_tokens=50"):
         async with written(bodies(1, max_output_tokens=90), ENDPOINT, 50):
             pass
 

@@ -22,7 +22,8 @@ from asyncruns import (
     StatusChanged,
 )
 from asyncruns.lifecycle import Connectivity, End, EndKind, Phase, Reason
-from asyncruns.watch.outcome import LeftBehind, outcome_of
+from asyncruns.watch.outcome import outcome_of
+from asyncruns.watch.outcome_clients import LeftBehind
 
 REF = RunRef("thread.run", ("thread_1", "run_1"))
 

@@ -1,0 +1,269 @@
+"""The results of batches: streamed from both files, waited for, reconciled by custom id, on both wires."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from asyncruns import Client, Fleet, InvalidRequestError, NotFoundError, Outcome
+from asyncruns.dialects.result_lines import MALFORMED_LINE, BatchResult
+from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
+from asyncruns.wire import Batch, ModelResponse
+
+ENDPOINT = "/v1/chat/completions"
+
+
+def bodies(count: int) -> list[dict[str, Any]]:
+    return [{"model": "m", "messages": [{"role": "user", "content": f"Q{number}"}]} for number in range(count)]
+
+
+def messages(count: int) -> list[dict[str, Any]]:
+    return [
+        {"custom_id": f"request-{number}", "params": {**body, "max_tokens": 10}}
+        for number, body in enumerate(bodies(count), 1)
+    ]
+
+
+class Stage:
+    """A client of an emulated server, and a batch of either wire."""
+
+    def __init__(self, wire: str) -> None:
+        self.wire = wire
+        self.server = InMemoryTransport()
+        self.client = Client(transport=self.server)
+        self.requests = bodies(6) if wire == "files" else messages(6)
+
+    async def outcome(self, **scenario: Any) -> Outcome[Any]:
+        self.server.script_batches(BatchScenario(**scenario))
+        return await self.client.watch(await self.create(self.requests))
+
+    async def create(self, requests: Any) -> Any:
+        if self.wire == "files":
+            return await self.client.batches.create(requests=requests, endpoint=ENDPOINT)
+        return await self.client.message_batches.create(requests=requests)
+
+    def results(self, batch: Any) -> AsyncIterator[BatchResult]:
+        batches: Any = self.client.batches if self.wire == "files" else self.client.message_batches
+        found: AsyncIterator[BatchResult] = batches.results(batch)
+        return found
+
+
+@pytest.fixture(params=["files", "messages"])
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    stage = Stage(request.param)
+    yield stage
+    await stage.client.close()
+
+
+async def kinds_of(results: AsyncIterator[BatchResult]) -> dict[str, str]:
+    return {result.custom_id: result.kind async for result in results}
+
+
+# Reading
+
+
+async def test_each_request_has_a_result(stage: Stage) -> None:
+    outcome = await stage.outcome(failing={"request-3"})
+    texts = {result.custom_id: result.text async for result in outcome.results()}
+    assert texts == {f"request-{number}": f"You said: Q{number - 1}" if number != 3 else "" for number in range(1, 7)}
+    assert (await kinds_of(outcome.results()))["request-3"] == "failed"
+    assert await kinds_of(stage.results(outcome.run)) == await kinds_of(outcome.results())
+    assert await kinds_of(stage.results(outcome.ref.ids[0])) == await kinds_of(outcome.results())
+
+
+async def test_a_batch_that_expired_or_was_cancelled_has_results(stage: Stage) -> None:
+    for end, kind in (("expired", "expired"), ("cancelled", "cancelled")):
+        outcome = await stage.outcome(end=end, share=0.5, lifetime=100.0)
+        assert outcome.status in (end, "ended")
+        found = await outcome.reconcile(stage.requests)
+        assert len(found.answered) == 3
+        assert getattr(found, kind) and len(getattr(found, kind)) == 3
+        assert not found.missing
+        assert [custom_id async for custom_id, _ in outcome.unanswered(stage.requests)] == list(getattr(found, kind))
+
+
+async def test_results_are_the_same_whatever_a_server_does_with_them() -> None:
+    for odd in ({"empty_file_ids": True}, {"null_counts": True}, {"body_as_text": True}, {"bare_times": True}):
+        stage = Stage("files")
+        outcome = await stage.outcome(failing={"request-1"}, **odd)
+        found = await outcome.reconcile(stage.requests)
+        assert (len(found.answered), found.failed) == (5, ("request-1",))
+
+
+async def test_responses_are_typed() -> None:
+    async with Client(transport=InMemoryTransport()) as client:
+        batch = await client.batches.create(requests=[{"model": "m", "input": "Hi"}], endpoint="/v1/responses")
+        outcome = await client.watch(batch)
+        (result,) = [result async for result in outcome.results()]
+    assert isinstance(result.response, ModelResponse)
+    assert result.text == result.response.output_text == "You said: Hi"
+
+
+async def test_results_that_lag_are_waited_for(stage: Stage) -> None:
+    outcome = await stage.outcome(results_lag=6.0)
+    began = asyncio.get_running_loop().time()
+    assert len(await kinds_of(outcome.results())) == 6
+    assert asyncio.get_running_loop().time() - began < 12.0
+
+
+async def test_results_that_never_come_are_missing() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome(results_lag=1e6)
+    began = asyncio.get_running_loop().time()
+    assert len((await outcome.reconcile(stage.requests)).missing) == 6
+    assert 15.5 <= asyncio.get_running_loop().time() - began < 20.0
+
+
+async def test_a_file_that_is_gone_is_an_error() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome()
+    await stage.client.files.delete(outcome.run.output_file_id)
+    with pytest.raises(NotFoundError):
+        await outcome.reconcile(stage.requests)
+
+
+async def test_a_batch_that_failed_has_no_results() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome(end="failed", errors=[{"code": "x", "message": "Bad", "line": 2}])
+    began = asyncio.get_running_loop().time()
+    assert await kinds_of(outcome.results()) == {}
+    assert asyncio.get_running_loop().time() == began
+    assert len([request async for request in outcome.unanswered()]) == 6
+
+
+async def test_a_batch_that_goes_on_has_no_results_yet(stage: Stage) -> None:
+    batch = await stage.create(stage.requests)
+    with pytest.raises(InvalidRequestError, match="so watch it first"):
+        await kinds_of(stage.results(batch))
+    outcome = await stage.client.watch(batch, timeout=0.0)
+    assert outcome.reason is not None
+    await asyncio.sleep(100.0)
+    assert len(await kinds_of(outcome.results())) == 6  # it has ended since
+
+
+# A connection that breaks, and lines that are cut
+
+
+async def test_a_connection_that_breaks_repeats_no_result(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, damage="cut", times=3))
+    custom_ids = [result.custom_id async for result in outcome.results()]
+    assert sorted(custom_ids) == [f"request-{number}" for number in range(1, 7)]
+
+
+async def test_a_file_that_ends_in_the_middle_of_a_line_says_so(stage: Stage) -> None:
+    stage.requests.pop()  # so that the half is within a line
+    outcome = await stage.outcome()
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, damage="half", times=1))
+    results = [result async for result in outcome.results()]
+    (cut,) = [result for result in results if not result.custom_id]
+    assert cut.error is not None
+    assert cut.error.code == MALFORMED_LINE
+    assert f"line {len(results)}," in cut.error.message
+
+
+async def test_blank_lines_are_skipped_and_others_are_told_by_their_numbers(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": {"id": "1"}}})
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, body=f"\n{line}\r\n   \nnothing\n", times=1))
+    first, second = [result async for result in outcome.results()][:2]
+    assert (first.custom_id, first.kind) == ("a", "answered")
+    assert second.error is not None
+    assert "line 4," in second.error.message
+
+
+async def test_reading_may_stop_early(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    async with aclosing(outcome.results()) as results:
+        async for result in results:
+            assert result.custom_id
+            break
+
+
+# Reconciling, and asking again
+
+
+async def test_lost_requests_are_missing_by_name_and_can_be_asked_again(stage: Stage) -> None:
+    outcome = await stage.outcome(failing={"request-2"}, lost={"request-4", "request-5"})
+    found = await outcome.reconcile(stage.requests)
+    assert (found.failed, found.missing) == (("request-2",), ("request-4", "request-5"))
+    assert not found.is_complete
+
+    stage.server.script_batches(BatchScenario())
+    again = await stage.client.watch(await stage.create(outcome.unanswered(stage.requests)))
+    second = await again.reconcile(["request-2", "request-4", "request-5"])
+    assert second.is_complete
+    assert not second.unexpected
+
+
+async def test_unanswered_requests_come_from_the_input_file() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome(lost={"request-4"})
+    assert [request async for request in outcome.unanswered()] == [("request-4", stage.requests[3])]
+    await stage.client.files.delete(outcome.run.input_file_id)
+    with pytest.raises(NotFoundError, match="unanswered\\(requests\\)"):
+        [request async for request in outcome.unanswered()]
+
+
+async def test_a_message_batch_needs_its_requests() -> None:
+    stage = Stage("messages")
+    outcome = await stage.outcome(lost={"request-4"})
+    with pytest.raises(InvalidRequestError, match="unanswered\\(requests\\)"):
+        outcome.unanswered()
+    assert [request async for request in outcome.unanswered(stage.requests)] == [
+        ("request-4", stage.requests[3]["params"])
+    ]
+
+
+async def test_ids_alone_cannot_be_asked_again(stage: Stage) -> None:
+    outcome = await stage.outcome(lost={"request-4"})
+    with pytest.raises(InvalidRequestError):
+        [request async for request in outcome.unanswered(["request-4"])]
+
+
+# Other outcomes
+
+
+async def test_the_outcomes_of_a_fleet_have_results(stage: Stage) -> None:
+    batch = await stage.create(stage.requests)
+    async with Fleet(stage.client) as fleet:
+        outcome = await fleet.watch(batch)
+        assert (await outcome.reconcile(stage.requests)).is_complete
+    assert (await outcome.reconcile(stage.requests)).is_complete
+
+
+async def test_an_unpickled_outcome_says_how_to_read_its_results(stage: Stage) -> None:
+    outcome = pickle.loads(pickle.dumps(await stage.outcome()))
+    with pytest.raises(InvalidRequestError, match="batches.results\\(outcome.run\\)"):
+        outcome.results()
+    with pytest.raises(InvalidRequestError, match="unpickled"):
+        await outcome.reconcile(stage.requests)
+    assert len(await kinds_of(stage.results(outcome.run))) == 6
+
+
+async def test_a_run_has_no_results() -> None:
+    async with Client(transport=InMemoryTransport()) as client:
+        outcome = await client.run(model="m", message="Hi")
+        with pytest.raises(InvalidRequestError, match="Only batches have results"):
+            outcome.results()
+        async with Fleet(client) as fleet:
+            outcome = await fleet.run(model="m", message="Hi")
+        with pytest.raises(InvalidRequestError, match="Only batches have results"):
+            outcome.results()
+
+
+async def test_results_of_an_object_of_another_client() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome()
+    run: Batch = outcome.run
+    other: Any = run.to_dict()
+    assert len(await kinds_of(stage.results(other))) == 6
