@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from asyncruns.abc import Dialect
+from asyncruns.abc import CollectivePolls, Dialect
 from asyncruns.dialects.errors import (
     bad_answer,
     check_is_of,
@@ -25,12 +25,13 @@ from asyncruns.dialects.errors import (
     status_error,
 )
 from asyncruns.dialects.given import given_run
+from asyncruns.dialects.list_polls import ListedRuns, ListPolls
 from asyncruns.errors import InvalidRequestError
 from asyncruns.http import Request, Response, join_path, require_id, wait_hint
 from asyncruns.lifecycle.phases import Phase
 from asyncruns.lifecycle.run_shapes import no_run
 from asyncruns.lifecycle.values import Answers, Refusal, RefusalKind, RunRef, Snapshot
-from asyncruns.wire import Batch, MessageBatch, decode
+from asyncruns.wire import Batch, MessageBatch, Page, decode
 
 B = TypeVar("B", Batch, MessageBatch)
 
@@ -39,12 +40,27 @@ _AFTER_EXPIRY_S: Final = 3600.0  # after the expiry, results that are there are 
 _MAX_OUTAGE_S: Final = 3600.0  # a server that was away for an hour loses no batch
 _CANCEL_BOUND_S: Final = 900.0  # OpenAI documents that `cancelling` may last for 10 minutes
 _LONGEST_PAUSE_S: Final = 300.0
+_PAGE_SIZE: Final = "100"  # the most that OpenAI's wire allows; Anthropic's allows 1,000, which would stall the loop
 
 _OVER: Final = (
     r"can(?:not|'t| not) (?:be )?cancel|not cancell?able|no longer (?:be )?cancel"
     r"|already (?:been )?(?:completed|cancell?ed|finished|ended|failed|expired|processed)|has (?:already )?ended"
 )
 _STATUS_IN_TEXT: Final = r"\bstat(?:us|e)\W+(?:(?:is|of)\W+)?(\w+)"
+
+
+class _BatchPages(ListPolls[B]):
+    """The open batches of the list that a server has of all batches."""
+
+    def __init__(self, dialect: AnyBatchDialect[B]) -> None:
+        super().__init__()
+        self._dialect: AnyBatchDialect[B] = dialect
+
+    def request(self, cursor: str) -> Request:
+        return self._dialect._list_request(cursor)
+
+    def page(self, request: Request, response: Response) -> ListedRuns:
+        return self._dialect._listed(request, response)
 
 
 class AnyBatchDialect(Dialect[B]):
@@ -60,6 +76,8 @@ class AnyBatchDialect(Dialect[B]):
     _path: ClassVar[tuple[str, ...]]
     """The segments of the path below which batches are."""
     _phases: ClassVar[Mapping[str, Phase]]
+    _cursor: ClassVar[str]
+    """The parameter of the list for the id after which a page begins."""
 
     def given(self, run: object) -> Any:
         return given_run(run)
@@ -114,6 +132,22 @@ class AnyBatchDialect(Dialect[B]):
 
     def cancel(self, ref: RunRef) -> Request:
         return Request("POST", join_path(*self._path, *ref.ids, "cancel"))
+
+    def collective(self) -> CollectivePolls[B]:
+        return _BatchPages(self)
+
+    def _list_request(self, cursor: str) -> Request:
+        query = (("limit", _PAGE_SIZE), (self._cursor, cursor)) if cursor else (("limit", _PAGE_SIZE),)
+        return Request("GET", join_path(*self._path), query)
+
+    def _listed(self, request: Request, response: Response) -> ListedRuns:
+        try:
+            page: Page[B] = decode(response.body, Page[self._type])  # type: ignore[name-defined]  # of run time
+        except msgspec.DecodeError as error:
+            raise bad_answer(request, response, error) from error
+        shown = [redacted(self._snapshot(batch, response.headers), response.redact) for batch in page.data]
+        last = (page.last_id or page.data[-1].id) if page.data and page.has_more is not False else None
+        return ListedRuns([(RunRef(self.name, (each.resource.id,)), each) for each in shown], last)
 
     def refusal(self, request: Request, response: Response) -> Refusal:
         error = error_object(response)

@@ -48,6 +48,7 @@ class BatchDialect(AnyBatchDialect[Batch]):
     _type = Batch
     _path = ("batches",)
     _phases = BATCH_PHASES
+    _cursor = "after"
 
     def _snapshot(self, batch: Batch, headers: Mapping[str, str]) -> Snapshot[Batch]:
         phase = BATCH_PHASES.get(batch.status, Phase.UNKNOWN)

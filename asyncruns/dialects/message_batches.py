@@ -39,6 +39,7 @@ class MessageBatchDialect(AnyBatchDialect[MessageBatch]):
     _type = MessageBatch
     _path = ("messages", "batches")
     _phases = MESSAGE_BATCH_PHASES
+    _cursor = "after_id"
 
     def _snapshot(self, batch: MessageBatch, headers: Mapping[str, str]) -> Snapshot[MessageBatch]:
         phase = MESSAGE_BATCH_PHASES.get(batch.processing_status, Phase.UNKNOWN)

@@ -18,6 +18,8 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
 from asyncruns.wire.plain import Held
 
+SLOW_POLL_WORTH: Final = 0.5  # seconds of delay that a poll is worth for runs that take hours, in place of 0.05
+
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
 """The options that only a fleet has, not a single watch in it."""
 
@@ -118,7 +120,7 @@ class FleetSettings:
         longest = dialect.longest_pause
         name = "" if longest is None else dialect.name
         if name not in self._learned:
-            self._learned[name] = Cadence.learned() if longest is None else Cadence.learned(ceiling=longest)
+            self._learned[name] = Cadence.learned() if longest is None else Cadence.learned(SLOW_POLL_WORTH, ceiling=longest)
         return self._learned[name]
 
 
