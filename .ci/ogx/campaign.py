@@ -48,9 +48,9 @@ def main(command: str) -> None:
         print(f"{len(ids)} batches, {kills} kills, {time.monotonic() - began:.0f} s")
         print(f"asked {asked}, answered {counts['answered']}, failed {counts['failed']}, missing {counts['missing']}")
         asyncio.run(check_official_clients(base_url, ids))
-        print("The official clients read what we created, and we what they created.")
+        print(f"The official clients read what we created, and we what they created: {time.monotonic() - began:.0f} s")
         check_command_line(base_url, folder)
-        print("The command line submits, watches after a kill, and has all results.")
+        print(f"The command line submits, watches after a kill, writes the results: {time.monotonic() - began:.0f} s")
 
 
 def kill_and_take_up(base_url: str, folder: Path) -> int:

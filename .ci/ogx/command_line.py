@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from requests_made import custom_ids, fails, lines_of, messages_of
+
+COMMAND: Final = Path(sys.executable).with_name("asyncruns")  # as it was installed
 
 
 def check_command_line(base_url: str, folder: Path) -> None:
@@ -21,7 +23,7 @@ def check_command_line(base_url: str, folder: Path) -> None:
         path.write_text("".join(json.dumps(request) + "\n" for request in requests))
         ids[name] = asyncruns("submit", path, base_url).stdout.strip()
     watching = subprocess.Popen(
-        [sys.executable, "-m", "asyncruns", "batch", "watch", *ids.values(), "--base-url", base_url, "--json"],
+        [COMMAND, "batch", "watch", *ids.values(), "--base-url", base_url, "--json"],
         stdout=subprocess.PIPE,
     )
     assert watching.stdout is not None
@@ -44,7 +46,7 @@ def check_command_line(base_url: str, folder: Path) -> None:
 def asyncruns(*arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run a command on batches; the last argument is the base URL."""
     *given, base_url = map(str, arguments)
-    command_line = [sys.executable, "-m", "asyncruns", "batch", *given, "--base-url", base_url]
+    command_line = [COMMAND, "batch", *given, "--base-url", base_url]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done
     return done

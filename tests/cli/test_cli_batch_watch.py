@@ -64,7 +64,7 @@ async def test_lines_show_each_status_and_how_all_ended(
     *lines, last = out.splitlines()
     assert last == "2 batches: 2 completed; 38 of 40 answered, 2 failed"
     shown = [line[10:] for line in lines if ids[0] in line]
-    assert [line.split()[1] for line in shown][0] == "validating"
+    assert shown[0].split()[1] == "validating"
     assert shown[-1] == f"{ids[0]}  completed    18 of 20 answered, 2 failed"
     assert any(line.endswith(f"{ids[1]}  ended        20 of 20 answered") for line in lines)
     assert all(line[2] == line[5] == ":" for line in lines)
