@@ -20,6 +20,8 @@ from asyncruns import (
     APIConnectionError,
     APIError,
     AsyncRunsError,
+    BatchGroup,
+    BatchPart,
     BearerAuth,
     Client,
     Completed,
@@ -109,6 +111,7 @@ def made(kind: type[AsyncRunsError]) -> AsyncRunsError:
         "ref": RunRef("thread.run", ("thread_1", "run_1")),
         "text": "{",
         "refusal": "No.",
+        "group": BatchGroup(parts=(BatchPart(input_file_id="file-1", requests=1, tokens=5),), endpoint="/v1/responses"),
     }
     parameters = {name: each for base in reversed(kind.__mro__) for name, each in _parameters(base).items()}
     error = kind("It failed.", **{name: known[name] for name in parameters if name != "message"})

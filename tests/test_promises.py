@@ -36,6 +36,10 @@ NAMES = [
     "Auth",
     "AuthenticationError",
     "BadRequestError",
+    "BatchGroup",
+    "BatchGroupError",
+    "BatchPart",
+    "BatchResult",
     "BearerAuth",
     "Cadence",
     "Call",
@@ -62,6 +66,7 @@ NAMES = [
     "Fleet",
     "Gap",
     "GaveUp",
+    "GroupOutcome",
     "Incomplete",
     "InternalServerError",
     "InvalidOutputError",
@@ -79,6 +84,7 @@ NAMES = [
     "ProgressChanged",
     "RateLimitError",
     "Reason",
+    "Reconciliation",
     "RefusalError",
     "ResponseParameters",
     "RunCancelledError",
@@ -163,7 +169,7 @@ SEEN: dict[str, tuple[Any, str]] = {
     "Outcome": (
         Completed,
         "at calls cancel_error cancel_requested cause context elapsed error label messages outputs parsed polls reason "
-        "ref refs refusal run run_elapsed status text to_dict to_json unwrap usage",
+        "reconcile ref refs refusal results run run_elapsed status text to_dict to_json unanswered unwrap usage",
     ),
 }  # fmt: skip
 

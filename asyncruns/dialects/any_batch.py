@@ -133,7 +133,7 @@ class AnyBatchDialect(Dialect[B]):
     def cancel(self, ref: RunRef) -> Request:
         return Request("POST", join_path(*self._path, *ref.ids, "cancel"))
 
-    def collective(self) -> CollectivePolls[B]:
+    def collective(self) -> CollectivePolls[B] | None:
         return _BatchPages(self)
 
     def _list_request(self, cursor: str) -> Request:

@@ -38,7 +38,7 @@ PAUSES_S: Final = (60.0, 120.0, 300.0, 600.0, 1200.0)
 """The pauses before further tries, while nothing of the group is left to wait for; after the last one it gives up."""
 SEARCHED_BATCHES: Final = 5000  # a server may repeat its pages for ever
 NO_LIST_STATUSES: Final = frozenset({404, 405})
-CLOCK_MARGIN_S: Final = 60.0  # the times of the list may come from another machine than that of the file
+CLOCKS_MARGIN_S: Final = 60.0  # the times of the list may come from another machine than that of the file
 
 log: Final = logging.getLogger("asyncruns.fleet")
 
@@ -151,7 +151,7 @@ class GroupWatch:
     async def _search(self, fleet: Fleet[Batch]) -> None:
         """Find the batches of parts that seem not to be created, by their input files."""
         places = {self._group.parts[place].input_file_id: place for place in self._waiting}
-        since = self._group.created_at - CLOCK_MARGIN_S
+        since = self._group.created_at - CLOCKS_MARGIN_S
         self._was_searched = True
         seen = 0
         try:

@@ -120,7 +120,8 @@ class FleetSettings:
         longest = dialect.longest_pause
         name = "" if longest is None else dialect.name
         if name not in self._learned:
-            self._learned[name] = Cadence.learned() if longest is None else Cadence.learned(SLOW_POLL_WORTH, ceiling=longest)
+            slow = None if longest is None else Cadence.learned(SLOW_POLL_WORTH, ceiling=longest)
+            self._learned[name] = slow or Cadence.learned()
         return self._learned[name]
 
 

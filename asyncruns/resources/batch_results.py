@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -177,7 +177,7 @@ async def _retrieved(server: Server, dialect: Dialect[B], batch_id: str, options
     response = await server.transport.send(request)
     if not 200 <= response.status < 300:
         raise dialect.refusal(request, response).cause
-    return cast("B", dialect.read(request, response).resource)
+    return dialect.read(request, response).resource
 
 
 def _files_of(batch: Batch) -> Iterator[str]:

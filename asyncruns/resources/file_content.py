@@ -17,8 +17,9 @@ import os
 import random
 import re
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import anyio
 from msgspec.structs import replace
@@ -33,6 +34,7 @@ from asyncruns.errors import (
 )
 from asyncruns.http import Request, Response, wait_hint
 from asyncruns.resources.base import Server
+from asyncruns.resources.file_threads import in_thread
 from asyncruns.streams.opening import WholeBody
 from asyncruns.transport.retry import LONGEST_HINT_S, PASSING_STATUSES, PAUSE_CEILING_S, PAUSE_START_S
 
@@ -127,9 +129,14 @@ class FileContent(AsyncOnly):
             OSError: The file could not be written.
             APIError: As for each piece.
         """
-        async with self, await anyio.open_file(path, "wb") as file:
-            async for piece in self:
-                await file.write(piece)
+        files = ExitStack()
+        try:
+            async with self:
+                file = await in_thread(_created, path, files)
+                async for piece in self:
+                    await in_thread(file.write, piece)
+        finally:
+            await in_thread(files.close)
 
     async def aclose(self) -> None:
         """Stop reading, and close the connection if there is more to read. May be called twice."""
@@ -228,7 +235,7 @@ class FileContent(AsyncOnly):
         passes = error.passes if isinstance(error, APIConnectionError) else _status_passes(error)
         if not passes or self._failures > MOST_FAILURES:
             self._failures = 0
-            raise error._extend(f"{self._position} bytes were read before")
+            raise error._extend(f"({self._position} bytes were read before)")
         hint = wait_hint(error.headers) if isinstance(error, APIStatusError) else None
         pause = min(PAUSE_START_S * 2 ** (self._failures - 1), PAUSE_CEILING_S)
         pause += random.uniform(0, PAUSE_START_S)  # noqa: S311 - spreads requests, hides nothing
@@ -262,6 +269,10 @@ async def open_content(server: Server, request: Request) -> FileContent:
     opened = FileContent(server, request)
     await opened._open()
     return opened
+
+
+def _created(path: str | os.PathLike[str], files: ExitStack) -> IO[bytes]:
+    return files.enter_context(open(path, "wb"))
 
 
 def _status_passes(error: APIError) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import IO, Any, Final
 
-import anyio.to_thread
+import anyio
 from msgspec import Struct
 
 from asyncruns.dialects.request_lines import (
@@ -23,6 +23,7 @@ from asyncruns.dialects.request_lines import (
     refused_request,
 )
 from asyncruns.errors import InvalidRequestError
+from asyncruns.resources.file_threads import in_thread
 from asyncruns.watch.reconciliation import each_of
 
 WRITTEN_AT_ONCE: Final = 65_536  # bytes; encoding that many keeps the event loop for a millisecond or two
@@ -132,14 +133,14 @@ async def written(
         InvalidRequestError: A request cannot be part of the batch, or there is none.
         OSError: The file cannot be written.
     """
-    file = await anyio.to_thread.run_sync(tempfile.TemporaryFile)
+    file = await in_thread(tempfile.TemporaryFile)
     try:
         lines = RequestLines(endpoint)
         parts = await _write_all(file, requests, lines, most_tokens)
         yield WrittenRequests(file, parts, lines.endpoint or "")
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(file.close)
+            await in_thread(file.close)
 
 
 async def _write_all(
@@ -157,12 +158,12 @@ async def _write_all(
             parts[-1].take(line)
             waiting += line.data
             if len(waiting) >= WRITTEN_AT_ONCE:
-                await anyio.to_thread.run_sync(file.write, bytes(waiting))
+                await in_thread(file.write, bytes(waiting))
                 waiting.clear()
     if not lines.count:
         raise InvalidRequestError("There are no requests: a batch needs at least one. Nothing was sent.")
-    await anyio.to_thread.run_sync(file.write, bytes(waiting))
-    await anyio.to_thread.run_sync(file.flush)
+    await in_thread(file.write, bytes(waiting))
+    await in_thread(file.flush)
     return parts
 
 

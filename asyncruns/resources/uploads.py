@@ -5,16 +5,16 @@ It never reads a file on the event loop, and never holds a whole one, except con
 
 from __future__ import annotations
 
+import inspect
 import os
 import stat
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import IO, Any, Final, TypeAlias, cast
-
-from anyio import to_thread
 
 from asyncruns.errors import ConfigurationError, InvalidRequestError
 from asyncruns.http import Upload
+from asyncruns.resources.file_threads import in_thread
 from asyncruns.resources.multipart import FormData, form_data
 from asyncruns.transport.auth import check_header
 from asyncruns.wire.shown_text import on_one_line
@@ -27,6 +27,7 @@ GivenFile: TypeAlias = GivenContent | tuple[str | None, GivenContent] | tuple[st
 PIECE_BYTES: Final = 256 * 1024
 ANY_TYPE: Final = "application/octet-stream"
 UNNAMED: Final = "upload"
+_TEXT_MODE: Final = "file is open in text mode; open it with mode 'rb'"
 _ACCEPTED: Final = (
     "file must be bytes, a path (pathlib.Path), an open binary file, or a tuple (name, content) or "
     "(name, content, content_type)"
@@ -65,8 +66,9 @@ class FileUpload(Upload):
             for start in range(0, self._length, PIECE_BYTES):
                 yield content[start : start + PIECE_BYTES]
             return
-        file = await _in_thread(self.shown, _opened, content)
+        files = ExitStack()
         try:
+            file = await _in_thread(self.shown, _opened, content, files)
             at = 0
             while piece := await _in_thread(self.shown, _read_at, file, at):
                 at += len(piece)
@@ -74,8 +76,7 @@ class FileUpload(Upload):
                     break
                 yield piece
         finally:
-            if file is not content:
-                await _in_thread(self.shown, file.close)
+            await _in_thread(self.shown, files.close)
         if at != self._length:
             raise InvalidRequestError(
                 f"{self.shown} was changed while it was sent: it had {self._length} bytes before, and now has "
@@ -116,11 +117,16 @@ def _parts_of(file: object) -> tuple[str, bytes | os.PathLike[str] | IO[bytes], 
         content = bytes(content)
     if isinstance(content, str):
         raise InvalidRequestError(f"{_ACCEPTED}; got a str: pass Path(...) for a path, or .encode() for a content")
-    if not isinstance(content, bytes | os.PathLike) and not (hasattr(content, "read") and hasattr(content, "seek")):
+    if not isinstance(content, bytes | os.PathLike) and not _is_open_file(content):
         raise InvalidRequestError(f"{_ACCEPTED}; got {type(content).__name__}")
     if name is not None and not isinstance(name, str):
         raise InvalidRequestError(f"{_ACCEPTED}; the name is {type(name).__name__}")
     return name or _name_of(content), content, content_type or ANY_TYPE
+
+
+def _is_open_file(content: Any) -> bool:
+    # Those of anyio and aiofiles, and the uploads of web frameworks, have coroutines here.
+    return hasattr(content, "seek") and hasattr(content, "read") and not inspect.iscoroutinefunction(content.read)
 
 
 def _name_of(content: bytes | os.PathLike[str] | IO[bytes]) -> str:
@@ -138,33 +144,31 @@ async def _in_thread(shown: str, function: Any, *args: Any) -> Any:
         InvalidRequestError: It could not read the file.
     """
     try:
-        return await to_thread.run_sync(function, *args)
+        return await in_thread(function, *args)
     except (OSError, ValueError) as error:  # a ValueError if the file is closed
         if isinstance(error, InvalidRequestError):
             raise
         raise InvalidRequestError(f"{shown} can't be read: {on_one_line(str(error))}") from error
 
 
-def _opened(content: os.PathLike[str] | IO[bytes]) -> IO[bytes]:
-    return open(content, "rb") if isinstance(content, os.PathLike) else content
+def _opened(content: os.PathLike[str] | IO[bytes], files: ExitStack) -> IO[bytes]:
+    return files.enter_context(open(content, "rb")) if isinstance(content, os.PathLike) else content
 
 
 def _read_at(file: IO[bytes], at: int) -> bytes:
     file.seek(at)  # the caller, or another upload of the same file, may have moved it
-    piece = file.read(PIECE_BYTES)
-    if not isinstance(piece, bytes):
-        raise InvalidRequestError("file is open in text mode; open it with mode 'rb'")
-    return piece
+    return file.read(PIECE_BYTES)
 
 
 def _length_of(content: os.PathLike[str] | IO[bytes]) -> int:
     if not isinstance(content, os.PathLike):
         if isinstance(cast("object", content.read(0)), str):
-            raise InvalidRequestError("file is open in text mode; open it with mode 'rb'")
-        return content.seek(0, os.SEEK_END)
+            raise InvalidRequestError(_TEXT_MODE)
+        content.seek(0, os.SEEK_END)
+        return content.tell()
     found = os.stat(content)
     if not stat.S_ISREG(found.st_mode):
-        raise InvalidRequestError(f"{_shown(os.fspath(content))} is not a regular file, so its size is not known")
+        raise InvalidRequestError(f"{_shown(os.fsdecode(content))} is not a regular file, so its size is not known")
     return found.st_size
 
 

@@ -36,6 +36,10 @@ from asyncruns.transport.trust import Trust
 # How much of a body is read to find out its kind: some servers send white space while they work.
 _LONGEST_START_BYTES: Final = 64 * 1024
 
+# How much of an upload the buffers of both systems may hold when its last piece was accepted. Sending that may take as
+# long as sending as much has taken before.
+_BUFFERED_BYTES: Final = 16 * 1024 * 1024
+
 # The connection was never made, so the request did not leave.
 _NOT_SENT: Final = (
     aiohttp.ClientConnectorError,
@@ -116,9 +120,11 @@ class AiohttpTransport(HTTPTransport):
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        def moved() -> None:  # the time for the next piece, or for the answer, begins
+        def moved(sent: int) -> None:  # the time for the next piece, or for the answer, begins
             if seconds is not None and not limit.expired():
-                limit.reschedule(loop.time() + seconds)
+                now = loop.time()
+                buffered_for = (now - began) * min(1.0, _BUFFERED_BYTES / max(sent, 1))
+                limit.reschedule(now + seconds + buffered_for)
 
         payload = UploadPayload(upload, moved)
         try:
@@ -301,7 +307,10 @@ class _AiohttpStream(ByteStream):
             if self._timer is None and self._silence_s is not None:
                 self._timer = self._loop.call_later(self._silence_s, self._check_silence)
             found = await content.readany()
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            # aiohttp's error for a session that was closed, or for a second task that reads.
+            if isinstance(error, RuntimeError) and _is_connected(self._answer):
+                raise
             await self.aclose()
             broke = self._failures.stream_broke(self._request, error, self._silence_s)
             raise broke from self._redactor.showable(error, self._request)
@@ -335,6 +344,10 @@ _NO_STREAMS: Final = ("application/json", "text/html")  # usually; some servers 
 
 def _is_events(start: bytes) -> bool:
     return body_kind(start) is BodyKind.EVENTS
+
+
+def _is_connected(answer: aiohttp.ClientResponse) -> bool:
+    return answer.connection is not None and answer.connection.transport is not None
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -20,13 +20,13 @@ class UploadPayload(aiohttp.Payload):
 
     Args:
         upload: The upload.
-        moved: Called when the connection has accepted a piece.
+        moved: Called when the connection has accepted a piece, with the number of bytes so far.
 
     Attributes:
         failure: What the upload raised, or None. aiohttp reports only that the connection failed.
     """
 
-    def __init__(self, upload: Upload, moved: Callable[[], object]) -> None:
+    def __init__(self, upload: Upload, moved: Callable[[int], object]) -> None:
         super().__init__(upload, content_type=upload.content_type)
         self._upload = upload
         self._moved = moved
@@ -54,10 +54,12 @@ class UploadPayload(aiohttp.Payload):
         self._task = asyncio.current_task()
         self._rests.clear()
         try:
+            sent = 0
             async with aclosing(pieces_of(self._upload)) as pieces:
                 while (piece := await self._next(pieces)) is not None:
                     await writer.write(piece)
-                    self._moved()
+                    sent += len(piece)
+                    self._moved(sent)
         finally:
             self._task = None
             self._rests.set()

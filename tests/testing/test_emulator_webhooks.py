@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import msgspec
 import openai
 import pytest
 from aiohttp import web
+from batch_doors import Door, lines_of
 
 from asyncruns import BearerAuth, Cadence, Client, Fleet, InvalidWebhookSignatureError, WebhookEvent
 from asyncruns._loop import loop_time
-from asyncruns.testing import Emulator, InMemoryTransport, Scenario
+from asyncruns.testing import BatchScenario, Emulator, InMemoryTransport, Scenario
 from asyncruns.testing.emulator.webhooks import DELIVERIES
 
 SLOW = Scenario(queued=0.0, working=5.0)
@@ -91,6 +93,37 @@ async def test_an_end_in_the_background_is_announced_when_it_comes(end: Any) -> 
         assert event.ref.ids == (response_id,)
         await asyncio.sleep(60.0)
         assert len(receiver.bodies) == 1
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "expired", "cancelled"])
+async def test_the_end_of_a_batch_is_announced_when_it_comes(end: Any) -> None:
+    async with receiving() as receiver, emulating(receiver) as (emulator, client):
+        emulator.script_batches(BatchScenario(end=end, lifetime=3.0))
+        async with aiohttp.ClientSession() as session:
+            door = Door(emulator, session)
+            batch_id = await door.begin(lines_of(2))
+            await asyncio.sleep(0.9)
+            assert receiver.bodies == []
+            batch = await door.ended(batch_id, 5.0)
+        (body,) = receiver.bodies
+        assert set(body) == {"object", "id", "type", "created_at", "data"}
+        assert (body["type"], body["data"]) == (f"batch.{end}", {"id": batch_id})
+        assert body["created_at"] == batch[f"{end}_at"]
+        received, headers = receiver.webhooks[0]
+        official = openai.OpenAI(api_key="k", webhook_secret=emulator.webhook_secret)
+        event = official.webhooks.unwrap(received, headers)
+        assert event.type == f"batch.{end}"
+        assert client.webhooks.unwrap(received, headers).type == f"batch.{end}"
+
+
+async def test_a_batch_that_is_cancelled_is_announced_once() -> None:
+    async with receiving() as receiver, emulating(receiver) as (emulator, _):
+        async with aiohttp.ClientSession() as session:
+            door = Door(emulator, session)
+            batch_id = await door.begin(lines_of(2))
+            await door.ask("POST", f"/batches/{batch_id}/cancel")
+            await asyncio.sleep(10.0)
+        assert receiver.types == ["batch.cancelled"]
 
 
 async def test_the_official_client_accepts_what_the_emulator_signs() -> None:

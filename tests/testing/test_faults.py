@@ -82,6 +82,25 @@ OPERATIONS = [
     ("create_response", "POST", "/responses"),
     ("delete_response", "DELETE", "/responses/r"),
     ("input_items", "GET", "/responses/r/input_items"),
+    ("create_file", "POST", "/files"),
+    ("files", "GET", "/files"),
+    ("file", "GET", "/files/f"),
+    ("delete_file", "DELETE", "/files/f"),
+    ("file_content", "GET", "/files/f/content"),
+    ("create_batch", "POST", "/batches"),
+    ("batches", "GET", "/batches"),
+    ("create_message_batch", "POST", "/messages/batches"),
+    ("message_batches", "GET", "/messages/batches"),
+    ("delete_message_batch", "DELETE", "/messages/batches/b"),
+    ("results", "GET", "/messages/batches/b/results"),
+]
+ON_OTHER_WIRES = [
+    ("poll", "GET", "/responses/r"),
+    ("cancel", "POST", "/responses/r/cancel"),
+    ("poll", "GET", "/batches/b"),
+    ("cancel", "POST", "/batches/b/cancel"),
+    ("poll", "GET", "/messages/batches/b"),
+    ("cancel", "POST", "/messages/batches/b/cancel"),
 ]
 
 
@@ -92,6 +111,14 @@ async def test_every_operation_has_a_name(emulator: Emulator, ask: Ask, operatio
         status, _ = await ask(other_method, other_path)
         assert (status == 418) == ((other_method, other_path) == (method, path))
     assert [seen.operation for seen in emulator.requests] == [name for name, _, _ in OPERATIONS]
+
+
+@pytest.mark.parametrize(("operation", "method", "path"), ON_OTHER_WIRES)
+async def test_polls_and_cancels_have_one_name_on_all_wires(
+    emulator: Emulator, ask: Ask, operation: Any, method: str, path: str
+) -> None:
+    emulator.inject(Fault(on=operation, run_id=path.removesuffix("/cancel")[-1], status=418))
+    assert (await ask(method, path))[0] == 418
 
 
 async def test_any_includes_operations_that_the_server_does_not_know(emulator: Emulator, ask: Ask) -> None:

@@ -38,7 +38,8 @@ async def test_ids_may_be_given_as_the_requests() -> None:
         {"model": "m"},
     ]
     names = ("a", "b", "c", "d", "request-5")
-    found = await reconciled(results(*((name, "answered") for name in names)), requests)
+    answered: list[tuple[str, ResultKind]] = [(name, "answered") for name in names]
+    found = await reconciled(results(*answered), requests)
     assert found.answered == names
     assert found.is_complete
 

@@ -269,18 +269,16 @@ class Backend(ABC):
         Raises:
             RefusedError: The key is missing or wrong, or Anthropic's wire is without a version.
         """
-        if _is_of_messages(seen):
-            key = headers.get("x-api-key")
-            if self._api_key is not None and key != self._api_key:
-                raise message_errors.no_message_key() if key is None else message_errors.wrong_message_key()
-            if "anthropic-version" not in headers:
-                raise message_errors.no_version()
-        elif self._api_key is not None:
-            authorization = headers.get("Authorization")
-            if authorization is None:
-                raise refusals.no_key()
-            if authorization != f"Bearer {self._api_key}":
-                raise refusals.wrong_key(authorization.removeprefix("Bearer "))
+        authorization, of_messages = headers.get("Authorization"), _is_of_messages(seen)
+        if of_messages and (key := headers.get("x-api-key")) is not None:
+            authorization = f"Bearer {key}"  # this wire has the key in either header
+        if self._api_key is not None and authorization is None:
+            raise message_errors.no_message_key() if of_messages else refusals.no_key()
+        if self._api_key is not None and authorization != f"Bearer {self._api_key}":
+            wrong = (authorization or "").removeprefix("Bearer ")
+            raise message_errors.wrong_message_key() if of_messages else refusals.wrong_key(wrong)
+        if of_messages and "anthropic-version" not in headers:
+            raise message_errors.no_version()
 
     def _headers(self, now: float, seen: SeenRequest) -> dict[str, str]:
         second = math.floor(now)

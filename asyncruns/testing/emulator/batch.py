@@ -26,9 +26,11 @@ class BatchInput(Protocol):
     @property
     def custom_ids(self) -> Sequence[str]:
         """The custom ids, in order."""
+        ...
 
     def requests(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield the custom id and the body of each request, in order."""
+        ...
 
 
 @dataclass(slots=True, eq=False)

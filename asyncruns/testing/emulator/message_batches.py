@@ -26,6 +26,7 @@ _MOST_REQUESTS: Final = 100_000
 _MOST_LISTED: Final = 1000
 _CUSTOM_ID: Final = "^[a-zA-Z0-9_-]{1,64}$"
 _REQUIRED: Final = ("model", "max_tokens", "messages")  # of the parameters of a message
+_COUNTS: Final[Sequence[str]] = ("processing", "succeeded", "errored", "canceled", "expired")
 _RESULT_TYPES: Final = {"cancelled": "canceled", "expired": "expired"}
 
 
@@ -190,7 +191,7 @@ def _body(batch: EmulatedBatch, base_url: str, now: float) -> Body:
 
 def _counts(batch: EmulatedBatch, now: float) -> Body:
     """Count the requests; as documented, all are processing until the whole batch has ended."""
-    counts = dict.fromkeys(("processing", "succeeded", "errored", "canceled", "expired"), 0)
+    counts: Body = dict.fromkeys(_COUNTS, 0)
     total = len(batch.input.custom_ids)
     if not _has_ended(batch, now):
         return {**counts, "processing": total}

@@ -23,9 +23,10 @@ from asyncruns.testing.emulator.answers import EmulatedAnswer
 from asyncruns.testing.emulator.backend import Act, Backend, LateCancel, StreamBytes
 from asyncruns.testing.emulator.batch_scenario import BatchSource
 from asyncruns.testing.emulator.injected import InjectedFault
+from asyncruns.testing.emulator.message_errors import as_message_error
 from asyncruns.testing.emulator.scenario import ScenarioSource
 from asyncruns.testing.emulator.seen import SeenRequest, without_secrets
-from asyncruns.testing.emulator.store import Target, target_of
+from asyncruns.testing.emulator.store import MESSAGES, Target, target_of
 from asyncruns.testing.emulator.webhooks import WebhookSender, WebhookSigner
 
 log: Final = logging.getLogger("asyncruns.testing")
@@ -179,7 +180,7 @@ class Emulator(AsyncOnly, Backend):
         most = _MAX_OTHER_BODY_BYTES.get(f"{request.method} {path}", _MAX_BODY_BYTES)
         raw = await _read(request, most)
         if raw is None:
-            return _refused(refusals.too_large(most))
+            return _refused(refusals.too_large(most), path)
         target = target_of(request.method, path, raw)
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         at = asyncio.get_running_loop().time()
@@ -272,8 +273,9 @@ async def _read(request: web.BaseRequest, most: int) -> bytes | None:
     return bytes(body)
 
 
-def _refused(refusal: refusals.RefusedError) -> web.Response:
-    return web.Response(status=refusal.status, body=msgspec.json.encode(refusal.body), content_type="application/json")
+def _refused(refusal: refusals.RefusedError, path: str) -> web.Response:
+    body = as_message_error(refusal.body, refusal.status, None) if path.startswith(MESSAGES) else refusal.body
+    return web.Response(status=refusal.status, body=msgspec.json.encode(body), content_type="application/json")
 
 
 def _drop(request: web.BaseRequest) -> web.Response:

@@ -46,9 +46,11 @@ class Announced(Protocol):
     @property
     def announces(self) -> bool:
         """Whether its end is announced by a webhook."""
+        ...
 
     def end(self) -> tuple[str, float]:
         """Return the terminal status and its time."""
+        ...
 
 
 class WebhookSigner:

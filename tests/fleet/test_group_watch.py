@@ -1,0 +1,298 @@
+"""A group of batches is watched as one; what is held back is created as others end, and nothing is created twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from asyncruns import (
+    BatchGroup,
+    Client,
+    Completed,
+    Failed,
+    GaveUp,
+    GroupOutcome,
+    InvalidRequestError,
+    Reason,
+    RunCancelledError,
+    RunFailedError,
+    WatchGaveUpError,
+)
+from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
+from asyncruns.testing.emulator import BatchRequest
+
+ENDPOINT = "/v1/embeddings"
+ONE = 6  # tokens of each of these requests, by the estimate
+
+
+def bodies(count: int) -> list[dict[str, Any]]:
+    return [{"model": "m", "input": f"Q{number}"} for number in range(count)]
+
+
+@pytest.fixture
+def server() -> InMemoryTransport:
+    return InMemoryTransport()
+
+
+@pytest.fixture
+async def client(server: InMemoryTransport) -> AsyncIterator[Client]:
+    async with Client(transport=server) as client:
+        yield client
+
+
+async def held_back(client: Client, parts: int, *, delete_input_files: bool = False) -> BatchGroup:
+    """Return a group of parts with two requests each, of which one fits into the queue at a time."""
+    requests = bodies(2 * parts)
+    return await client.batches.create(
+        requests=requests, endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE, delete_input_files=delete_input_files
+    )
+
+
+def creates(server: InMemoryTransport) -> int:
+    return sum(request.operation == "create_batch" for request in server.requests)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# Creating what is held back
+
+
+async def test_parts_are_created_as_others_end(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 4)
+    outcome = await client.watch(group)
+    assert isinstance(outcome, GroupOutcome)
+    assert outcome.status == "completed"
+    assert [batch.id for batch in outcome.unwrap()] == [batch.id for batch in outcome.group.batches]
+    assert creates(server) == 4
+    times = [batch.created_at for batch in outcome.group.batches]
+    assert times == sorted(times, key=lambda time: time or 0)
+    assert len(set(times)) == 4
+    assert (await outcome.reconcile(bodies(8))).is_complete
+    assert [request async for request in outcome.unanswered()] == []
+
+
+async def test_never_more_is_enqueued_than_the_limit(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(most_enqueued=4, working=60.0))
+    group = await client.batches.create(requests=bodies(20), endpoint=ENDPOINT, max_enqueued_tokens=4 * ONE)
+    outcome = await client.batches.watch(group)
+    assert outcome.status == "completed"
+    assert creates(server) == 5  # none failed and was created again
+
+
+async def test_a_part_that_the_queue_had_no_room_for_is_created_again(
+    server: InMemoryTransport, client: Client
+) -> None:
+    server.script_batches(BatchScenario(most_enqueued=3, working=60.0))
+    requests = bodies(6)
+    group = await client.batches.create(requests=requests, endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE)
+    looser = BatchGroup.of({**group.to_dict(), "max_enqueued_tokens": None})
+    outcome = await client.watch(looser)
+    assert outcome.status == "completed"
+    assert (await outcome.reconcile(requests)).is_complete
+    assert 3 < creates(server) <= 6
+
+
+async def test_without_another_part_to_wait_for_pauses_grow(server: InMemoryTransport, client: Client) -> None:
+    full = {"end": "failed", "errors": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
+    server.script_batches(*[BatchScenario(**full) for _ in range(3)], BatchScenario())  # type: ignore[arg-type]
+    group = await held_back(client, 1)
+    began = now()
+    outcome = await client.watch(group)
+    assert outcome.status == "completed"
+    assert creates(server) == 4
+    assert 60 + 120 + 300 <= now() - began < 600
+
+
+async def test_it_gives_up_after_a_few_tries(server: InMemoryTransport, client: Client) -> None:
+    full = BatchScenario(end="failed", errors=[{"code": "token_limit_exceeded", "message": "Too many"}])
+    server.script_batches(full)
+    group = await held_back(client, 2)
+    outcome = await client.watch(group)
+    first, second = outcome.outcomes
+    assert isinstance(first, Failed)
+    assert isinstance(second, GaveUp)
+    assert second.reason is Reason.NOT_CREATED
+    assert outcome.status == "gave_up"
+    assert creates(server) == 6
+    assert len([request async for request in outcome.unanswered()]) == 4
+    assert len([request async for request in outcome.unanswered(bodies(4))]) == 4
+    with pytest.raises(WatchGaveUpError, match="This is part 2 of 2"):
+        outcome.unwrap()
+
+
+async def test_another_failure_is_an_outcome(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(), BatchScenario(end="failed", errors=[{"code": "x", "message": "Bad"}]))
+    outcome = await client.watch(await held_back(client, 2))
+    assert outcome.status == "failed"
+    with pytest.raises(RunFailedError, match=r"Bad.* part 2 of 2"):
+        outcome.unwrap()
+    found = await outcome.reconcile(bodies(4))
+    assert (len(found.answered), len(found.missing)) == (2, 2)
+
+
+# Nothing is created twice
+
+
+async def test_a_batch_that_another_process_created_is_found(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=100.0))
+    group = await held_back(client, 3)
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(150.0)  # the second part has been created
+    watching.cancel()
+    assert creates(server) == 2
+    outcome = await client.watch(BatchGroup.of(json.loads(group.to_json())))  # as it was stored before
+    assert outcome.status == "completed"
+    assert creates(server) == 3
+    assert (await outcome.reconcile(bodies(6))).is_complete
+
+
+async def test_a_create_that_was_given_up_is_found(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", drop=True, acts=True, times=1))
+    server.inject(Fault(on="batches", status=500, skip=1, times=None))  # so that the search for it fails as well
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(200.0)
+    server.faults.clear()
+    outcome = await watching
+    assert outcome.status == "completed"
+    assert creates(server) == 2
+    assert len([batch async for batch in client.batches.list()]) == 2
+
+
+async def test_a_create_that_fails_for_a_while_is_repeated(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", status=503, times=8))
+    outcome = await client.watch(group)
+    assert outcome.status == "completed"
+
+
+async def test_a_create_that_is_refused_is_an_outcome(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 3)
+    server.inject(Fault(on="create_batch", status=400, message="Enough", times=1))
+    outcome = await client.watch(group)
+    first, second, third = outcome.outcomes
+    assert isinstance(first, Completed)
+    assert isinstance(third, Completed)
+    assert isinstance(second, GaveUp)
+    assert second.reason is Reason.NOT_CREATED
+    assert "Enough" in str(second.cause)
+    assert "Enough" in outcome.group.parts[1].error
+    assert len([request async for request in outcome.unanswered()]) == 2
+
+
+async def test_a_server_without_a_list_creates_nevertheless(server: InMemoryTransport, client: Client) -> None:
+    server.inject(Fault(on="batches", status=404, times=None))
+    outcome = await client.watch(await held_back(client, 2))
+    assert outcome.status == "completed"
+
+
+# Ending early
+
+
+async def test_a_cancelled_part_ends_the_creating(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=1000.0))
+    group = await held_back(client, 3)
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(50.0)
+    await client.batches.cancel(group)
+    outcome = await watching
+    assert outcome.status == "gave_up"
+    assert [type(each.cause) for each in outcome.outcomes[1:]] == [RunCancelledError, RunCancelledError]
+    assert creates(server) == 1
+
+
+async def test_a_timeout_is_for_all_parts_together(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=100.0))
+    began = now()
+    outcome = await client.watch(await held_back(client, 3), timeout=150.0)
+    assert now() - began == pytest.approx(150.0, abs=2.0)
+    assert [each.reason for each in outcome.outcomes] == [None, Reason.TIMEOUT, Reason.TIMEOUT]
+    assert creates(server) == 2
+
+
+async def test_leaving_cancels_if_asked(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=1000.0))
+    group = await client.batches.create(requests=bodies(8), endpoint=ENDPOINT, max_enqueued_tokens=4 * ONE)
+    watching = asyncio.create_task(client.watch(group, on_exit="cancel"))
+    await asyncio.sleep(50.0)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert [batch.status async for batch in client.batches.list()] == ["cancelled"]
+
+
+async def test_leaving_leaves_batches_by_default(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=1000.0))
+    group = await held_back(client, 2)
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(50.0)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    assert [batch.status async for batch in client.batches.list()] == ["in_progress"]
+
+
+async def test_a_bad_option_is_refused(client: Client) -> None:
+    group = await held_back(client, 1)
+    with pytest.raises(InvalidRequestError, match="no option 'patience'"):
+        await client.watch(group, patience=3)  # type: ignore[call-overload]
+
+
+# Files, values, options
+
+
+async def test_input_files_are_deleted_when_every_request_is_answered(
+    server: InMemoryTransport, client: Client
+) -> None:
+    def choose(request: BatchRequest) -> BatchScenario:
+        return BatchScenario(failing={"request-3"})
+
+    server.script_batches(choose)
+    group = await client.batches.create(
+        requests=bodies(6), endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE, delete_input_files=True
+    )
+    outcome = await client.watch(group)
+    left = {file.id async for file in client.files.list(purpose="batch")}
+    assert [part.input_file_id in left for part in group.parts] == [False, True, False]
+    assert (await outcome.reconcile(bodies(6))).failed == ("request-3",)
+
+
+async def test_one_batch_whose_file_is_deleted_is_a_group(client: Client) -> None:
+    group = await client.batches.create(requests=bodies(2), endpoint=ENDPOINT, delete_input_files=True)
+    assert isinstance(group, BatchGroup)
+    await client.watch(group)
+    assert [file.id async for file in client.files.list(purpose="batch")] == []
+
+
+async def test_a_file_that_cannot_be_deleted_harms_nothing(
+    server: InMemoryTransport, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = await held_back(client, 2, delete_input_files=True)
+    server.inject(Fault(on="delete_file", status=403, times=None))
+    outcome = await client.watch(group)
+    assert outcome.status == "completed"
+    assert "could not be deleted" in caplog.text
+
+
+async def test_observers_see_all_parts(client: Client) -> None:
+    ended: list[str] = []
+    outcome = await client.watch(await held_back(client, 3), on_terminal=lambda each: ended.append(each.ref.ids[0]))
+    assert ended == [batch.id for batch in outcome.group.batches]
+
+
+async def test_the_outcome_is_a_value(client: Client) -> None:
+    outcome = await client.watch(await held_back(client, 2))
+    twin: GroupOutcome = pickle.loads(pickle.dumps(outcome))
+    assert twin.group == outcome.group
+    assert twin.status == "completed"
+    assert json.loads(outcome.to_json())["outcome"] == "GroupOutcome"
+    assert repr(outcome) == "<GroupOutcome completed, 2 parts, 4 requests>"
+    with pytest.raises(InvalidRequestError, match="unpickled"):
+        [result async for result in twin.results()]
