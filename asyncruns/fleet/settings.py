@@ -18,7 +18,9 @@ from asyncruns.watch.observers import OBSERVER_OPTIONS
 from asyncruns.watch.options import SharedOptions, policy_of
 from asyncruns.wire.plain import Held
 
-SLOW_POLL_WORTH: Final = 0.5  # seconds of delay that a poll is worth for runs that take hours, in place of 0.05
+# For runs that take hours: the seconds of delay that a poll is worth, and the shortest pause.
+SLOW_POLL_WORTH: Final = 0.5
+SLOW_FLOOR_S: Final = 1.0
 
 OPTIONS_OF_FLEETS: Final = ("requests_per_second", "max_in_flight", "on_outcome", "on_exit")
 """The options that only a fleet has, not a single watch in it."""
@@ -120,7 +122,7 @@ class FleetSettings:
         longest = dialect.longest_pause
         name = "" if longest is None else dialect.name
         if name not in self._learned:
-            slow = None if longest is None else Cadence.learned(SLOW_POLL_WORTH, ceiling=longest)
+            slow = None if longest is None else Cadence.learned(SLOW_POLL_WORTH, floor=SLOW_FLOOR_S, ceiling=longest)
             self._learned[name] = slow or Cadence.learned()
         return self._learned[name]
 
