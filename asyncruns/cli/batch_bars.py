@@ -14,16 +14,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from asyncruns.cli.batch_board import NOTHING, BatchBoard, BatchRow
+from asyncruns.cli.batch_board import NO_COUNTS, BatchBoard, BatchRow
 from asyncruns.cli.batch_views import ConnectionNotes, say_summary
 from asyncruns.cli.output import counted, on_one_line
 from asyncruns.lifecycle import Counts, EndKind, Notice
 from asyncruns.watch.outcome import AnyOutcome
 
-FRAME_S: Final = 0.2
-WIDE: Final = 100  # number of columns from which on ids are shown in full
-NARROW: Final = 60  # below that, failed requests have no column of their own
-SHORT_ID: Final = 7
+_FRAME_S: Final = 0.2
+_WIDE: Final = 100  # number of columns from which on ids are shown in full
+_NARROW: Final = 60  # below that, failed requests have no column of their own
+_SHORT_ID: Final = 7
 _OTHER_LINES: Final = 3  # the title, the bar over all, the cursor
 _STYLES: Final = {EndKind.COMPLETED: "green", EndKind.CANCELLED: "yellow", EndKind.EXPIRED: "magenta", None: "blue"}
 _BAD: Final = "red"  # failed, or given up
@@ -56,7 +56,7 @@ class BatchBars:
             try:
                 while True:
                     live.update(self.frame(board), refresh=True)
-                    await anyio.sleep(FRAME_S)
+                    await anyio.sleep(_FRAME_S)
             finally:
                 live.update(self.frame(board), refresh=True)
 
@@ -73,11 +73,11 @@ class BatchBars:
         rows = board.choose(max(height - _OTHER_LINES, 1))
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False, expand=True)
         longest = max((len(on_one_line(row.batch_id)) for row in rows), default=0)
-        table.add_column(width=longest if width >= WIDE else SHORT_ID + 1, no_wrap=True)
+        table.add_column(width=longest if width >= _WIDE else _SHORT_ID + 1, no_wrap=True)
         table.add_column(width=11, no_wrap=True)
         table.add_column(ratio=1, min_width=4)
         table.add_column(no_wrap=True, justify="right")
-        if width >= NARROW:
+        if width >= _NARROW:
             table.add_column(no_wrap=True, justify="right")
         for row in rows:
             table.add_row(*_cells(row, width))
@@ -95,10 +95,10 @@ class BatchBars:
 
 def _cells(row: BatchRow, width: int) -> tuple[Any, ...]:
     shown = on_one_line(row.batch_id)
-    batch_id = shown if width >= WIDE or len(shown) <= SHORT_ID else "…" + shown[-SHORT_ID:]
+    batch_id = shown if width >= _WIDE or len(shown) <= _SHORT_ID else "…" + shown[-_SHORT_ID:]
     style = _STYLES.get(row.end, _BAD)
     status = Text(on_one_line(row.shown_status), style=style, overflow="ellipsis")
-    return _line(Text(batch_id), status, row.counts or NOTHING, style, width)
+    return _line(Text(batch_id), status, row.counts or NO_COUNTS, style, width)
 
 
 def _line(name: Text, status: Text, counts: Counts, style: str, width: int) -> tuple[Any, ...]:
@@ -107,4 +107,4 @@ def _line(name: Text, status: Text, counts: Counts, style: str, width: int) -> t
     bar = ProgressBar(total=counts.total or 1, completed=ended, complete_style=style, finished_style=style)
     failed = Text(f"{counts.failed} failed" if counts.failed else "", style=_BAD)
     cells = (name, status, bar, Text(f"{ended}/{counts.total}" if counts.total else "-"))
-    return (*cells, failed) if width >= NARROW else cells
+    return (*cells, failed) if width >= _NARROW else cells

@@ -17,7 +17,7 @@ from asyncruns.cli.ends import end_of
 from asyncruns.lifecycle import Counts, EndKind, Notice, ProgressChanged, StatusChanged
 from asyncruns.watch.outcome import AnyOutcome
 
-NOTHING: Final = Counts()
+NO_COUNTS: Final = Counts()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,7 +66,7 @@ class BatchBoard:
     @property
     def counts(self) -> Counts:
         """How many requests of all batches have ended."""
-        return sum((row.counts for row in self.rows.values() if row.counts is not None), NOTHING)
+        return sum((row.counts for row in self.rows.values() if row.counts is not None), NO_COUNTS)
 
     @property
     def open(self) -> list[BatchRow]:

@@ -12,7 +12,7 @@ from asyncruns.cli.output import on_one_line, say, say_json
 from asyncruns.lifecycle import Snapshot
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 
-LONGEST_PAGE: Final = 100
+_LONGEST_PAGE: Final = 100
 
 
 async def list_command(options: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ async def list_command(options: argparse.Namespace) -> int:
     async with connected(options, {wire}) as clients:
         batches = batches_of(clients[wire], wire)
         left = options.limit
-        async for batch in batches.list(limit=min(left, LONGEST_PAGE)):
+        async for batch in batches.list(limit=min(left, _LONGEST_PAGE)):
             if options.json:
                 say_json(batch.to_dict())
             else:

@@ -20,7 +20,7 @@ from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import InvalidRequestError
 from asyncruns.lifecycle import Snapshot
 
-WRITTEN_AT_ONCE: Final = 1000  # results: each write is a call in a thread
+_WRITTEN_AT_ONCE: Final = 1000  # results: each write is a call in a thread
 
 KINDS: Final = ("answered", "failed", "expired", "cancelled")
 
@@ -65,7 +65,7 @@ async def _written(results: AsyncIterator[BatchResult], path: str) -> Counter[st
             async for result in results:
                 kinds[result.kind] += 1
                 lines.append(result.to_json(indent=None) + "\n")
-                if len(lines) >= WRITTEN_AT_ONCE:
+                if len(lines) >= _WRITTEN_AT_ONCE:
                     await file.write("".join(lines))
                     lines.clear()
             await file.write("".join(lines))

@@ -20,6 +20,7 @@ from asyncruns.watch.outcome import Completed
 from asyncruns.watch.watcher import RunWatcher
 
 _NO_RESPONSE: Final = ("thread_", "run_")  # prefixes of the two ids of a run
+_BATCHES: Final = ("batch_", "msgbatch_")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -28,6 +29,8 @@ def main(options: argparse.Namespace) -> int:
         raise InvalidRequestError(
             f"{options.id} is not the id of a response; to watch a run, pass two ids: asyncruns watch THREAD_ID RUN_ID"
         )
+    if options.id.startswith(_BATCHES):
+        raise InvalidRequestError(f"{options.id} is a batch: asyncruns batch watch {options.id}")
     client = connect(
         options.base_url,
         options.api_key,
