@@ -312,8 +312,8 @@ class APIConnectionError(APIError):
     """No response came, or the response or stream broke off.
 
     Attributes:
-        sent: Whether bytes may have reached the server. If False (the connection was refused, the host is unknown), it
-            is safe to send the request again; if True, a POST may have had its effect.
+        sent: Whether the request may have reached the server. If False (the connection was refused, the host is
+            unknown, an upload broke off), it is safe to send it again; if True, a POST may have had its effect.
         passes: Whether the trouble may pass with time. False if a setting must be changed, such as the host, the
             scheme or the trusted certificates; the message says which, and the request is not repeated.
     """

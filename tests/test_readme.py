@@ -26,7 +26,7 @@ from aiohttp.test_utils import RawTestServer
 from asyncruns import Client, Fleet, RunRef, Toolset
 from asyncruns.abc import Transport
 from asyncruns.http import Request, Response
-from asyncruns.testing import Emulator, Scenario
+from asyncruns.testing import BatchScenario, Emulator, Scenario
 from asyncruns.testing.emulator import default_scenario
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,10 @@ async def run_program(page: Path, names: dict[str, Any]) -> None:
 @pytest.fixture
 async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emulator]:
     """An emulator that takes little real time, and is the server that `Client.from_env()` finds."""
-    async with Emulator(lambda request: replace(default_scenario(request), queued=0.0, working=0.05)) as emulator:
+    batches = BatchScenario(validating=0.0, working=0.05, finalizing=0.0)
+    async with Emulator(
+        lambda request: replace(default_scenario(request), queued=0.0, working=0.05), batches=batches
+    ) as emulator:
         monkeypatch.setenv("ASYNCRUNS_BASE_URL", emulator.base_url)
         monkeypatch.setenv("ASYNCRUNS_API_KEY", "any-key")
         yield emulator

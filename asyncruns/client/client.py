@@ -115,8 +115,8 @@ class Client(AsyncOnly, OtherNames):
         default_query: Query parameters of every request, for example `{"api-version": "v1"}`.
         organization: The header `OpenAI-Organization`.
         project: The header `OpenAI-Project`.
-        request_timeout: Seconds for one request as a whole. Default 30; None is no limit. A watch has a separate
-            `timeout`.
+        request_timeout: Seconds for one request as a whole; for files and streams, for each pause in which no bytes
+            are sent or received. Default 30; None is no limit. A watch has a separate `timeout`.
         timeout: The same as `request_timeout`, under the name that it has in the official client.
         max_retries: How many times a failed request is sent again, if that can do no harm. Default 2. Polls, submits
             and cancels of a watch are not affected: the watch decides when to repeat them.

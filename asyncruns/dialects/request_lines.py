@@ -143,9 +143,9 @@ def custom_id_of(request: object, number: int) -> str:
     elif isinstance(request, list | tuple) and len(request) == 2:
         custom_id = request[0]
     else:
-        raise refused_request(number, f"is a {type(request).__name__}; {_FORMS}")
+        raise refused_request(number, f"is of the type {type(request).__name__}; {_FORMS}")
     if not isinstance(custom_id, str) or not custom_id:
-        what = "an empty custom_id" if custom_id == "" else f"a {type(custom_id).__name__} as its custom_id"
+        what = "an empty custom_id" if custom_id == "" else f"a custom_id of the type {type(custom_id).__name__}"
         raise refused_request(number, f"has {what}; pass a string that is not empty")
     return custom_id
 

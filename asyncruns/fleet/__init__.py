@@ -18,6 +18,7 @@ budget       how many requests may be sent now: the rate, and the number in flig
 pace         how fast to send, learned from the server's refusals; `pace_trial` judges whether a cut helped
 explain      the sentence of `Watch.explain()`
 settings     the options of the fleet, and of single watches that override them
+group_watch  watches a group of batches in a fleet of its own, and creates those that are held back
 statistics   the state of the fleet in numbers
 """
 

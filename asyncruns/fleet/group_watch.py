@@ -22,7 +22,7 @@ from asyncruns.errors import APIError, APIStatusError, RunCancelledError
 from asyncruns.fleet.fleet import Fleet
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import Reason, RunRef
-from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.resources.batch_group import BatchGroup, with_part
 from asyncruns.resources.batches import Batches
 from asyncruns.resources.group_outcome import GroupOutcome
 from asyncruns.transport.retry import PASSING_STATUSES
@@ -134,14 +134,14 @@ class GroupWatch:
     def _take(self, fleet: Fleet[Batch], place: int, batch: Batch) -> None:
         self._waiting.remove(place)
         self._refusals.pop(place, None)
-        self._group = self._group.with_part(place, batch=batch)
+        self._group = with_part(self._group, place, batch=batch)
         self._watch(fleet, place)
 
     def _note_refusal(self, place: int, error: APIError) -> None:
         """Note that a part could not be created, or that it is not known whether it was."""
         self._was_searched = False
         self._refusals[place] = error
-        self._group = self._group.with_part(place, batch=self._group.parts[place].batch, error=str(error))
+        self._group = with_part(self._group, place, batch=self._group.parts[place].batch, error=str(error))
         if may_pass(error):
             self._is_held = True
         else:

@@ -42,7 +42,7 @@ from asyncruns.lifecycle.commands import ENDS, NOTHING_USED, Command, End, EndKi
 from asyncruns.lifecycle.ledger import Ledger, Round, Stage, Verdict
 from asyncruns.lifecycle.patience import Patience, backoff
 from asyncruns.lifecycle.phases import OBSERVABLE, Phase, State
-from asyncruns.lifecycle.policy import Policy
+from asyncruns.lifecycle.policy import CANCEL_BOUND_S, Policy
 from asyncruns.lifecycle.refusals import FATAL_POLLS, FATAL_SUBMITS, TOO_EARLY
 from asyncruns.lifecycle.values import (
     Answers,
@@ -764,6 +764,9 @@ class RunLifecycle(Struct, eq=False, gc=False):
 
     def _leave_uncancelled(self, now: float) -> do.Finish:
         """Finish the watch of a caller that leaves, as it had finished before, or because no cancel was confirmed."""
+        # Where a cancel takes minutes, the status that says that it is under way is all that leaving can wait for.
+        if self._policy.cancel_bound > CANCEL_BOUND_S and self.snapshot and self.snapshot.phase is Phase.CANCELLING:
+            return self._finish(now, EndKind.GAVE_UP, Reason.NOT_CANCELLED)
         error, earlier = self._cancellation.give_up(), self._cancellation.earlier
         if earlier is not None:
             return self._finish(now, earlier.kind, earlier.reason, earlier.cause)

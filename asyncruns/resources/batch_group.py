@@ -5,7 +5,7 @@ It is a plain value: it sends nothing, and can be stored as JSON or pickled, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -89,25 +89,18 @@ class BatchGroup(Plain, frozen=True, kw_only=True):
         """Number of requests of all parts."""
         return sum(part.requests for part in self.parts)
 
-    @property
-    def is_asked_for(self) -> bool:
-        """Whether an option is set that only a group has, so that even one batch is a group."""
-        return self.max_enqueued_tokens is not None or self.delete_input_files
-
-    def with_files(self, parts: Iterable[BatchPart], *, endpoint: str, created_at: float) -> BatchGroup:
-        """Return the group with other parts."""
-        return replace(self, parts=tuple(parts), endpoint=endpoint, created_at=created_at)
-
-    def with_part(self, place: int, *, batch: Batch | None = None, error: str = "") -> BatchGroup:
-        """Return the group with another batch, or another error, for one of its parts.
-
-        Args:
-            place: The place of the part, from 0.
-            batch: The batch.
-            error: Why it could not be created.
-        """
-        part = replace(self.parts[place], batch=batch, error=error)
-        return replace(self, parts=(*self.parts[:place], part, *self.parts[place + 1 :]))
-
     def __repr__(self) -> str:
         return f"<BatchGroup of {len(self.parts)} parts, {len(self.batches)} created, {self.requests} requests>"
+
+
+def with_part(group: BatchGroup, place: int, *, batch: Batch | None = None, error: str = "") -> BatchGroup:
+    """Return a group with another batch, or another error, for one of its parts.
+
+    Args:
+        group: The group.
+        place: The place of the part, from 0.
+        batch: The batch.
+        error: Why it could not be created.
+    """
+    part = replace(group.parts[place], batch=batch, error=error)
+    return replace(group, parts=(*group.parts[:place], part, *group.parts[place + 1 :]))

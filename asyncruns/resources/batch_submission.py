@@ -10,9 +10,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError
-from asyncruns.resources.batch_group import BatchGroup, BatchPart
+from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
 from asyncruns.wire import Batch, FileObject
 from asyncruns.wire.common import epoch_seconds
@@ -50,7 +51,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
         _check_tokens(self.template.max_enqueued_tokens)
         async with written(self.requests, self.endpoint, self.template.max_enqueued_tokens) as found:
             group = await self._uploaded(found)
-        if len(group.parts) == 1 and not group.is_asked_for:
+        if len(group.parts) == 1 and not has_options_of_groups(group):
             return await self._alone(group)
         return await self._created(group)
 
@@ -69,7 +70,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
                 raise
             created_at = created_at or epoch_seconds(file.created_at)
             parts.append(_part(file, file_part))
-        return self.template.with_files(parts, endpoint=found.endpoint, created_at=created_at or 0.0)
+        return replace(self.template, parts=tuple(parts), endpoint=found.endpoint, created_at=created_at or 0.0)
 
     async def _alone(self, group: BatchGroup) -> Batch:
         try:
@@ -89,10 +90,15 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
             try:
                 batch = await self.create(group, place)
             except APIError as error:
-                group = group.with_part(place, error=str(error))
+                group = with_part(group, place, error=str(error))
                 raise BatchGroupError(_what_runs(group, place), group) from error
-            group = group.with_part(place, batch=batch)
+            group = with_part(group, place, batch=batch)
         return group
+
+
+def has_options_of_groups(group: BatchGroup) -> bool:
+    """Return whether an option is set that only a group has, so that even one batch is a group."""
+    return group.max_enqueued_tokens is not None or group.delete_input_files
 
 
 def _part(file: FileObject, part: FilePart) -> BatchPart:

@@ -23,9 +23,9 @@ from asyncruns.limits import Limits
 from asyncruns.resources.adoption import NEWEST, Creation, with_nonce
 from asyncruns.resources.base import PageCall, Resource, Server
 from asyncruns.resources.batch_client import BatchClient
-from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.resources.batch_group import BatchGroup, with_part
 from asyncruns.resources.batch_results import batch_requests, batch_results
-from asyncruns.resources.batch_submission import BatchSubmission
+from asyncruns.resources.batch_submission import BatchSubmission, has_options_of_groups
 from asyncruns.resources.files import Files
 from asyncruns.resources.group_outcome import GroupOutcome
 from asyncruns.resources.options import CallOptions
@@ -160,7 +160,7 @@ class Batches(Resource):
         )
         if requests is not None:
             return await self._submission(requests, endpoint, template, options).submit()
-        if endpoint is None or template.is_asked_for:
+        if endpoint is None or has_options_of_groups(template):
             raise InvalidRequestError(
                 "input_file_id= needs endpoint=; max_enqueued_tokens= and delete_input_files= are for requests="
             )
@@ -305,7 +305,7 @@ class Batches(Resource):
             except APIError as error:
                 failed = failed or error
             else:
-                group = group.with_part(place, batch=batch)
+                group = with_part(group, place, batch=batch)
         if failed is not None:
             raise failed
         return group

@@ -114,6 +114,9 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
                 async for request in found:
                     yield request
 
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "status": self.status}
+
     def __repr__(self) -> str:
         return f"<GroupOutcome {self.status}, {len(self.outcomes)} parts, {self.group.requests} requests>"
 

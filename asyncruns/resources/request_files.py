@@ -133,14 +133,19 @@ async def written(
         InvalidRequestError: A request cannot be part of the batch, or there is none.
         OSError: The file cannot be written.
     """
-    file = await in_thread(tempfile.TemporaryFile)
+    files = contextlib.ExitStack()
     try:
+        file = await in_thread(_opened_in, files)
         lines = RequestLines(endpoint)
         parts = await _write_all(file, requests, lines, most_tokens)
         yield WrittenRequests(file, parts, lines.endpoint or "")
     finally:
         with anyio.CancelScope(shield=True):
-            await in_thread(file.close)
+            await in_thread(files.close)
+
+
+def _opened_in(files: contextlib.ExitStack) -> IO[bytes]:
+    return files.enter_context(tempfile.TemporaryFile())
 
 
 async def _write_all(

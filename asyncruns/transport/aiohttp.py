@@ -137,7 +137,8 @@ class AiohttpTransport(HTTPTransport):
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if payload.failure is not None:
                 raise payload.failure from payload.failure.__cause__
-            raise await self._lost(request, error, began) from self._shown_cause(request, error)
+            lost = await self._lost(request, error, began, whole=payload.is_sent)
+            raise lost from self._shown_cause(request, error)
 
     async def _stream_signed(self, request: Request, signature: Headers) -> Response | ByteStream:
         seconds = self._seconds(request)
@@ -166,9 +167,11 @@ class AiohttpTransport(HTTPTransport):
             raise await self._lost(request, error, began) from self._shown_cause(request, error)
         return _AiohttpStream(request, answer, seconds, self._failures, self._redactor)
 
-    async def _lost(self, request: Request, error: BaseException, began: float) -> APIConnectionError:
+    async def _lost(
+        self, request: Request, error: BaseException, began: float, *, whole: bool = True
+    ) -> APIConnectionError:
         cause = error.error if isinstance(error, Broken) else error
-        return await self._failures.lost(request, cause, began, left=not isinstance(cause, _NOT_SENT))
+        return await self._failures.lost(request, cause, began, left=not isinstance(cause, _NOT_SENT), whole=whole)
 
     def _shown_cause(self, request: Request, error: BaseException) -> BaseException | None:
         return self._redactor.showable(error.error if isinstance(error, Broken) else error, request)

@@ -24,6 +24,7 @@ class UploadPayload(aiohttp.Payload):
 
     Attributes:
         failure: What the upload raised, or None. aiohttp reports only that the connection failed.
+        is_sent: Whether its last bytes may have been sent.
     """
 
     def __init__(self, upload: Upload, moved: Callable[[int], object]) -> None:
@@ -34,6 +35,7 @@ class UploadPayload(aiohttp.Payload):
         self._rests = asyncio.Event()
         self._rests.set()
         self.failure: Exception | None = None
+        self.is_sent: bool = not upload.size
 
     @property
     def size(self) -> int:
@@ -57,8 +59,9 @@ class UploadPayload(aiohttp.Payload):
             sent = 0
             async with aclosing(pieces_of(self._upload)) as pieces:
                 while (piece := await self._next(pieces)) is not None:
-                    await writer.write(piece)
                     sent += len(piece)
+                    self.is_sent = self.is_sent or sent == self.size
+                    await writer.write(piece)
                     self._moved(sent)
         finally:
             self._task = None

@@ -22,6 +22,7 @@ from asyncruns.transport.unreachable import tls_where_plain, what_to_set
 
 BREAKS_BEFORE_PROBE: Final = 2  # in a row, if the server has never answered, before the port is tested for TLS
 _SENT: Final = "The server may have acted on it."
+_CUT_OFF: Final = "Only a part of the upload was sent, so the server did not act on it."
 _NOTHING_SENT: Final = "Nothing was sent: check the host, the port and the network."
 
 
@@ -43,7 +44,7 @@ class Failures:
         self._tls_where_plain: str | None = None
 
     async def lost(
-        self, request: Request, error: BaseException, began: float, *, left: bool = True
+        self, request: Request, error: BaseException, began: float, *, left: bool = True, whole: bool = True
     ) -> APIConnectionError:
         """Note that no answer came, and return the error that says so.
 
@@ -52,13 +53,15 @@ class Failures:
             error: The exception of the library.
             began: When the request began, by the loop's clock.
             left: Whether a part of the request may have been sent.
+            whole: Whether all of it may have been sent; the server cannot act on a part of an upload.
         """
         to_set = what_to_set(error, has_answered=self._trust.has_answered)
         sent = to_set is None and left  # with a wrong setting, the server has not understood the request
         if sent:
             now = asyncio.get_running_loop().time()
             self._trust.lost(began, now, broke=not isinstance(error, TimeoutError))
-        return self._no_answer(request, error, to_set or await self._probed(), sent=sent)
+        effect = _NOTHING_SENT if not sent else _SENT if whole else _CUT_OFF
+        return self._no_answer(request, error, to_set or await self._probed(), effect)
 
     async def _probed(self) -> str | None:
         """Return which setting to change if the port speaks TLS and was used without, or None."""
@@ -68,23 +71,22 @@ class Failures:
             self._tls_where_plain = await tls_where_plain(URL(self._base_url))
         return self._tls_where_plain
 
-    def _no_answer(
-        self, request: Request, error: BaseException, to_set: str | None, *, sent: bool
-    ) -> APIConnectionError:
+    def _no_answer(self, request: Request, error: BaseException, to_set: str | None, effect: str) -> APIConnectionError:
         what = f"{request.method} {request.path} at {self._base_url}"
         if to_set is not None:
             message = f"No answer to {what} ({self._shown(error, request)}). {to_set}"
             return APIConnectionError(message, sent=False, passes=False, method=request.method, path=request.path)
+        sent = effect == _SENT
         if isinstance(error, asyncio.TimeoutError):
-            when = "No answer in time" if sent else "No connection in time"
+            when = "No connection in time" if effect == _NOTHING_SENT else "No answer in time"
             return APITimeoutError(
-                f"{when}: {what}. {_SENT if sent else _NOTHING_SENT}",
+                f"{when}: {what}. {effect}",
                 sent=sent,
                 method=request.method,
                 path=request.path,
             )
         return APIConnectionError(
-            f"No answer to {what} ({self._shown(error, request)}). {_SENT if sent else _NOTHING_SENT}",
+            f"No answer to {what} ({self._shown(error, request)}). {effect}",
             sent=sent,
             method=request.method,
             path=request.path,

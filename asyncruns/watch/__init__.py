@@ -13,6 +13,7 @@ stream_reopener  reopens a broken stream
 subscribers      passes the events on to any number of subscribers
 observers        calls observers, and delivers events to readers
 outcome          how a watch finished, and the text of that; parsed: the text as a value
+outcome_clients  what an outcome needs of a client; reconciliation: the results of a batch beside its requests
 logs             what is logged of a watch, for a fleet as well
 open_watches     which watches closing the client waits for; create_guard: a create whose caller is cancelled
 

@@ -125,4 +125,5 @@ async def each_of(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
         for item in items:
             yield item
     else:
-        raise InvalidRequestError(f"Expected an iterable of requests; got {type(items).__name__}")
+        hint = "; for the lines of a file, pass (json.loads(line) for line in file)" if isinstance(items, str) else ""
+        raise InvalidRequestError(f"Expected an iterable of requests; got {type(items).__name__}{hint}")

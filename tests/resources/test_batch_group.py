@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asyncruns.errors import InvalidRequestError
-from asyncruns.resources.batch_group import BatchGroup, BatchPart
+from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.wire import Batch, BatchRequestCounts
 
 BATCH = Batch(id="batch_1", status="in_progress", request_counts=BatchRequestCounts(total=2), metadata={"a": "b"})
@@ -49,6 +49,6 @@ def test_it_shows_its_batches_and_its_size() -> None:
 
 def test_a_part_may_be_replaced() -> None:
     later = Batch(id="batch_2", status="validating")
-    assert GROUP.with_part(1, batch=later).batches == [BATCH, later]
-    assert GROUP.with_part(1, error="refused").parts[1].error == "refused"
+    assert with_part(GROUP, 1, batch=later).batches == [BATCH, later]
+    assert with_part(GROUP, 1, error="refused").parts[1].error == "refused"
     assert GROUP.batches == [BATCH]

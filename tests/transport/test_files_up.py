@@ -27,6 +27,7 @@ from asyncruns import (
 )
 from asyncruns.http import Request, Upload
 from asyncruns.resources.uploads import GivenFile
+from asyncruns.transport.retry import RetryTransport
 
 CONTENT = b"0123456789abcdef" * 40_000
 FILE = {"id": "file-1", "object": "file", "bytes": len(CONTENT), "filename": "in.jsonl", "purpose": "batch"}
@@ -294,7 +295,7 @@ async def test_an_upload_without_progress_times_out() -> None:
         began = asyncio.get_running_loop().time()
         with pytest.raises(APITimeoutError) as caught:
             await transport.send(Request("POST", "/files", upload=upload))
-        assert caught.value.sent
+        assert not caught.value.sent
         assert asyncio.get_running_loop().time() - began == pytest.approx(20, abs=2)
         assert upload.closed == 1
         await transport.aclose()
@@ -317,6 +318,39 @@ async def test_an_upload_that_makes_progress_may_last_longer_than_the_timeout() 
         assert response.status == 200
         assert asyncio.get_running_loop().time() - began >= 170
         await transport.aclose()
+
+
+async def test_an_upload_that_breaks_off_had_no_effect_and_is_sent_again() -> None:
+    received: list[int] = []
+
+    async def break_twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if len(received) < 2:
+            received.append(len(await reader.readexactly(100_000)))
+            return
+        received.append(len(await reader.readexactly(upload.size)))
+        writer.write(GOOD)
+        await writer.drain()
+
+    upload = Counted(512)
+    async with serving(break_twice) as base_url:
+        transport = RetryTransport(make_transport(base_url))
+        response = await transport.send(Request("POST", "/files", upload=upload))
+        assert (response.status, response.attempts) == (200, ("APIConnectionError", "APIConnectionError"))
+        assert received == [100_000, 100_000, upload.size]
+        assert (upload.opened, upload.closed) == (3, 3)
+        await transport.aclose()
+
+
+async def test_an_upload_that_always_breaks_off_is_an_error_that_says_so() -> None:
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(100_000)
+
+    async with serving(break_off) as base_url, Client(base_url, max_retries=0) as client:
+        with pytest.raises(APIConnectionError, match="Only a part of the upload was sent") as caught:
+            await client.files.create(file=bytes(2**25), purpose="batch")
+        assert not caught.value.sent
+        assert "may" not in str(caught.value)
 
 
 async def test_a_borrowed_session_sends_files(path: Path) -> None:
