@@ -71,7 +71,8 @@ class BatchBars:
         """Return one frame of the board for the terminal's current size."""
         width, height = self._console.size
         rows = board.choose(max(height - _OTHER_LINES, 1))
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False, expand=True)
+        # A terminal shows Ctrl-C as "^C" behind the last line; if that is full, it would begin another one.
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False, width=width - len("^C"))
         longest = max((len(on_one_line(row.batch_id)) for row in rows), default=0)
         table.add_column(width=longest if width >= _WIDE else _SHORT_ID + 1, no_wrap=True)
         table.add_column(width=11, no_wrap=True)

@@ -77,19 +77,19 @@ async def watch_batches(
             view.noticed(board.note(event), event)
 
     limit: float | UnsetType = UNSET if timeout is None else timeout
-    first = next(iter(clients.values()))
-    async with anyio.create_task_group() as group:
-        group.start_soon(view.show, board)
-        try:
-            async with Fleet(first, on_event=observed, on_exit="leave", timeout=limit) as fleet:
+    fleet = Fleet(next(iter(clients.values())), on_event=observed, on_exit="leave", timeout=limit)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(view.show, board)
+            async with fleet:
                 for batch_id in batch_ids:
                     ref = RunRef(wire_of(batch_id), (batch_id,))
                     fleet.watch(ref, client=clients[ref.dialect])
                 await fleet.drain()
-        except asyncio.CancelledError:
-            _say_how_to_go_on(board)
-            raise
-        group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
+    except asyncio.CancelledError:
+        _say_how_to_go_on(board)  # below the view, which has drawn its last frame
+        raise
     view.close(board)
     return max(EXIT_CODES[row.end] for row in board.rows.values() if row.end is not None)
 
