@@ -19,12 +19,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from asyncruns.testing.emulator import message_errors, refusals
+from asyncruns.testing.emulator import refusals
 from asyncruns.testing.emulator.answers import EmulatedAnswer, spoiled
 from asyncruns.testing.emulator.batch_scenario import BatchScenario, BatchSource
 from asyncruns.testing.emulator.faults import Fault
 from asyncruns.testing.emulator.fields import Body, read_body
 from asyncruns.testing.emulator.files import RawBody
+from asyncruns.testing.emulator.header_checks import check_headers
 from asyncruns.testing.emulator.injected import InjectedFault, strike
 from asyncruns.testing.emulator.message_errors import as_message_error
 from asyncruns.testing.emulator.multipart import read_form
@@ -264,21 +265,12 @@ class Backend(ABC):
         return EmulatedAnswer(status, headers, msgspec.json.encode(body))
 
     def _check_headers(self, seen: SeenRequest, headers: Mapping[str, str]) -> None:
-        """Check what each request of a client has to have.
+        """Check what each request has to have on the wire.
 
         Raises:
-            RefusedError: The key is missing or wrong, or Anthropic's wire is without a version.
+            RefusedError: Something is missing or wrong.
         """
-        authorization, of_messages = headers.get("Authorization"), _is_of_messages(seen)
-        if of_messages and (key := headers.get("x-api-key")) is not None:
-            authorization = f"Bearer {key}"  # this wire has the key in either header
-        if self._api_key is not None and authorization is None:
-            raise message_errors.no_message_key() if of_messages else refusals.no_key()
-        if self._api_key is not None and authorization != f"Bearer {self._api_key}":
-            wrong = (authorization or "").removeprefix("Bearer ")
-            raise message_errors.wrong_message_key() if of_messages else refusals.wrong_key(wrong)
-        if of_messages and "anthropic-version" not in headers:
-            raise message_errors.no_version()
+        check_headers(headers, self._api_key, of_messages=_is_of_messages(seen))
 
     def _headers(self, now: float, seen: SeenRequest) -> dict[str, str]:
         second = math.floor(now)

@@ -63,34 +63,24 @@ class EmulatedBatches:
 
     def create(self, body: Mapping[str, Any], now: float) -> Body:
         """Create a batch. What is wrong with the lines of its file makes it fail later."""
-        endpoint = required_text(body, "endpoint")
-        if endpoint not in _ENDPOINTS:
-            raise refusals.wrong_value("endpoint", endpoint, _ENDPOINTS)
-        window = required_text(body, "completion_window")
-        if window != _WINDOW:
-            raise refusals.wrong_value("completion_window", window, (_WINDOW,))
-        read = self._read(required_text(body, "input_file_id"), endpoint, now)
-        expires_after = body.get("output_expires_after")
-        expiry_of(body, "output_expires_after", now)  # refuses what is not valid
-        metadata = None if body.get("metadata") is None else metadata_of(body)
-        total, number = len(read.custom_ids), len(self.list_of)
-        request = BatchRequest(endpoint=endpoint, model=read.model, total=total, metadata=metadata or {}, number=number)
+        settings = _settings(body, now)
+        read = self._read(settings["input_file_id"], settings["endpoint"], now)
+        request = BatchRequest(
+            endpoint=settings["endpoint"],
+            model=read.model,
+            total=len(read.custom_ids),
+            metadata=settings["metadata"] or {},
+            number=len(self.list_of),
+        )
         scenario = self.scripts.choose(request)
         batch = EmulatedBatch(
             id=self._ids.new("batch"),
-            number=number,
+            number=request.number,
             created=now,
             scenario=scenario,
             input=read,
-            settings={
-                "endpoint": endpoint,
-                "model": read.model or None,
-                "input_file_id": body["input_file_id"],
-                "completion_window": window,
-                "metadata": metadata,
-                "output_expires_after": expires_after,
-            },
-            errors=read.errors or self._own_errors(scenario, total, now),
+            settings={**settings, "model": read.model or None},
+            errors=read.errors or self._own_errors(scenario, request.total, now),
         )
         self.list_of.add(batch)
         return _body(batch, now)
@@ -116,10 +106,6 @@ class EmulatedBatches:
         elif status != "cancelling":
             batch.cancelled = now
         return _body(batch, now)
-
-    def shown(self, batch_id: str) -> EmulatedBatch:
-        """Return a batch, for those who read it beside the wire."""
-        return self.list_of.by_id[batch_id]
 
     def _read(self, file_id: str, endpoint: str, now: float) -> FileInput:
         try:
@@ -203,6 +189,27 @@ class EmulatedBatches:
             answer = msgspec.json.encode(answer).decode()
         line["response"] = {"status_code": status, "request_id": self._ids.new_request_id(), "body": answer}
         return line
+
+
+def _settings(body: Mapping[str, Any], now: float) -> Body:
+    """Read the parameters of a new batch.
+
+    Raises:
+        RefusedError: One is missing or not valid.
+    """
+    endpoint, window = required_text(body, "endpoint"), required_text(body, "completion_window")
+    if endpoint not in _ENDPOINTS:
+        raise refusals.wrong_value("endpoint", endpoint, _ENDPOINTS)
+    if window != _WINDOW:
+        raise refusals.wrong_value("completion_window", window, (_WINDOW,))
+    expiry_of(body, "output_expires_after", now)  # refuses what is not valid
+    return {
+        "endpoint": endpoint,
+        "input_file_id": required_text(body, "input_file_id"),
+        "completion_window": window,
+        "metadata": None if body.get("metadata") is None else metadata_of(body),
+        "output_expires_after": body.get("output_expires_after"),
+    }
 
 
 def _file_id(batch: EmulatedBatch, which: str) -> str:
