@@ -100,3 +100,24 @@ def test_no_text_makes_the_reader_raise_or_return_a_value_that_is_not_finite(
     always = rate_limit({REMAINING: "1", LIMIT: limit, RESET: reset})
     assert always is not None
     assert all(value is None or math.isfinite(value) for value in (always.limit, always.reset))
+
+
+ANTHROPIC = "anthropic-ratelimit-requests-"
+
+
+@pytest.mark.parametrize(
+    ("reset", "date", "seconds"),
+    [
+        ("2026-11-30T20:00:07Z", "Mon, 30 Nov 2026 20:00:00 GMT", 7.0),
+        ("2026-11-30T21:00:07+01:00", "Mon, 30 Nov 2026 20:00:00 GMT", 7.0),
+        ("2026-11-30T20:00:07", "Mon, 30 Nov 2026 20:00:00 GMT", 7.0),
+        ("2026-11-30T19:59:00Z", "Mon, 30 Nov 2026 20:00:00 GMT", 0.0),
+        ("2026-11-30T20:00:07Z", None, None),
+        ("soon", "Mon, 30 Nov 2026 20:00:00 GMT", None),
+        (None, "Mon, 30 Nov 2026 20:00:00 GMT", None),
+    ],
+)
+def test_anthropic_says_when_its_limit_is_reset(reset: str | None, date: str | None, seconds: float | None) -> None:
+    headers = {f"{ANTHROPIC}remaining": "49", f"{ANTHROPIC}limit": "50", f"{ANTHROPIC}reset": reset, "date": date}
+    found = rate_limit({name: value for name, value in headers.items() if value is not None})
+    assert found == RateLimit(49.0, 50.0, seconds)
