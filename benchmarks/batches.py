@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import copy
 import gc
 import json
 import random
@@ -29,7 +30,6 @@ from asyncruns import Client, Fleet, RunRef
 from asyncruns.abc import CollectivePolls, Transport
 from asyncruns.dialects.batches import BatchDialect
 from asyncruns.http import Request, Response
-from asyncruns.resources.batch_client import BatchClient
 from asyncruns.testing import VirtualTimeLoop
 from asyncruns.wire import Batch
 
@@ -114,7 +114,10 @@ class SingleDialect(BatchDialect):
 async def fleet_delays(server: BatchServer, ids: Iterable[str], rate: float, *, together: bool) -> list[float]:
     now = asyncio.get_running_loop().time
     async with Client(transport=server) as client, Fleet(client, requests_per_second=rate) as fleet:
-        own = None if together else BatchClient(client.batches._server, SingleDialect())
+        own = None
+        if not together:
+            own = copy.copy(client.batches.alone)
+            own.dialect = SingleDialect()
         for id_ in ids:
             fleet.watch(RunRef("batch", (id_,)), client=own)
         return [now() - server.ends[outcome.ref.ids[0]] async for outcome in fleet]
