@@ -46,7 +46,7 @@ def check_command_line(base_url: str, folder: Path) -> None:
 def asyncruns(*arguments: Any) -> subprocess.CompletedProcess[str]:
     """Run a command on batches; the last argument is the base URL."""
     *given, base_url = map(str, arguments)
-    command_line = [COMMAND, "batch", *given, "--base-url", base_url]
+    command_line: list[Any] = [COMMAND, "batch", *given, "--base-url", base_url]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done
     return done

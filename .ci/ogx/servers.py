@@ -35,24 +35,19 @@ def ogx_server(command: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="asyncruns-ogx-") as folder, contextlib.ExitStack() as stack:
         model_port, port = free_port(), free_port()
         environment = {**os.environ, "OGX_FOLDER": folder, "MODEL_URL": f"http://127.0.0.1:{model_port}/v1"}
-        for name, command_line, url in (
-            ("model", [sys.executable, HERE / "model.py", str(model_port)], f"http://127.0.0.1:{model_port}/v1/models"),
-            (
-                "ogx",
-                [command, "run", HERE / "ogx.yaml", "--port", str(port), "--insecure"],
-                f"http://127.0.0.1:{port}/v1/models",
-            ),
-        ):
-            stack.enter_context(_running(command_line, environment, Path(folder) / f"{name}.log", url))
+        model = [sys.executable, str(HERE / "model.py"), str(model_port)]
+        ogx = [str(Path(command).absolute()), "run", str(HERE / "ogx.yaml"), "--port", str(port), "--insecure"]
+        stack.enter_context(_running(model, environment, Path(folder) / "model.log", model_port))
+        stack.enter_context(_running(ogx, environment, Path(folder) / "ogx.log", port))
         yield f"http://127.0.0.1:{port}/v1"
 
 
 @contextlib.contextmanager
-def _running(command_line: list[str | Path], environment: dict[str, str], log: Path, url: str) -> Iterator[None]:
+def _running(command_line: list[str], environment: dict[str, str], log: Path, port: int) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command_line, env=environment, stdout=output, stderr=output, cwd=log.parent)
     try:
-        _wait_for(url, process, log)
+        _wait_for(f"http://127.0.0.1:{port}/v1/models", process, log)
         yield
     finally:
         process.terminate()

@@ -642,8 +642,9 @@ class Client(AsyncOnly, OtherNames):
             **options: `tools`, `timeout` and the other options of `RunWatcher`, with the defaults stated there.
 
         Returns:
-            The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`. How the
-            run ends is never raised; `outcome.text()` and `outcome.unwrap()` raise if it is not completed.
+            The outcome: `Completed`, `Failed`, `Cancelled`, `Expired`, `Incomplete`, `NeedsCaller` or `GaveUp`; of a
+            group, a `GroupOutcome`. How the run ends is never raised; `outcome.text()` and `outcome.unwrap()` raise if
+            it is not completed.
 
         Raises:
             InvalidRequestError: The arguments do not name a run, or an option is unusable, or another watch reads this

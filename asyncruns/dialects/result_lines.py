@@ -27,6 +27,7 @@ MALFORMED_LINE: Final = "malformed_line"
 """The `code` of the error of a line that is no result."""
 
 _BAD_STATUS: Final = 400
+_NOTHING_SENT: Final = RunFault("", "the server sent neither an answer nor an error")
 _BY_CODE: Final[Mapping[str, ResultKind]] = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 _BY_TYPE: Final[Mapping[str, ResultKind]] = {"succeeded": "answered", "expired": "expired", "canceled": "cancelled"}
 
@@ -84,9 +85,12 @@ def _malformed(where: str, why: str) -> BatchResult:
 
 
 def _of_anthropic(custom_id: str, result: dict[str, Any]) -> BatchResult:
-    kind = _BY_TYPE.get(str(result.get("type")), "failed")
+    kind: ResultKind = _BY_TYPE.get(str(result.get("type")), "failed")
     if kind == "answered":
-        return BatchResult(custom_id=custom_id, kind=kind, response=_object(result.get("message")))
+        message = _object(result.get("message"))
+        if message is None:
+            return BatchResult(custom_id=custom_id, kind="failed", error=_NOTHING_SENT)
+        return BatchResult(custom_id=custom_id, kind=kind, response=message)
     outer = _object(result.get("error")) or {}
     request_id = outer.get("request_id")
     return BatchResult(
@@ -104,7 +108,7 @@ def _of_openai(custom_id: str, line: dict[str, Any]) -> BatchResult:
     error = _error_of(line, body, status)
     answer = None if body is None or _is_error(body) else _typed(body)
     if error is None and answer is None:
-        error = RunFault("", "the server sent neither an answer nor an error")
+        error = _NOTHING_SENT
     return BatchResult(
         custom_id=custom_id,
         kind="answered" if error is None else _BY_CODE.get(error.code, "failed"),

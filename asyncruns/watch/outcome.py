@@ -309,7 +309,9 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         return unanswered_of(self.results(), requests)
 
     def _batch(self) -> Any:
-        return self.ref.ids[0] if self.run is None and self.ref.ids else self.run
+        if self.run is None and not self.ref.ids:
+            raise InvalidRequestError("This batch was not created, so it has no results")
+        return self.ref.ids[0] if self.run is None else self.run
 
     def to_dict(self) -> dict[str, Any]:
         fields = super().to_dict()

@@ -26,8 +26,8 @@ def exchange(name: str) -> tuple[Request, Response]:
 
 
 def snapshot(name: str) -> Any:
-    dialect = MessageBatchDialect() if name.startswith("message") else BatchDialect()
-    return dialect.read(*exchange(name))  # type: ignore[attr-defined]
+    dialect: Any = MessageBatchDialect() if name.startswith("message") else BatchDialect()
+    return dialect.read(*exchange(name))
 
 
 @pytest.mark.parametrize(

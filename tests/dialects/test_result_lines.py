@@ -85,6 +85,7 @@ def test_a_request_that_was_not_executed_says_why(code: str, kind: str) -> None:
 
 def test_a_line_with_neither_answer_nor_error_is_failed() -> None:
     assert read({"custom_id": "a"}).kind == "failed"
+    assert read({"custom_id": "a", "result": {"type": "succeeded"}}).kind == "failed"
     assert answered(None, 500).error == RunFault("500", "HTTP 500, without a body")
 
 

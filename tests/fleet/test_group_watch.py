@@ -185,6 +185,9 @@ async def test_a_create_that_is_refused_is_an_outcome(server: InMemoryTransport,
     assert "Enough" in str(second.cause)
     assert "Enough" in outcome.group.parts[1].error
     assert len([request async for request in outcome.unanswered()]) == 2
+    assert len((await outcome.reconcile(bodies(6))).missing) == 2
+    with pytest.raises(InvalidRequestError, match="was not created"):
+        second.results()
 
 
 async def test_a_server_without_a_list_creates_nevertheless(server: InMemoryTransport, client: Client) -> None:
@@ -226,6 +229,20 @@ async def test_leaving_cancels_if_asked(server: InMemoryTransport, client: Clien
     with pytest.raises(asyncio.CancelledError):
         await watching
     assert [batch.status async for batch in client.batches.list()] == ["cancelled"]
+
+
+async def test_a_batch_that_is_being_created_is_cancelled_too(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=50.0), BatchScenario(working=1000.0))
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", delay_after=3.0))
+    watching = asyncio.create_task(client.watch(group, on_exit="cancel"))
+    while creates(server) < 2:
+        await asyncio.sleep(0.5)
+    watching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await watching
+    await asyncio.sleep(10.0)
+    assert [batch.status async for batch in client.batches.list()] == ["cancelled", "completed"]
 
 
 async def test_leaving_leaves_batches_by_default(server: InMemoryTransport, client: Client) -> None:

@@ -219,10 +219,10 @@ async def test_message_batches_are_listed_page_by_page() -> None:
     ("requests", "message"),
     [
         ([], "There are no requests"),
-        ("text", "requests must be an iterable of mappings"),
+        ("text", "Expected an iterable of requests; got str"),
         ([{"custom_id": "a"}], "Request 1 must be a mapping with custom_id and params"),
-        ([*REQUESTS, {"params": {}}], "The custom_id of request 4 must be a non-empty string; got None"),
-        ([*REQUESTS, REQUESTS[1]], "Requests 2 and 4 have the same custom_id 'r-1'"),
+        ([*REQUESTS, {"params": {}}], "Request 4 must be a mapping with custom_id and params"),
+        ([*REQUESTS, REQUESTS[1]], "Request 4 has the same custom_id 'r-1' as request 2"),
         ([{"custom_id": "a", "params": {"x": object()}}], "can't be written as JSON"),
     ],
 )
