@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from collections.abc import Mapping
+from typing import Any, Final, assert_never
 
 from asyncruns.lifecycle import EndKind
 from asyncruns.watch.outcome import (
@@ -15,6 +16,16 @@ from asyncruns.watch.outcome import (
     Incomplete,
     NeedsCaller,
 )
+
+EXIT_CODES: Final[Mapping[EndKind, int]] = {
+    EndKind.COMPLETED: 0,
+    EndKind.FAILED: 1,
+    EndKind.CANCELLED: 3,
+    EndKind.EXPIRED: 4,
+    EndKind.INCOMPLETE: 5,
+    EndKind.NEEDS_CALLER: 6,
+    EndKind.GAVE_UP: 7,
+}
 
 
 def end_of(outcome: AnyOutcome[Any]) -> EndKind:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from typing import Any, Final
 
 import asyncruns
+from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, seconds
+from asyncruns.cli.batch_options import add_batch
 
 DEFAULT_RUNS: Final = 36
 DEFAULT_MODEL: Final = "gpt-4o-mini"
 DEFAULT_DEMO_TIMEOUT_S: Final = 120.0
 DEFAULT_MAX_OUTAGE_S: Final = 30.0
 
-_KEY_HELP: Final = (
-    "the key; other users of this machine can see it in `ps`: prefer ASYNCRUNS_BASE_URL and ASYNCRUNS_API_KEY"
-)
 _WATCH_EPILOG: Final = """\
 Tool calls are listed but not answered: the watch then ends with "needs the caller".
 
@@ -80,35 +78,27 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"asyncruns {asyncruns.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
-    _add_demo(_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG))
-    _add_watch(_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
+    _add_demo(
+        add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
+    )
+    _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
+    add_batch(add_command(commands, "batch", "Submit batches of requests, watch them, and print their results."))
     _add_emulate(
-        _command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
+        add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
     )
     return parser
 
 
-def _command(
-    commands: argparse._SubParsersAction[_CommandParser], name: str, text: str, epilog: str = ""
-) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name,
-        help=text,
-        description=text,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=_count, default=DEFAULT_RUNS, metavar="N", help="how many (default %(default)s)")
+    parser.add_argument(
+        "--runs", type=a_count, default=DEFAULT_RUNS, metavar="N", help="how many (default %(default)s)"
+    )
     parser.add_argument("--base-url", metavar="URL", help="a real server, such as https://host.example/v1")
-    parser.add_argument("--api-key", metavar="KEY", help=_KEY_HELP)
+    parser.add_argument("--api-key", metavar="KEY", help=KEY_HELP)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="the assistants' model (default %(default)s)")
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_DEMO_TIMEOUT_S,
         metavar="SECONDS",
         help="how long to watch each run (default %(default)g)",
@@ -119,27 +109,19 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 def _add_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the thread of a run, or a response if no RUN_ID follows")
     parser.add_argument("run_id", metavar="RUN_ID", nargs="?", help="the run on that thread")
-    parser.add_argument("--base-url", metavar="URL", help="where the API begins, such as https://host.example/v1")
-    parser.add_argument("--api-key", metavar="KEY", help=_KEY_HELP)
-    parser.add_argument("--auth-header", metavar="NAME", help="send the key in this header, such as api-key for Azure")
-    parser.add_argument(
-        "--query", action="append", type=_pair, default=[], metavar="NAME=VALUE", help="for every request; repeatable"
-    )
-    parser.add_argument(
-        "--header", action="append", type=_pair, default=[], metavar="NAME=VALUE", help="for every request; repeatable"
-    )
+    add_server(parser)
     parser.add_argument(
         "--version", choices=("v2", "v1", "none"), default="v2", help="of the header OpenAI-Beta (default %(default)s)"
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="for the whole watch (default: a minute longer than the run can live)",
     )
     parser.add_argument(
         "--max-outage",
-        type=_seconds,
+        type=seconds,
         default=DEFAULT_MAX_OUTAGE_S,
         metavar="SECONDS",
         help="give up after the server was unreachable for this long (default %(default)g)",
@@ -154,7 +136,7 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
 
 def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (default %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="0, the default, takes a free port")
+    parser.add_argument("--port", type=a_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
     parser.add_argument("--scenario", type=_scenarios, metavar="FILE", help="JSON: what runs and responses do")
     parser.add_argument(
@@ -188,35 +170,3 @@ def _explained(read: Callable[[str], Any], text: str) -> Any:
         return read(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error  # argparse would not show the text of a ValueError
-
-
-# argparse prints the text of these errors, so they must not show the value: it may be a credential.
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("give a whole number, 1 or more")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError("give a port, 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:  # also refuses NaN
-        raise argparse.ArgumentTypeError("give seconds, 0 or more")
-    return seconds
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError("give NAME=VALUE")
-    return name, value

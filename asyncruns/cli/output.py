@@ -46,6 +46,6 @@ def complain_of_warnings() -> None:
         logging.root.addHandler(handler)
 
 
-def counted(number: int, what: str) -> str:
-    """Return a number and a noun: "1 run", "2 runs"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number and a noun: "1 run", "2 runs"; `several` is its plural, if it does not just end in "s"."""
+    return f"{number} {one}" if number == 1 else f"{number} {several or one + 's'}"

@@ -87,7 +87,13 @@ class JsonReport(Reporter):
     """One JSON object per line, each with `at` (ISO 8601) and `event`.
 
     Events: status, progress, calls, calls_left, connection, end, end_revoked.
+
+    Args:
+        **common: What each line has beside its own fields.
     """
+
+    def __init__(self, **common: str) -> None:
+        self._common = common
 
     def notice(self, notice: Notice) -> None:
         match notice:
@@ -132,7 +138,7 @@ class JsonReport(Reporter):
 
     def _line(self, event: str, **fields: Any) -> None:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        say_json({"at": at, "event": event, **fields})
+        say_json({"at": at, "event": event, **self._common, **fields})
 
 
 def sentence(outcome: AnyOutcome[Any]) -> str:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
 from asyncruns.cli.connect import connect
-from asyncruns.cli.ends import end_of
+from asyncruns.cli.ends import EXIT_CODES, end_of
 from asyncruns.cli.process import run
 from asyncruns.cli.reports import JsonReport, LineReport, Reporter
 from asyncruns.client.client import Client
 from asyncruns.errors import AsyncRunsError, InvalidRequestError
-from asyncruns.lifecycle import EndKind, RunRef
+from asyncruns.lifecycle import RunRef
 from asyncruns.watch.observers import Ended
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import Completed
 from asyncruns.watch.watcher import RunWatcher
 
-EXIT_CODES: Final[Mapping[EndKind, int]] = {
-    EndKind.COMPLETED: 0,
-    EndKind.FAILED: 1,
-    EndKind.CANCELLED: 3,
-    EndKind.EXPIRED: 4,
-    EndKind.INCOMPLETE: 5,
-    EndKind.NEEDS_CALLER: 6,
-    EndKind.GAVE_UP: 7,
-}
-
-
 _NO_RESPONSE: Final = ("thread_", "run_")  # prefixes of the two ids of a run
+_BATCHES: Final = ("batch_", "msgbatch_")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -40,6 +29,8 @@ def main(options: argparse.Namespace) -> int:
         raise InvalidRequestError(
             f"{options.id} is not the id of a response; to watch a run, pass two ids: asyncruns watch THREAD_ID RUN_ID"
         )
+    if options.id.startswith(_BATCHES):
+        raise InvalidRequestError(f"{options.id} is a batch: asyncruns batch watch {options.id}")
     client = connect(
         options.base_url,
         options.api_key,

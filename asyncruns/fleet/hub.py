@@ -232,6 +232,8 @@ class Hub(Generic[R]):
             client = self._client if self._speaks is None else self._speaks(run)
         else:
             self._register(client)
+            if isinstance(client, MultiWireClient):
+                client = client.for_run(run)
         run = client.dialect.given(run)
         named = {name: id_ for name, id_ in ids.items() if id_ is not None}
         if isinstance(run, EventStream):

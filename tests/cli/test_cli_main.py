@@ -93,6 +93,7 @@ def test_the_help_of_watch_has_the_exit_codes_and_a_warning(capsys: pytest.Captu
         (("watch", "..", "--base-url", HERE), "'..' is not an id"),
         (("watch", "", "--base-url", HERE), "response_id must be"),
         (("watch", "x", "", "--base-url", HERE), "run_id must be"),
+        (("watch", "batch_1", "--base-url", HERE), "batch_1 is a batch: asyncruns batch watch batch_1"),
         (("watch", "x"), "Set ASYNCRUNS_BASE_URL, and ASYNCRUNS_API_KEY"),
         (("watch", "t", "r", "--base-url", HERE, "--header", "x=a\nb"), "control character"),
         (("demo", "--api-key", "hidden"), "--api-key needs --base-url"),

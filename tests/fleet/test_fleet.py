@@ -145,6 +145,16 @@ async def test_runs_and_responses_are_watched_through_one_client(stage: Stage) -
     assert tools.ran == 2
 
 
+async def test_a_client_that_is_passed_to_a_watch_may_be_for_any_kind_of_run(stage: Stage) -> None:
+    run, response = await stage.run(), await stage.response()
+    async with Fleet(stage.client) as fleet:
+        by_ids = fleet.watch(thread_id=run.thread_id, run_id=run.id, client=stage.client)
+        by_id = fleet.watch(response_id=response.id, client=stage.client)
+        outcomes = await asyncio.gather(by_ids, by_id)
+        assert isinstance(await fleet.watch(response, client=stage.client), Completed)
+    assert [type(outcome) for outcome in outcomes] == [Completed, Completed]
+
+
 async def test_a_response_may_be_continued_with_parameters_that_it_does_not_echo(stage: Stage) -> None:
     response = await stage.response(rounds=(ONE_CALL,))
     connection = stage.client.responses.continued({"model": MODEL, "max_output_tokens": 77})
