@@ -2,21 +2,26 @@
 
 What a list shows may lag behind the runs themselves. So after twenty collective polls one run is polled by itself; if
 that has ended, and an answer to a later collective poll still shows it at work, the list lags.
+
+What makes and reads the polls may be a caller's. If it raises, its runs are polled by themselves from then on.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from asyncruns.abc import CollectivePoll, CollectivePolls
+from asyncruns.errors import APIResponseValidationError
 from asyncruns.http import Response
 from asyncruns.lifecycle import Refusal, RefusalKind, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 CHECK_AFTER: Final = 20  # collective polls, one run is polled by itself
 FAILURES: Final = 3  # in a row, after which runs are polled by themselves for a while
@@ -42,11 +47,11 @@ class Collective(Generic[R]):
     def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
         """Note that a run is watched; with the snapshot of the caller's object, if there is one."""
         self._ended.pop(ref, None)
-        self._polls.add(ref, snapshot)
+        self._guard(partial(self._polls.add, ref, snapshot))
 
     def discard(self, ref: RunRef, *, ended_at: float | None) -> None:
         """Note that a run is not watched any more; with the time, if it has ended."""
-        self._polls.discard(ref)
+        self._guard(partial(self._polls.discard, ref))
         if ended_at is not None:
             self._ended[ref] = ended_at
             if len(self._ended) > ENDED_KEPT:
@@ -59,13 +64,13 @@ class Collective(Generic[R]):
         if self._unchecked >= CHECK_AFTER:
             self._unchecked = 0
             return None
-        poll = self._polls.poll(ref)
+        poll = self._guard(partial(self._polls.poll, ref))
         self._unchecked += poll is not None
         return poll
 
     def polled_alone(self, ref: RunRef) -> None:
         """Note that a run was polled by itself, with success."""
-        self._polls.polled_alone(ref)
+        self._guard(partial(self._polls.polled_alone, ref))
 
     def read(
         self, poll: CollectivePoll, response: Response, *, asked_at: float, now: float
@@ -75,24 +80,40 @@ class Collective(Generic[R]):
         Raises:
             APIResponseValidationError: The body is not such an answer.
         """
-        found = self._polls.read(poll, response)
+        found = self._guard(partial(self._polls.read, poll, response)) or {}
         self._failures = 0
         for ref in self._ended.keys() & found.keys():
             if self._ended[ref] < asked_at and not found[ref].phase.is_terminal:
                 FLEET_LOG.info("The list of the server lags behind its runs, which are polled one by one for 10 min")
-                self._off_until = now + OFF_S
+                self._switch_off(now + OFF_S)
                 return {}
         return found
 
     def failed(self, poll: CollectivePoll, refusal: Refusal, now: float) -> bool:
         """Note that a poll failed; return whether its runs could not be polled, either, so that they have to wait."""
-        goes_on = self._polls.failed(poll, refusal)
+        goes_on = self._guard(partial(self._polls.failed, poll, refusal))
         if not refusal.kind.passes:
             if not goes_on:
-                self._off_until = now + OFF_S
+                self._switch_off(now + OFF_S)
             return False
         if refusal.kind is not RefusalKind.THROTTLED:
             self._failures += 1
             if self._failures >= FAILURES:
-                self._failures, self._off_until = 0, now + OFF_AFTER_FAILURES_S
+                self._failures = 0
+                self._switch_off(now + OFF_AFTER_FAILURES_S)
         return True
+
+    def _switch_off(self, until: float) -> None:
+        self._off_until = max(self._off_until, until)
+
+    def _guard(self, act: Callable[[], T]) -> T | None:
+        """Call a function of what makes and reads the polls; if it raises an unexpected error, use it no more."""
+        try:
+            return act()
+        except APIResponseValidationError:
+            raise
+        except Exception:
+            if self._off_until < math.inf:
+                FLEET_LOG.exception("Collective polls raised an error; their runs are polled one by one from now on")
+            self._off_until = math.inf
+            return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
@@ -18,12 +18,11 @@ import anyio.abc
 from msgspec.structs import replace
 
 from asyncruns._loop import LEAVING_GRACE_S, loop_time, wake
-from asyncruns.abc import CollectivePoll, RunClient
 from asyncruns.errors import APIConnectionError
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
 from asyncruns.fleet.budget import Budget
-from asyncruns.fleet.collective import Collective
+from asyncruns.fleet.collectives import Collectives
 from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.member_host import Host
@@ -34,13 +33,11 @@ from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
 from asyncruns.http import Request, Response, rate_limit
 from asyncruns.lifecycle import Asked, CancelAsked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG, log_poll
-from asyncruns.watch.requests import send_for, send_for_event
+from asyncruns.watch.requests import send_for_event
 
 BEGUN_AT_ONCE: Final = 8  # requests started in each pass of the loop, at some tenths of a millisecond each
 
 Job = tuple[Member, Request | None, Asked]
-Together = tuple[CollectivePoll, Collective[Any], list[tuple[Member, int, float]]]
-"""A collective poll, with the other members that it is to show: their generations, and when they were to be polled."""
 
 
 class Runner(Host[Member]):
@@ -56,7 +53,7 @@ class Runner(Host[Member]):
         creates: The runs that are being created.
         roster: The members.
         polls: Number of polls sent.
-        collective_polls: Number of those that were to show several runs.
+        collectives: The polls that show several runs.
     """
 
     def __init__(
@@ -72,6 +69,9 @@ class Runner(Host[Member]):
         self.creates: Creates = Creates(self, self.permits, cancels=keeps_unfinished, has_room=on_begun)
         self.roster: Roster = Roster(keeps_unfinished=keeps_unfinished)
         self.announcements: Announcements = Announcements()
+        self.collectives: Collectives = Collectives(
+            self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
+        )
         self.progress: BatchProgress = BatchProgress()
         self._to_hurry: list[Member] = []  # whose polls were put off, as webhooks were to announce the ends
         self._keeps_unfinished = keeps_unfinished
@@ -79,9 +79,6 @@ class Runner(Host[Member]):
         self.closing: bool = False
         self.is_left: bool = False
         self.polls: int = 0
-        self.collective_polls: int = 0
-        self._collectives: dict[int, tuple[RunClient[Any], Collective[Any] | None]] = {}  # by the ids of the clients
-        self._chosen: dict[Member, Together] = {}  # the collective polls that are about to be sent
         self._on_end = on_end
         self._there_at = -math.inf  # when the server last responded, if only with a 429
         self._waiting: asyncio.Future[None] | None = None  # what the planning task waits for
@@ -236,15 +233,12 @@ class Runner(Host[Member]):
             job = await idle
 
     async def _poll(self, member: Member) -> None:
-        together = self._chosen.pop(member, None)
-        if together is None:
+        self.polls += 1
+        if not await self.collectives.polled(member):
             await self._poll_alone(member)
-        else:
-            await self._poll_together(member, together)
 
     async def _poll_alone(self, member: Member) -> None:
         generation, due_at, now = member.generation, member.due_at, loop_time()
-        self.polls += 1
         event: Observed | Refused | None = None
         try:
             member.begin_poll(now)
@@ -257,9 +251,8 @@ class Runner(Host[Member]):
             self._note(event)
             if isinstance(event, Refused):
                 event = self._excused(event, now, due_at)
-            elif member.collective is not None:
-                member.weight = 1
-                member.collective.polled_alone(member.ref)
+            else:
+                self.collectives.polled_alone(member)
             log_poll(FLEET_LOG, member.ref, event)
             member.polled(event, generation)
 
@@ -268,103 +261,9 @@ class Runner(Host[Member]):
         is_held_back = self._there_at > due_at
         return replace(event, held_back=max(sent_at - due_at, 0.0)) if is_held_back else event
 
-    # Collective polls
-
     def companions(self, member: Member, now: float) -> list[Member]:
         """Return the other members that the poll of a member, which is sent now, is expected to show."""
-        collective = member.collective
-        poll = None if collective is None else collective.choose(member.ref, now)
-        if poll is None or collective is None:
-            return []
-        found = [self.roster.watched(ref) for ref in poll.refs]
-        others = [other for other in found if other is not None and other is not member and not other.is_polling]
-        self._chosen[member] = poll, collective, [(other, other.generation, other.poll_at) for other in others]
-        return others
-
-    async def _poll_together(self, member: Member, together: Together) -> None:
-        poll, collective, others = together
-        generation, now = member.generation, loop_time()
-        self.polls += 1
-        self.collective_polls += 1
-        answer: Mapping[RunRef, Snapshot[Any]] | Refused | None = None
-
-        def read(response: Response) -> Mapping[RunRef, Snapshot[Any]]:
-            return collective.read(poll, response, asked_at=now, now=loop_time())
-
-        try:
-            answer = await send_for(member.client, poll.request, Asked.POLL, self._heed, read)
-        except Exception as error:
-            member.broke(error)
-        finally:
-            self.schedule.landed(member, was_poll=generation == member.generation)
-            expected = [(member, now if generation == member.generation else math.inf)]
-            for other, its_generation, poll_at in others:
-                if its_generation == other.generation:
-                    self.schedule.companion_landed(other)
-                    expected.append((other, poll_at))
-        if isinstance(answer, Refused):
-            self._refused_together(poll, collective, answer, expected, now)
-        else:
-            self._seen_together(collective, answer or {}, expected, now)
-
-    def _seen_together(
-        self,
-        collective: Collective[Any],
-        answer: Mapping[RunRef, Snapshot[Any]],
-        expected: Iterable[tuple[Member, float]],
-        asked_at: float,
-    ) -> None:
-        """Pass on what a collective poll showed; the members that it was to show but did not are due again."""
-        shown: dict[Member, Snapshot[Any]] = {}
-        for ref, snapshot in answer.items():
-            member = self.roster.watched(ref)
-            # An answer to a poll that was sent before a submit or a cancel took effect shows an old state.
-            if member is not None and member.collective is collective and member.discarded_at < asked_at:
-                shown[member] = snapshot
-        now = loop_time()
-        if shown:
-            self._there_at = now
-        for member, snapshot in shown.items():
-            member.weight = len(shown)
-            member.begin_poll(asked_at)
-            event = Observed(now, snapshot, Asked.POLL, asked_at, among=len(shown))
-            log_poll(FLEET_LOG, member.ref, event)
-            member.polled(event, member.generation)
-        for member, poll_at in expected:
-            if member not in shown:
-                member.plan_poll_again(poll_at)
-
-    def _refused_together(
-        self,
-        poll: CollectivePoll,
-        collective: Collective[Any],
-        event: Refused,
-        expected: Iterable[tuple[Member, float]],
-        sent_at: float,
-    ) -> None:
-        """Pass on that a collective poll failed, unless single ones may succeed: then its members are due again."""
-        self._note(event)
-        is_told = collective.failed(poll, event.refusal, event.now)
-        for member, poll_at in expected:
-            if is_told:
-                member.polled(self._excused(event, sent_at, member.due_at), member.generation)
-            else:
-                member.plan_poll_again(poll_at)
-
-    def _join(self, member: Member, given: Snapshot[Any] | None) -> None:
-        """Poll a member together with others from now on, if its server has something for that."""
-        known = self._collectives.get(id(member.client))
-        if known is None:
-            polls = member.client.dialect.collective()
-            known = member.client, None if polls is None else Collective(polls)
-            self._collectives[id(member.client)] = known
-        member.collective = known[1] if member.stream is None else None
-        if member.collective is not None:
-            member.collective.add(member.ref, given)
-
-    def _part(self, member: Member) -> None:
-        if member.collective is not None:
-            member.collective.discard(member.ref, ended_at=loop_time() if member.is_over else None)
+        return self.collectives.companions(member, now)
 
     async def _change(self, member: Member, request: Request, asked: Asked) -> None:
         if member.is_finished:
@@ -421,7 +320,7 @@ class Runner(Host[Member]):
     def add_member(self, member: Member, given: Snapshot[Any] | None) -> None:
         """Watch one more run, from the state of the caller's object if there is one."""
         self.roster.add(member)
-        self._join(member, given)
+        self.collectives.join(member, given)
         member.begin(given)
 
     @property
@@ -456,7 +355,7 @@ class Runner(Host[Member]):
             member.ref = ref
             self.roster.rename(member)
             given = None if isinstance(run, RunRef) else member.client.dialect.snapshot(run)
-            self._join(member, given)
+            self.collectives.join(member, given)
             member.guard(lambda: member.begin(given if member.stream is None else member.stream.given))
             if member.stream is not None and member.is_watched:
                 self._start(member.stream, member)
@@ -501,7 +400,7 @@ class Runner(Host[Member]):
     def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
         member.discard()
-        self._part(member)
+        self.collectives.part(member)
         self.roster.discard(member)
         self.moved()  # leaving may wait for it
 
@@ -511,14 +410,12 @@ class Runner(Host[Member]):
 
     def renamed(self, member: Member) -> None:
         """Add the new ref of a member; it is still found by its earlier ones."""
-        if member.collective is not None:
-            member.collective.discard(member.refs[-2], ended_at=None)
+        self.collectives.renamed(member)
         self.roster.rename(member)
-        self._join(member, None)
 
     def ended(self, member: Member) -> None:
         """Forget a member whose watch has finished."""
-        self._part(member)
+        self.collectives.part(member)
         self.roster.end(member)
         if member.is_over:
             for scope, other in self._changing.items():
@@ -530,7 +427,7 @@ class Runner(Host[Member]):
     def taken_up(self, member: Member) -> None:
         """Watch a member again, whose watch was reopened."""
         self.roster.take_up(member)
-        self._join(member, None)
+        self.collectives.join(member, None)
         self._on_end(member)
 
     # Leaving

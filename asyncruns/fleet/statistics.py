@@ -62,7 +62,7 @@ def statistics_of(runner: Runner, outcomes: Outcomes[Any]) -> Statistics:
         lag=max((now - member.poll_at for member in schedule.waiting()), default=0.0),
         budget=None if budget.rate == math.inf else budget.rate,
         polls=runner.polls,
-        collective_polls=runner.collective_polls,
+        collective_polls=runner.collectives.polls,
         ended=outcomes.ended,
         polls_per_run=outcomes.polls / outcomes.ended if outcomes.ended else 0.0,
         usage=outcomes.usage,

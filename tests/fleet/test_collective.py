@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -329,6 +330,15 @@ class Search(CollectivePolls[Job]):
         pass
 
 
+def searched(server: JobServer, request: Request, *, ignores_ids: bool = False) -> Response | None:
+    if request.path != "/search":
+        return None
+    ids = [id_ for _, id_ in request.query]
+    shown = list(server.ends)[:10] if ignores_ids else ids
+    jobs = [server.job(id_, asyncio.get_running_loop().time()) for id_ in shown]
+    return Response(200, {}, msgspec.json.encode(jobs))
+
+
 class SearchDialect(JobDialect):
     def collective(self) -> CollectivePolls[Job] | None:
         return Search()
@@ -337,16 +347,7 @@ class SearchDialect(JobDialect):
 @pytest.mark.parametrize("ignores_ids", [False, True])
 async def test_a_search_by_ids_is_such_a_poll_too(ignores_ids: bool) -> None:
     server = JobServer()
-
-    def search(request: Request) -> Response | None:
-        if request.path != "/search":
-            return None
-        ids = [id_ for _, id_ in request.query]
-        shown = list(server.ends)[:10] if ignores_ids else ids
-        jobs = [server.job(id_, asyncio.get_running_loop().time()) for id_ in shown]
-        return Response(200, {}, msgspec.json.encode(jobs))
-
-    server.broken = search
+    server.broken = partial(searched, server, ignores_ids=ignores_ids)
     client = JobClient(server)
     client.dialect = SearchDialect()
     jobs = server.add(100, after(20.0))
@@ -359,3 +360,33 @@ async def test_a_search_by_ids_is_such_a_poll_too(ignores_ids: bool) -> None:
     if not ignores_ids:
         assert mean(found) < 1.0
         assert len(server.requests) < 400
+
+
+class Raising(Search):
+    """Raises an error in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        setattr(self, method, self.fail)
+
+    def fail(self, *arguments: object) -> Any:
+        raise LookupError("a fault of the caller's")
+
+
+@pytest.mark.parametrize("method", ["add", "discard", "poll", "read", "failed", "polled_alone"])
+async def test_collective_polls_that_raise_are_left_alone(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = JobServer()
+    is_refused = method == "failed"
+    server.broken = lambda request: (
+        refused(404) if is_refused and request.path == "/search" else searched(server, request)
+    )
+    client = JobClient(server)
+    client.dialect.collective = lambda: Raising(method)  # type: ignore[method-assign]
+    jobs = server.add(30, after(20.0))
+    async with Fleet(client) as fleet:
+        for job in jobs:
+            fleet.watch(job)
+        ends = await outcomes(fleet)
+    assert all(isinstance(outcome, Completed) for outcome in ends)
+    assert len(ends) == 30
+    assert caplog.text.count("polled one by one from now on") == 1
