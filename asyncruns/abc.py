@@ -251,8 +251,8 @@ class CollectivePolls(ABC, Generic[R]):
     """How many runs of one server are polled with one request: by pages of a list, say, or by a search for ids.
 
     It learns from the answers which runs a request shows. It does no I/O and reads no clock. What an answer shows is
-    always checked against what is watched, so `read` may return other runs, too, and a run that is in no answer is
-    polled by itself.
+    always checked against what is watched, so `read` may return other runs, too. A run that three polls in a row do not
+    show, although they were made for it, is polled by itself.
     """
 
     @abstractmethod
@@ -277,7 +277,7 @@ class CollectivePolls(ABC, Generic[R]):
 
     @abstractmethod
     def failed(self, poll: CollectivePoll, refusal: Refusal) -> bool:
-        """Note that a poll failed; return whether other ones may succeed, if this failure will not pass."""
+        """Note that a poll failed. Return whether other polls may still succeed, if this refusal will not pass."""
 
     @abstractmethod
     def polled_alone(self, ref: RunRef) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from asyncruns.errors import ConfigurationError
 from asyncruns.transport.urls import check_base_url
 
 ANTHROPIC_API_URL: Final = "https://api.anthropic.com/v1"
+_VERSION: Final = re.compile(r"/v\d+/?$")
 ANTHROPIC_VERSION: Final = "2023-06-01"  # https://docs.anthropic.com/en/api/versioning
 
 
@@ -28,4 +30,5 @@ def anthropic_server(base_url: str | None, api_key: str | None) -> tuple[str, st
             "server of the environment. For a server without keys, pass any text"
         )
     url = check_base_url(base_url or os.environ.get("ANTHROPIC_BASE_URL", "").strip() or ANTHROPIC_API_URL)
-    return (url if urlsplit(url).path else f"{url}/v1"), key
+    # As for the official client, it is the URL without the version; ours may have it.
+    return (url if _VERSION.search(urlsplit(url).path) else f"{url}/v1"), key

@@ -105,8 +105,8 @@ class KnownServers:
         Args:
             api_key: The key, sent as the header `x-api-key`; by default that of the environment variable
                 ANTHROPIC_API_KEY, which is not sent to a `base_url` that is given here.
-            base_url: The URL of the server; `/v1` is appended to one without a path. By default the environment
-                variable ANTHROPIC_BASE_URL, or https://api.anthropic.com/v1.
+            base_url: The URL of the server; `/v1` is appended, unless it ends with a version. By default the
+                environment variable ANTHROPIC_BASE_URL, or https://api.anthropic.com/v1.
             **options: The other options of `Client`. `version` is the value of the header `anthropic-version`, by
                 default "2023-06-01"; None sends none.
 

@@ -5,15 +5,15 @@ which it begins, its *cursor*. Runs come in at the top only, so the page after a
 again and again for the open runs on it. Ended runs between open ones cost a place on their page; whole pages of them
 are never requested.
 
-A run that was seen on a page is *placed*: a poll of it is that of its page. All others are found by *exploring*: the
-first page, the page after it, and so on, until a page shows nothing that is searched for. That may be because thousands
-of ended runs are above the open ones. So when a run without a place was polled by itself, exploring goes on after it:
-its own id is a cursor, and the others are probably near.
+A run that was seen on a page is *placed*: a poll of it is that of the page that showed it last. All others are found
+by *exploring*: the first page, the page after it, and so on, until a page shows nothing that is searched for. That may
+be because thousands of ended runs are above the open ones. So when a run without a place was polled by itself,
+exploring goes on after it: its own id is a cursor, and the others are probably near.
 
-Exploring must not cost much where it finds nothing. A page on which nothing is found costs one *credit*, one on which
-something is found earns one, and so do fifty single polls; there are at most three. Without credit there is no
-exploring, so at most one request in fifty is lost in a list that shows nothing, that ignores `after`, or that has no
-end.
+Exploring must not cost much where it finds nothing, and one page at a time is explored. That costs one *credit*, which
+comes back, with another one, if something is found; fifty single polls earn one, too, and there are at most three.
+Without credit there is no exploring, so at most one request in fifty is lost in a list that shows nothing, that ignores
+`after`, or that has no end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ R = TypeVar("R")
 
 MOST_CREDIT: Final = 3.0
 CREDIT_OF_SINGLE: Final = 0.02
-HELD_AT_ONCE: Final = 300  # runs without a place that wait for the answer of one exploring poll
+HELD_AT_ONCE: Final = 100  # runs without a place that wait for the answer of one exploring poll; no page has more
 
 TOP: Final = ""
 """The cursor of the first page."""
@@ -62,7 +62,9 @@ class ListPolls(CollectivePolls[R]):
         self._placed: dict[str, set[RunRef]] = {}  # the runs of each page
         self._shown: dict[str, int] = {}  # how many watched runs the last answer for this page showed
         self._unplaced: dict[RunRef, float] = {}  # when they were created; -infinity if that is not known
-        self._explore: str | None = TOP  # the cursor with which exploring goes on; None if it does not
+        self._explore: str | None = None  # the cursor with which exploring goes on; None if it does not
+        self._explores_top = True  # whether it then begins at the top, since runs were added, say
+        self._is_exploring = False  # whether such a poll is in flight
         self._credit = MOST_CREDIT
 
     @abstractmethod
@@ -82,8 +84,7 @@ class ListPolls(CollectivePolls[R]):
             return
         created = None if snapshot is None else snapshot.created_at
         self._unplaced[ref] = -math.inf if created is None else created
-        if self._explore is None:
-            self._explore = TOP
+        self._explores_top = True
 
     def discard(self, ref: RunRef) -> None:
         self._unplaced.pop(ref, None)
@@ -103,38 +104,46 @@ class ListPolls(CollectivePolls[R]):
                 return None
             return CollectivePoll(request=self.request(cursor), refs=tuple(self._placed[cursor]), key=(cursor, False))
         explore = self._explore
-        if explore is None or self._credit < 1.0 or len(self._unplaced) < 2 or ref not in self._unplaced:
+        if explore is None and self._explores_top:
+            explore = TOP
+        is_worth_it = self._credit >= 1.0 and len(self._unplaced) >= 2 and ref in self._unplaced
+        if explore is None or self._is_exploring or not is_worth_it:
             return None
-        self._explore = None  # until it is answered
+        self._explore, self._is_exploring = None, True
+        self._explores_top = self._explores_top and explore != TOP
+        self._credit -= 1.0
         some = dict.fromkeys((ref, *islice(self._unplaced, HELD_AT_ONCE)))
         return CollectivePoll(request=self.request(explore), refs=tuple(some), key=(explore, True))
 
     def read(self, poll: CollectivePoll, response: Response) -> Mapping[RunRef, Snapshot[R]]:
         cursor, explores = poll.key
+        self._is_exploring = self._is_exploring and not explores
         page = self.page(poll.request, response)
         found = dict(page.snapshots)
         watched = [ref for ref in found if ref in self._cursors or ref in self._unplaced]
-        new = [ref for ref in watched if ref in self._unplaced]
-        for ref in new:
-            self._place(ref, cursor)
+        new = sum(ref in self._unplaced for ref in watched)
         gone = [ref for ref in self._placed.get(cursor, ()) if ref not in found]
         for ref in gone:
             self._unplace(ref)
-        if cursor in self._placed:
+        for ref in watched:
+            self._place(ref, cursor)
+        if watched:
             self._shown[cursor] = len(watched)
         if explores:
-            self._explored(page, new=len(new), watched=len(watched))
-        if gone:  # newer runs have pushed them off the page
+            self._explored(page, new=new, watched=len(watched))
+        if gone and self._explore is None:  # newer runs have pushed them off the page
             self._explore = page.last or TOP
         return found
 
     def failed(self, poll: CollectivePoll, refusal: Refusal) -> bool:
         cursor, explores = poll.key
+        self._is_exploring = self._is_exploring and not explores
         if refusal.kind.passes:
-            if explores and self._explore is None:
+            if explores:
+                self._credit += 1.0
                 self._explore = cursor
             return True
-        self._explored_in_vain(cursor)
+        self._explores_top = self._explores_top or cursor != TOP
         if cursor == TOP or refusal.kind not in _NO_SUCH_CURSOR:
             return False
         for ref in list(self._placed.get(cursor, ())):  # the run that the cursor names was deleted, say
@@ -143,20 +152,15 @@ class ListPolls(CollectivePolls[R]):
 
     def polled_alone(self, ref: RunRef) -> None:
         self._credit = min(self._credit + CREDIT_OF_SINGLE, MOST_CREDIT)
-        if self._explore is None and ref in self._unplaced:
+        is_idle = self._explore is None and not self._is_exploring and not self._explores_top
+        if is_idle and ref in self._unplaced:
             self._explore = ref.ids[-1]
 
     def _explored(self, page: ListedRuns, *, new: int, watched: int) -> None:
-        self._credit = min(self._credit + (1.0 if new and watched >= 2 else -1.0), MOST_CREDIT)
-        if not new or page.last is None or self._is_past_the_oldest(page):
-            self._explore = None
-        else:
+        if new and watched >= 2:
+            self._credit = min(self._credit + 2.0, MOST_CREDIT)
+        if new and page.last is not None and not self._is_past_the_oldest(page):
             self._explore = page.last
-
-    def _explored_in_vain(self, cursor: str) -> None:
-        self._credit -= 1.0
-        if self._explore is None and cursor != TOP:
-            self._explore = TOP
 
     def _is_past_the_oldest(self, page: ListedRuns) -> bool:
         """Return whether all runs that are searched for are newer than the last one of a page."""
@@ -168,6 +172,11 @@ class ListPolls(CollectivePolls[R]):
         return is_newest_first and last < min(self._unplaced.values(), default=math.inf)
 
     def _place(self, ref: RunRef, cursor: str) -> None:
+        """Note that a page shows a run. If another one showed it before, that one is needed less."""
+        if self._cursors.get(ref) == cursor:
+            return
+        if ref in self._cursors:
+            self._unplace(ref)
         del self._unplaced[ref]
         self._cursors[ref] = cursor
         self._placed.setdefault(cursor, set()).add(ref)

@@ -1,7 +1,8 @@
 """The collective polls of a fleet: which to send, and whether to rely on them. No I/O: the caller passes the time.
 
 What a list shows may lag behind the runs themselves. So after twenty collective polls one run is polled by itself; if
-that has ended, and an answer to a later collective poll still shows it at work, the list lags.
+that has ended, and an answer to a later collective poll still shows it at work, the list lags. After a collective poll
+that failed, one run is polled by itself, too: if that succeeds, it is not the server that fails, but the list.
 
 What makes and reads the polls may be a caller's. If it raises, its runs are polled by themselves from then on.
 """
@@ -17,16 +18,16 @@ from typing import Any, Final, Generic, TypeVar
 from asyncruns.abc import CollectivePoll, CollectivePolls
 from asyncruns.errors import APIResponseValidationError
 from asyncruns.http import Response
-from asyncruns.lifecycle import Refusal, RefusalKind, RunRef, Snapshot
+from asyncruns.lifecycle import Refusal, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 CHECK_AFTER: Final = 20  # collective polls, one run is polled by itself
-FAILURES: Final = 3  # in a row, after which runs are polled by themselves for a while
-OFF_S: Final = 600.0  # for which runs are polled by themselves if there is no list, or if it lags
-OFF_AFTER_FAILURES_S: Final = 60.0
+FAILURES: Final = 3  # of the list alone, in a row, after which runs are polled by themselves for a while
+MOST_MISSED: Final = 3  # polls in a row may not show the run that they were made for; then it is polled by itself
+OFF_S: Final = 600.0  # for which runs are polled by themselves if there is no list, or if it fails or lags
 ENDED_KEPT: Final = 200  # runs whose ends were seen last
 
 
@@ -42,6 +43,8 @@ class Collective(Generic[R]):
         self._off_until = -math.inf
         self._failures = 0
         self._unchecked = 0  # collective polls since a run was polled by itself
+        self._is_suspect = False  # whether the last collective poll failed, and no single one has succeeded since
+        self._missed: dict[RunRef, int] = {}  # how often polls that were made for a run did not show it, in a row
         self._ended: OrderedDict[RunRef, float] = OrderedDict()  # when their ends were seen
 
     def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
@@ -52,6 +55,7 @@ class Collective(Generic[R]):
     def discard(self, ref: RunRef, *, ended_at: float | None) -> None:
         """Note that a run is not watched any more; with the time, if it has ended."""
         self._guard(partial(self._polls.discard, ref))
+        self._missed.pop(ref, None)
         if ended_at is not None:
             self._ended[ref] = ended_at
             if len(self._ended) > ENDED_KEPT:
@@ -59,7 +63,7 @@ class Collective(Generic[R]):
 
     def choose(self, ref: RunRef, now: float) -> CollectivePoll | None:
         """Return a poll that shows this run together with others; None to poll it by itself."""
-        if now < self._off_until:
+        if now < self._off_until or self._missed.get(ref, 0) >= MOST_MISSED:
             return None
         if self._unchecked >= CHECK_AFTER:
             self._unchecked = 0
@@ -68,8 +72,15 @@ class Collective(Generic[R]):
         self._unchecked += poll is not None
         return poll
 
-    def polled_alone(self, ref: RunRef) -> None:
+    def polled_alone(self, ref: RunRef, now: float) -> None:
         """Note that a run was polled by itself, with success."""
+        self._missed.pop(ref, None)
+        if self._is_suspect:  # the server answers, so it is the list that fails
+            self._is_suspect = False
+            self._failures += 1
+            if self._failures >= FAILURES:
+                self._failures = 0
+                self._switch_off(now + OFF_S)
         self._guard(partial(self._polls.polled_alone, ref))
 
     def read(
@@ -81,7 +92,7 @@ class Collective(Generic[R]):
             APIResponseValidationError: The body is not such an answer.
         """
         found = self._guard(partial(self._polls.read, poll, response)) or {}
-        self._failures = 0
+        self._failures, self._is_suspect = 0, False
         for ref in self._ended.keys() & found.keys():
             if self._ended[ref] < asked_at and not found[ref].phase.is_terminal:
                 FLEET_LOG.info("The list of the server lags behind its runs, which are polled one by one for 10 min")
@@ -96,12 +107,12 @@ class Collective(Generic[R]):
             if not goes_on:
                 self._switch_off(now + OFF_S)
             return False
-        if refusal.kind is not RefusalKind.THROTTLED:
-            self._failures += 1
-            if self._failures >= FAILURES:
-                self._failures = 0
-                self._switch_off(now + OFF_AFTER_FAILURES_S)
+        self._is_suspect, self._unchecked = True, CHECK_AFTER
         return True
+
+    def missed(self, ref: RunRef) -> None:
+        """Note that a poll that was made for a run did not show it."""
+        self._missed[ref] = self._missed.get(ref, 0) + 1
 
     def _switch_off(self, until: float) -> None:
         self._off_until = max(self._off_until, until)

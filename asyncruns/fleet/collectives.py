@@ -12,7 +12,7 @@ from asyncruns.fleet.member import Member
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import Schedule
 from asyncruns.http import Response
-from asyncruns.lifecycle import Asked, Observed, Refused, RunRef, Snapshot
+from asyncruns.lifecycle import Asked, Observed, Refusal, RefusalKind, Refused, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG, log_poll
 from asyncruns.watch.requests import send_for
 
@@ -48,7 +48,8 @@ class Collectives:
         self._schedule = schedule
         self._roster = roster
         self._heed, self._note, self._excused = heed, note, excused
-        self._known: dict[int, tuple[RunClient[Any], Collective[Any] | None]] = {}  # by the ids of the clients
+        # By the ids of the clients, which their members keep alive.
+        self._members: dict[int, tuple[Collective[Any], set[Member]]] = {}
         self._chosen: dict[Member, Together] = {}  # those that are about to be sent
         self.polls: int = 0
 
@@ -56,18 +57,27 @@ class Collectives:
 
     def join(self, member: Member, given: Snapshot[Any] | None) -> None:
         """Poll a member together with others from now on, if its server has something for that."""
-        known = self._known.get(id(member.client))
-        if known is None:
-            polls = member.client.dialect.collective()
-            known = self._known[id(member.client)] = member.client, None if polls is None else Collective(polls)
-        member.collective = known[1] if member.stream is None else None
-        if member.collective is not None:
-            member.collective.add(member.ref, given)
+        if member.stream is not None or member.collective is not None:
+            return
+        found = self._members.get(id(member.client))
+        collective = _collective_of(member.client) if found is None else found[0]
+        if collective is not None:
+            self._members.setdefault(id(member.client), (collective, set()))[1].add(member)
+            member.collective = collective
+            collective.add(member.ref, given)
 
     def part(self, member: Member) -> None:
         """Poll a member no more, whose watch has finished or was discarded."""
-        if member.collective is not None:
-            member.collective.discard(member.ref, ended_at=loop_time() if member.is_over else None)
+        collective, member.collective = member.collective, None
+        if collective is None:
+            return
+        watched = self._roster.watched(member.ref)
+        if watched is None or watched is member:  # another member may watch the run now
+            collective.discard(member.ref, ended_at=loop_time() if member.is_over else None)
+        members = self._members[id(member.client)][1]
+        members.discard(member)
+        if not members:
+            del self._members[id(member.client)]
 
     def renamed(self, member: Member) -> None:
         """Poll a member by its new ref."""
@@ -92,7 +102,7 @@ class Collectives:
         """Note that a member was polled by itself, with success."""
         if member.collective is not None:
             member.weight = 1
-            member.collective.polled_alone(member.ref)
+            member.collective.polled_alone(member.ref, loop_time())
 
     async def polled(self, member: Member) -> bool:
         """Send the collective poll that was chosen for a member; return whether there was one. Safe to cancel."""
@@ -109,7 +119,11 @@ class Collectives:
 
         try:
             answer = await send_for(member.client, poll.request, Asked.POLL, self._heed, read)
-        except Exception as error:
+        except BaseException as error:
+            lost = Refusal(kind=RefusalKind.LOST, cause=error if isinstance(error, Exception) else RuntimeError())
+            collective.failed(poll, lost, loop_time())
+            if not isinstance(error, Exception):
+                raise
             member.broke(error)
         finally:
             expected, discarded = self._landed(member, generation, others, sent_at)
@@ -161,8 +175,10 @@ class Collectives:
             member.begin_poll(asked_at)
             log_poll(FLEET_LOG, member.ref, event)
             member.polled(event, member.generation)
-        for member, poll_at in expected:
+        for place, (member, poll_at) in enumerate(expected):
             if member not in shown:
+                if not place:  # the poll was made for the first one
+                    collective.missed(member.ref)
                 member.plan_poll_again(poll_at)
 
     def _refused(
@@ -181,3 +197,13 @@ class Collectives:
                 member.polled(self._excused(event, sent_at, member.due_at), member.generation)
             else:
                 member.plan_poll_again(poll_at)
+
+
+def _collective_of(client: RunClient[Any]) -> Collective[Any] | None:
+    """Return what polls the runs of a client together; None if its dialect has nothing for that, or raises."""
+    try:
+        polls = client.dialect.collective()
+    except Exception:
+        FLEET_LOG.exception("A dialect raised an error in collective(); its runs are polled one by one")
+        return None
+    return None if polls is None else Collective(polls)

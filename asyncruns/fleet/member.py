@@ -320,10 +320,13 @@ class Member(Slot):
             self._host.moved()
 
     def plan_poll_again(self, at: float) -> None:
-        """Plan the poll that was planned for this time again, since it was not made; infinity for none."""
+        """Plan the poll that was planned for this time again, since it did not show the run; infinity for none."""
         is_left = self._host.closing and not self.is_cancelling
         if at < math.inf and self.is_watched and not self.has_ended and not is_left and self.poll_at == math.inf:
             self._host.schedule.poll(self, at)
+            if self._polls_again:
+                self._polls_again = False
+                self.poll_now()
             self._host.moved()
 
     def guard(self, act: Callable[[], object]) -> None:

@@ -417,7 +417,9 @@ class Runner(Host[Member]):
         """Forget a member whose watch has finished."""
         self.collectives.part(member)
         self.roster.end(member)
-        if member.is_over:
+        if not member.is_over:  # it is counted again if it is watched again
+            self.progress.changed(member.machine.counts, None)
+        else:
             for scope, other in self._changing.items():
                 # Its response cannot change anything any more.
                 if other is member and (member.stream is None or not member.stream.hasten()):
@@ -427,6 +429,7 @@ class Runner(Host[Member]):
     def taken_up(self, member: Member) -> None:
         """Watch a member again, whose watch was reopened."""
         self.roster.take_up(member)
+        self.progress.changed(None, member.machine.counts)
         self.collectives.join(member, None)
         self._on_end(member)
 

@@ -31,8 +31,8 @@ class Statistics(Plain, frozen=True, kw_only=True, gc=False):
         throttled: The share of requests that the server refused with 429, from 0 to 1.
         told_by_webhooks: Whether webhooks announce ends, so that the runs of a dialect are polled at a tenth of the
             usual pace; see `Fleet.poll_now`.
-        progress: How many requests have ended of the batches that are watched, or whose watches have finished; None
-            while no batch has shown that.
+        progress: How many requests have ended of the batches that are watched or have ended; None while no batch has
+            shown that. A batch that has ended counts once for each watch.
     """
 
     active: int
