@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,13 +76,40 @@ def test_runs_next_to_each_other_are_found_page_by_page_and_then_each_page_is_on
     assert pages.requested[3:] == ["20"]
 
 
-def test_exploring_stops_at_the_oldest_run_that_is_watched() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_exploring_stops_at_the_oldest_run_that_is_watched_if_its_age_is_known(told: bool) -> None:
     ids = numbers(500)
-    pages = of(Pages(ids), ids[485:])
+    pages = of(Pages(ids), ids[485:], told=told)
+    pages.ids.remove("486")
+    pages.ids.remove("487")  # both are on no page
     seen(pages, "499")
-    seen(pages, "487")
-    pages.add(ref("100"), snapshot("100"))
+    seen(pages, "486")
     assert pages.requested == ["", "490"]
+    seen(pages, "487")
+    assert pages.requested == ["", "490"] if told else ["", "490", "478"]
+
+
+def test_a_run_is_polled_by_the_page_that_showed_it_last() -> None:
+    ids = numbers(30)
+    pages = of(Pages(ids), ids)
+    for id_ in ("29", "19", "9"):
+        seen(pages, id_)
+    pages.ids += ["30", "31"]
+    of(pages, ["30", "31"])
+    assert seen(pages, "31") == set(pages.ids[22:])
+    poll = pages.poll(ref("29"))
+    assert poll is not None
+    assert {each.ids[0] for each in poll.refs} == set(pages.ids[22:])
+
+
+def test_a_run_that_was_pushed_off_its_page_is_found_below_it() -> None:
+    ids = numbers(12)
+    pages = of(Pages(ids), ids[2:])
+    seen(pages, "11")
+    pages.ids += ["12", "13"]  # of others
+    assert seen(pages, "11") == set(ids[4:]) | {"12", "13"}
+    assert seen(pages, "3") == set(ids[:4])
+    assert pages.requested == ["", "", "4"]
 
 
 def test_exploring_goes_on_after_a_run_that_was_polled_by_itself() -> None:

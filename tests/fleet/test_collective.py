@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from listed import EPOCH, Job, JobClient, JobDialect, JobPage, JobServer, job_snapshot, refused
 
-from asyncruns import Cancelled, Completed, ConnectivityChanged, Fleet, GaveUp, Reason, RunRef
+from asyncruns import Cadence, Cancelled, Completed, ConnectivityChanged, Fleet, GaveUp, Reason, RunRef
 from asyncruns.abc import CollectivePoll, CollectivePolls
 from asyncruns.errors import APIConnectionError
 from asyncruns.http import Request, Response
@@ -390,3 +390,140 @@ async def test_collective_polls_that_raise_are_left_alone(method: str, caplog: p
     assert all(isinstance(outcome, Completed) for outcome in ends)
     assert len(ends) == 30
     assert caplog.text.count("polled one by one from now on") == 1
+
+
+# Lists that fail by themselves
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_list_that_fails_while_its_runs_answer_is_given_up_after_a_few_polls(status: int) -> None:
+    server = JobServer()
+    answer = Response(status, {"retry-after": "30"}, b'{"error": {"message": "not now"}}')
+    server.broken = lambda request: answer if is_list(request) else None
+    found = await delays(server, server.add(200, after(60.0)))
+    assert len(found) == 200
+    assert mean(found) < 25.0
+    assert server.lists <= 5
+
+
+async def test_a_fault_of_the_whole_server_is_no_fault_of_the_list() -> None:
+    server = JobServer(latency=0.5)
+    now = asyncio.get_running_loop().time
+    began = now()
+    server.broken = lambda request: refused(503) if (now() - began) % 60.0 > 59.0 else None
+    found = await delays(server, mixed(server, 400))
+    assert len(found) == 400
+    assert mean(found) < 3.0
+
+
+async def test_open_runs_stay_on_few_pages_while_runs_come_and_go() -> None:
+    server = JobServer()
+    draw = random.Random(1)
+    client = JobClient(server)
+    async with Fleet(client, requests_per_second=None, cadence=Cadence.fixed(20.0), on_exit="leave") as fleet:
+        for _ in range(1200):
+            (job,) = server.add(1, lambda _: draw.uniform(100.0, 2000.0))
+            fleet.watch(job)
+            await asyncio.sleep(1.0)
+        pages = len(client.dialect.polls[0]._placed)
+        open_runs = fleet.statistics().active
+    assert open_runs > 600
+    assert pages < 40
+
+
+async def test_one_page_at_a_time_is_explored_however_many_runs_are_added() -> None:
+    server = JobServer(latency=2.0)
+    tops = 0
+
+    def count(request: Request) -> None:
+        nonlocal tops
+        tops += is_list(request) and not request.query
+
+    server.broken = count
+    async with Fleet(JobClient(server), requests_per_second=20.0, on_exit="leave") as fleet:
+        for _ in range(200):
+            for job in server.add(5, after(5000.0)):
+                fleet.watch(job)
+            await asyncio.sleep(0.1)
+        assert tops < 20
+
+
+async def test_a_run_that_should_be_polled_now_is_although_its_page_fails() -> None:
+    server = JobServer(latency=1.0)
+    jobs = server.add(10, after(30.0))
+    async with Fleet(JobClient(server), cadence=Cadence.fixed(300.0), on_exit="leave") as fleet:
+        watches = [fleet.watch(job) for job in jobs]
+        await asyncio.sleep(40.0)
+        server.broken = lambda request: refused(404) if is_list(request) else None
+        fleet.poll_now(jobs[0].id)
+        await asyncio.sleep(0.5)
+        fleet.poll_now(jobs[1].id)  # while the page is in flight that was to show it
+        await asyncio.sleep(3.0)
+        assert [watch.outcome is not None for watch in watches[:3]] == [True, True, False]
+
+
+async def test_runs_that_no_collective_poll_shows_are_polled_by_themselves() -> None:
+    server = JobServer()
+    server.broken = partial(searched, server, ignores_ids=True)
+    client = JobClient(server)
+    client.dialect = SearchDialect()
+    jobs = server.add(30, after(600.0))
+    async with Fleet(client, cadence=Cadence.fixed(60.0)) as fleet:
+        for job in jobs[10:]:
+            fleet.watch(job)
+        ends = await outcomes(fleet)
+    assert len(ends) == 20
+    searches = sum(path.startswith("/search") for _, path in server.requests)
+    assert searches < 4 * (len(server.requests) - searches)
+
+
+async def test_a_dialect_that_raises_in_collective_is_polled_run_by_run(caplog: pytest.LogCaptureFixture) -> None:
+    server = JobServer()
+    client = JobClient(server)
+
+    def fail() -> None:
+        raise LookupError("a fault of the caller's")
+
+    client.dialect.collective = fail  # type: ignore[method-assign]
+    async with Fleet(client) as fleet:
+        fleet.watch(server.add(1, after(5.0))[0])
+        (outcome,) = await outcomes(fleet)
+    assert isinstance(outcome, Completed)
+    assert "polled one by one" in caplog.text
+
+
+async def test_an_old_watch_that_ends_takes_no_place_from_a_new_one_of_the_run() -> None:
+    server = JobServer()
+    client = JobClient(server)
+    jobs = server.add(50, after(90_000.0))
+    async with Fleet(client, on_exit="leave", cadence=Cadence.fixed(10.0)) as fleet:
+        for job in jobs[1:]:
+            fleet.watch(job)
+        old = fleet.watch(jobs[0], timeout=5.0)
+        await old
+        fleet.watch(jobs[0])
+        await asyncio.sleep(20.0)
+        server.broken = lambda request: refused(405) if "cancel" in request.path else None
+        await old.cancel_run()
+        await asyncio.sleep(100.0)
+        (polls,) = client.dialect.polls
+        assert RunRef("job", (jobs[0].id,)) in polls._cursors
+
+
+async def test_clients_of_runs_that_have_ended_are_forgotten() -> None:
+    server = JobServer()
+    async with Fleet(JobClient(server)) as fleet:
+        for job in server.add(20, after(5.0)):
+            fleet.watch(job, client=JobClient(server))
+        await outcomes(fleet)
+        assert not fleet._hub.runner.collectives._members
+
+
+@pytest.mark.parametrize("interval", [5.0, 20.0])
+async def test_a_cadence_that_the_caller_chose_holds_for_pages_too(interval: float) -> None:
+    server = JobServer()
+    async with Fleet(JobClient(server), cadence=Cadence.fixed(interval)) as fleet:
+        for job in server.add(100, after(200.0)):
+            fleet.watch(job)
+        ends = await outcomes(fleet)
+    assert all(outcome.polls <= 201.0 / interval + 3 for outcome in ends)
