@@ -20,6 +20,7 @@ from asyncruns.errors import (
     APIStatusError,
     ThreadBusyError,
     status_error_class,
+    with_sentence,
 )
 from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
@@ -148,10 +149,9 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
         parts.append(f"(request id {said_id})")
     if response.attempts:
         parts.append(f"(try {len(response.attempts) + 1}, after {', '.join(response.attempts)}).")
-    if step:
-        parts.append(step)
+    message = " ".join(parts)
     return {
-        "message": on_one_line(" ".join(parts)),
+        "message": on_one_line(with_sentence(message, step) if step else message),
         "status": response.status,
         "detail": detail,
         "code": None if not error.code else str(error.code),  # some servers send numbers

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from asyncruns.dialects.request_lines import body_of, custom_id_of
-from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import InvalidRequestError
 from asyncruns.wire.plain import Plain
+
+if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult  # late: it imports the many structs of responses
 
 T = TypeVar("T")
 
