@@ -50,6 +50,11 @@ responses get in turn:
 
 Without it, a run calls each of its functions once.
 
+--batch FILE is the same for new batches of both wires, with the fields of asyncruns.testing.BatchScenario, of which
+failing and lost are lists of custom ids:
+
+  {"working": 20, "failing": ["request-3"], "lost": ["request-5"]}
+
 --fault has the fields of asyncruns.testing.Fault, as NAME=VALUE pairs (a name alone is true) or as a JSON object. It
 strikes once, unless times says how often; times=none is always:
 
@@ -139,6 +144,7 @@ def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=a_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
     parser.add_argument("--scenario", type=_scenarios, metavar="FILE", help="JSON: what runs and responses do")
+    parser.add_argument("--batch", type=_batch_scenarios, metavar="FILE", help="JSON: what batches do")
     parser.add_argument(
         "--fault", action="append", type=_fault, default=[], metavar="FAULT", help="what goes wrong; repeatable"
     )
@@ -157,6 +163,12 @@ def _scenarios(path: str) -> Any:
     from asyncruns.cli.scripts import scenarios_from
 
     return _explained(scenarios_from, path)
+
+
+def _batch_scenarios(path: str) -> Any:
+    from asyncruns.cli.scripts import batch_scenarios_from
+
+    return _explained(batch_scenarios_from, path)
 
 
 def _fault(text: str) -> Any:
