@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from asyncruns import Client, Fleet, InvalidRequestError, NotFoundError, RunWatcher
-from asyncruns.testing import InMemoryTransport
+from asyncruns import BadRequestError, Client, Fleet, InvalidRequestError, NotFoundError, RunWatcher
+from asyncruns.testing import Emulator, InMemoryTransport
 from asyncruns.wire import Batch, FileObject, MessageBatch
 
 ENDPOINT = "/v1/chat/completions"
@@ -69,3 +69,9 @@ async def test_an_id_alone_says_where_it_can_be_passed(client: Client, way: Call
 async def test_the_next_step_of_an_error_is_a_sentence_of_its_own(client: Client) -> None:
     with pytest.raises(NotFoundError, match=r"[^.]\. Check the id"):
         await client.batches.retrieve("batch_1")
+
+
+async def test_a_plain_client_of_anthropics_api_is_told_of_its_own() -> None:
+    async with Emulator() as emulator, Client(emulator.base_url) as client:
+        with pytest.raises(BadRequestError, match=r"header is required\. Use Client\.anthropic\(\)"):
+            await client.message_batches.retrieve("msgbatch_1")
