@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from asyncruns import BadRequestError, Client, Fleet, InvalidRequestError, NotFoundError, RunWatcher
+from asyncruns import (
+    AuthenticationError,
+    BadRequestError,
+    Client,
+    Fleet,
+    InvalidRequestError,
+    NotFoundError,
+    RunWatcher,
+)
 from asyncruns.testing import Emulator, InMemoryTransport
 from asyncruns.wire import Batch, FileObject, MessageBatch
 
@@ -73,5 +81,12 @@ async def test_the_next_step_of_an_error_is_a_sentence_of_its_own(client: Client
 
 async def test_a_plain_client_of_anthropics_api_is_told_of_its_own() -> None:
     async with Emulator() as emulator, Client(emulator.base_url) as client:
-        with pytest.raises(BadRequestError, match=r"header is required\. Use Client\.anthropic\(\)"):
+        with pytest.raises(BadRequestError, match=r"header is required.*\. Use Client\.anthropic\(\)"):
             await client.message_batches.retrieve("msgbatch_1")
+
+
+async def test_a_wrong_key_of_anthropics_api_is_not_taken_for_a_missing_header() -> None:
+    async with Emulator(api_key="right") as emulator:
+        async with Client.anthropic("wrong", base_url=emulator.base_url) as client:
+            with pytest.raises(AuthenticationError, match="Check the key"):
+                await client.message_batches.retrieve("msgbatch_1")
