@@ -87,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
         add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
     )
     _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
-    add_batch(add_command(commands, "batch", "Submit batches of requests, watch them, and print their results."))
+    add_batch(
+        add_command(commands, "batch", "Submit batches of requests, watch or cancel them, and print their results.")
+    )
     _add_emulate(
         add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
     )
