@@ -65,8 +65,17 @@ def no_run(run: object, wanted: str) -> InvalidRequestError:
         wanted: What was expected instead, as the beginning of the message.
     """
     if isinstance(run, Mapping):
+        if "parts" in run:
+            return InvalidRequestError(
+                f"{wanted}; got {type(run).__name__}: of a stored group, pass BatchGroup.of(it) to client.watch"
+            )
         return InvalidRequestError(
             f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
+        )
+    if isinstance(run, list | tuple | set):
+        return InvalidRequestError(
+            f"{wanted}; got {type(run).__name__}: many are watched by a Fleet, with fleet.watch for each or "
+            "fleet.add_many for all"
         )
     if run is None:
         return InvalidRequestError(f"{wanted}; got None: does the function that creates the run return it?")

@@ -1,4 +1,4 @@
-"""`asyncruns batch submit`, `results`, `list` and `cancel` against an emulator in virtual time, and the servers they choose."""
+"""`asyncruns batch submit`, `results`, `list` and `cancel` against an emulator, and the servers they choose."""
 
 from __future__ import annotations
 
