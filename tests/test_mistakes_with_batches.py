@@ -71,7 +71,7 @@ async def test_an_id_alone_says_where_it_can_be_passed(client: Client, way: Call
             async with Fleet(client) as fleet:
                 fleet.watch("batch_1")  # type: ignore[call-overload]
         else:
-            RunWatcher(client, "batch_1")
+            way(client, "batch_1")
     assert str(caught.value) == (
         "Expected a run, not only an id; got str 'batch_1': pass batch_id='batch_1' to client.watch or fleet.watch; "
         "a RunWatcher takes the batch, or RunRef('batch', ('batch_1',))"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -44,7 +44,7 @@ def batch_scenarios_from(path: str) -> tuple[BatchScenario, ...]:
 def _read(path: str, kind: type[T]) -> tuple[T, ...]:
     try:
         found = msgspec.json.decode(Path(path).read_bytes())
-        one: Any = _strict(kind)
+        one: Any = _strict(cast("Any", kind))  # mypy takes a class that is a variable for not hashable
         if isinstance(found, list):
             raw = msgspec.convert(found, list[one])
             scenarios = tuple(_built(kind, each, f"$[{place}]") for place, each in enumerate(raw))

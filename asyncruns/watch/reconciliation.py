@@ -129,10 +129,11 @@ async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests")
     Raises:
         InvalidRequestError: It is no iterable of several things.
     """
-    is_several = isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping)
-    if not is_several and not isinstance(items, AsyncIterable):
-        hint = _no_items(items, what)
-        raise InvalidRequestError(f"Expected an iterable of {what}; got {type(items).__name__}{hint}")
+    given: object = items
+    is_several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    if not is_several and not isinstance(given, AsyncIterable):
+        hint = _no_items(given, what)
+        raise InvalidRequestError(f"Expected an iterable of {what}; got {type(given).__name__}{hint}")
     number = 0
     try:
         async with aclosing(_aiter(items)) as each:
