@@ -267,6 +267,12 @@ class CallNotAnsweredError(AsyncRunsError):
         self.call: FailedCall = call
 
 
+def with_sentence(message: str, text: str) -> str:
+    """Return a message with one more sentence, or a remark in parentheses, and a full stop before a sentence."""
+    stop = "." if text[:1].isalpha() and not message.endswith((".", "!", "?")) else ""
+    return f"{message}{stop} {text}"
+
+
 class APIError(AsyncRunsError):
     """A request or a stream failed.
 
@@ -302,8 +308,7 @@ class APIError(AsyncRunsError):
         Args:
             text: The sentence. If it quotes a server, the caller has escaped control characters (`wire.shown_text`).
         """
-        stop = "." if text[:1].isalpha() and not self.message.endswith((".", "!", "?")) else ""
-        self.message += f"{stop} {text}"
+        self.message = with_sentence(self.message, text)
         Exception.__init__(self, self.message)  # which sets `args`
         return self
 

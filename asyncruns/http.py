@@ -144,7 +144,7 @@ def _is_plain(segment: object) -> bool:
 
 
 def _quoted(segments: tuple[str, ...], place: int) -> str:
-    name = f"{segments[place - 1].removesuffix('s')}_id" if place else "id"  # /threads/{thread_id}/runs/{run_id}
+    name = _name_of_id(segments[:place])
     segment = require_id(name, segments[place])
     decoded = segment  # each layer between us and the server may decode once: "%252e%252e" -> "%2e%2e" -> ".."
     while (once_more := unquote(decoded)) != decoded:
@@ -156,6 +156,13 @@ def _quoted(segments: tuple[str, ...], place: int) -> str:
         return quote(segment, safe="")
     except UnicodeEncodeError as error:
         raise InvalidRequestError(f"{name} {_shown(segment)} is not an id: it cannot be encoded as UTF-8") from error
+
+
+def _name_of_id(before: tuple[str, ...]) -> str:
+    """Return the name of the id that follows these segments: /threads/{thread_id}/runs/{run_id}."""
+    if before[-1:] == ("batches",):
+        return "message_batch_id" if before[-2:-1] == ("messages",) else "batch_id"
+    return f"{before[-1].removesuffix('s')}_id" if before else "id"
 
 
 def require_id(name: str, value: object) -> str:
@@ -170,8 +177,16 @@ def require_id(name: str, value: object) -> str:
     """
     text = as_text(value)
     if not isinstance(text, str) or not text.strip():
-        raise InvalidRequestError(f"{name} must be a non-empty string, got {_shown(value)}")
+        raise InvalidRequestError(f"{name} must be a non-empty string, got {_shown(value)}{_own_id_of(name, value)}")
     return text
+
+
+def _own_id_of(name: str, value: object) -> str:
+    """Return the hint to pass the id of an object that has one, in place of the object; otherwise ""."""
+    what = name.removesuffix("_id")
+    if isinstance(value, Mapping):
+        return f': pass its id, {what}["id"]' if isinstance(value.get("id"), str) else ""
+    return f": pass its id, {what}.id" if isinstance(getattr(value, "id", None), str) else ""
 
 
 def _shown(value: object) -> str:

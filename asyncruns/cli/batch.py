@@ -1,4 +1,4 @@
-"""`asyncruns batch`: submit a file of requests, watch batches, print results, list batches.
+"""`asyncruns batch`: submit a file of requests, watch and cancel batches, print results, list batches.
 
 Nothing here spends money by itself: only `submit` creates something, and only what the file says.
 """
@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from asyncruns.cli.batch_cancel import cancel_command
 from asyncruns.cli.batch_list import list_command
 from asyncruns.cli.batch_results import results_command
 from asyncruns.cli.batch_submit import submit_command
@@ -20,6 +21,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], Awaitable[int]]]] = 
     "watch": watch_command,
     "results": results_command,
     "list": list_command,
+    "cancel": cancel_command,
 }
 
 

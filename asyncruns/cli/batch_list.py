@@ -25,14 +25,15 @@ async def list_command(options: argparse.Namespace) -> int:
             if options.json:
                 say_json(batch.to_dict())
             else:
-                say(_line(batches.alone.dialect.snapshot(batch)))
+                say(line_of(batches.alone.dialect.snapshot(batch)))
             left -= 1
             if not left:
                 break
     return 0
 
 
-def _line(snapshot: Snapshot[Any]) -> str:
+def line_of(snapshot: Snapshot[Any]) -> str:
+    """Return what is printed of a batch: its id, when it was created, its status, and its progress."""
     created = ""
     if snapshot.created_at is not None:
         created = f"{datetime.datetime.fromtimestamp(snapshot.created_at).astimezone():%Y-%m-%d %H:%M:%S}"

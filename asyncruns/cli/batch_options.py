@@ -46,6 +46,11 @@ response, error, status_code, request_id. A batch that expired or was cancelled 
 
 exit codes: 0 a result for each request; 1 some are missing; 2 wrong usage, or the batch has not ended.
 """
+_CANCEL_EPILOG: Final = """\
+Requests that ended before keep their results. A batch may be "cancelling" for minutes: watch it to see its end.
+
+exit codes: 0 all requests to cancel were accepted; 1 one was refused, as the batch has ended or is not there.
+"""
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +63,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     _add_watch(add_command(commands, "watch", "Watch batches to their ends.", _WATCH_EPILOG + _SERVER_HELP))
     _add_results(add_command(commands, "results", "Print the results of a batch.", _RESULTS_EPILOG + _SERVER_HELP))
     _add_list(add_command(commands, "list", "List the newest batches.", _SERVER_HELP))
+    _add_cancel(add_command(commands, "cancel", "Cancel batches.", _CANCEL_EPILOG + _SERVER_HELP))
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
@@ -93,5 +99,11 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=a_count, default=DEFAULT_LISTED, metavar="N", help="how many (default %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per batch")
+    add_server(parser)
+
+
+def _add_cancel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ids", metavar="ID", nargs="+", help="the batches")
     parser.add_argument("--json", action="store_true", help="print one JSON object per batch")
     add_server(parser)

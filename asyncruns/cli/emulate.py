@@ -12,7 +12,7 @@ from asyncruns.cli.demo_runs import demo_scenario
 from asyncruns.cli.output import complain, say
 from asyncruns.cli.process import INTERRUPTED, TERMINATED, USAGE, run
 from asyncruns.cli.scripts import in_turn
-from asyncruns.testing import Emulator, Scenario
+from asyncruns.testing import BatchScenario, Emulator, Scenario
 from asyncruns.wire.shown_text import on_one_line
 
 FORGET_EVERY_S: Final = 60.0
@@ -27,10 +27,12 @@ def main(options: argparse.Namespace) -> int:
 async def serve(options: argparse.Namespace) -> int:
     """Serve until cancelled; return an exit code if an option is unusable, or it cannot listen."""
     scenarios: tuple[Scenario, ...] | None = options.scenario
+    batches: tuple[BatchScenario, ...] | None = options.batch
     try:
         # The demo's runs have the scenarios of its own emulator; all others call each of their functions once.
         emulator = Emulator(
             demo_scenario if scenarios is None else in_turn(scenarios),
+            batches=None if batches is None else in_turn(batches),
             host=options.host,
             port=options.port,
             api_key=options.api_key,
@@ -51,8 +53,9 @@ async def serve(options: argparse.Namespace) -> int:
         shown_key = "any-key" if options.api_key is None else "..."
         say(f"Try: asyncruns demo --base-url {emulator.base_url}{key}    (Ctrl-C ends this)")
         say(f"Or:  export ASYNCRUNS_BASE_URL={emulator.base_url} ASYNCRUNS_API_KEY={shown_key}")
-        if scenarios is not None:
-            say(f"Runs have {len(scenarios)} {'scenario' if len(scenarios) == 1 else 'scenarios, in turn'}")
+        for what, scripted in (("Runs", scenarios), ("Batches", batches)):
+            if scripted is not None:
+                say(f"{what} have {len(scripted)} {'scenario' if len(scripted) == 1 else 'scenarios, in turn'}")
         for fault in options.fault:
             say(on_one_line(repr(fault)))
         if options.webhook_url is not None:

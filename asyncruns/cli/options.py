@@ -50,6 +50,11 @@ responses get in turn:
 
 Without it, a run calls each of its functions once.
 
+--batch FILE is the same for new batches of both wires, with the fields of asyncruns.testing.BatchScenario, of which
+failing and lost are lists of custom ids:
+
+  {"working": 20, "failing": ["request-3"], "lost": ["request-5"]}
+
 --fault has the fields of asyncruns.testing.Fault, as NAME=VALUE pairs (a name alone is true) or as a JSON object. It
 strikes once, unless times says how often; times=none is always:
 
@@ -82,7 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
         add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
     )
     _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
-    add_batch(add_command(commands, "batch", "Submit batches of requests, watch them, and print their results."))
+    add_batch(
+        add_command(commands, "batch", "Submit batches of requests, watch or cancel them, and print their results.")
+    )
     _add_emulate(
         add_command(commands, "emulate", "Serve the API from memory, on this machine, until Ctrl-C.", _EMULATE_EPILOG)
     )
@@ -139,6 +146,7 @@ def _add_emulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=a_port, default=0, help="0, the default, takes a free port")
     parser.add_argument("--api-key", metavar="KEY", help="refuse other keys; without it, every request is accepted")
     parser.add_argument("--scenario", type=_scenarios, metavar="FILE", help="JSON: what runs and responses do")
+    parser.add_argument("--batch", type=_batch_scenarios, metavar="FILE", help="JSON: what batches do")
     parser.add_argument(
         "--fault", action="append", type=_fault, default=[], metavar="FAULT", help="what goes wrong; repeatable"
     )
@@ -157,6 +165,12 @@ def _scenarios(path: str) -> Any:
     from asyncruns.cli.scripts import scenarios_from
 
     return _explained(scenarios_from, path)
+
+
+def _batch_scenarios(path: str) -> Any:
+    from asyncruns.cli.scripts import batch_scenarios_from
+
+    return _explained(batch_scenarios_from, path)
 
 
 def _fault(text: str) -> Any:

@@ -1,6 +1,7 @@
-"""What `asyncruns emulate` is told: scenarios from a file, and faults from its arguments.
+"""What `asyncruns emulate` is told: scenarios from files, and faults from its arguments.
 
-Both have the fields of `Scenario` and `Fault`, with their defaults and checks; names that these lack are refused.
+They have the fields of `Scenario`, `BatchScenario` and `Fault`, with their defaults and checks; names that these lack
+are refused.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from collections.abc import Callable
 from functools import cache
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, cast, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from asyncruns.testing import Fault, FunctionCall, Scenario
-from asyncruns.testing.emulator.scenario import RunRequest
+from asyncruns.testing import BatchScenario, Fault, FunctionCall, Scenario
 
 T = TypeVar("T")
 
@@ -24,19 +24,32 @@ _NULLS: Final = ("none", "null")
 
 
 def scenarios_from(path: str) -> tuple[Scenario, ...]:
-    """Read a JSON file with one scenario, or a list of them.
+    """Read a JSON file with one scenario of runs, or a list of them.
 
     Raises:
         ValueError: It cannot be read, or something in it is wrong; the message names the file and the place.
     """
+    return _read(path, Scenario)
+
+
+def batch_scenarios_from(path: str) -> tuple[BatchScenario, ...]:
+    """Read a JSON file with one scenario of batches, or a list of them.
+
+    Raises:
+        ValueError: As for `scenarios_from`.
+    """
+    return _read(path, BatchScenario)
+
+
+def _read(path: str, kind: type[T]) -> tuple[T, ...]:
     try:
         found = msgspec.json.decode(Path(path).read_bytes())
-        one: Any = _strict(Scenario)
+        one: Any = _strict(cast("Any", kind))  # mypy takes a class that is a variable for not hashable
         if isinstance(found, list):
             raw = msgspec.convert(found, list[one])
-            scenarios = tuple(_built(Scenario, each, f"$[{place}]") for place, each in enumerate(raw))
+            scenarios = tuple(_built(kind, each, f"$[{place}]") for place, each in enumerate(raw))
         else:
-            scenarios = (_built(Scenario, msgspec.convert(found, one), "$"),)
+            scenarios = (_built(kind, msgspec.convert(found, one), "$"),)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
     except (msgspec.MsgspecError, ValueError) as error:
@@ -46,8 +59,8 @@ def scenarios_from(path: str) -> tuple[Scenario, ...]:
     return scenarios
 
 
-def in_turn(scenarios: tuple[Scenario, ...]) -> Callable[[RunRequest], Scenario]:
-    """Return a source that gives each new run the next scenario, and begins again after the last."""
+def in_turn(scenarios: tuple[T, ...]) -> Callable[[object], T]:
+    """Return a source that gives each new run or batch the next scenario, and begins again after the last."""
     turn = cycle(scenarios)
     return lambda _: next(turn)
 
@@ -76,6 +89,9 @@ def _strict(kind: type) -> Any:
     if kind is Scenario:
         call: Any = _strict(FunctionCall)
         hints["rounds"] = tuple[tuple[call, ...], ...]
+    if kind is BatchScenario:  # JSON has no functions
+        del hints["answers"]
+        hints |= {"failing": list[str], "lost": list[str], "errors": list[dict[str, Any]]}
     if kind is Fault:  # it names the right words itself; the body is one or the other in JSON
         del hints["rewrite"]
         hints |= {"on": str, "damage": str | None, "stream": str | None, "body": str | dict[str, Any] | None}

@@ -38,6 +38,11 @@ def taken_over(theirs: Any, options: ClientOptions) -> tuple[str, Auth, ClientOp
     """
     names = [kind.__name__ for kind in type(theirs).__mro__ if kind.__module__.partition(".")[0] == "openai"]
     if not any(name in _CLIENTS for name in names):
+        if any(kind.__module__.partition(".")[0] == "anthropic" for kind in type(theirs).__mro__):
+            raise ConfigurationError(
+                f"Client.from_openai takes a client of openai, not the {type(theirs).__name__} of anthropic: use "
+                "Client.anthropic(api_key=..., base_url=...), which has message_batches"
+            )
         what = f"the class {theirs.__name__}" if isinstance(theirs, type) else f"a {type(theirs).__name__}"
         raise ConfigurationError(
             f"Client.from_openai takes a client of openai: an AsyncOpenAI or AsyncAzureOpenAI; got {what}. Without "

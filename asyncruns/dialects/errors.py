@@ -20,6 +20,7 @@ from asyncruns.errors import (
     APIStatusError,
     ThreadBusyError,
     status_error_class,
+    with_sentence,
 )
 from asyncruns.http import Request, Response, request_id
 from asyncruns.lifecycle.values import R, RefusalKind, Snapshot
@@ -58,6 +59,8 @@ _AN_ID: Final = re.compile(r"[_\d]")  # a path segment with one of these is an i
 _QUOTA: Final = r"insufficient_quota|exceeded your (?:current|monthly|usage) quota"
 _IN_A_TOOL: Final = r"\btools\[\d+\]\.(?:function|name)\b"
 _FUNCTION_FIELD: Final = b'"function":{'  # definitions for threads have it, those for responses do not
+# Not "invalid x-api-key": there the header was sent.
+_NO_HEADER: Final = r"(?:anthropic-version|x-api-key)\b.*\b(?:required|missing)|missing\b.*\banthropic-version"
 _NO_SUCH_ROUTE: Final = frozenset({405, 501})
 # A refusal that names a status, or says "yet", may no longer apply when the run has another status.
 _NO_CANCEL: Final = (
@@ -148,10 +151,9 @@ def _facts(request: Request, response: Response, step: str) -> dict[str, Any]:
         parts.append(f"(request id {said_id})")
     if response.attempts:
         parts.append(f"(try {len(response.attempts) + 1}, after {', '.join(response.attempts)}).")
-    if step:
-        parts.append(step)
+    message = " ".join(parts)
     return {
-        "message": on_one_line(" ".join(parts)),
+        "message": on_one_line(with_sentence(message, step) if step else message),
         "status": response.status,
         "detail": detail,
         "code": None if not error.code else str(error.code),  # some servers send numbers
@@ -176,6 +178,8 @@ def _next_step(request: Request, response: Response, error: ErrorObject, host: s
         return hint
     if response.status in (400, 422) and (hint := _of_the_other_wire(request, error)):
         return hint
+    if response.status in (400, 401, 422) and re.search(_NO_HEADER, error.message or "", re.IGNORECASE):
+        return "Use Client.anthropic(), which sends the headers anthropic-version and x-api-key."
     return _NEXT_STEP.get(response.status, "")
 
 

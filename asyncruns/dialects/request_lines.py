@@ -143,7 +143,8 @@ def custom_id_of(request: object, number: int) -> str:
     elif isinstance(request, list | tuple) and len(request) == 2:
         custom_id = request[0]
     else:
-        raise refused_request(number, f"is of the type {type(request).__name__}; {_FORMS}")
+        hint = "; for a line of JSON, pass json.loads(line)" if isinstance(request, str | bytes) else ""
+        raise refused_request(number, f"is of the type {type(request).__name__}; {_FORMS}{hint}")
     if not isinstance(custom_id, str) or not custom_id:
         what = "an empty custom_id" if custom_id == "" else f"a custom_id of the type {type(custom_id).__name__}"
         raise refused_request(number, f"has {what}; pass a string that is not empty")

@@ -9,17 +9,15 @@ https://docs.anthropic.com/en/api/retrieving-message-batch-results
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from asyncruns.lifecycle import RunFault
+from asyncruns.wire import ModelResponse
 from asyncruns.wire.codec import convert, parse
 from asyncruns.wire.plain import Plain
 from asyncruns.wire.shown_text import on_one_line
-
-if TYPE_CHECKING:
-    from asyncruns.wire import ModelResponse
 
 ResultKind = Literal["answered", "failed", "expired", "cancelled"]
 
@@ -156,8 +154,6 @@ def _object(value: object) -> dict[str, Any] | None:
 def _typed(body: dict[str, Any]) -> ModelResponse | dict[str, Any]:
     if body.get("object") != "response":
         return body
-    from asyncruns.wire import ModelResponse  # imported late: its many structs take time to import
-
     try:
         return convert(body, ModelResponse)
     except (msgspec.ValidationError, RecursionError):

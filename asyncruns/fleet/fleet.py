@@ -219,8 +219,8 @@ class Fleet(AsyncOnly, Generic[R]):
             run_id: The run, when `run` is not given.
             response_id: The response, when `run` is not given.
             batch_id: The batch, when `run` is not given. An id that begins with "msgbatch_" is of a message batch.
-            client: The client for this run, instead of the fleet's: another client of the same server, or for a
-                response `client.responses.continued(parameters)`.
+            client: The client for this run, instead of the fleet's: another client, such as `Client.anthropic()` for a
+                message batch, or for a response `client.responses.continued(parameters)`. All share one budget.
             **options: As for the fleet, for this run only. `max_concurrent_calls` applies in addition to the fleet's; a
                 `cadence` of None means the fleet's.
 

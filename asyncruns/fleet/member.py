@@ -25,6 +25,7 @@ from asyncruns.fleet.settings import Answerers
 from asyncruns.lifecycle import (
     Asked,
     Command,
+    ConnectivityChanged,
     End,
     EndKind,
     Event,
@@ -560,7 +561,10 @@ class Member(Slot):
 
     def _notify(self, notice: Notice) -> None:
         self._deliver(self.stamped(notice))
-        log_notice(FLEET_LOG, self.ref, notice)
+        if isinstance(notice, ConnectivityChanged):
+            self._host.outages.note(self, self.ref, notice, loop_time())
+        else:
+            log_notice(FLEET_LOG, self.ref, notice)
 
     def stamped(self, event: E) -> E:
         """Return an event with the time, the ref of the run, and what the caller gave as `context=`."""

@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from asyncruns.fleet.announcements import Announcements
 from asyncruns.fleet.batch_progress import BatchProgress
+from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.schedule import Schedule, Slot
 
@@ -23,6 +24,7 @@ class Host(ABC, Generic[M]):
         schedule: Takes the requests to send for a run, and the times at which it wants to be woken.
         announcements: Whether webhooks announce the ends of runs.
         progress: Sums up the counts of batches.
+        outages: Logs when runs can't be polled.
         permits: Keep requests for the messages of a run, which callers send later, within the budget.
         group: The task group in which tools run; None if the fleet is not running.
         closing: Whether nothing new may be started.
@@ -32,6 +34,7 @@ class Host(ABC, Generic[M]):
     schedule: Schedule[M]
     announcements: Announcements
     progress: BatchProgress
+    outages: Outages
     permits: Permits
     group: TaskGroup | None
     closing: bool

@@ -27,6 +27,7 @@ from asyncruns.fleet.creates import Creates, PendingRun
 from asyncruns.fleet.member import Member
 from asyncruns.fleet.member_host import Host
 from asyncruns.fleet.member_stream import MemberStream
+from asyncruns.fleet.outages import Outages
 from asyncruns.fleet.permits import Permits
 from asyncruns.fleet.roster import Roster
 from asyncruns.fleet.schedule import RUNS_AT_ONCE, Schedule
@@ -73,6 +74,7 @@ class Runner(Host[Member]):
             self.schedule, self.roster, heed=self._heed, note=self._note, excused=self._excused
         )
         self.progress: BatchProgress = BatchProgress()
+        self.outages: Outages = Outages()
         self._to_hurry: list[Member] = []  # whose polls were put off, as webhooks were to announce the ends
         self._keeps_unfinished = keeps_unfinished
         self.group: anyio.abc.TaskGroup | None = None
@@ -400,6 +402,7 @@ class Runner(Host[Member]):
     def discard(self, member: Member) -> None:
         """Stop watching a run; its submits and cancels that are queued or in flight are still sent."""
         member.discard()
+        self.outages.forget(member)
         self.collectives.part(member)
         self.roster.discard(member)
         self.moved()  # leaving may wait for it
@@ -415,6 +418,7 @@ class Runner(Host[Member]):
 
     def ended(self, member: Member) -> None:
         """Forget a member whose watch has finished."""
+        self.outages.forget(member)
         self.collectives.part(member)
         self.roster.end(member)
         if not member.is_over:  # it is counted again if it is watched again

@@ -13,12 +13,13 @@ from asyncruns.errors import InvalidRequestError
 from asyncruns.wire.names import BATCH, DIALECTS, MESSAGE_BATCH, RESPONSE, THREAD_RUN
 
 _BY_IDS: Final = 'client.watch(thread_id="thread_...", run_id="run_...")'
+_OF_A_BATCH: Final = "pass batch_id={id!r} to client.watch or fleet.watch; a RunWatcher takes the batch, or"
 # What to write instead of an id alone, by how the id begins; the first that fits counts.
 _RIGHT_LINES: Final = (
     ("thread_", f"a thread has many runs: {_BY_IDS}"),
     ("resp_", "await client.responses.watch({id!r}), or pass RunRef('response', ({id!r},))"),
-    ("batch_", "await client.watch(batch_id={id!r}), or pass RunRef('batch', ({id!r},))"),
-    ("msgbatch_", "await client.watch(batch_id={id!r}), or pass RunRef('message_batch', ({id!r},))"),
+    ("batch_", f"{_OF_A_BATCH} RunRef('batch', ({{id!r}},))"),
+    ("msgbatch_", f"{_OF_A_BATCH} RunRef('message_batch', ({{id!r}},))"),
     ("run_", 'a run is identified together with its thread: thread_id="thread_...", run_id={id!r}'),
     ("", f"{_BY_IDS}, or RunRef('response', (id,)) for a response"),
 )
@@ -64,8 +65,17 @@ def no_run(run: object, wanted: str) -> InvalidRequestError:
         wanted: What was expected instead, as the beginning of the message.
     """
     if isinstance(run, Mapping):
+        if "parts" in run:
+            return InvalidRequestError(
+                f"{wanted}; got {type(run).__name__}: of a stored group, pass BatchGroup.of(it) to client.watch"
+            )
         return InvalidRequestError(
             f"{wanted}; got {type(run).__name__} without the `id` and `object` of a run or a response"
+        )
+    if isinstance(run, list | tuple | set):
+        return InvalidRequestError(
+            f"{wanted}; got {type(run).__name__}: many are watched by a Fleet, with fleet.watch for each or "
+            "fleet.add_many for all"
         )
     if run is None:
         return InvalidRequestError(f"{wanted}; got None: does the function that creates the run return it?")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from asyncruns.errors import InvalidRequestError
 from asyncruns.wire import Batch
-from asyncruns.wire.codec import convert
+from asyncruns.wire.codec import convert, parse
 from asyncruns.wire.plain import Plain
 
 
@@ -65,19 +65,23 @@ class BatchGroup(Plain, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, group: object) -> BatchGroup:
-        """Return the group that was stored with `to_dict`, or the group itself.
+        """Return the group that was stored with `to_dict` or `to_json`, or the group itself.
 
         Raises:
             InvalidRequestError: It is neither.
         """
         if isinstance(group, BatchGroup):
             return group
-        if not isinstance(group, Mapping):
-            raise InvalidRequestError(f"Expected a BatchGroup or its to_dict(); got {type(group).__name__}")
         try:
-            return convert(dict(group), cls)
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise InvalidRequestError(f"This is not the to_dict() of a BatchGroup: {error}") from error
+            found = (
+                parse(group.encode() if isinstance(group, str) else group) if isinstance(group, str | bytes) else group
+            )
+            if not isinstance(found, Mapping):
+                what = "a BatchGroup, its to_dict() or its to_json()"
+                raise InvalidRequestError(f"Expected {what}; got {type(group).__name__}")
+            return convert(dict(found), cls)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise InvalidRequestError(f"This is not the to_dict() or to_json() of a BatchGroup: {error}") from error
 
     @property
     def batches(self) -> list[Batch]:

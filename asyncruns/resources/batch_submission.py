@@ -12,7 +12,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError
+from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError, with_sentence
 from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
 from asyncruns.wire import Batch, FileObject
@@ -113,8 +113,8 @@ def _check_tokens(most: object) -> None:
 def _what_runs(group: BatchGroup, place: int) -> str:
     running = ", ".join(batch.id for batch in group.batches)
     so_far = f"The parts before it run, as {running}." if running else "No other part runs."
+    what = f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error}"
     return (
-        f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error} {so_far} The files "
-        "of all parts are at the server: client.watch(error.group) creates the rest and watches all parts, and "
-        "client.batches.cancel(error.group) cancels what runs."
+        f"{with_sentence(what, so_far)} The files of all parts are at the server: client.watch(error.group) creates "
+        "the rest and watches all parts, and client.batches.cancel(error.group) cancels what runs."
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Final, Unpack, overload
+from typing import Any, Final, Literal, Unpack, overload
 
 import anyio
 from msgspec import UNSET
@@ -81,6 +81,20 @@ class Batches(Resource):
         output_expires_after: Maybe[Mapping[str, Any]] = UNSET,
         max_enqueued_tokens: int,
         delete_input_files: bool = False,
+        **options: Unpack[CallOptions],
+    ) -> BatchGroup: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        endpoint: str | None = None,
+        completion_window: str = "24h",
+        metadata: Maybe[Mapping[str, str]] = UNSET,
+        output_expires_after: Maybe[Mapping[str, Any]] = UNSET,
+        max_enqueued_tokens: int | None = None,
+        delete_input_files: Literal[True],
         **options: Unpack[CallOptions],
     ) -> BatchGroup: ...
 

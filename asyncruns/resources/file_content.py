@@ -108,7 +108,9 @@ class FileContent(AsyncOnly):
 
         Raises:
             APIError: As for each piece.
+            InvalidRequestError: It was read to its end and closed before, as by `read`.
         """
+        self._check_is_unread()
         async with self:
             return b"".join([piece async for piece in self])
 
@@ -140,7 +142,9 @@ class FileContent(AsyncOnly):
         Raises:
             OSError: The file could not be written.
             APIError: As for each piece.
+            InvalidRequestError: As for `read`; the file is left as it is.
         """
+        self._check_is_unread()
         files = ExitStack()
         try:
             async with self:
@@ -166,6 +170,12 @@ class FileContent(AsyncOnly):
     def __repr__(self) -> str:
         state = "at its end" if self._is_over else "closed" if self._is_closed else "open"
         return f"<FileContent of {self._request.path}, {self._position} bytes read, {state}>"
+
+    def _check_is_unread(self) -> None:
+        if self._is_over and self._is_closed:
+            raise InvalidRequestError(
+                f"The content of {self._request.path} was read already; ask for the content again"
+            )
 
     async def _line(self) -> bytes | None:
         """Return the next line, without its line end; None at the end of the content."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asyncruns.errors import RunError
+from asyncruns.errors import RunError, with_sentence
 from asyncruns.resources.batch_group import BatchGroup
 from asyncruns.watch.outcome import AnyOutcome, Cancelled, Expired, Failed, GaveUp
 from asyncruns.watch.outcome_clients import reads_results
@@ -125,4 +125,4 @@ def _raise_of_part(outcome: AnyOutcome[Batch], which: str) -> None:
     try:
         outcome.unwrap()
     except RunError as error:
-        raise type(error)(f"{error} This is {which}.", outcome) from error.__cause__
+        raise type(error)(with_sentence(str(error), f"This is {which}."), outcome) from error.__cause__

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Unpack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from msgspec import UNSET
 
@@ -13,9 +14,19 @@ from asyncruns.resources.thread_items import ThreadItems
 from asyncruns.resources.thread_lock import OnBusy
 from asyncruns.wire import Deleted, Maybe, Message
 
+if TYPE_CHECKING:
+    from asyncruns.resources.message_batches import MessageBatches
+
 
 class Messages(ThreadItems):
     """`client.threads.messages`. Every method also takes the `CallOptions`."""
+
+    @cached_property
+    def batches(self) -> MessageBatches:
+        """Batches of Anthropic's API: `client.messages.batches`, as in its client, is `client.message_batches`."""
+        from asyncruns.resources.message_batches import MessageBatches  # late: few programs use all wires
+
+        return MessageBatches(self._server)
 
     async def create(
         self,

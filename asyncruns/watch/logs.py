@@ -1,4 +1,4 @@
-"""Logs what happens to a watched run: its statuses and its outcome at INFO, each poll at DEBUG.
+"""Logs what happens to a watched run: statuses and outcome at INFO, each poll at DEBUG, an outage at WARNING.
 
 The ids are fields of each record, so that a log can be filtered by run. No credential is ever logged, and below
 WARNING no content (messages, arguments, outputs) either; the error in a warning may quote the start of a response. What
@@ -15,6 +15,7 @@ from typing import Any, Final
 from asyncruns.lifecycle import (
     ActionRequired,
     CancelRefused,
+    Connectivity,
     ConnectivityChanged,
     EndRevoked,
     Notice,
@@ -50,9 +51,35 @@ def log_poll(log: logging.Logger, ref: RunRef, event: Observed | Refused) -> Non
 
 
 def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
-    """Log what a watch reports, at INFO."""
-    if log.isEnabledFor(logging.INFO) and (text := _text_of(notice)):
+    """Log what a watch reports, at INFO; at WARNING if requests have failed for 15 s."""
+    if isinstance(notice, ConnectivityChanged) and notice.connectivity is Connectivity.LOST:
+        warn_of_outage(log, ref, notice)
+    elif log.isEnabledFor(logging.INFO) and (text := _text_of(notice)):
         _write(log, logging.INFO, ref, "%s: %s", text)
+
+
+def warn_of_outage(log: logging.Logger, ref: RunRef, notice: ConnectivityChanged, *, runs: int | None = None) -> None:
+    """Log, at WARNING, that requests about a run have failed for 15 s.
+
+    Args:
+        log: The logger.
+        ref: The run.
+        notice: What its watch reports.
+        runs: The number of such runs in its fleet; None for a single watch.
+    """
+    cause = f", {_kind_of(notice.cause)}" if notice.cause else ""
+    others = "" if runs is None else f"; in all for {runs} {'run' if runs == 1 else 'runs'} of the fleet"
+    _write(log, logging.WARNING, ref, "%s: %s", f"requests have failed for 15 s{cause}; the watch goes on{others}")
+
+
+def log_healthy(log: logging.Logger, ref: RunRef) -> None:
+    """Log, at INFO, that requests about all runs of a fleet succeed again.
+
+    Args:
+        log: The logger.
+        ref: The run of the last one.
+    """
+    _write(log, logging.INFO, ref, "%s: %s", "requests succeed again, for all runs of the fleet")
 
 
 def log_outcome(log: logging.Logger, outcome: AnyOutcome[Any]) -> None:

@@ -33,6 +33,7 @@ from asyncruns.watch.outcome_clients import LeftBehind, reads_results
 from asyncruns.watch.parsed import last_written, parsed_answer
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Message
+from asyncruns.wire.names import BATCH, MESSAGE_BATCH
 from asyncruns.wire.plain import Held, Plain, is_plain, value_in
 from asyncruns.wire.shown_text import on_one_line
 
@@ -340,7 +341,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
         state = f"is {self.status or 'of unknown status'}"
         if self._is_unknown:
             state = f"has the status {self.status!r}, which its dialect does not know"
-        what = on_one_line(f"The run {self.ref} {state}{describe(self.error)}")
+        kind = "batch" if self.ref.dialect in (BATCH, MESSAGE_BATCH) else "run"
+        what = on_one_line(f"The {kind} {self.ref} {state}{describe(self.error)}")
         if self.reason is Reason.NOT_CREATED:
             what = f"{_WHY[self.reason][0].upper()}{_WHY[self.reason][1:]}"
         elif self.reason is not None:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncruns.dialects.request_lines import body_of, custom_id_of
-from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import InvalidRequestError
 from asyncruns.wire.plain import Plain
+
+if TYPE_CHECKING:
+    from asyncruns.dialects.result_lines import BatchResult  # late: it imports the many structs of responses
 
 T = TypeVar("T")
 
@@ -103,27 +106,66 @@ async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tup
         InvalidRequestError: An item is neither an id nor a request.
     """
     number = 0
-    async for item in each_of(ids):
-        number += 1
-        yield item if isinstance(item, str) else custom_id_of(item, number), item
+    async with aclosing(each_of(ids, "custom ids, or of the requests")) as each:
+        async for item in each:
+            number += 1
+            if not isinstance(item, str | Mapping | list | tuple):
+                raise InvalidRequestError(
+                    f"Item {number} of the ids is of the type {type(item).__name__}; pass custom ids, which are "
+                    "strings, or the requests as they were passed to create(requests=...)"
+                )
+            yield item if isinstance(item, str) else custom_id_of(item, number), item
 
 
-async def each_of(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
+async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests") -> AsyncGenerator[T]:
     """Yield the items of an iterable, async or not. An async generator is closed at the end.
+
+    What the iterable raises passes through, with a note that has the number of the item.
+
+    Args:
+        items: The iterable.
+        what: What its items are, for messages.
 
     Raises:
         InvalidRequestError: It is no iterable of several things.
     """
-    if isinstance(items, AsyncIterable):
-        try:
-            async for item in items:
+    given: object = items
+    is_several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    if not is_several and not isinstance(given, AsyncIterable):
+        hint = _no_items(given, what)
+        raise InvalidRequestError(f"Expected an iterable of {what}; got {type(given).__name__}{hint}")
+    number = 0
+    try:
+        async with aclosing(_aiter(items)) as each:
+            async for item in each:
+                number += 1
                 yield item
-        finally:
-            if (close := getattr(items, "aclose", None)) is not None:
-                await close()
-    elif isinstance(cast("object", items), Iterable) and not isinstance(items, str | bytes | Mapping):
+    except Exception as error:
+        error.add_note(f"Raised by the iterable of {what}, in place of its item {number + 1}.")
+        raise
+
+
+async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
+    if not isinstance(items, AsyncIterable):
         for item in items:
             yield item
-    else:
-        hint = "; for the lines of a file, pass (json.loads(line) for line in file)" if isinstance(items, str) else ""
-        raise InvalidRequestError(f"Expected an iterable of requests; got {type(items).__name__}{hint}")
+        return
+    try:
+        async for item in items:
+            yield item
+    finally:
+        if (close := getattr(items, "aclose", None)) is not None:
+            await close()
+
+
+def _no_items(items: object, what: str) -> str:
+    """Return what to pass in place of something that has no such items; "" if that is not known."""
+    if isinstance(items, Mapping):
+        return ": pass its items() for pairs of custom id and body, or [body] for one request"
+    if isinstance(items, str | bytes | PathLike):
+        if what != "requests":
+            return ": pass a list, also of a single id"
+        return ": for the lines of a file, pass (json.loads(line) for line in file)"
+    if callable(items):
+        return f": call it, and pass what it returns: {getattr(items, '__name__', 'function')}()"
+    return ""

@@ -1,4 +1,4 @@
-"""`asyncruns batch submit`, `results` and `list` against an emulator in virtual time, and the servers they choose."""
+"""`asyncruns batch submit`, `results`, `list` and `cancel` against an emulator, and the servers they choose."""
 
 from __future__ import annotations
 
@@ -206,6 +206,30 @@ async def test_a_file_appears_only_when_it_is_whole(
     assert os.listdir(tmp_path) == ["requests.jsonl"]
     with pytest.raises(InvalidRequestError, match="cannot be written: No such file"):
         await batch(emulator, "results", batch_id, "-o", str(tmp_path / "no" / "out.jsonl"))
+
+
+async def test_batches_of_both_wires_are_cancelled(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [
+        await submitted(emulator, capsys, file_of(tmp_path, [line(1)])),
+        await submitted(emulator, capsys, file_of(tmp_path, [message(1)])),
+    ]
+    assert await batch(emulator, "cancel", *ids, ids[0]) == 0
+    out, err = capsys.readouterr()
+    assert [each.split()[0] for each in out.splitlines()] == ids
+    assert [each.split()[3] for each in out.splitlines()] == ["cancelling", "canceling"]
+    assert err == ""
+
+
+async def test_one_that_cannot_be_cancelled_is_1_and_the_others_are_cancelled(
+    emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch_id = await submitted(emulator, capsys, file_of(tmp_path, [line(1)]))
+    assert await batch(emulator, "cancel", "batch_none", batch_id, "--json") == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(each)["id"] for each in out.splitlines()] == [batch_id]
+    assert "batch_none" in err
 
 
 async def test_the_list_has_a_line_for_each_of_the_newest(

@@ -14,8 +14,8 @@ from asyncruns import Client
 from asyncruns.cli import main
 from asyncruns.cli.emulate import serve
 from asyncruns.cli.options import make_parser
-from asyncruns.cli.scripts import fault_from, in_turn, scenarios_from
-from asyncruns.testing import Emulator, Fault, FunctionCall, Scenario
+from asyncruns.cli.scripts import batch_scenarios_from, fault_from, in_turn, scenarios_from
+from asyncruns.testing import BatchScenario, Emulator, Fault, FunctionCall, Scenario
 
 
 @pytest.fixture
@@ -71,6 +71,45 @@ def test_what_is_wrong_in_a_file_is_named_with_the_file_and_the_place(
         main(["emulate", "--scenario", str(file)])
     assert ended.value.code == 2
     assert str(caught.value) in capsys.readouterr().err
+
+
+def test_a_file_has_scenarios_of_batches(file: Path) -> None:
+    written(file, {"working": 5, "failing": ["a"], "lost": ["b"], "end": "expired"})
+    (scenario,) = make_parser().parse_args(("emulate", "--batch", str(file))).batch
+    assert scenario == BatchScenario(working=5, failing=["a"], lost=["b"], end="expired")
+    plain = {each.name: each.default for each in fields(BatchScenario) if each.name != "answers"}
+    assert len(batch_scenarios_from(written(file, [plain, {}]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"failing": "request-1"}, r"Expected `array`, got `str` - at `\$\.failing`"),
+        ([{}, {"share": 2}], r"share is 2.*from 0 to 1 - at `\$\[1\]`"),
+        ({"answers": {}}, "unknown field `answers`"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_a_file_of_batches_is_named(
+    file: Path, content: object, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        batch_scenarios_from(written(file, content))
+    with pytest.raises(SystemExit):
+        main(["emulate", "--batch", str(file)])
+    assert str(caught.value) in capsys.readouterr().err
+
+
+async def test_new_batches_get_the_scenarios_in_turn() -> None:
+    scenarios = (BatchScenario(failing=["request-2"]), BatchScenario(end="failed"))
+    seen = []
+    async with Emulator(batches=in_turn(scenarios)) as emulator, Client(emulator.base_url) as client:
+        for _ in range(3):
+            batch = await client.batches.create(requests=[{"input": "a"}, {"input": "b"}], endpoint="/v1/responses")
+            outcome = await client.watch(batch)
+            seen.append((outcome.status, [result.kind async for result in outcome.results()]))
+    answered = ("completed", ["answered", "failed"])
+    assert seen == [answered, ("failed", []), answered]
 
 
 def test_a_file_that_is_not_there_is_named(file: Path) -> None:
@@ -136,11 +175,11 @@ async def test_new_runs_get_the_scenarios_in_turn() -> None:
 
 async def test_what_the_emulator_was_told_is_shown(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(file, [{}, {}])
-    options = make_parser().parse_args(["emulate", "--scenario", path, "--fault", "status=500"])
+    options = make_parser().parse_args(["emulate", "--scenario", path, "--batch", path, "--fault", "status=500"])
     serving = asyncio.create_task(serve(options))
     while "Fault" not in (shown := capsys.readouterr().out):
         await asyncio.sleep(0.01)
-    assert "Runs have 2 scenarios, in turn\nFault(status=500)\n" in shown
+    assert "Runs have 2 scenarios, in turn\nBatches have 2 scenarios, in turn\nFault(status=500)\n" in shown
     serving.cancel()
     await asyncio.wait({serving})
 
@@ -151,6 +190,8 @@ def test_the_examples_of_the_help_work(file: Path, capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     start = text.index("  [{")
     assert len(scenarios_from(written(file, text[start : text.index("\n\n", start)]))) == 2
+    batch = next(line for line in text.splitlines() if "request-3" in line)
+    assert len(batch_scenarios_from(written(file, batch))) == 1
     lines = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(("  --fault o", "  --fault '"))]
     faults = [fault_from(line.strip("'") if line[0] == "'" else line.split()[0]) for line in lines]
     assert [fault.on for fault in faults] == ["poll", "submit", "poll"]

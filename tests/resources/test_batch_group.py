@@ -28,6 +28,8 @@ GROUP = BatchGroup(
 def test_it_can_be_stored_and_read_again() -> None:
     assert BatchGroup.of(json.loads(GROUP.to_json())) == GROUP
     assert BatchGroup.of(GROUP.to_dict()) == GROUP
+    assert BatchGroup.of(GROUP.to_json()) == GROUP
+    assert BatchGroup.of(GROUP.to_json().encode()) == GROUP
     assert BatchGroup.of(GROUP) is GROUP
     assert pickle.loads(pickle.dumps(GROUP)) == GROUP
     assert copy.deepcopy(GROUP) == GROUP

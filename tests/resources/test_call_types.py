@@ -10,14 +10,24 @@ from typing import Any, assert_type
 
 import pytest
 
-from asyncruns import AssistantEventHandler, BearerAuth, Client, ResponseParameters, RunParameters
+from asyncruns import (
+    AssistantEventHandler,
+    BatchGroup,
+    BearerAuth,
+    Client,
+    Fleet,
+    GroupOutcome,
+    ResponseParameters,
+    RunParameters,
+    Watch,
+)
 from asyncruns.resources import CallOptions, PageCall, RawCalls, RawResponse
 from asyncruns.resources.run_operations import RawRuns
 from asyncruns.resources.run_streaming import AssistantStreamManager
 from asyncruns.resources.threads import RawThreads
 from asyncruns.testing import Emulator
 from asyncruns.watch.outcome import AnyOutcome
-from asyncruns.wire import Assistant, Deleted, Message, ModelResponse, Page, Run, RunStep, Thread
+from asyncruns.wire import Assistant, Batch, Deleted, Message, ModelResponse, Page, Run, RunStep, Thread
 
 
 @pytest.fixture
@@ -191,3 +201,20 @@ async def test_what_does_not_exist_is_an_error_for_the_checker_and_at_run_time(c
         Client.azure("https://res.openai.azure.com", api_key="k")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="http_client"):
         Client("https://host.example/v1", http_client=None)  # type: ignore[call-arg]
+
+
+async def test_a_batch_of_requests_may_be_a_group(client: Client) -> None:
+    requests, endpoint = [{"model": "m", "input": "Hi"}], "/v1/responses"
+    created = await client.batches.create(requests=requests, endpoint=endpoint)
+    assert_type(created, Batch | BatchGroup)
+    outcome = await client.watch(created)
+    assert_type(outcome, AnyOutcome[Batch] | GroupOutcome)
+    assert [result.kind async for result in outcome.results()] == ["answered"]
+    async with Fleet(client) as fleet:
+        if isinstance(created, Batch):
+            assert_type(fleet.watch(created), Watch[Batch])
+    limited = await client.batches.create(requests=requests, endpoint=endpoint, max_enqueued_tokens=100)
+    assert_type(limited, BatchGroup)
+    deleting = await client.batches.create(requests=requests, endpoint=endpoint, delete_input_files=True)
+    assert_type(deleting, BatchGroup)
+    assert_type(await client.watch(deleting), GroupOutcome)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from wires import Wire
+from wires import Wire, about_polls
 
 from asyncruns import Completed, RunRef, Toolset
 from asyncruns.fleet import Fleet
@@ -97,6 +97,46 @@ async def test_a_cause_is_logged_without_its_text_which_may_quote_a_body(
     wire.emulator.inject(Fault(on="poll", damage="half"), Fault(on="poll", status=500))
     await wire.watch(run)
     assert "secret" not in caplog.text
+
+
+def fail_for_a_minute(wire: Wire) -> None:
+    wire.emulator.inject(Fault(on="poll", status=503, times=None))
+    asyncio.get_running_loop().call_later(60.0, wire.emulator.faults.clear)
+
+
+@about_polls
+async def test_a_server_that_does_not_answer_is_warned_of_once_and_its_return_is_logged(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "asyncruns")
+    run = await wire.start(working=100.0)
+    fail_for_a_minute(wire)
+    outcome = await wire.watch(run)
+    assert isinstance(outcome, Completed)
+    warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.name for record in warned] == [logger_of(wire)]
+    assert "requests have failed for 15 s, InternalServerError 503" in warned[0].getMessage()
+    after = caplog.records[caplog.records.index(warned[0]) + 1 :]
+    again = "succeed again" if logger_of(wire).endswith("fleet") else "healthy"
+    assert [again in record.getMessage() for record in after].count(True) == 1
+
+
+@about_polls
+async def test_a_fleet_warns_of_an_outage_once_a_minute_and_not_once_for_each_run(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "asyncruns")
+    runs = [await wire.start(working=100.0) for _ in range(30)]
+    fail_for_a_minute(wire)
+    async with Fleet(wire.connection) as fleet:
+        watches = [fleet.watch(run) for run in runs]
+        watches.pop().cancel()
+        outcomes = [await watch for watch in watches]
+    assert all(isinstance(outcome, Completed) for outcome in outcomes)
+    said = [record.getMessage() for record in caplog.records if "requests" in record.getMessage()]
+    assert len(said) == 2
+    assert "; in all for 1 run of the fleet" in said[0]
+    assert said[1].endswith("requests succeed again, for all runs of the fleet")
 
 
 def test_ids_of_a_server_are_on_one_line_in_the_fields() -> None:

@@ -245,7 +245,7 @@ async def test_a_message_batch_that_is_cancelled_ends_with_what_it_has(way: str)
 
 async def test_mistakes_are_named() -> None:
     client = Client(transport=BatchServer())
-    with pytest.raises(InvalidRequestError, match=r"await client.watch\(batch_id='batch_1'\)"):
+    with pytest.raises(InvalidRequestError, match=r"pass batch_id='batch_1' to client\.watch or fleet\.watch"):
         await client.watch("batch_1")  # type: ignore[call-overload]
     with pytest.raises(InvalidRequestError, match=r"RunRef\('message_batch', \('msgbatch_1',\)\)"):
         await client.watch("msgbatch_1")  # type: ignore[call-overload]

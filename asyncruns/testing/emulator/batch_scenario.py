@@ -36,8 +36,10 @@ class BatchScenario:
             "expired" (`lifetime` after creation), or "cancelled" (after `working`, by someone else than the client).
         errors: The errors of a batch that fails, mappings with `code`, `message`, `param` and `line`.
         answers: Called for each request that is answered; by default the answers repeat the input.
-        failing: The requests that are answered with status 400, in the error file.
-        lost: The requests that are in no file although they count as completed.
+        failing: The requests that are answered with status 400, in the error file: custom ids, or a function of the
+            custom id.
+        lost: The requests that are in no file although they count as completed: custom ids, or a function of the custom
+            id.
         share: The part of the requests that are done when the batch expires or is cancelled, from 0 to 1; more, if
             more were done when the cancel came. The others have an error of their own in the error file.
         cancelling: Time from the cancel to `cancelled`.
