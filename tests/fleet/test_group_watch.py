@@ -503,7 +503,7 @@ async def test_a_result_that_the_server_lost_does_not_hide_the_other_parts(
     found: list[str] = []
     with pytest.raises(NotFoundError, match="pass the requests"):
         async for custom_id, _ in outcome.unanswered():
-            found.append(custom_id)  # noqa: PERF401 - what came before the error counts
+            found.append(custom_id)
     assert found == ["request-3"]
 
 
@@ -514,7 +514,7 @@ async def test_a_part_that_has_not_ended_does_not_hide_the_others(server: InMemo
     found: list[str] = []
     with pytest.raises(InvalidRequestError, match="watch it first"):
         async for result in outcome.results():
-            found.append(result.custom_id)  # noqa: PERF401
+            found.append(result.custom_id)
     assert found == ["request-3", "request-4"]
     assert (await outcome.reconcile(bodies(4))).missing == ("request-1", "request-2")
     with pytest.raises(InvalidRequestError, match="unpickled"):
