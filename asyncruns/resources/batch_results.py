@@ -123,7 +123,7 @@ async def batch_requests(server: Server, batch: Batch | str) -> AsyncGenerator[t
     """
     found = batch if isinstance(batch, Batch) else await _retrieved(server, _DIALECT, batch, None)
     if not found.input_file_id:
-        raise InvalidRequestError(f"The batch {found.id} names no input file: pass the requests")
+        raise InvalidRequestError(on_one_line(f"The batch {found.id} names no input file: pass the requests"))
     async with aclosing(file_requests(server, found.input_file_id)) as requests:
         async for request in requests:
             yield request

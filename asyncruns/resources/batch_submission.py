@@ -12,11 +12,18 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError
+from asyncruns.errors import (
+    APIError,
+    BadRequestError,
+    BatchGroupError,
+    InvalidRequestError,
+    UnprocessableEntityError,
+)
 from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
 from asyncruns.wire import Batch, FileObject
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.shown_text import on_one_line
 
 FILE_NAME: Final = "requests.jsonl"
 
@@ -63,7 +70,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
                 file = await self.upload((FILE_NAME, found.content_of(file_part), "application/jsonl"))
             except APIError as error:
                 if parts:
-                    names = ", ".join(part.input_file_id for part in parts)
+                    names = _listed(part.input_file_id for part in parts)
                     error._extend(
                         f"No batch was created. Nothing uses the files {names}, uploaded before; delete them."
                     )
@@ -76,8 +83,12 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
         try:
             return await self.create(group, 0)
         except APIError as error:
-            file_id = group.parts[0].input_file_id
-            error._extend(f"The requests are at the server, as the file {file_id}: pass it as input_file_id.")
+            file_id = on_one_line(group.parts[0].input_file_id)
+            if isinstance(error, BadRequestError | UnprocessableEntityError):  # the same file would be refused again
+                advice = f"The file {file_id} with the requests stays at the server: client.files.delete deletes it."
+            else:
+                advice = f"The requests are at the server, as the file {file_id}: pass it as input_file_id."
+            error._extend(advice)
             raise
 
     async def _created(self, group: BatchGroup) -> BatchGroup:
@@ -105,13 +116,17 @@ def _part(file: FileObject, part: FilePart) -> BatchPart:
     return BatchPart(input_file_id=file.id, requests=part.requests, tokens=part.tokens)
 
 
+def _listed(ids: Iterable[str]) -> str:
+    return on_one_line(", ".join(ids))
+
+
 def _check_tokens(most: object) -> None:
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         raise InvalidRequestError(f"max_enqueued_tokens must be 1 or more, or None for no limit; got {most!r}")
 
 
 def _what_runs(group: BatchGroup, place: int) -> str:
-    running = ", ".join(batch.id for batch in group.batches)
+    running = _listed(batch.id for batch in group.batches)
     so_far = f"The parts before it run, as {running}." if running else "No other part runs."
     return (
         f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error} {so_far} The files "

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.dialects.batches import BatchDialect, is_file_not_there
+from asyncruns.dialects.request_lines import quoted
 from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import APIError, APIStatusError, BadRequestError, ConflictError, InvalidRequestError
 from asyncruns.http import Request
@@ -29,11 +30,11 @@ from asyncruns.resources.batch_submission import BatchSubmission, has_options_of
 from asyncruns.resources.files import Files
 from asyncruns.resources.group_outcome import GroupOutcome
 from asyncruns.resources.group_search import batches_of_files
-from asyncruns.resources.options import CallOptions
+from asyncruns.resources.options import CallOptions, make_request
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import watch_to_outcome
-from asyncruns.wire import Batch, Maybe
+from asyncruns.wire import Batch, FileObject, Maybe
 
 FILE_LAG_S: Final = 10.0  # how long a server may not find a file that was just uploaded
 FILE_PAUSE_S: Final = 0.5  # the first pause before the create is repeated; it doubles
@@ -64,7 +65,7 @@ class Batches(Resource):
     async def create(
         self,
         *,
-        input_file_id: str,
+        input_file_id: str | FileObject,
         endpoint: str,
         completion_window: str = "24h",
         metadata: Maybe[Mapping[str, str]] = UNSET,
@@ -103,7 +104,7 @@ class Batches(Resource):
     async def create(
         self,
         *,
-        input_file_id: str | None = None,
+        input_file_id: str | FileObject | None = None,
         requests: Iterable[Any] | AsyncIterable[Any] | None = None,
         endpoint: str | None = None,
         completion_window: str = "24h",
@@ -126,7 +127,7 @@ class Batches(Resource):
         Safe to cancel; files and batches may then exist, and batches go on and cost.
 
         Args:
-            input_file_id: The file, uploaded with the purpose "batch"; needs `endpoint`.
+            input_file_id: The file, or its id; uploaded with the purpose "batch". Needs `endpoint`.
             requests: In place of a file: an iterable, async or not, of bodies as dicts, of pairs `(custom_id, body)`,
                 or of whole lines `{custom_id, method, url, body}`. A body without a custom id gets "request-1" and so
                 on, by its number. All have one endpoint and one model.
@@ -152,6 +153,7 @@ class Batches(Resource):
         """
         if (input_file_id is None) is (requests is None):
             raise InvalidRequestError("Pass either input_file_id= or requests=")
+        self._check_parameters(endpoint, metadata, output_expires_after)
         template = BatchGroup(
             parts=(),
             endpoint="",
@@ -168,7 +170,7 @@ class Batches(Resource):
                 "input_file_id= needs endpoint=; max_enqueued_tokens= and delete_input_files= are for requests="
             )
         body = {
-            "input_file_id": input_file_id,
+            "input_file_id": _file_id_of(input_file_id),
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
@@ -267,6 +269,24 @@ class Batches(Resource):
         run = RunRef(self.alone.dialect.name, (batch,)) if isinstance(batch, str) else batch
         return await watch_to_outcome(self.alone, run, options)
 
+    def _check_parameters(self, endpoint: object, metadata: object, output_expires_after: object) -> None:
+        """Check what the server would refuse when the requests are uploaded already.
+
+        Raises:
+            InvalidRequestError: It would.
+        """
+        if endpoint is not None and not (isinstance(endpoint, str) and endpoint.startswith("/")):
+            raise InvalidRequestError(
+                f'endpoint must be a path, such as "/v1/chat/completions"; got {quoted(endpoint)}. Nothing was sent.'
+            )
+        given = {"metadata": metadata, "output_expires_after": output_expires_after}
+        for name, value in given.items():
+            if value is not None and value is not UNSET and not isinstance(value, Mapping):
+                raise InvalidRequestError(f"{name} must be a mapping; got {type(value).__name__}. Nothing was sent.")
+        make_request("POST", "/batches", None, given, None)
+        if self._server.limits is not None:
+            self._server.limits.check(given)
+
     def _submission(
         self,
         requests: Iterable[Any] | AsyncIterable[Any],
@@ -359,3 +379,18 @@ class Batches(Resource):
                     raise
             await anyio.sleep(pause)
             pause = min(2 * pause, FILE_LONGEST_PAUSE_S)
+
+
+def _file_id_of(given: object) -> str:
+    """Return the id of a file, which may be given as the object.
+
+    Raises:
+        InvalidRequestError: It is neither, such as a path.
+    """
+    file_id = getattr(given, "id", given)
+    if not isinstance(file_id, str) or not file_id or "/" in file_id:
+        raise InvalidRequestError(
+            f"input_file_id must be the id of a file at the server; got {quoted(given)}. Upload the file first: "
+            'await client.files.create(file=Path(...), purpose="batch"); or pass requests=.'
+        )
+    return file_id
