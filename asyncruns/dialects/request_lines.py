@@ -81,7 +81,7 @@ class RequestLines:
     def _own_custom_id(self, request: object) -> str:
         custom_id = custom_id_of(request, self.count)
         if custom_id in self._custom_ids:
-            raise self._refused(f"has the custom_id {quoted(custom_id)}, as an earlier one; results are told by it")
+            raise self._refused(f"has the custom_id {quoted(custom_id)}, as an earlier one; results are matched by it")
         self._custom_ids.add(custom_id)
         return custom_id
 

@@ -137,10 +137,12 @@ def _error_of(line: dict[str, Any], body: dict[str, Any] | None, status: int | N
 def _status_in(response: dict[str, Any]) -> int | None:
     """Return the HTTP status of an answer; some servers write it as a text, or as a float."""
     status = response.get("status_code")
-    if isinstance(status, str) and status.isascii() and status.isdigit() and len(status) <= _DIGITS_OF_STATUS:
-        return int(status)
-    is_whole = isinstance(status, int) or (isinstance(status, float) and status.is_integer())
-    return int(status) if is_whole and not isinstance(status, bool) else None
+    if isinstance(status, str):
+        is_number = status.isascii() and status.isdigit() and len(status) <= _DIGITS_OF_STATUS
+        return int(status) if is_number else None
+    if isinstance(status, float):
+        return int(status) if status.is_integer() else None
+    return status if isinstance(status, int) and not isinstance(status, bool) else None
 
 
 def _is_error(body: dict[str, Any]) -> bool:

@@ -182,7 +182,7 @@ class GroupWatch:
         parts = self._group.parts
         file_ids = {parts[place].input_file_id for place in self._waiting}
         try:
-            found = await batches_of_files(self._batches, file_ids, self._group.created_at)
+            found = await batches_of_files(self._batches.list, file_ids, self._group.created_at)
         except APIError as error:
             if may_pass(error):
                 self._held = "pause"

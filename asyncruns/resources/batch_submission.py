@@ -96,7 +96,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
         tokens = 0
         for place, part in enumerate(group.parts):
             tokens += part.tokens
-            if place and group.max_enqueued_tokens is not None and tokens > group.max_enqueued_tokens:
+            if group.max_enqueued_tokens is not None and tokens > group.max_enqueued_tokens:
                 break
             try:
                 batch = await self.create(group, place)

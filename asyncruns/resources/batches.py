@@ -325,7 +325,7 @@ class Batches(Resource):
         failed: APIError | None = None
         of_files: Mapping[str, list[Batch]] = {}
         try:
-            of_files = (await batches_of_files(self, file_ids, group.created_at)).of_files
+            of_files = (await batches_of_files(self.list, file_ids, group.created_at)).of_files
         except APIError as error:
             failed = error
         for place, part in enumerate(group.parts):

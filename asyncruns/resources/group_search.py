@@ -6,19 +6,16 @@ the files: the result says which.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 from msgspec import Struct
 
 from asyncruns.errors import APIStatusError
 from asyncruns.resources.adoption import shows_newest
-from asyncruns.resources.pages import REFUSED_PAGE, Paging
+from asyncruns.resources.pages import REFUSED_PAGE, PageCall, Paging
 from asyncruns.wire import Batch
 from asyncruns.wire.common import epoch_seconds
-
-if TYPE_CHECKING:
-    from asyncruns.resources.batches import Batches
 
 SEARCHED_BATCHES: Final = 5000  # a server may repeat its pages for ever
 SEARCHED_AT_ONCE: Final = 100
@@ -38,11 +35,13 @@ class FileBatches(Struct, frozen=True):
     is_all: bool
 
 
-async def batches_of_files(batches: Batches, file_ids: Collection[str], since: float) -> FileBatches:
+async def batches_of_files(
+    list_batches: Callable[..., PageCall[Batch]], file_ids: Collection[str], since: float
+) -> FileBatches:
     """Return the batches of some input files, as the list shows them. Safe to cancel.
 
     Args:
-        batches: The resource that lists them.
+        list_batches: `client.batches.list`.
         file_ids: The input files.
         since: When the first of the files was created, in seconds since the epoch, by the server's clock.
 
@@ -54,7 +53,7 @@ async def batches_of_files(batches: Batches, file_ids: Collection[str], since: f
     seen, is_all = 0, False
     while not is_all and seen < SEARCHED_BATCHES:
         try:
-            page = await batches.list(limit=SEARCHED_AT_ONCE, after=paging.after)
+            page = await list_batches(limit=SEARCHED_AT_ONCE, after=paging.after)
         except APIStatusError as error:
             if paging.is_guess and isinstance(error, REFUSED_PAGE):
                 is_all = True

@@ -129,7 +129,7 @@ class MessageBatches(Resource):
             message_batch: The batch, or its id.
 
         Raises:
-            BadRequestError: It has not ended; while iterating.
+            InvalidRequestError: It has not ended; while iterating.
             APIError: The results could not be fetched; while iterating.
         """
         given: object = message_batch

@@ -1,12 +1,12 @@
-"""Compares the results of a batch with the requests that were asked for: each custom id is told by name.
+"""Compares the results of a batch with the requests that were asked for: each custom id is named.
 
 It sends nothing; the results come from the caller, and only custom ids are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 from asyncruns.dialects.request_lines import body_of, custom_id_of
@@ -61,7 +61,8 @@ async def reconciled(results: AsyncIterable[BatchResult], ids: Iterable[Any] | A
     Raises:
         InvalidRequestError: An item is neither.
     """
-    asked = dict.fromkeys([custom_id async for custom_id, _ in numbered(ids)])
+    async with aclosing(numbered(ids)) as each:
+        asked = dict.fromkeys([custom_id async for custom_id, _ in each])
     kinds: dict[str, str] = {}
     async for result in results:
         if kinds.get(result.custom_id) != "answered":
@@ -85,9 +86,9 @@ async def unanswered_of(
     Raises:
         InvalidRequestError: An item is no request.
     """
-    done = {result.custom_id async for result in results if result.kind == "answered"}
-    number = 0
-    async with aclosing(each_of(requests)) as each:
+    async with closing_all(requests), aclosing(each_of(requests)) as each:
+        done = {result.custom_id async for result in results if result.kind == "answered"}
+        number = 0
         async for request in each:
             number += 1
             custom_id = custom_id_of(request, number)
@@ -96,34 +97,45 @@ async def unanswered_of(
                 yield custom_id, body_of(request, number)
 
 
-async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tuple[str, Any]]:
+async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[str, Any]]:
     """Yield each item with its custom id; an id is its own.
 
     Raises:
         InvalidRequestError: An item is neither an id nor a request.
     """
     number = 0
-    async for item in each_of(ids):
-        number += 1
-        yield item if isinstance(item, str) else custom_id_of(item, number), item
+    async with aclosing(each_of(ids)) as each:
+        async for item in each:
+            number += 1
+            yield item if isinstance(item, str) else custom_id_of(item, number), item
+
+
+@asynccontextmanager
+async def closing_all(items: object) -> AsyncGenerator[None]:
+    """Close a generator, async or not, at the end of the `async with`, whether it was read or not."""
+    try:
+        yield
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+        elif (close := getattr(items, "aclose", None)) is not None:
+            await close()
 
 
 async def each_of(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
-    """Yield the items of an iterable, async or not. An async generator is closed at the end.
+    """Yield the items of an iterable, async or not. A generator is closed at the end.
 
     Raises:
         InvalidRequestError: It is no iterable of several things.
     """
     if isinstance(items, AsyncIterable):
-        try:
+        async with closing_all(items):
             async for item in items:
                 yield item
-        finally:
-            if (close := getattr(items, "aclose", None)) is not None:
-                await close()
     elif isinstance(cast("object", items), Iterable) and not isinstance(items, str | bytes | Mapping):
-        for item in items:
-            yield item
+        async with closing_all(items):
+            for item in items:
+                yield item
     else:
         hint = "; for the lines of a file, pass (json.loads(line) for line in file)" if isinstance(items, str) else ""
         raise InvalidRequestError(f"Expected an iterable of requests; got {type(items).__name__}{hint}")

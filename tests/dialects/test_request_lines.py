@@ -1,4 +1,4 @@
-"""Requests for a batch become lines, and a request that cannot be in the batch is told by its number."""
+"""Requests for a batch become lines, and a request that cannot be in the batch is named by its number."""
 
 from __future__ import annotations
 

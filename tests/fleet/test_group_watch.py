@@ -30,6 +30,7 @@ from asyncruns import (
 from asyncruns.fleet.group_watch import may_pass
 from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
 from asyncruns.testing.emulator import BatchRequest
+from asyncruns.wire.common import epoch_seconds
 
 ENDPOINT = "/v1/embeddings"
 ONE = 6  # tokens of each of these requests, by the estimate
@@ -446,7 +447,7 @@ async def test_an_outage_of_creates_does_not_wait_for_another_part(server: InMem
     server.inject(Fault(on="create_batch", status=503, times=1))
     outcome = await client.watch(group)
     assert outcome.status == "completed"
-    times = [batch.created_at or 0 for batch in outcome.group.batches]
+    times = [epoch_seconds(batch.created_at) or 0.0 for batch in outcome.group.batches]
     assert times[1] - times[0] < 200
 
 

@@ -159,7 +159,7 @@ async def test_a_file_may_be_given_as_the_object_but_not_as_a_path(server: InMem
     sent = len(server.requests)
     for wrong in ("./in.jsonl", Path("in.jsonl"), ""):
         with pytest.raises(InvalidRequestError, match=r"must be the id of a file at the server.*Upload the file first"):
-            await client.batches.create(input_file_id=wrong, endpoint=ENDPOINT)  # type: ignore[call-overload]
+            await client.batches.create(input_file_id=wrong, endpoint=ENDPOINT)  # type: ignore[arg-type]
     assert len(server.requests) == sent
 
 

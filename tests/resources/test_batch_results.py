@@ -378,7 +378,8 @@ async def test_a_page_is_recognised_and_shows_no_credential(headers: dict[str, s
     class Redacting(Downloads):
         async def download(self, request: Request) -> Response | ByteStream:
             answer = await super().download(request)
-            answer.redact = lambda text: text.replace(b"sk-secret-secret-secret", b"***")  # type: ignore[union-attr]
+            assert isinstance(answer, ByteStream)
+            answer.redact = lambda text: text.replace(b"sk-secret-secret-secret", b"***")
             return answer
 
     batch = Batch(id="batch_1", status="completed", output_file_id="file-1")
