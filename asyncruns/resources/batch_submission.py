@@ -6,12 +6,13 @@ the others can be created later from what is at the server. Nothing here creates
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from asyncruns.dialects.request_lines import quoted
 from asyncruns.errors import (
     APIError,
     BadRequestError,
@@ -19,7 +20,9 @@ from asyncruns.errors import (
     InvalidRequestError,
     UnprocessableEntityError,
 )
+from asyncruns.limits import Limits
 from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
+from asyncruns.resources.options import json_body
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
 from asyncruns.wire import Batch, FileObject
 from asyncruns.wire.common import epoch_seconds
@@ -105,6 +108,46 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
                 raise BatchGroupError(_what_runs(group, place), group) from error
             group = with_part(group, place, batch=batch)
         return group
+
+
+def check_parameters(endpoint: object, metadata: object, output_expires_after: object, limits: Limits | None) -> None:
+    """Check what the server would refuse only when the requests are uploaded already.
+
+    Args:
+        endpoint: The endpoint; None for none.
+        metadata: The metadata; None or UNSET for none.
+        output_expires_after: Likewise.
+        limits: The limits of the server; None checks none.
+
+    Raises:
+        InvalidRequestError: A parameter can't be sent.
+    """
+    if endpoint is not None and not (isinstance(endpoint, str) and endpoint.startswith("/")):
+        raise InvalidRequestError(
+            f'endpoint must be a path, such as "/v1/chat/completions"; got {quoted(endpoint)}. Nothing was sent.'
+        )
+    given = {"metadata": metadata, "output_expires_after": output_expires_after}
+    for name, value in given.items():
+        if value is not None and value is not UNSET and not isinstance(value, Mapping):
+            raise InvalidRequestError(f"{name} must be a mapping; got {type(value).__name__}. Nothing was sent.")
+    json_body(given)
+    if limits is not None:
+        limits.check(given)
+
+
+def file_id_of(given: object) -> str:
+    """Return the id of a file, which may be given as the object.
+
+    Raises:
+        InvalidRequestError: It is neither, such as a path.
+    """
+    file_id = getattr(given, "id", given)
+    if not isinstance(file_id, str) or not file_id or "/" in file_id:
+        raise InvalidRequestError(
+            f"input_file_id must be the id of a file at the server; got {quoted(given)}. Upload the file first: "
+            'await client.files.create(file=Path(...), purpose="batch"); or pass requests=.'
+        )
+    return file_id
 
 
 def has_options_of_groups(group: BatchGroup) -> bool:

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from asyncruns._loop import loop_time
 from asyncruns.dialects.batches import BatchDialect, is_file_not_there
-from asyncruns.dialects.request_lines import quoted
 from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import APIError, APIStatusError, BadRequestError, ConflictError, InvalidRequestError
 from asyncruns.http import Request
@@ -26,11 +25,16 @@ from asyncruns.resources.base import PageCall, Resource, Server
 from asyncruns.resources.batch_client import BatchClient
 from asyncruns.resources.batch_group import BatchGroup, with_part
 from asyncruns.resources.batch_results import batch_requests, batch_results
-from asyncruns.resources.batch_submission import BatchSubmission, has_options_of_groups
+from asyncruns.resources.batch_submission import (
+    BatchSubmission,
+    check_parameters,
+    file_id_of,
+    has_options_of_groups,
+)
 from asyncruns.resources.files import Files
 from asyncruns.resources.group_outcome import GroupOutcome
 from asyncruns.resources.group_search import batches_of_files
-from asyncruns.resources.options import CallOptions, make_request
+from asyncruns.resources.options import CallOptions
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import watch_to_outcome
@@ -153,7 +157,7 @@ class Batches(Resource):
         """
         if (input_file_id is None) is (requests is None):
             raise InvalidRequestError("Pass either input_file_id= or requests=")
-        self._check_parameters(endpoint, metadata, output_expires_after)
+        check_parameters(endpoint, metadata, output_expires_after, self._server.limits)
         template = BatchGroup(
             parts=(),
             endpoint="",
@@ -170,7 +174,7 @@ class Batches(Resource):
                 "input_file_id= needs endpoint=; max_enqueued_tokens= and delete_input_files= are for requests="
             )
         body = {
-            "input_file_id": _file_id_of(input_file_id),
+            "input_file_id": file_id_of(input_file_id),
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
@@ -269,24 +273,6 @@ class Batches(Resource):
         run = RunRef(self.alone.dialect.name, (batch,)) if isinstance(batch, str) else batch
         return await watch_to_outcome(self.alone, run, options)
 
-    def _check_parameters(self, endpoint: object, metadata: object, output_expires_after: object) -> None:
-        """Check what the server would refuse when the requests are uploaded already.
-
-        Raises:
-            InvalidRequestError: It would.
-        """
-        if endpoint is not None and not (isinstance(endpoint, str) and endpoint.startswith("/")):
-            raise InvalidRequestError(
-                f'endpoint must be a path, such as "/v1/chat/completions"; got {quoted(endpoint)}. Nothing was sent.'
-            )
-        given = {"metadata": metadata, "output_expires_after": output_expires_after}
-        for name, value in given.items():
-            if value is not None and value is not UNSET and not isinstance(value, Mapping):
-                raise InvalidRequestError(f"{name} must be a mapping; got {type(value).__name__}. Nothing was sent.")
-        make_request("POST", "/batches", None, given, None)
-        if self._server.limits is not None:
-            self._server.limits.check(given)
-
     def _submission(
         self,
         requests: Iterable[Any] | AsyncIterable[Any],
@@ -379,18 +365,3 @@ class Batches(Resource):
                     raise
             await anyio.sleep(pause)
             pause = min(2 * pause, FILE_LONGEST_PAUSE_S)
-
-
-def _file_id_of(given: object) -> str:
-    """Return the id of a file, which may be given as the object.
-
-    Raises:
-        InvalidRequestError: It is neither, such as a path.
-    """
-    file_id = getattr(given, "id", given)
-    if not isinstance(file_id, str) or not file_id or "/" in file_id:
-        raise InvalidRequestError(
-            f"input_file_id must be the id of a file at the server; got {quoted(given)}. Upload the file first: "
-            'await client.files.create(file=Path(...), purpose="batch"); or pass requests=.'
-        )
-    return file_id
