@@ -157,7 +157,6 @@ class GroupWatch:
     def _take(self, fleet: Fleet[Batch], place: int, batch: Batch) -> None:
         self._waiting.remove(place)
         self._refusals.pop(place, None)
-        self._unsure.pop(place, None)
         self._group = with_part(self._group, place, batch=batch)
         self._watch(fleet, place, batch)
 

@@ -76,6 +76,12 @@ async def test_what_is_no_request_is_refused(ids: Any) -> None:
         await reconciled(results(), ids)
 
 
+async def test_an_unanswered_id_comes_once() -> None:
+    requests = [("a", {}), ("b", {"n": 1}), ("b", {"n": 2})]
+    found = [request async for request in unanswered_of(results(("a", "answered"), ("b", "failed")), requests)]
+    assert found == [("b", {"n": 1})]
+
+
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_requests_are_closed_also_if_the_results_fail(is_async: bool) -> None:
     closed: list[bool] = []
