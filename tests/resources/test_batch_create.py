@@ -148,7 +148,8 @@ async def test_a_wrong_parameter_is_refused_before_anything_is_sent(
     server: InMemoryTransport, client: Client, wrong: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequestError, match=message):
-        await client.batches.create(**{"requests": bodies(2), "endpoint": ENDPOINT, **wrong})
+        given: dict[str, Any] = {"requests": bodies(2), "endpoint": ENDPOINT, **wrong}
+        await client.batches.create(**given)
     assert not server.requests
 
 
