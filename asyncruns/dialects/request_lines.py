@@ -24,6 +24,7 @@ MOST_BYTES_OF_FILE: Final = 200_000_000
 BYTES_OF_A_TOKEN: Final = 4  # of English text; JSON and other languages have fewer, so this estimate is rather low
 _OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _OF_A_LINE: Final = frozenset({"custom_id", "body", "url"})  # no body has these
+_KEPT_BY_JSON: Final = frozenset({str, int, bool, type(None)})
 _SHOWN_CHARACTERS: Final = 80
 _FORMS: Final = "pass a body as a dict, a pair (custom_id, body), or a line {custom_id, method, url, body}"
 
@@ -202,17 +203,13 @@ def _lost_in_json(value: object) -> str | None:
     left = [value]
     while left:
         each = left.pop()
-        if isinstance(each, str | int):
-            continue
-        if isinstance(each, float):
-            if not math.isfinite(each):
-                return f"the number {each}"
+        if isinstance(each, Mapping | list | tuple):
+            values = each.values() if isinstance(each, Mapping) else each
+            left += [value for value in values if type(value) not in _KEPT_BY_JSON]  # token ids come by thousands
         elif isinstance(each, bytes | bytearray | memoryview):
             return f"{type(each).__name__}, which must be decoded or encoded to a string"
-        elif isinstance(each, list | tuple):
-            left.extend(each)
-        elif isinstance(each, Mapping):
-            left.extend(each.values())
+        elif isinstance(each, float) and not math.isfinite(each):
+            return f"the number {each}"
     return None
 
 
