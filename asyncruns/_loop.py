@@ -105,6 +105,25 @@ async def joined(task: asyncio.Task[Any], *, by: float = math.inf) -> None:
         raise interrupted
 
 
+async def until_done(future: asyncio.Future[Any]) -> None:
+    """Wait until a future is done, also if the caller is cancelled meanwhile; the cancel is raised then.
+
+    The future must be certain to be done soon.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # a scope of anyio cancels each `await` in it, again and again
+        while not future.done():
+            try:
+                await asyncio.wait({future})
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+    if cancelled is not None:
+        raise cancelled
+
+
 async def outlasting(work: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
     """Run some work in a task of a group, and run it again if anything but the group cancels the task.
 

@@ -8,6 +8,7 @@ The format: https://platform.openai.com/docs/guides/batch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -23,6 +24,7 @@ MOST_BYTES_OF_FILE: Final = 200_000_000
 BYTES_OF_A_TOKEN: Final = 4  # of English text; JSON and other languages have fewer, so this estimate is rather low
 _OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _OF_A_LINE: Final = frozenset({"custom_id", "body", "url"})  # no body has these
+_KEPT_BY_JSON: Final = frozenset({str, int, bool, type(None)})
 _SHOWN_CHARACTERS: Final = 80
 _FORMS: Final = "pass a body as a dict, a pair (custom_id, body), or a line {custom_id, method, url, body}"
 
@@ -71,8 +73,8 @@ class RequestLines:
         custom_id = self._own_custom_id(request)
         body = self._body_of(request)
         self._check_body(body)
-        data = self._encoded(body)
-        head = encode({"custom_id": custom_id, "method": "POST", "url": self.endpoint})
+        data = encoded_request(body, self.count)
+        head = encoded_request({"custom_id": custom_id, "method": "POST", "url": self.endpoint}, self.count)
         return RequestLine(
             custom_id, b'%s,"body":%s}\n' % (head[:-1], data), len(data) // BYTES_OF_A_TOKEN + _most(body)
         )
@@ -80,7 +82,7 @@ class RequestLines:
     def _own_custom_id(self, request: object) -> str:
         custom_id = custom_id_of(request, self.count)
         if custom_id in self._custom_ids:
-            raise self._refused(f"has the custom_id {_quoted(custom_id)}, as an earlier one; results are told by it")
+            raise self._refused(f"has the custom_id {quoted(custom_id)}, as an earlier one; results are matched by it")
         self._custom_ids.add(custom_id)
         return custom_id
 
@@ -98,14 +100,16 @@ class RequestLines:
 
     def _check_head(self, line: Mapping[Any, Any]) -> None:
         if (method := line.get("method", "POST")) != "POST":
-            raise self._refused(f"has the method {_quoted(method)}; a batch sends POST")
+            raise self._refused(f"has the method {quoted(method)}; a batch sends POST")
         url = line.get("url", self.endpoint)
         if self.endpoint is None:
             if not isinstance(url, str) or not url:
                 raise self._refused('has no url; pass endpoint=, such as "/v1/chat/completions"')
+            if not url.startswith("/"):
+                raise self._refused(f'has the url {quoted(url)}; it must be a path, such as "/v1/chat/completions"')
             self.endpoint = url
         if url != self.endpoint:
-            raise self._refused(f"is for {_quoted(url)}, but a batch has one endpoint, here {_quoted(self.endpoint)}")
+            raise self._refused(f"is for {quoted(url)}, but a batch has one endpoint, here {quoted(self.endpoint)}")
 
     def _check_body(self, body: Mapping[str, Any]) -> None:
         if body.get("stream"):
@@ -117,12 +121,6 @@ class RequestLines:
             raise self._refused(
                 f"has {_model(model)}, but a batch has one model, and the first has {_model(self._model)}"
             )
-
-    def _encoded(self, body: Mapping[str, Any]) -> bytes:
-        try:
-            return encode(body)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise self._refused(f"can't be written as JSON: {error}") from error
 
     def _refused(self, why: str) -> InvalidRequestError:
         return refused_request(self.count, why)
@@ -182,6 +180,40 @@ def request_in(line: bytes, where: str) -> tuple[str, dict[str, Any]]:
     raise InvalidRequestError(f"{where} is no request: it needs a custom_id and a body")
 
 
+def encoded_request(value: Mapping[str, Any], number: int) -> bytes:
+    """Return a request, or a part of one, as JSON.
+
+    Args:
+        value: The request.
+        number: Its number among the requests, from 1.
+
+    Raises:
+        InvalidRequestError: JSON has no form for a value in it.
+    """
+    try:
+        data = encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refused_request(number, on_one_line(f"can't be written as JSON: {error}")) from error
+    if (problem := _lost_in_json(value)) is not None:
+        raise refused_request(number, f"can't be written as JSON: it has {problem}")
+    return data
+
+
+def _lost_in_json(value: object) -> str | None:
+    """Return what would be written as something else: numbers that are not finite as null, bytes as base64."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, Mapping | list | tuple):
+            values = each.values() if isinstance(each, Mapping) else each
+            left += [value for value in values if type(value) not in _KEPT_BY_JSON]  # token ids come by thousands
+        elif isinstance(each, bytes | bytearray | memoryview):
+            return f"{type(each).__name__}, which must be decoded or encoded to a string"
+        elif isinstance(each, float) and not math.isfinite(each):
+            return f"the number {each}"
+    return None
+
+
 def refused_request(number: int, why: str) -> InvalidRequestError:
     """Return the error that says why a request cannot be part of a batch."""
     return InvalidRequestError(f"Request {number} {why}. Nothing was sent.")
@@ -194,9 +226,10 @@ def _most(body: Mapping[str, Any]) -> int:
 
 
 def _model(model: object) -> str:
-    return "no model" if model is None else f"the model {_quoted(model)}"
+    return "no model" if model is None else f"the model {quoted(model)}"
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """Return a value in quotes, for a message: on one line, and shortened."""
     text = on_one_line(str(value))
     return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}...")

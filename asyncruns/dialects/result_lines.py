@@ -25,6 +25,7 @@ MALFORMED_LINE: Final = "malformed_line"
 """The `code` of the error of a line that is no result."""
 
 _BAD_STATUS: Final = 400
+_DIGITS_OF_STATUS: Final = 3
 _NOTHING_SENT: Final = RunFault("", "the server sent neither an answer nor an error")
 _BY_CODE: Final[Mapping[str, ResultKind]] = {"batch_expired": "expired", "batch_cancelled": "cancelled"}
 _BY_TYPE: Final[Mapping[str, ResultKind]] = {"succeeded": "answered", "expired": "expired", "canceled": "cancelled"}
@@ -102,7 +103,7 @@ def _of_anthropic(custom_id: str, result: dict[str, Any]) -> BatchResult:
 def _of_openai(custom_id: str, line: dict[str, Any]) -> BatchResult:
     response = _object(line.get("response")) or {}
     body = _object(response.get("body"))
-    status, request_id = response.get("status_code"), response.get("request_id")
+    status, request_id = _status_in(response), response.get("request_id")
     error = _error_of(line, body, status)
     answer = None if body is None or _is_error(body) else _typed(body)
     if error is None and answer is None:
@@ -112,21 +113,34 @@ def _of_openai(custom_id: str, line: dict[str, Any]) -> BatchResult:
         kind="answered" if error is None else _BY_CODE.get(error.code, "failed"),
         response=answer,
         error=error,
-        status_code=status if isinstance(status, int) else None,
+        status_code=status,
         request_id=request_id if isinstance(request_id, str) else "",
     )
 
 
-def _error_of(line: dict[str, Any], body: dict[str, Any] | None, status: object) -> RunFault | None:
+def _error_of(line: dict[str, Any], body: dict[str, Any] | None, status: int | None) -> RunFault | None:
     if error := line.get("error"):
         return _fault(error, "")
-    is_refused = isinstance(status, int) and status >= _BAD_STATUS
+    is_refused = status is not None and status >= _BAD_STATUS
     if body is None:
         return RunFault(str(status), f"HTTP {status}, without a body") if is_refused else None
+    if body.get("object") == "response" and body.get("status") == "cancelled":
+        return RunFault("cancelled", "the response was cancelled before it was complete")
     # A response that failed has the HTTP status 200, and its error in it.
     if is_refused or body.get("status") == "failed" or _is_error(body):
         return _fault(body.get("error") or body, str(status or ""))
     return None
+
+
+def _status_in(response: dict[str, Any]) -> int | None:
+    """Return the HTTP status of an answer; some servers write it as a text, or as a float."""
+    status = response.get("status_code")
+    if isinstance(status, str):
+        is_number = status.isascii() and status.isdigit() and len(status) <= _DIGITS_OF_STATUS
+        return int(status) if is_number else None
+    if isinstance(status, float):
+        return int(status) if status.is_integer() else None
+    return status if isinstance(status, int) and not isinstance(status, bool) else None
 
 
 def _is_error(body: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
 """Watches the batches of a group, in a fleet of their own, and creates those that are held back as others end.
 
 No batch is created twice for one input file while the first may go on: before the first create, and after each one that
-failed, the list of batches is searched for the file, as another process may have created the batch. (Two watches of one
-group at the same time may still both create a part: watch it once.)
+failed, the list of batches is searched for the file, as another process may have created the batch. If the answer to a
+create was lost, and no list says whether the batch exists, the part is given up. (Two watches of one group at the same
+time may still both create a part: watch it once.)
 """
 
 from __future__ import annotations
@@ -18,27 +19,33 @@ from msgspec import UNSET
 
 from asyncruns._loop import loop_time
 from asyncruns.dialects.batches import is_token_limit
-from asyncruns.errors import APIError, APIStatusError, RunCancelledError
+from asyncruns.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    InvalidRequestError,
+    NotFoundError,
+    RunCancelledError,
+)
 from asyncruns.fleet.fleet import Fleet
 from asyncruns.fleet.watch_handle import Watch
 from asyncruns.lifecycle import Reason, RunRef
+from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.batch_group import BatchGroup, with_part
 from asyncruns.resources.batches import Batches
 from asyncruns.resources.group_outcome import GroupOutcome
+from asyncruns.resources.group_search import batches_of_files
 from asyncruns.transport.retry import PASSING_STATUSES
 from asyncruns.watch.create_guard import CreateGuard
 from asyncruns.watch.options import SharedOptions, WatchOptions, check_watch_options
 from asyncruns.watch.outcome import AnyOutcome, Cancelled, Completed, Failed, GaveUp
 from asyncruns.watch.to_outcome import create_guard_for
 from asyncruns.wire import Batch
-from asyncruns.wire.common import epoch_seconds
 from asyncruns.wire.shown_text import on_one_line
 
 PAUSES_S: Final = (60.0, 120.0, 300.0, 600.0, 1200.0)
-"""The pauses before further tries, while nothing of the group is left to wait for; after the last one it gives up."""
-SEARCHED_BATCHES: Final = 5000  # a server may repeat its pages for ever
-NO_LIST_STATUSES: Final = frozenset({404, 405})
-CLOCKS_MARGIN_S: Final = 60.0  # the times of the list may come from another machine than that of the file
+"""The pauses before further tries; after the last one it gives up, unless another part is left to wait for."""
+QUOTA_CODE: Final = "insufficient_quota"  # of a 429 that does not pass
 
 log: Final = logging.getLogger("asyncruns.fleet")
 
@@ -48,8 +55,9 @@ async def watch_group(batches: Batches, group: BatchGroup, options: WatchOptions
 
     Held back are parts for which `max_enqueued_tokens` has no room, and parts that failed because the server had too
     many tokens in its queue: they are created again when another part has ended, or, if there is none left to wait for,
-    after 1, 2, 5, 10 and 20 minutes. So are parts whose create failed for a reason that may pass. If a part is
-    cancelled, the parts that were not created then are not created at all.
+    after 1, 2, 5, 10 and 20 minutes. A part whose create failed for a reason that may pass is tried again after the
+    same pauses, whether others run or not. If a part or the group is cancelled, the parts that were not created then
+    are not created at all.
 
     Safe to cancel: the batches go on at the server, or are cancelled with `on_exit="cancel"`. A batch that was being
     created at that moment is found again when the group is watched again.
@@ -82,9 +90,10 @@ class GroupWatch:
         self._waiting = [place for place, part in enumerate(group.parts) if part.batch is None]
         self._given_up: dict[int, tuple[Reason, Exception | None]] = {}
         self._cancelled: Cancelled[Batch] | None = None
-        self._is_held = False  # nothing is created until another part ends, or a pause has passed
+        self._held: Literal["", "pause", "queue"] = ""  # nothing is created until a pause has passed, or a part ended
         self._pauses = 0  # since a part ended
-        self._refusals: dict[int, APIError] = {}
+        self._refusals: dict[int, Exception] = {}
+        self._unsure: dict[int, APIError] = {}  # parts that may exist: the answer to their create was lost
         self._was_searched = False
 
     async def finish(self) -> GroupOutcome:
@@ -94,7 +103,9 @@ class GroupWatch:
         try:
             async with Fleet(self._batches.alone, on_exit=on_exit, **cast("SharedOptions", options)) as fleet:
                 for place in sorted(set(range(len(self._group.parts))) - set(self._waiting)):
-                    self._watch(fleet, place)
+                    batch = cast("Batch", self._group.parts[place].batch)
+                    # By its id: observers must not see the status that was stored, as if it were new.
+                    self._watch(fleet, place, RunRef(self._batches.alone.dialect.name, (batch.id,)))
                 while self._running or self._waiting:
                     await self._create_what_fits(fleet)
                     await self._next_end()
@@ -106,16 +117,26 @@ class GroupWatch:
     # Creating
 
     async def _create_what_fits(self, fleet: Fleet[Batch]) -> None:
-        while self._waiting and not self._is_held and self._has_room(self._waiting[0]):
-            if self._cancelled is not None:
-                error = RunCancelledError("Another part was cancelled, so this one was not created", self._cancelled)
-                self._give_up_waiting(Reason.NOT_CREATED, error)
-            elif self._left() == 0.0:
+        self._heed_cancels()
+        while self._waiting and not self._held and self._has_room(self._waiting[0]):
+            if self._left() == 0.0:
                 self._give_up_waiting(Reason.TIMEOUT, None)
             elif not self._was_searched:
                 await self._search(fleet)
             else:
                 await self._create(fleet, self._waiting[0])
+            self._heed_cancels()
+
+    def _heed_cancels(self) -> None:
+        """Give up what is not created if a part, or the group through this client, was cancelled."""
+        is_cancelled = any(self._is_cancelled(place) for place in self._waiting)
+        if is_cancelled or (self._waiting and self._cancelled is not None):
+            which = "The group" if is_cancelled else "Another part"
+            error = RunCancelledError(f"{which} was cancelled, so this one was not created", self._cancelled)
+            self._give_up_waiting(Reason.NOT_CREATED, error)
+
+    def _is_cancelled(self, place: int) -> bool:
+        return self._group.parts[place].input_file_id in self._batches._cancelled_files
 
     def _has_room(self, place: int) -> bool:
         limit, parts = self._group.max_enqueued_tokens, self._group.parts
@@ -126,7 +147,9 @@ class GroupWatch:
     async def _create(self, fleet: Fleet[Batch], place: int) -> None:
         try:
             batch = await self._guard.keep(self._batches._create_part(self._group, place))
-        except APIError as error:
+            if self._is_cancelled(place):  # in the meantime, so that cancelling could not find it
+                batch = await self._batches._cancel_one(batch)
+        except (APIError, InvalidRequestError) as error:
             self._note_refusal(place, error)
         else:
             self._take(fleet, place, batch)
@@ -135,68 +158,84 @@ class GroupWatch:
         self._waiting.remove(place)
         self._refusals.pop(place, None)
         self._group = with_part(self._group, place, batch=batch)
-        self._watch(fleet, place)
+        self._watch(fleet, place, batch)
 
-    def _note_refusal(self, place: int, error: APIError) -> None:
+    def _note_refusal(self, place: int, error: APIError | InvalidRequestError) -> None:
         """Note that a part could not be created, or that it is not known whether it was."""
         self._was_searched = False
         self._refusals[place] = error
         self._group = with_part(self._group, place, batch=self._group.parts[place].batch, error=str(error))
+        if isinstance(error, APIError) and is_lost(error):
+            self._unsure[place] = error
         if may_pass(error):
-            self._is_held = True
+            self._held = "pause"
         else:
-            self._waiting.remove(place)
-            self._given_up[place] = Reason.NOT_CREATED, error
+            self._give_up(place, error)
+
+    def _give_up(self, place: int, error: Exception) -> None:
+        self._waiting.remove(place)
+        self._given_up[place] = Reason.NOT_CREATED, error
 
     async def _search(self, fleet: Fleet[Batch]) -> None:
         """Find the batches of parts that seem not to be created, by their input files."""
-        places = {self._group.parts[place].input_file_id: place for place in self._waiting}
-        since = self._group.created_at - CLOCKS_MARGIN_S
-        self._was_searched = True
-        seen = 0
+        parts = self._group.parts
+        file_ids = {parts[place].input_file_id for place in self._waiting}
         try:
-            async for batch in self._batches.list(limit=100):
-                seen += 1
-                place = places.pop(batch.input_file_id or "", None)  # the newest one of a file counts
-                known = None if place is None else self._group.parts[place].batch
-                if place is not None and (known is None or known.id != batch.id):
-                    log.info("Part %d of a group was created already, as %s", place + 1, on_one_line(batch.id))
-                    self._take(fleet, place, batch)
-                is_older = (epoch_seconds(batch.created_at) or since) < since
-                if not places or is_older or seen >= SEARCHED_BATCHES:
-                    return
+            found = await batches_of_files(self._batches.list, file_ids, self._group.created_at)
         except APIError as error:
-            if not (isinstance(error, APIStatusError) and error.status in NO_LIST_STATUSES):
+            if may_pass(error):
+                self._held = "pause"
+                self._refusals.setdefault(self._waiting[0], error)
+            else:
                 self._note_refusal(self._waiting[0], error)
+            return
+        self._was_searched = True
+        for place in list(self._waiting):
+            newest = next(iter(found.of_files.get(parts[place].input_file_id, ())), None)
+            known = parts[place].batch
+            if newest is not None and (known is None or known.id != newest.id):
+                log.info("Part %d of a group was created already, as %s", place + 1, on_one_line(newest.id))
+                self._take(fleet, place, newest)
+            elif place in self._unsure and not found.is_all:
+                self._give_up(place, self._unsure[place])
+        self._unsure.clear()
 
     # Watching
 
-    def _watch(self, fleet: Fleet[Batch], place: int) -> None:
+    def _watch(self, fleet: Fleet[Batch], place: int, batch: Batch | RunRef) -> None:
         options: SharedOptions = {} if self._until is None else {"timeout": self._left()}
-        watch = self._watches[place] = fleet.watch(cast("Batch", self._group.parts[place].batch), **options)
+        watch = self._watches[place] = fleet.watch(batch, **options)
         task = asyncio.create_task(watch.wait(), name="asyncruns part of a group")
         self._running[task] = place
 
     async def _next_end(self) -> None:
-        """Wait until a part ends; if none is running and some wait, until the next try, or give them up."""
+        """Wait until a part ends, or until the next try is due; if there is neither, give up those that wait."""
+        pause = min(PAUSES_S[min(self._pauses, len(PAUSES_S) - 1)], self._left())
         if self._running:
-            done, _ = await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            is_pausing = self._waiting and self._held == "pause"
+            done, _ = await asyncio.wait(
+                self._running, timeout=pause if is_pausing else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                self._try_again()
             for task in done:
                 await self._note_end(self._running.pop(task), task.result())
         elif self._waiting and self._pauses < len(PAUSES_S):
-            pause = PAUSES_S[self._pauses]
-            await anyio.sleep(pause if self._until is None else min(pause, self._left()))
-            self._pauses += 1
-            self._is_held = False
+            await anyio.sleep(pause)
+            self._try_again()
         elif self._waiting:
             self._give_up_waiting(Reason.NOT_CREATED, None)
+
+    def _try_again(self) -> None:
+        self._pauses += 1
+        self._held = ""
 
     async def _note_end(self, place: int, outcome: AnyOutcome[Batch]) -> None:
         if isinstance(outcome, Failed) and is_token_limit(outcome.run):
             self._waiting = sorted([*self._waiting, place])
-            self._is_held = True
+            self._held = "queue"
             return
-        self._is_held, self._pauses = False, 0
+        self._held, self._pauses = "", 0
         if isinstance(outcome, Cancelled):
             self._cancelled = outcome
         counts = outcome.run.request_counts if isinstance(outcome, Completed) else None
@@ -207,6 +246,8 @@ class GroupWatch:
     async def _delete(self, file_id: str) -> None:
         try:
             await self._batches._files.delete(file_id)
+        except NotFoundError:
+            pass  # an earlier watch has deleted it
         except APIError as error:
             log.warning("The input file %s could not be deleted: %s", on_one_line(file_id), error)
 
@@ -240,6 +281,10 @@ class GroupWatch:
         )
 
 
-def may_pass(error: APIError) -> bool:
+def may_pass(error: Exception) -> bool:
     """Return whether a create that failed so may succeed later."""
-    return not isinstance(error, APIStatusError) or error.status in PASSING_STATUSES
+    if isinstance(error, APIConnectionError):
+        return error.passes
+    if isinstance(error, APIStatusError):
+        return error.status in PASSING_STATUSES and QUOTA_CODE not in (error.code, error.type)
+    return isinstance(error, APIError)

@@ -1,17 +1,22 @@
 """Fetches the results of batches, and the requests of a batch, line by line; no file is held.
 
 A connection that breaks is taken up again where it broke: see `file_content.py`. Results may appear later than the end
-of their batch: a file that is not there yet is waited for, for at most 15.5 s; then what is there counts.
+of their batch: while a file is not there yet, or has fewer results than the counts say, it is read again, after pauses
+of 15.5 s in all; then what is there counts.
 """
 
 from __future__ import annotations
 
+import asyncio
+import codecs
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 import anyio
+from msgspec import Struct, field
+from multidict import CIMultiDict
 
 from asyncruns.abc import Dialect
 from asyncruns.dialects.batches import BatchDialect
@@ -31,7 +36,7 @@ from asyncruns.wire.shown_text import on_one_line
 B = TypeVar("B", Batch, MessageBatch)
 
 RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
-MOST_FILES: Final = 2
+LINES_AT_ONCE: Final = 256
 
 _DIALECT: Final = BatchDialect()
 
@@ -54,22 +59,23 @@ async def batch_results(
         APIError: The server did not answer.
     """
     found = await _ended(server, _DIALECT, batch, options)
-    read: set[str] = set()
-    seen = 0
-    for pause in (*RESULT_LAG_PAUSES_S, None):
+    files: dict[str, ResultFile] = {}
+    pauses = iter(RESULT_LAG_PAUSES_S)
+    while True:
         for file_id in _files_of(found):
-            if file_id in read:
-                continue
-            request = make_request("GET", join_path("files", file_id, "content"), None, None, options)
-            async with aclosing(_results_in(server, request, file_id)) as results:
+            path = join_path("files", file_id, "content")
+            file = files.setdefault(file_id, ResultFile(make_request("GET", path, None, None, options), file_id))
+            async with aclosing(file.read(server, pauses)) as results:
                 async for result in results:
-                    read.add(file_id)  # an empty one may be filled later
-                    seen += 1
                     yield result
-        if pause is None or seen >= _expected(found) or len(read) == MOST_FILES:
-            return
+        pause = None if _seen_in(files.values()) >= _expected(found) else next(pauses, None)
+        if pause is None:
+            break
         await anyio.sleep(pause)
         found = await _retrieved(server, _DIALECT, found.id, options)
+    for file in files.values():
+        if file.cut is not None:
+            yield file.cut
 
 
 async def message_batch_results(
@@ -82,18 +88,22 @@ async def message_batch_results(
         NotFoundError: There is no such batch, or its results are gone.
         APIError: The server did not answer.
     """
-    found = await _ended(server, MessageBatchDialect(), batch, options)
+    dialect = MessageBatchDialect()
+    found = await _ended(server, dialect, batch, options)
     # The path, not `results_url`: a URL that a server sends must not choose where the key goes.
     request = make_request("GET", join_path("messages", "batches", found.id, "results"), None, None, options)
-    is_expected = _ended_requests(found) > 0
-    for pause in (*RESULT_LAG_PAUSES_S, None):
-        async with aclosing(_results_in(server, request, f"results of {found.id}")) as results:
+    file = ResultFile(request, f"results of {found.id}", lambda: _retrieved(server, dialect, found.id, options))
+    pauses = iter(RESULT_LAG_PAUSES_S)
+    while True:
+        async with aclosing(file.read(server, pauses)) as results:
             async for result in results:
-                is_expected = False
                 yield result
-        if pause is None or not is_expected:
-            return
+        pause = None if file.seen >= _ended_requests(found) else next(pauses, None)
+        if pause is None:
+            break
         await anyio.sleep(pause)
+    if file.cut is not None:
+        yield file.cut
 
 
 def no_requests(server: Server, batch: MessageBatch | str) -> AsyncGenerator[tuple[str, Any]]:
@@ -113,7 +123,7 @@ async def batch_requests(server: Server, batch: Batch | str) -> AsyncGenerator[t
     """
     found = batch if isinstance(batch, Batch) else await _retrieved(server, _DIALECT, batch, None)
     if not found.input_file_id:
-        raise InvalidRequestError(f"The batch {found.id} names no input file: pass the requests")
+        raise InvalidRequestError(on_one_line(f"The batch {found.id} names no input file: pass the requests"))
     async with aclosing(file_requests(server, found.input_file_id)) as requests:
         async for request in requests:
             yield request
@@ -138,46 +148,89 @@ async def file_requests(server: Server, file_id: str) -> AsyncGenerator[tuple[st
             yield request_in(line, on_one_line(f"{file_id}, line {number},"))
 
 
-async def _results_in(server: Server, request: Request, name: str) -> AsyncGenerator[BatchResult]:
-    """Yield the results in a file, which may not be there yet.
+class ResultFile(Struct):
+    """A file of results, which may not be there yet, or be filled while it is read.
 
-    If the content begins anew after its connection broke, results are told apart by their custom ids.
+    Attributes:
+        request: The request for its content.
+        name: What messages call it.
+        check: Called if the content is not there; raises NotFoundError if its batch is gone as well.
+        seen: Number of results that were yielded.
+        yielded: The custom ids of these, by which they are told apart when the content is read again.
+        cut: The result for the last line, if that could not be read: it may not be complete yet.
     """
-    content = await _opened(server, request)
-    yielded: Counter[str] = Counter()
-    repeated: Counter[str] = Counter()
-    replays = 0
-    async with aclosing(_lines_of(content)) as lines:
-        async for number, line in lines:
-            if content.replays != replays:
-                replays, repeated = content.replays, yielded.copy()
-            _check_is_no_page(request, line, number)
-            result = read_result(line, f"{name}, line {number},")
-            if repeated[result.custom_id]:
-                repeated[result.custom_id] -= 1
-            else:
-                yielded[result.custom_id] += 1
-                yield result
+
+    request: Request
+    name: str
+    check: Callable[[], Awaitable[object]] | None = None
+    seen: int = 0
+    yielded: Counter[str] = field(default_factory=lambda: Counter[str]())
+    cut: BatchResult | None = None
+
+    async def read(self, server: Server, pauses: Iterator[float]) -> AsyncGenerator[BatchResult]:
+        """Yield the results that were not yielded before.
+
+        Args:
+            server: The server.
+            pauses: The pauses for which a content that is not there may be waited for.
+
+        Raises:
+            APIError: The content could not be fetched.
+        """
+        content = await self._opened(server, pauses)
+        replays = -1
+        repeated: Counter[str] = Counter()
+        async with aclosing(_lines_of(content)) as lines:
+            async for number, line in lines:
+                if content.replays != replays:
+                    replays, repeated, self.cut = content.replays, self.yielded.copy(), None
+                    _check_is_no_page(self.request, content, line)
+                # What could not be read is complete if another line follows it.
+                cut, self.cut = self.cut, None
+                if cut is not None and self._takes(cut, repeated):
+                    yield cut
+                result = read_result(line, f"{self.name}, line {number},")
+                if not result.custom_id:
+                    self.cut = result
+                elif self._takes(result, repeated):
+                    yield result
+
+    def _takes(self, result: BatchResult, repeated: Counter[str]) -> bool:
+        """Return whether a result was not yielded before."""
+        if repeated[result.custom_id]:
+            repeated[result.custom_id] -= 1
+            return False
+        self.yielded[result.custom_id] += 1
+        self.seen += 1
+        return True
+
+    async def _opened(self, server: Server, pauses: Iterator[float]) -> FileContent:
+        while True:
+            try:
+                return await open_content(server, self.request, is_replayed=True)
+            except (NotFoundError, BadRequestError):  # 400: the batch has ended, but its results say that it has not
+                if self.check is not None:
+                    await self.check()
+                if (pause := next(pauses, None)) is None:
+                    raise
+            await anyio.sleep(pause)
 
 
-def _check_is_no_page(request: Request, line: bytes, number: int) -> None:
+def _check_is_no_page(request: Request, content: FileContent, line: bytes) -> None:
     """Check that a content does not begin like a page of HTML.
+
+    Args:
+        request: The request.
+        content: The content.
+        line: Its first line that is not blank.
 
     Raises:
         APIResponseValidationError: It does: a proxy answered in place of the server.
     """
-    if number == 1 and line.startswith(b"<"):
-        answer = Response(200, {"content-type": "text/html"}, line)
+    is_page = content.headers.get("content-type", "").lower().startswith("text/html")
+    if line.startswith(b"<") or (is_page and not line.startswith(b"{")):
+        answer = Response(200, CIMultiDict({"content-type": "text/html"}), line, redact=content.redact)
         raise bad_answer(request, answer, ValueError("a page in place of results"))
-
-
-async def _opened(server: Server, request: Request) -> FileContent:
-    for pause in RESULT_LAG_PAUSES_S:
-        try:
-            return await open_content(server, request, is_replayed=True)
-        except (NotFoundError, BadRequestError):  # 400: the batch has ended, but its results say that it has not
-            await anyio.sleep(pause)
-    return await open_content(server, request, is_replayed=True)
 
 
 async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
@@ -187,8 +240,10 @@ async def _lines_of(content: FileContent) -> AsyncGenerator[tuple[int, bytes]]:
         async for line in content.lines():
             number = number + 1 if content.replays == replays else 1
             replays = content.replays
-            if stripped := line.strip():
+            if stripped := (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip():
                 yield number, stripped
+            if number % LINES_AT_ONCE == 0:
+                await asyncio.sleep(0)  # lines that have arrived already are read without a pause
 
 
 async def _ended(server: Server, dialect: Dialect[B], batch: B | str, options: CallOptions | None) -> B:
@@ -219,6 +274,10 @@ async def _retrieved(server: Server, dialect: Dialect[B], batch_id: str, options
 def _files_of(batch: Batch) -> Iterator[str]:
     """Yield the ids of its files; some servers send "" for none, or name one file twice."""
     yield from dict.fromkeys(found for found in (batch.output_file_id, batch.error_file_id) if found)
+
+
+def _seen_in(files: Iterable[ResultFile]) -> int:
+    return sum(file.seen for file in files)
 
 
 def _expected(batch: Batch) -> int:

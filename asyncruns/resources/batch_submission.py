@@ -6,17 +6,28 @@ the others can be created later from what is at the server. Nothing here creates
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from asyncruns.errors import APIError, BatchGroupError, InvalidRequestError, with_sentence
+from asyncruns.dialects.request_lines import quoted
+from asyncruns.errors import (
+    APIError,
+    BadRequestError,
+    BatchGroupError,
+    InvalidRequestError,
+    UnprocessableEntityError,
+    with_sentence,
+)
+from asyncruns.limits import Limits
 from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
+from asyncruns.resources.options import json_body
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
 from asyncruns.wire import Batch, FileObject
 from asyncruns.wire.common import epoch_seconds
+from asyncruns.wire.shown_text import on_one_line
 
 FILE_NAME: Final = "requests.jsonl"
 
@@ -63,7 +74,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
                 file = await self.upload((FILE_NAME, found.content_of(file_part), "application/jsonl"))
             except APIError as error:
                 if parts:
-                    names = ", ".join(part.input_file_id for part in parts)
+                    names = _listed(part.input_file_id for part in parts)
                     error._extend(
                         f"No batch was created. Nothing uses the files {names}, uploaded before; delete them."
                     )
@@ -76,8 +87,12 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
         try:
             return await self.create(group, 0)
         except APIError as error:
-            file_id = group.parts[0].input_file_id
-            error._extend(f"The requests are at the server, as the file {file_id}: pass it as input_file_id.")
+            file_id = on_one_line(group.parts[0].input_file_id)
+            if isinstance(error, BadRequestError | UnprocessableEntityError):  # the same file would be refused again
+                advice = f"The file {file_id} with the requests stays at the server: client.files.delete deletes it."
+            else:
+                advice = f"The requests are at the server, as the file {file_id}: pass it as input_file_id."
+            error._extend(advice)
             raise
 
     async def _created(self, group: BatchGroup) -> BatchGroup:
@@ -85,7 +100,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
         tokens = 0
         for place, part in enumerate(group.parts):
             tokens += part.tokens
-            if place and group.max_enqueued_tokens is not None and tokens > group.max_enqueued_tokens:
+            if group.max_enqueued_tokens is not None and tokens > group.max_enqueued_tokens:
                 break
             try:
                 batch = await self.create(group, place)
@@ -94,6 +109,46 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
                 raise BatchGroupError(_what_runs(group, place), group) from error
             group = with_part(group, place, batch=batch)
         return group
+
+
+def check_parameters(endpoint: object, metadata: object, output_expires_after: object, limits: Limits | None) -> None:
+    """Check what the server would refuse only when the requests are uploaded already.
+
+    Args:
+        endpoint: The endpoint; None for none.
+        metadata: The metadata; None or UNSET for none.
+        output_expires_after: Likewise.
+        limits: The limits of the server; None checks none.
+
+    Raises:
+        InvalidRequestError: A parameter can't be sent.
+    """
+    if endpoint is not None and not (isinstance(endpoint, str) and endpoint.startswith("/")):
+        raise InvalidRequestError(
+            f'endpoint must be a path, such as "/v1/chat/completions"; got {quoted(endpoint)}. Nothing was sent.'
+        )
+    given = {"metadata": metadata, "output_expires_after": output_expires_after}
+    for name, value in given.items():
+        if value is not None and value is not UNSET and not isinstance(value, Mapping):
+            raise InvalidRequestError(f"{name} must be a mapping; got {type(value).__name__}. Nothing was sent.")
+    json_body(given)
+    if limits is not None:
+        limits.check(given)
+
+
+def file_id_of(given: object) -> str:
+    """Return the id of a file, which may be given as the object.
+
+    Raises:
+        InvalidRequestError: It is neither, such as a path.
+    """
+    file_id = getattr(given, "id", given)
+    if not isinstance(file_id, str) or not file_id or "/" in file_id:
+        raise InvalidRequestError(
+            f"input_file_id must be the id of a file at the server; got {quoted(given)}. Upload the file first: "
+            'await client.files.create(file=Path(...), purpose="batch"); or pass requests=.'
+        )
+    return file_id
 
 
 def has_options_of_groups(group: BatchGroup) -> bool:
@@ -105,13 +160,17 @@ def _part(file: FileObject, part: FilePart) -> BatchPart:
     return BatchPart(input_file_id=file.id, requests=part.requests, tokens=part.tokens)
 
 
+def _listed(ids: Iterable[str]) -> str:
+    return on_one_line(", ".join(ids))
+
+
 def _check_tokens(most: object) -> None:
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         raise InvalidRequestError(f"max_enqueued_tokens must be 1 or more, or None for no limit; got {most!r}")
 
 
 def _what_runs(group: BatchGroup, place: int) -> str:
-    running = ", ".join(batch.id for batch in group.batches)
+    running = _listed(batch.id for batch in group.batches)
     so_far = f"The parts before it run, as {running}." if running else "No other part runs."
     what = f"Part {place + 1} of {len(group.parts)} could not be created: {group.parts[place].error}"
     return (

@@ -25,14 +25,20 @@ from asyncruns.resources.base import PageCall, Resource, Server
 from asyncruns.resources.batch_client import BatchClient
 from asyncruns.resources.batch_group import BatchGroup, with_part
 from asyncruns.resources.batch_results import batch_requests, batch_results
-from asyncruns.resources.batch_submission import BatchSubmission, has_options_of_groups
+from asyncruns.resources.batch_submission import (
+    BatchSubmission,
+    check_parameters,
+    file_id_of,
+    has_options_of_groups,
+)
 from asyncruns.resources.files import Files
 from asyncruns.resources.group_outcome import GroupOutcome
+from asyncruns.resources.group_search import batches_of_files
 from asyncruns.resources.options import CallOptions
 from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import watch_to_outcome
-from asyncruns.wire import Batch, Maybe
+from asyncruns.wire import Batch, FileObject, Maybe
 
 FILE_LAG_S: Final = 10.0  # how long a server may not find a file that was just uploaded
 FILE_PAUSE_S: Final = 0.5  # the first pause before the create is repeated; it doubles
@@ -52,6 +58,7 @@ class Batches(Resource):
         super().__init__(replace(server, dialect=BatchDialect()))
         self._files = Files(self._server)
         self._watch_group = watch_group  # a group is watched by a fleet, whose room comes after this one
+        self._cancelled_files: set[str] = set()  # the input files of groups that were cancelled: nothing more of them
 
     @cached_property
     def alone(self) -> BatchClient[Batch]:
@@ -62,7 +69,7 @@ class Batches(Resource):
     async def create(
         self,
         *,
-        input_file_id: str,
+        input_file_id: str | FileObject,
         endpoint: str,
         completion_window: str = "24h",
         metadata: Maybe[Mapping[str, str]] = UNSET,
@@ -115,7 +122,7 @@ class Batches(Resource):
     async def create(
         self,
         *,
-        input_file_id: str | None = None,
+        input_file_id: str | FileObject | None = None,
         requests: Iterable[Any] | AsyncIterable[Any] | None = None,
         endpoint: str | None = None,
         completion_window: str = "24h",
@@ -138,7 +145,7 @@ class Batches(Resource):
         Safe to cancel; files and batches may then exist, and batches go on and cost.
 
         Args:
-            input_file_id: The file, uploaded with the purpose "batch"; needs `endpoint`.
+            input_file_id: The file, or its id; uploaded with the purpose "batch". Needs `endpoint`.
             requests: In place of a file: an iterable, async or not, of bodies as dicts, of pairs `(custom_id, body)`,
                 or of whole lines `{custom_id, method, url, body}`. A body without a custom id gets "request-1" and so
                 on, by its number. All have one endpoint and one model.
@@ -152,7 +159,8 @@ class Batches(Resource):
                 call is concerned, as batches fail if there are too many. Makes a `BatchGroup` whose parts each fit; its
                 watch creates the parts that have to wait. See `BatchGroup` for how tokens are estimated.
             delete_input_files: With `requests`: makes a `BatchGroup` whose watch deletes the input file of each part
-                when all requests of the part are answered. Otherwise `unanswered()` still needs it.
+                when the counts of its batch say that all its requests are answered. Otherwise `unanswered()` still
+                needs it; it also does if the server then lost a result, and raises an error for that part.
             **options: The `CallOptions`. They are not kept in a `BatchGroup`: what its watch creates is sent without.
 
         Raises:
@@ -163,6 +171,7 @@ class Batches(Resource):
         """
         if (input_file_id is None) is (requests is None):
             raise InvalidRequestError("Pass either input_file_id= or requests=")
+        check_parameters(endpoint, metadata, output_expires_after, self._server.limits)
         template = BatchGroup(
             parts=(),
             endpoint="",
@@ -179,7 +188,7 @@ class Batches(Resource):
                 "input_file_id= needs endpoint=; max_enqueued_tokens= and delete_input_files= are for requests="
             )
         body = {
-            "input_file_id": input_file_id,
+            "input_file_id": file_id_of(input_file_id),
             "endpoint": endpoint,
             "completion_window": completion_window,
             "metadata": metadata,
@@ -216,9 +225,10 @@ class Batches(Resource):
     async def cancel(self, batch_id: str | BatchGroup, **options: Unpack[CallOptions]) -> Batch | BatchGroup:
         """Request the cancellation of a batch, or of all batches of a group that have not ended.
 
-        It is `cancelling` for up to 10 minutes then, and may have results of the requests that had ended. A watch of
-        the group creates no further parts when it sees that one was cancelled. Safe to cancel; the cancellation may
-        then take effect at the server or not.
+        It is `cancelling` for up to 10 minutes then, and may have results of the requests that had ended. The batches
+        of a group are also searched in the list, as a watch may have created some after the group was stored. A watch
+        of the group through this client creates no further parts; another one stops when it sees that a part was
+        cancelled. Safe to cancel; the cancellation may then take effect at the server or not.
 
         Raises:
             BadRequestError, ConflictError: The batch has ended. Not raised for a group.
@@ -308,21 +318,35 @@ class Batches(Resource):
         return await self._create(body, options or {})
 
     async def _cancel_parts(self, group: BatchGroup, options: CallOptions) -> BatchGroup:
+        if self._raw:
+            raise InvalidRequestError("A group is cancelled by several requests, so with_raw_response has no answer")
+        file_ids = {part.input_file_id for part in group.parts}
+        self._cancelled_files |= file_ids
         failed: APIError | None = None
+        of_files: Mapping[str, list[Batch]] = {}
+        try:
+            of_files = (await batches_of_files(self.list, file_ids, group.created_at)).of_files
+        except APIError as error:
+            failed = error
         for place, part in enumerate(group.parts):
-            if part.batch is None:
-                continue
-            try:
-                batch = await self.cancel(part.batch.id, **options)
-            except (BadRequestError, ConflictError):  # it has ended
-                continue
-            except APIError as error:
-                failed = failed or error
-            else:
-                group = with_part(group, place, batch=batch)
+            known = [] if part.batch is None else [part.batch]
+            # As the list shows it, rather than as it was stored; the newest one last.
+            each_id = {batch.id: batch for batch in (*known, *reversed(of_files.get(part.input_file_id, [])))}
+            for batch in each_id.values():
+                try:
+                    group = with_part(group, place, batch=await self._cancel_one(batch, options))
+                except APIError as error:
+                    failed = failed or error
         if failed is not None:
             raise failed
         return group
+
+    async def _cancel_one(self, batch: Batch, options: CallOptions | None = None) -> Batch:
+        """Cancel a batch that may have ended, and return it."""
+        try:
+            return await self.cancel(batch.id, **(options or {}))
+        except (BadRequestError, ConflictError):  # it has ended
+            return batch
 
     async def _create(self, body: Mapping[str, Any], options: CallOptions) -> Batch:
         """Create a batch once: adopt it after a lost answer, and wait for its file."""

@@ -2,10 +2,11 @@
 
 How it goes on from byte N, by what the server answers to `Range: bytes=N-`::
 
-    206 from byte N       these bytes follow
+    206 from byte N       these bytes follow; if they end before the total, the next range is asked for
     206 from a byte < N   the bytes before N are skipped
     200                   the server ignores ranges: the first N bytes are skipped
-    416                   there is nothing after N: the connection broke after the last byte
+    416, the total is N   there is nothing after N: the connection broke after the last byte
+    416, another total    the server has no such ranges: the whole content is read again, as with 200
 
 Ranges count the bytes on the wire, so the requests ask for no compression; if the server compresses nevertheless,
 the whole content is read again, and the first N bytes are skipped. It never holds more than a piece, or a line.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, Final, Self
@@ -41,7 +42,8 @@ from asyncruns.transport.retry import LONGEST_HINT_S, PASSING_STATUSES, PAUSE_CE
 MOST_FAILURES: Final = 5  # in a row, without a further byte
 LONGEST_LINE_BYTES: Final = 64 * 1024 * 1024  # a file without line ends must not fill the memory
 UNCOMPRESSED: Final = ("Accept-Encoding", "identity")
-_RANGE: Final = re.compile(r"\s*bytes\s+(\d+)-", re.IGNORECASE)
+_RANGE: Final = re.compile(r"\s*bytes\s+(\d{1,18})-", re.IGNORECASE)
+_TOTAL: Final = re.compile(r"\s*bytes\s+[\d*-]+/(\d{1,18})\s*$", re.IGNORECASE)
 _PARTIAL: Final = 206
 _RANGE_PASSED: Final = 416
 
@@ -68,10 +70,14 @@ class FileContent(AsyncOnly):
 
     Attributes:
         replays: Number of times that it began anew.
+        headers: The headers of the last answer, by names in lower case.
+        redact: Removes credentials from bytes that are to be shown; None if there are none to remove.
     """
 
     def __init__(self, server: Server, request: Request, *, is_replayed: bool = False) -> None:
         self.replays: int = 0
+        self.headers: Mapping[str, str] = {}
+        self.redact: Callable[[bytes], bytes] | None = None
         self._is_replayed = is_replayed
         self._server = server
         self._request = replace(request, headers=(*request.headers, UNCOMPRESSED))
@@ -80,6 +86,8 @@ class FileContent(AsyncOnly):
         self._furthest = 0  # the largest position so far
         self._skips = 0  # bytes that the stream repeats
         self._has_ranges = True
+        self._total: int | None = None  # the length of the content, as far as is known
+        self._opened_at = 0  # the position when the last answer began
         self._failures = 0  # in a row, without a further byte
         self._is_over = False
         self._is_closed = False
@@ -202,19 +210,19 @@ class FileContent(AsyncOnly):
                     await self._open()
                     continue
                 piece = await self._stream.read()
+                if not piece:
+                    await self._end()
+                    continue
             except APIError as error:
                 await self._wait_after(error)
                 continue
-            if not piece:
-                await self._end()
-            elif new := piece[self._skips :]:
+            if new := piece[self._skips :]:
                 self._skips = 0
                 self._position += len(new)
                 if self._position > self._furthest:
                     self._furthest, self._failures = self._position, 0
                 return new
-            else:
-                self._skips -= len(piece)
+            self._skips -= len(piece)
         return b""
 
     async def _open(self) -> None:
@@ -224,20 +232,25 @@ class FileContent(AsyncOnly):
             APIError: The server refused, or did not answer.
         """
         request = self._request
-        if self._position and self._has_ranges:
+        is_ranged = self._position > 0 and self._has_ranges
+        if is_ranged:
             request = replace(request, headers=(*request.headers, ("Range", f"bytes={self._position}-")))
         answer = await self._server.transport.download(request)
-        if answer.status == _RANGE_PASSED and self._position:
-            self._is_over = True
+        if answer.status == _RANGE_PASSED and is_ranged:
+            self._total = _total_of(answer) or self._total
+            self._is_over = self._total == self._position
+            self._has_ranges = False  # unless it is over, the whole content is read again
             return
         if isinstance(answer, Response):
             if not 200 <= answer.status < 300:
                 raise self._server.dialect.refusal(request, answer).cause
             answer = WholeBody(answer)
-        self._stream = answer
+        self._stream, self.headers, self.redact = answer, answer.headers, answer.redact
         self._has_ranges = answer.headers.get("content-encoding", "identity") == "identity"
         if self._is_replayed and self._position and answer.status != _PARTIAL:
             self._begin_again()
+        self._total = _total_of(answer) if answer.status == _PARTIAL or self._has_ranges else None
+        self._opened_at = self._position
         self._skips = self._position - self._start_of(answer)
         if self._skips < 0:
             await self._disconnect()
@@ -273,10 +286,22 @@ class FileContent(AsyncOnly):
         await anyio.sleep(max(pause, min(hint or 0.0, LONGEST_HINT_S)))
 
     async def _end(self) -> None:
+        """Note that an answer has ended: with the content, or before it, if it was a part.
+
+        Raises:
+            APIError: The answer has nothing of what it should have.
+        """
+        is_part = self._stream is not None and self._stream.status == _PARTIAL
         await self._disconnect()
         if self._skips:
             raise self._invalid(f"has fewer bytes than the {self._position} that were read before")
-        self._is_over = True
+        left = self._total - self._position if is_part and self._total is not None else 0
+        if left > 0 and self._position == self._opened_at:
+            path = self._request.path
+            raise APIConnectionError(
+                f"GET {path} ended {left} bytes before its end", sent=True, method="GET", path=path
+            )
+        self._is_over = left <= 0
 
     async def _disconnect(self) -> None:
         stream, self._stream = self._stream, None
@@ -305,6 +330,15 @@ async def open_content(server: Server, request: Request, *, is_replayed: bool = 
     opened = FileContent(server, request, is_replayed=is_replayed)
     await opened._open()
     return opened
+
+
+def _total_of(answer: Response | ByteStream) -> int | None:
+    """Return the length of the whole content, as the headers of an answer say it."""
+    if answer.status == 200:
+        length = answer.headers.get("content-length", "")
+        return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+    found = _TOTAL.match(answer.headers.get("content-range", ""))
+    return int(found[1]) if found else None
 
 
 def _created(path: str | os.PathLike[str], files: ExitStack) -> IO[bytes]:

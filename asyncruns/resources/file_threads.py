@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
+from asyncruns._loop import until_done
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -22,5 +24,5 @@ async def in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
     try:
         return await asyncio.shield(job)
     except asyncio.CancelledError:
-        await asyncio.wait({job})
+        await until_done(job)
         raise

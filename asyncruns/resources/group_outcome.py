@@ -5,20 +5,22 @@ It sends nothing but what the outcomes of the parts send.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from asyncruns.errors import RunError, with_sentence
-from asyncruns.resources.batch_group import BatchGroup
+from asyncruns.errors import InvalidRequestError, NotFoundError, RunError, with_sentence
+from asyncruns.resources.batch_group import BatchGroup, BatchPart
 from asyncruns.watch.outcome import AnyOutcome, Cancelled, Expired, Failed, GaveUp
-from asyncruns.watch.outcome_clients import reads_results
+from asyncruns.watch.outcome_clients import check_has_client, reads_results
 from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
 from asyncruns.wire import Batch
 from asyncruns.wire.plain import Plain
 
 if TYPE_CHECKING:
     from asyncruns.dialects.result_lines import BatchResult
+
+T = TypeVar("T")
 
 _WORST_FIRST: Final = ((GaveUp, "gave_up"), (Failed, "failed"), (Expired, "expired"), (Cancelled, "cancelled"))
 
@@ -65,27 +67,26 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
     async def results(self) -> AsyncGenerator[BatchResult]:
         """Iterate over the results of all parts, one part after the other; see `Outcome.results`.
 
-        A part that was not created has none.
+        A part that was not created has none. A part whose results can't be read yet, or any more, does not keep the
+        others from being read: its error is raised at the end.
 
         Raises:
             InvalidRequestError: A batch has not ended, or the outcome was unpickled.
             APIError: The results could not be fetched.
         """
-        for outcome in self.outcomes:
-            if outcome.ref.ids:
-                async with aclosing(outcome.results()) as results:
-                    async for result in results:
-                        yield result
+        async with aclosing(self._of_parts(_results_of)) as results:
+            async for result in results:
+                yield result
 
     async def reconcile(self, ids: Iterable[Any] | AsyncIterable[Any]) -> Reconciliation:
         """Return what became of each request of all parts, by its custom id; see `Outcome.reconcile`.
 
-        Those of a part that was not created are missing. Safe to cancel.
+        Those of a part that was not created, has not ended, or has no results any more are missing. Safe to cancel.
 
         Raises:
             InvalidRequestError, APIError: As for `Outcome.reconcile`.
         """
-        async with aclosing(self.results()) as results:
+        async with aclosing(self._of_parts(_results_of, raises=False)) as results:
             return await reconciled(results, ids)
 
     async def unanswered(
@@ -93,32 +94,63 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
     ) -> AsyncGenerator[tuple[str, Any]]:
         """Iterate over the requests that have no answer, as pairs of custom id and body; see `Outcome.unanswered`.
 
-        Those of a part that was not created are among them.
+        Those of a part that was not created are among them. Without `requests`, the input file of a part is read only
+        if the part has fewer answers than requests; if that can't be done, the error is raised after those of the
+        other parts.
 
         Raises:
-            InvalidRequestError, APIError: As for `Outcome.unanswered`.
+            InvalidRequestError: As for `Outcome.unanswered`; also if a part has not ended.
+            APIError: As for `Outcome.unanswered`.
         """
-        if requests is not None:
-            async with aclosing(unanswered_of(self.results(), requests)) as found:
-                async for request in found:
-                    yield request
-            return
+        found = self._of_parts(_unanswered_in) if requests is None else unanswered_of(self.results(), requests)
+        async with aclosing(found) as each:
+            async for request in each:
+                yield request
+
+    async def _of_parts(
+        self, read: Callable[[BatchPart, AnyOutcome[Batch]], AsyncGenerator[T]], *, raises: bool = True
+    ) -> AsyncGenerator[T]:
+        """Yield what is read of each part.
+
+        Raises:
+            InvalidRequestError, NotFoundError: One part can't be read; raised at the end, if at all.
+        """
+        failed: InvalidRequestError | NotFoundError | None = None
         for part, outcome in zip(self.group.parts, self.outcomes, strict=True):
-            if outcome.ref.ids:
-                each = outcome.unanswered()
-            else:
-                each = reads_results(outcome._client).requests(
-                    Batch(id="", status="", input_file_id=part.input_file_id)
-                )
-            async with aclosing(each) as found:
-                async for request in found:
-                    yield request
+            check_has_client(outcome._client)
+            try:
+                async with aclosing(read(part, outcome)) as found:
+                    async for each in found:
+                        yield each
+            except (InvalidRequestError, NotFoundError) as error:
+                failed = failed or error
+        if failed is not None and raises:
+            raise failed
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "status": self.status}
 
     def __repr__(self) -> str:
         return f"<GroupOutcome {self.status}, {len(self.outcomes)} parts, {self.group.requests} requests>"
+
+
+async def _results_of(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGenerator[BatchResult]:
+    if outcome.ref.ids:
+        async with aclosing(outcome.results()) as results:
+            async for result in results:
+                yield result
+
+
+async def _unanswered_in(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGenerator[tuple[str, Any]]:
+    async with aclosing(_results_of(part, outcome)) as results:
+        done = {result.custom_id async for result in results if result.kind == "answered"}
+    if len(done) >= part.requests:
+        return  # the file may be deleted by now
+    batch = Batch(id="", status="", input_file_id=part.input_file_id)
+    async with aclosing(reads_results(outcome._client).requests(batch)) as requests:
+        async for custom_id, body in requests:
+            if custom_id not in done:
+                yield custom_id, body
 
 
 def _raise_of_part(outcome: AnyOutcome[Batch], which: str) -> None:

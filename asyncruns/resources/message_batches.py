@@ -10,10 +10,11 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, Final, Unpack
 
+import msgspec
 from msgspec.structs import replace
 
 from asyncruns.dialects.message_batches import MessageBatchDialect
-from asyncruns.dialects.request_lines import custom_id_of, refused_request
+from asyncruns.dialects.request_lines import custom_id_of, encoded_request, quoted, refused_request
 from asyncruns.dialects.result_lines import BatchResult
 from asyncruns.errors import APIError, InvalidRequestError
 from asyncruns.lifecycle import RunRef
@@ -128,7 +129,7 @@ class MessageBatches(Resource):
             message_batch: The batch, or its id.
 
         Raises:
-            BadRequestError: It has not ended; while iterating.
+            InvalidRequestError: It has not ended; while iterating.
             APIError: The results could not be fetched; while iterating.
         """
         given: object = message_batch
@@ -154,13 +155,13 @@ class MessageBatches(Resource):
         return await watch_to_outcome(client, run, options)
 
 
-async def _checked(requests: Iterable[Any] | AsyncIterable[Any]) -> list[Mapping[str, Any]]:
-    """Return the requests.
+async def _checked(requests: Iterable[Any] | AsyncIterable[Any]) -> list[msgspec.Raw]:
+    """Return the requests, as JSON.
 
     Raises:
         InvalidRequestError: There is none, or one lacks its `custom_id` or `params`, or has the id of another.
     """
-    checked: list[Mapping[str, Any]] = []
+    checked: list[msgspec.Raw] = []
     numbers: dict[str, int] = {}
     async with aclosing(each_of(requests)) as each:
         async for request in each:
@@ -170,8 +171,8 @@ async def _checked(requests: Iterable[Any] | AsyncIterable[Any]) -> list[Mapping
             if "custom_id" not in named or not isinstance(named.get("params"), Mapping):
                 raise refused_request(number, "must be a mapping with custom_id and params, or a pair of both")
             if (first := numbers.setdefault(custom_id, number)) != number:
-                raise refused_request(number, f"has the same custom_id {custom_id!r} as request {first}")
-            checked.append(named)
+                raise refused_request(number, f"has the same custom_id {quoted(custom_id)} as request {first}")
+            checked.append(msgspec.Raw(encoded_request(named, number)))
     if not checked:
         raise InvalidRequestError("There are no requests: a batch needs at least one. Nothing was sent.")
     return checked

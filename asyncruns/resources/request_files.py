@@ -77,45 +77,32 @@ class WrittenRequests(Struct):
         return Section(self.file, part.start, part.size)
 
 
-class Section(io.RawIOBase):
-    """A section of a file, as a file that can be read and sought; closing it leaves the file open."""
+class Section:
+    """A section of a file, which can be read and sought like a file of its own."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        super().__init__()
         self._file = file
         self._start = start
         self._size = size
         self._place = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
+        """Return the place in the section, in bytes."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the place, and return it."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = max(0, base + offset)
         return self._place
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int = -1) -> bytes:
+        """Return up to that many bytes, or all that are left; b"" at the end."""
         left = max(0, self._size - self._place)
-        wanted = left if size is None or size < 0 else min(size, left)
         self._file.seek(self._start + self._place)
-        found = self._file.read(wanted)
+        found = self._file.read(left if size < 0 else min(size, left))
         self._place += len(found)
         return found
-
-    def readall(self) -> bytes:
-        return self.read()
-
-    def readinto(self, buffer: Any) -> int:
-        found = self.read(len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,8 @@ from __future__ import annotations
 import inspect
 import os
 import stat
+import threading
+import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from typing import IO, Any, Final, TypeAlias, cast
@@ -27,6 +29,7 @@ GivenFile: TypeAlias = GivenContent | tuple[str | None, GivenContent] | tuple[st
 PIECE_BYTES: Final = 256 * 1024
 ANY_TYPE: Final = "application/octet-stream"
 UNNAMED: Final = "upload"
+_LOCKS: Final[weakref.WeakValueDictionary[int, threading.Lock]] = weakref.WeakValueDictionary()
 _TEXT_MODE: Final = "file is open in text mode; open it with mode 'rb'"
 _ACCEPTED: Final = (
     "file must be bytes, a path (pathlib.Path), an open binary file, or a tuple (name, content) or "
@@ -49,6 +52,7 @@ class FileUpload(Upload):
 
     def __init__(self, content: bytes | os.PathLike[str] | IO[bytes], length: int, form: FormData, name: str) -> None:
         self._content, self._length, self._form = content, length, form
+        self._lock = _lock_of(content)
         self.shown: str = _shown(name)
         self.size: int = len(form.before) + length + len(form.after)
         self.content_type: str = form.content_type
@@ -70,7 +74,7 @@ class FileUpload(Upload):
         try:
             file = await _in_thread(self.shown, _opened, content, files)
             at = 0
-            while piece := await _in_thread(self.shown, _read_at, file, at):
+            while piece := await _in_thread(self.shown, _read_at, self._lock, file, at):
                 at += len(piece)
                 if at > self._length:
                     break
@@ -155,17 +159,24 @@ def _opened(content: os.PathLike[str] | IO[bytes], files: ExitStack) -> IO[bytes
     return files.enter_context(open(content, "rb")) if isinstance(content, os.PathLike) else content
 
 
-def _read_at(file: IO[bytes], at: int) -> bytes:
-    file.seek(at)  # the caller, or another upload of the same file, may have moved it
-    return file.read(PIECE_BYTES)
+def _read_at(lock: threading.Lock, file: IO[bytes], at: int) -> bytes:
+    with lock:
+        file.seek(at)  # the caller, or another upload of the same file, may have moved it
+        return file.read(PIECE_BYTES)
+
+
+def _lock_of(content: object) -> threading.Lock:
+    """Return the lock of an open file, whose position all its uploads share; it exists as long as they do."""
+    return _LOCKS.setdefault(id(content), threading.Lock())
 
 
 def _length_of(content: os.PathLike[str] | IO[bytes]) -> int:
     if not isinstance(content, os.PathLike):
         if isinstance(cast("object", content.read(0)), str):
             raise InvalidRequestError(_TEXT_MODE)
-        content.seek(0, os.SEEK_END)
-        return content.tell()
+        with _lock_of(content):
+            content.seek(0, os.SEEK_END)
+            return content.tell()
     found = os.stat(content)
     if not stat.S_ISREG(found.st_mode):
         raise InvalidRequestError(f"{_shown(os.fsdecode(content))} is not a regular file, so its size is not known")

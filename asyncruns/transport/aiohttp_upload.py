@@ -12,6 +12,7 @@ from contextlib import aclosing
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
+from asyncruns._loop import until_done
 from asyncruns.http import Upload, pieces_of
 
 
@@ -32,8 +33,7 @@ class UploadPayload(aiohttp.Payload):
         self._upload = upload
         self._moved = moved
         self._task: asyncio.Task[object] | None = None
-        self._rests = asyncio.Event()
-        self._rests.set()
+        self._rests: asyncio.Future[None] | None = None  # done when nothing reads the body any more
         self.failure: Exception | None = None
         self.is_sent: bool = not upload.size
 
@@ -54,7 +54,7 @@ class UploadPayload(aiohttp.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send the whole body; aiohttp calls this in a task."""
         self._task = asyncio.current_task()
-        self._rests.clear()
+        rests = self._rests = asyncio.get_running_loop().create_future()
         try:
             sent = 0
             async with aclosing(pieces_of(self._upload)) as pieces:
@@ -65,7 +65,7 @@ class UploadPayload(aiohttp.Payload):
                     self._moved(sent)
         finally:
             self._task = None
-            self._rests.set()
+            rests.set_result(None)
 
     async def _next(self, pieces: AsyncGenerator[bytes]) -> bytes | None:
         try:
@@ -78,4 +78,5 @@ class UploadPayload(aiohttp.Payload):
         """Stop sending, as after an answer that came early, and wait until the body is closed."""
         if self._task is not None:
             self._task.cancel()
-        await self._rests.wait()
+        if self._rests is not None:
+            await until_done(self._rests)

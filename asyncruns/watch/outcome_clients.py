@@ -48,6 +48,16 @@ def reads_results(client: object) -> ReadsResults:
     raise InvalidRequestError("Only batches have results; a run or a response has messages() and text()")
 
 
+def check_has_client(client: object) -> None:
+    """Check that an outcome can fetch results.
+
+    Raises:
+        InvalidRequestError: It was unpickled.
+    """
+    if isinstance(client, LeftBehind):
+        raise InvalidRequestError(_NO_CLIENT_FOR_RESULTS)
+
+
 class LeftBehind:
     """The client of an outcome that was unpickled: the real one stays in its process, with its key."""
 

@@ -1,12 +1,12 @@
-"""Compares the results of a batch with the requests that were asked for: each custom id is told by name.
+"""Compares the results of a batch with the requests that were asked for: each custom id is named.
 
 It sends nothing; the results come from the caller, and only custom ids are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,7 +64,8 @@ async def reconciled(results: AsyncIterable[BatchResult], ids: Iterable[Any] | A
     Raises:
         InvalidRequestError: An item is neither.
     """
-    asked = dict.fromkeys([custom_id async for custom_id, _ in numbered(ids)])
+    async with aclosing(numbered(ids)) as each:
+        asked = dict.fromkeys([custom_id async for custom_id, _ in each])
     kinds: dict[str, str] = {}
     async for result in results:
         if kinds.get(result.custom_id) != "answered":
@@ -88,9 +89,9 @@ async def unanswered_of(
     Raises:
         InvalidRequestError: An item is no request.
     """
-    done = {result.custom_id async for result in results if result.kind == "answered"}
-    number = 0
-    async with aclosing(each_of(requests)) as each:
+    async with closing_all(requests), aclosing(each_of(requests)) as each:
+        done = {result.custom_id async for result in results if result.kind == "answered"}
+        number = 0
         async for request in each:
             number += 1
             custom_id = custom_id_of(request, number)
@@ -99,7 +100,7 @@ async def unanswered_of(
                 yield custom_id, body_of(request, number)
 
 
-async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tuple[str, Any]]:
+async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[str, Any]]:
     """Yield each item with its custom id; an id is its own.
 
     Raises:
@@ -117,8 +118,20 @@ async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[tup
             yield item if isinstance(item, str) else custom_id_of(item, number), item
 
 
+@asynccontextmanager
+async def closing_all(items: object) -> AsyncGenerator[None]:
+    """Close a generator, async or not, at the end of the `async with`, whether it was read or not."""
+    try:
+        yield
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+        elif (close := getattr(items, "aclose", None)) is not None:
+            await close()
+
+
 async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests") -> AsyncGenerator[T]:
-    """Yield the items of an iterable, async or not. An async generator is closed at the end.
+    """Yield the items of an iterable, async or not. A generator is closed at the end.
 
     What the iterable raises passes through, with a note that has the number of the item.
 
@@ -136,26 +149,18 @@ async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests")
         raise InvalidRequestError(f"Expected an iterable of {what}; got {type(given).__name__}{hint}")
     number = 0
     try:
-        async with aclosing(_aiter(items)) as each:
-            async for item in each:
-                number += 1
-                yield item
+        async with closing_all(items):
+            if isinstance(items, AsyncIterable):
+                async for item in items:
+                    number += 1
+                    yield item
+            else:
+                for item in items:
+                    number += 1
+                    yield item
     except Exception as error:
         error.add_note(f"Raised by the iterable of {what}, in place of its item {number + 1}.")
         raise
-
-
-async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T]:
-    if not isinstance(items, AsyncIterable):
-        for item in items:
-            yield item
-        return
-    try:
-        async for item in items:
-            yield item
-    finally:
-        if (close := getattr(items, "aclose", None)) is not None:
-            await close()
 
 
 def _no_items(items: object, what: str) -> str:

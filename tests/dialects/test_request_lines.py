@@ -1,8 +1,9 @@
-"""Requests for a batch become lines, and a request that cannot be in the batch is told by its number."""
+"""Requests for a batch become lines, and a request that cannot be in the batch is named by its number."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -102,3 +103,32 @@ def test_a_refusal_shows_no_request_and_no_control_character() -> None:
     refusal = refusal_of((long, BODY), (long, BODY))
     assert "\x1b" not in refusal
     assert len(refusal) < 250
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.nan, "the number nan"),
+        ([{"deep": (1.0, -math.inf)}], "the number -inf"),
+        (b"text", "bytes, which must be"),
+        (bytearray(b"text"), "bytearray, which must be"),
+        ("\ud800", "surrogates"),
+    ],
+)
+def test_a_value_that_json_would_change_is_refused(value: Any, message: str) -> None:
+    lines = RequestLines("/v1/embeddings")
+    lines.add({"model": "m", "input": [1, 2.5, None, True, "text"]})
+    with pytest.raises(InvalidRequestError, match=rf"Request 2 can't be written as JSON: .*{message}"):
+        lines.add({"model": "m", "input": value})
+
+
+def test_half_a_character_in_an_id_or_a_url_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="Request 1 can't be written as JSON"):
+        RequestLines("/v1/embeddings").add(("\ud800", {"model": "m"}))
+    with pytest.raises(InvalidRequestError, match="Request 1 can't be written as JSON"):
+        RequestLines().add({"custom_id": "a", "url": "/\ud800", "body": {}})
+
+
+def test_a_url_is_a_path() -> None:
+    with pytest.raises(InvalidRequestError, match="Request 1 has the url 'v1/embeddings'; it must be a path"):
+        RequestLines().add({"custom_id": "a", "url": "v1/embeddings", "body": {}})

@@ -31,7 +31,7 @@ def read(line: Any) -> BatchResult:
     return read_result(json.dumps(line).encode(), "file-1, line 3,")
 
 
-def answered(body: Any, status: int = 200) -> BatchResult:
+def answered(body: Any, status: Any = 200) -> BatchResult:
     response = {"status_code": status, "request_id": "req_1", "body": body}
     return read({"id": "batch_req_1", "custom_id": "a", "response": response, "error": None})
 
@@ -144,3 +144,17 @@ def test_no_line_raises(response: Any, error: Any, result: Any) -> None:
 @given(st.binary(max_size=60))
 def test_no_bytes_raise(data: bytes) -> None:
     read_result(data, "file-1")
+
+
+@pytest.mark.parametrize(("status", "found"), [("429", 429), (429.0, 429), ("many", None), (True, None), (1.5, None)])
+def test_a_status_may_be_written_in_other_ways(status: Any, found: int | None) -> None:
+    result = answered({"message": "slow down"}, status)
+    assert result.status_code == found
+    assert result.kind == ("failed" if found else "answered")
+
+
+def test_a_response_that_was_cancelled_is_no_answer() -> None:
+    result = answered({"object": "response", "id": "r", "status": "cancelled", "output": []})
+    assert result.kind == "failed"
+    assert result.error is not None
+    assert result.error.code == "cancelled"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asyncruns import (
+    APIConnectionError,
     BatchGroup,
     Client,
     Completed,
@@ -18,13 +19,17 @@ from asyncruns import (
     GaveUp,
     GroupOutcome,
     InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
     Reason,
     RunCancelledError,
     RunFailedError,
     WatchGaveUpError,
 )
+from asyncruns.fleet.group_watch import may_pass
 from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
 from asyncruns.testing.emulator import BatchRequest
+from asyncruns.wire.common import epoch_seconds
 
 ENDPOINT = "/v1/embeddings"
 ONE = 6  # tokens of each of these requests, by the estimate
@@ -51,6 +56,11 @@ async def held_back(client: Client, parts: int, *, delete_input_files: bool = Fa
     return await client.batches.create(
         requests=requests, endpoint=ENDPOINT, max_enqueued_tokens=2 * ONE, delete_input_files=delete_input_files
     )
+
+
+async def uploaded(client: Client) -> str:
+    line = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": bodies(1)[0]}
+    return (await client.files.create(file=json.dumps(line).encode(), purpose="batch")).id
 
 
 def creates(server: InMemoryTransport) -> int:
@@ -313,3 +323,183 @@ async def test_the_outcome_is_a_value(client: Client) -> None:
     assert repr(outcome) == "<GroupOutcome completed, 2 parts, 4 requests>"
     with pytest.raises(InvalidRequestError, match="unpickled"):
         [result async for result in twin.results()]
+
+
+# Cancelling a group, and what only the list knows
+
+
+async def test_a_cancel_finds_the_batches_that_a_watch_has_created_since(
+    server: InMemoryTransport, client: Client
+) -> None:
+    server.script_batches(BatchScenario(working=100.0), BatchScenario(working=1000.0))
+    group = await held_back(client, 3)
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(200.0)  # the second part runs
+    cancelled = await client.batches.cancel(group)
+    assert [None if batch is None else batch.status for batch in (part.batch for part in cancelled.parts)] == [
+        "completed",
+        "cancelling",
+        None,
+    ]
+    outcome = await watching
+    assert [batch.status async for batch in client.batches.list()] == ["cancelled", "completed"]
+    assert isinstance(outcome.outcomes[2].cause, RunCancelledError)
+    assert creates(server) == 2
+
+
+async def test_nothing_of_a_cancelled_group_is_created(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 3)
+    await asyncio.sleep(500.0)  # the first part has completed, so that none says that the group was cancelled
+    await client.batches.cancel(group)
+    outcome = await client.watch(group)
+    assert creates(server) == 1
+    assert [type(each.cause) for each in outcome.outcomes[1:]] == [RunCancelledError, RunCancelledError]
+    assert "The group was cancelled" in str(outcome.outcomes[1].cause)
+
+
+async def test_a_batch_that_is_being_created_when_its_group_is_cancelled_is_cancelled(
+    server: InMemoryTransport, client: Client
+) -> None:
+    server.script_batches(BatchScenario(working=50.0), BatchScenario(working=1000.0))
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", delay_after=3.0))
+    server.inject(Fault(on="batches", rewrite=lambda page: {**page, "data": []}, times=None))
+    watching = asyncio.create_task(client.watch(group))
+    while creates(server) < 2:
+        await asyncio.sleep(0.5)
+    await client.batches.cancel(group)  # the list does not show the second one yet
+    await watching
+    server.faults.clear()
+    assert [batch.status async for batch in client.batches.list()] == ["cancelled", "completed"]
+
+
+async def test_a_cancel_of_a_group_survives_a_list_that_fails(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=1000.0))
+    group = await held_back(client, 2)
+    server.inject(Fault(on="batches", status=403, times=1))
+    with pytest.raises(PermissionDeniedError):
+        await client.batches.cancel(group)
+    assert [batch.status async for batch in client.batches.list()] == ["cancelling"]
+    with pytest.raises(InvalidRequestError, match="with_raw_response"):
+        await client.batches.with_raw_response.cancel(group)
+
+
+async def test_a_part_whose_batch_cannot_be_found_is_not_created_again(
+    server: InMemoryTransport, client: Client
+) -> None:
+    group = await held_back(client, 3)
+    server.inject(Fault(on="batches", status=404, times=None))
+    server.inject(Fault(on="create_batch", drop=True, acts=True, times=1))
+    outcome = await client.watch(group)
+    server.faults.clear()
+    assert len([batch async for batch in client.batches.list()]) == 3  # one for each part
+    first, second, third = outcome.outcomes
+    assert isinstance(second, GaveUp)
+    assert second.reason is Reason.NOT_CREATED
+    assert isinstance(second.cause, APIConnectionError)
+    assert isinstance(first, Completed)
+    assert isinstance(third, Completed)
+
+
+async def test_a_list_that_is_not_newest_first_is_read_to_its_end(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=100.0))
+    await client.batches.create(requests=bodies(1), endpoint=ENDPOINT)
+    await asyncio.sleep(500.0)
+    group = await held_back(client, 2)
+    server.inject(Fault(on="batches", rewrite=lambda page: {**page, "data": page["data"][::-1]}, times=None))
+    watching = asyncio.create_task(client.watch(group))
+    await asyncio.sleep(150.0)
+    watching.cancel()
+    outcome = await client.watch(BatchGroup.of(group.to_dict()))
+    assert outcome.status == "completed"
+    assert creates(server) == 3
+
+
+async def test_a_list_is_read_back_to_the_group_and_no_further(server: InMemoryTransport, client: Client) -> None:
+    for _ in range(250):
+        await client.batches.create(input_file_id=await uploaded(client), endpoint=ENDPOINT)
+        await asyncio.sleep(60.0)
+    await client.watch(await held_back(client, 2))
+    assert sum(request.operation == "batches" for request in server.requests) == 1
+
+
+async def test_an_outage_of_creates_does_not_wait_for_another_part(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=36_000.0), BatchScenario())
+    group = await held_back(client, 3)
+    group = BatchGroup.of({**group.to_dict(), "max_enqueued_tokens": None})
+    server.inject(Fault(on="create_batch", status=503, times=3))
+    outcome = await client.watch(group)
+    assert outcome.status == "completed"
+    times = [epoch_seconds(batch.created_at) or 0.0 for batch in outcome.group.batches]
+    assert times[1] - times[0] < 200
+
+
+async def test_a_spent_quota_does_not_pass(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", status=429, code="insufficient_quota", times=None))
+    began = now()
+    outcome = await client.watch(group)
+    assert outcome.outcomes[1].reason is Reason.NOT_CREATED
+    assert creates(server) == 2
+    assert now() - began < 100
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (APIConnectionError("", sent=False, passes=False), False),
+        (APIConnectionError("", sent=False), True),
+        (InvalidRequestError(""), False),
+    ],
+)
+def test_which_errors_may_pass(error: Exception, passes: bool) -> None:
+    assert may_pass(error) is passes
+
+
+async def test_a_group_watched_again_reports_no_old_status(client: Client) -> None:
+    group = await held_back(client, 1)
+    await asyncio.sleep(500.0)
+    seen: list[str] = []
+    await client.watch(group, on_status=lambda change: seen.append(change.status))
+    assert "validating" not in seen
+
+
+# What cannot be read
+
+
+async def test_answered_parts_need_no_input_file(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(failing={"request-3"}))
+    outcome = await client.watch(await held_back(client, 3, delete_input_files=True))
+    assert [custom_id async for custom_id, _ in outcome.unanswered()] == ["request-3"]
+
+
+async def test_a_watch_again_deletes_no_file_twice(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    outcome = await client.watch(await held_back(client, 1, delete_input_files=True))
+    await client.watch(outcome.group)
+    assert caplog.text == ""
+
+
+async def test_a_result_that_the_server_lost_does_not_hide_the_other_parts(
+    server: InMemoryTransport, client: Client
+) -> None:
+    server.script_batches(BatchScenario(lost={"request-1"}, failing={"request-3"}))
+    outcome = await client.watch(await held_back(client, 2, delete_input_files=True))
+    found: list[str] = []
+    with pytest.raises(NotFoundError, match="pass the requests"):
+        async for custom_id, _ in outcome.unanswered():
+            found.append(custom_id)
+    assert found == ["request-3"]
+
+
+async def test_a_part_that_has_not_ended_does_not_hide_the_others(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(working=10_000.0), BatchScenario())
+    group = await held_back(client, 2)
+    outcome = await client.watch(BatchGroup.of({**group.to_dict(), "max_enqueued_tokens": None}), timeout=500.0)
+    found: list[str] = []
+    with pytest.raises(InvalidRequestError, match="watch it first"):
+        async for result in outcome.results():
+            found.append(result.custom_id)
+    assert found == ["request-3", "request-4"]
+    assert (await outcome.reconcile(bodies(4))).missing == ("request-1", "request-2")
+    with pytest.raises(InvalidRequestError, match="unpickled"):
+        await pickle.loads(pickle.dumps(outcome)).reconcile(bodies(4))

@@ -45,7 +45,7 @@ class Downloads(Transport):
         content: The content.
         breaks: How many bytes of each answer, in order, come before the connection breaks; then none does.
         ranges: What the server does with a range: "exact", "earlier" (it begins 3 bytes before), "ignored", "unsaid"
-            (without the header), or "later".
+            (without the header), "later", "short" (at most 10 bytes), "empty", or "refused".
         before: An answer, or an error, for each request, in order, that takes the place of the content; None is none.
     """
 
@@ -79,8 +79,8 @@ class Downloads(Transport):
             raise instead(request)
         asked = re.fullmatch(r"bytes=(\d+)-", dict(request.headers).get("Range", ""))
         start = int(asked[1]) if asked and self.ranges != "ignored" else 0
-        if asked and start >= len(self.content) and self.ranges != "ignored":
-            return Response(416, CIMultiDict(), b"")
+        if asked and (start >= len(self.content) or self.ranges == "refused") and self.ranges != "ignored":
+            return Response(416, CIMultiDict({"Content-Range": f"bytes */{len(self.content)}"}), b"")
         start = max(start + {"earlier": -3, "later": 1}.get(self.ranges, 0), 0) if asked else 0
         headers = dict(self.headers)
         if asked and self.ranges not in ("ignored", "unsaid"):
@@ -88,6 +88,8 @@ class Downloads(Transport):
         body, breaks = self.content[start:], bool(self.breaks)
         if breaks:
             body = body[: self.breaks.pop(0)]
+        if asked and self.ranges in ("short", "empty"):
+            body, breaks = body[: 10 if self.ranges == "short" else 0], False
         status = 206 if asked and self.ranges != "ignored" else 200
         self.streams.append(Pieces(request, status, headers, body, breaks=breaks))
         return self.streams[-1]

@@ -14,6 +14,7 @@ import pytest
 
 from asyncruns import (
     APIConnectionError,
+    APIStatusError,
     BadRequestError,
     BatchGroup,
     BatchGroupError,
@@ -124,11 +125,52 @@ async def test_an_upload_whose_answer_was_lost_is_not_repeated(server: InMemoryT
 
 
 async def test_a_batch_that_is_refused_names_its_file(server: InMemoryTransport, client: Client) -> None:
-    server.inject(Fault(on="create_batch", status=400, message="No batches today", times=1))
-    with pytest.raises(BadRequestError) as caught:
+    for status, advice in ((403, "{}: pass it as input_file_id"), (400, "{} with the requests stays at the server")):
+        server.inject(Fault(on="create_batch", status=status, message="No batches today", times=1))
+        with pytest.raises(APIStatusError) as caught:
+            await client.batches.create(requests=bodies(2), endpoint=ENDPOINT)
+        file = (await client.files.list()).data[0]
+        assert advice.format(file.id) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"endpoint": "v1/embeddings"}, r'endpoint must be a path, such as "/v1/chat/completions"; got .v1/embeddings'),
+        ({"endpoint": "/v1/\ud800"}, "Request 1 can't be written as JSON"),
+        ({"metadata": {"k": "v" * 513}}, "metadata.* at most 512 characters"),
+        ({"metadata": ["k"]}, "metadata must be a mapping; got list"),
+        ({"output_expires_after": 3600}, "output_expires_after must be a mapping; got int"),
+        ({"output_expires_after": {"seconds": object()}}, "can't be written as JSON"),
+    ],
+)
+async def test_a_wrong_parameter_is_refused_before_anything_is_sent(
+    server: InMemoryTransport, client: Client, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        given: dict[str, Any] = {"requests": bodies(2), "endpoint": ENDPOINT, **wrong}
+        await client.batches.create(**given)
+    assert not server.requests
+
+
+async def test_a_file_may_be_given_as_the_object_but_not_as_a_path(server: InMemoryTransport, client: Client) -> None:
+    line = {"custom_id": "a", "method": "POST", "url": ENDPOINT, "body": bodies(1)[0]}
+    file = await client.files.create(file=json.dumps(line).encode(), purpose="batch")
+    assert (await client.batches.create(input_file_id=file, endpoint=ENDPOINT)).input_file_id == file.id
+    sent = len(server.requests)
+    for wrong in ("./in.jsonl", Path("in.jsonl"), ""):
+        with pytest.raises(InvalidRequestError, match=r"must be the id of a file at the server.*Upload the file first"):
+            await client.batches.create(input_file_id=wrong, endpoint=ENDPOINT)  # type: ignore[arg-type]
+    assert len(server.requests) == sent
+
+
+async def test_ids_of_a_server_cannot_break_a_message(server: InMemoryTransport, client: Client) -> None:
+    server.inject(Fault(on="create_file", rewrite=lambda file: {**file, "id": "file-\x1b[31m\n"}, times=None))
+    server.inject(Fault(on="create_batch", status=403, times=None))
+    with pytest.raises(APIStatusError) as caught:
         await client.batches.create(requests=bodies(2), endpoint=ENDPOINT)
-    (file,) = [file async for file in client.files.list()]
-    assert f"{file.id}: pass it as input_file_id" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_caller_that_is_cancelled_leaves_no_temporary_file(server: InMemoryTransport, client: Client) -> None:
@@ -205,7 +247,7 @@ async def test_all_batches_of_a_group_are_cancelled(server: InMemoryTransport, c
     assert isinstance(group, BatchGroup)
     await asyncio.sleep(10.0)
     cancelled = await client.batches.cancel(group)
-    assert [batch.status for batch in cancelled.batches] == ["validating", "cancelling", "cancelling"]
+    assert [batch.status for batch in cancelled.batches] == ["completed", "cancelling", "cancelling"]
     outcome = await client.watch(cancelled)
     assert [each.status for each in outcome.outcomes] == ["completed", "cancelled", "cancelled"]
     assert outcome.status == "cancelled"

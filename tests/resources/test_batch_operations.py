@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -223,7 +224,10 @@ async def test_message_batches_are_listed_page_by_page() -> None:
         ([{"custom_id": "a"}], "Request 1 must be a mapping with custom_id and params"),
         ([*REQUESTS, {"params": {}}], "Request 4 must be a mapping with custom_id and params"),
         ([*REQUESTS, REQUESTS[1]], "Request 4 has the same custom_id 'r-1' as request 2"),
-        ([{"custom_id": "a", "params": {"x": object()}}], "can't be written as JSON"),
+        ([{"custom_id": "a" * 5000, "params": {}}] * 2, r"custom_id 'a{80}\.\.\.' as request 1"),
+        ([*REQUESTS, {"custom_id": "a", "params": {"x": object()}}], "Request 4 can't be written as JSON"),
+        ([*REQUESTS, {"custom_id": "a", "params": {"x": math.inf}}], "Request 4 can't be written as JSON"),
+        ([*REQUESTS, {"custom_id": "a", "params": {"x": "\ud800"}}], "Request 4 can't be written as JSON"),
     ],
 )
 async def test_wrong_requests_are_refused_before_anything_is_sent(requests: Any, message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from broken_downloads import Downloads
+from multidict import CIMultiDict
 
 from asyncruns import (
     APIConnectionError,
@@ -172,7 +173,7 @@ async def test_a_file_that_ends_in_the_middle_of_a_line_says_so(stage: Stage) ->
     stage.requests.pop()  # so that the half is within a line
     outcome = await stage.outcome()
     for on in ("file_content", "results"):
-        stage.server.inject(Fault(on=on, damage="half", times=1))
+        stage.server.inject(Fault(on=on, damage="half", times=None))
     results = [result async for result in outcome.results()]
     (cut,) = [result for result in results if not result.custom_id]
     assert cut.error is not None
@@ -184,7 +185,7 @@ async def test_blank_lines_are_skipped_and_others_are_told_by_their_numbers(stag
     outcome = await stage.outcome()
     line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": {"id": "1"}}})
     for on in ("file_content", "results"):
-        stage.server.inject(Fault(on=on, body=f"\n{line}\r\n   \nnothing\n", times=1))
+        stage.server.inject(Fault(on=on, body=f"\n{line}\r\n   \nnothing\n", times=None))
     first, second = [result async for result in outcome.results()][:2]
     assert (first.custom_id, first.kind) == ("a", "answered")
     assert second.error is not None
@@ -336,3 +337,84 @@ async def test_results_are_waited_for_while_their_file_is_empty(stage: Stage) ->
     began = asyncio.get_running_loop().time()
     assert len(await kinds_of(outcome.results())) == 6
     assert asyncio.get_running_loop().time() - began < 4.0
+
+
+# Files that are filled late, or are no results
+
+
+async def test_a_file_that_is_filled_late_is_read_again_and_no_result_comes_twice(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, damage="half", times=2))
+    results = [result.custom_id async for result in outcome.results()]
+    assert sorted(results) == [f"request-{number}" for number in range(1, 7)]
+
+
+async def test_all_waiting_for_results_is_bounded_together(stage: Stage) -> None:
+    outcome = await stage.outcome(lost={"request-1"})
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, status=404, times=3))
+    began = asyncio.get_running_loop().time()
+    assert len(await kinds_of(outcome.results())) == 5
+    assert 15.5 <= asyncio.get_running_loop().time() - began < 16.5
+
+
+async def test_a_byte_order_mark_is_no_part_of_a_result(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": {"id": "1"}}})
+    for on in ("file_content", "results"):
+        stage.server.inject(Fault(on=on, body=f"\ufeff{line}\n", times=None))
+    assert await kinds_of(outcome.results()) == {"a": "answered"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({}, b"\n  \n<html>log in, sk-secret-secret-secret</html>\n"),
+        ({"Content-Type": "text/html; charset=utf-8"}, b"log in, sk-secret-secret-secret"),
+    ],
+)
+async def test_a_page_is_recognised_and_shows_no_credential(headers: dict[str, str], body: bytes) -> None:
+    class Redacting(Downloads):
+        async def download(self, request: Request) -> Response | ByteStream:
+            answer = await super().download(request)
+            assert isinstance(answer, ByteStream)
+            answer.redact = lambda text: text.replace(b"sk-secret-secret-secret", b"***")
+            return answer
+
+    batch = Batch(id="batch_1", status="completed", output_file_id="file-1")
+    with pytest.raises(APIResponseValidationError, match=r"a page in place of results.*log in, \*\*\*") as caught:
+        [result async for result in Client(transport=Redacting(body, headers=headers)).batches.results(batch)]
+    assert b"sk-secret" not in caught.value.body
+
+
+async def test_results_of_a_message_batch_that_was_deleted_are_not_waited_for() -> None:
+    stage = Stage("messages")
+    outcome = await stage.outcome()
+    await stage.client.message_batches.delete(outcome.run.id)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(NotFoundError):
+        await kinds_of(outcome.results())
+    assert asyncio.get_running_loop().time() == began
+
+
+async def test_many_lines_that_have_arrived_do_not_keep_the_loop() -> None:
+    line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": {"id": "1"}}}).encode()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    class AtOnce(Downloads):
+        async def download(self, request: Request) -> Response | ByteStream:
+            return Response(200, CIMultiDict(), b"\n".join([line, b""] * 5000))
+
+    batch = Batch(id="batch_1", status="completed", output_file_id="file-1")
+    ticking = asyncio.create_task(tick())
+    async for _ in Client(transport=AtOnce(b"")).batches.results(batch):
+        pass
+    ticking.cancel()
+    assert ticks > 20

@@ -88,7 +88,7 @@ async def test_a_line_without_end_does_not_fill_the_memory() -> None:
         _ = [line async for line in content.lines()]
 
 
-@pytest.mark.parametrize("ranges", ["exact", "earlier", "ignored", "unsaid"])
+@pytest.mark.parametrize("ranges", ["exact", "earlier", "ignored", "unsaid", "short", "refused"])
 def test_nothing_is_missing_and_nothing_comes_twice_wherever_it_breaks(ranges: str) -> None:
     @given(st.lists(st.integers(0, 60), max_size=8))
     def check(breaks: list[int]) -> None:
@@ -212,3 +212,36 @@ async def test_raw_calls_have_no_content() -> None:
     raw = client_of(Downloads(TEXT)).files.with_raw_response
     with pytest.raises(AttributeError, match="content"):
         _ = raw.content
+
+
+# What servers do with ranges
+
+
+async def test_a_416_is_the_end_only_if_the_total_says_so() -> None:
+    server = Downloads(TEXT, breaks=[20], ranges="refused")
+    assert await (await opened(server)).read() == TEXT
+    assert server.asked == [None, "bytes=20-", None]
+
+
+async def test_a_416_without_a_total_is_the_end_only_if_the_length_is_known() -> None:
+    nothing = Response(416, CIMultiDict(), b"")
+    server = Downloads(TEXT, breaks=[20], before=[None, nothing])
+    assert await (await opened(server)).read() == TEXT
+    assert server.asked == [None, "bytes=20-", None]
+    server = Downloads(TEXT, breaks=[len(TEXT)], before=[None, nothing], headers={"Content-Length": str(len(TEXT))})
+    assert await (await opened(server)).read() == TEXT
+    assert server.asked == [None, f"bytes={len(TEXT)}-"]
+
+
+async def test_a_part_that_ends_early_is_not_the_end() -> None:
+    server = Downloads(TEXT, breaks=[len(TEXT) - 25], ranges="short")
+    began = asyncio.get_running_loop().time()
+    assert await (await opened(server)).read() == TEXT
+    assert len(server.asked) == 4
+    assert asyncio.get_running_loop().time() - began < 1.5  # one break, and no pauses between the parts
+
+
+async def test_parts_without_any_bytes_are_an_error() -> None:
+    content = await opened(Downloads(TEXT, breaks=[20], ranges="empty"))
+    with pytest.raises(APIConnectionError, match=r"ended \d+ bytes before its end \(20 bytes were read before"):
+        await content.read()

@@ -79,6 +79,14 @@ async def test_a_part_has_at_most_the_bytes_of_a_file(monkeypatch: pytest.Monkey
             pass
 
 
+async def test_a_part_may_be_full_to_the_last_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with written(bodies(9), ENDPOINT, None) as found:
+        (part,) = found.parts
+        monkeypatch.setattr(request_files, "MOST_BYTES_OF_FILE", part.size)
+    async with written(bodies(9), ENDPOINT, None) as found:
+        assert [part.requests for part in found.parts] == [9]
+
+
 async def test_a_part_has_at_most_the_tokens_that_may_be_enqueued() -> None:
     async with written(bodies(10, max_output_tokens=90), ENDPOINT, 300) as found:
         assert [part.requests for part in found.parts] == [2, 2, 2, 2, 2]
@@ -129,6 +137,4 @@ def test_a_section_is_a_file_of_its_own() -> None:
     assert section.seek(-2, io.SEEK_END) == 2
     assert section.read(1) == b"5"
     assert (section.seek(0, io.SEEK_CUR), section.seek(1), section.tell()) == (3, 1, 1)
-    assert section.readall() == b"456"
-    section.seek(0)
-    assert io.BufferedReader(section).readline() == b"3456"
+    assert section.read() == b"456"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import email.policy
 import io
 import os
 import tempfile
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from email.message import EmailMessage
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 
 from asyncruns import InvalidRequestError
 from asyncruns.http import Upload, pieces_of
+from asyncruns.resources.file_threads import in_thread
 from asyncruns.resources.multipart import form_data
 from asyncruns.resources.uploads import PIECE_BYTES, FileUpload, upload_of
 
@@ -234,3 +237,44 @@ async def test_the_size_of_another_upload_is_checked(size: int, message: str) ->
 async def test_the_repr_of_an_upload_names_its_file(path: Path) -> None:
     assert repr(await upload_of(path, {})) == f"<FileUpload of 'in.jsonl', {len(LONG)} bytes>"
     assert repr(await upload_of(("a\x1b[31m\n", b"1"), {})) == r"<FileUpload of 'a\\x1b[31m', 1 bytes>"
+
+
+async def test_an_open_file_is_sent_whole_in_several_uploads_at_once() -> None:
+    class Slow(io.BytesIO):
+        def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+            found = super().seek(place, whence)
+            time.sleep(0.002)
+            return found
+
+    file = Slow(LONG * 4)
+    uploads = await asyncio.gather(*(upload_of(file, {}) for _ in range(4)))
+    contents = await asyncio.gather(*map(the_file, uploads))
+    assert all(content == LONG * 4 for _, _, content in contents)
+
+
+# Cancels wait until a thread is done
+
+
+async def test_a_cancel_of_a_scope_waits_for_the_thread() -> None:
+    ended: list[bool] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await in_thread(_end_late, ended)
+    assert ended == [True]
+    assert scope.cancelled_caught
+
+
+async def test_several_cancels_wait_for_the_thread() -> None:
+    ended: list[bool] = []
+    task = asyncio.create_task(in_thread(_end_late, ended))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+
+
+def _end_late(ended: list[bool]) -> None:
+    time.sleep(0.05)
+    ended.append(True)

@@ -7,9 +7,10 @@ import contextlib
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
+import anyio
 import pytest
 from openai import AsyncOpenAI
 from recording_server import DROP, RecordingServer, Seen, reply
@@ -27,6 +28,7 @@ from asyncruns import (
 )
 from asyncruns.http import Request, Upload
 from asyncruns.resources.uploads import GivenFile
+from asyncruns.transport.aiohttp_upload import UploadPayload
 from asyncruns.transport.retry import RetryTransport
 
 CONTENT = b"0123456789abcdef" * 40_000
@@ -376,3 +378,40 @@ async def test_a_session_that_repeats_a_request_sends_the_file_from_its_beginnin
         async with Client(server.base_url, session=session) as client:
             await client.files.create(file=path, purpose="batch")
         assert [form(seen)[1] for seen in server.seen] == [CONTENT] * 2
+
+
+@pytest.mark.parametrize("in_scope", [True, False])
+async def test_leaving_waits_until_the_body_is_closed_however_often_it_is_cancelled(in_scope: bool) -> None:
+    closed: list[bool] = []
+
+    class Late(Upload):
+        size = 10
+        content_type = "text/plain"
+
+        async def open(self) -> AsyncGenerator[bytes]:
+            try:
+                yield b"12345"
+            finally:
+                await asyncio.sleep(1.0)
+                closed.append(True)
+
+    class Full:
+        async def write(self, piece: bytes) -> None:
+            await asyncio.sleep(1000.0)
+
+    payload = UploadPayload(Late(), lambda sent: None)
+    writing = asyncio.create_task(payload.write(cast("Any", Full())))
+    await asyncio.sleep(0.1)
+    if in_scope:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await payload.stop()
+    else:
+        stopping = asyncio.create_task(payload.stop())
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            stopping.cancel()
+        await asyncio.wait({stopping})
+        assert stopping.cancelled()
+    assert closed == [True]
+    await asyncio.wait({writing})

@@ -1,15 +1,17 @@
-"""Each custom id that was asked for is told by name: answered, failed, expired, cancelled or missing."""
+"""Each custom id that was asked for is named: answered, failed, expired, cancelled or missing."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from asyncruns.dialects.result_lines import BatchResult, ResultKind
 from asyncruns.errors import InvalidRequestError
-from asyncruns.watch.reconciliation import Reconciliation, reconciled
+from asyncruns.watch.reconciliation import Reconciliation, each_of, reconciled, unanswered_of
 
 
 async def results(*kinds: tuple[str, ResultKind]) -> AsyncIterator[BatchResult]:
@@ -72,3 +74,46 @@ async def test_a_line_that_could_not_be_read_is_unexpected() -> None:
 async def test_what_is_no_request_is_refused(ids: Any) -> None:
     with pytest.raises(InvalidRequestError):
         await reconciled(results(), ids)
+
+
+async def test_an_unanswered_id_comes_once() -> None:
+    requests = [("a", {}), ("b", {"n": 1}), ("b", {"n": 2})]
+    found = [request async for request in unanswered_of(results(("a", "answered"), ("b", "failed")), requests)]
+    assert found == [("b", {"n": 1})]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_requests_are_closed_also_if_the_results_fail(is_async: bool) -> None:
+    closed: list[bool] = []
+
+    async def failing() -> AsyncIterator[BatchResult]:
+        raise ValueError("no results")
+        yield
+
+    requests = some_async(closed) if is_async else some(closed)
+    _ = next(requests) if isinstance(requests, Iterator) else await anext(requests)
+    with pytest.raises(ValueError, match="no results"):
+        [request async for request in unanswered_of(failing(), requests)]
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_generator_that_is_left_early_is_closed(is_async: bool) -> None:
+    closed: list[bool] = []
+    async with aclosing(each_of(some_async(closed) if is_async else some(closed))) as each:
+        assert await anext(each) == ("a", {})
+    assert closed == [True]
+
+
+def some(closed: list[bool]) -> Generator[Any]:
+    try:
+        yield ("a", {})
+        yield ("b", {})
+    finally:
+        closed.append(True)
+
+
+async def some_async(closed: list[bool]) -> AsyncIterator[Any]:
+    with contextlib.closing(some(closed)) as found:
+        for each in found:
+            yield each

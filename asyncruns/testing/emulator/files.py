@@ -18,7 +18,7 @@ from asyncruns.testing.emulator.timeline import reached, whole
 
 _PURPOSES: Final = ("fine-tune", "assistants", "batch", "vision", "user_data", "evals")
 MOST_FILES_LISTED: Final = 10_000
-_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 from urllib.parse import urlencode
@@ -140,7 +141,8 @@ class InMemoryTransport(Backend, Transport):
             self._go_by(loop)
         path, raw, headers = ROOT + request.path[1:], request.body or b"", dict(request.headers)
         if request.upload is not None:
-            raw = b"".join([piece async for piece in pieces_of(request.upload)])
+            async with aclosing(pieces_of(request.upload)) as pieces:
+                raw = b"".join([piece async for piece in pieces])
             headers["Content-Type"] = request.upload.content_type
         target, parameters = target_of(request.method, path, raw), dict(request.query)
         seen = SeenRequest(

@@ -48,7 +48,10 @@ def read_form(raw: bytes, content_type: str) -> Body:
             form[name] = UploadedFile(filename, headers.get_content_type(), content)
         elif name.endswith("]") and "[" in name:
             outer, _, inner = name[:-1].partition("[")
-            form.setdefault(outer, {})[inner] = _text(content)
+            fields = form.setdefault(outer, {})
+            if not isinstance(fields, dict):
+                raise refusals.malformed_form()
+            fields[inner] = _text(content)
         else:
             form[name] = _text(content)
     return form
