@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeVar
 from asyncruns.abc import CollectivePoll, CollectivePolls
 from asyncruns.errors import APIResponseValidationError
 from asyncruns.http import Response
-from asyncruns.lifecycle import Refusal, RunRef, Snapshot
+from asyncruns.lifecycle import Refusal, RefusalKind, RunRef, Snapshot
 from asyncruns.watch.logs import FLEET_LOG
 
 R = TypeVar("R")
@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 CHECK_AFTER: Final = 20  # collective polls, one run is polled by itself
 FAILURES: Final = 3  # of the list alone, in a row, after which runs are polled by themselves for a while
+MOST_THROTTLED: Final = 10  # in a row, after which one single poll shows whether it is the list alone that is limited
 MOST_MISSED: Final = 3  # polls in a row may not show the run that they were made for; then it is polled by itself
-OFF_S: Final = 600.0  # for which runs are polled by themselves if there is no list, or if it fails or lags
+OFF_S: Final = 600.0  # for which runs are polled by themselves if there is no list, or if it fails, lags or lacks them
 ENDED_KEPT: Final = 200  # runs whose ends were seen last
 
 
@@ -44,7 +45,9 @@ class Collective(Generic[R]):
         self._failures = 0
         self._unchecked = 0  # collective polls since a run was polled by itself
         self._is_suspect = False  # whether the last collective poll failed, and no single one has succeeded since
-        self._missed: dict[RunRef, int] = {}  # how often polls that were made for a run did not show it, in a row
+        self._throttled = 0  # collective polls in a row that were refused with 429
+        # How often polls that were made for a run did not show it, in a row, and until when it is polled by itself.
+        self._missed: dict[RunRef, tuple[int, float]] = {}
         self._ended: OrderedDict[RunRef, float] = OrderedDict()  # when their ends were seen
 
     def add(self, ref: RunRef, snapshot: Snapshot[Any] | None) -> None:
@@ -63,7 +66,7 @@ class Collective(Generic[R]):
 
     def choose(self, ref: RunRef, now: float) -> CollectivePoll | None:
         """Return a poll that shows this run together with others; None to poll it by itself."""
-        if now < self._off_until or self._missed.get(ref, 0) >= MOST_MISSED:
+        if now < self._off_until or (ref in self._missed and now < self._missed[ref][1]):
             return None
         if self._unchecked >= CHECK_AFTER:
             self._unchecked = 0
@@ -74,7 +77,6 @@ class Collective(Generic[R]):
 
     def polled_alone(self, ref: RunRef, now: float) -> None:
         """Note that a run was polled by itself, with success."""
-        self._missed.pop(ref, None)
         if self._is_suspect:  # the server answers, so it is the list that fails
             self._is_suspect = False
             self._failures += 1
@@ -92,7 +94,7 @@ class Collective(Generic[R]):
             APIResponseValidationError: The body is not such an answer.
         """
         found = self._guard(partial(self._polls.read, poll, response)) or {}
-        self._failures, self._is_suspect = 0, False
+        self._failures, self._throttled, self._is_suspect = 0, 0, False
         for ref in self._ended.keys() & found.keys():
             if self._ended[ref] < asked_at and not found[ref].phase.is_terminal:
                 FLEET_LOG.info("The list of the server lags behind its runs, which are polled one by one for 10 min")
@@ -107,12 +109,24 @@ class Collective(Generic[R]):
             if not goes_on:
                 self._switch_off(now + OFF_S)
             return False
-        self._is_suspect, self._unchecked = True, CHECK_AFTER
+        is_suspect = True
+        if refusal.kind is RefusalKind.THROTTLED:
+            self._throttled += 1
+            is_suspect = self._throttled >= MOST_THROTTLED
+            self._failures = FAILURES - 1 if is_suspect else self._failures
+        if is_suspect:
+            self._is_suspect, self._unchecked = True, CHECK_AFTER
         return True
 
-    def missed(self, ref: RunRef) -> None:
+    def missed(self, ref: RunRef, now: float) -> None:
         """Note that a poll that was made for a run did not show it."""
-        self._missed[ref] = self._missed.get(ref, 0) + 1
+        count = self._missed.get(ref, (0, 0.0))[0] + 1
+        self._missed[ref] = (0, now + OFF_S) if count >= MOST_MISSED else (count, -math.inf)
+
+    def shown(self, ref: RunRef) -> None:
+        """Note that a poll showed a run."""
+        if self._missed:
+            self._missed.pop(ref, None)
 
     def _switch_off(self, until: float) -> None:
         self._off_until = max(self._off_until, until)

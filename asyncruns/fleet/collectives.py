@@ -50,6 +50,7 @@ class Collectives:
         self._heed, self._note, self._excused = heed, note, excused
         # By the ids of the clients, which their members keep alive.
         self._members: dict[int, tuple[Collective[Any], set[Member]]] = {}
+        self._broken: set[str] = set()  # the dialects that raised
         self._chosen: dict[Member, Together] = {}  # those that are about to be sent
         self.polls: int = 0
 
@@ -60,11 +61,24 @@ class Collectives:
         if member.stream is not None or member.collective is not None:
             return
         found = self._members.get(id(member.client))
-        collective = _collective_of(member.client) if found is None else found[0]
+        collective = self._collective_of(member.client) if found is None else found[0]
         if collective is not None:
             self._members.setdefault(id(member.client), (collective, set()))[1].add(member)
             member.collective = collective
             collective.add(member.ref, given)
+
+    def _collective_of(self, client: RunClient[Any]) -> Collective[Any] | None:
+        """Return what polls the runs of a client together; None if its dialect has nothing for that, or raises."""
+        dialect = client.dialect
+        if dialect.name in self._broken:
+            return None
+        try:
+            polls = dialect.collective()
+        except Exception:
+            self._broken.add(dialect.name)
+            FLEET_LOG.exception("A dialect raised an error in collective(); its runs are polled one by one")
+            return None
+        return None if polls is None else Collective(polls)
 
     def part(self, member: Member) -> None:
         """Poll a member no more, whose watch has finished or was discarded."""
@@ -171,6 +185,7 @@ class Collectives:
         for member, snapshot in shown.items():
             event = Observed(loop_time(), snapshot, Asked.POLL, asked_at, among=len(shown))
             self._note(event)
+            collective.shown(member.ref)
             member.weight = len(shown)
             member.begin_poll(asked_at)
             log_poll(FLEET_LOG, member.ref, event)
@@ -178,7 +193,7 @@ class Collectives:
         for place, (member, poll_at) in enumerate(expected):
             if member not in shown:
                 if not place:  # the poll was made for the first one
-                    collective.missed(member.ref)
+                    collective.missed(member.ref, loop_time())
                 member.plan_poll_again(poll_at)
 
     def _refused(
@@ -197,13 +212,3 @@ class Collectives:
                 member.polled(self._excused(event, sent_at, member.due_at), member.generation)
             else:
                 member.plan_poll_again(poll_at)
-
-
-def _collective_of(client: RunClient[Any]) -> Collective[Any] | None:
-    """Return what polls the runs of a client together; None if its dialect has nothing for that, or raises."""
-    try:
-        polls = client.dialect.collective()
-    except Exception:
-        FLEET_LOG.exception("A dialect raised an error in collective(); its runs are polled one by one")
-        return None
-    return None if polls is None else Collective(polls)

@@ -1,4 +1,4 @@
-"""Warns when runs of a fleet can't be polled: once a minute for the whole fleet, and never once for each run."""
+"""Warns when runs of a fleet can't be polled: once for each outage of the fleet, and then once a minute."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Outages:
         """
         if notice.connectivity is Connectivity.LOST:
             self._lost.add(member)
-            if now >= self._quiet_until:
+            if not self._has_warned or now >= self._quiet_until:  # a run is LOST after 15 s, so at most 4 a minute
                 self._quiet_until, self._has_warned = now + WARNINGS_APART_S, True
-                warn_of_outage(FLEET_LOG, ref, notice, runs=len(self._lost))
+                warn_of_outage(FLEET_LOG, ref, notice, is_fleet=True)
         elif notice.connectivity is Connectivity.HEALTHY and member in self._lost:
             self._lost.discard(member)
             if self._has_warned and not self._lost:
@@ -43,3 +43,4 @@ class Outages:
     def forget(self, member: Hashable) -> None:
         """Forget a run that is not watched any more."""
         self._lost.discard(member)
+        self._has_warned = self._has_warned and bool(self._lost)

@@ -58,17 +58,17 @@ def log_notice(log: logging.Logger, ref: RunRef, notice: Notice) -> None:
         _write(log, logging.INFO, ref, "%s: %s", text)
 
 
-def warn_of_outage(log: logging.Logger, ref: RunRef, notice: ConnectivityChanged, *, runs: int | None = None) -> None:
+def warn_of_outage(log: logging.Logger, ref: RunRef, notice: ConnectivityChanged, *, is_fleet: bool = False) -> None:
     """Log, at WARNING, that requests about a run have failed for 15 s.
 
     Args:
         log: The logger.
         ref: The run.
         notice: What its watch reports.
-        runs: The number of such runs in its fleet; None for a single watch.
+        is_fleet: Whether it is one of a fleet, in which others may be affected, too.
     """
     cause = f", {_kind_of(notice.cause)}" if notice.cause else ""
-    others = "" if runs is None else f"; in all for {runs} {'run' if runs == 1 else 'runs'} of the fleet"
+    others = ", as do those of other runs of the fleet, perhaps, which are not logged" if is_fleet else ""
     _write(log, logging.WARNING, ref, "%s: %s", f"requests have failed for 15 s{cause}; the watch goes on{others}")
 
 
