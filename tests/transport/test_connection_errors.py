@@ -169,6 +169,6 @@ async def test_an_error_names_the_request_the_status_the_request_id_and_the_next
         with pytest.raises(NotFoundError) as caught:
             await client.threads.runs.retrieve("run_1", thread_id="thread_1")
     assert str(caught.value) == (
-        "GET /threads/thread_1/runs/run_1 answered 404: No run found with id 'run_1'. (request id req_7) "
+        "GET /threads/thread_1/runs/run_1 answered 404: No run found with id 'run_1'. (request id req_7). "
         "Check the id, and that the base URL serves this path."
     )
