@@ -2,7 +2,7 @@
 
 No batch is created twice for one input file while the first may go on: before the first create, and after each one that
 failed, the list of batches is searched for the file, as another process may have created the batch. If the answer to a
-create was lost, and no list says whether the batch exists, the part is given up. (Two watches of one group at the same
+create was lost, which the group keeps, and no list says whether the batch exists, the part is given up. (Two watches of one group at the same
 time may still both create a part: watch it once.)
 """
 
@@ -92,8 +92,9 @@ class GroupWatch:
         self._cancelled: Cancelled[Batch] | None = None
         self._held: Literal["", "pause", "queue"] = ""  # nothing is created until a pause has passed, or a part ended
         self._pauses = 0  # since a part ended
-        self._refusals: dict[int, Exception] = {}
-        self._unsure: dict[int, APIError] = {}  # parts that may exist: the answer to their create was lost
+        self._refusals: dict[int, Exception] = {
+            place: APIConnectionError(part.error, sent=True) for place, part in enumerate(group.parts) if part.is_unsure
+        }
         self._was_searched = False
 
     async def finish(self) -> GroupOutcome:
@@ -164,13 +165,16 @@ class GroupWatch:
         """Note that a part could not be created, or that it is not known whether it was."""
         self._was_searched = False
         self._refusals[place] = error
-        self._group = with_part(self._group, place, batch=self._group.parts[place].batch, error=str(error))
-        if isinstance(error, APIError) and is_lost(error):
-            self._unsure[place] = error
+        is_unsure = isinstance(error, APIError) and is_lost(error)
+        self._set_error(place, str(error), is_unsure=is_unsure)
         if may_pass(error):
             self._held = "pause"
         else:
             self._give_up(place, error)
+
+    def _set_error(self, place: int, error: str, *, is_unsure: bool) -> None:
+        batch = self._group.parts[place].batch
+        self._group = with_part(self._group, place, batch=batch, error=error, is_unsure=is_unsure)
 
     def _give_up(self, place: int, error: Exception) -> None:
         self._waiting.remove(place)
@@ -183,11 +187,7 @@ class GroupWatch:
         try:
             found = await batches_of_files(self._batches.list, file_ids, self._group.created_at)
         except APIError as error:
-            if may_pass(error):
-                self._held = "pause"
-                self._refusals.setdefault(self._waiting[0], error)
-            else:
-                self._note_refusal(self._waiting[0], error)
+            self._note_failed_search(self._waiting[0], error)
             return
         self._was_searched = True
         for place in list(self._waiting):
@@ -196,9 +196,21 @@ class GroupWatch:
             if newest is not None and (known is None or known.id != newest.id):
                 log.info("Part %d of a group was created already, as %s", place + 1, on_one_line(newest.id))
                 self._take(fleet, place, newest)
-            elif place in self._unsure and not found.is_all:
-                self._give_up(place, self._unsure[place])
-        self._unsure.clear()
+            elif self._group.parts[place].is_unsure and not found.is_all:
+                self._give_up(place, self._refusals[place])
+            elif self._group.parts[place].is_unsure:
+                self._set_error(place, self._group.parts[place].error, is_unsure=False)
+
+    def _note_failed_search(self, place: int, error: APIError) -> None:
+        is_unsure = self._group.parts[place].is_unsure
+        if may_pass(error):
+            self._held = "pause"
+            self._refusals.setdefault(place, error)
+        elif is_unsure:
+            self._give_up(place, self._refusals[place])
+        else:
+            self._set_error(place, str(error), is_unsure=False)
+            self._give_up(place, error)
 
     # Watching
 

@@ -26,6 +26,8 @@ class BatchPart(Plain, frozen=True, kw_only=True):
         tokens: The estimate of its tokens; see `BatchGroup`.
         batch: The batch, as it was when it was created; None if it was not created yet.
         error: Why it could not be created; "" if it was, or if that was not tried.
+        is_unsure: Whether the answer to its create was lost, so that it may run. A watch creates it only if the list of
+            batches proves that it does not exist.
     """
 
     input_file_id: str
@@ -33,6 +35,7 @@ class BatchPart(Plain, frozen=True, kw_only=True):
     tokens: int
     batch: Batch | None = None
     error: str = ""
+    is_unsure: bool = False
 
 
 class BatchGroup(Plain, frozen=True, kw_only=True):
@@ -97,7 +100,9 @@ class BatchGroup(Plain, frozen=True, kw_only=True):
         return f"<BatchGroup of {len(self.parts)} parts, {len(self.batches)} created, {self.requests} requests>"
 
 
-def with_part(group: BatchGroup, place: int, *, batch: Batch | None = None, error: str = "") -> BatchGroup:
+def with_part(
+    group: BatchGroup, place: int, *, batch: Batch | None = None, error: str = "", is_unsure: bool = False
+) -> BatchGroup:
     """Return a group with another batch, or another error, for one of its parts.
 
     Args:
@@ -105,6 +110,7 @@ def with_part(group: BatchGroup, place: int, *, batch: Batch | None = None, erro
         place: The place of the part, from 0.
         batch: The batch.
         error: Why it could not be created.
+        is_unsure: Whether it may have been created nevertheless.
     """
-    part = replace(group.parts[place], batch=batch, error=error)
+    part = replace(group.parts[place], batch=batch, error=error, is_unsure=is_unsure)
     return replace(group, parts=(*group.parts[:place], part, *group.parts[place + 1 :]))

@@ -22,6 +22,7 @@ from asyncruns.errors import (
     with_sentence,
 )
 from asyncruns.limits import Limits
+from asyncruns.resources.adoption import is_lost
 from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.resources.options import json_body
 from asyncruns.resources.request_files import FilePart, WrittenRequests, written
@@ -105,7 +106,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True):
             try:
                 batch = await self.create(group, place)
             except APIError as error:
-                group = with_part(group, place, error=str(error))
+                group = with_part(group, place, error=str(error), is_unsure=is_lost(error))
                 raise BatchGroupError(_what_runs(group, place), group) from error
             group = with_part(group, place, batch=batch)
         return group

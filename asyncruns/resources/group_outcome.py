@@ -13,9 +13,10 @@ from asyncruns.errors import InvalidRequestError, NotFoundError, RunError, with_
 from asyncruns.resources.batch_group import BatchGroup, BatchPart
 from asyncruns.watch.outcome import AnyOutcome, Cancelled, Expired, Failed, GaveUp
 from asyncruns.watch.outcome_clients import check_has_client, reads_results
-from asyncruns.watch.reconciliation import Reconciliation, reconciled, unanswered_of
+from asyncruns.watch.reconciliation import Reconciliation, check_is_several, closing_all, reconciled, unanswered_of
 from asyncruns.wire import Batch
 from asyncruns.wire.plain import Plain
+from asyncruns.wire.shown_text import on_one_line
 
 if TYPE_CHECKING:
     from asyncruns.dialects.result_lines import BatchResult
@@ -94,18 +95,32 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
     ) -> AsyncGenerator[tuple[str, Any]]:
         """Iterate over the requests that have no answer, as pairs of custom id and body; see `Outcome.unanswered`.
 
-        Those of a part that was not created are among them. Without `requests`, the input file of a part is read only
+        Those of a part that was not created are among them, unless it may have been (`BatchPart.is_unsure`): its
+        requests may be running, so they are left out, and an error is raised after those of the other parts. Without `requests`, the input file of a part is read only
         if the part has fewer answers than requests; if that can't be done, the error is raised after those of the
         other parts.
 
         Raises:
-            InvalidRequestError: As for `Outcome.unanswered`; also if a part has not ended.
+            InvalidRequestError: As for `Outcome.unanswered`; also if a part has not ended, or may be running.
             APIError: As for `Outcome.unanswered`.
         """
-        found = self._of_parts(_unanswered_in) if requests is None else unanswered_of(self.results(), requests)
+        found = self._of_parts(_unanswered_in) if requests is None else self._unanswered_among(requests)
         async with aclosing(found) as each:
             async for request in each:
                 yield request
+
+    async def _unanswered_among(
+        self, requests: Iterable[Any] | AsyncIterable[Any]
+    ) -> AsyncGenerator[tuple[str, Any]]:
+        async with closing_all(requests), aclosing(unanswered_of(self.results(), requests)) as found:
+            check_is_several(requests)
+            unsure = [(part, outcome) for part, outcome in self._each_part() if part.is_unsure]
+            running = {custom_id for each in unsure async for custom_id, _ in _requests_of(*each)}
+            async for custom_id, body in found:
+                if custom_id not in running:
+                    yield custom_id, body
+        if unsure:
+            raise _may_run(unsure[0][0])
 
     async def _of_parts(
         self, read: Callable[[BatchPart, AnyOutcome[Batch]], AsyncGenerator[T]], *, raises: bool = True
@@ -116,7 +131,7 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
             InvalidRequestError, NotFoundError: One part can't be read; raised at the end, if at all.
         """
         failed: InvalidRequestError | NotFoundError | None = None
-        for part, outcome in zip(self.group.parts, self.outcomes, strict=True):
+        for part, outcome in self._each_part():
             check_has_client(outcome._client)
             try:
                 async with aclosing(read(part, outcome)) as found:
@@ -126,6 +141,9 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
                 failed = failed or error
         if failed is not None and raises:
             raise failed
+
+    def _each_part(self) -> Iterable[tuple[BatchPart, AnyOutcome[Batch]]]:
+        return zip(self.group.parts, self.outcomes, strict=True)
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "status": self.status}
@@ -142,15 +160,28 @@ async def _results_of(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGener
 
 
 async def _unanswered_in(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGenerator[tuple[str, Any]]:
+    if part.is_unsure:
+        raise _may_run(part)
     async with aclosing(_results_of(part, outcome)) as results:
         done = {result.custom_id async for result in results if result.kind == "answered"}
     if len(done) >= part.requests:
         return  # the file may be deleted by now
-    batch = Batch(id="", status="", input_file_id=part.input_file_id)
-    async with aclosing(reads_results(outcome._client).requests(batch)) as requests:
+    async with aclosing(_requests_of(part, outcome)) as requests:
         async for custom_id, body in requests:
             if custom_id not in done:
                 yield custom_id, body
+
+
+def _requests_of(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGenerator[tuple[str, Any]]:
+    batch = Batch(id="", status="", input_file_id=part.input_file_id)
+    return reads_results(outcome._client).requests(batch)
+
+
+def _may_run(part: BatchPart) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"It is not known whether the part with the file {on_one_line(part.input_file_id)} was created, so its requests "
+        "may be running, and are left out: look for its batch at the server before you create them again"
+    )
 
 
 def _raise_of_part(outcome: AnyOutcome[Batch], which: str) -> None:

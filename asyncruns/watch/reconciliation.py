@@ -87,9 +87,10 @@ async def unanswered_of(
         requests: The requests in any form that `create(requests=...)` takes.
 
     Raises:
-        InvalidRequestError: An item is no request.
+        InvalidRequestError: An item is no request, or `requests` is no iterable; then no results are read.
     """
     async with closing_all(requests), aclosing(each_of(requests)) as each:
+        check_is_several(requests)
         done = {result.custom_id async for result in results if result.kind == "answered"}
         number = 0
         async for request in each:
@@ -120,14 +121,17 @@ async def numbered(ids: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tu
 
 @asynccontextmanager
 async def closing_all(items: object) -> AsyncGenerator[None]:
-    """Close a generator, async or not, at the end of the `async with`, whether it was read or not."""
+    """Close a generator, async or not, at the end of the `async with`, whether it was read or not.
+
+    Another object is its owner's, also if it has an `aclose`.
+    """
     try:
         yield
     finally:
         if isinstance(items, Generator):
             items.close()
-        elif (close := getattr(items, "aclose", None)) is not None:
-            await close()
+        elif isinstance(items, AsyncGenerator):
+            await items.aclose()
 
 
 async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests") -> AsyncGenerator[T]:
@@ -142,11 +146,7 @@ async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests")
     Raises:
         InvalidRequestError: It is no iterable of several things.
     """
-    given: object = items
-    is_several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
-    if not is_several and not isinstance(given, AsyncIterable):
-        hint = _no_items(given, what)
-        raise InvalidRequestError(f"Expected an iterable of {what}; got {type(given).__name__}{hint}")
+    check_is_several(items, what)
     number = 0
     try:
         async with closing_all(items):
@@ -161,6 +161,18 @@ async def each_of(items: Iterable[T] | AsyncIterable[T], what: str = "requests")
     except Exception as error:
         error.add_note(f"Raised by the iterable of {what}, in place of its item {number + 1}.")
         raise
+
+
+def check_is_several(items: object, what: str = "requests") -> None:
+    """Check that something can be iterated over, and is not a single item.
+
+    Raises:
+        InvalidRequestError: It is not.
+    """
+    is_several = isinstance(items, Iterable) and not isinstance(items, str | bytes | Mapping)
+    if not is_several and not isinstance(items, AsyncIterable):
+        hint = _no_items(items, what)
+        raise InvalidRequestError(f"Expected an iterable of {what}; got {type(items).__name__}{hint}")
 
 
 def _no_items(items: object, what: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from asyncruns import (
     APIConnectionError,
     BatchGroup,
+    BatchGroupError,
     Client,
     Completed,
     Failed,
@@ -27,6 +28,7 @@ from asyncruns import (
     WatchGaveUpError,
 )
 from asyncruns.fleet.group_watch import may_pass
+from asyncruns.resources.batch_group import with_part
 from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
 from asyncruns.testing.emulator import BatchRequest
 from asyncruns.wire.common import epoch_seconds
@@ -503,3 +505,64 @@ async def test_a_part_that_has_not_ended_does_not_hide_the_others(server: InMemo
     assert (await outcome.reconcile(bodies(4))).missing == ("request-1", "request-2")
     with pytest.raises(InvalidRequestError, match="unpickled"):
         await pickle.loads(pickle.dumps(outcome)).reconcile(bodies(4))
+
+
+# Parts that may have been created
+
+
+async def test_a_create_whose_answer_was_lost_is_not_repeated_by_a_watch(
+    server: InMemoryTransport, client: Client
+) -> None:
+    server.inject(Fault(on="batches", status=404, times=None))
+    server.inject(Fault(on="create_batch", drop=True, acts=True))
+    with pytest.raises(BatchGroupError) as raised:
+        await client.batches.create(requests=bodies(2), endpoint=ENDPOINT, delete_input_files=True)
+    assert raised.value.group.parts[0].is_unsure
+    outcome = await client.watch(raised.value.group)
+    assert creates(server) == 1
+    assert outcome.outcomes[0].reason is Reason.NOT_CREATED
+
+
+async def test_a_part_that_may_exist_is_not_created_by_another_watch(server: InMemoryTransport, client: Client) -> None:
+    group = await held_back(client, 2)
+    server.inject(Fault(on="batches", status=404, times=None))
+    server.inject(Fault(on="create_batch", drop=True, acts=True))
+    first = await client.watch(group)
+    again = await client.watch(BatchGroup.of(first.group.to_dict()))
+    assert creates(server) == 2
+    assert [each.outcomes[1].reason for each in (first, again)] == [Reason.NOT_CREATED] * 2
+    assert again.group.parts[1].error == first.group.parts[1].error != ""
+    server.faults.clear()
+    last = await client.watch(again.group)  # the list shows it
+    assert last.status == "completed"
+    assert not last.group.parts[1].is_unsure
+    assert creates(server) == 2
+
+
+async def test_a_part_that_may_exist_stays_so_if_the_list_is_refused(server: InMemoryTransport, client: Client) -> None:
+    group = with_part(await held_back(client, 2), 1, error="lost", is_unsure=True)
+    server.inject(Fault(on="batches", status=403, times=None))
+    outcome = await client.watch(group)
+    assert creates(server) == 1
+    assert outcome.group.parts[1] == group.parts[1]
+
+
+async def test_a_part_that_certainly_does_not_exist_is_created(server: InMemoryTransport, client: Client) -> None:
+    group = with_part(await held_back(client, 2), 1, error="lost", is_unsure=True)
+    outcome = await client.watch(group)
+    assert outcome.status == "completed"
+    assert creates(server) == 2
+
+
+async def test_requests_that_may_be_running_are_not_asked_again(server: InMemoryTransport, client: Client) -> None:
+    server.script_batches(BatchScenario(failing={"request-1", "request-5"}))
+    group = await held_back(client, 3)
+    server.inject(Fault(on="batches", status=404, times=None))
+    server.inject(Fault(on="create_batch", drop=True, acts=True))
+    outcome = await client.watch(group)
+    for requests in (None, bodies(6)):
+        found: list[str] = []
+        with pytest.raises(InvalidRequestError, match="may be running"):
+            async for custom_id, _ in outcome.unanswered(requests):
+                found.append(custom_id)
+        assert found == ["request-1", "request-5"]
