@@ -23,7 +23,7 @@ from asyncruns.limits import Limits
 from asyncruns.resources.adoption import NEWEST, Creation, with_nonce
 from asyncruns.resources.base import PageCall, Resource, Server
 from asyncruns.resources.batch_client import BatchClient
-from asyncruns.resources.batch_group import BatchGroup, with_part
+from asyncruns.resources.batch_group import BatchGroup, BatchPart, with_part
 from asyncruns.resources.batch_results import batch_requests, batch_results
 from asyncruns.resources.batch_submission import (
     BatchSubmission,
@@ -39,6 +39,7 @@ from asyncruns.watch.options import WatchOptions
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.to_outcome import watch_to_outcome
 from asyncruns.wire import Batch, FileObject, Maybe
+from asyncruns.wire.common import epoch_seconds
 
 FILE_LAG_S: Final = 10.0  # how long a server may not find a file that was just uploaded
 FILE_PAUSE_S: Final = 0.5  # the first pause before the create is repeated; it doubles
@@ -329,14 +330,15 @@ class Batches(Resource):
         except APIError as error:
             failed = error
         for place, part in enumerate(group.parts):
-            known = [] if part.batch is None else [part.batch]
-            # As the list shows it, rather than as it was stored; the newest one last.
-            each_id = {batch.id: batch for batch in (*known, *reversed(of_files.get(part.input_file_id, [])))}
-            for batch in each_id.values():
+            newest: Batch | None = None
+            for batch in _oldest_first(part, of_files.get(part.input_file_id, [])):
                 try:
-                    group = with_part(group, place, batch=await self._cancel_one(batch, options))
+                    newest = await self._cancel_one(batch, options)
                 except APIError as error:
                     failed = failed or error
+            if newest is not None:
+                is_known = part.batch is not None and part.batch.id == newest.id
+                group = with_part(group, place, batch=newest, is_unsure=part.is_unsure and is_known)
         if failed is not None:
             raise failed
         return group
@@ -379,3 +381,14 @@ class Batches(Resource):
                     raise
             await anyio.sleep(pause)
             pause = min(2 * pause, FILE_LONGEST_PAUSE_S)
+
+
+def _oldest_first(part: BatchPart, listed: list[Batch]) -> list[Batch]:
+    """Return the batches of a part, as the list shows them; it may not show the one that is known.
+
+    Args:
+        part: The part.
+        listed: The batches of its file in the list, the newest first.
+    """
+    known = [] if part.batch is None or any(part.batch.id == batch.id for batch in listed) else [part.batch]
+    return sorted([*known, *reversed(listed)], key=lambda batch: epoch_seconds(batch.created_at) or 0.0)

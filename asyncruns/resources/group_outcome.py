@@ -109,9 +109,7 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
             async for request in each:
                 yield request
 
-    async def _unanswered_among(
-        self, requests: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncGenerator[tuple[str, Any]]:
+    async def _unanswered_among(self, requests: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[tuple[str, Any]]:
         async with closing_all(requests), aclosing(unanswered_of(self.results(), requests)) as found:
             check_is_several(requests)
             unsure = [(part, outcome) for part, outcome in self._each_part() if part.is_unsure]
