@@ -148,12 +148,19 @@ class GroupWatch:
     async def _create(self, fleet: Fleet[Batch], place: int) -> None:
         try:
             batch = await self._guard.keep(self._batches._create_part(self._group, place))
-            if self._is_cancelled(place):  # in the meantime, so that cancelling could not find it
-                batch = await self._batches._cancel_one(batch)
         except (APIError, InvalidRequestError) as error:
             self._note_refusal(place, error)
-        else:
-            self._take(fleet, place, batch)
+            return
+        self._take(fleet, place, batch)
+        if self._is_cancelled(place):  # in the meantime, so that cancelling could not find it
+            await self._cancel_created(batch)
+
+    async def _cancel_created(self, batch: Batch) -> None:
+        try:
+            await self._batches._cancel_one(batch)
+        except (APIError, InvalidRequestError) as error:
+            state = f"The batch {on_one_line(batch.id)} was created while its group was cancelled"
+            log.warning("%s, and goes on, as its own cancel failed: %s", state, error)
 
     def _take(self, fleet: Fleet[Batch], place: int, batch: Batch) -> None:
         self._waiting.remove(place)
@@ -245,7 +252,7 @@ class GroupWatch:
     async def _note_end(self, place: int, outcome: AnyOutcome[Batch]) -> None:
         if isinstance(outcome, Failed) and is_token_limit(outcome.run):
             self._waiting = sorted([*self._waiting, place])
-            self._held = "queue"
+            self._held = self._held or "queue"  # a pause ends sooner
             return
         self._held, self._pauses = "", 0
         if isinstance(outcome, Cancelled):

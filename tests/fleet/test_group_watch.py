@@ -566,3 +566,63 @@ async def test_requests_that_may_be_running_are_not_asked_again(server: InMemory
             async for custom_id, _ in outcome.unanswered(requests):
                 found.append(custom_id)
         assert found == ["request-1", "request-5"]
+
+
+# Cancelling, and holding
+
+
+async def test_a_batch_whose_cancel_fails_is_watched(
+    server: InMemoryTransport, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.script_batches(BatchScenario(working=50.0), BatchScenario(working=1000.0))
+    group = await held_back(client, 2)
+    server.inject(Fault(on="create_batch", delay_after=3.0))
+    server.inject(Fault(on="batches", rewrite=lambda page: {**page, "data": []}, times=None))
+    watching = asyncio.create_task(client.watch(group))
+    while creates(server) < 2:
+        await asyncio.sleep(0.5)
+    await client.batches.cancel(group)
+    server.inject(Fault(on="cancel", status=500, times=None))
+    outcome = await watching
+    assert isinstance(outcome.outcomes[1], Completed)
+    assert f"The batch {outcome.outcomes[1].run.id} was created while" in caplog.text
+
+
+async def test_a_cancel_of_a_group_returns_the_newest_batches(server: InMemoryTransport, client: Client) -> None:
+    full = BatchScenario(end="failed", working=5.0, errors=[{"code": "token_limit_exceeded", "message": "m"}])
+    server.script_batches(BatchScenario(working=10.0), full, BatchScenario(working=3000.0))
+    outcome = await client.watch(await held_back(client, 2), timeout=400.0)
+    for shows_all in (True, False):
+        if not shows_all:  # the list lags, so that it has the older batch alone
+            newest = outcome.group.batches[1].id
+            server.inject(
+                Fault(
+                    on="batches",
+                    rewrite=lambda page: {**page, "data": [each for each in page["data"] if each["id"] != newest]},
+                )
+            )
+        cancelled = await client.batches.cancel(outcome.group)
+        assert [batch.id for batch in cancelled.batches] == [batch.id for batch in outcome.group.batches]
+        assert cancelled.batches[1].status in ("cancelling", "cancelled")
+
+
+async def test_a_cancel_leaves_a_part_unsure_whose_newest_batch_is_not_found(
+    server: InMemoryTransport, client: Client
+) -> None:
+    group = await held_back(client, 2)
+    group = with_part(group, 0, batch=group.parts[0].batch, is_unsure=True)
+    assert (await client.batches.cancel(group)).parts[0].is_unsure
+    found = with_part(group, 0, is_unsure=True)
+    assert not (await client.batches.cancel(found)).parts[0].is_unsure
+
+
+async def test_a_full_queue_does_not_lengthen_a_pause(server: InMemoryTransport, client: Client) -> None:
+    full = BatchScenario(validating=20.0, end="failed", errors=[{"code": "token_limit_exceeded", "message": "m"}])
+    server.script_batches(BatchScenario(working=36_000.0), full, BatchScenario())
+    group = await held_back(client, 3)
+    group = BatchGroup.of({**group.to_dict(), "max_enqueued_tokens": None})
+    server.inject(Fault(on="create_batch", skip=1, status=503, times=3))
+    outcome = await client.watch(group)
+    times = [epoch_seconds(batch.created_at) or 0.0 for batch in outcome.group.batches]
+    assert outcome.status == "completed"
+    assert max(times) - times[0] < 200
