@@ -2,8 +2,8 @@
 
 No batch is created twice for one input file while the first may go on: before the first create, and after each one that
 failed, the list of batches is searched for the file, as another process may have created the batch. If the answer to a
-create was lost, which the group keeps, and no list says whether the batch exists, the part is given up. (Two watches of one group at the same
-time may still both create a part: watch it once.)
+create was lost, which the group keeps, and no list says whether the batch exists, the part is given up. (Two watches of
+one group at the same time may still both create a part: watch it once.)
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Fetches the results of batches, and the requests of a batch, line by line; no file is held.
 
 A connection that breaks is taken up again where it broke: see `file_content.py`. Results may appear later than the end
-of their batch: while a file is not there yet, or has fewer results than the counts say, it is read again, after pauses
-of 15.5 s in all; then what is there counts.
+of their batch: a file that is not there yet, or is empty, is read again, after pauses of 15.5 s in all; so is one that
+has fewer results than the counts say, if the batch ended less than a minute ago. Then what is there counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import aclosing
@@ -24,8 +25,8 @@ from asyncruns.dialects.errors import bad_answer
 from asyncruns.dialects.message_batches import MessageBatchDialect
 from asyncruns.dialects.request_lines import request_in
 from asyncruns.dialects.result_lines import BatchResult, read_result
-from asyncruns.errors import BadRequestError, InvalidRequestError, NotFoundError
-from asyncruns.http import Request, Response, join_path
+from asyncruns.errors import APIError, BadRequestError, InvalidRequestError, NotFoundError
+from asyncruns.http import Request, Response, join_path, server_time
 from asyncruns.lifecycle import RunRef
 from asyncruns.resources.base import Server
 from asyncruns.resources.file_content import FileContent, open_content
@@ -36,6 +37,7 @@ from asyncruns.wire.shown_text import on_one_line
 B = TypeVar("B", Batch, MessageBatch)
 
 RESULT_LAG_PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+FILLED_WITHIN_S: Final = 60.0  # after the end of the batch; a result that is missing later was lost by the server
 LINES_AT_ONCE: Final = 256
 
 _DIALECT: Final = BatchDialect()
@@ -68,11 +70,17 @@ async def batch_results(
             async with aclosing(file.read(server, pauses)) as results:
                 async for result in results:
                     yield result
-        pause = None if _seen_in(files.values()) >= _expected(found) else next(pauses, None)
+        is_all = _seen_in(files.values()) >= _expected(found)
+        may_come = _lacks_a_file(found) or _may_be_filled(_DIALECT, found, files.values())
+        pause = next(pauses, None) if may_come and not is_all else None
         if pause is None:
             break
         await anyio.sleep(pause)
-        found = await _retrieved(server, _DIALECT, found.id, options)
+        try:
+            found = await _retrieved(server, _DIALECT, found.id, options)
+        except APIError:
+            if not files:
+                raise
     for file in files.values():
         if file.cut is not None:
             yield file.cut
@@ -98,7 +106,8 @@ async def message_batch_results(
         async with aclosing(file.read(server, pauses)) as results:
             async for result in results:
                 yield result
-        pause = None if file.seen >= _ended_requests(found) else next(pauses, None)
+        is_all = file.seen >= _ended_requests(found)
+        pause = next(pauses, None) if not is_all and _may_be_filled(dialect, found, [file]) else None
         if pause is None:
             break
         await anyio.sleep(pause)
@@ -158,6 +167,8 @@ class ResultFile(Struct):
         seen: Number of results that were yielded.
         yielded: The custom ids of these, by which they are told apart when the content is read again.
         cut: The result for the last line, if that could not be read: it may not be complete yet.
+        read_at: When it was read last, in seconds since the epoch, by the server's clock; 0.0 if it was not.
+        was_read: Whether it was read to its end.
     """
 
     request: Request
@@ -166,6 +177,8 @@ class ResultFile(Struct):
     seen: int = 0
     yielded: Counter[str] = field(default_factory=lambda: Counter[str]())
     cut: BatchResult | None = None
+    read_at: float = 0.0
+    was_read: bool = False
 
     async def read(self, server: Server, pauses: Iterator[float]) -> AsyncGenerator[BatchResult]:
         """Yield the results that were not yielded before.
@@ -175,9 +188,22 @@ class ResultFile(Struct):
             pauses: The pauses for which a content that is not there may be waited for.
 
         Raises:
-            APIError: The content could not be fetched.
+            APIError: The content could not be fetched; not raised if it was read to its end before.
         """
+        last = self.cut
+        try:
+            async with aclosing(self._unread(server, pauses)) as results:
+                async for result in results:
+                    yield result
+        except APIError:
+            if not self.was_read:
+                raise
+            self.cut = self.cut or last
+        self.was_read = True
+
+    async def _unread(self, server: Server, pauses: Iterator[float]) -> AsyncGenerator[BatchResult]:
         content = await self._opened(server, pauses)
+        self.read_at = server_time(content.headers) or time.time()
         replays = -1
         repeated: Counter[str] = Counter()
         async with aclosing(_lines_of(content)) as lines:
@@ -274,6 +300,21 @@ async def _retrieved(server: Server, dialect: Dialect[B], batch_id: str, options
 def _files_of(batch: Batch) -> Iterator[str]:
     """Yield the ids of its files; some servers send "" for none, or name one file twice."""
     yield from dict.fromkeys(found for found in (batch.output_file_id, batch.error_file_id) if found)
+
+
+def _lacks_a_file(batch: Batch) -> bool:
+    """Return whether a batch has counts of results, and no file for them."""
+    counts = batch.request_counts
+    if not counts:
+        return False
+    has_errors = counts.failed or batch.status == status_names.EXPIRED
+    return bool((counts.completed and not batch.output_file_id) or (has_errors and not batch.error_file_id))
+
+
+def _may_be_filled(dialect: Dialect[B], batch: B, files: Iterable[ResultFile]) -> bool:
+    """Return whether a file is empty, or the batch may have ended too recently for its files to be complete."""
+    ended_at = dialect.snapshot(batch).ended_at
+    return any(not file.seen or ended_at is None or file.read_at - ended_at < FILLED_WITHIN_S for file in files)
 
 
 def _seen_in(files: Iterable[ResultFile]) -> int:

@@ -96,9 +96,9 @@ class GroupOutcome(Plain, frozen=True, kw_only=True, eq=False):
         """Iterate over the requests that have no answer, as pairs of custom id and body; see `Outcome.unanswered`.
 
         Those of a part that was not created are among them, unless it may have been (`BatchPart.is_unsure`): its
-        requests may be running, so they are left out, and an error is raised after those of the other parts. Without `requests`, the input file of a part is read only
-        if the part has fewer answers than requests; if that can't be done, the error is raised after those of the
-        other parts.
+        requests may be running, so they are left out, and an error is raised after those of the other parts. Without
+        `requests`, the input file of a part is read only if the part has fewer answers than requests; if that can't be
+        done, the error is raised after those of the other parts.
 
         Raises:
             InvalidRequestError: As for `Outcome.unanswered`; also if a part has not ended, or may be running.
@@ -177,8 +177,8 @@ def _requests_of(part: BatchPart, outcome: AnyOutcome[Batch]) -> AsyncGenerator[
 
 def _may_run(part: BatchPart) -> InvalidRequestError:
     return InvalidRequestError(
-        f"It is not known whether the part with the file {on_one_line(part.input_file_id)} was created, so its requests "
-        "may be running, and are left out: look for its batch at the server before you create them again"
+        f"It is not known whether the part with the file {on_one_line(part.input_file_id)} was created, so its "
+        "requests may be running, and are left out: look for its batch at the server before you create them again"
     )
 
 

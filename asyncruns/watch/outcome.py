@@ -269,8 +269,8 @@ class Outcome(Plain, Generic[R], frozen=True, kw_only=True, eq=False):
 
         A batch that expired or was cancelled has results, too; one that failed has none. Results that are not there yet
         are waited for, in pauses of 15.5 s in all. If the connection breaks, it is taken up again, and no result comes
-        twice. At most a line is held in memory. Safe to cancel; to stop before the end, use `contextlib.aclosing`,
-        which closes the connection at once.
+        twice. A line at a time is held in memory, and the custom ids of those before it. Safe to cancel; to stop before
+        the end, use `contextlib.aclosing`, which closes the connection at once.
 
         Raises:
             InvalidRequestError: This is no batch, or it has not ended, or the outcome was unpickled.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import pytest
 from broken_downloads import Downloads
 from multidict import CIMultiDict
@@ -20,14 +22,18 @@ from asyncruns import (
     Fleet,
     InvalidRequestError,
     NotFoundError,
+    PermissionDeniedError,
 )
 from asyncruns.abc import ByteStream
 from asyncruns.dialects.result_lines import MALFORMED_LINE, BatchResult
 from asyncruns.http import Request, Response
 from asyncruns.testing import BatchScenario, Fault, InMemoryTransport
+from asyncruns.testing.emulator.faults import Operation
 from asyncruns.wire import Batch, ModelResponse
 
 ENDPOINT = "/v1/chat/completions"
+ENDED: Final = {"id": "batch_1", "status": "completed", "output_file_id": "file-1"}
+CONTENTS: Final[tuple[Operation, ...]] = ("file_content", "results")
 
 
 def bodies(count: int) -> list[dict[str, Any]]:
@@ -418,3 +424,78 @@ async def test_many_lines_that_have_arrived_do_not_keep_the_loop() -> None:
         pass
     ticking.cancel()
     assert ticks > 20
+
+
+async def test_a_result_that_was_lost_long_ago_is_not_waited_for(stage: Stage) -> None:
+    outcome = await stage.outcome(lost={"request-2"})
+    reads = len(stage.server.requests)
+    assert len(await kinds_of(outcome.results())) == 5  # it has just ended: the result may still come
+    assert sum(each.operation in CONTENTS for each in stage.server.requests[reads:]) == 6
+    await asyncio.sleep(86_400.0)
+    reads, began = len(stage.server.requests), asyncio.get_running_loop().time()
+    assert len(await kinds_of(outcome.results())) == 5
+    assert [each.operation for each in stage.server.requests[reads:]] in (["file_content"], ["results"])
+    assert asyncio.get_running_loop().time() == began
+
+
+@pytest.mark.parametrize(("seconds_ago", "reads"), [(10.0, 6), (600.0, 1)])
+async def test_without_a_date_our_clock_tells_how_long_ago_a_batch_ended(seconds_ago: float, reads: int) -> None:
+    counts = {"completed": 5, "failed": 0, "total": 5}
+    batch = msgspec.convert({**ENDED, "completed_at": time.time() - seconds_ago, "request_counts": counts}, Batch)
+    served = 0
+
+    class Lossy(Downloads):
+        async def download(self, request: Request) -> Response | ByteStream:
+            nonlocal served
+            served += 1
+            return Response(200, CIMultiDict(), lines_of(4))
+
+        async def send(self, request: Request) -> Response:
+            return Response(200, CIMultiDict(), msgspec.json.encode(batch))
+
+    async with Client(transport=Lossy(b"")) as client:
+        assert len(await kinds_of(client.batches.results(batch))) == 4
+    assert served == reads
+
+
+async def test_what_was_read_is_not_lost_by_reading_again(stage: Stage) -> None:
+    outcome = await stage.outcome(lost={"request-2"})
+    for name in (*CONTENTS, "poll"):
+        stage.server.inject(Fault(on=name, skip=name != "poll", status=403, times=None))
+    assert len(await kinds_of(outcome.results())) == 5
+
+
+async def test_a_file_that_was_not_read_is_an_error() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome(failing={"request-2"})
+    stage.server.inject(Fault(on="file_content", skip=1, status=403, times=None))
+    with pytest.raises(PermissionDeniedError):
+        await kinds_of(outcome.results())
+
+
+async def test_requests_that_are_no_requests_are_refused_before_results_are_read(stage: Stage) -> None:
+    outcome = await stage.outcome()
+    reads = len(stage.server.requests)
+    with pytest.raises(InvalidRequestError, match="Expected an iterable of requests"):
+        [request async for request in outcome.unanswered("abc")]
+    assert len(stage.server.requests) == reads
+
+
+async def test_what_is_no_generator_is_not_closed(stage: Stage) -> None:
+    class Requests:
+        is_closed = False
+
+        def __aiter__(self) -> AsyncIterator[Any]:
+            return self._each()
+
+        async def _each(self) -> AsyncIterator[Any]:
+            for request in stage.requests:
+                yield request
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+
+    given = Requests()
+    outcome = await stage.outcome(failing={"request-2"})
+    assert [custom_id async for custom_id, _ in outcome.unanswered(given)] == ["request-2"]
+    assert not given.is_closed
