@@ -67,6 +67,8 @@ async def batch_results(
         for file_id in _files_of(found):
             path = join_path("files", file_id, "content")
             file = files.setdefault(file_id, ResultFile(make_request("GET", path, None, None, options), file_id))
+            if file.was_read and not _may_be_filled(_DIALECT, found, [file]):
+                continue  # only another file is waited for
             async with aclosing(file.read(server, pauses)) as results:
                 async for result in results:
                     yield result

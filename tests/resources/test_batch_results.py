@@ -499,3 +499,17 @@ async def test_what_is_no_generator_is_not_closed(stage: Stage) -> None:
     outcome = await stage.outcome(failing={"request-2"})
     assert [custom_id async for custom_id, _ in outcome.unanswered(given)] == ["request-2"]
     assert not given.is_closed
+
+
+async def test_a_file_that_is_complete_is_not_read_again_for_another_one() -> None:
+    stage = Stage("files")
+    outcome = await stage.outcome(failing={"request-2"})
+    await asyncio.sleep(3600.0)
+
+    def without_errors(batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, "error_file_id": None}
+
+    stage.server.inject(Fault(on="poll", rewrite=without_errors, times=3))
+    reads = len(stage.server.requests)
+    assert len(await kinds_of(stage.results(outcome.ref.ids[0]))) == 6
+    assert sum(each.operation == "file_content" for each in stage.server.requests[reads:]) == 2
