@@ -625,3 +625,15 @@ async def test_a_full_queue_does_not_lengthen_a_pause(server: InMemoryTransport,
     times = [epoch_seconds(batch.created_at) or 0.0 for batch in outcome.group.batches]
     assert outcome.status == "completed"
     assert max(times) - times[0] < 200
+
+
+async def test_requests_of_a_group_that_are_none_are_refused_before_anything_is_read(
+    server: InMemoryTransport, client: Client
+) -> None:
+    outcome = await client.watch(await held_back(client, 2))
+    group = with_part(outcome.group, 1, is_unsure=True)
+    reads = len(server.requests)
+    for each in (outcome, GroupOutcome(group=group, outcomes=outcome.outcomes)):
+        with pytest.raises(InvalidRequestError, match="Expected an iterable of requests"):
+            [request async for request in each.unanswered("abc")]
+    assert len(server.requests) == reads
