@@ -40,7 +40,7 @@ class RequestFile:
         """Yield each request. Safe to cancel.
 
         Raises:
-            InvalidRequestError: The file cannot be read, a line is no JSON object, or it has the custom id of an
+            InvalidRequestError: The file cannot be read, a line is not a JSON object, or has the custom id of an
                 earlier line.
         """
         try:
@@ -83,9 +83,9 @@ class RequestFile:
         try:
             request = parse(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self.refused(f"it is no JSON: {on_one_line(str(error))}") from error
+            raise self.refused(f"it is not JSON: {on_one_line(str(error))}") from error
         if not isinstance(request, dict):
-            raise self.refused(f"it is no JSON object, but a {type(request).__name__}")
+            raise self.refused(f"it is not a JSON object, but a {type(request).__name__}")
         custom_id = request.get("custom_id")
         if isinstance(custom_id, str):
             first = self._lines.setdefault(custom_id, self._line)

@@ -1,6 +1,6 @@
 """The lines of a file of results: reads each line, of OpenAI's wire and of Anthropic's, as one `BatchResult`.
 
-It does no I/O. A line never raises, whatever it is: one that is cut or no JSON is a result that says so.
+It does no I/O. A line never raises, whatever it is: one that is cut or not JSON is a result that says so.
 
 The formats: https://platform.openai.com/docs/guides/batch#5-retrieve-the-results and
 https://docs.anthropic.com/en/api/retrieving-message-batch-results

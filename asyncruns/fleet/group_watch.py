@@ -129,7 +129,7 @@ class GroupWatch:
             self._heed_cancels()
 
     def _heed_cancels(self) -> None:
-        """Give up what is not created if a part, or the group through this client, was cancelled."""
+        """Create no more parts if a part, or the group through this client, was cancelled."""
         is_cancelled = any(self._is_cancelled(place) for place in self._waiting)
         if is_cancelled or (self._waiting and self._cancelled is not None):
             which = "The group" if is_cancelled else "Another part"

@@ -101,9 +101,9 @@ async def test_requests_with_params_become_a_message_batch(
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([line(1), "{not json}\n"], "requests.jsonl, line 2: it is no JSON"),
-        ([line(1), "\n", json.dumps(line(2))[:40]], "requests.jsonl, line 3: it is no JSON: Input data was truncated"),
-        ([line(1), "[1]\n"], "requests.jsonl, line 2: it is no JSON object, but a list"),
+        ([line(1), "{not json}\n"], "requests.jsonl, line 2: it is not JSON"),
+        ([line(1), "\n", json.dumps(line(2))[:40]], "requests.jsonl, line 3: it is not JSON: Input data was truncated"),
+        ([line(1), "[1]\n"], "requests.jsonl, line 2: it is not a JSON object, but a list"),
         ([line(1), "\n", "\n", line(1)], "requests.jsonl, line 4: it has the custom_id of line 1"),
         ([line(1), "\n", line(2, url="/v1/embeddings")], "requests.jsonl, line 3: Request 2 is for '/v1/embeddings'"),
         ([line(1), line(2, body={"model": "other"})], "requests.jsonl, line 2: Request 2 has the model 'other'"),
