@@ -1,18 +1,23 @@
-"""The command `asyncruns`: a demonstration, watches and batches from the shell, and an emulated server.
+"""The command `asyncruns`: a demonstration, watches, batches and checks from the shell, and an emulated server.
 
 Each command is imported when it is used, so that `--help` and `--version` are quick. Public: `main`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from asyncruns.cli.options import make_parser
 from asyncruns.cli.output import complain, complain_of_warnings
 from asyncruns.cli.process import BROKEN_PIPE, INTERRUPTED, USAGE, lone_error
 from asyncruns.errors import AsyncRunsError, ConfigurationError, InvalidRequestError
+
+_MODULES: Final[Mapping[str, str]] = {"list": "run_list"}
+"""The modules of the commands that are not named like their command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,26 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _perform(arguments: Sequence[str] | None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
-    match options.command:
-        case "demo":
-            from asyncruns.cli.demo import main as demo
-
-            return demo(options)
-        case "watch":
-            from asyncruns.cli.watch import main as watch
-
-            return watch(options)
-        case "batch":
-            from asyncruns.cli.batch import main as batch
-
-            return batch(options)
-        case "emulate":
-            from asyncruns.cli.emulate import main as emulate
-
-            return emulate(options)
-        case _:
-            parser.print_help()
-            return USAGE
+    if options.command is None:
+        parser.print_help()
+        return USAGE
+    command = importlib.import_module(f"asyncruns.cli.{_MODULES.get(options.command, options.command)}")
+    code: int = command.main(options)
+    return code
 
 
 def _drop_stdout() -> None:

@@ -39,6 +39,19 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the version that requests about threads, runs and assistants carry."""
+    parser.add_argument(
+        "--version", choices=("v2", "v1", "none"), default="v2", help="of the header OpenAI-Beta (default %(default)s)"
+    )
+
+
+def version_of(options: argparse.Namespace) -> str | None:
+    """Return the version that `--version` names; None for no header, as for commands that lack the option."""
+    version: str = getattr(options, "version", "none")
+    return None if version == "none" else version
+
+
 # argparse prints the text of these errors, so they must not show the value: it may be a credential.
 
 

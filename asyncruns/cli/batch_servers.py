@@ -1,4 +1,4 @@
-"""Clients for the commands on batches: one for each wire. A key is only sent to the URL that it was set for."""
+"""Clients for commands on runs of several kinds: one for each wire. A key goes only to the URL that it was set for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
+from asyncruns.cli.arguments import version_of
 from asyncruns.cli.connect import connect, connect_anthropic
 from asyncruns.client.client import Client
 from asyncruns.wire.names import BATCH, MESSAGE_BATCH
@@ -46,7 +47,7 @@ def client_for(options: argparse.Namespace, wire: str) -> Client:
         auth_header=options.auth_header,
         headers=dict(options.header),
         default_query=dict(options.query),
-        version=None,
+        version=version_of(options),
     )
 
 

@@ -58,12 +58,22 @@ def connect(
     Raises:
         ConfigurationError: No server is configured, or the options are not valid for a request.
     """
+    base_url, api_key = chosen_server(base_url, api_key)
+    return _client(base_url, api_key, auth_header, headers, cast("ClientOptions", options))
+
+
+def chosen_server(base_url: str | None, api_key: str | None) -> tuple[str, str | None]:
+    """Return the URL of the server, and the key for it or None, as `connect` chooses them.
+
+    Raises:
+        ConfigurationError: No server is configured.
+    """
     _check_key(base_url, api_key)
     if base_url is None:
-        base_url, api_key = server_of_environment()
-    elif api_key is None:  # a key from the environment is used only if it was set for the same URL
+        return server_of_environment()
+    if api_key is None:  # a key from the environment is used only if it was set for the same URL
         api_key = _key_for(base_url, servers_of_environment())
-    return _client(base_url, api_key, auth_header, headers, cast("ClientOptions", options))
+    return base_url, api_key
 
 
 def connect_anthropic(

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import asyncruns
-from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, seconds
+from asyncruns.cli.arguments import KEY_HELP, a_count, a_port, add_command, add_server, add_version, seconds
 from asyncruns.cli.batch_options import add_batch
+from asyncruns.cli.completion import add_completion
+from asyncruns.cli.run_options import add_run_commands
 
 DEFAULT_RUNS: Final = 36
 DEFAULT_MODEL: Final = "gpt-4o-mini"
@@ -82,11 +84,13 @@ def make_parser() -> argparse.ArgumentParser:
         prog="asyncruns", description="Watch remote agent runs.", allow_abbrev=False, epilog="asyncruns COMMAND -h"
     )
     parser.add_argument("--version", action="version", version=f"asyncruns {asyncruns.__version__}")
+    add_completion(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_CommandParser)
     _add_demo(
         add_command(commands, "demo", "Create dozens of runs with tools and watch them all at once.", _DEMO_EPILOG)
     )
     _add_watch(add_command(commands, "watch", "Watch one run of a server, or one response, to its end.", _WATCH_EPILOG))
+    add_run_commands(commands)
     add_batch(
         add_command(commands, "batch", "Submit batches of requests, watch or cancel them, and print their results.")
     )
@@ -117,9 +121,7 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="the thread of a run, or a response if no RUN_ID follows")
     parser.add_argument("run_id", metavar="RUN_ID", nargs="?", help="the run on that thread")
     add_server(parser)
-    parser.add_argument(
-        "--version", choices=("v2", "v1", "none"), default="v2", help="of the header OpenAI-Beta (default %(default)s)"
-    )
+    add_version(parser)
     parser.add_argument(
         "--timeout",
         type=seconds,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
+from asyncruns.cli.arguments import version_of
 from asyncruns.cli.connect import connect
 from asyncruns.cli.ends import EXIT_CODES, end_of
 from asyncruns.cli.process import run
@@ -37,7 +38,7 @@ def main(options: argparse.Namespace) -> int:
         auth_header=options.auth_header,
         headers=dict(options.header),
         default_query=dict(options.query),
-        version=None if options.version == "none" else options.version,
+        version=version_of(options),
     )
     return run(
         watch(

@@ -62,6 +62,13 @@ _FUNCTION_FIELD: Final = b'"function":{'  # definitions for threads have it, tho
 # Not "invalid x-api-key": there the header was sent.
 _NO_HEADER: Final = r"(?:anthropic-version|x-api-key)\b.*\b(?:required|missing)|missing\b.*\banthropic-version"
 _NO_SUCH_ROUTE: Final = frozenset({405, 501})
+_NO_PATH: Final = (
+    r"invalid url|unknown (?:request )?(?:url|path|endpoint)|unrecognized (?:request )?url|cannot (?:get|post) /"
+    r"|^(?:404 )?(?:page |path |resource |route )?not found\W*$|no (?:matching |such )?route|no static resource"
+)
+_OF_VERSION: Final = (
+    r"openai-beta|api[-_ ]?version|invalid_beta|\b(?:assistants|beta).{0,40}\bv[12]\b|\bv[12]\b.{0,40}\bassistants"
+)
 # A refusal that names a status, or says "yet", may no longer apply when the run has another status.
 _NO_CANCEL: Final = (
     r"^(?!.*\b(?:status|state|while|yet|queued|running|in[ _]progress|requires[ _]action)\b)"
@@ -110,6 +117,22 @@ def has_no_cancel(request: Request, response: Response, error: ErrorObject) -> b
         return False
     says_so = re.search(_NO_CANCEL, f"{error.code} {error.message}", re.IGNORECASE | re.DOTALL)
     return response.status in _NO_SUCH_ROUTE or (response.status in (400, 409, 422) and says_so is not None)
+
+
+def has_no_path(response: Response) -> bool:
+    """Return whether a server says that it has no such path; a 404 may also be about an object, which has an id."""
+    if response.status != 404:
+        return response.status in _NO_SUCH_ROUTE
+    said = error_object(response).message
+    return not said or re.search(_NO_PATH, said.strip(), re.IGNORECASE) is not None
+
+
+def wants_another_version(response: Response) -> bool:
+    """Return whether a server refuses a request for the version of the API that its headers or its query name."""
+    if response.status not in (400, 401, 403, 404, 415, 422):
+        return False
+    error = error_object(response)
+    return re.search(_OF_VERSION, f"{error.code} {error.param} {error.message}", re.IGNORECASE) is not None
 
 
 def shown(body: bytes) -> str:
