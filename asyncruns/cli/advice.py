@@ -26,16 +26,16 @@ MEANINGS: Final[Mapping[Phase, str]] = {
     Phase.UNKNOWN: "a status that this version does not know",
 }
 _RAISE: Final = {
-    "max_completion_tokens": "raise max_completion_tokens, and create it again",
-    "max_prompt_tokens": "raise max_prompt_tokens or shorten the thread with truncation_strategy, and create it again",
-    "max_output_tokens": "raise max_output_tokens, and create it again",
-    "content_filter": "a content filter ended it: change the instructions or the message",
+    "max_completion_tokens": "Raise max_completion_tokens, and create it again",
+    "max_prompt_tokens": "Raise max_prompt_tokens or shorten the thread with truncation_strategy, and create it again",
+    "max_output_tokens": "Raise max_output_tokens, and create it again",
+    "content_filter": "A content filter ended it: change the instructions or the message",
 }
 _BY_CODE: Final = {
-    "rate_limit_exceeded": "the model's limit or the account's quota was reached: check it, wait, and create it again",
-    "insufficient_quota": "the quota of the account is spent: waiting does not help, check the billing",
-    "server_error": "the server's own error: create it again; if that repeats, send its operators the ids above",
-    "token_limit_exceeded": "too many tokens are enqueued: create it again when other batches have ended",
+    "rate_limit_exceeded": "The model's limit or the account's quota was reached: check it, wait, and create it again",
+    "insufficient_quota": "The quota of the account is spent: waiting does not help, check the billing",
+    "server_error": "The server's own error: create it again; if that repeats, send its operators the ids above",
+    "token_limit_exceeded": "Too many tokens are enqueued: create it again when other batches have ended",
 }
 
 

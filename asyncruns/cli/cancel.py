@@ -20,7 +20,7 @@ from asyncruns.cli.reports import sentence
 from asyncruns.cli.show import poll_once
 from asyncruns.client.client import Client
 from asyncruns.errors import APIError
-from asyncruns.lifecycle import CancelRefused, EndKind, RunRef
+from asyncruns.lifecycle import CancelRefused, EndKind, RunRef, Snapshot
 from asyncruns.transport.retry import RetryTransport
 from asyncruns.watch.outcome import AnyOutcome
 from asyncruns.watch.watcher import RunWatcher
@@ -62,6 +62,13 @@ async def cancel_runs(options: argparse.Namespace, refs: list[RunRef]) -> int:
 
 async def _cancel_and_watch(client: Client, ref: RunRef, *, as_json: bool) -> int:
     """Cancel a run, watch it to its end, and return the exit code."""
+    try:
+        snapshot = await poll_once(client, ref)
+    except APIError as error:
+        return _refused(ref, str(error), as_json=as_json)
+    if _is_over(snapshot):
+        _print(ref, snapshot.status, "it had ended before", as_json=as_json)
+        return 0
     async with RunWatcher(client.for_run(ref), ref, observe_only=True, max_outage=30.0) as watcher:
         await watcher.cancel_run()
         async for event in watcher:
@@ -98,10 +105,14 @@ async def _after_refusal(client: Client, ref: RunRef, why: str, *, as_json: bool
         snapshot = await poll_once(client, ref)
     except APIError:
         return _refused(ref, why, as_json=as_json)
-    if not snapshot.phase.is_terminal:
+    if not _is_over(snapshot):
         return _refused(ref, why, as_json=as_json)
     _print(ref, snapshot.status, "it had ended before", as_json=as_json)
     return 0
+
+
+def _is_over(snapshot: Snapshot[Any]) -> bool:
+    return snapshot.phase.is_terminal or snapshot.is_final
 
 
 def _refused(ref: RunRef, why: str, *, as_json: bool) -> int:
@@ -116,4 +127,4 @@ def _print(ref: RunRef, status: str, note: str, *, as_json: bool) -> None:
     if as_json:
         say_json({"id": str(ref), "kind": ref.dialect, "status": status, "note": note or None})
     else:
-        say(on_one_line(f"{ref}  {status}  {note}".rstrip()))
+        say("  ".join(on_one_line(text) for text in (str(ref), status, note) if text))

@@ -94,9 +94,9 @@ def check_clock(findings: Findings, answers: Sequence[ProbeAnswer]) -> None:
         return
     findings.bad(
         "clock",
-        clock_words(offset),
-        "set the one that is wrong: `timedatectl` shows this machine's. Watches go by the server's clock, but webhooks "
-        "that seem older than 300 s are refused, and tokens and certificates expire at other times",
+        f"{clock_words(offset)}: webhooks are refused if they seem to be 300 s old, and tokens and certificates expire "
+        "at other times. Watches go by the server's clock",
+        "set the one that is wrong; `timedatectl` shows this machine's",
         offset=round(offset, 1),
     )
 

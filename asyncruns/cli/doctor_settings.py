@@ -106,9 +106,7 @@ async def check_base_url_of(settings: Settings, findings: Findings, answers: Seq
         )
         return
     text = f"nothing of the API is at {url} ({listed}), nor with or without /v1"
-    findings.bad(
-        "base URL", text, f"set {settings.url_name} to the URL below which the server has threads or responses"
-    )
+    findings.bad("base URL", text, f"set {settings.url_name} to the URL below which threads or responses are")
 
 
 def other_urls(base_url: str) -> Iterator[str]:

@@ -33,6 +33,7 @@ LONGEST_PAGE: Final = 100
 MOST_SEARCHED: Final = 1000  # of each list, for those of a status
 _ABSENT: Final = (400, 404, 405, 422, 501)
 _STATUS_WIDTH: Final = 15
+_TIME_WIDTH: Final = 19
 
 
 class Listed(Struct):
@@ -143,14 +144,14 @@ def _is_absent(error: APIError) -> bool:
 
 def _print(found: list[Listed], *, as_json: bool) -> None:
     width = max((len(on_one_line(str(listed.ref))) for listed in found), default=0)
-    sheet = Sheet(width, _STATUS_WIDTH)
+    sheet = Sheet(width, _STATUS_WIDTH, _TIME_WIDTH)
     for ref, snapshot in ((listed.ref, listed.snapshot) for listed in found):
         if as_json:
             facts = {"status": snapshot.status, "phase": snapshot.phase.value, "created_at": snapshot.created_at}
             say_json({"id": str(ref), "kind": ref.dialect, **facts, "object": snapshot.resource.to_dict()})
         else:
-            text = "  ".join(part for part in (local_time(snapshot.created_at), _note(snapshot)) if part)
-            sheet.row(str(ref), snapshot.status, text, style=STATUS_STYLES.get(snapshot.phase, ""), styled=1)
+            at, note = local_time(snapshot.created_at), _note(snapshot)
+            sheet.row(str(ref), snapshot.status, at, note, style=STATUS_STYLES.get(snapshot.phase, ""), styled=1)
     if not found and not as_json:
         complain("nothing found")
 

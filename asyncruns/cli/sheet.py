@@ -84,10 +84,18 @@ class Sheet:
         console.print(table)
 
     def _draw_in_two(self, console: Console, short: list[Text], text: str) -> None:
+        from rich.cells import cell_len
         from rich.padding import Padding
         from rich.text import Text
 
-        if head := Text(" " * _GAP).join(cell for cell in short if cell):
+        head = Text(" " * _GAP).join(cell for cell in short if cell)
+        if head.cell_len > console.width:  # the first cell has an id, which stays whole, so that it can be copied
+            text = (" " * _GAP).join([*(cell.plain for cell in short[1:] if cell), text])
+            head = short[0]
+        if head and text and head.cell_len + _GAP + cell_len(text) <= console.width:
+            head.append(" " * _GAP + text)
+            text = ""
+        if head:
             console.print(head, soft_wrap=True)
         if text:
             console.print(Padding(Text(text, overflow="fold"), (0, 0, 0, _GAP)))

@@ -91,7 +91,7 @@ async def fetch_shown(client: Client, ref: RunRef) -> ShownRun:
             shown.steps = await steps_of_run(client, thread_id, run_id)
             shown.messages = _said_in(await client.answer(ref))
         elif ref.dialect == RESPONSE:
-            shown.steps = steps_in_output(snapshot.resource)
+            shown.steps = steps_in_output(snapshot.resource, {call.id for call in snapshot.calls})
             shown.messages = _said_in(snapshot.resource.messages)
     except APIError as error:  # the run itself is worth more than its details
         complain(str(error))

@@ -67,7 +67,7 @@ def _times(shown: ShownRun) -> Iterator[Row]:
         if at == created and name == "created":
             yield name, f"{local_time(at)}, {relative(at - shown.now)}"
         else:
-            after = "" if created is None else f"  {span(at - created)} after its creation"
+            after = "" if created is None else f", {span(at - created)} after its creation"
             yield name.replace("_", " "), f"{local_time(at)}{after}"
     expires = shown.snapshot.expires_at
     if expires is not None and not shown.snapshot.phase.is_terminal:
@@ -77,8 +77,8 @@ def _times(shown: ShownRun) -> Iterator[Row]:
 def _work(shown: ShownRun) -> Iterator[Row]:
     for step in shown.steps[-_SHOWN_STEPS:]:
         yield "step", _step_text(step, shown.snapshot.created_at)
-        for call in step.calls:
-            yield "", _cut(call)
+        if not (step.unanswered and shown.snapshot.calls):  # these are shown below, with their ids
+            yield from (("", _cut(call)) for call in step.calls)
     if (hidden := len(shown.steps) - _SHOWN_STEPS) > 0:
         yield "", f"and {hidden} earlier steps: --json shows them"
     for waiting in shown.snapshot.calls:
@@ -86,18 +86,18 @@ def _work(shown: ShownRun) -> Iterator[Row]:
 
 
 def _step_text(step: StepShown, created: float | None) -> str:
-    parts = [step.kind, step.status]
+    parts = [" ".join(part for part in (step.kind, step.status) if part)]
     if step.created_at is not None and created is not None:
-        parts.insert(0, f"+{span(step.created_at - created)}")
+        parts.append(f"begun {span(step.created_at - created)} after the creation")
     if step.created_at is not None and step.ended_at is not None:
         parts.append(f"took {span(step.ended_at - step.created_at)}")
-    return "  ".join(part for part in parts if part)
+    return ", ".join(parts)
 
 
 def _call_text(call: Call) -> str:
     what = f"{call.name}({_cut(call.arguments)})" if call.name else f"{call.type} {_cut(call.arguments)}"
-    kinds = {CallKind.APPROVAL: "  an approval", CallKind.SERVER: "  answered by the server"}
-    return f"{what}  {call.id}{kinds.get(call.kind, '')}"
+    kinds = {CallKind.APPROVAL: ", an approval", CallKind.SERVER: ", answered by the server"}
+    return f"{call.id}: {what}{kinds.get(call.kind, '')}"
 
 
 def _ends(shown: ShownRun) -> Iterator[Row]:

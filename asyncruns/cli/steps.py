@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Final
 
 from asyncruns.client.client import Client
@@ -47,10 +48,21 @@ async def steps_of_run(client: Client, thread_id: str, run_id: str) -> list[Step
     return sorted(found, key=lambda step: step.created_at or 0.0)  # some servers ignore `order`
 
 
-def steps_in_output(response: ModelResponse) -> list[StepShown]:
-    """Return the items in the output of a response, but for messages, which are shown by themselves."""
+def steps_in_output(response: ModelResponse, open_calls: Container[str]) -> list[StepShown]:
+    """Return the items in the output of a response, but for messages, which are shown by themselves.
+
+    Args:
+        response: The response.
+        open_calls: The ids of the calls that have no output.
+    """
     items: list[Any] = [item for item in response.output or [] if item.type != "message"]
-    return [StepShown(kind=str(item.type), status=_text(item, "status"), calls=_call_in(item)) for item in items]
+    return [_item(item, open_calls) for item in items]
+
+
+def _item(item: Any, open_calls: Container[str]) -> StepShown:
+    is_open = _text(item, "call_id") in open_calls or _text(item, "id") in open_calls
+    unanswered = (_text(item, "name") or str(item.type)) if is_open else ""
+    return StepShown(kind=str(item.type), status=_text(item, "status"), calls=_call_in(item), unanswered=unanswered)
 
 
 def _step(step: RunStep) -> StepShown:
